@@ -1,0 +1,99 @@
+"""Every error this package raises on purpose, as one tree.
+
+EcgError                     catch this one; its text says what was found, what was expected, what to do
+├── UnreadableRecording      a raw file, or one recording in it, could not be read exactly
+├── RejectedRecording        read well, but refused by the recipe or the cohort (too short, implausible ...)
+├── SpecError                a cohort description, a recipe name or an option is wrong
+├── SourceError              the folder or file to read is missing, empty, or not what was said
+├── StoreError               a store is missing, damaged, or of another version
+│   ├── RecipeMismatch       two recipes, or a store and weights of different recipes
+│   ├── KeyMismatch          the store was made with another pseudonym key
+│   └── LockHeld             another process is writing
+├── PlanImpossible           the batches asked for cannot be drawn from this index
+└── StateMismatch            a saved sampler or training state belongs to something else
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a recording was refused: the code stored in `rejects.parquet`. Codes are never renamed."""
+
+    FORMAT = "unknown_format"
+    HEADER = "bad_header"
+    PATH = "unsafe_path"
+    MISSING_FILE = "missing_file"
+    TRUNCATED = "truncated"
+    CHECKSUM = "checksum_mismatch"
+    LIMIT = "limit_exceeded"
+    UNSUPPORTED = "unsupported_variant"
+    UNIT = "unknown_unit"
+    LEADS = "leads_missing"
+    DUPLICATE_LEAD = "lead_twice"
+    RATE = "rate_out_of_range"
+    EMPTY = "empty_signal"
+    TOO_SHORT = "too_short"
+    GAPS = "no_gap_free_strip"
+    AMPLITUDE = "implausible_amplitude"
+    GAIN = "unexpected_gain"
+    UNEXPECTED = "unexpected_error"
+
+
+class EcgError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class RecordingError(EcgError):
+    """A recording that cannot be used. Abstract: raise one of its two children.
+
+    `found`, `expected` and `remedy` are for the person who named the file; only `reason` is ever stored,
+    because the rest may repeat header text.
+    """
+
+    def __init__(self, reason: Reason, found: str, expected: str, remedy: str = "", where: str = "") -> None:
+        self.reason, self.found, self.expected, self.remedy, self.where = reason, found, expected, remedy, where
+        super().__init__(reason, found, expected, remedy, where)
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        return f"{place}found {self.found}, expected {self.expected}. {self.remedy}".rstrip()
+
+
+class UnreadableRecording(RecordingError):
+    """A raw file, or one recording in it, could not be read exactly."""
+
+
+class RejectedRecording(RecordingError):
+    """A recording that was read, but that the recipe or the cohort refuses."""
+
+
+class SpecError(EcgError):
+    """A cohort description, a recipe name or an option is wrong."""
+
+
+class SourceError(EcgError):
+    """The folder or file to read is missing, empty, or not what was said."""
+
+
+class StoreError(EcgError):
+    """A store is missing, damaged, or of another version."""
+
+
+class RecipeMismatch(StoreError):
+    """Two recipes, or a store and weights of different recipes, were about to be mixed."""
+
+
+class KeyMismatch(StoreError):
+    """The store was made with another pseudonym key."""
+
+
+class LockHeld(StoreError):
+    """Another process is writing to this store."""
+
+
+class PlanImpossible(EcgError):
+    """The batches asked for cannot be drawn from this index."""
+
+
+class StateMismatch(EcgError):
+    """A saved sampler or training state belongs to another index, seed or configuration."""

@@ -1,0 +1,154 @@
+"""CohortIndex: who is in a store. Columns as arrays, patients as CSR pointers, no signals."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from ecgcohorts.errors import SpecError
+
+SEX_CODES = {"male": 0, "female": 1}  # -1: unknown
+UNKNOWN = -1
+LABEL = "label_"  # label columns carry this prefix
+
+# Column name -> dtype. Every index has all of these, plus label columns (float32, NaN = unknown).
+COLUMNS: dict[str, np.dtype] = {
+    "row": np.dtype("int64"),  # store-global row of the strip
+    "cohort": np.dtype("int32"),  # place in `cohorts`
+    "patient": np.dtype("int64"),  # dense over the whole store
+    "patient_known": np.dtype("bool"),  # False: no id in the source, so a patient of its own
+    "age": np.dtype("float32"),  # years, capped at 90; NaN = unknown
+    "sex": np.dtype("int8"),  # SEX_CODES
+    "days": np.dtype("float32"),  # since the patient's first recording here; NaN = unknown
+    "site": np.dtype("int32"),  # place in `sites`
+    "device": np.dtype("int32"),  # place in `devices`
+    "valid_start": np.dtype("int32"),  # first sample of the strip that holds signal
+    "valid_stop": np.dtype("int32"),  # one past the last
+    "quality": np.dtype("uint32"),  # bit field, see quality.py
+}
+# Fixed-width byte columns: (record, 16) uint8.
+BYTE_COLUMNS = ("recording_id", "patient_id", "waveform_digest")
+
+
+@dataclass(frozen=True, eq=False)
+class CohortIndex:
+    """The records of one or several stores of one recipe: one entry per live record.
+
+    Entries are ordered by patient, within a patient by time; `row` says where the strip stands.
+    """
+
+    columns: Mapping[str, NDArray] = field(repr=False)
+    cohorts: tuple[str, ...]
+    sites: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns of unequal length: {lengths}")
+        if np.any(np.diff(self.columns["patient"]) < 0):
+            raise ValueError("records are not ordered by patient")
+
+    def __len__(self) -> int:
+        return len(self.columns["row"])
+
+    def __getitem__(self, name: str) -> NDArray:
+        try:
+            return self.columns[name]
+        except KeyError:
+            raise SpecError(f"found no index column {name!r}, expected one of {', '.join(self.columns)}.") from None
+
+    @cached_property
+    def patient_ptr(self) -> NDArray[np.int64]:
+        """(patients + 1,) CSR pointer: the entries of patient p are patient_ptr[p] : patient_ptr[p + 1]."""
+        counts = np.bincount(self.columns["patient"], minlength=self.n_patients)
+        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    @cached_property
+    def n_patients(self) -> int:
+        patient = self.columns["patient"]
+        return int(patient[-1]) + 1 if len(patient) else 0
+
+    @cached_property
+    def patient_cohort(self) -> NDArray[np.int32]:
+        """(patients,) cohort of each patient; a patient belongs to one cohort."""
+        return self.columns["cohort"][self.patient_ptr[:-1]]
+
+    @property
+    def labels(self) -> list[str]:
+        return [name.removeprefix(LABEL) for name in self.columns if name.startswith(LABEL)]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over what batches depend on: rows, patients, cohorts, valid ranges, and cohort names."""
+        digest = hashlib.sha256("\0".join(self.cohorts).encode())
+        for name in ("row", "cohort", "patient", "days", "valid_start", "valid_stop"):
+            column = self.columns[name].astype(COLUMNS[name].newbyteorder("<"))
+            digest.update(name.encode() + np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()
+
+    def rows_of(self, patient: int) -> NDArray[np.int64]:
+        """Store rows of one patient, in time order."""
+        return self.columns["row"][self.patient_ptr[patient] : self.patient_ptr[patient + 1]]
+
+    def take(self, entries: ArrayLike) -> "CohortIndex":
+        """The index of some entries only (a mask or positions); patients are numbered densely again."""
+        chosen = np.asarray(entries)
+        positions = np.flatnonzero(chosen) if chosen.dtype == bool else np.sort(chosen)
+        columns = {name: column[positions] for name, column in self.columns.items()}
+        columns["patient"] = np.unique(columns["patient"], return_inverse=True)[1].astype(COLUMNS["patient"])
+        return CohortIndex(columns, self.cohorts, self.sites, self.devices)
+
+    def where(
+        self, cohort: str | Sequence[str] | None = None, sex: str | None = None, age: tuple[float, float] | None = None
+    ) -> "CohortIndex":
+        """Records of some cohorts, of one sex, with low <= age < high. Raises SpecError for an unknown name."""
+        keep = np.ones(len(self), bool)
+        if cohort is not None:
+            names = [cohort] if isinstance(cohort, str) else list(cohort)
+            keep &= np.isin(self["cohort"], [self.cohort_code(name) for name in names])
+        if sex is not None:
+            if sex not in SEX_CODES:
+                raise SpecError(f"found sex {sex!r}, expected one of {', '.join(SEX_CODES)}.")
+            keep &= self["sex"] == SEX_CODES[sex]
+        if age is not None:
+            keep &= (self["age"] >= age[0]) & (self["age"] < age[1])
+        return self.take(keep)
+
+    def cohort_code(self, name: str) -> int:
+        if name not in self.cohorts:
+            raise SpecError(f"found no cohort {name!r}, expected one of {', '.join(self.cohorts)}.")
+        return self.cohorts.index(name)
+
+    def split_by_patient(self, fractions: Mapping[str, float], salt: str) -> dict[str, "CohortIndex"]:
+        """Cut into named parts with no patient in two of them, by a hash of the patient's pseudonym.
+
+        A patient's part depends on the pseudonym, the salt and the fractions only: it stays when records are added.
+        """
+        if not np.isclose(sum(fractions.values()), 1.0):
+            raise SpecError(f"found fractions summing to {sum(fractions.values()):g}, expected 1.")
+        patients = self["patient_id"][self.patient_ptr[:-1]]
+        draws = np.array([_unit_interval(salt.encode() + bytes(row)) for row in patients])
+        edges = np.cumsum(list(fractions.values()))
+        part = np.minimum(np.searchsorted(edges, draws, side="right"), len(edges) - 1)
+        per_record = part[self["patient"]]
+        return {name: self.take(per_record == place) for place, name in enumerate(fractions)}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per record; codes written out as names, digests as hexadecimal text."""
+        frame = pd.DataFrame({name: column for name, column in self.columns.items() if column.ndim == 1})
+        frame["cohort"] = np.array(self.cohorts, object)[self["cohort"]]
+        frame["sex"] = np.array(["male", "female", None], object)[self["sex"]]
+        for name, values in (("site", self.sites), ("device", self.devices)):
+            frame[name] = np.array([*values, None], object)[self[name]]
+        for name in BYTE_COLUMNS:
+            frame[name] = [bytes(value).hex() for value in self[name]]
+        return frame
+
+
+def _unit_interval(data: bytes) -> float:
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big") / 2**64

@@ -1,0 +1,109 @@
+"""One ECG as its file holds it, before any processing."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.leads import EIGHT_LEADS, positions, select
+
+Sex = Literal["male", "female"]
+DIGEST_BYTES = 16  # 128 bits of SHA-256: no chance collision among 10^9 recordings
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a recording came from: reader name, path as given, entry inside the file (empty if it holds one)."""
+
+    reader: str
+    path: Path
+    entry: str = ""
+
+    def sha256(self) -> str:
+        """SHA-256 of the file at `path`, in hexadecimal."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """One ECG as read. Axis order is (lead, time); voltages are in mV.
+
+    Integer sources carry `digital`, float sources carry `analog_mv`; exactly one of them is given.
+    A recording from a reader's `scan` has zero samples and `n_samples` as declared.
+    """
+
+    recording_id: str
+    leads: tuple[str, ...]  # names in file order, as the file spells them
+    rate_hz: float
+    digital: NDArray[np.int32] | None = None  # (lead, time) native integers
+    gain_per_mv: NDArray[np.float64] | None = None  # (lead,) native integer steps per mV
+    baseline: NDArray[np.float64] | None = None  # (lead,) native integer that means 0 mV
+    missing: NDArray[np.bool_] | None = None  # (lead, time), True where the format's own "no sample" value stood
+    analog_mv: NDArray[np.float64] | None = None  # (lead, time), NaN where missing
+    n_samples: int = 0
+    patient_id: str | None = None  # None if unknown or a placeholder
+    age_years: float | None = None
+    sex: Sex | None = None
+    acquired_at: datetime | None = None
+    device: str | None = None
+    site: str | None = None
+    mains_hz: float | None = None
+    labels: Mapping[str, float] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict, repr=False)  # raw header text: may identify, never stored
+    source: Source | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()  # named quirks met while reading, no header text
+
+    def __post_init__(self) -> None:
+        if (self.digital is None) == (self.analog_mv is None):
+            raise ValueError("give exactly one of digital and analog_mv")
+        samples = self.digital if self.digital is not None else self.analog_mv
+        assert samples is not None
+        if samples.ndim != 2 or len(samples) != len(self.leads):
+            raise ValueError(f"samples have shape {samples.shape}, expected ({len(self.leads)} leads, time)")
+        if self.digital is not None and (self.gain_per_mv is None or self.baseline is None):
+            raise ValueError("digital samples need gain_per_mv and baseline per lead")
+        if not self.n_samples:
+            object.__setattr__(self, "n_samples", samples.shape[1])
+
+    @property
+    def duration_s(self) -> float:
+        return self.n_samples / self.rate_hz
+
+    @cached_property
+    def signal_mv(self) -> NDArray[np.float64]:
+        """(lead, time) in mV; missing samples are NaN."""
+        if self.digital is None:
+            assert self.analog_mv is not None
+            return np.asarray(self.analog_mv, np.float64)
+        assert self.gain_per_mv is not None and self.baseline is not None
+        signal = (self.digital - self.baseline[:, None]) / self.gain_per_mv[:, None]
+        if self.missing is not None:
+            signal[self.missing] = np.nan
+        return signal
+
+    @cached_property
+    def waveform_digest(self) -> bytes:
+        """128-bit digest of the waveform, equal for copies of one recording whatever file they are in.
+
+        Over the native integers of I, II, V1-V6 (float sources: whole microvolts), after columns that are
+        exactly 0 mV in all eight leads were cut from both ends. Raises RejectedRecording if a lead is missing.
+        """
+        eight_mv = select(self.signal_mv, self.leads)
+        if self.digital is not None and all(lead in self._places for lead in EIGHT_LEADS):
+            integers = self.digital[[self._places[lead] for lead in EIGHT_LEADS]]
+        else:
+            integers = np.rint(np.nan_to_num(eight_mv, nan=-32.768) * 1000).astype(np.int32)
+        alive = np.flatnonzero((eight_mv != 0).any(axis=0))
+        kept = integers[:, alive[0] : alive[-1] + 1] if len(alive) else integers[:, :0]
+        return hashlib.sha256(np.ascontiguousarray(kept, "<i4").tobytes()).digest()[:DIGEST_BYTES]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return positions(self.leads)
