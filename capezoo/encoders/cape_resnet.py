@@ -1,0 +1,180 @@
+"""The residual network of Ribeiro et al. as used by PCLR and CAPE: a stem and four units, each a quarter as long.
+
+Source: antonior92/automatic-ecg-diagnosis (MIT) and PCLR, layer by layer; CAPE names this network and 256 features.
+"""
+
+from math import ceil, sqrt
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from capezoo.specs import Spec
+
+# Standard deviation of a unit normal cut at two deviations: Keras divides by it so that he_normal keeps its variance.
+TRUNCATED_STD = 0.87962566103423978
+
+
+class Config(Spec):
+    """Shape of the network. The defaults have 5,452,944 parameters; `embedding_dim=320` is PCLR's trunk."""
+
+    in_leads: int = Field(default=8, gt=0, description="CAPE; PCLR 12")
+    embedding_dim: int = Field(
+        default=256,
+        gt=0,
+        description="filters of the last unit; CAPE says 256 features, where from is unstated; PCLR 320",
+    )
+    widths: tuple[int, ...] = Field(
+        default=(64, 128, 196, 256),
+        min_length=1,
+        description="filters of the stem and of each unit but the last; Ribeiro",
+    )
+    kernel: int = Field(default=16, gt=0, description="taps of every convolution but the 1x1; Ribeiro")
+    stem_stride: int = Field(default=1, gt=0, description="Ribeiro; more is faster and loses resolution")
+    unit_stride: int = Field(
+        default=4, gt=0, description="Ribeiro at 4096 samples; at CAPE's 2800 unstated: our default"
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="PCLR 0; Ribeiro 0.2")
+    norm_eps: float = Field(default=1e-3, gt=0, description="Keras")
+    norm_momentum: float = Field(default=0.01, gt=0, le=1, description="share of the new batch; Keras 0.99 of the old")
+
+
+class SameConv1d(nn.Conv1d):
+    """Convolution without bias whose output has ceil(time / stride) samples, padded as TensorFlow's "same".
+
+    TensorFlow puts the odd sample of an even kernel's padding on the right. Copying the signal to pad one side costs
+    more than the convolution saves, so an odd total is made even by one zero tap in front of the kernel:
+    the sums are the same.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride, bias=False)
+
+    def reset_parameters(self) -> None:
+        std = sqrt(2.0 / (self.in_channels * self.kernel_size[0])) / TRUNCATED_STD
+        nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)  # Keras he_normal
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = same_padding(x.shape[-1], self.kernel_size[0], self.stride[0])
+        weight = F.pad(self.weight, (1, 0)) if total % 2 else self.weight
+        return F.conv1d(x, weight, stride=self.stride, padding=(total + 1) // 2)
+
+
+def same_padding(length: int, kernel: int, stride: int) -> int:
+    """Zeros TensorFlow adds in all, half of them (rounded down) in front."""
+    return max((ceil(length / stride) - 1) * stride + kernel - length, 0)
+
+
+class Unit(nn.Module):
+    """Two convolutions, the second with stride, and a skip path that carries the sum before its activation."""
+
+    def __init__(self, channels: int, filters: int, config: Config) -> None:
+        super().__init__()
+        self.stride = config.unit_stride
+        self.conv1 = SameConv1d(channels, filters, config.kernel)
+        self.norm1 = _norm(filters, config)
+        self.conv2 = SameConv1d(filters, filters, config.kernel, config.unit_stride)
+        self.skip = SameConv1d(channels, filters, 1) if channels != filters else nn.Identity()
+        self.norm2 = _norm(filters, config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x: (batch, channel, time), activated; y: the same before activation. Returns both, time / stride long."""
+        x = self.dropout(F.relu(self.norm1(self.conv1(x)), inplace=True))
+        y = self.conv2(x) + self.skip(self._pool(y))
+        return self.dropout(F.relu(self.norm2(y))), y
+
+    def _pool(self, y: Tensor) -> Tensor:
+        """Maximum over `stride` samples with "same" padding. ceil_mode adds the right side's share, and only that."""
+        if self.stride == 1:
+            return y
+        left = same_padding(y.shape[-1], self.stride, self.stride) // 2
+        return F.max_pool1d(y, self.stride, padding=left, ceil_mode=True)
+
+
+class Encoder(nn.Module):
+    """(batch, lead, time) in mV -> (batch, num_features), or logits if `num_classes` is not 0."""
+
+    def __init__(self, config: Config, num_classes: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.grad_checkpointing = False
+        stem, *middle = config.widths
+        filters = (*middle, config.embedding_dim)
+        self.stem = SameConv1d(config.in_leads, stem, config.kernel, config.stem_stride)
+        self.stem_norm = _norm(stem, config)
+        self.units = nn.ModuleList(
+            Unit(before, after, config) for before, after in zip((stem, *middle), filters, strict=True)
+        )
+        self.num_features = self.head_hidden_size = config.embedding_dim
+        self.feature_info = [
+            {"num_chs": width, "reduction": config.stem_stride * config.unit_stride ** (i + 1), "module": f"units.{i}"}
+            for i, width in enumerate(filters)
+        ]
+        self.reset_classifier(num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(batch, lead, time) -> (batch, num_features, time'), after the last ReLU."""
+        return self._trunk(x, len(self.units))[-1]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(batch, num_features, time') -> its mean over time, then the classifier unless `pre_logits`."""
+        pooled = x.mean(dim=-1)
+        return pooled if pre_logits else self.classifier(pooled)
+
+    def forward_intermediates(
+        self, x: Tensor, indices: int | list[int] | None = None, norm: bool = False, stop_early: bool = False,
+        output_fmt: Literal["NCL", "NLC"] = "NCL", intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:  # fmt: skip
+        """Outputs of chosen units, counted from 0: all, the last `indices`, or those listed. timm's signature.
+
+        norm: accepted and without effect, every unit ends in one. Returns them alone, or after the final features.
+        """
+        n = len(self.units)
+        wanted = range(n) if indices is None else range(n - indices, n) if isinstance(indices, int) else indices
+        places = [i % n for i in wanted]
+        outputs = self._trunk(x, max(places) + 1 if stop_early else n)
+        chosen = [outputs[i] if output_fmt == "NCL" else outputs[i].transpose(1, 2) for i in places]
+        return chosen if intermediates_only else (outputs[-1], chosen)
+
+    def get_classifier(self) -> nn.Module:
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier by a new one, or by nothing (0). Only average pooling is built."""
+        if global_pool not in (None, "avg"):
+            raise ValueError(f"found global_pool={global_pool!r}, expected 'avg'.")
+        self.num_classes = num_classes
+        self.classifier = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
+        """Layer groups from input to output, for layer-wise learning rates."""
+        return {"stem": r"^stem", "blocks": r"^units\.(\d+)"}
+
+    def no_weight_decay(self) -> set[str]:
+        return set()  # norms and biases are one-dimensional: timm leaves those out by itself
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute units in the backward pass: less memory, a third more time."""
+        self.grad_checkpointing = enable
+
+    def _trunk(self, x: Tensor, n_units: int) -> list[Tensor]:
+        x = y = F.relu(self.stem_norm(self.stem(x)), inplace=True)
+        outputs = []
+        for unit in self.units[:n_units]:
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x, y = checkpoint(unit, x, y, use_reentrant=False)
+            else:
+                x, y = unit(x, y)
+            outputs.append(x)
+        return outputs
+
+
+def _norm(channels: int, config: Config) -> nn.BatchNorm1d:
+    return nn.BatchNorm1d(channels, eps=config.norm_eps, momentum=config.norm_momentum)
