@@ -1,0 +1,245 @@
+"""Small heads on frozen features, many trained at once: one batched product instead of one network after another.
+
+Heads share nothing. Head (group, run) gives the same numbers alone as among others; groups differ in their input
+(another scaler), runs in initial weights, batch order and dropout. Run r draws alike in every group, so groups pair.
+Source of shapes and rates: the CAPE paper and its public notebooks; what neither states is marked `our default`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+from torch.nn import functional as F
+
+BETAS, EPSILON = (0.9, 0.999), 1e-7  # Adam as in Keras
+EVALUATION_BATCH = 8192  # records at once without gradients; bounds memory only
+
+
+class HeadConfig(BaseModel):
+    """One hidden-hidden-output head and its training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hidden: tuple[int, int]
+    loss: Literal["mse", "bce"]  # of sigmoid(output)
+    dropout: float = 0.2
+    lr: float = 1e-4
+    max_epochs: int = 100
+    batch: int = 64
+    min_delta: float = 1e-4  # of early stopping and of the plateau rule
+    patience: int = 30
+    plateau_factor: float = 0.1
+    plateau_patience: int = 10
+
+    def parameters(self, units: int) -> int:
+        """Number of weights of one head on `units` features."""
+        widths = (units, *self.hidden, 1)
+        return sum((a + 1) * b for a, b in pairwise(widths))
+
+
+AGE = HeadConfig(hidden=(256, 128), loss="mse")
+SEX = HeadConfig(hidden=(256, 256), loss="bce")
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """inputs (group, record, unit) scaled features; target (record,) in 0..1; weight (record,) with mean near 1."""
+
+    inputs: Tensor
+    target: Tensor
+    weight: Tensor
+
+
+def examples(inputs: Sequence[NDArray[np.float32]], target: NDArray, weight: NDArray | None = None) -> Examples:
+    """Stack one (record, unit) array per group. Without `weight` all records count alike."""
+    ones = np.ones(len(target)) if weight is None else weight
+    return Examples(
+        torch.from_numpy(np.stack(inputs)),
+        torch.from_numpy(np.asarray(target, np.float32)),
+        torch.from_numpy(np.asarray(ones, np.float32)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """Trained heads at their best validation loss. params: (group * run, in, out) and (group * run, 1, out)."""
+
+    params: list[Tensor] = field(repr=False)
+    groups: int
+    runs: int
+    epochs: NDArray[np.int64]  # (group, run) trained
+    best_loss: NDArray[np.float64]  # (group, run) on the validation part
+
+    @torch.no_grad()
+    def predict(self, inputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """One (record, unit) array per group -> (group, run, record) in 0..1."""
+        stacked = torch.from_numpy(np.stack(inputs)).repeat_interleave(self.runs, dim=0)
+        parts = [_forward(self.params, block).sigmoid() for block in stacked.split(EVALUATION_BATCH, dim=1)]
+        return torch.cat(parts, dim=1).unflatten(0, (self.groups, self.runs)).double().numpy()
+
+
+def train_heads(
+    train: Examples,
+    validation: Examples,
+    config: HeadConfig,
+    seeds: Sequence[int],
+    on_epoch: Callable[[int], None] | None = None,
+) -> Heads:
+    """Train one head per (group, seed) with early stopping and a plateau rule each; keep the best on validation.
+
+    on_epoch is called with the number of heads still training. Raises ValueError if a part has no records.
+    """
+    if not len(train.target) or not len(validation.target):
+        raise ValueError("found no records to train or to validate on, expected one of each at least.")
+    n_groups, runs = len(train.inputs), len(seeds)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    drawn = [_initial(train.inputs.shape[-1], config, generator) for generator in generators]
+    stacked = [torch.stack(tensors).repeat(n_groups, 1, 1) for tensors in zip(*drawn, strict=True)]
+    best = [tensor.clone() for tensor in stacked]
+    optimiser = _Adam(stacked)
+    watch = _Watch(n_groups * runs, config)
+    while len(watch.active):
+        group, run = watch.active // runs, watch.active % runs
+        _one_epoch(train, config, optimiser, watch.lr, (group, run), generators)
+        loss = _loss_on(validation, config, optimiser.params, group)
+        improved, kept = watch.update(loss)
+        for whole, now in zip(best, optimiser.params, strict=True):
+            whole[watch.active[improved]] = now.detach()[improved]
+        watch.drop(kept)
+        optimiser.keep(kept)
+        if on_epoch:
+            on_epoch(len(watch.active))
+    shape = (n_groups, runs)
+    return Heads(best, n_groups, runs, watch.epochs.reshape(shape).numpy(), watch.best.reshape(shape).double().numpy())
+
+
+def _initial(units: int, config: HeadConfig, generator: torch.Generator) -> list[Tensor]:
+    """Glorot uniform weights and zero biases: the Keras default, unstated in the paper."""
+    widths = (units, *config.hidden, 1)
+    params = []
+    for fan_in, fan_out in pairwise(widths):
+        limit = (6 / (fan_in + fan_out)) ** 0.5
+        params += [(torch.rand(fan_in, fan_out, generator=generator) * 2 - 1) * limit, torch.zeros(1, fan_out)]
+    return params
+
+
+def _forward(params: Sequence[Tensor], x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
+    """x: (head, record, unit) -> logits (head, record). masks: dropout factors per hidden layer."""
+    for layer in range(2):
+        x = torch.relu(torch.baddbmm(params[2 * layer + 1], x, params[2 * layer]))
+        if masks is not None:
+            x = x * masks[layer]
+    return torch.baddbmm(params[5], x, params[4]).squeeze(-1)
+
+
+def _losses(logit: Tensor, target: Tensor, weight: Tensor, kind: str) -> Tensor:
+    """Weighted loss per record, same shape as logit."""
+    if kind == "mse":
+        return weight * (logit.sigmoid() - target) ** 2
+    return weight * F.binary_cross_entropy_with_logits(logit, target.expand_as(logit), reduction="none")
+
+
+@torch.no_grad()
+def _loss_on(part: Examples, config: HeadConfig, params: Sequence[Tensor], group: Tensor) -> Tensor:
+    """(head,) mean loss over a part, weighted as in training (our default)."""
+    total = torch.zeros(len(group))
+    for start in range(0, len(part.target), EVALUATION_BATCH):
+        cut = slice(start, start + EVALUATION_BATCH)
+        logit = _forward(params, part.inputs[group, cut])
+        total += _losses(logit, part.target[cut], part.weight[cut], config.loss).sum(dim=1)
+    return total / len(part.target)
+
+
+def _one_epoch(
+    train: Examples,
+    config: HeadConfig,
+    optimiser: "_Adam",
+    lr: Tensor,
+    heads: tuple[Tensor, Tensor],
+    generators: Sequence[torch.Generator],
+) -> None:
+    """Every run sees all records once, in its own order; the last batch may be short, as in Keras."""
+    group, run = heads
+    runs = sorted(set(run.tolist()))  # a run with no head left draws nothing more
+    slot = torch.tensor([runs.index(r) for r in run.tolist()])
+    n = len(train.target)
+    order = torch.stack([torch.randperm(n, generator=generators[r]) for r in runs])
+    for start in range(0, n, config.batch):
+        rows = order[:, start : start + config.batch]  # (run, record)
+        uniform = torch.stack([torch.rand(rows.shape[1], sum(config.hidden), generator=generators[r]) for r in runs])
+        factor = (uniform >= config.dropout).float() / (1 - config.dropout)
+        chosen = rows[slot]  # (head, record)
+        logit = _forward(
+            optimiser.params, train.inputs[group[:, None], chosen], factor[slot].split(config.hidden, dim=-1)
+        )
+        loss = _losses(logit, train.target[chosen], train.weight[chosen], config.loss).mean(dim=1)
+        optimiser.step(torch.autograd.grad(loss.sum(), optimiser.params), lr)  # the sum keeps heads apart
+
+
+class _Adam:
+    """Adam over stacked heads with a learning rate each, which torch.optim has no form for. Source: arXiv:1412.6980."""
+
+    def __init__(self, params: Sequence[Tensor]) -> None:
+        self.params = [p.requires_grad_() for p in params]
+        self.first = [torch.zeros_like(p) for p in params]
+        self.second = [torch.zeros_like(p) for p in params]
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor], lr: Tensor) -> None:
+        """lr: (head,)."""
+        self.steps += 1
+        (b1, b2), t = BETAS, self.steps
+        for p, g, m, v in zip(self.params, gradients, self.first, self.second, strict=True):
+            m.lerp_(g, 1 - b1)
+            v.mul_(b2).addcmul_(g, g, value=1 - b2)
+            root = v.sqrt().div_((1 - b2**t) ** 0.5).add_(EPSILON)
+            p.sub_(m / root * (lr / (1 - b1**t)).view(-1, 1, 1))
+
+    def keep(self, chosen: Tensor) -> None:
+        """Go on with some heads only."""
+        if chosen.all():
+            return
+        self.params = [p.detach()[chosen].requires_grad_() for p in self.params]
+        self.first = [m[chosen] for m in self.first]
+        self.second = [v[chosen] for v in self.second]
+
+
+class _Watch:
+    """Early stopping, plateau rule and best epoch of many heads, each as its Keras callback does it."""
+
+    def __init__(self, heads: int, config: HeadConfig) -> None:
+        self.config = config
+        self.active = torch.arange(heads)
+        self.best = torch.full((heads,), torch.inf)  # strictly best, for the kept weights
+        self.epochs = torch.zeros(heads, dtype=torch.int64)
+        self.lr = torch.full((heads,), config.lr)  # of the active heads, like the next three
+        self.mark = torch.full((heads,), torch.inf)  # last loss that was better by min_delta
+        self.waited = torch.zeros(heads, dtype=torch.int64)
+        self.plateau = torch.zeros(heads, dtype=torch.int64)
+
+    def update(self, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks over the active heads: strictly better than ever; still to be trained."""
+        if not loss.isfinite().all():
+            raise ValueError("found a validation loss that is not finite, expected numbers. Are all features finite?")
+        improved = loss < self.best[self.active]
+        self.best[self.active[improved]] = loss[improved]
+        self.epochs[self.active] += 1
+        better = loss < self.mark - self.config.min_delta
+        self.mark = torch.where(better, loss, self.mark)
+        self.waited = torch.where(better, 0, self.waited + 1)
+        self.plateau = torch.where(better, 0, self.plateau + 1)
+        lower = self.plateau >= self.config.plateau_patience
+        self.lr = torch.where(lower, self.lr * self.config.plateau_factor, self.lr)
+        self.plateau = torch.where(lower, 0, self.plateau)
+        return improved, (self.waited < self.config.patience) & (self.epochs[self.active] < self.config.max_epochs)
+
+    def drop(self, kept: Tensor) -> None:
+        self.active, self.lr, self.mark = self.active[kept], self.lr[kept], self.mark[kept]
+        self.waited, self.plateau = self.waited[kept], self.plateau[kept]

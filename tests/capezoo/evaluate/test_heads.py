@@ -1,0 +1,104 @@
+"""Stacked heads against the same head trained alone, torch's Adam, and the paper's parameter counts."""
+
+import numpy as np
+import pytest
+import torch
+
+from capezoo.evaluate import heads
+from capezoo.evaluate.heads import AGE, SEX, HeadConfig, examples, train_heads
+
+SMALL = HeadConfig(hidden=(8, 6), loss="mse", lr=1e-2, max_epochs=15, batch=16, patience=4, plateau_patience=2)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 5)).astype(np.float32)
+    y = 1 / (1 + np.exp(-x @ rng.normal(size=5)))
+    return x, y
+
+
+def parts(x, y, *transforms):
+    inputs = [np.asarray(f(x), np.float32) for f in transforms] or [x]
+    return examples([i[:60] for i in inputs], y[:60]), examples([i[60:] for i in inputs], y[60:])
+
+
+def test_parameter_counts_of_the_paper():
+    assert AGE.parameters(256) == 98_817
+    assert SEX.parameters(256) == 131_841
+    built = heads._initial(256, SEX, torch.Generator().manual_seed(0))
+    assert sum(p.numel() for p in built) == 131_841
+
+
+def test_a_head_among_others_equals_the_head_alone(data):
+    x, y = data
+    train, val = parts(x, y, np.copy, lambda x: 3 * x)
+    together = train_heads(train, val, SMALL, seeds=[4, 5, 6])
+    alone = train_heads(*parts(x, y, lambda x: 3 * x), SMALL, seeds=[5])
+    assert together.epochs.shape == (2, 3)
+    assert together.epochs[1, 1] == alone.epochs[0, 0]
+    np.testing.assert_allclose(together.predict([x, 3 * x])[1, 1], alone.predict([3 * x])[0, 0], rtol=1e-4, atol=1e-6)
+    assert len(set(together.best_loss.ravel().round(9))) == 6  # runs and groups do differ
+
+
+def test_adam_equals_torch():
+    generator = torch.Generator().manual_seed(1)
+    start, gradients = torch.randn(3, 4, 2, generator=generator), torch.randn(7, 3, 4, 2, generator=generator)
+    rates = torch.tensor([1e-2, 1e-3, 5e-2])
+    ours = heads._Adam([start.clone()])
+    for gradient in gradients:
+        ours.step([gradient], rates)
+    for head, rate in enumerate(rates.tolist()):
+        p = start[head].clone().requires_grad_()
+        theirs = torch.optim.Adam([p], lr=rate, betas=heads.BETAS, eps=heads.EPSILON)
+        for gradient in gradients[:, head]:
+            p.grad = gradient.clone()
+            theirs.step()
+        torch.testing.assert_close(ours.params[0][head], p, rtol=1e-5, atol=1e-7)
+
+
+def test_heads_learn_a_function_and_balanced_sex(data):
+    x, y = data
+    config = HeadConfig(hidden=(16, 16), loss="bce", lr=1e-2, max_epochs=60, dropout=0.0)
+    label = (y > 0.5).astype(float)
+    train, val = parts(x, label)
+    trained = train_heads(train, val, config, seeds=[0])
+    assert ((trained.predict([x[60:]])[0, 0] > 0.5) == label[60:]).mean() > 0.85
+
+
+def test_the_best_epoch_is_kept_not_the_last(data):
+    """With a rate so high that training diverges, the kept head still has the best validation loss seen."""
+    x, y = data
+    train, val = parts(x, y)
+    trained = train_heads(train, val, SMALL.model_copy(update={"lr": 0.5, "plateau_factor": 1.0}), seeds=[0, 1])
+    predicted = trained.predict([x[60:]])[0]
+    np.testing.assert_allclose(((predicted - y[60:]) ** 2).mean(axis=1), trained.best_loss[0], rtol=1e-4)
+
+
+def test_watch_follows_the_keras_callbacks():
+    """One head whose loss improves by less than min_delta: plateau twice, then stop; another goes on improving."""
+    config = SMALL.model_copy(update={"patience": 5, "plateau_patience": 2, "min_delta": 0.1, "max_epochs": 7})
+    watch = heads._Watch(2, config)
+    rates = []
+    for epoch in range(7):
+        _, kept = watch.update(torch.tensor([1.0 - 0.001 * epoch, 1.0 - 0.2 * epoch])[watch.active])
+        rates.append(float(watch.lr[0]))
+        watch.drop(kept)
+    assert watch.epochs.tolist() == [6, 7]
+    assert watch.best.tolist() == pytest.approx([0.995, -0.2])
+    assert rates[:6] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4])
+
+
+def test_heads_refuse_nan_and_nothing(data):
+    x, y = data
+    train, val = parts(np.where(x > 1, np.nan, x), y)
+    with pytest.raises(ValueError, match="not finite"):
+        train_heads(train, val, SMALL, seeds=[0])
+    with pytest.raises(ValueError, match="no records to train"):
+        train_heads(examples([x[:0]], y[:0]), val, SMALL, seeds=[0])
+
+
+def test_training_leaves_the_global_generator_alone(data):
+    before = torch.random.get_rng_state()
+    train_heads(*parts(*data), SMALL, seeds=[0])
+    assert torch.equal(before, torch.random.get_rng_state())
