@@ -13,7 +13,8 @@ from ecgcohorts.errors import SpecError
 
 SEX_CODES = {"male": 0, "female": 1}  # -1: unknown
 UNKNOWN = -1
-LABEL = "label_"  # label columns carry this prefix
+LABEL = "label_"  # prefix of label columns: float32, NaN = unknown
+QUALITY = "q_"  # prefix of quality measures
 
 # Column name -> dtype. Every index has all of these, plus label columns (float32, NaN = unknown).
 COLUMNS: dict[str, np.dtype] = {

@@ -12,7 +12,7 @@ LIMB_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF")
 CHEST_LEADS = ("V1", "V2", "V3", "V4", "V5", "V6")
 TWELVE_LEADS = LIMB_LEADS + CHEST_LEADS
 # The eight independent leads of a standard 12-lead ECG; the other four follow from I and II.
-EIGHT_LEADS = ("I", "II") + CHEST_LEADS
+EIGHT_LEADS = ("I", "II", *CHEST_LEADS)
 
 _BY_FOLDED_NAME = {name.casefold(): name for name in TWELVE_LEADS}
 _PREFIX = re.compile(r"^(?:mdc[ _-]*ecg[ _-]*lead|lead|ecg|ekg)[ _-]+", re.IGNORECASE)
@@ -74,7 +74,9 @@ def positions(names: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def select(signal: NDArray[np.floating], names: Sequence[str], wanted: Sequence[str] = EIGHT_LEADS) -> NDArray[np.floating]:
+def select(
+    signal: NDArray[np.floating], names: Sequence[str], wanted: Sequence[str] = EIGHT_LEADS
+) -> NDArray[np.floating]:
     """Return the wanted leads, in the wanted order, deriving limb leads from two others where needed.
 
     signal: (lead, time) in one unit for all leads. Chest leads are never derived.

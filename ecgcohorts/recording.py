@@ -82,7 +82,8 @@ class Recording:
         if self.digital is None:
             assert self.analog_mv is not None
             return np.asarray(self.analog_mv, np.float64)
-        assert self.gain_per_mv is not None and self.baseline is not None
+        assert self.gain_per_mv is not None
+        assert self.baseline is not None
         signal = (self.digital - self.baseline[:, None]) / self.gain_per_mv[:, None]
         if self.missing is not None:
             signal[self.missing] = np.nan

@@ -1,0 +1,167 @@
+"""One partition = one shard: read, check, filter, pack. Runs anywhere, in any order, and gives the same bytes."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numcodecs import blosc
+from numpy.typing import NDArray
+
+from ecgcohorts.cohort_spec import CohortSpec, apply_rules
+from ecgcohorts.errors import Reason, RecordingError
+from ecgcohorts.plugins import load
+from ecgcohorts.preprocess import Strip, make_strip
+from ecgcohorts.quality import QUALITY_COLUMNS
+from ecgcohorts.recipes import Recipe
+from ecgcohorts.recording import DIGEST_BYTES, Recording
+from ecgcohorts.store.durable import write_file
+from ecgcohorts.store.schema import FileEntry
+from ecgcohorts.store.writer import ShardWriter
+
+_CODES = ["", *Reason]  # outcome 0: stored
+_STAGES = ("", "read", "recipe")
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """All that a worker needs for one shard. Holds input paths; lives in memory only."""
+
+    root: Path
+    spec: CohortSpec
+    recipe: Recipe
+    cohort: str
+    inputs: tuple[tuple[str, str, str, float | str | None], ...]  # path below root, entry, reader, mains
+    names: tuple[str, ...]  # pseudonyms, for messages
+    shard_file: Path
+    result_file: Path
+    shard_records: int
+    raise_errors: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.recipe.leads), self.recipe.strip_samples
+
+
+@dataclass(frozen=True, eq=False)
+class ShardResult:
+    """Per row of one shard: outcome, valid range, digest and quality. Arrays of equal length."""
+
+    outcome: NDArray[np.uint8]  # place in _CODES
+    stage: NDArray[np.uint8]
+    error: NDArray[np.str_]  # class name
+    digest: NDArray[np.uint8]  # (row, 16)
+    valid: NDArray[np.int32]  # (row, 2)
+    flags: NDArray[np.uint32]
+    quality: dict[str, NDArray]
+    entry: FileEntry
+
+    def reason(self, row: int) -> str:
+        return str(_CODES[self.outcome[row]])
+
+    def stage_name(self, row: int) -> str:
+        return _STAGES[self.stage[row]]
+
+
+class _Rows:
+    """Collects the per-row facts of a shard while it is written."""
+
+    def __init__(self, n: int) -> None:
+        self.outcome = np.zeros(n, np.uint8)
+        self.stage = np.zeros(n, np.uint8)
+        self.error = np.zeros(n, "U64")
+        self.digest = np.zeros((n, DIGEST_BYTES), np.uint8)
+        self.valid = np.zeros((n, 2), np.int32)
+        self.flags = np.zeros(n, np.uint32)
+        self.quality = {name: np.full(n, _blank(dtype), dtype) for name, dtype in QUALITY_COLUMNS.items()}
+
+    def accept(self, row: int, recording: Recording, strip: Strip) -> None:
+        self.digest[row] = np.frombuffer(recording.waveform_digest, np.uint8)
+        self.valid[row] = strip.valid_start, strip.valid_stop
+        self.flags[row] = strip.quality.flags
+        for name, column in self.quality.items():
+            column[row] = strip.quality.columns[name]
+
+    def refuse(self, row: int, stage: str, reason: Reason, error: Exception) -> None:
+        self.outcome[row] = _CODES.index(reason)
+        self.stage[row] = _STAGES.index(stage)
+        self.error[row] = type(error).__name__
+
+
+def _blank(dtype: np.dtype) -> float:
+    return np.nan if np.issubdtype(dtype, np.floating) else 0
+
+
+def encode(task: EncodeTask) -> None:
+    """Write one shard file and, once that is whole on disk, its result file.
+
+    A recording that cannot be used leaves a row of the missing value and its reason. With `raise_errors` the first
+    one is raised instead, under its pseudonym.
+    """
+    blosc.use_threads = False  # one thread a process: workers are the parallelism
+    rows = _Rows(len(task.inputs))
+    with ShardWriter(task.shard_file, task.shard_records, task.shape) as shard:
+        for row, name in enumerate(task.names):
+            shard.append(_encode_row(task, row, name, rows))
+    _save(task.result_file, rows, shard.entry)
+
+
+def _encode_row(task: EncodeTask, row: int, name: str, rows: _Rows) -> NDArray[np.int16] | None:
+    path, entry, reader, mains_hz = task.inputs[row]
+    stage = "read"
+    try:
+        recording = next(_read(task, path, entry, reader))
+        stage = "recipe"
+        recording = apply_rules(task.spec, recording, task.cohort)
+        strip = make_strip(recording, task.recipe, mains_hz)
+        rows.accept(row, recording, strip)
+    except RecordingError as error:
+        if task.raise_errors:
+            error.where = f"recording {name}"
+            raise
+        rows.refuse(row, stage, error.reason, error)
+        return None
+    except Exception as error:  # a defect of ours must not stop a night's run; it is counted under its own reason
+        if task.raise_errors:
+            raise
+        rows.refuse(row, stage, Reason.UNEXPECTED, error)
+        return None
+    return strip.samples
+
+
+def _read(task: EncodeTask, path: str, entry: str, reader: str) -> Iterator[Recording]:
+    return load("ecgcohorts.readers", reader).read(task.root / path, [entry])
+
+
+def _save(path: Path, rows: _Rows, entry: FileEntry) -> None:
+    buffer = io.BytesIO()
+    quality = {f"q_{name}": column for name, column in rows.quality.items()}
+    np.savez(
+        buffer,
+        allow_pickle=False,
+        outcome=rows.outcome,
+        stage=rows.stage,
+        error=rows.error,
+        digest=rows.digest,
+        valid=rows.valid,
+        flags=rows.flags,
+        entry=np.array(entry.model_dump_json()),
+        **quality,
+    )
+    write_file(path, buffer.getvalue())
+
+
+def load_result(path: Path) -> ShardResult:
+    """Read back what `encode` left beside a finished shard."""
+    with np.load(path, allow_pickle=False) as data:
+        return ShardResult(
+            outcome=data["outcome"],
+            stage=data["stage"],
+            error=data["error"],
+            digest=data["digest"],
+            valid=data["valid"],
+            flags=data["flags"],
+            quality={name: data[f"q_{name}"] for name in QUALITY_COLUMNS},
+            entry=FileEntry.model_validate_json(str(data["entry"])),
+        )

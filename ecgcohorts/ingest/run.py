@@ -1,0 +1,329 @@
+"""plan -> encode every shard -> commit, in one process or several, resumed where it stopped."""
+
+import hashlib
+import importlib.metadata
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ecgcohorts.cohort_spec import CohortSpec, load_spec
+from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError, SpecError
+from ecgcohorts.ingest.assemble import EncodedCohort, SettledCohort, extend_index, extend_rejects, settle
+from ecgcohorts.ingest.encode import EncodeTask, encode, load_result
+from ecgcohorts.ingest.plan import CohortPlan, Plan, make_plan
+from ecgcohorts.pseudonyms import PseudonymKey, load_key
+from ecgcohorts.recipes import CAPE_V1, Recipe, get_recipe
+from ecgcohorts.store.commit import (
+    describe_files,
+    publish,
+    refuse_foreign_folder,
+    remove_unlisted,
+    settle_index,
+    writer_lock,
+)
+from ecgcohorts.store.durable import write_file
+from ecgcohorts.store.index_writer import write_index
+from ecgcohorts.store.reader import Store, open_store
+from ecgcohorts.store.schema import (
+    CURRENT,
+    DEFAULT_SHARD_RECORDS,
+    STAGING,
+    Accounting,
+    Manifest,
+    Segment,
+    group_metadata,
+    index_folder,
+    rejects_name,
+    signals_metadata,
+)
+
+Progress = Callable[[str, int, int], None]  # what, done, total
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """How to ingest, beside what. None of these changes a stored byte except `recipe` and `shard_records`."""
+
+    recipe: str = CAPE_V1.name
+    workers: int = 1  # 1: in this process, with plain tracebacks
+    limit: int | None = None  # inputs, for a trial
+    on_error: Literal["quarantine", "raise"] = "quarantine"
+    shard_records: int = DEFAULT_SHARD_RECORDS
+    dry_run: bool = False
+    key_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "shard_records"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"found {name}={getattr(self, name)}, expected 1 or more.")
+        if self.limit is not None and self.limit < 1:
+            raise SpecError(f"found limit={self.limit}, expected 1 or more.")
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What one run did: per cohort, inputs = stored + duplicates + rejected. `known`: inputs met in earlier runs."""
+
+    accounting: dict[str, Accounting]
+    known: int
+    fingerprint: str  # of the store afterwards; empty after a dry run into nothing
+    written: bool
+    plan_rows: int = field(default=0)
+
+    @property
+    def total(self) -> Accounting:
+        reasons: dict[str, int] = {}
+        for one in self.accounting.values():
+            for reason, count in one.rejected.items():
+                reasons[reason] = reasons.get(reason, 0) + count
+        return Accounting(
+            inputs=sum(one.inputs for one in self.accounting.values()),
+            stored=sum(one.stored for one in self.accounting.values()),
+            duplicates=sum(one.duplicates for one in self.accounting.values()),
+            rejected=dict(sorted(reasons.items())),
+        )
+
+    @property
+    def reject_fraction(self) -> float:
+        total = self.total
+        return sum(total.rejected.values()) / total.inputs if total.inputs else 0.0
+
+
+def ingest(
+    source: str | Path,
+    store: str | Path,
+    cohort: str | CohortSpec,
+    options: IngestOptions = IngestOptions(),
+    *,
+    progress: Progress | None = None,
+) -> IngestReport:
+    """Add the recordings below `source` to a store, which is made if it is not there.
+
+    cohort: name of a preset, path of a YAML description, or a CohortSpec. An interrupted run is resumed by the
+    same call; a finished one finds nothing to do and writes nothing. Raises EcgError subclasses.
+    """
+    root, folder = Path(source), Path(store)
+    if not root.exists():
+        raise SourceError(f"{root}: found no such folder, expected the folder with the recordings.")
+    spec = cohort if isinstance(cohort, CohortSpec) else load_spec(cohort)
+    recipe = get_recipe(options.recipe)
+    key = load_key(options.key_file)
+    refuse_foreign_folder(folder)
+    if options.dry_run:
+        before = _open_before(folder, recipe, key)
+        plan = make_plan(root, spec, recipe, key, _known(before), options.limit)
+        return _nothing_written(plan, before)
+    with writer_lock(folder):
+        before = _open_before(folder, recipe, key)
+        plan = make_plan(root, spec, recipe, key, _known(before), options.limit)
+        if not plan.n_inputs and before is not None:
+            remove_unlisted(folder, before.manifest)
+            return _nothing_written(plan, before)
+        if options.on_error == "raise":
+            _raise_first_refusal(plan)
+        return _Run(folder, root, spec, recipe, key, options, before, plan, progress).execute()
+
+
+def _open_before(folder: Path, recipe: Recipe, key: PseudonymKey) -> Store | None:
+    if not (folder / CURRENT).exists():
+        return None
+    store = open_store(folder)
+    if store.recipe != recipe:
+        raise RecipeMismatch(
+            f"{folder}: found a store of recipe {store.recipe.name}, expected {recipe.name}. "
+            f"Name another store, or pass --recipe {store.recipe.name}."
+        )
+    if store.manifest.key_fingerprint != key.fingerprint:
+        raise KeyMismatch(
+            f"{folder}: made with another pseudonym key. Pass that key: --key FILE, or name another store."
+        )
+    return store
+
+
+def _known(store: Store | None) -> frozenset[bytes]:
+    if store is None:
+        return frozenset()
+    refused = {bytes.fromhex(text) for text in store.rejects()["recording_id"]}
+    return frozenset({row.tobytes() for row in store.index["recording_id"]} | refused)
+
+
+def _raise_first_refusal(plan: Plan) -> None:
+    for cohort in plan.cohorts:
+        for refusal in cohort.refused:
+            raise SourceError(f"recording {refusal.recording_id.hex()}: {refusal.reason}. Mend it, or quarantine it.")
+
+
+def _nothing_written(plan: Plan, before: Store | None) -> IngestReport:
+    return IngestReport({}, plan.n_known, before.fingerprint if before else "", written=False, plan_rows=plan.n_rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One run under the write lock."""
+
+    folder: Path
+    root: Path
+    spec: CohortSpec
+    recipe: Recipe
+    key: PseudonymKey
+    options: IngestOptions
+    before: Store | None
+    plan: Plan
+    progress: Progress | None
+
+    @property
+    def generation(self) -> int:
+        return self.before.manifest.generation + 1 if self.before else 1
+
+    @property
+    def staging(self) -> Path:
+        run = hashlib.sha256(f"{self.plan.digest} {self.generation} {self.options.shard_records}".encode()).hexdigest()
+        return self.folder / STAGING / run[:32]
+
+    def execute(self) -> IngestReport:
+        tasks = [task for cohort in self.plan.cohorts for task in self._tasks(cohort)]
+        done = [task for task in tasks if task.result_file.exists() and task.shard_file.exists()]
+        self._clear_except(done)
+        self.staging.mkdir(parents=True, exist_ok=True)
+        self._encode([task for task in tasks if task not in done], len(done), len(tasks))
+        settled = self._settle()
+        manifest = self._write_snapshot(settled)
+        publish(self.folder, manifest)
+        fingerprint = open_store(self.folder).fingerprint
+        accounting = {one.encoded.plan.cohort: one.accounting for one in settled}
+        return IngestReport(accounting, self.plan.n_known, fingerprint, written=True, plan_rows=self.plan.n_rows)
+
+    def _segment_folder(self, cohort: CohortPlan) -> Path:
+        return self.folder / "signals" / cohort.cohort / f"{self.generation:06d}"
+
+    def _tasks(self, cohort: CohortPlan) -> list[EncodeTask]:
+        size = self.options.shard_records
+        tasks = []
+        for number, first in enumerate(range(0, len(cohort.records), size)):
+            records = cohort.records[first : first + size]
+            tasks.append(
+                EncodeTask(
+                    root=self.root,
+                    spec=self.spec,
+                    recipe=self.recipe,
+                    cohort=cohort.cohort,
+                    inputs=tuple((record.path, record.entry, record.reader, record.mains_hz) for record in records),
+                    names=tuple(record.recording_id.hex() for record in records),
+                    shard_file=self._segment_folder(cohort) / "c" / str(number) / "0" / "0",
+                    result_file=self.staging / f"{cohort.cohort}-{number}.npz",
+                    shard_records=size,
+                    raise_errors=self.options.on_error == "raise",
+                )
+            )
+        return tasks
+
+    def _clear_except(self, done: list[EncodeTask]) -> None:
+        """Remove what an interrupted run left, except the shards it finished for this very plan."""
+        files = [path for task in done for path in (task.shard_file, task.result_file)]
+        keep = frozenset(path.relative_to(self.folder).as_posix() for path in files)
+        remove_unlisted(self.folder, self.before.manifest if self.before else None, keep)
+
+    def _encode(self, tasks: list[EncodeTask], done: int, total: int) -> None:
+        def tell() -> None:
+            if self.progress:
+                self.progress("encode", done, total)
+
+        tell()
+        if self.options.workers == 1 or len(tasks) < 2:
+            for task in tasks:
+                encode(task)
+                done += 1
+                tell()
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(self.options.workers, len(tasks)), mp_context=context) as pool:
+            futures = [pool.submit(encode, task) for task in tasks]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    done += 1
+                    tell()
+            except BrokenProcessPool:
+                raise EcgError(
+                    "a worker process died, probably for lack of memory. Run again with fewer: -j 1."
+                ) from None
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _settle(self) -> list[SettledCohort]:
+        seen = {}
+        if self.before is not None:
+            index = self.before.index
+            pairs = zip(index["waveform_digest"], index["recording_id"], strict=True)
+            seen = {digest.tobytes(): recording.tobytes() for digest, recording in pairs}
+        first_row = self.before.n_rows if self.before else 0
+        settled = []
+        for cohort in self.plan.cohorts:
+            shards = tuple(load_result(task.result_file) for task in self._tasks(cohort))
+            encoded = EncodedCohort(cohort, self._segment_folder(cohort), shards, first_row, self.options.shard_records)
+            settled.append(settle(encoded, seen, self.recipe))
+            first_row += len(cohort.records)
+        return settled
+
+    def _write_snapshot(self, settled: list[SettledCohort]) -> Manifest:
+        """Write metadata, index and rejects of the new generation; return the manifest that names them all."""
+        write_file(self.folder / "zarr.json", group_metadata({"recipe": self.recipe.model_dump(mode="json")}))
+        files = dict(self.before.manifest.files) if self.before else {}
+        if self.before:
+            replaced = (index_folder(self.before.manifest.generation) + "/", "rejects-")
+            files = {name: entry for name, entry in files.items() if not name.startswith(replaced)}
+        written = ["zarr.json", "signals/zarr.json", "index/zarr.json", rejects_name(self.generation)]
+        for name in ("signals/zarr.json", "index/zarr.json"):
+            write_file(self.folder / name, group_metadata())
+        for one in settled:
+            written += self._write_segment_metadata(one)
+            for number, entry in enumerate(one.entries):
+                shard = one.encoded.folder / "c" / str(number) / "0" / "0"
+                files[shard.relative_to(self.folder).as_posix()] = entry
+        index = extend_index(self.before.index if self.before else None, settled)
+        write_index(self.folder, self.generation, index)
+        written += settle_index(self.folder, self.generation)
+        rejects = extend_rejects(self.before.rejects() if self.before else None, settled)
+        write_file(self.folder / rejects_name(self.generation), rejects.to_parquet(index=False))
+        files |= describe_files(self.folder, written)
+        return Manifest(
+            generation=self.generation,
+            recipe=self.recipe,
+            key_fingerprint=self.key.fingerprint,
+            segments=(*(self.before.segments if self.before else ()), *(self._segment(one) for one in settled)),
+            cohorts=index.cohorts,
+            sites=index.sites,
+            devices=index.devices,
+            index_columns=tuple(sorted(index.columns)),
+            versions=_versions(),
+            files=dict(sorted(files.items())),
+        )
+
+    def _write_segment_metadata(self, one: SettledCohort) -> list[str]:
+        array = one.encoded.folder / "zarr.json"
+        group = one.encoded.folder.parent / "zarr.json"
+        write_file(array, signals_metadata(len(one.live), one.encoded.shard_records, self.recipe))
+        write_file(group, group_metadata())
+        return [path.relative_to(self.folder).as_posix() for path in (array, group)]
+
+    def _segment(self, one: SettledCohort) -> Segment:
+        return Segment(
+            cohort=one.encoded.plan.cohort,
+            name=f"{self.generation:06d}",
+            first_row=one.encoded.first_row,
+            rows=len(one.live),
+            shard_records=one.encoded.shard_records,
+            accounting=one.accounting,
+            licence=self.spec.licence,
+            spec_sha256=hashlib.sha256(self.spec.model_dump_json().encode()).hexdigest(),
+        )
+
+
+def _versions() -> dict[str, str]:
+    """Of the libraries whose version may change a stored byte."""
+    return {name: importlib.metadata.version(name) for name in ("ecgcohorts", "numcodecs", "numpy", "scipy", "zarr")}

@@ -1,0 +1,83 @@
+"""Keyed pseudonyms: the only form in which an id leaves the input.
+
+A plain hash of an eight-digit record number is undone by trying all of them; a keyed one is not.
+"""
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ecgcohorts.errors import SpecError
+
+KEY_BYTES = 32
+PSEUDONYM_BYTES = 16
+
+Kind = Literal["patient", "recording", "order"]
+
+
+@dataclass(frozen=True)
+class PseudonymKey:
+    """A secret of at least 32 bytes. Its fingerprint may be published, the secret may not."""
+
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.secret) < KEY_BYTES:
+            raise SpecError(f"found a pseudonym key of {len(self.secret)} bytes, expected at least {KEY_BYTES}.")
+
+    @property
+    def fingerprint(self) -> str:
+        return hmac.new(self.secret, b"ecgcohorts key fingerprint", hashlib.sha256).hexdigest()[:32]
+
+    def pseudonym(self, cohort: str, kind: Kind, identifier: str) -> bytes:
+        """HMAC-SHA256(key, cohort 0 kind 0 id), first 128 bits; the id is NFC-normalised and stripped.
+
+        Leading zeros are kept: `007` and `7` are two patients unless the cohort description says otherwise.
+        """
+        text = "\0".join((cohort, kind, unicodedata.normalize("NFC", identifier).strip()))
+        return hmac.new(self.secret, text.encode(), hashlib.sha256).digest()[:PSEUDONYM_BYTES]
+
+
+def default_key_path() -> Path:
+    """Where the key lives unless the user names a file: the user's configuration folder."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "ecgcohorts" / "pseudonym.key"
+
+
+def load_key(path: Path | None = None) -> PseudonymKey:
+    """Read a key file (hexadecimal text); without a path, the default key, made on first use with mode 0600.
+
+    Raises SpecError if a named file is missing or is not a key.
+    """
+    if path is None:
+        path = default_key_path()
+        _make_once(path)
+    try:
+        text = path.read_text("ascii").strip()
+        return PseudonymKey(bytes.fromhex(text))
+    except FileNotFoundError:
+        raise SpecError(f"found no key file {path}. Make one: openssl rand -hex 32 > {path.name}") from None
+    except (ValueError, OSError):
+        raise SpecError(f"{path} is no key file, expected one line of hexadecimal text.") from None
+
+
+def _make_once(path: Path) -> None:
+    """Create the key whole or not at all: written aside, then linked, so no reader sees half a key."""
+    if path.exists():
+        return
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_hex(KEY_BYTES) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    with contextlib.suppress(FileExistsError):
+        os.link(aside, path)
+    aside.unlink()

@@ -1,0 +1,189 @@
+"""Opening a store: one snapshot, checked, its index in memory and its signals on demand."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import ArrayLike, NDArray
+from pydantic import ValidationError
+
+from ecgcohorts.errors import StoreError
+from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, CohortIndex
+from ecgcohorts.recipes import Recipe
+from ecgcohorts.store.schema import (
+    CURRENT,
+    FORMAT_VERSION,
+    MISSING,
+    Current,
+    Manifest,
+    Segment,
+    index_folder,
+    rejects_name,
+)
+from ecgcohorts.store.shards import ShardedArray
+
+_MANIFEST_LIMIT = 1 << 30  # bytes; a manifest of 11 M records is about 1 MB
+_READ_TRIES = 3  # a writer may replace the snapshot between reading CURRENT and reading the index
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """One snapshot of a store. Opening it reads the index only; `read` reads signals.
+
+    Later writes do not change what this object shows.
+    """
+
+    path: Path
+    manifest: Manifest
+    index: CohortIndex
+    fingerprint: str  # SHA-256 of the manifest, which names every byte of the snapshot
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.manifest.recipe
+
+    @property
+    def lsb_uv(self) -> float:
+        return self.manifest.recipe.lsb_uv
+
+    @property
+    def n_rows(self) -> int:
+        """Planned rows; `len(store.index)` of them are live."""
+        return self.manifest.n_rows
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return self.manifest.segments
+
+    @cached_property
+    def _arrays(self) -> list[ShardedArray]:
+        return [ShardedArray(self.path / segment.folder) for segment in self.segments]
+
+    @cached_property
+    def _first_rows(self) -> NDArray[np.int64]:
+        return np.array([segment.first_row for segment in self.segments], np.int64)
+
+    def read(self, rows: ArrayLike) -> NDArray[np.int16]:
+        """Strips of some rows: int16 (n, lead, time), one step = lsb_uv, -32768 = no sample there."""
+        wanted = np.atleast_1d(np.asarray(rows, np.int64))
+        out = np.empty((len(wanted), len(self.recipe.leads), self.recipe.strip_samples), np.int16)
+        self.read_into(wanted, out)
+        return out
+
+    def read_mv(self, rows: ArrayLike) -> NDArray[np.float32]:
+        """Strips of some rows in mV: float32 (n, lead, time), NaN = no sample there."""
+        strips = self.read(rows)
+        signal_mv = strips * np.float32(self.lsb_uv / 1000)
+        signal_mv[strips == MISSING] = np.nan
+        return signal_mv
+
+    def read_into(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
+        """Fill `out` (n, lead, time) with the strips of `rows`, in any order. Raises StoreError for a row not there."""
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.n_rows:
+            raise StoreError(f"found row {rows.min()} to {rows.max()}, expected 0 to {self.n_rows - 1}.")
+        segment_of = np.searchsorted(self._first_rows, rows, side="right") - 1
+        present = np.unique(segment_of)
+        for segment in present:
+            local = rows - self._first_rows[segment]
+            if len(present) == 1:
+                self._arrays[segment].read_into(local, out)
+                return
+            places = np.flatnonzero(segment_of == segment)
+            part = np.empty((len(places), *out.shape[1:]), np.int16)
+            self._arrays[segment].read_into(local[places], part)
+            out[places] = part
+
+    def rejects(self) -> pd.DataFrame:
+        """What was refused or found twice: cohort, recording_id, reason, stage, error, duplicate_of."""
+        return pd.read_parquet(self.path / rejects_name(self.manifest.generation))
+
+    def __repr__(self) -> str:
+        cohorts = ", ".join(self.index.cohorts)
+        return (
+            f"Store({str(self.path)!r}: {len(self.index)} recordings of {self.index.n_patients} patients in {cohorts})"
+        )
+
+
+def open_store(path: str | Path) -> Store:
+    """Open the snapshot in force. Checks that every file of it is there with its size.
+
+    Raises StoreError with the remedy if there is no store, or it is damaged or of another version.
+    """
+    folder = Path(path)
+    for _ in range(_READ_TRIES):
+        manifest, fingerprint = read_manifest(folder)
+        try:
+            check_files(folder, manifest)
+            return Store(folder, manifest, read_index(folder, manifest), fingerprint)
+        except (StoreError, FileNotFoundError):
+            if read_manifest(folder)[1] == fingerprint:  # no writer came between: the damage is real
+                raise
+    raise StoreError(
+        f"{folder}: replaced {_READ_TRIES} times while it was being opened. Try again when the writer is done."
+    )
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """Return the manifest in force and its SHA-256."""
+    if not (folder / CURRENT).is_file():
+        what = "no such folder" if not folder.exists() else "a folder without a committed store"
+        raise StoreError(
+            f"{folder}: found {what}, expected a store. Make one: ecgcohorts ingest SRC {folder} --cohort NAME"
+        )
+    try:
+        current = Current.model_validate_json((folder / CURRENT).read_bytes())
+        path = folder / current.manifest
+        if path.stat().st_size > _MANIFEST_LIMIT:
+            raise StoreError(f"{path}: manifest of {path.stat().st_size} bytes, expected less than {_MANIFEST_LIMIT}.")
+        data = path.read_bytes()
+        fingerprint = hashlib.sha256(data).hexdigest()
+        if fingerprint != current.sha256:
+            raise StoreError(f"{path}: manifest does not match CURRENT. Restore the store from a copy.")
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise StoreError(
+            f"{folder}: manifest is damaged at {place or 'its start'}. Restore the store from a copy."
+        ) from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise StoreError(
+            f"{folder}: found store format {manifest.format_version}, expected {FORMAT_VERSION}. Use the version that wrote it."
+        )
+    return manifest, fingerprint
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Raise StoreError if a file of the snapshot is missing or has another size: absence must not read as data."""
+    for name, entry in manifest.files.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != entry.size:
+            found = "no file" if size is None else f"{size} bytes"
+            raise StoreError(f"{path}: found {found}, expected {entry.size} bytes. Restore the file, or ingest again.")
+
+
+def read_index(folder: Path, manifest: Manifest) -> CohortIndex:
+    """Load the index arrays of a snapshot into memory."""
+    group = zarr.open_group(folder / index_folder(manifest.generation), mode="r", zarr_format=3)
+    columns: dict[str, NDArray] = {}
+    for name in manifest.index_columns:
+        array = group[name]
+        columns[name] = np.asarray(array[:])
+    for name, dtype in COLUMNS.items():
+        if name not in columns or columns[name].dtype != dtype:
+            raise StoreError(
+                f"{folder}: index column {name!r} is missing or not {dtype}. Restore the store from a copy."
+            )
+    strangers = [name for name in columns if not (name in COLUMNS or name in BYTE_COLUMNS or _is_extra(name))]
+    if strangers:
+        raise StoreError(f"{folder}: found index column {strangers[0]!r}, which this version does not know.")
+    return CohortIndex(columns, manifest.cohorts, manifest.sites, manifest.devices)
+
+
+def _is_extra(name: str) -> bool:
+    return name.startswith((LABEL, QUALITY))

@@ -1,0 +1,163 @@
+"""What stands where in a store, and the manifest that names every file of a snapshot.
+
+STORE/CURRENT                                  name and sha256 of the manifest in force
+STORE/manifest-000001.json                     this module's Manifest
+STORE/zarr.json, signals/.../zarr.json         plain Zarr v3 groups and arrays
+STORE/signals/<cohort>/<segment>/c/<shard>/0/0 int16 (row, lead, time), one record an inner chunk
+STORE/index/000001/<column>/                   the CohortIndex, one array a column
+STORE/rejects-000001.parquet                   what was refused, and why
+STORE/lock                                     flock of the one writer
+"""
+
+import json
+import re
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from ecgcohorts.recipes import Recipe
+
+FORMAT_VERSION = 1
+CURRENT = "CURRENT"
+LOCK = "lock"
+STAGING = ".staging"
+MISSING = np.int16(-32768)  # fill value: no sample here
+DEFAULT_SHARD_RECORDS = 4096  # 5.2 M records make 1,271 files of about 100 MB
+
+# A cohort's name is a folder name in the store and a word on the command line.
+COHORT_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Model):
+    """Size in bytes and SHA-256 of one file."""
+
+    size: int = Field(ge=0)
+    sha256: Sha256
+
+
+class Accounting(_Model):
+    """Every input of one ingest run, once: inputs = stored + duplicates + all rejected."""
+
+    inputs: int
+    stored: int
+    duplicates: int
+    rejected: dict[str, int]
+
+    def balanced(self) -> bool:
+        return self.inputs == self.stored + self.duplicates + sum(self.rejected.values())
+
+
+class Segment(_Model):
+    """One immutable signal array: what one ingest run added to one cohort."""
+
+    cohort: str
+    name: str  # generation that wrote it
+    first_row: int = Field(ge=0)  # store-global row of its row 0
+    rows: int = Field(ge=0)
+    shard_records: int = Field(gt=0)
+    accounting: Accounting
+    licence: str = ""
+    spec_sha256: Sha256
+
+    @property
+    def folder(self) -> str:
+        return f"signals/{self.cohort}/{self.name}"
+
+
+class Manifest(_Model):
+    """One snapshot of a store. Holds no time, host, user or path outside the store."""
+
+    format_version: int = FORMAT_VERSION
+    generation: int
+    recipe: Recipe
+    key_fingerprint: str
+    segments: tuple[Segment, ...]
+    cohorts: tuple[str, ...]
+    sites: tuple[str, ...]
+    devices: tuple[str, ...]
+    index_columns: tuple[str, ...]
+    versions: dict[str, str]  # of the libraries that decide bytes
+    files: dict[str, FileEntry]  # relative path -> what must stand there
+
+    @property
+    def n_rows(self) -> int:
+        return sum(segment.rows for segment in self.segments)
+
+    def to_bytes(self) -> bytes:
+        return (json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+
+
+class Current(_Model):
+    """Content of CURRENT: which manifest is in force."""
+
+    manifest: Annotated[str, StringConstraints(pattern=r"^manifest-\d{6}\.json$")]
+    sha256: Sha256
+
+
+def manifest_name(generation: int) -> str:
+    return f"manifest-{generation:06d}.json"
+
+
+def rejects_name(generation: int) -> str:
+    return f"rejects-{generation:06d}.parquet"
+
+
+def index_folder(generation: int) -> str:
+    return f"index/{generation:06d}"
+
+
+def group_metadata(attributes: dict[str, Any] | None = None) -> bytes:
+    """`zarr.json` of a Zarr v3 group."""
+    return _json({"zarr_format": 3, "node_type": "group", "attributes": attributes or {}})
+
+
+def signals_metadata(rows: int, shard_records: int, recipe: Recipe) -> bytes:
+    """`zarr.json` of a signal array: readable by any Zarr v3 implementation that knows blosc and crc32c."""
+    chunk = [1, len(recipe.leads), recipe.strip_samples]
+    codecs = [
+        {"name": "bytes", "configuration": {"endian": "little"}},
+        {
+            "name": "blosc",
+            "configuration": {"typesize": 2, "cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "blocksize": 0},
+        },
+        {"name": "crc32c"},
+    ]
+    sharding = {
+        "chunk_shape": chunk,
+        "codecs": codecs,
+        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return _json(
+        {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [rows, *chunk[1:]],
+            "data_type": "int16",
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard_records, *chunk[1:]]}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": int(MISSING),
+            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+            "attributes": {
+                "recipe": recipe.name,
+                "leads": list(recipe.leads),
+                "rate_hz": recipe.rate_hz,
+                "unit": recipe.unit,
+                "lsb_uv": recipe.lsb_uv,
+                "scale_factor": recipe.lsb_uv / 1000,  # stored integer x scale_factor = mV
+                "missing_value": int(MISSING),
+            },
+            "dimension_names": ["row", "lead", "time"],
+            "storage_transformers": [],
+        }
+    )
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()

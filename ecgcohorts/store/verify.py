@@ -1,0 +1,105 @@
+"""Is every byte of a store what its manifest says, and does the index tell the truth about the signals?"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from ecgcohorts.errors import StoreError
+from ecgcohorts.store.durable import sha256_of
+from ecgcohorts.store.reader import Store, open_store
+from ecgcohorts.store.schema import CURRENT, LOCK, MISSING, manifest_name
+
+_ROWS_AT_ONCE = 256  # 16 MB of strips
+_REFERENCE_ROWS = 16  # rows also read through zarr-python, an independent decoder
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was checked. `problems` is empty if and only if everything held."""
+
+    files: int
+    bytes: int
+    recordings: int
+    empty_rows: int
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+    """Check checksums of every file, that nothing else is there, and index against signals row by row.
+
+    progress(done, total) is called per file and per block of rows. Raises StoreError only if the store does not open.
+    """
+    store = open_store(path)
+    problems = list(_check_files(store, progress))
+    if not problems:  # decoding damaged files would only repeat the news
+        problems += _check_rows(store, progress)
+        problems += _check_reference(store)
+        problems += [
+            f"segment {segment.cohort}/{segment.name}: inputs are not stored + duplicates + rejected"
+            for segment in store.segments
+            if not segment.accounting.balanced()
+        ]
+    entries = store.manifest.files.values()
+    return VerifyReport(
+        files=len(entries),
+        bytes=sum(entry.size for entry in entries),
+        recordings=len(store.index),
+        empty_rows=store.n_rows - len(store.index),
+        problems=tuple(problems),
+    )
+
+
+def _check_files(store: Store, progress: Callable[[int, int], None] | None) -> Iterator[str]:
+    expected = {LOCK, CURRENT, manifest_name(store.manifest.generation), *store.manifest.files}
+    for base, _, names in os.walk(store.path):
+        for name in sorted(names):
+            relative = (Path(base) / name).relative_to(store.path).as_posix()
+            if relative not in expected:
+                yield f"{relative}: not in the manifest"
+    for done, (name, entry) in enumerate(store.manifest.files.items()):
+        if sha256_of(store.path / name) != entry.sha256:
+            yield f"{name}: content does not match its SHA-256"
+        if progress:
+            progress(done + 1, len(store.manifest.files))
+
+
+def _check_rows(store: Store, progress: Callable[[int, int], None] | None) -> Iterator[str]:
+    """Every live row holds samples in its valid range and nothing outside; every other row holds none."""
+    start = np.zeros(store.n_rows, np.int64)
+    stop = np.zeros(store.n_rows, np.int64)
+    rows = store.index["row"]
+    if len(np.unique(rows)) != len(rows):
+        yield "index: a row is listed twice"
+    start[rows], stop[rows] = store.index["valid_start"], store.index["valid_stop"]
+    time = np.arange(store.recipe.strip_samples)
+    for first in range(0, store.n_rows, _ROWS_AT_ONCE):
+        block = np.arange(first, min(first + _ROWS_AT_ONCE, store.n_rows))
+        try:
+            present = (store.read(block) != MISSING).all(axis=1)
+        except StoreError as error:
+            yield str(error)
+            continue
+        expected = (time >= start[block, None]) & (time < stop[block, None])
+        wrong = block[(present != expected).any(axis=1)]
+        if len(wrong):
+            yield f"row {wrong[0]} and {len(wrong) - 1} more: samples present do not match the index"
+        if progress:
+            progress(int(block[-1]) + 1, store.n_rows)
+
+
+def _check_reference(store: Store) -> Iterator[str]:
+    """A few rows of every segment read the same through zarr-python."""
+    for segment in store.segments:
+        local = np.unique(np.linspace(0, segment.rows - 1, min(segment.rows, _REFERENCE_ROWS)).astype(np.int64))
+        array = zarr.open_array(store.path / segment.folder, mode="r", zarr_format=3)
+        reference = np.asarray(array.get_orthogonal_selection((local,)))
+        if not np.array_equal(reference, store.read(local + segment.first_row)):
+            yield f"{segment.folder}: zarr-python reads other samples"

@@ -1,0 +1,104 @@
+"""One shard, one owner: strips in, a Zarr v3 shard file out, in bounded memory.
+
+A shard is the encoded inner chunks one after the other, then an index of (offset, length) pairs and its crc32c.
+Written directly because zarr-python needs the whole shard in memory and takes two to three times as long.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Self
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc
+from numpy.typing import NDArray
+
+from ecgcohorts.store.durable import sync_folder
+from ecgcohorts.store.schema import MISSING, FileEntry
+
+_ABSENT = np.uint64(2**64 - 1)  # Zarr v3 sharding: this inner chunk is not there
+_CRC_BYTES = 4
+
+
+def encode_chunk(strip: NDArray[np.int16]) -> bytes:
+    """One inner chunk: (lead, time) int16 -> blosc lz4 bitshuffle -> crc32c."""
+    packed = blosc.compress(np.ascontiguousarray(strip, "<i2"), b"lz4", 5, blosc.BITSHUFFLE)
+    return packed + _crc(packed)
+
+
+class ShardWriter:
+    """Appends strips to one shard file; the file gets its name only when it is whole and on disk.
+
+    >>> with ShardWriter(path, shard_records=4096, shape=(8, 4000)) as shard:   # doctest: +SKIP
+    ...     shard.append(strip)
+    ...     shard.append(None)                          # a refused record: a row of the missing value
+    >>> shard.entry                                     # doctest: +SKIP
+    """
+
+    def __init__(self, path: Path, shard_records: int, shape: tuple[int, int]) -> None:
+        self._path, self._aside = path, path.with_name(f"{path.name}.part")
+        self._shape = shape
+        self._index = np.full((shard_records, 2), _ABSENT, "<u8")
+        self._count = 0
+        self._size = 0
+        self._sha = hashlib.sha256()
+        self._absent_row = encode_chunk(np.full(shape, MISSING, np.int16))
+
+    def __enter__(self) -> Self:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._aside.open("wb")
+        return self
+
+    def append(self, strip: NDArray[np.int16] | None) -> None:
+        """Add the next row; None leaves a row of the missing value."""
+        if strip is None:
+            self.append_encoded(self._absent_row)
+            return
+        if strip.shape != self._shape or strip.dtype != np.int16:
+            raise ValueError(f"strip is {strip.dtype} {strip.shape}, expected int16 {self._shape}")
+        self.append_encoded(encode_chunk(strip))
+
+    def append_encoded(self, chunk: bytes) -> None:
+        self._index[self._count] = (self._size, len(chunk))
+        self._count += 1
+        self._put(chunk)
+
+    def _put(self, data: bytes) -> None:
+        self._file.write(data)
+        self._sha.update(data)
+        self._size += len(data)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            index = self._index.tobytes()
+            self._put(index + _crc(index))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._file.close()
+        if kind is None:
+            os.replace(self._aside, self._path)
+            sync_folder(self._path.parent)
+            self.entry = FileEntry(size=self._size, sha256=self._sha.hexdigest())
+        else:
+            self._aside.unlink(missing_ok=True)
+
+
+def blank_rows(path: Path, rows: NDArray[np.integer], shard_records: int, shape: tuple[int, int]) -> FileEntry:
+    """Rewrite a shard with some rows replaced by the missing value; all other chunks keep their bytes."""
+    data = path.read_bytes()
+    index_bytes = shard_records * 16
+    index = np.frombuffer(data[-index_bytes - _CRC_BYTES : -_CRC_BYTES], "<u8").reshape(-1, 2)
+    blanked = set(rows.tolist())
+    writer = ShardWriter(path, shard_records, shape)
+    with writer:
+        for place, (offset, length) in enumerate(index[index[:, 0] != _ABSENT].tolist()):
+            if place in blanked:
+                writer.append(None)
+            else:
+                writer.append_encoded(data[offset : offset + length])
+    return writer.entry
+
+
+def _crc(data: bytes) -> bytes:
+    return int(google_crc32c.value(data)).to_bytes(_CRC_BYTES, "little")
