@@ -1,0 +1,96 @@
+"""Clouds whose separation is known: apart, the same, and in between against scikit-learn and sums by hand."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from capezoo.evaluate.separability import (
+    SeparabilityConfig,
+    balanced_sample,
+    between_share,
+    neighbour_purity,
+    separability,
+)
+from ecgcohorts.errors import SpecError
+
+QUICK = SeparabilityConfig(max_patients=80, resamples=100)
+
+
+def clouds(shift, sizes=(120, 90, 60), units=6, seed=0):
+    """Unit Gaussians, one cohort each, `shift` apart on an axis of their own."""
+    rng = np.random.default_rng(seed)
+    names = np.repeat(["a", "b", "c"], sizes)
+    x = rng.normal(size=(len(names), units))
+    for axis, name in enumerate("abc"):
+        x[names == name, axis] += shift
+    return x.astype(np.float32), names, np.arange(len(names))
+
+
+def test_clouds_far_apart_are_told_apart_and_equal_clouds_are_not():
+    apart = separability(*clouds(60.0), seed=1, config=QUICK)
+    assert apart.value("knn_purity") > 0.99
+    assert apart.value("probe_auc") == 1.0
+    assert apart.value("silhouette") > 0.3
+    same = separability(*clouds(0.0), seed=1, config=QUICK)
+    assert same.value("knn_purity") == pytest.approx(1 / 3, abs=0.06)
+    assert same.value("probe_auc") == pytest.approx(0.5, abs=0.12)
+    assert same.value("between_cohort_variance") < 0.04
+    assert (apart.patients_per_cohort, apart.left_out) == (60, ())
+    assert type(same).model_validate_json(same.model_dump_json()) == same
+
+
+def test_between_share_is_the_textbook_ratio():
+    x, names, _ = clouds(2.0)
+    label = np.searchsorted(["a", "b", "c"], names)
+    centre = x.mean(axis=0)
+    between = sum((names == n).sum() * ((x[names == n].mean(axis=0) - centre) ** 2).sum() for n in "abc")
+    weights = np.ones((1, len(x)))
+    assert between_share(x, label, weights)[0] == pytest.approx(between / ((x - centre) ** 2).sum(), rel=1e-5)
+    twice = np.random.default_rng(0).integers(0, 3, (4, len(x))).astype(float)
+    repeated = [
+        between_share(np.repeat(x, w.astype(int), 0), np.repeat(label, w.astype(int)), np.ones((1, int(w.sum()))))[0]
+        for w in twice
+    ]
+    np.testing.assert_allclose(between_share(x, label, twice), repeated, rtol=1e-5)
+    assert between_share(np.ones((5, 2)), np.array([0, 0, 1, 1, 1]), np.ones((1, 5)))[0] == 0
+
+
+def test_purity_does_not_count_the_record_itself():
+    x = np.array([[0.0], [0.1], [5.0], [5.1]])
+    assert neighbour_purity(x, np.array([0, 1, 0, 1]), 1).tolist() == [0, 0, 0, 0]
+    assert neighbour_purity(x, np.array([0, 0, 1, 1]), 1).tolist() == [1, 1, 1, 1]
+
+
+def test_sample_is_one_record_per_patient_and_balanced():
+    names = np.repeat(["a", "b", "tiny"], [300, 80, 5])
+    patients = np.repeat(np.arange(77), 5)  # five records each: 60, 16, 1 patients
+    config = SeparabilityConfig(min_patients=10)
+    chosen, kept, left_out = balanced_sample(names, patients, 3, config)
+    assert kept.tolist() == ["a", "b"]
+    assert left_out == ("tiny",)
+    assert len(set(patients[chosen].tolist())) == len(chosen) == 32
+    assert (names[chosen] == "a").sum() == 16
+    again = balanced_sample(names, patients, 4, config)[0]
+    assert chosen.tolist() != again.tolist()
+
+
+def test_records_of_one_patient_do_not_make_a_cohort_pure():
+    """Ten nearly equal records of each patient, cohorts without any difference: purity stays at chance."""
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=(120, 4)), 10, axis=0) + rng.normal(scale=1e-3, size=(1200, 4))
+    names = np.repeat(["a", "b"], 600)
+    found = separability(x.astype(np.float32), names, np.repeat(np.arange(120), 10), seed=0, config=QUICK)
+    assert found.value("knn_purity") == pytest.approx(0.5, abs=0.08)
+
+
+def test_two_cohorts_use_the_binary_area():
+    x, names, patients = clouds(1.5, sizes=(100, 100, 0))
+    found = separability(x, names, patients, seed=0, config=SeparabilityConfig(resamples=50))
+    direct = roc_auc_score(names == "b", x[:, 1] - x[:, 0])  # the best linear score there is
+    assert found.value("probe_auc") == pytest.approx(direct, abs=0.05)
+
+
+def test_one_cohort_is_refused():
+    x, names, patients = clouds(0.0, sizes=(50, 20, 5))
+    with pytest.raises(SpecError, match="found patients: a 50, b 20, c 5; expected 30 in two cohorts"):
+        separability(x, names, patients, seed=0)
