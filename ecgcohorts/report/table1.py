@@ -1,0 +1,133 @@
+"""Table 1 of a paper: who is in each cohort. Demographics are per patient, as in table 1 of CAPE.
+
+A patient's age and sex are those of the first recording that knows them. Recordings without a patient id in the
+source count as patients of their own; the table says how many there are.
+"""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ecgcohorts.index import LABEL, SEX_CODES, UNKNOWN, CohortIndex
+from ecgcohorts.quality import Flag
+from ecgcohorts.report.html import NOTHING, Markup, cell
+from ecgcohorts.report.html import table as html_table
+
+TOTAL = "total"
+# What stands in the cells of a group of rows; said once, above the table.
+CAPTION = "Ages and sexes per patient, at the first recording that knows them; flags and labels per recording."
+
+
+def table1(index: CohortIndex) -> pd.DataFrame:
+    """Return numbers only: one row per measure, one column per cohort with recordings, and their total.
+
+    Ages in years, "age IQR" is the width between the quartiles as in CAPE. Shares are 0 to 1: of all patients for
+    sex, of all recordings for `flag ...`, of the recordings that have the label for `label ...`. NaN where a share
+    is of nothing.
+    """
+    present = [name for code, name in enumerate(index.cohorts) if np.any(index["cohort"] == code)]
+    columns = {name: _measures(index.where(cohort=name)) for name in present}
+    return pd.DataFrame(columns | {TOTAL: _measures(index)})
+
+
+def table1_text(index: CohortIndex) -> str:
+    """Return table 1 as aligned plain text, one line per row."""
+    shown = readable(table1(index))
+    lines = [["", *shown.columns], *([name, *row] for name, row in zip(shown.index, shown.to_numpy(), strict=True))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()  # numbers to the right
+        for line in lines
+    ]
+    return "\n".join([*text, "", CAPTION, ""])
+
+
+def table1_html(index: CohortIndex) -> Markup:
+    """Return table 1 as markup for a `Section`."""
+    return html_table(readable(table1(index)), CAPTION)
+
+
+def readable(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `table1` as a paper prints them: counts with their share, ages with their spread.
+
+    Flags that no recording carries are left out.
+    """
+    rows = {
+        "patients": _counts(numbers, "patients"),
+        "  with two or more recordings": _counts(numbers, "patients with >= 2 recordings", "patients"),
+        "  without an id in the source": _counts(numbers, "patients without id", "patients"),
+        "recordings": _counts(numbers, "recordings"),
+        "  per patient": _decimals(numbers, "recordings per patient", 2),
+        "  most of one patient": _counts(numbers, "recordings per patient, most"),
+        "age, mean / IQR": [
+            f"{mean} / {spread}"
+            for mean, spread in zip(_decimals(numbers, "age mean"), _decimals(numbers, "age IQR"), strict=True)
+        ],
+        "age unknown": _counts(numbers, "age unknown", "patients"),
+    }
+    rows |= {name: _counts(numbers, name, "patients") for name in ("male", "female", "sex unknown")}
+    for name in map(str, numbers.index):
+        if (name.startswith("flag ") and numbers.loc[name].max() > 0) or name.startswith("label "):
+            shares = numbers.loc[name].to_numpy(np.float64)
+            rows[name] = [NOTHING if np.isnan(share) else f"{share:.1%}" for share in shares]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(numbers.columns))
+
+
+def _measures(part: CohortIndex) -> dict[str, float]:
+    n_recordings = np.diff(part.patient_ptr)
+    age, sex = first_known(part, "age"), first_known(part, "sex")
+    known_age = age[~np.isnan(age)]
+    quartiles = np.percentile(known_age, [25, 75]) if len(known_age) else np.full(2, np.nan)
+    measures = {
+        "patients": part.n_patients,
+        "patients with >= 2 recordings": np.sum(n_recordings >= 2),
+        "patients without id": np.sum(~part["patient_known"][part.patient_ptr[:-1]]),
+        "recordings": len(part),
+        "recordings per patient": n_recordings.mean() if len(part) else np.nan,
+        "recordings per patient, most": n_recordings.max(initial=0),
+        "age mean": known_age.mean() if len(known_age) else np.nan,
+        "age IQR": quartiles[1] - quartiles[0],
+        "age q1": quartiles[0],
+        "age q3": quartiles[1],
+        "age unknown": np.sum(np.isnan(age)),
+        **{name: np.sum(sex == code) for name, code in SEX_CODES.items()},
+        "sex unknown": np.sum(sex == UNKNOWN),
+    }
+    for name, flag in Flag.__members__.items():
+        measures[f"flag {name.lower()}"] = _share((part["quality"] & flag.value) != 0)
+    for name in part.labels:
+        values = part[LABEL + name]
+        measures[f"label {name}"] = _share(values[~np.isnan(values)] > 0)
+    return {name: float(value) for name, value in measures.items()}
+
+
+def first_known(index: CohortIndex, column: str) -> NDArray:
+    """Return (patients,) the first value of a column that is not unknown, in time order; unknown if there is none."""
+    values = index[column]
+    if not len(values):
+        return values
+    unknown = np.isnan(values) if values.dtype.kind == "f" else values == UNKNOWN
+    places = np.where(unknown, len(values), np.arange(len(values)))
+    first = np.minimum.reduceat(places, index.patient_ptr[:-1])
+    none = first == len(values)
+    return np.where(none, values.dtype.type(np.nan if values.dtype.kind == "f" else UNKNOWN), values[first - none])
+
+
+def _share(mask: NDArray[np.bool_]) -> float:
+    return float(mask.mean()) if len(mask) else np.nan
+
+
+def _counts(numbers: pd.DataFrame, name: str, whole: str | None = None) -> list[str]:
+    counts = numbers.loc[name].to_numpy(np.float64)
+    texts = [cell(int(count)) for count in counts]
+    if whole is None:
+        return texts
+    wholes = numbers.loc[whole].to_numpy(np.float64)
+    return [
+        f"{text} ({count / total:.0%})" if total else text
+        for text, count, total in zip(texts, counts, wholes, strict=True)
+    ]
+
+
+def _decimals(numbers: pd.DataFrame, name: str, digits: int = 1) -> list[str]:
+    return [NOTHING if np.isnan(value) else f"{value:.{digits}f}" for value in numbers.loc[name].to_numpy(np.float64)]
