@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from ecgcohorts.errors import RecipeMismatch, SpecError
 from ecgcohorts.leads import EIGHT_LEADS
@@ -83,18 +83,31 @@ class InputSpec(Spec):
                                  f"weights made for {recipe.name!r}.")  # fmt: skip
 
 
-class EncoderSpec(Spec):
-    """An encoder by its registered name, and the values of its `Config` that differ from the defaults."""
+class PartSpec(Spec):
+    """A plug-in by its registered name, and the values of its `Config` that differ from the defaults."""
+
+    name: str
+    config: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _lists(cls, config: object) -> object:
+        """Tuples become lists, as JSON would make them, so that a spec equals its round trip."""
+        if not isinstance(config, Mapping):
+            return config
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+
+
+class EncoderSpec(PartSpec):
+    """An encoder: a module of `capezoo.encoders` and its settings."""
 
     name: str = "cape_resnet"
-    config: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class ObjectiveSpec(Spec):
-    """An objective by its registered name, and the values of its `Config` that differ from the defaults."""
+class ObjectiveSpec(PartSpec):
+    """An objective: a module of `capezoo.objectives` and its settings."""
 
     name: str = "info_nce"
-    config: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class SamplerSpec(Spec):

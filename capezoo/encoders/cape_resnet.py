@@ -45,9 +45,9 @@ class Config(Spec):
 class SameConv1d(nn.Conv1d):
     """Convolution without bias whose output has ceil(time / stride) samples, padded as TensorFlow's "same".
 
-    TensorFlow puts the odd sample of an even kernel's padding on the right. Copying the signal to pad one side costs
-    more than the convolution saves, so an odd total is made even by one zero tap in front of the kernel:
-    the sums are the same.
+    Signals are (batch, channel, 1, time) in channels-last memory: on a CPU two to three times as fast as Conv1d.
+    TensorFlow puts the odd sample of an even kernel's padding on the right. Padding one side copies the signal, so
+    an odd total is made even by one zero tap in front of the kernel instead: the sums are the same.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
@@ -60,7 +60,7 @@ class SameConv1d(nn.Conv1d):
     def forward(self, x: Tensor) -> Tensor:
         total = same_padding(x.shape[-1], self.kernel_size[0], self.stride[0])
         weight = F.pad(self.weight, (1, 0)) if total % 2 else self.weight
-        return F.conv1d(x, weight, stride=self.stride, padding=(total + 1) // 2)
+        return F.conv2d(x, weight.unsqueeze(2), stride=(1, self.stride[0]), padding=(0, (total + 1) // 2))
 
 
 def same_padding(length: int, kernel: int, stride: int) -> int:
@@ -82,7 +82,7 @@ class Unit(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """x: (batch, channel, time), activated; y: the same before activation. Returns both, time / stride long."""
+        """x: (batch, channel, 1, time), activated; y: the same before activation. Returns both, time / stride long."""
         x = self.dropout(F.relu(self.norm1(self.conv1(x)), inplace=True))
         y = self.conv2(x) + self.skip(self._pool(y))
         return self.dropout(F.relu(self.norm2(y))), y
@@ -92,7 +92,7 @@ class Unit(nn.Module):
         if self.stride == 1:
             return y
         left = same_padding(y.shape[-1], self.stride, self.stride) // 2
-        return F.max_pool1d(y, self.stride, padding=left, ceil_mode=True)
+        return F.max_pool2d(y, (1, self.stride), padding=(0, left), ceil_mode=True)
 
 
 class Encoder(nn.Module):
@@ -165,6 +165,7 @@ class Encoder(nn.Module):
         self.grad_checkpointing = enable
 
     def _trunk(self, x: Tensor, n_units: int) -> list[Tensor]:
+        x = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         x = y = F.relu(self.stem_norm(self.stem(x)), inplace=True)
         outputs = []
         for unit in self.units[:n_units]:
@@ -172,9 +173,9 @@ class Encoder(nn.Module):
                 x, y = checkpoint(unit, x, y, use_reentrant=False)
             else:
                 x, y = unit(x, y)
-            outputs.append(x)
+            outputs.append(x.squeeze(2))
         return outputs
 
 
-def _norm(channels: int, config: Config) -> nn.BatchNorm1d:
-    return nn.BatchNorm1d(channels, eps=config.norm_eps, momentum=config.norm_momentum)
+def _norm(channels: int, config: Config) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=config.norm_eps, momentum=config.norm_momentum)
