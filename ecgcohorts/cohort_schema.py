@@ -1,8 +1,7 @@
-"""The description of a cohort as data: where its files are and where each fact about a recording is found.
+"""The parts of a cohort's description: where its files are and where each fact about a recording stands.
 
-`CohortSpec` is what a preset exposes as SPEC and what a user writes as YAML; its JSON Schema is
-`CohortSpec.model_json_schema()`. A rule (`patient`, `age` ...) is a list of places tried in turn: the first that
-holds a value wins, and an empty list means "never known". A single place needs no list.
+A rule (`patient`, `age` ...) is a list of places tried in turn: the first whose value means something wins, and an
+empty list says "never known". A single place needs no list. `cohort_spec.CohortSpec` puts the parts together.
 """
 
 import re
@@ -13,7 +12,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ecgcohorts.recording import Sex
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Base of all parts: immutable, and an unknown key is an error."""
+
     # numbers as text: in YAML an id, a code or a key may stand without quotes
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
 
@@ -48,7 +49,7 @@ Mains = Annotated[float | Literal["auto"] | None, AfterValidator(_mains)]
 Sentinel = Literal["missing", "clipping"]
 
 
-class Place(_Frozen):
+class Place(Frozen):
     """Where one value may stand: exactly one of header, column, path, reader, constant."""
 
     header: str | None = None  # key of the file's own header text (Recording.fields); case does not matter
@@ -75,7 +76,7 @@ Rule = Annotated[tuple[Place, ...], BeforeValidator(_listed, json_schema_input_t
 FROM_READER = (Place(reader=True),)
 
 
-class Label(_Frozen):
+class Label(Frozen):
     """One numeric label column. NaN where the value is absent or means nothing.
 
     With `codes`: 1 if the value (a list "a,b" or a Python dict as text) holds one of them, else 0.
@@ -95,14 +96,14 @@ class Label(_Frozen):
         return self
 
 
-class Files(_Frozen):
+class Files(Frozen):
     """Which files are recordings: globs over the path below SRC; `**/` is any folder or none."""
 
     include: tuple[str, ...] = Field(min_length=1)
     exclude: tuple[str, ...] = ()
 
 
-class Table(_Frozen):
+class Table(Frozen):
     """A CSV beside the recordings. `key` is its column that names the recording; `match` says by what.
 
     path: the path below SRC without suffix; stem: the file name without suffix; entry: the entry inside a
@@ -124,7 +125,7 @@ class Table(_Frozen):
         return self
 
 
-class Layout(_Frozen):
+class Layout(Frozen):
     """One published arrangement of the files, and where each fact stands in it."""
 
     name: str = "files"
@@ -164,7 +165,7 @@ class Layout(_Frozen):
         return [place for rule in [*rules, *(label.find for label in self.labels.values())] for place in rule]
 
 
-class Cohort(_Frozen):
+class Cohort(Frozen):
     """One of several cohorts in a collection: the recordings whose path (without suffix) holds `path`."""
 
     name: Name
@@ -173,36 +174,3 @@ class Cohort(_Frozen):
     mains_hz: Mains  # of the country of recording
     sentinel: Sentinel = "missing"
     unlabelled: tuple[str, ...] = ()  # labels nobody annotated here: NaN, where 0 would be a claim
-
-
-class CohortSpec(_Frozen):
-    """A cohort, or a collection of cohorts published together."""
-
-    name: Name
-    title: str
-    licence: str  # of the data
-    citation: str  # or the source in words
-    layouts: tuple[Layout, ...] = Field(min_length=1)  # the one whose files are there is used
-    cohorts: tuple[Cohort, ...] = ()  # first match wins; a recording of none belongs to `name`
-    mains_hz: Mains  # number, null: no notch, auto: found in the signal
-    expected_gain_per_mv: Annotated[float, Field(gt=0)] | None = None  # another gain is refused, never rescaled
-    sentinel: Sentinel = "missing"  # what -32768 means
-
-    @model_validator(mode="after")
-    def _names_apart(self) -> "CohortSpec":
-        for kind, names in (
-            ("layouts", [layout.name for layout in self.layouts]),
-            ("cohorts", [cohort.name for cohort in self.cohorts]),
-        ):
-            if len(set(names)) < len(names):
-                raise ValueError(f"found two {kind} of one name: give each its own")
-        labels = {name for layout in self.layouts for name in layout.labels}
-        unknown = {name for cohort in self.cohorts for name in cohort.unlabelled} - labels
-        if unknown:
-            raise ValueError(f"found unlabelled {', '.join(sorted(unknown))}, expected names of labels")
-        return self
-
-    @property
-    def cohort_names(self) -> tuple[str, ...]:
-        """Names a recording may be filed under."""
-        return (*(cohort.name for cohort in self.cohorts), self.name) if self.cohorts else (self.name,)

@@ -1,0 +1,106 @@
+"""Text of headers and tables as ages, sexes, times and label numbers. Unknown is None or NaN, never a guess."""
+
+import ast
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import lru_cache
+
+from ecgcohorts.recording import Sex
+
+AGE_CAP_YEARS = 90.0  # ages above 89 identify: HIPAA safe harbour, 45 CFR 164.514(b)(2)(i)(C)
+AGE_LIMIT_YEARS = 130.0  # our default: nobody has been older than 122, so more is a code or a mistake
+YEARS_PER_UNIT = {"years": 1.0, "months": 1 / 12, "weeks": 7 / 365.25, "days": 1 / 365.25}
+MAX_CODES_CHARS = 10_000  # our default; the longest scp_codes text of PTB-XL has about 150
+
+_SEXES: dict[str, Sex] = {"m": "male", "male": "male", "f": "female", "female": "female"}
+_TRUTH = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+_WHOLE = re.compile(r"^0*(\d+)(?:\.0*)?$")
+
+
+def plain(text: str) -> str:
+    """Text without outer spaces; a whole number without leading zeros and fraction, so that 7, 7.0 and 007 agree.
+
+    >>> plain(" 15709.0 "), plain("007"), plain("s0010_re")
+    ('15709', '7', 's0010_re')
+    """
+    stripped = text.strip()
+    whole = _WHOLE.match(stripped)
+    return whole.group(1) if whole else stripped
+
+
+def patient_text(text: str) -> str:
+    """A patient id as printed, except that a float loses its empty fraction. Leading zeros are part of an id."""
+    return re.sub(r"^(\d+)\.0*$", r"\1", text.strip())
+
+
+def number(text: str) -> float:
+    """A finite number, or NaN."""
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def age_years(text: str, unit: str = "years", codes: Mapping[str, float] | None = None) -> float:
+    """Age in years, capped at 90; NaN if unknown, negative or above 130. `codes` are values that are no ages.
+
+    >>> age_years("57.0"), age_years("300", codes={"300": 90}), age_years("NaN")
+    (57.0, 90.0, nan)
+    """
+    by_code = {plain(code): years for code, years in (codes or {}).items()}
+    years = by_code.get(plain(text))
+    if years is None:
+        years = number(text) * YEARS_PER_UNIT[unit]
+    return min(years, AGE_CAP_YEARS) if 0 <= years <= AGE_LIMIT_YEARS else math.nan
+
+
+def sex(text: str, codes: Mapping[str, Sex] | None = None) -> Sex | None:
+    """Sex by the cohort's own codes, or m, f, male, female in any case; None for anything else."""
+    folded = plain(text).casefold()
+    own = {plain(code).casefold(): value for code, value in (codes or {}).items()}
+    return own.get(folded) or _SEXES.get(folded)
+
+
+def moment(text: str, time_format: str | None = None) -> datetime | None:
+    """Wall-clock time by `time_format` (strptime) or ISO 8601; a time zone is dropped, because others have none."""
+    stripped = text.strip()
+    try:
+        found = datetime.strptime(stripped, time_format) if time_format else datetime.fromisoformat(stripped)
+    except ValueError:
+        return None
+    return found.replace(tzinfo=None)
+
+
+@lru_cache(maxsize=1024)  # a recording has one such text and several labels ask for it
+def codes_in(text: str) -> frozenset[str] | None:
+    """Codes of a list such as `426783006,164889003` or of a Python dict or list as text; None if it says nothing.
+
+    >>> sorted(codes_in("{'NORM': 100.0, 'SR': 0.0}"))
+    ['NORM', 'SR']
+    """
+    stripped = text.strip()
+    if stripped[:1] in ("{", "["):
+        if len(stripped) > MAX_CODES_CHARS:
+            return None
+        try:
+            parsed = ast.literal_eval(stripped)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return None
+        return frozenset(str(code).strip() for code in parsed)
+    found = frozenset(code.strip() for code in re.split("[,;]", stripped)) - {""}
+    return found if {code.casefold() for code in found} - {"nan", "unknown", "none"} else None
+
+
+def label_number(text: str, codes: Iterable[str] = (), values: Mapping[str, float] | None = None) -> float:
+    """A label's value: presence of a code, a named value, a truth value or a number; NaN if none of these."""
+    wanted = set(codes)
+    if wanted:
+        found = codes_in(text)
+        return math.nan if found is None else float(not wanted.isdisjoint(found))
+    if values:
+        by_text = {plain(name).casefold(): value for name, value in values.items()}
+        return by_text.get(plain(text).casefold(), math.nan)
+    return _TRUTH.get(text.strip().casefold(), number(text))
