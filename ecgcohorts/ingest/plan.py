@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from ecgcohorts.cohort_spec import CohortSpec, Description, SourceItem, describe
@@ -100,7 +101,7 @@ def make_plan(
     found: dict[bytes, _Found] = {}
     refused: list[Refusal] = []
     n_known = 0
-    for item in spec.sources(root, limit):
+    for item in islice(spec.scan(root), limit):
         description = describe(spec, tables, item)
         recording_id = key.pseudonym(description.cohort, "recording", description.recording_id)
         if recording_id in known:
@@ -116,12 +117,14 @@ def make_plan(
             else:
                 refused.append(Refusal(description.cohort, again, "plan", DUPLICATE_ID, "SourceError"))
         else:
-            found[recording_id] = _pseudonymise(item, description, recording_id, key)
+            found[recording_id] = _pseudonymise(item, tables.layout.reader, description, recording_id, key)
     cohorts = tuple(_lay_out(name, found.values(), refused, key) for name in _cohort_names(found.values(), refused))
     return Plan(cohorts, n_known, _digest(cohorts, spec, recipe, key))
 
 
-def _pseudonymise(item: SourceItem, description: Description, recording_id: bytes, key: PseudonymKey) -> _Found:
+def _pseudonymise(
+    item: SourceItem, reader: str, description: Description, recording_id: bytes, key: PseudonymKey
+) -> _Found:
     known = description.patient_id is not None
     # A record without a patient id is a patient of its own: placeholders hashed alike would become one person.
     patient = description.patient_id if known else f"\0alone\0{description.recording_id}"
@@ -130,7 +133,7 @@ def _pseudonymise(item: SourceItem, description: Description, recording_id: byte
     record = PlannedRecord(
         path=item.path,
         entry=item.entry,
-        reader=item.reader,
+        reader=reader,
         mains_hz=description.mains_hz,
         recording_id=recording_id,
         patient_id=key.pseudonym(description.cohort, "patient", patient),
