@@ -8,11 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from math import isnan
 from numbers import Integral, Real
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
+
+from ecgcohorts.errors import SourceError
 
 NOTHING = "\N{EN DASH}"  # shown where a number is unknown
 
@@ -75,13 +80,24 @@ def cell(value: object) -> str:
     """
     if isinstance(value, str):
         return value
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, Integral):
         return f"{int(value):,}"
     if isinstance(value, Real):
-        return NOTHING if pd.isna(float(value)) else f"{float(value):.4g}"
+        number = float(value)
+        return NOTHING if isnan(number) else f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
     return NOTHING if value is None or value is pd.NA else str(value)
+
+
+def write_text(out: Path, text: str) -> None:
+    """Write a file. Raises SourceError, with the reason in one line, where that is not possible."""
+    try:
+        out.write_text(text, "utf-8")
+    except OSError as error:
+        raise SourceError(
+            f"{out}: cannot be written ({error.strerror}). Name a file in a folder that exists."
+        ) from None
 
 
 def _row(name: object, values: Sequence[object]) -> Markup:
@@ -105,6 +121,3 @@ def _is_words(value: object) -> bool:
 def _template() -> Template:
     source = files("ecgcohorts.report").joinpath("page.html.jinja").read_text("utf-8")
     return Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
-
-
-__all__ = ["Markup", "Section", "cell", "facts", "figure", "heading", "page", "paragraph", "table"]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.index import SEX_CODES, CohortIndex
 from ecgcohorts.leads import TWELVE_LEADS, canonical, positions, select
+from ecgcohorts.report.page import write_text
 
 if TYPE_CHECKING:
     from ecgcohorts.store import Store
@@ -157,13 +158,13 @@ def plot_record(store: "Store", record: int | str, out: Path, layout: str = "3x4
     """Write one stored recording as a paper ECG and return where it is.
 
     record: store row, or recording id as 32 hexadecimal digits. out: a name ending in .svg.
-    Raises SpecError for another suffix or a record that the index does not list.
+    Raises SpecError for another suffix or a record that the index does not list, SourceError if `out` cannot be written.
     """
     if out.suffix.lower() != ".svg":
         raise SpecError(
             f"found {out.name!r}, expected a name ending in .svg. Any browser or rsvg-convert makes a PNG or PDF of it."
         )
-    out.write_text(record_svg(store, find_entry(store.index, record), layout), "utf-8")
+    write_text(out, record_svg(store, find_entry(store.index, record), layout))
     return out
 
 

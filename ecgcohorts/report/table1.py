@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ecgcohorts.index import LABEL, SEX_CODES, UNKNOWN, CohortIndex
 from ecgcohorts.quality import Flag
-from ecgcohorts.report.html import NOTHING, Markup, cell
-from ecgcohorts.report.html import table as html_table
+from ecgcohorts.report.page import NOTHING, Markup, cell
+from ecgcohorts.report.page import table as html_table
 
 TOTAL = "total"
 # What stands in the cells of a group of rows; said once, above the table.
@@ -30,21 +30,21 @@ def table1(index: CohortIndex) -> pd.DataFrame:
     return pd.DataFrame(columns | {TOTAL: _measures(index)})
 
 
-def table1_text(index: CohortIndex) -> str:
-    """Return table 1 as aligned plain text, one line per row."""
-    shown = readable(table1(index))
+def table1_text(numbers: pd.DataFrame) -> str:
+    """Return what `table1` counted as aligned plain text, one line per row."""
+    shown = readable(numbers)
     lines = [["", *shown.columns], *([name, *row] for name, row in zip(shown.index, shown.to_numpy(), strict=True))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()  # numbers to the right
         for line in lines
     ]
-    return "\n".join([*text, "", CAPTION, ""])
+    return "\n".join([*text, "", CAPTION])
 
 
-def table1_html(index: CohortIndex) -> Markup:
-    """Return table 1 as markup for a `Section`."""
-    return html_table(readable(table1(index)), CAPTION)
+def table1_html(numbers: pd.DataFrame) -> Markup:
+    """Return what `table1` counted as markup for a `Section`."""
+    return html_table(readable(numbers), CAPTION)
 
 
 def readable(numbers: pd.DataFrame) -> pd.DataFrame:

@@ -3,41 +3,10 @@
 import numpy as np
 import pytest
 
-from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, CohortIndex
 from ecgcohorts.quality import Flag
 from ecgcohorts.report.table1 import first_known, readable, table1, table1_html, table1_text
 
 NAN = np.nan
-# cohort, patient, id known, age, sex, quality, label
-RECORDINGS = [
-    ("north", 0, True, 40.0, "male", 0, 1.0),
-    ("north", 0, True, 41.0, "male", Flag.CLIPPED, 0.0),
-    ("north", 0, True, 45.0, "male", 0, NAN),
-    ("north", 1, True, 60.0, "female", Flag.CLIPPED | Flag.MAINS_50, 0.0),
-    ("north", 2, False, 50.0, "female", 0, 0.0),
-    ("south", 3, True, NAN, None, 0, NAN),
-    ("south", 3, True, 80.0, "female", 0, NAN),
-]
-
-
-def make_index(recordings=RECORDINGS, cohorts=("north", "south", "empty")) -> CohortIndex:
-    n = len(recordings)
-    cohort, patient, known, age, sex, quality, label = zip(*recordings, strict=True) if n else [()] * 7
-    columns = {name: np.zeros(n, dtype) for name, dtype in COLUMNS.items()}
-    columns |= {name: np.zeros((n, 16), np.uint8) for name in BYTE_COLUMNS}
-    columns |= {
-        "row": np.arange(n),
-        "cohort": np.array([cohorts.index(name) for name in cohort], np.int32),
-        "patient": np.array(patient, np.int64),
-        "patient_known": np.array(known, bool),
-        "age": np.array(age, np.float32),
-        "sex": np.array([{"male": 0, "female": 1, None: -1}[name] for name in sex], np.int8),
-        "quality": np.array([int(flags) for flags in quality], np.uint32),
-        "label_af": np.array(label, np.float32),
-    }
-    return CohortIndex(columns, cohorts)
-
-
 EXPECTED = {
     "patients": (3, 1, 4),
     "patients with >= 2 recordings": (1, 1, 2),
@@ -61,19 +30,19 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("measure", EXPECTED)
-def test_numbers_equal_those_counted_by_hand(measure):
+def test_numbers_equal_those_counted_by_hand(measure, make_index):
     frame = table1(make_index())
     assert list(frame.columns) == ["north", "south", "total"]  # a cohort without recordings has no column
     np.testing.assert_allclose(frame.loc[measure].to_numpy(), EXPECTED[measure], rtol=1e-6)
 
 
-def test_every_flag_has_a_row_under_its_name():
+def test_every_flag_has_a_row_under_its_name(make_index):
     frame = table1(make_index())
     assert [name for name in frame.index if name.startswith("flag ")] == [f"flag {flag.name.lower()}" for flag in Flag]
 
 
-def test_first_known_value_in_time_order():
-    index = make_index([("south", 0, True, NAN, None, 0, NAN), *[(c, p + 1, *rest) for c, p, *rest in RECORDINGS]])
+def test_first_known_value_in_time_order(make_index, recordings):
+    index = make_index([("south", 0, True, NAN, None, 0, NAN), *[(c, p + 1, *rest) for c, p, *rest in recordings]])
     np.testing.assert_array_equal(first_known(index, "age"), np.float32([NAN, 40, 60, 50, 80]))
     assert first_known(index, "sex").tolist() == [-1, 0, 1, 1, 1]
     frame = table1(index)
@@ -81,7 +50,7 @@ def test_first_known_value_in_time_order():
     assert frame.loc["sex unknown"].tolist() == [0, 1, 1]
 
 
-def test_readable_cells():
+def test_readable_cells(make_index):
     shown = readable(table1(make_index()))
     assert shown.loc["female"].tolist() == ["2 (67%)", "1 (100%)", "3 (75%)"]
     assert shown.loc["age, mean / IQR"].tolist() == ["50.0 / 10.0", "80.0 / 0.0", "57.5 / 17.5"]
@@ -90,22 +59,22 @@ def test_readable_cells():
     assert "flag paced" not in shown.index  # no recording carries it
 
 
-def test_text_is_aligned():
-    lines = table1_text(make_index()).splitlines()
+def test_text_is_aligned(make_index):
+    lines = table1_text(table1(make_index())).splitlines()
     assert lines[0].split() == ["north", "south", "total"]
     ends = [len(line) for line in lines[: lines.index("")]]
     assert len(set(ends)) == 1
     assert next(line for line in lines if line.startswith("recordings")).split() == ["recordings", "5", "2", "7"]
 
 
-def test_html_escapes_names_from_outside():
-    index = make_index(cohorts=("<b>north</b>", "south", "empty"), recordings=[("<b>north</b>", *RECORDINGS[0][1:])])
-    markup = table1_html(index)
+def test_html_escapes_names_from_outside(make_index, recordings):
+    index = make_index(cohorts=("<b>north</b>", "south", "empty"), recordings=[("<b>north</b>", *recordings[0][1:])])
+    markup = table1_html(table1(index))
     assert "<b>" not in markup
     assert "&lt;b&gt;north&lt;/b&gt;" in markup
 
 
-def test_an_empty_index_is_a_table_of_zeros():
+def test_an_empty_index_is_a_table_of_zeros(make_index):
     frame = table1(make_index([]))
     assert list(frame.columns) == ["total"]
     assert frame.loc["recordings", "total"] == 0

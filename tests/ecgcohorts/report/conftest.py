@@ -1,0 +1,107 @@
+"""A store of seven recordings, small enough to count by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, CohortIndex
+from ecgcohorts.quality import Flag
+from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.store.reader import Store
+from ecgcohorts.store.schema import Accounting, FileEntry, Manifest, Segment, signals_metadata
+from ecgcohorts.store.writer import ShardWriter
+
+NAN = np.nan
+# cohort, patient, id known, age, sex, quality, label
+RECORDINGS = [
+    ("north", 0, True, 40.0, "male", 0, 1.0),
+    ("north", 0, True, 41.0, "male", Flag.CLIPPED, 0.0),
+    ("north", 0, True, 45.0, "male", 0, NAN),
+    ("north", 1, True, 60.0, "female", Flag.CLIPPED | Flag.MAINS_50, 0.0),
+    ("north", 2, False, 50.0, "female", 0, 0.0),
+    ("south", 3, True, NAN, None, 0, NAN),
+    ("south", 3, True, 80.0, "female", 0, NAN),
+]
+SEXES = {"male": 0, "female": 1, None: -1}
+
+
+@pytest.fixture(scope="session")
+def recordings() -> list[tuple]:
+    return list(RECORDINGS)
+
+
+@pytest.fixture(scope="session")
+def make_index() -> Callable[..., CohortIndex]:
+    """Build an index from tuples like those of RECORDINGS; `empty` is a cohort of which nothing was stored."""
+
+    def build(
+        recordings: list[tuple] = RECORDINGS, cohorts: tuple[str, ...] = ("north", "south", "empty")
+    ) -> CohortIndex:
+        n = len(recordings)
+        cohort, patient, known, age, sex, quality, label = zip(*recordings, strict=True) if n else [()] * 7
+        columns = {name: np.zeros(n, dtype) for name, dtype in COLUMNS.items()}
+        columns |= {name: np.zeros((n, 16), np.uint8) for name in BYTE_COLUMNS}
+        columns["recording_id"][:, 0] = np.arange(n) + 1
+        columns |= {
+            "row": np.arange(n),
+            "cohort": np.array([cohorts.index(name) for name in cohort], np.int32),
+            "patient": np.array(patient, np.int64),
+            "patient_known": np.array(known, bool),
+            "age": np.array(age, np.float32),
+            "sex": np.array([SEXES[name] for name in sex], np.int8),
+            "quality": np.array([int(flags) for flags in quality], np.uint32),
+            "valid_stop": np.full(n, 3200, np.int32),
+            "label_af": np.array(label, np.float32),
+        }
+        return CohortIndex(columns, cohorts)
+
+    return build
+
+
+@pytest.fixture
+def store(tmp_path: Path, make_index: Callable[..., CohortIndex]) -> Store:
+    """Row r holds r + 1 mV in all leads for 8 s; three runs, one of which stored nothing."""
+
+    def segment(cohort: str, first_row: int, account: Accounting, licence: str = "") -> Segment:
+        folder = tmp_path / "signals" / cohort / "000001"
+        folder.mkdir(parents=True)
+        (folder / "zarr.json").write_bytes(signals_metadata(account.stored, 8, CAPE_V1))
+        with ShardWriter(folder / "c" / "0" / "0" / "0", 8, (8, 4000)) as shard:
+            for row in range(first_row, first_row + account.stored):
+                strip = np.full((8, 4000), -32768, np.int16)
+                strip[:, :3200] = 1000 * (row + 1)
+                shard.append(strip)
+        return Segment(
+            cohort=cohort,
+            name="000001",
+            first_row=first_row,
+            rows=account.stored,
+            shard_records=8,
+            accounting=account,
+            licence=licence,
+            spec_sha256="0" * 64,
+        )
+
+    segments = (
+        segment(
+            "north", 0, Accounting(inputs=9, stored=5, duplicates=1, rejected={"too_short": 2, "truncated": 1}), "CC0"
+        ),
+        segment("south", 5, Accounting(inputs=2, stored=2, duplicates=0, rejected={})),
+        segment("empty", 7, Accounting(inputs=4, stored=0, duplicates=0, rejected={"too_short": 4})),
+    )
+    index = make_index()
+    manifest = Manifest(
+        generation=1,
+        recipe=CAPE_V1,
+        key_fingerprint="0" * 16,
+        segments=segments,
+        cohorts=index.cohorts,
+        sites=(),
+        devices=(),
+        index_columns=tuple(index.columns),
+        versions={"numpy": "2.0"},
+        files={"signals/zarr.json": FileEntry(size=1_500_000, sha256="0" * 64)},
+    )
+    return Store(tmp_path, manifest, index, "f" * 64)

@@ -1,0 +1,119 @@
+"""The report of a store of seven recordings."""
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ecgcohorts.errors import SpecError
+from ecgcohorts.report.charts import HEIGHT, nice_ticks, stacked_bars
+from ecgcohorts.report.html import accounting, accounting_html, ages_html, rejections, report
+from ecgcohorts.report.paper import find_entry, plot_record
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_the_accounts_are_summed_over_runs(store):
+    frame = accounting(store)
+    assert frame.columns.tolist() == ["inputs", "stored", "duplicates", "rejected"]
+    assert frame.loc["north"].tolist() == [9, 5, 1, 3]
+    assert frame.loc["empty"].tolist() == [4, 0, 0, 4]
+    assert frame.loc["total"].tolist() == [15, 7, 1, 7]
+    assert "15 inputs = 7 stored + 1 duplicates + 7 rejected" in accounting_html(store)
+    assert rejections(store).loc["too_short"].to_dict() == {"north": 2, "south": 0, "empty": 4, "total": 6}
+
+
+def test_accounts_that_do_not_add_up_are_not_hidden(store):
+    lost = store.segments[1].accounting.model_copy(update={"inputs": 3})
+    segments = (store.segments[0], store.segments[1].model_copy(update={"accounting": lost}), store.segments[2])
+    changed = replace(store, manifest=store.manifest.model_copy(update={"segments": segments}))
+    assert "THE ACCOUNTS DO NOT ADD UP" in accounting_html(changed)
+    assert "THE ACCOUNTS DO NOT ADD UP" not in accounting_html(store)
+
+
+def test_the_report_holds_what_a_reader_looks_for(store, tmp_path):
+    text = report(store, tmp_path / "report.html").read_text("utf-8")
+    for expected in ("7 recordings of 4 patients", store.fingerprint, "cape-v1", "north: CC0", "south: not stated"):
+        assert expected in text
+    # one paper ECG for the one patient of south, two of north, none of the cohort without recordings
+    titles = re.findall(r"<title>(\w+, row \d)</title>", text)
+    assert titles == ["north, row 0", "north, row 4", "south, row 5"]
+    assert text.count("<svg") == 2 + 2 * 3  # two charts of ages; a paper ECG is a picture with its grid inside
+    assert re.findall(r'(?:src|href)="[^#]', text) == []
+
+
+def test_the_same_store_gives_the_same_report(store, tmp_path):
+    assert report(store, tmp_path / "a").read_bytes() == report(store, tmp_path / "b").read_bytes()
+
+
+def test_ages_count_every_patient_once_and_cap_at_ninety(make_index):
+    index = make_index(
+        [
+            ("south", 0, True, 39.9, "male", 0, np.nan),
+            ("south", 0, True, 41.0, "male", 0, np.nan),
+            ("south", 1, True, 90.0, "female", 0, np.nan),
+            ("south", 2, True, 7.0, None, 0, np.nan),
+            ("south", 3, True, np.nan, "male", 0, np.nan),
+        ]
+    )
+    tips = re.findall(r"<title>(.*?)</title>", ages_html(index))
+    assert [tip for tip in tips if not tip.endswith(": 0")] == [
+        "0-9, sex unknown: 1",
+        "30-39, male: 1",
+        "90+, female: 1",
+    ]
+
+
+def test_bars_are_as_high_as_their_counts():
+    svg = stacked_bars("<title>", ["a", "b"], {"x": [10, 0], "y": [30, 20]}, "n & m")
+    root = ET.fromstring(svg)
+    heights = {rect[0].text: float(rect.get("height")) for rect in root.iter(f"{SVG}rect") if len(rect)}
+    assert heights["a, x: 10"] == pytest.approx(heights["b, y: 20"] / 2, abs=0.01)
+    assert heights["a, y: 30"] == pytest.approx(heights["b, y: 20"] * 1.5, abs=0.01)
+    assert heights["b, x: 0"] == 0
+    bottoms = [float(r.get("y")) + float(r.get("height")) for r in root.iter(f"{SVG}rect") if len(r)]
+    assert max(bottoms) < HEIGHT
+    assert next(text.text for text in root.iter(f"{SVG}text")) == "<title>"
+    with pytest.raises(ValueError, match="expected 2 for each part"):
+        stacked_bars("", ["a", "b"], {"x": [1]})
+
+
+@pytest.mark.parametrize("top", [0, 1, 3, 4, 5, 9, 99, 100, 101, 12_345, 5_203_352])
+def test_ticks_reach_the_top_in_few_round_steps(top):
+    ticks = nice_ticks(top)
+    assert ticks[0] == 0
+    assert ticks[-1] >= top
+    assert 2 <= len(ticks) <= 5
+    assert len(set(np.diff(ticks))) == 1
+    assert str(ticks[1]).rstrip("0") in ("1", "2", "5")
+
+
+@pytest.mark.parametrize("record", [3, "3", "04" + "00" * 15])
+def test_a_record_is_found_by_row_or_by_id(store, record):
+    assert find_entry(store.index, record) == 3
+
+
+@pytest.mark.parametrize(
+    ("record", "message"), [("99", "no record '99'"), ("0" * 32, "no record"), ("x", "expected a row")]
+)
+def test_a_record_that_is_not_there_is_said_so(store, record, message):
+    with pytest.raises(SpecError, match=message):
+        find_entry(store.index, record)
+
+
+def test_plot_record_draws_what_is_stored(store, tmp_path):
+    out = plot_record(store, 1, tmp_path / "x.svg")
+    root = ET.fromstring(out.read_text("utf-8"))
+    words = [text.text for text in root.iter(f"{SVG}text")]
+    assert words[0] == "north, row 1"
+    assert words[1].split(" \N{MIDDLE DOT} ") == ["02" + "00" * 15, "41 years", "male", "recipe cape-v1"]
+    assert words[-1].endswith("0.5-100 Hz\u00a0\u00a0\u00a0\u00a0400 samples/s\u00a0\u00a0\u00a0\u00a08.0 s")
+    (lead_i,) = [path for path in root.iter(f"{SVG}path") if path.get("data-lead") == "I"]
+    assert lead_i.get("d").startswith("M0 -2000l")  # 2 mV above 0 at 10 mm/mV, in hundredths of a millimetre
+
+
+def test_plot_record_names_the_one_format_it_writes(store, tmp_path):
+    with pytest.raises(SpecError, match=r"found 'x.png', expected a name ending in .svg"):
+        plot_record(store, 1, tmp_path / "x.png")
