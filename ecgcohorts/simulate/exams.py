@@ -1,0 +1,159 @@
+"""Who is recorded when, and the recording itself: the in-memory form that writers and benchmarks use.
+
+Every person and every visit has a random generator of its own, keyed by (seed, hospital, person, visit): the tenth
+person is the same whether 10 or 10,000 are simulated, and whatever hospitals are simulated beside.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.leads import EIGHT_LEADS
+from ecgcohorts.recording import Recording, Sex
+from ecgcohorts.simulate.anatomy import Patient, Session, draw_patient, draw_session
+from ecgcohorts.simulate.beats import BEFORE_S, draw_beats, draw_clean_ecg
+from ecgcohorts.simulate.devices import PAD_S, record
+from ecgcohorts.simulate.hospitals import Hospital
+from ecgcohorts.simulate.traits import NAMES, OLDEST, YOUNGEST
+
+# Recordings per person: a fifth come once, the others 2 to 5 times (CAPE cohorts: 2.7 to 8.7 among those with two).
+VISITS, VISIT_SHARES = (1, 2, 3, 4, 5), (0.20, 0.28, 0.20, 0.16, 0.16)
+YEARS_BETWEEN_VISITS = 1.2  # mean of an exponential; our approximation
+FIRST_DAY, LAST_FIRST_DAY = datetime(2008, 1, 1), datetime(2018, 12, 31)
+OPENS_S, OPEN_FOR_S = 7 * 3600, 12 * 3600
+DAYS_PER_YEAR = 365.25
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """One planned recording."""
+
+    hospital: Hospital
+    patient_number: int  # 0, 1, 2 ... within the hospital
+    visit_number: int
+    recording_id: str
+    patient_id: str
+    sex: Sex
+    age_years: float  # exact; files hold whole years
+    acquired_at: datetime
+    duration_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """One simulated recording: what the device wrote, and the truth behind it."""
+
+    visit: Visit
+    digital: NDArray[np.int32]  # (lead, time): I, II, V1-V6, steps of the device
+    r_samples: NDArray[np.int64]  # middle of each QRS complex lying in the recording, ectopic beats left out
+    truth: dict[str, float]  # traits and what the device did
+
+    def recording(self) -> Recording:
+        """The exam as a reader would yield it, eight leads, without a file."""
+        visit, device = self.visit, self.visit.hospital.device
+        return Recording(
+            recording_id=visit.recording_id,
+            leads=EIGHT_LEADS,
+            rate_hz=device.rate_hz,
+            digital=self.digital,
+            gain_per_mv=np.full(len(EIGHT_LEADS), device.gain_per_mv),
+            baseline=np.zeros(len(EIGHT_LEADS)),
+            patient_id=visit.patient_id,
+            age_years=float(int(visit.age_years)),
+            sex=visit.sex,
+            acquired_at=visit.acquired_at,
+            device=device.name,
+            site=visit.hospital.name,
+            mains_hz=device.mains_hz,
+        )
+
+
+def generator(seed: int, hospital: str, *place: int) -> np.random.Generator:
+    """The generator of one person or visit. Streams are numpy's: equal on equal numpy, not promised across versions."""
+    return np.random.default_rng([seed, zlib.crc32(hospital.encode()), *place])
+
+
+def plan(hospital: Hospital, patients: int, seed: int) -> list[Visit]:
+    """All visits of the first `patients` people of a hospital, person by person, in time order."""
+    visits: list[Visit] = []
+    for number in range(patients):
+        visits += _plan_person(hospital, number, seed)
+    return visits
+
+
+def _plan_person(hospital: Hospital, number: int, seed: int) -> list[Visit]:
+    rng = generator(seed, hospital.name, number, 0)
+    sex: Sex = "male" if rng.random() < hospital.male_share else "female"
+    age = hospital.age_mean + hospital.age_sd * rng.standard_normal()
+    while not YOUNGEST <= age <= OLDEST:
+        age = hospital.age_mean + hospital.age_sd * rng.standard_normal()
+    count = rng.choice(VISITS, p=VISIT_SHARES)
+    first = FIRST_DAY + timedelta(days=float(rng.uniform(0, (LAST_FIRST_DAY - FIRST_DAY).days)))
+    gaps = rng.exponential(YEARS_BETWEEN_VISITS, count) + 1 / DAYS_PER_YEAR
+    gaps[0] = 0
+    since = np.cumsum(gaps)
+    lengths, shares = zip(*hospital.durations_s, strict=True)
+    visits = []
+    for visit, years in enumerate(since):
+        if age + years > OLDEST and visit:
+            break
+        day = (first + timedelta(days=float(years * DAYS_PER_YEAR))).replace(hour=0, minute=0, second=0, microsecond=0)
+        patient = hospital.first_patient + number
+        visits.append(
+            Visit(
+                hospital=hospital,
+                patient_number=number,
+                visit_number=visit,
+                recording_id=str(patient * 10 + visit),
+                patient_id=str(patient),
+                sex=sex,
+                age_years=min(float(age + years), OLDEST),
+                acquired_at=day + timedelta(seconds=OPENS_S + int(rng.integers(OPEN_FOR_S))),
+                duration_s=float(rng.choice(lengths, p=shares)),
+            )
+        )
+    return visits
+
+
+def draw_exams(visits: list[Visit], seed: int) -> Iterator[Exam]:
+    """Record every visit. Visits of one person share the person; nothing depends on their order otherwise."""
+    person: Patient | None = None
+    before: tuple[str, int] | None = None
+    for visit in visits:
+        key = (visit.hospital.name, visit.patient_number)
+        if person is None or key != before:
+            person = draw_patient(
+                generator(seed, visit.hospital.name, visit.patient_number, 1), visit.sex, visit.age_years
+            )
+            before = key
+        yield _draw_exam(visit, person, seed)
+
+
+def _draw_exam(visit: Visit, person: Patient, seed: int) -> Exam:
+    device = visit.hospital.device
+    rng = generator(seed, visit.hospital.name, visit.patient_number, 2 + visit.visit_number)
+    session = draw_session(rng, person, visit.age_years)
+    samples = round(visit.duration_s * device.rate_hz)
+    pad = round(PAD_S * device.rate_hz)
+    time_s = np.arange(-pad, samples + pad) / device.rate_hz
+    beats = draw_beats(rng, session, time_s[0] - 1, time_s[-1] + BEFORE_S)
+    clean_mv = draw_clean_ecg(rng, session, beats, time_s)
+    digital, gain = record(rng, device, session, clean_mv)
+    middle = np.rint((beats.onset_s + session.trait("qrs_ms") / 2000) * device.rate_hz).astype(np.int64)
+    inside = (middle >= 0) & (middle < samples)
+    truth = {name: float(value) for name, value in zip(NAMES, session.traits, strict=True)}
+    truth |= _truth(session, gain, int((beats.ectopic & inside).sum()))
+    return Exam(visit, digital, middle[inside & ~beats.ectopic], truth)
+
+
+def _truth(session: Session, gain: float, ectopics: int) -> dict[str, float]:
+    return {
+        "ectopic_beats": float(ectopics),
+        "breath_hz": session.breath_hz,
+        "tremor": session.tremor,
+        "device_gain": gain,
+    }
