@@ -1,0 +1,74 @@
+"""WFDB records: a text header (.hea) and signal files beside it.
+
+Common records (one segment, integer formats, one sample per frame) are parsed and decoded here, and every declared
+length, checksum and first value is verified. Everything else (several segments or rates, skewed signals, FLAC) goes
+through the `wfdb` package, with the same checks around it. Source: the WFDB specification, header(5) and signal(5).
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ecgcohorts.readers import _units
+from ecgcohorts.readers._files import Folder
+from ecgcohorts.readers._wfdb_header import HEADER_LIMIT, Header, parse_header, sniff_header
+from ecgcohorts.readers._wfdb_package import outline, read_rare
+from ecgcohorts.readers._wfdb_signal import Samples, find_missing, is_plain, read_samples
+from ecgcohorts.recording import Recording, Source
+
+SUFFIXES = (".hea",)
+NO_CHECKSUM = "no checksum, samples not verified"
+
+
+def sniff(head: bytes) -> bool:
+    """Whether a file starts with a WFDB record line and a line for its first signal or segment."""
+    return sniff_header(head)
+
+
+def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
+    """Yield the one recording of a WFDB header. `entries` is ignored, a record has none.
+
+    digital: (lead, time) int32, native integers. Records of several segments come as analog_mv, since their gains may
+    differ. Signals that are no voltage (respiration ...) are kept with a NaN gain. Raises UnreadableRecording.
+    """
+    with Folder(path.parent) as folder:
+        header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
+        if is_plain(header):
+            digital = read_samples(header, folder, str(path))
+            found = Samples(header.signals, header.rate_hz, digital, find_missing(header.signals, digital))
+        else:
+            found = read_rare(header, folder, path)
+    yield _recording(path, header, found, 0)
+
+
+def scan(path: Path) -> Iterator[Recording]:
+    """Yield the same recording without samples, from the header alone; n_samples is 0 where it does not say."""
+    with Folder(path.parent) as folder:
+        header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
+        found = outline(header, folder, path)
+    yield _recording(path, header, found, round(header.n_frames * found.rate_hz / header.rate_hz))
+
+
+def _recording(path: Path, header: Header, found: Samples, n_samples: int) -> Recording:
+    signals = found.signals
+    verified = header.n_frames and any(signal.checksum is not None for signal in signals)
+    gain_per_mv = baseline = None
+    if found.digital is not None:
+        per_mv = [_units.steps_per_mv(signal.gain, signal.unit, signal.name, str(path)) for signal in signals]
+        gain_per_mv, baseline = np.array(per_mv), np.array([signal.baseline for signal in signals])
+    return Recording(
+        recording_id=path.stem,
+        leads=tuple([signal.name for signal in signals]),
+        rate_hz=found.rate_hz,
+        digital=found.digital,
+        gain_per_mv=gain_per_mv,
+        baseline=baseline,
+        missing=found.missing,
+        analog_mv=found.analog_mv,
+        n_samples=n_samples,
+        acquired_at=header.acquired_at,
+        fields=header.fields,
+        source=Source("wfdb", path),
+        notes=header.notes + found.notes + (() if verified else (NO_CHECKSUM,)),
+    )
