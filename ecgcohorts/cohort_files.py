@@ -44,13 +44,9 @@ class LoadedTable:
     columns: Mapping[str, int]  # name -> place in a row
     rows: Mapping[str, tuple[str, ...]] = field(repr=False)
 
-    def value(self, item: SourceItem, column: str) -> str | None:
-        """The cell of this recording, or None if the table has no row for it."""
-        for key in _keys(self.table, item):
-            row = self.rows.get(key)
-            if row is not None:
-                return row[self.columns[column]]
-        return None
+    def row(self, item: SourceItem) -> tuple[str, ...] | None:
+        """The row of this recording, or None if the table has none for it."""
+        return next((self.rows[key] for key in _keys(self.table, item) if key in self.rows), None)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-import numpy as np
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -20,6 +19,7 @@ from ecgcohorts.cohort_files import SourceItem, Tables, find_layout, load_tables
 from ecgcohorts.cohort_schema import Cohort, Files, Frozen, Label, Layout, Mains, Name, Place, Rule, Sentinel, Table
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.identity import is_placeholder
+from ecgcohorts.leads import canonical
 from ecgcohorts.plugins import load, names
 from ecgcohorts.recording import Recording, Sex
 
@@ -160,22 +160,27 @@ def apply_rules(spec: CohortSpec, description: Description, recording: Recording
     Raises RejectedRecording if the cohort expects a gain and a lead has another: a gain is never corrected here,
     because nothing in the file says which of the two is right.
     """
-    expected = spec.expected_gain_per_mv
-    gains = recording.gain_per_mv
-    if expected is not None and gains is not None and not np.allclose(gains, expected, rtol=1e-6):
-        other = gains[~np.isclose(gains, expected, rtol=1e-6)][0]
-        raise RejectedRecording(
-            Reason.GAIN,
-            f"gain {other:g} per mV",
-            f"{expected:g} in {description.cohort}",
-            "Fetch the corrected release of this header.",
-        )
+    if spec.expected_gain_per_mv is not None and recording.gain_per_mv is not None:
+        _check_gain(recording, spec.expected_gain_per_mv)
     if spec.cohort(description.cohort).sentinel == "missing" or recording.missing is None or recording.digital is None:
         return recording
     clipped = recording.missing & (recording.digital == MISSING_INT16)
     if not clipped.any():
         return recording
     return replace(recording, missing=recording.missing & ~clipped, notes=(*recording.notes, "clipped_at_minimum"))
+
+
+def _check_gain(recording: Recording, expected: float) -> None:
+    assert recording.gain_per_mv is not None
+    for name, gain in zip(recording.leads, recording.gain_per_mv.tolist(), strict=True):
+        # signals that are no ECG lead (respiration ...) have gains of their own
+        if canonical(name) and not math.isclose(gain, expected):
+            raise RejectedRecording(
+                Reason.GAIN,
+                f"gain {gain:g} per mV in lead {name}",
+                f"{expected:g} as in the whole cohort",
+                "Fetch the corrected release of this header.",
+            )
 
 
 def to_yaml(spec: CohortSpec) -> str:
@@ -255,6 +260,7 @@ class _Facts:
         self.item, self.tables = item, tables
         fields = item.header.fields if item.header else {}
         self.fields = {key.casefold(): value for key, value in fields.items()}
+        self.rows = {name: table.row(item) for name, table in tables.loaded.items()}
 
     def first(self, rule: Rule, by_reader: T | None, parse: Callable[[str], T | None]) -> T | None:
         """The first value that means something: not None, not NaN."""
@@ -273,17 +279,17 @@ class _Facts:
             return found.group(1) if found else None
         if place.column is not None:
             name = place.table or self.tables.layout.tables[0].name
-            table = self.tables.loaded.get(name)
-            return table.value(self.item, place.column) if table else None
+            row = self.rows.get(name)
+            return None if row is None else row[self.tables.loaded[name].columns[place.column]]
         return place.constant
 
 
 def _patient(text: str | None) -> str | None:
-    plain = None if text is None else values.patient_text(text)
-    return None if is_placeholder(plain) else plain
+    printed = None if text is None else values.id_text(text)
+    return None if is_placeholder(printed) else printed
 
 
 def _text(text: str) -> str | None:
     """Text with single spaces; None for what stands for nothing."""
-    squeezed = " ".join(text.split())
+    squeezed = " ".join(values.id_text(text).split())
     return None if squeezed.casefold() in ("", "nan", "unknown", "n/a") else squeezed

@@ -30,8 +30,12 @@ def plain(text: str) -> str:
     return whole.group(1) if whole else stripped
 
 
-def patient_text(text: str) -> str:
-    """A patient id as printed, except that a float loses its empty fraction. Leading zeros are part of an id."""
+def id_text(text: str) -> str:
+    """An id as printed, except that a float loses its empty fraction. Leading zeros are part of an id.
+
+    >>> id_text("15709.0"), id_text("007")
+    ('15709', '007')
+    """
     return re.sub(r"^(\d+)\.0*$", r"\1", text.strip())
 
 
@@ -47,7 +51,7 @@ def number(text: str) -> float:
 def age_years(text: str, unit: str = "years", codes: Mapping[str, float] | None = None) -> float:
     """Age in years, capped at 90; NaN if unknown, negative or above 130. `codes` are values that are no ages.
 
-    >>> age_years("57.0"), age_years("300", codes={"300": 90}), age_years("NaN")
+    >>> age_years("57.0"), age_years("300", codes={"300": 90.0}), age_years("NaN")
     (57.0, 90.0, nan)
     """
     by_code = {plain(code): years for code, years in (codes or {}).items()}
