@@ -33,9 +33,9 @@ def _regex_with_group(text: str) -> str:
     return text
 
 
-def _mains(value: float | str | None) -> float | str | None:
+def _mains(value: Any) -> Any:
     if value not in (None, "auto", 50, 60):
-        raise ValueError(f"found mains frequency {value}, expected 50, 60, auto or null")
+        raise ValueError(f"found mains frequency {value!r:.20}, expected 50, 60, auto or null")
     return value
 
 
@@ -45,7 +45,7 @@ def _listed(value: Any) -> Any:
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]  # becomes a folder or column name
 Pattern = Annotated[str, AfterValidator(_regex)]
-Mains = Annotated[float | Literal["auto"] | None, AfterValidator(_mains)]
+Mains = Annotated[float | Literal["auto"] | None, BeforeValidator(_mains)]
 Sentinel = Literal["missing", "clipping"]
 
 

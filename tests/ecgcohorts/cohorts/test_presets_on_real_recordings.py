@@ -1,0 +1,160 @@
+"""The presets on the real samples: how many recordings, whose they are, and what is known about them."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecgcohorts.cohort_spec import CohortSpec, Description, apply_rules, describe, load_spec
+from ecgcohorts.errors import Reason, RejectedRecording
+from ecgcohorts.readers import wfdb
+
+pytestmark = pytest.mark.shared
+
+
+def described(name: str, shared: Path) -> tuple[CohortSpec, list[Description]]:
+    spec, root = load_spec(name), shared / name
+    tables = spec.load_tables(root)
+    items = spec.sources(root)
+    assert [item.path for item in items] == sorted(item.path for item in items)
+    assert [item.error for item in items] == [None] * len(items)
+    found = [describe(spec, tables, item) for item in items]
+    assert len({(d.cohort, d.recording_id) for d in found}) == len(found)
+    return spec, found
+
+
+def patients(found: Sequence[Description]) -> Counter[str]:
+    return Counter(d.patient_id for d in found if d.patient_id is not None)
+
+
+def positives(found: Sequence[Description], label: str) -> int:
+    return sum(d.labels[label] == 1 for d in found)
+
+
+def test_ptb_xl(shared: Path) -> None:
+    _, found = described("ptb_xl", shared)
+    owners = patients(found)
+    assert (len(found), len(owners), sum(owners.values())) == (500, 466, 500)
+    repeated = [count for count in owners.values() if count > 1]
+    assert (len(repeated), sum(repeated), max(repeated)) == (25, 59, 8)
+    assert sum(math.isnan(d.age_years) for d in found) == 4
+    assert max(d.age_years for d in found if not math.isnan(d.age_years)) == 90  # the table has a 91
+    assert Counter(d.sex for d in found) == {"female": 251, "male": 249}
+    assert all(d.acquired_at is not None and d.device and d.site for d in found)
+    one = next(d for d in found if d.recording_id == "00001_hr")
+    assert (one.patient_id, one.age_years, one.sex, one.device) == ("15709", 56, "female", "CS-12 E")
+    assert one.acquired_at == datetime(1984, 11, 9, 9, 17, 34)
+    assert {name for name, value in one.labels.items() if value == 1} == {"norm"}
+    assert one.labels["strat_fold"] == 3
+
+
+def test_ptb_xl_superclasses_are_those_of_its_own_table(shared: Path) -> None:
+    import csv
+
+    labels = load_spec("ptb_xl").layouts[0].labels
+    with (shared / "ptb_xl" / "scp_statements.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    place = rows[0].index("diagnostic_class")
+    published: dict[str, set[str]] = {}
+    for row in rows[1:]:
+        if row[place]:
+            published.setdefault(row[place].lower(), set()).add(row[0])
+    assert {name: set(labels[name].codes) for name in published} == published
+    assert set(published) == {"norm", "mi", "sttc", "cd", "hyp"}
+
+
+def test_code15(shared: Path) -> None:
+    _, found = described("code15", shared)
+    owners = patients(found)
+    assert (len(found), len(owners), sum(owners.values())) == (310, 299, 309)
+    repeated = [count for count in owners.values() if count > 1]
+    assert (len(repeated), sum(repeated)) == (7, 17)
+    unknown = [d for d in found if d.patient_id is None]
+    assert [d.recording_id for d in unknown] == ["9190_all_data_is_zero"]
+    assert math.isnan(unknown[0].age_years)
+    assert unknown[0].sex is None
+    assert positives(found, "chagas") == 13
+    assert {d.mains_hz for d in found} == {60}
+    assert all(math.isnan(d.labels["af"]) for d in found)  # not in these headers: unknown, not absent
+
+
+def test_cinc2021(shared: Path) -> None:
+    spec, found = described("cinc2021", shared)
+    assert Counter(d.cohort for d in found) == {
+        "cpsc2018": 155,
+        "cpsc2018_extra": 36,
+        "georgia": 74,
+        "chapman_shaoxing": 20,
+        "cinc2021_ptb_xl": 39,
+        "cinc2021_ptb": 3,
+    }
+    assert len(found) == 327
+    assert not patients(found)
+    assert sum(math.isnan(d.age_years) for d in found) == 3  # all "NaN"
+    assert {d.sex for d in found} == {"male", "female"}
+    assert {d.acquired_at for d in found} == {None}  # the header's date is that of the conversion
+    assert {d.cohort: d.mains_hz for d in found}["georgia"] == 60
+    by_text = [d for d in found if d.cohort == "cpsc2018"]  # 140 headers say AF, I-AVB ... in text, 15 in SNOMED CT
+    assert [positives(by_text, label) for label in ("af", "avb1", "rbbb", "lbbb")] == [16 + 4 + 7, 7, 25 + 4 + 4, 8 + 1]
+    assert all(math.isnan(d.labels["sb"]) for d in by_text)
+    assert set(spec.cohort_names) - {d.cohort for d in found} == {"incart", "ningbo", "cinc2021"}
+
+
+@pytest.mark.parametrize(
+    "name", ["G12EC/E00015", "G12EC/E00018", "G12EC/E00793", "PTB-XL/HR00599", "PTB-XL/HR20715", "PTB/S0004"]
+)
+def test_a_challenge_header_with_a_wrong_gain_is_refused(name: str, shared: Path) -> None:
+    spec = load_spec("cinc2021")
+    (recording,) = wfdb.read(shared / "cinc2021" / f"{name}.hea")
+    before = recording.signal_mv.copy()
+    with pytest.raises(RejectedRecording, match="expected 1000") as caught:
+        apply_rules(spec, Description("georgia", None, name), recording)
+    assert caught.value.reason == Reason.GAIN
+    np.testing.assert_array_equal(recording.signal_mv, before)
+
+
+def test_all_other_challenge_headers_pass_the_gain_rule(shared: Path) -> None:
+    spec = load_spec("cinc2021")
+    refused = []
+    for item in spec.sources(shared / "cinc2021"):
+        assert item.header is not None
+        try:
+            apply_rules(spec, Description(spec.cohort_of(item).name, None, ""), item.header)
+        except RejectedRecording:
+            refused.append(item.header.recording_id)
+    assert refused == ["E00015", "E00018", "E00793", "HR00599", "HR20715", "S0004"]
+
+
+def test_sami_trop(shared: Path) -> None:
+    _, found = described("sami_trop", shared)
+    assert len(found) == 5
+    assert not patients(found)
+    assert positives(found, "chagas") == 5
+    assert {d.sex for d in found} == {"male", "female"}
+    assert all(18 < d.age_years <= 90 for d in found)
+
+
+def test_mimic_iv_ecg(shared: Path) -> None:
+    _, found = described("mimic_iv_ecg", shared)
+    assert patients(found) == {"10012343": 5, "10012688": 2, "10019777": 1}
+    assert all(d.acquired_at is not None and d.acquired_at.year > 2100 for d in found)  # shifted, as published
+    last = next(d for d in found if d.recording_id == "49865286")
+    assert last.acquired_at == datetime(2187, 2, 10, 15, 46)
+    assert all(math.isnan(d.age_years) and d.sex is None for d in found)
+
+
+def test_a_header_scan_of_500_recordings_takes_less_than_a_second(shared: Path) -> None:
+    import time
+
+    spec, root = load_spec("ptb_xl"), shared / "ptb_xl"
+    spec.sources(root, limit=1)  # the reader is loaded
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        spec.sources(root)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0
