@@ -57,7 +57,7 @@ def nice_ticks(top: float, at_most: int = 5) -> list[int]:
 def _legend(names: Sequence[str]) -> list[str]:
     pieces, x = [], float(WIDTH - _RIGHT)
     for colour, name in reversed(list(zip(COLOURS, names, strict=False))):
-        x -= 6.2 * len(name) + 18  # our default: mean width of a letter at 11 px
+        x -= 6.2 * len(name) + 24  # our default: mean width of a letter at 11 px
         pieces.append(f'<rect x="{x:.1f}" y="{HEIGHT - 15}" width="9" height="9" style="fill:{colour}"/>')
         pieces.append(_text(x + 13, HEIGHT - 6, name, anchor="start"))
     return pieces

@@ -26,7 +26,7 @@ from ecgcohorts.store import Store
 
 ACCOUNT = ("inputs", "stored", "duplicates", "rejected")  # the first is the sum of the others
 EXAMPLES = 2  # per cohort; about 50 kB each
-DECADES = (*(f"{low}-{low + 9}" for low in range(0, 90, 10)), "90+")  # ages are capped at 90 in a store
+DECADES = (*map(str, range(0, 90, 10)), "90+")  # first year of each; ages are capped at 90 in a store
 
 __all__ = [
     "Markup",
@@ -97,20 +97,25 @@ def accounting_html(store: Store) -> Markup:
     )
     parts = paragraph(sentence) + table(accounts)
     if len(reasons):
-        shown = reasons.rename(index=lambda reason: str(reason).replace("_", " "))
+        shown = reasons.rename(index=lambda reason: str(reason).replace("_", " ")).T  # few reasons, many cohorts
         parts += heading("Why recordings were refused") + table(shown)
     return parts
 
 
 def ages_html(index: CohortIndex) -> Markup:
-    """Return one chart of ages by decade and sex for each cohort; every patient counts once."""
-    charts = [
-        figure(stacked_bars(name, DECADES, _age_counts(index.where(cohort=name)), "age in years"))
-        for code, name in enumerate(index.cohorts)
-        if np.any(index["cohort"] == code)
-    ]
-    note = "Patients by age at their first recording with a known age; patients of unknown age are not drawn."
-    return paragraph(note) + Markup('<div class="grid">{}</div>').format(Markup("").join(charts))
+    """Return one chart of ages by decade and sex for each cohort with ages; every patient counts once."""
+    charts = []
+    without = []
+    for name in index.cohorts:
+        counts = _age_counts(index.where(cohort=name))
+        if any(map(any, counts.values())):
+            charts.append(figure(stacked_bars(name, DECADES, counts, "age in years, by decade")))
+        else:
+            without.append(name)
+    text = "Patients by age at their first recording with a known age; patients of unknown age are not drawn."
+    if without:
+        text += f" No ages are known in {', '.join(without)}."
+    return paragraph(text) + Markup('<div class="grid">{}</div>').format(Markup("").join(charts))
 
 
 def _cohorts_met(store: Store) -> list[str]:

@@ -65,7 +65,8 @@ def figure(svg: str, caption: str = "") -> Markup:
 def table(frame: pd.DataFrame, caption: str = "") -> Markup:
     """Return a table with the frame's index as first column: text to the left, numbers to the right."""
     names = [frame.index.name or "", *frame.columns]
-    head = _join([Markup("<th>{}</th>").format(name) for name in names])
+    breaks = Markup("_<wbr>")  # where a long name may go on in the next line
+    head = _join([Markup("<th>{}</th>").format(breaks.join(str(name).split("_"))) for name in names])
     body = _join([_row(name, list(row)) for name, row in zip(frame.index, frame.itertuples(index=False), strict=True)])
     top = Markup("<caption>{}</caption>").format(caption) if caption else Markup("")
     shell = Markup('<div class="scroll"><table>{}<thead><tr>{}</tr></thead>\n<tbody>\n{}</tbody></table></div>\n')

@@ -15,7 +15,7 @@ EVIL = '<script>alert("1")</script>'
 class Tags(HTMLParser):
     """Counts tags and attributes, and checks that what opens closes."""
 
-    VOID = ("meta",)
+    VOID = ("meta", "wbr")
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -50,6 +50,20 @@ def test_first_known_value_in_time_order(make_index, recordings):
     assert frame.loc["sex unknown"].tolist() == [0, 1, 1]
 
 
+def test_a_label_that_is_no_yes_or_no_has_its_mean(make_index, recordings):
+    folds = [(*rest, fold) for (*rest, _), fold in zip(recordings, (1, 2, 3, 10, NAN, 4, NAN), strict=True)]
+    frame = table1(make_index(folds))
+    assert frame.loc["label af mean"].tolist() == [4.0, 4.0, 4.0]
+    assert "label af" not in frame.index
+    assert readable(frame).loc["label af mean"].tolist() == ["4.0", "4.0", "4.0"]
+
+
+def test_a_label_nobody_has_is_left_out_for_readers(make_index, recordings):
+    frame = table1(make_index([(*rest, NAN) for *rest, _ in recordings]))
+    assert np.isnan(frame.loc["label af"]).all()
+    assert "label af" not in readable(frame).index
+
+
 def test_readable_cells(make_index):
     shown = readable(table1(make_index()))
     assert shown.loc["female"].tolist() == ["2 (67%)", "1 (100%)", "3 (75%)"]
