@@ -64,7 +64,8 @@ def _make_strip(recording: Recording, recipe: Recipe, mains_hz: Mains, with_qual
     filtered_mv = apply_filters(resampled_mv, rate_hz, recipe, notch_hz)
     samples, n_clip_stored = to_steps(filtered_mv, recipe)
     valid_stop = filtered_mv.shape[1]
-    p99_mv = check_amplitude(samples[:, :valid_stop], recipe)
+    stored_mv = samples[:, :valid_stop] * np.float32(recipe.lsb_uv / 1000)
+    p99_mv = check_amplitude(leads.select(stored_mv, recipe.leads, leads.TWELVE_LEADS), recipe)
     stages = Stages(native_mv, resampled_mv, filtered_mv, rate_hz, start, n_interp, n_clip_stored, notch_hz, p99_mv)
     judge = quality.measure if with_quality else quality.unmeasured
     return Strip(samples, 0, valid_stop, judge(stages, recording, recipe))
@@ -252,22 +253,19 @@ def to_steps(filtered_mv: NDArray[np.float64], recipe: Recipe) -> tuple[NDArray[
     return samples, n_clipped
 
 
-def check_amplitude(samples: NDArray[np.int16], recipe: Recipe) -> float:
+def check_amplitude(filtered_mv: NDArray[np.floating], recipe: Recipe) -> float:
     """Return the median over leads of the 99th percentile of |x| in mV, if an ECG can have it.
 
-    samples: int16 (lead, time), the valid part of a strip, so measured after the band-pass: offset and slow drift
-    do not count. Raises RejectedRecording (AMPLITUDE), never rescales. It finds microvolts or volts mistaken for
-    millivolts, and saturated recordings; a gain wrong by a factor of five stays inside the band.
+    filtered_mv: (lead, time), after the band-pass, so offset and slow drift do not count. For a strip: the twelve
+    standard leads, as the band was measured on them; the eight independent ones alone lie up to 60 % higher.
+    Raises RejectedRecording (AMPLITUDE), never rescales. It finds microvolts or volts mistaken for millivolts, and
+    saturated recordings; a gain wrong by a factor of five stays inside the band.
     """
     low, high = recipe.amplitude_mv
-    rank = int(0.99 * (samples.shape[1] - 1))
-    p99 = np.partition(np.abs(samples), rank, axis=1)[:, rank]
-    amplitude_mv = float(np.median(p99)) * recipe.lsb_uv / 1000
-    if not low <= amplitude_mv <= high:
+    rank = int(0.99 * (filtered_mv.shape[1] - 1))
+    p99_mv = float(np.median(np.partition(np.abs(filtered_mv), rank, axis=1)[:, rank]))
+    if not low <= p99_mv <= high:
         raise RejectedRecording(
-            Reason.AMPLITUDE,
-            f"an amplitude of {amplitude_mv:.3g} mV",
-            f"{low:g} to {high:g} mV",
-            "Check gain and unit.",
+            Reason.AMPLITUDE, f"an amplitude of {p99_mv:.3g} mV", f"{low:g} to {high:g} mV", "Check gain and unit."
         )
-    return amplitude_mv
+    return p99_mv

@@ -41,7 +41,7 @@ QUALITY_COLUMNS: Mapping[str, np.dtype] = MappingProxyType(
         "n_clip_stored": np.dtype(np.int32),  # lead-samples cut to fit int16
         "flat_fraction": np.dtype(np.float32),  # share of the strip that stands still for > 1 s; worst lead
         "max_abs_mv": np.dtype(np.float32),  # of the filtered strip
-        "p99_mv": np.dtype(np.float32),  # median over leads of the 99th percentile of |x|, filtered
+        "p99_mv": np.dtype(np.float32),  # median over the twelve leads of the 99th percentile of |x|, filtered
         "baseline_power_mv2": np.dtype(np.float32),  # below 0.5 Hz without the mean, unfiltered; median over leads
         "hf_power_mv2": np.dtype(np.float32),  # above 40 Hz, unfiltered; median over leads
         "mains_50_before_db": np.dtype(np.float32),  # mains score before the filters
@@ -57,7 +57,7 @@ QUALITY_COLUMNS: Mapping[str, np.dtype] = MappingProxyType(
 
 MAINS_HZ = (50.0, 60.0)
 MAINS_DB = 6.0  # about 3 uV of hum; a clean ECG scores up to 2 dB
-SATURATED_S = 0.010  # our default: a rounded R peak can repeat its top value, a saturated amplifier stays
+SATURATED_S = 0.020  # our default: rounded peaks repeat their top value for up to 16 ms in PTB-XL, CODE and G12EC
 FLAT_UV = 1.0
 FLAT_S = 1.0
 EINTHOVEN_MV = 0.05  # our default: ten steps of a 5 uV recorder
@@ -273,9 +273,10 @@ _SMALLEST_MV = (0.02, 0.10, 0.02)  # P, QRS, T: below this a wave has no sign. O
 
 
 def lead_i_inverted(filtered_mv: NDArray[np.float64], recipe: Recipe) -> bool:
-    """Return whether P, QRS and T are all negative in lead I and all positive in aVR, in the median beat.
+    """Return whether P, QRS and T are all negative in lead I and the QRS is positive in aVR, in the median beat.
 
-    That is what swapped arm electrodes look like, and dextrocardia: a hint for a person.
+    That is what swapped arm electrodes look like, and dextrocardia: a hint for a person. docs/preprocessing.md
+    says how many swaps it finds.
     """
     beats = find_beats(filtered_mv, recipe.rate_hz)
     first, last = round(_P[0] * recipe.rate_hz), round(_T[1] * recipe.rate_hz)
@@ -283,19 +284,21 @@ def lead_i_inverted(filtered_mv: NDArray[np.float64], recipe: Recipe) -> bool:
     if len(beats) < 3:
         return False
     around = beats[:, None] + np.arange(first, last)
-    lead_i = filtered_mv[recipe.leads.index("I")]
-    lead_avr = -(lead_i + filtered_mv[recipe.leads.index("II")]) / 2
-    for lead_mv, sign in ((lead_i, -1), (lead_avr, 1)):
+
+    def waves(lead_mv: NDArray[np.float64]) -> list[float]:
+        """Largest deflection of P, QRS and T, with its sign, from the level just before the QRS."""
         beat = np.median(lead_mv[around], axis=0)
-        zero, *waves = (
+        zero, *parts = (
             beat[round(start_s * recipe.rate_hz) - first : round(stop_s * recipe.rate_hz) - first]
             for start_s, stop_s in (_BEFORE_QRS, _P, _QRS, _T)
         )
-        for wave, smallest_mv in zip(waves, _SMALLEST_MV, strict=True):
-            wave = wave - np.median(zero)
-            if sign * wave[np.abs(wave).argmax()] < smallest_mv:
-                return False
-    return True
+        deflections = [part - np.median(zero) for part in parts]
+        return [float(part[np.abs(part).argmax()]) for part in deflections]
+
+    lead_i = filtered_mv[recipe.leads.index("I")]
+    lead_avr = -(lead_i + filtered_mv[recipe.leads.index("II")]) / 2
+    negative = all(wave <= -least for wave, least in zip(waves(lead_i), _SMALLEST_MV, strict=True))
+    return negative and waves(lead_avr)[1] >= _SMALLEST_MV[1]
 
 
 def find_beats(filtered_mv: NDArray[np.float64], rate_hz: float) -> NDArray[np.intp]:
