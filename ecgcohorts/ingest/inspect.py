@@ -161,7 +161,7 @@ def _count(found: Inspection, reader: str, recording: Recording) -> None:
         "device": recording.device is None,
     }
     found.missing.update(name for name, is_absent in absent.items() if is_absent)
-    found.header_keys.update(recording.fields)
+    found.header_keys.update(list(recording.fields))
     found.notes.update(recording.notes)
 
 
