@@ -85,6 +85,13 @@ def read_head(path: Path, count: int) -> bytes:
         return file.read(count)
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of last change, in ns, of a regular file; for libraries that open by name themselves."""
+    with Folder(path.parent) as folder, folder.open(path.name) as file:
+        status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
 def read_exactly(file: FileIO, count: int, path: Path) -> bytes:
     """The next `count` bytes. Raises UnreadableRecording if the file ends first (it shrank since it was measured)."""
     data = file.read(count)
