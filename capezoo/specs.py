@@ -38,9 +38,8 @@ def parse(kind: type[AnySpec], values: Mapping[str, Any] | str, where: str) -> A
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the whole"
         if first["type"] == "extra_forbidden":
-            raise SpecError(
-                f"{where}: found unknown key {key!r}, expected one of {', '.join(kind.model_fields)}."
-            ) from None
+            known = ", ".join(_keys_beside(kind, first["loc"]))
+            raise SpecError(f"{where}: found unknown key {key!r}, expected one of {known}.") from None
         raise SpecError(f"{where}: found {first['input']!r:.80} for {key!r}, expected: {first['msg']}.") from None
 
 
@@ -282,6 +281,16 @@ def derive_seed(seed: int, *key: str | int) -> int:
     """A seed of its own for one use, from the run's seed and a key such as ("views", step): 63 bits of SHA-256."""
     digest = hashlib.sha256(json.dumps([seed, *key]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _keys_beside(kind: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
+    """Keys of the spec in which the last part of `place` was found."""
+    for part in place[:-1]:
+        inner = kind.model_fields[part].annotation if isinstance(part, str) else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    return list(kind.model_fields)
 
 
 def _text(value: object) -> str:
