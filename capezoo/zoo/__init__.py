@@ -1,0 +1,20 @@
+"""Weights with the input contract they need: make, find, load, publish, verify.
+
+A weight folder is also a valid Hub repository and holds
+
+    model.safetensors      tensors only; the architecture is repeated in its header
+    config.json            architecture and input specification
+    card.json              WeightCard
+    README.md              the card for people
+    LICENSE                of the weights; data licences are named in the card
+    golden.npz             a fixed synthetic input and the embedding it must give
+    training_digests.bin   waveform digests of all training recordings, 16 bytes each (only if there were any)
+    SHA256SUMS             of all the others
+"""
+
+from capezoo.zoo.create import create_model, load
+from capezoo.zoo.listing import list_models, locate
+from capezoo.zoo.publish import publish, write_weights
+from capezoo.zoo.verify import Verification, verify
+
+__all__ = ["Verification", "create_model", "list_models", "load", "locate", "publish", "verify", "write_weights"]

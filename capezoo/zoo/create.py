@@ -1,0 +1,123 @@
+"""From a name to an encoder that knows its input: `model.spec` is always there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capezoo.encoders import build
+from capezoo.specs import EncoderSpec, InputSpec
+from capezoo.zoo.files import WEIGHTS, Architecture, read_architecture, read_header
+from capezoo.zoo.listing import list_models, locate
+from ecgcohorts.errors import SourceError, SpecError
+from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_LEADS_BY_NUMBER = {8: EIGHT_LEADS, 12: TWELVE_LEADS}
+_DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
+
+
+def create_model(
+    name: str = "cape_resnet",
+    pretrained: bool | str | Path | None = None,
+    in_leads: int | Sequence[str] | None = None,
+    embedding_dim: int | None = None,
+    num_classes: int = 0,
+    seed: int = 0,
+) -> "nn.Module":
+    """Return an encoder, (batch, lead, time) in mV -> (batch, embedding_dim), with its input contract as `model.spec`.
+
+    pretrained: None for random weights; True for the weights `name` ("encoder.tag", or an encoder with one weight
+    set); or "encoder.tag", a folder, "hf-hub:org/repo@revision". in_leads: 8, 12, or lead names in order.
+    num_classes: a new, random classifier on top; 0 for embeddings. seed: of everything random.
+    Raises SpecError if name, leads or width are not those of the weights.
+    """
+    leads = _lead_names(in_leads)
+    if not pretrained:
+        config = {} if embedding_dim is None else {"embedding_dim": embedding_dim}
+        spec = InputSpec(leads=leads) if leads else InputSpec()
+        encoder = EncoderSpec(name=name, config={"in_leads": len(spec.leads), **config})
+        return _with_spec(build(encoder, seed, num_classes), spec)
+    folder = locate(_default_weights(name) if pretrained is True else pretrained)
+    model = load(folder, num_classes, seed)
+    architecture = read_architecture(folder)
+    if name.partition(".")[0] != architecture.encoder.name:
+        raise SpecError(
+            f"{folder}: found weights of {architecture.encoder.name!r}, expected {name!r}. Name that encoder."
+        )
+    spec = architecture.input
+    if leads and leads != spec.leads:
+        raise SpecError(f"{folder}: found weights for leads {' '.join(spec.leads)}, expected {' '.join(leads)}. "
+                        "Give those leads, or train for others.")  # fmt: skip
+    if embedding_dim not in (None, model.num_features):
+        raise SpecError(
+            f"{folder}: found {model.num_features} features, expected {embedding_dim}. Leave embedding_dim out."
+        )
+    return model
+
+
+def load(weights: str | Path, num_classes: int = 0, seed: int = 0) -> "nn.Module":
+    """Return a published encoder in evaluation mode. weights: "encoder.tag", folder, or "hf-hub:org/repo@revision".
+
+    Reads safetensors only; names, shapes and types of all tensors must be those of the architecture.
+    Raises SpecError or SourceError naming the first that differs.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    folder = locate(weights)
+    architecture, header = read_architecture(folder), read_header(folder / WEIGHTS)
+    if header.architecture != architecture:
+        raise SourceError(f"{folder}: found another architecture in {WEIGHTS} than in config.json. Fetch it again.")
+    with torch.device("meta"):  # shapes without memory: the file decides nothing before it is checked
+        model = build(architecture.encoder, seed=0)
+    _require_same_tensors(folder / WEIGHTS, header.tensors, model)
+    model.load_state_dict(load_file(folder / WEIGHTS), strict=True, assign=True)
+    if num_classes:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            model.reset_classifier(num_classes)  # type: ignore[operator]
+    return _with_spec(model.eval(), architecture.input)
+
+
+def architecture_of(model: "nn.Module", encoder: EncoderSpec) -> Architecture:
+    """The architecture record of a model made from `encoder`."""
+    spec = model.spec
+    assert isinstance(spec, InputSpec)
+    return Architecture(encoder=encoder, input=spec)
+
+
+def _with_spec(model: "nn.Module", spec: InputSpec) -> "nn.Module":
+    model.spec = spec  # type: ignore[assignment]  # a plain value beside the tensors
+    return model
+
+
+def _lead_names(in_leads: int | Sequence[str] | None) -> tuple[str, ...] | None:
+    if in_leads is None:
+        return None
+    if isinstance(in_leads, int):
+        if in_leads not in _LEADS_BY_NUMBER:
+            raise SpecError(f"found in_leads={in_leads}, expected 8, 12, or the names of the leads in order.")
+        return _LEADS_BY_NUMBER[in_leads]
+    return tuple(in_leads)
+
+
+def _default_weights(name: str) -> str:
+    if "." in name:
+        return name
+    found = list_models(f"{name}.*", pretrained=True)
+    if len(found) != 1:
+        known = ", ".join(found) if found else "none"
+        raise SpecError(
+            f"found {len(found)} weight sets of {name!r} ({known}), expected one. Name it, or give a folder."
+        )
+    return found[0]
+
+
+def _require_same_tensors(path: Path, found: dict[str, tuple[str, tuple[int, ...]]], model: "nn.Module") -> None:
+    wanted = {name: (_DTYPES[str(t.dtype)], tuple(t.shape)) for name, t in model.state_dict().items()}
+    for name in sorted(set(wanted) | set(found)):
+        if found.get(name) != wanted.get(name):
+            have, want = (f"{leaf[0]} {leaf[1]}" if leaf else "nothing" for leaf in (found.get(name), wanted.get(name)))
+            raise SpecError(f"{path}: found {have} for tensor {name!r}, expected {want}. Publish these weights again.")

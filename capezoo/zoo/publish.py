@@ -1,0 +1,199 @@
+"""From a finished run to a weight folder that checks itself."""
+
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capezoo.specs import CohortUse, Golden, InputSpec, Metric, Training, WeightCard
+from capezoo.zoo.files import (
+    CARD,
+    CONFIG,
+    DIGESTS,
+    GOLDEN,
+    LICENCE,
+    METADATA_KEY,
+    README,
+    SUMS,
+    WEIGHTS,
+    Architecture,
+    resolved,
+)
+from capezoo.zoo.forward import features
+from ecgcohorts.errors import SourceError, SpecError
+from ecgcohorts.store.durable import sha256_of, sync_folder, write_file
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS_LICENCE = "Apache-2.0"
+GOLDEN_SIGNALS = 4  # different in rate, size and lead weights, so that a swapped lead or a lost scale shows
+GOLDEN_SEED = 20250912  # of the golden noise; any number would do
+
+
+@dataclass(frozen=True)
+class About:
+    """What only a person knows about the weights. metrics: measured after training."""
+
+    version: str = "1"
+    summary: str = ""
+    intended_use: str = ""
+    known_failures: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    data_licences: Mapping[str, str] | None = None  # cohort -> licence, where the run does not know it
+
+
+def publish(run: str | Path, out: str | Path, about: About = About(), name: str | None = None) -> Path:
+    """Write the newest checkpoint of a run as a weight folder, and return it.
+
+    The card states what the run folder knows: configuration, cohorts, steps, store fingerprint, versions.
+    Raises SourceError if `run` is no run or has no checkpoint, SpecError if `out` exists.
+    """
+    from capezoo import checkpoint, encoders
+    from capezoo.run_folder import RunFolder
+
+    folder = RunFolder(Path(run))
+    config, data = folder.config(), folder.data()
+    state, _ = checkpoint.latest(folder.checkpoints)
+    if state is None:
+        raise SourceError(f"{run}: found no checkpoint, expected a run that saved one. Let it run on, then publish.")
+    encoder = resolved(config.encoder)
+    model = encoders.build(encoder, seed=0)
+    model.load_state_dict(state["encoder"])
+    model.spec = config.input  # type: ignore[assignment]
+    digests = folder.path / "training_digests.bin"
+    training = Training(
+        run=config,
+        cohorts=_cohorts(data, about.data_licences or {}),
+        store_fingerprint=str(data["store_fingerprint"]),
+        record_digests=sha256_of(digests) if digests.is_file() else None,
+        steps=int(state["step"]),
+        command=str(data.get("command", "")),
+        commit=str(data.get("commit", "")),
+        versions=_versions(folder.path / "env.json"),
+    )
+    card = WeightCard(
+        name=name or config.name,
+        version=about.version,
+        summary=about.summary,
+        encoder=encoder,
+        input=config.input,
+        objective=config.objective,
+        parameters=sum(p.numel() for p in model.parameters()),
+        embedding_dim=int(model.num_features),  # type: ignore[arg-type]
+        training=training,
+        weights_licence=WEIGHTS_LICENCE,
+        data_licences={cohort.name: cohort.licence for cohort in training.cohorts},
+        metrics=about.metrics,
+        intended_use=about.intended_use,
+        known_failures=about.known_failures,
+    )
+    return write_weights(out, model, card, digests if digests.is_file() else None)
+
+
+def write_weights(out: str | Path, model: "nn.Module", card: WeightCard, digests: Path | None = None) -> Path:
+    """Write a weight folder whole: beside its place first, then renamed. Returns it.
+
+    model: built from `card.encoder`. digests: file with the waveform digests of all training recordings.
+    Raises SpecError if `out` exists.
+    """
+    from safetensors.torch import save
+
+    target = Path(out)
+    if target.exists():
+        raise SpecError(f"{target}: found something there, expected a new folder. Name another, or remove it.")
+    architecture = Architecture(encoder=resolved(card.encoder), input=card.input)
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    aside = target.with_name(f".{target.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        write_file(aside / WEIGHTS, save(state, {METADATA_KEY: architecture.to_text()}))
+        write_file(aside / CONFIG, (architecture.model_dump_json(indent=2) + "\n").encode())
+        write_file(aside / GOLDEN, golden_file(model, card.input))
+        write_file(aside / LICENCE, files("capezoo.zoo").joinpath("apache-2.0.txt").read_bytes())
+        if digests is not None:
+            write_file(aside / DIGESTS, digests.read_bytes())
+        named = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.name != LICENCE}
+        full = card.model_copy(update={"sha256": named, "golden": Golden(file=GOLDEN, sha256=named[GOLDEN])})
+        write_file(aside / CARD, (full.model_dump_json(indent=2) + "\n").encode())
+        write_file(aside / README, render(full).encode())
+        sums = "".join(f"{sha256_of(path)}  {path.name}\n" for path in sorted(aside.iterdir()))
+        write_file(aside / SUMS, sums.encode())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(aside, target)
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def render(card: WeightCard) -> str:
+    """The card as Markdown, with the front matter that the Hub reads."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_plain)
+    template = environment.from_string(files("capezoo.zoo").joinpath("card.md.jinja").read_text("utf-8"))
+    return re.sub(r"\n{3,}", "\n\n", template.render(card=card))
+
+
+def _plain(value: object) -> str:
+    """Text that stays text inside a Markdown table: one line, no bars, no tags."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def golden_signal(spec: InputSpec) -> NDArray[np.int16]:
+    """Fixed synthetic ECGs in whole microvolts: (GOLDEN_SIGNALS, lead, length).
+
+    The file holds the numbers themselves: this is how they were made, not how they are checked.
+    """
+    n_leads, length = len(spec.leads), spec.length
+    generator = np.random.Generator(np.random.PCG64(GOLDEN_SEED))
+    signal = generator.integers(-12, 13, (GOLDEN_SIGNALS, n_leads, length))  # noise, microvolts
+    for number in range(GOLDEN_SIGNALS):
+        period, offset = round(spec.rate_hz * (0.6 + 0.15 * number)), 40 + 60 * number
+        weight = generator.integers(-1500, 1501, n_leads)  # R wave, microvolts
+        for start in range(offset, length, period):
+            for place, width, share in ((0, 12, 8), (5 * period // 16, 40, 2)):  # QRS and T as triangles
+                for step in range(-width, width + 1):
+                    if 0 <= start + place + step < length:
+                        signal[number, :, start + place + step] += weight * share * (width - abs(step)) // (8 * width)
+    return signal.astype(np.int16)
+
+
+def golden_file(model: "nn.Module", spec: InputSpec) -> bytes:
+    """golden.npz: `signal_uv` int16 and the `embedding` float32 that the model gives for it. Same input, same bytes."""
+    signal = golden_signal(spec)
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # np.savez would write the time of day
+        for name, array in (("signal_uv", signal), ("embedding", golden_embedding(model, signal))):
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def golden_embedding(model: "nn.Module", signal_uv: NDArray[np.int16]) -> NDArray[np.float32]:
+    """(signal, unit)."""
+    return features(model, signal_uv.astype(np.float32) / np.float32(1000))
+
+
+def _cohorts(data: Mapping[str, Any], licences: Mapping[str, str]) -> tuple[CohortUse, ...]:
+    """The cohorts of data.json; licences given by hand win."""
+    cohorts = []
+    for name, part in data["cohorts"].items():
+        licence = licences.get(name) or str(part.get("licence") or "unknown")
+        cohorts.append(CohortUse(name=name, patients=part["patients"], records=part["records"], licence=licence))
+    return tuple(cohorts)
+
+
+def _versions(path: Path) -> dict[str, str]:
+    return {str(k): str(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()} if path.is_file() else {}

@@ -1,0 +1,47 @@
+"""A tiny encoder as published weights, in a moment."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from capezoo import encoders
+from capezoo.specs import EncoderSpec, InputSpec, WeightCard
+from capezoo.zoo import write_weights
+from capezoo.zoo.files import resolved
+
+TINY = EncoderSpec(name="cape_resnet", config={"widths": [4, 4], "embedding_dim": 6, "kernel": 8})
+
+
+def tiny_card(**changes) -> WeightCard:
+    values = {
+        "name": "tiny",
+        "version": "1",
+        "encoder": resolved(TINY),
+        "input": InputSpec(length=400),
+        "parameters": 1,
+        "embedding_dim": 6,
+        "weights_licence": "Apache-2.0",
+        "data_licences": {"north": "CC0-1.0"},
+    }
+    return WeightCard(**(values | changes))
+
+
+@pytest.fixture
+def tiny():
+    """The encoder, with running statistics that a lost buffer would change."""
+    import torch
+
+    model = encoders.build(TINY, seed=3)
+    generator = torch.Generator().manual_seed(0)
+    for name, buffer in model.named_buffers():
+        if buffer.dtype == torch.float32:
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + (0.5 if "var" in name else 0.0))
+    return model
+
+
+@pytest.fixture
+def folder(tiny, tmp_path: Path) -> Path:
+    digests = tmp_path / "digests.bin"
+    digests.write_bytes(np.arange(32, dtype=np.uint8).tobytes())
+    return write_weights(tmp_path / "weights", tiny, tiny_card(), digests)

@@ -1,0 +1,172 @@
+"""A weight folder: what is in it, that it is the same twice, and that every change to it is found."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from capezoo.specs import CohortUse, InputSpec, Metric, RunConfig, Training, WeightCard
+from capezoo.zoo import locate, verify, write_weights
+from capezoo.zoo.files import CARD, CONFIG, DIGESTS, GOLDEN, LICENCE, README, REQUIRED, SUMS, WEIGHTS, read_card
+from capezoo.zoo.publish import golden_signal, render
+from ecgcohorts.errors import SpecError
+from ecgcohorts.store.durable import sha256_of
+
+
+def full_card(card: WeightCard) -> WeightCard:
+    training = Training(
+        run=RunConfig(name="cape_z", seed=1),
+        cohorts=(CohortUse(name="north", patients=1200, records=3400, licence="CC0-1.0"),),
+        store_fingerprint="ab" * 32,
+        steps=500,
+        command="capezoo pretrain",
+    )
+    metric = Metric(name="age_mae_years", cohort="south", value=9.5, low=9.0, high=10.0, n=100, method="ood")
+    return card.model_copy(update={"training": training, "metrics": (metric,), "known_failures": ("paced rhythm",)})
+
+
+def test_a_published_folder_is_whole(folder):
+    assert {path.name for path in folder.iterdir()} == {*REQUIRED, DIGESTS}
+    report = verify(folder)
+    assert report.ok, report.problems
+    assert report.golden_difference < 1e-6
+    card = read_card(folder)
+    assert WeightCard.model_validate_json(card.model_dump_json()) == card
+    assert card.sha256[WEIGHTS] == sha256_of(folder / WEIGHTS)
+    assert "Apache License" in (folder / LICENCE).read_text()
+    assert not [path for path in folder.parent.iterdir() if path.name.endswith(".part")]
+
+
+def test_publishing_twice_gives_the_same_bytes(folder, tiny, tmp_path):
+    again = write_weights(
+        tmp_path / "again", tiny, read_card(folder).model_copy(update={"sha256": {}, "golden": None}), folder / DIGESTS
+    )
+    for name in (*REQUIRED, DIGESTS):
+        assert (again / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_publishing_over_something_is_refused(folder, tiny):
+    with pytest.raises(SpecError, match="found something there, expected a new folder"):
+        write_weights(folder, tiny, read_card(folder))
+
+
+def test_a_failed_publish_leaves_nothing(tiny, folder, tmp_path, monkeypatch):
+    from capezoo.zoo import publish as module  # the function: the module is behind it
+
+    def fail(card):
+        raise OSError("disk full")
+
+    monkeypatch.setitem(module.__globals__, "render", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_weights(tmp_path / "new", tiny, read_card(folder))
+    assert not [path.name for path in tmp_path.iterdir() if "new" in path.name]
+
+
+def test_every_flipped_byte_and_every_missing_file_is_found(folder, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in (*REQUIRED, DIGESTS):
+        copy = tmp_path / "copy"
+        shutil.copytree(folder, copy)
+        data = bytearray((copy / name).read_bytes())
+        data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
+        (copy / name).write_bytes(bytes(data))
+        assert not verify(copy).ok, name
+        if name != CONFIG:  # without it the folder holds no weights at all
+            (copy / name).unlink()
+            assert not verify(copy).ok, name
+        shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "model.bin", "tokenizer.pkl", "run.py"])
+def test_only_known_files_are_accepted(folder, name):
+    (folder / name).write_bytes(b"\x80\x04.")
+    assert verify(folder).problems == (f"{name}: unexpected file, and never read. Remove it.",)
+
+
+def resign(folder: Path, *names: str) -> None:
+    """Make card and SHA256SUMS agree with changed files, as someone with bad intent would."""
+    card = json.loads((folder / CARD).read_text())
+    for name in names:
+        card["sha256"][name] = sha256_of(folder / name)
+    (folder / CARD).write_text(json.dumps(card))
+    sums = [f"{sha256_of(path)}  {path.name}" for path in sorted(folder.iterdir()) if path.name != SUMS]
+    (folder / SUMS).write_text("\n".join(sums) + "\n")
+
+
+def test_weights_that_compute_something_else_fail_the_golden_output(folder):
+    data = bytearray((folder / WEIGHTS).read_bytes())
+    values = np.frombuffer(data[-4000:], "<f4").copy()
+    data[-4000:] = (values * 1.01).astype("<f4").tobytes()
+    (folder / WEIGHTS).write_bytes(bytes(data))
+    resign(folder, WEIGHTS)
+    (problem,) = verify(folder).problems
+    assert re.match(r"golden.npz: found an output .* off .* expected at most 1e-04", problem)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"signal_uv": np.zeros((1, 8, 400), np.int16)}, "embedding"),
+        ({"signal_uv": np.zeros((1, 8, 401), np.int16), "embedding": np.zeros((1, 6), "f4")}, "signal_uv int16"),
+        (
+            {"signal_uv": np.zeros((1, 8, 400), np.int16), "embedding": np.full((1, 6), np.nan, "f4")},
+            "embedding float32",
+        ),
+        ({"signal_uv": np.array([{}]), "embedding": np.zeros((1, 6), "f4")}, "Object arrays"),
+    ],
+)
+def test_a_golden_file_of_another_kind_is_refused(folder, arrays, message):
+    np.savez(folder / GOLDEN, **arrays)
+    resign(folder, GOLDEN)
+    (problem,) = verify(folder).problems
+    assert message in problem
+    np.savez_compressed(folder / GOLDEN, signal_uv=np.zeros((1, 8, 400), np.int16))
+    resign(folder, GOLDEN)
+    assert "compressed entries" in verify(folder).problems[0]
+
+
+def test_a_card_of_other_weights_is_found(folder):
+    card = json.loads((folder / CARD).read_text())
+    card["input"]["rate_hz"] = 500.0
+    (folder / CARD).write_text(json.dumps(card))
+    resign(folder)
+    assert verify(folder).problems == ("card.json: another architecture or input than config.json.",)
+
+
+def test_a_path_in_the_sums_is_refused(folder):
+    with (folder / SUMS).open("a") as file:
+        file.write(f"{'0' * 64}  ../secret\n")
+    assert "expected `sha256  file`" in verify(folder).problems[0]
+
+
+def test_the_golden_signal_is_an_ecg_like_signal_of_its_own_per_lead():
+    signal = golden_signal(InputSpec())
+    assert signal.shape == (4, 8, 2800)
+    assert 300 < np.abs(signal).max() < 4000
+    assert len({row.tobytes() for row in signal.reshape(32, -1)}) == 32
+
+
+def test_the_readme_says_what_the_card_says(folder):
+    text = render(full_card(read_card(folder)))
+    assert text.startswith("---\nlicense: apache-2.0\n")
+    assert "| leads, in order | I II V1 V2 V3 V4 V5 V6 |" in text
+    assert "| north | 1,200 | 3,400 | CC0-1.0 |" in text
+    assert "| age_mae_years | south | 9.5 | 9 to 10 | 100 | ood |" in text
+    assert "- paced rhythm" in text
+    assert "\n\n\n" not in text
+    assert (folder / README).read_text() == render(read_card(folder))
+
+
+def test_a_bar_in_a_name_cannot_break_the_table(folder):
+    card = read_card(folder)
+    metric = Metric(name="a|b", cohort="x\n# y", value=1.0)
+    text = render(card.model_copy(update={"metrics": (metric,)}))
+    assert "| a\\|b | x # y | 1 |" in text
+
+
+def test_verify_refuses_what_is_not_there():
+    with pytest.raises(SpecError, match="found no weights 'nobody'"):
+        locate("nobody")
