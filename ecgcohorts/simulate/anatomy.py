@@ -60,6 +60,8 @@ WAVE_VECTORS_MV = np.array(
 )
 ATRIAL, QRS, ST, T = slice(0, 2), slice(2, 6), 6, slice(7, 10)
 ST_IN_V3 = float(DOWER[4] @ WAVE_VECTORS_MV[ST])  # V3 amplitude of the ST vector as it stands above
+_FRONTAL = np.stack([DOWER[0], DOWER[1] - DOWER[0] / 2])  # leads I and aVF
+_FRONTAL_INVERSE, _FRONTAL_Z = np.linalg.inv(_FRONTAL[:, :2]), _FRONTAL[:, 2]
 NET_QRS_WEIGHTS = np.array([0.075, 0.10, 0.095, 0.085])  # relative widths: areas of the QRS waves
 
 
@@ -139,21 +141,26 @@ def frank_waves(traits: NDArray[np.float64], shape: NDArray[np.float64], horizon
         (QRS, net_qrs, "qrs_axis_deg"),
         (T, own[T].sum(axis=0), "t_axis_deg"),
     ):
-        turn = _frank_angle(traits[COLUMN[axis]]) - np.arctan2(net[1], net[0])
+        turn = _frank_angle(traits[COLUMN[axis]], net) - np.arctan2(net[1], net[0])
         own[waves] = own[waves] @ _about_z(turn).T
     # The ST vector is fixed in direction: its trait is the amplitude in V3 of the average chest.
     own[ST] = WAVE_VECTORS_MV[ST] * (traits[COLUMN["st_v3_mv"]] / ST_IN_V3)
     return own
 
 
-def _frank_angle(axis_deg: float) -> float:
-    """Frontal angle in Frank's frame (rad) that leads I and aVF show as `axis_deg`, z left out.
+def _frank_angle(axis_deg: float, net: NDArray[np.float64]) -> float:
+    """Frontal angle (rad) to which the net vector must be turned for leads I and aVF to show `axis_deg`.
 
-    I : aVF = cos : (sqrt 3 / 2) sin, because the augmented leads are shorter by that factor.
+    They show I : aVF = cos : (sqrt 3 / 2) sin, because the augmented leads are shorter by that factor. Turning keeps z
+    and the length r in the frontal plane: of all (x, y) that project onto the axis, `t * aim - tilt`, the one of length r.
     """
-    lead_i, avf = DOWER[0, :2], DOWER[1, :2] - DOWER[0, :2] / 2
     axis = np.deg2rad(axis_deg)
-    x, y = np.linalg.solve(np.stack([lead_i, avf]), [np.cos(axis), np.sqrt(3) / 2 * np.sin(axis)])
+    aim = _FRONTAL_INVERSE @ [np.cos(axis), np.sqrt(3) / 2 * np.sin(axis)]
+    tilt = _FRONTAL_INVERSE @ _FRONTAL_Z * net[2]
+    along, square = aim @ tilt, aim @ aim
+    # A negative root means that z alone outweighs the frontal plane; then the nearest axis is taken.
+    root = np.sqrt(max(0.0, along**2 - square * (tilt @ tilt - net[:2] @ net[:2])))
+    x, y = (along + root) / square * aim - tilt
     return float(np.arctan2(y, x))
 
 

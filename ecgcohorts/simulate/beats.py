@@ -125,6 +125,6 @@ def _vectors(rng: np.random.Generator, session: Session, beats: Beats) -> NDArra
     )
     early = np.flatnonzero(beats.ectopic)
     vectors[early] = 0
-    vectors[early, QRS] = np.array([0.15, 0.8, 0.7, -0.15])[:, None] * session.ectopic_mv
+    vectors[early, QRS] = np.array([0.35, 0.80, 0.75, 0.45])[:, None] * session.ectopic_mv
     vectors[early, T] = np.array([0.6, 1.0, 0.2])[:, None] * ECTOPIC_T * session.ectopic_mv
     return vectors
