@@ -186,7 +186,7 @@ def choose_notch(
     if mains_hz != "auto" and mains_hz not in quality.MAINS_HZ:
         raise SpecError(f"found mains frequency {mains_hz!r}, expected 50, 60, 'auto' or none.")
     asked = quality.MAINS_HZ if mains_hz == "auto" else (float(mains_hz),)
-    possible = [f0 for f0 in asked if source_rate_hz >= recipe.notch_min_rate_ratio * f0]
+    possible = [f0 for f0 in asked if source_rate_hz / f0 >= recipe.notch_min_rate_ratio]
     if mains_hz != "auto" or not possible:
         return possible[0] if possible else None
     density = quality.power_density(resampled_mv, recipe.rate_hz)

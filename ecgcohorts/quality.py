@@ -104,7 +104,7 @@ def measure(stages: Stages, recording: Recording, recipe: Recipe) -> Quality:
         "einthoven_rms_mv": einthoven_rms(stages, recording),
     }
     for mains_hz in MAINS_HZ:
-        if stages.rate_hz >= recipe.notch_min_rate_ratio * mains_hz:
+        if stages.rate_hz / mains_hz >= recipe.notch_min_rate_ratio:
             columns[f"mains_{mains_hz:.0f}_before_db"] = mains_score(before, mains_hz)
             columns[f"mains_{mains_hz:.0f}_after_db"] = mains_score(after, mains_hz)
     flags = known_flags(columns, recording, stages.rate_hz, recipe)

@@ -1,0 +1,169 @@
+"""Recipe `cape-v1` on real recordings: equal to plain SciPy, and the outcomes that were measured before it was written."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecgcohorts import quality
+from ecgcohorts.errors import Reason, RejectedRecording
+from ecgcohorts.leads import select
+from ecgcohorts.preprocess import apply_filters, check_amplitude, cut_strip, make_strip, rate_ratio, resample
+from ecgcohorts.quality import Flag
+from ecgcohorts.readers import wfdb
+from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.recording import Recording
+
+pytestmark = pytest.mark.shared
+
+
+def read(path: Path) -> Recording:
+    return next(iter(wfdb.read(path)))
+
+
+def headers(folder: Path, at_most: int) -> list[Path]:
+    """Headers spread evenly over a folder, at any depth."""
+    found = sorted(folder.rglob("*.hea"))
+    return found[:: max(1, len(found) // at_most)][:at_most]
+
+
+def readable(folder: Path, at_most: int) -> Iterator[Recording]:
+    yield from (read(path) for path in headers(folder, at_most))
+
+
+@pytest.mark.parametrize(
+    ("folder", "at_most", "mains_hz"),
+    [
+        ("ptb_xl/records500", 50, 50),
+        ("ptb_xl/records100", 10, 50),
+        ("cinc2021", 50, "auto"),
+        ("mimic_iv_ecg", 8, 60),
+        ("sami_trop", 5, 60),
+    ],
+)
+def test_strips_are_the_scipy_reference(made, shared, folder, at_most, mains_hz):
+    compared = 0
+    for recording in readable(shared / folder, at_most):
+        try:
+            strip = make_strip(recording, mains_hz=mains_hz)
+        except RejectedRecording:
+            continue
+        eight_mv = select(recording.signal_mv, recording.leads)
+        alive = np.flatnonzero(eight_mv.any(axis=0))
+        notch_hz = strip.quality.columns["notch_hz"]
+        expected = made.reference_mv(
+            eight_mv[:, alive[0] : alive[-1] + 1], recording.rate_hz, None if np.isnan(notch_hz) else notch_hz
+        )
+        found = strip.samples[:, : strip.valid_stop]
+        assert np.abs(found - 1000 * expected).max() <= 0.51, recording.recording_id  # uV: rounding alone
+        compared += 1
+    assert compared >= 0.9 * at_most
+
+
+def test_code_recordings_shorter_than_seven_seconds_are_refused_as_such(made, shared):
+    outcome: Counter[Reason | None] = Counter()
+    for path in sorted((shared / "code15").glob("*.hea")):
+        recording = read(path)
+        try:
+            strip = make_strip(recording, mains_hz=60)
+        except RejectedRecording as refused:
+            outcome[refused.reason] += 1
+            continue
+        outcome[None] += 1
+        eight_mv = select(recording.signal_mv, recording.leads)
+        alive = np.flatnonzero(eight_mv.any(axis=0))
+        expected = made.reference_mv(eight_mv[:, alive[0] : alive[-1] + 1], recording.rate_hz, 60)
+        assert np.abs(strip.samples[:, : strip.valid_stop] - 1000 * expected).max() <= 0.51, path.stem
+    assert outcome == {None: 302, Reason.TOO_SHORT: 6, Reason.EMPTY: 1, Reason.AMPLITUDE: 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cinc2021/G12EC/E00015", Reason.AMPLITUDE),  # gain 4880 where 1000 is right
+        ("cinc2021/G12EC/E00018", Reason.AMPLITUDE),
+        ("cinc2021/G12EC/E00793", None),  # the same, in a heart of large voltages: not seen
+        ("cinc2021/PTB-XL/HR00599", None),  # gain 200 where 1000 is right: not seen
+        ("cinc2021/PTB-XL/HR20715", None),
+        ("cinc2021/PTB/S0004", Reason.AMPLITUDE),  # gain 2,000,000 per mV
+        ("code15/9190_all_data_is_zero", Reason.EMPTY),
+        ("code15/1111554", Reason.AMPLITUDE),  # saturated
+        ("code15/9190_low_sample_rate", None),  # a wrong rate nobody can see
+    ],
+)
+def test_extreme_recordings(shared, name, reason):
+    recording = read(shared / f"{name}.hea")
+    if reason is None:
+        make_strip(recording)
+        return
+    with pytest.raises(RejectedRecording) as refused:
+        make_strip(recording)
+    assert refused.value.reason is reason
+
+
+def test_the_one_lead_recording_of_112_millivolts(shared):
+    recording = read(shared / "ecg_id/Person_76/rec_2.hea")
+    lead_mv, _, _ = cut_strip(recording.signal_mv[:1], recording.rate_hz, CAPE_V1)
+    resampled_mv = resample(lead_mv, *rate_ratio(recording.rate_hz, CAPE_V1))
+    with pytest.raises(RejectedRecording, match="Check gain and unit"):
+        check_amplitude(apply_filters(resampled_mv, recording.rate_hz, CAPE_V1, None), CAPE_V1)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_leads", "mains_hz", "score_db"),
+    [("ptb_diagnostic/s0010_re", 15, 50.0, 5.4), ("wfdb_samples/100", 2, 60.0, 10.5)],
+)
+def test_mains_scores_measured_before(shared, name, n_leads, mains_hz, score_db):
+    recording = read(shared / f"{name}.hea")
+    first_mv = recording.signal_mv[:n_leads, : int(10 * recording.rate_hz)]
+    density = quality.power_density(resample(first_mv, *rate_ratio(recording.rate_hz, CAPE_V1)), 400.0)
+    assert quality.mains_score(density, mains_hz) == pytest.approx(score_db, abs=0.5)
+
+
+def test_ptb_xl_is_filtered_already_and_code_is_not(shared):
+    hum = {"ptb_xl/records500": [], "code15": []}
+    for folder, scores in hum.items():
+        for recording in readable(shared / folder, 60):
+            try:
+                columns = make_strip(recording).quality.columns
+            except RejectedRecording:
+                continue
+            scores.append(max(columns["mains_50_before_db"], columns["mains_60_before_db"]))
+    assert np.mean(np.array(hum["ptb_xl/records500"]) >= quality.MAINS_DB) == 0
+    assert np.mean(np.array(hum["code15"]) >= quality.MAINS_DB) > 0.2
+
+
+def test_swapped_arms_in_real_recordings(shared):
+    """Half of the swaps are seen, and hardly any recording is accused."""
+    as_is = swapped = total = 0
+    for recording in readable(shared / "ptb_xl/records500", 100):
+        filtered_mv = make_strip(recording).samples / 1000
+        as_is += quality.lead_i_inverted(filtered_mv, CAPE_V1)
+        filtered_mv[1] -= filtered_mv[0]
+        filtered_mv[0] *= -1
+        swapped += quality.lead_i_inverted(filtered_mv, CAPE_V1)
+        total += 1
+    assert total == 100
+    assert as_is <= 1
+    assert swapped >= 50
+
+
+def test_leads_that_do_not_obey_einthoven(shared):
+    found = {
+        path.stem
+        for path in sorted((shared / "code15").glob("91*.hea"))
+        if path.stem != "9190_all_data_is_zero" and quality_flags(read(path)) & Flag.EINTHOVEN
+    }
+    assert found
+    assert not any(
+        quality_flags(recording) & Flag.EINTHOVEN for recording in readable(shared / "ptb_xl/records500", 30)
+    )
+
+
+def quality_flags(recording: Recording) -> int:
+    try:
+        return make_strip(recording).quality.flags
+    except RejectedRecording:
+        return 0
