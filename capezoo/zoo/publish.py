@@ -36,6 +36,8 @@ from ecgcohorts.store.durable import sha256_of, sync_folder, write_file
 if TYPE_CHECKING:
     from torch import nn
 
+    from ecgcohorts import Store
+
 WEIGHTS_LICENCE = "Apache-2.0"
 GOLDEN_SIGNALS = 4  # different in rate, size and lead weights, so that a swapped lead or a lost scale shows
 GOLDEN_SEED = 20250912  # of the golden noise; any number would do
@@ -50,7 +52,7 @@ class About:
     intended_use: str = ""
     known_failures: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
-    data_licences: Mapping[str, str] | None = None  # cohort -> licence, where the run does not know it
+    data_licences: Mapping[str, str] | None = None  # cohort -> licence; see `licences_of`
 
 
 def publish(run: str | Path, out: str | Path, about: About = About(), name: str | None = None) -> Path:
@@ -99,6 +101,11 @@ def publish(run: str | Path, out: str | Path, about: About = About(), name: str 
         known_failures=about.known_failures,
     )
     return write_weights(out, model, card, digests if digests.is_file() else None)
+
+
+def licences_of(store: "Store") -> dict[str, str]:
+    """Licence of the data of each cohort, as its description gave it at ingest."""
+    return {segment.cohort: segment.licence for segment in store.segments if segment.licence}
 
 
 def write_weights(out: str | Path, model: "nn.Module", card: WeightCard, digests: Path | None = None) -> Path:
@@ -187,12 +194,8 @@ def golden_embedding(model: "nn.Module", signal_uv: NDArray[np.int16]) -> NDArra
 
 
 def _cohorts(data: Mapping[str, Any], licences: Mapping[str, str]) -> tuple[CohortUse, ...]:
-    """The cohorts of data.json; licences given by hand win."""
-    cohorts = []
-    for name, part in data["cohorts"].items():
-        licence = licences.get(name) or str(part.get("licence") or "unknown")
-        cohorts.append(CohortUse(name=name, patients=part["patients"], records=part["records"], licence=licence))
-    return tuple(cohorts)
+    """The cohorts of data.json with the licences of their data."""
+    return tuple(CohortUse(**part, licence=licences.get(part["name"]) or "unknown") for part in data["cohorts"])
 
 
 def _versions(path: Path) -> dict[str, str]:

@@ -1,0 +1,292 @@
+"""Weights and signals in, embeddings out; what does not fit the weights is refused.
+
+One window per recording, the centre of its valid part: the same on every run.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capezoo.specs import InputSpec, Spec, parse
+from capezoo.zoo.forward import BATCH, features, features_of
+from ecgcohorts.errors import RecordingError, SpecError, StoreError
+from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, LABEL, CohortIndex
+from ecgcohorts.recipes import get_recipe
+from ecgcohorts.recording import Recording
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ecgcohorts import Store
+
+MV_PER_UNIT = {"V": 1000.0, "mV": 1.0, "uV": 0.001}
+_MISSING = -32768
+_CHUNK_RECORDS = 4096  # of the embedding array; 4 MB at 256 features
+Progress = Callable[[int, int], None]
+
+
+class EmbeddingInfo(Spec):
+    """Attributes of an embeddings folder: what made it, and the digest of what it holds."""
+
+    format: Literal["capezoo-embeddings"] = "capezoo-embeddings"
+    format_version: Literal[1] = 1
+    name: str  # of the weights, for tables
+    weights: str  # SHA-256 over names, shapes and bytes of all tensors of the encoder
+    card: str | None  # SHA-256 of card.json, None for weights that were never published
+    input: InputSpec
+    window: Literal["centre"] = "centre"
+    store_fingerprint: str
+    records: int
+    width: int
+    columns: tuple[str, ...]
+    cohorts: tuple[str, ...]
+    sites: tuple[str, ...]
+    devices: tuple[str, ...]
+    data: str  # SHA-256 over the embedding and all columns
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """One embedding per record of a store: `embedding[i]` belongs to entry i of `index`."""
+
+    path: Path
+    info: EmbeddingInfo
+    index: CohortIndex
+    embedding: NDArray[np.float32]  # (record, unit)
+
+
+def embed(
+    model: "nn.Module",
+    source: "Store | NDArray[Any]",
+    *,
+    rate_hz: float | None = None,
+    leads: Sequence[str] | None = None,
+    unit: str | None = None,
+    mains_hz: float | Literal["auto"] | None = "auto",
+) -> NDArray[np.float32]:
+    """Embeddings of a store, in the order of its index, or of an array of raw signals: (record, unit).
+
+    An array is (record, lead, time), NaN where missing, unfiltered, and needs `rate_hz`, `leads` and `unit` (V, mV or
+    uV). It goes through the recipe of the weights: leads put in order (limb leads derived where two others are there),
+    scaled, resampled, filtered (notch at `mains_hz`).
+    Raises RecipeMismatch for a store of another recipe, SpecError for what cannot be adapted exactly, and
+    RejectedRecording, naming the record, for signals that the recipe refuses.
+    """
+    if isinstance(source, np.ndarray):
+        if rate_hz is None or leads is None or unit is None:
+            raise SpecError("found an array without rate_hz, leads or unit, expected all three: "
+                            'embed(model, x, rate_hz=500, leads=["I", ...], unit="mV").')  # fmt: skip
+        return features(model, windows_of(source, spec_of(model), rate_hz, leads, unit, mains_hz))
+    if (rate_hz, leads, unit) != (None, None, None):
+        raise SpecError("found rate_hz, leads or unit beside a store, expected none: the store knows them.")
+    blocks = list(features_of(model, store_windows(source, spec_of(model))))
+    return np.concatenate(blocks) if blocks else np.zeros((0, int(model.num_features)), np.float32)  # type: ignore[arg-type]
+
+
+def spec_of(model: "nn.Module") -> InputSpec:
+    """The input contract of a model. Raises SpecError if it has none."""
+    spec = getattr(model, "spec", None)
+    if not isinstance(spec, InputSpec):
+        raise SpecError(
+            "found a model without `spec`, expected one from capezoo.create_model or with an InputSpec set."
+        )
+    return spec
+
+
+def windows_of(
+    signal: NDArray[Any],
+    spec: InputSpec,
+    rate_hz: float,
+    leads: Sequence[str],
+    unit: str,
+    mains_hz: float | Literal["auto"] | None,
+) -> NDArray[np.float32]:
+    """(record, lead, time) raw -> (record, lead, spec.length) in mV, by the recipe of the spec."""
+    from ecgcohorts.preprocess import make_strip  # loads scipy.signal
+
+    if signal.ndim != 3 or signal.shape[1] != len(leads):
+        raise SpecError(f"found an array of shape {signal.shape}, expected (record, {len(leads)} leads, time).")
+    if unit not in MV_PER_UNIT:
+        raise SpecError(f"found unit {unit!r}, expected one of {', '.join(MV_PER_UNIT)}.")
+    recipe = get_recipe(spec.recipe)
+    spec.require_recipe(recipe, f"recipe {recipe.name}")
+    out = np.empty((len(signal), len(spec.leads), spec.length), np.float32)
+    for number, raw in enumerate(signal):
+        analog_mv = np.asarray(raw, np.float64) * MV_PER_UNIT[unit]
+        recording = Recording(f"record {number}", tuple(leads), rate_hz, analog_mv=analog_mv)
+        try:
+            strip = make_strip(recording, recipe, mains_hz, with_quality=False)
+        except RecordingError as error:
+            raise type(error)(error.reason, error.found, error.expected, error.remedy, f"record {number}") from None
+        start = window_starts(np.array([strip.valid_start]), np.array([strip.valid_stop]), spec.length)[0]
+        out[number] = strip.samples[:, start : start + spec.length] * np.float32(recipe.lsb_uv / 1000)
+    return out
+
+
+def window_starts(valid_start: NDArray[Any], valid_stop: NDArray[Any], length: int) -> NDArray[np.int64]:
+    """First samples of the central windows. Raises StoreError if a valid part is shorter than the window."""
+    slack = np.asarray(valid_stop, np.int64) - valid_start - length
+    if (slack < 0).any():
+        place = int(np.argmin(slack))
+        raise StoreError(
+            f"found {int(slack[place]) + length} valid samples in entry {place}, expected at least {length}. "
+            "Use weights for shorter windows."
+        )
+    return np.asarray(valid_start + slack // 2, np.int64)
+
+
+def store_windows(store: "Store", spec: InputSpec, progress: Progress | None = None) -> Iterator[NDArray[np.float32]]:
+    """Central windows in mV of all records, in the order of the index, in blocks. Refuses another recipe at once."""
+    spec.require_recipe(store.recipe, str(store.path))
+    index = store.index
+    starts = window_starts(index["valid_start"], index["valid_stop"], spec.length)
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        for first in range(0, len(index), BATCH):
+            part = slice(first, first + BATCH)
+            strips = store.read(index["row"][part])
+            windows = np.stack([s[:, at : at + spec.length] for s, at in zip(strips, starts[part], strict=True)])
+            if (windows == _MISSING).any():
+                raise StoreError(f"{store.path}: found missing samples inside a valid part. Run: ecgcohorts verify")
+            yield windows * np.float32(store.recipe.lsb_uv / 1000)
+            if progress:
+                progress(min(first + BATCH, len(index)), len(index))
+
+    return blocks()
+
+
+def weights_digest(model: "nn.Module") -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors: what the weights are, whatever they are called."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        array = np.ascontiguousarray(tensor.detach().cpu().numpy())
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def embed_store(
+    model: "nn.Module",
+    store: "Store",
+    out: str | Path,
+    name: str = "weights",
+    card: str | None = None,
+    progress: Progress | None = None,
+) -> Embeddings:
+    """Write the embeddings of a store as a Zarr v3 group with the index columns beside them, and return them.
+
+    name: of the weights, for tables. card: SHA-256 of their card.json. progress: told records done and in all.
+    Written beside its place, then renamed. Raises SpecError if `out` exists, RecipeMismatch for another recipe.
+    """
+    target = Path(out)
+    if target.exists():
+        raise SpecError(f"{target}: found something there, expected a new folder. Name another, or remove it.")
+    blocks = list(features_of(model, store_windows(store, spec_of(model), progress)))
+    width = int(model.num_features)  # type: ignore[arg-type]
+    embedding = np.concatenate(blocks) if blocks else np.zeros((0, width), np.float32)
+    columns = {
+        key: column
+        for key, column in sorted(store.index.columns.items())
+        if key in COLUMNS or key in BYTE_COLUMNS or key.startswith(LABEL)
+    }
+    index = CohortIndex(columns, store.index.cohorts, store.index.sites, store.index.devices)
+    info = EmbeddingInfo(
+        name=name,
+        weights=weights_digest(model),
+        card=card,
+        input=spec_of(model),
+        store_fingerprint=store.fingerprint,
+        records=len(embedding),
+        width=width,
+        columns=tuple(columns),
+        cohorts=index.cohorts,
+        sites=index.sites,
+        devices=index.devices,
+        data=_data_digest(embedding, index),
+    )
+    _write(target, info, embedding, index)
+    return Embeddings(target, info, index, embedding)
+
+
+def open_embeddings(path: str | Path) -> Embeddings:
+    """Read an embeddings folder into memory. Raises StoreError if it is none, or not what was written."""
+    import zarr
+    from zarr.errors import BaseZarrError
+
+    folder = Path(path)
+    if not (folder / "zarr.json").is_file():
+        raise StoreError(
+            f"{folder}: found no embeddings, expected a folder made by: capezoo embed WEIGHTS STORE -o DIR"
+        )
+    try:
+        group = zarr.open_group(folder, mode="r", zarr_format=3)
+        info = parse(EmbeddingInfo, dict(group.attrs), str(folder))
+        embedding = _array(group, "embedding")
+        columns = {name: _array(group, f"index/{name}") for name in info.columns}
+    except (BaseZarrError, KeyError, ValueError, OSError, RuntimeError) as error:
+        raise StoreError(f"{folder}: damaged ({type(error).__name__}). Remove it and embed again.") from None
+    if embedding.shape != (info.records, info.width) or any(len(column) != info.records for column in columns.values()):
+        raise StoreError(f"{folder}: found {embedding.shape}, expected {(info.records, info.width)}. Embed again.")
+    index = CohortIndex(columns, info.cohorts, info.sites, info.devices)
+    if _data_digest(embedding, index) != info.data:
+        raise StoreError(f"{folder}: found other numbers than were written. Remove it and embed again.")
+    return Embeddings(folder, info, index, embedding)
+
+
+def _array(group: Any, name: str) -> NDArray[Any]:
+    return np.asarray(group[name][...])
+
+
+def _data_digest(embedding: NDArray[np.float32], index: CohortIndex) -> str:
+    digest = hashlib.sha256()
+    for name, array in {"embedding": embedding, **dict(sorted(index.columns.items()))}.items():
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        digest.update(f"{name}\0{little.dtype.str}\0{little.shape}\0".encode() + little.tobytes())
+    return digest.hexdigest()
+
+
+def _write(target: Path, info: EmbeddingInfo, embedding: NDArray[np.float32], index: CohortIndex) -> None:
+    import zarr
+    from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+
+    from ecgcohorts.store.durable import sync_folder, sync_tree
+
+    aside = target.with_name(f".{target.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        group = zarr.create_group(aside, zarr_format=3, attributes=info.model_dump(mode="json"))
+        for name, array in {"embedding": embedding, **{f"index/{k}": v for k, v in index.columns.items()}}.items():
+            group.create_array(
+                name,
+                shape=array.shape,
+                dtype=array.dtype,
+                chunks=(min(max(len(array), 1), _CHUNK_RECORDS), *array.shape[1:]),
+                serializer=BytesCodec(endian="little" if array.dtype.itemsize > 1 else None),
+                compressors=[ZstdCodec(level=1), Crc32cCodec()],
+                fill_value=np.nan if array.dtype.kind == "f" else 0,
+                config={"write_empty_chunks": True},  # a missing chunk must not read as data
+            )[...] = array
+        sync_tree(aside)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(aside, target)
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+class _Callable(ModuleType):
+    """Importing `capezoo.embed` puts the module where `capezoo.embed`, the function, is expected: it answers as both."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NDArray[np.float32]:
+        return embed(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable
