@@ -1,0 +1,51 @@
+"""Docstrings are plain text for people at a terminal; this makes them safe for reStructuredText.
+
+Paragraphs stay paragraphs, with marks such as `*` taken literally. Whatever is laid out by hand (trees, indented blocks)
+is shown as it stands.
+"""
+
+import re
+from itertools import groupby
+
+from sphinx.application import Sphinx
+
+MARKS = re.compile(r"([*|\\]|(?<=\w)_(?!\w))")
+CODE = re.compile(r"(`[^`]+`)")
+ARRAY = re.compile(r"~?numpy\.ndarray\[tuple\[~?typing\.Any, \.\.\.\], ~?numpy\.dtype\[~?(?:numpy|typing)\.(\w+)\]\]")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("autodoc-process-docstring", lambda app, what, name, obj, options, lines: rewrite(lines))
+    app.connect("autodoc-process-signature", shorten)
+    return {"parallel_read_safe": True}
+
+
+def shorten(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """Signatures as they are written: NDArray by its element type, `...` for a default made by a factory."""
+    if signature is None:
+        return None
+    arguments = ARRAY.sub(r"NDArray[\1]", signature).replace("<factory>", "...")
+    return arguments, ARRAY.sub(r"NDArray[\1]", returns) if returns else returns
+
+
+def rewrite(lines: list[str]) -> None:
+    """Replace the lines of a docstring by reStructuredText that shows the same text."""
+    out: list[str] = []
+    for is_text, group in groupby(lines, key=lambda line: bool(line.strip())):
+        out += paragraph(list(group)) if is_text else [""]
+    lines[:] = out
+
+
+def paragraph(lines: list[str]) -> list[str]:
+    """One paragraph, as text or as a literal block."""
+    if lines[0].startswith(">>> "):
+        return lines
+    by_hand = any(line.startswith((" ", "\t")) or "──" in line for line in lines)
+    if by_hand or re.match(r"\S+ {2,}\S", lines[0]):
+        return ["::", "", *("    " + line for line in lines), ""]
+    return [
+        "".join(part if part.startswith("`") else MARKS.sub(r"\\\1", part) for part in CODE.split(line))
+        for line in lines
+    ]
