@@ -31,12 +31,13 @@ NO_DATE = "base time or date out of range, ignored"
 BYTE_ORDER_MARK = "byte order mark before the header"
 ASSUMED_GAIN = "gain missing, 200 steps per unit assumed"
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
-_INTEGER = re.compile(r"[+-]?[0-9]{1,15}")
+# No leading plus: "16 +24" is a byte offset with a space before it, not a gain of 24.
+_NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_INTEGER = re.compile(r"-?[0-9]{1,15}")
 _NAME = re.compile(r"([^/]+)(?:/([0-9]{1,6}))?")
 _RATE = re.compile(rf"({_NUMBER.pattern})(?:/{_NUMBER.pattern}(?:\({_NUMBER.pattern}\))?)?")
 _FORMAT = re.compile(r"([0-9]{1,3})(?:x([0-9]{1,6}))?(?::([0-9]{1,9}))?(?:\+([0-9]{1,15}))?")
-_GAIN = re.compile(rf"({_NUMBER.pattern})(?:\(([+-]?[0-9]{{1,15}})\))?(?:/(\S+))?")
+_GAIN = re.compile(rf"({_NUMBER.pattern})(?:\((-?[0-9]{{1,15}})\))?(?:/(\S+))?")
 _GAP, _WHOLE = r"[ \t]+", _INTEGER.pattern
 _DETAILS = re.compile(  # each of these may be the last
     rf"(?:[0-9]{{1,15}}(?:{_GAP}({_WHOLE})(?:{_GAP}({_WHOLE})(?:{_GAP}({_WHOLE})(?:{_GAP}[0-9]{{1,15}}(?:{_GAP}(.*))?)?)?)?)?)?"
@@ -47,8 +48,10 @@ _TIME = re.compile(
 )
 _MONTH_NAME = re.compile(r"([0-9]{1,2})-([A-Za-z]{3})-([0-9]{4})[ \t]+([0-9]{1,2}):([0-9]{2}):([0-9]{2})")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_RECORD_LINE = re.compile(rf"[^/\s]+(?:/[0-9]+)?[ \t]+[0-9]+(?:[ \t]+{_RATE.pattern}(?:[ \t]+[0-9]+(?:[ \t].*)?)?)?")
-_SECOND_LINE = re.compile(rf"\S+[ \t]+(?:[0-9]+$|{_FORMAT.pattern}(?:[ \t]+{_GAIN.pattern})?(?:[ \t]|$))")
+_RECORD_LINE = re.compile(rf"[^/\s]+(/[0-9]+)?[ \t]+[0-9]+(?:[ \t]+{_RATE.pattern}(?:[ \t]+[0-9]+(?:[ \t].*)?)?)?")
+_SEGMENT_LINE = re.compile(r"\S+[ \t]+[0-9]+")
+# Only formats there are (0: layout header), so that columns of numbers are not taken for a header.
+_SIGNAL_LINE = re.compile(r"\S+[ \t]+(?:0|8|16|24|32|61|80|160|212|31[01]|508|516|524)(?:[x:+][0-9x:+]*)?(?:[ \t].*)?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TAGGED = re.compile(r"<([^<>]*)>[ \t]*:")  # several of these may share a line
 
@@ -88,12 +91,10 @@ def sniff_header(head: bytes) -> bool:
     """Whether bytes start with a record line and, if it is that long, a line for the first signal or segment."""
     text = head.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
     lines = [line for line in map(str.strip, text.split("\n")) if line and not line.startswith("#")][:2]
-    return (
-        len(lines) == 2
-        and _CONTROL.search(text) is None
-        and _RECORD_LINE.fullmatch(lines[0]) is not None
-        and _SECOND_LINE.match(lines[1]) is not None
-    )
+    if len(lines) < 2 or _CONTROL.search(text):
+        return False
+    record = _RECORD_LINE.fullmatch(lines[0])
+    return record is not None and (_SEGMENT_LINE if record[1] else _SIGNAL_LINE).fullmatch(lines[1]) is not None
 
 
 def parse_header(data: bytes, where: str) -> Header:

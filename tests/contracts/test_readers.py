@@ -1,0 +1,155 @@
+"""Every reader keeps the contract. Collected from the registry; a reader without a fixture writer fails.
+
+A fixture writer is `tests/ecgcohorts/readers/write_<name>.py` with `write(folder)`, which makes one small file and
+returns its path and what must come out of it: one dict per recording of entry, leads, rate_hz and signal_mv.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ecgcohorts as ec
+from ecgcohorts import plugins, readers
+from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.recording import Recording
+
+NAMES = plugins.names(readers.KIND)
+WRITERS = Path(__file__).parents[1] / "ecgcohorts" / "readers"
+
+Expected = list[dict[str, Any]]
+
+
+def writer_of(name: str) -> Callable[[Path], tuple[Path, Expected]]:
+    path = WRITERS / f"write_{name}.py"
+    assert path.is_file(), f"the reader {name} brings no fixture: write {path.name}"
+    found = importlib.util.spec_from_file_location(f"contract_{path.stem}", path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module
+    found.loader.exec_module(module)
+    return module.write
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def reader(name: str) -> ModuleType:
+    return plugins.load(readers.KIND, name)
+
+
+@pytest.fixture
+def made(name: str, tmp_path: Path) -> tuple[Path, Expected]:
+    return writer_of(name)(tmp_path)
+
+
+def facts(recording: Recording) -> tuple[Any, ...]:
+    """All of a recording that does not depend on its samples."""
+    return (
+        *(recording.recording_id, recording.leads, recording.rate_hz, recording.patient_id, recording.age_years),
+        *(recording.sex, recording.acquired_at, recording.device, recording.site, recording.mains_hz),
+        *(dict(recording.fields), recording.source),
+    )
+
+
+def test_a_reader_has_the_four_names_of_the_contract(reader: ModuleType) -> None:
+    assert isinstance(reader.SUFFIXES, tuple)
+    assert all(suffix.startswith(".") and suffix == suffix.casefold() for suffix in reader.SUFFIXES)
+    assert callable(reader.sniff)
+    assert callable(reader.read)
+    assert callable(reader.scan)
+
+
+def test_a_file_is_found_by_content_and_by_no_other_reader(name: str, made: tuple[Path, Expected]) -> None:
+    path, _ = made
+    head = path.read_bytes()[: readers.HEAD_BYTES]
+    assert [other for other in NAMES if plugins.load(readers.KIND, other).sniff(head)] == [name]
+    renamed = path.with_name("renamed.bin")
+    renamed.write_bytes(path.read_bytes())
+    assert readers.detect(renamed) == name
+
+
+def test_known_samples_come_back_in_millivolts(name: str, made: tuple[Path, Expected]) -> None:
+    path, expected = made
+    found = ec.read(path)
+    assert len(found) == len(expected)
+    for recording, known in zip(found, expected, strict=True):
+        assert recording.leads == tuple(known["leads"])
+        assert recording.rate_hz == known["rate_hz"]
+        assert recording.source is not None
+        assert (recording.source.reader, recording.source.path) == (name, path)
+        assert recording.source.entry == known["entry"]
+        assert recording.n_samples == known["signal_mv"].shape[1]
+        np.testing.assert_allclose(recording.signal_mv, known["signal_mv"], rtol=1e-12, atol=1e-12)
+        assert all(isinstance(key, str) and isinstance(value, str) for key, value in recording.fields.items())
+
+
+def test_entries_choose_recordings(reader: ModuleType, made: tuple[Path, Expected]) -> None:
+    path, expected = made
+    for known in expected[::-1]:
+        (recording,) = reader.read(path, [known["entry"]])
+        assert recording.source.entry == known["entry"]
+        np.testing.assert_allclose(recording.signal_mv, known["signal_mv"], rtol=1e-12, atol=1e-12)
+
+
+def test_a_scan_says_the_same_without_samples(reader: ModuleType, made: tuple[Path, Expected]) -> None:
+    path, _ = made
+    for scanned, read in zip(reader.scan(path), reader.read(path), strict=True):
+        assert facts(scanned) == facts(read)
+        samples = scanned.digital if scanned.digital is not None else scanned.analog_mv
+        assert samples.shape == (len(read.leads), 0)
+        assert scanned.n_samples >= read.n_samples  # padding may still be counted
+
+
+@pytest.mark.parametrize("how", ["missing", "folder", "link", "loop", "pipe", "empty"])
+def test_what_is_no_regular_file_is_refused_at_once(
+    how: str, reader: ModuleType, made: tuple[Path, Expected], tmp_path: Path
+) -> None:
+    path = tmp_path / f"odd{made[0].suffix}"
+    if how == "folder":
+        path.mkdir()
+    elif how == "link":
+        path.symlink_to(made[0])
+    elif how == "loop":
+        path.symlink_to(path)
+    elif how == "pipe":
+        os.mkfifo(path)
+    elif how == "empty":
+        path.touch()
+    reasons = {"missing": {Reason.MISSING_FILE}, "empty": set(Reason)}.get(how, {Reason.PATH})
+    for call in (reader.read, reader.scan):
+        with pytest.raises(UnreadableRecording) as caught:
+            list(call(path))
+        assert caught.value.reason in reasons
+        assert str(path) in str(caught.value)
+    with pytest.raises(UnreadableRecording):
+        ec.read(path)
+
+
+def test_a_file_cut_anywhere_is_refused_or_whole(reader: ModuleType, made: tuple[Path, Expected]) -> None:
+    """Never a partial ECG: 60 lengths over the file, and every one of its last 20 bytes."""
+    path, expected = made
+    data = path.read_bytes()
+    lengths = {int(length) for length in np.linspace(0, len(data) - 1, 60)} | set(range(len(data) - 20, len(data)))
+    refused = 0
+    for length in sorted(lengths):
+        path.write_bytes(data[:length])
+        try:
+            found = list(reader.read(path))
+        except UnreadableRecording:
+            refused += 1
+            continue
+        assert len(found) == len(expected)
+        for recording, known in zip(found, expected, strict=True):
+            np.testing.assert_allclose(recording.signal_mv, known["signal_mv"], rtol=1e-12, atol=1e-12)
+    assert refused > len(lengths) / 2
