@@ -1,0 +1,231 @@
+"""What both samplers share: groups of patients, the stateless plan, iteration, and the state of a run."""
+
+import copy
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import PlanImpossible, SpecError
+from ecgcohorts.samplers import state
+from ecgcohorts.samplers.options import Options
+from ecgcohorts.samplers.pairs import PairDraw
+from ecgcohorts.samplers.permutation import key_of, permuted_range
+from ecgcohorts.samplers.plan import ABSENT, BatchPlan
+from ecgcohorts.samplers.roster import Roster
+from ecgcohorts.samplers.schedule import Course, Stream, epoch_schedule, largest_remainder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Patients that a batch is filled from. cohort: None if they are of several."""
+
+    name: str
+    cohort: str | None
+    units: NDArray[np.integer]  # places in the roster
+
+
+class Sampler(ABC):
+    """Plans batches of `pairs` patients and `views` records of each. Abstract: see its two children.
+
+    It sees ids, never signals. `plan` depends on its arguments and on what the sampler was built from; the only state,
+    `position`, serves iteration. Plans may be made in several threads; iterate in one.
+    """
+
+    def __init__(
+        self, roster: Roster, pairs: int, seed: int, options: Options, groups: list[Group], parameters: dict[str, Any]
+    ) -> None:
+        for name, value, least in (("pairs", pairs, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise SpecError(f"found {name}={value!r}, expected an integer of {least} or more.")
+        self.pairs, self.seed, self.options = pairs, seed, options
+        self.rank, self.world_size = 0, 1  # of iteration
+        self._parameters = asdict(options) | parameters
+        self._roster = roster
+        self._draw = PairDraw(roster, options, seed)
+        if options.singles == "drop":
+            has_pair = self._draw.has_pair
+            groups = [replace(group, units=group.units[has_pair[group.units]]) for group in groups]
+        self._candidates = groups
+        self._groups = self._large_enough()
+        self.left_out = tuple(group.name for group in groups if group not in self._groups)
+        self._course = self._course_of(self._groups, pairs)
+        self._schedule: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._position = (0, 0)
+
+    @abstractmethod
+    def _weights(self, groups: list[Group]) -> list[float] | None:
+        """Share of each group in an epoch's batches; None: as many as one pass of its patients makes."""
+
+    def _large_enough(self) -> list[Group]:
+        """Groups that can fill a batch. Raises PlanImpossible with the numbers and the ways out."""
+        small = [group for group in self._candidates if len(group.units) < self.pairs]
+        kept = [group for group in self._candidates if len(group.units) >= self.pairs]
+        if not small:
+            return kept
+        single = self.options.singles == "drop"
+        need = f"patients with {self.options.views} records to draw from" if single else "patients"
+        names = ", ".join(f"{group.name} has {len(group.units)}" for group in small)
+        if kept and self.options.small_groups == "drop":
+            log.warning("left out of every batch, fewer than pairs=%d %s: %s", self.pairs, need, names)
+            return kept
+        most = min(len(group.units) for group in small)
+        remedies = [f"lower pairs to {most}"] if most else []
+        remedies += ["pass small_groups='drop' to leave them out"] if kept else []
+        remedies += ["pass singles='self' to use patients with fewer records"] if single else []
+        raise PlanImpossible(
+            f"found too few {need} ({names}), expected pairs={self.pairs} or more. "
+            f"Either {', or '.join([*remedies, 'join another cohort'])}."
+        )
+
+    def _course_of(self, groups: list[Group], pairs: int) -> Course:
+        """One pass of each group an epoch; weights share the same number of steps out otherwise."""
+        streams = tuple(Stream(len(group.units), pairs, self.options.last) for group in groups)
+        per_pass = [stream.per_pass for stream in streams]
+        weights = self._weights(groups)
+        return Course(streams, tuple(per_pass if weights is None else largest_remainder(weights, sum(per_pass))))
+
+    def plan(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> BatchPlan:
+        """Rank `rank`'s contiguous slice of the global batch at (epoch, step).
+
+        Global batches do not depend on world_size. Raises IndexError for a step outside the epoch, PlanImpossible if
+        `pairs` cannot be cut into world_size equal parts.
+        """
+        share = self._share(rank, world_size)
+        steps = self.steps(epoch)
+        if not 0 <= step < steps:
+            raise IndexError(f"found step {step} of epoch {epoch}, expected 0 to {steps - 1}.")
+        groups, turns = self._schedule_of(epoch)
+        group = self._groups[groups[step]]
+        pass_, start = self._course.locate(epoch, int(groups[step]), int(turns[step]))
+        start += rank * share
+        units = self._units(group, pass_, start, start + share)
+        rows, is_self, offsets = self._draw(units, pass_)
+        patients = self._roster.patient_of(units)
+        if len(units) < share:
+            empty = share - len(units)
+            rows = np.pad(rows, ((0, empty), (0, 0)), constant_values=ABSENT)
+            patients = np.pad(patients, (0, empty), constant_values=ABSENT)
+            is_self, offsets = np.pad(is_self, (0, empty)), np.pad(offsets, ((0, empty), (0, 0)))
+        return BatchPlan(group.cohort, rows, patients, is_self, offsets, epoch, step, self.left_out)
+
+    def _units(self, group: Group, pass_: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Units at places start .. stop - 1 of a pass; past its end, on from its start with last="wrap", else none."""
+        size = len(group.units)
+        key = key_of(self.seed, "order", group.name, pass_)
+        ranges = [(start, min(stop, size))]
+        if self.options.last == "wrap":
+            ranges.append((max(start - size, 0), stop - size))
+        places = [permuted_range(low, high, size, key) for low, high in ranges if low < high]
+        return group.units[np.concatenate(places) if places else np.zeros(0, np.int64)].astype(np.int64)
+
+    def _share(self, rank: int, world_size: int) -> int:
+        if world_size < 1 or self.pairs % world_size:
+            raise PlanImpossible(
+                f"found pairs={self.pairs} for {world_size} ranks, expected a multiple. Set pairs so that all ranks get "
+                "the same number of patients, or use another number of ranks."
+            )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"found rank {rank}, expected 0 to {world_size - 1}.")
+        return self.pairs // world_size
+
+    def _schedule_of(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        kept = self._schedule
+        if kept is None or kept[0] != epoch:
+            kept = (epoch, *epoch_schedule(self._course.counts(epoch), self.seed, epoch))
+            self._schedule = kept  # one assignment: another thread sees the old one or the new one
+        return kept[1], kept[2]
+
+    def steps(self, epoch: int) -> int:
+        """Batches in an epoch, the same on every rank. Fewer in an epoch in which `pairs` was changed."""
+        return self._course.steps(epoch)
+
+    def describe(self) -> dict[str, Any]:
+        """What an epoch is made of, in numbers, for logs and results."""
+        has_pair = self._draw.has_pair
+        groups = {
+            group.name: {
+                "patients": len(group.units),
+                "of_which_repeat_a_record": int((~has_pair[group.units]).sum()),
+                "batches_per_epoch": quota,
+                "passes_per_epoch": round(quota / stream.per_pass, 4),
+                "patients_waiting_for_the_next_pass": max(stream.patients - stream.per_pass * self.pairs, 0),
+            }
+            for group, stream, quota in zip(self._groups, self._course.streams, self._course.quota, strict=True)
+        }
+        return {
+            "sampler": type(self).__name__,
+            "pairs": self.pairs,
+            "seed": self.seed,
+            **self._parameters,
+            "steps_per_epoch": sum(self._course.quota),
+            "groups": groups,
+            "left_out": {group.name: len(group.units) for group in self._candidates if group.name in self.left_out},
+            "patients_dropped_as_singles": int((~has_pair).sum()) if self.options.singles == "drop" else 0,
+        }
+
+    def __len__(self) -> int:
+        """Batches of the current epoch, on any rank, with any number of workers."""
+        return self.steps(self._position[0])
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the rest of the current epoch: int64 [batch * view], view fastest, so a torch batch_sampler.
+
+        A batch counts as consumed when it is handed out. Empty places of a padded batch are left away.
+        """
+        epoch, first = self._position
+        for step in range(first, self.steps(epoch)):
+            rows = self.plan(epoch, step, self.rank, self.world_size).rows.ravel()
+            self.mark_consumed(epoch, step)
+            yield rows[rows != ABSENT]
+
+    def on_rank(self, rank: int, world_size: int) -> Self:
+        """A sampler of the same batches that iterates over one rank's slices of them."""
+        self._share(rank, world_size)
+        sampler = copy.copy(self)
+        sampler.rank, sampler.world_size = rank, world_size
+        return sampler
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Epoch and step of the next batch."""
+        return self._position
+
+    def mark_consumed(self, epoch: int, step: int) -> None:
+        """Say that the batch at (epoch, step) was used; the last one of an epoch begins the next epoch."""
+        self._position = (epoch, step + 1) if step + 1 < self.steps(epoch) else (epoch + 1, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; optional, epochs advance by themselves. The current epoch is not restarted."""
+        if epoch != self._position[0]:
+            self.steps(epoch)  # raises for an epoch that cannot be
+            self._position = (epoch, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Under 1 KB of plain JSON: the position of the next batch, and what it belongs to."""
+        since = state.since_of(self._course, [group.name for group in self._groups])
+        return state.save(self._identity(), self.pairs, self._position, since)
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on where a run stopped; if `pairs` is another now, behind the patients each group has already seen.
+
+        Raises StateMismatch naming everything that differs.
+        """
+        run = state.parse(saved, self._identity())
+        then = [group for group in self._candidates if len(group.units) >= max(run.pairs, 1)]
+        names = [group.name for group in then], [group.name for group in self._groups]
+        course = state.restore(self._course_of(then, max(run.pairs, 1)), names[0], run)
+        position = run.epoch, run.step
+        if run.pairs != self.pairs:
+            course = state.regroup(course, self._course_of(self._groups, self.pairs), run, names, self.seed)
+            position = course.first_epoch, 0
+        self._course, self._schedule, self._position = course, None, position
+
+    def _identity(self) -> dict[str, Any]:
+        return state.identity(type(self).__name__, self._roster.fingerprint, self.seed, self._parameters)

@@ -1,0 +1,112 @@
+"""Batches of one cohort each: the in-distribution batches (IDB) CAPE-Z was trained with (arXiv 2509.10369)."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Self, Unpack
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ecgcohorts.errors import PlanImpossible, SpecError
+from ecgcohorts.samplers.base import Group, Sampler
+from ecgcohorts.samplers.options import Last, Options, PairOptions, Singles, SmallGroups
+from ecgcohorts.samplers.roster import Roster
+
+if TYPE_CHECKING:
+    from ecgcohorts.index import CohortIndex
+
+
+class BalanceOptions(PairOptions, total=False):
+    """Keywords of this sampler, as `from_arrays` takes them."""
+
+    temperature: float
+    weights: Mapping[str, float] | None
+
+
+class InDistributionBatchSampler(Sampler):
+    """Per step one cohort, `pairs` different patients of it, `views` different records of each.
+
+    The cohort of a step depends on (seed, epoch, step) alone, so all ranks agree without a word. Order and proportions
+    are unstated in the paper; our default is a permuted multiset with counts proportional to eligible patients.
+
+    temperature: cohorts share an epoch's batches as patients ** temperature; at 1 every patient comes once an epoch, at
+    0 all cohorts have as many batches, small ones by several passes. weights: shares by cohort name instead.
+    Other options: `samplers.options.Options`. identities: one person id per patient of the index; within a cohort such
+    a person is drawn as one. Raises PlanImpossible if a cohort has fewer patients than `pairs`.
+    """
+
+    def __init__(
+        self,
+        index: "CohortIndex | Roster",
+        pairs: int,
+        seed: int,
+        *,
+        views: int = 2,
+        singles: Singles = "drop",
+        small_groups: SmallGroups = "raise",
+        temperature: float = 1.0,
+        weights: Mapping[str, float] | None = None,
+        last: Last = "drop",
+        min_gap_days: float | None = None,
+        max_gap_days: float | None = None,
+        identities: ArrayLike | None = None,
+    ) -> None:
+        options = Options(views, singles, small_groups, last, min_gap_days, max_gap_days)
+        roster = index if isinstance(index, Roster) else Roster.from_index(index, identities, join_cohorts=False)
+        self.temperature = float(temperature)
+        self.weights = None if weights is None else {str(name): float(weight) for name, weight in weights.items()}
+        groups = _cohorts(roster)
+        _check_shares(self.temperature, self.weights, [group.name for group in groups])
+        parameters = {"temperature": self.temperature, "weights": self.weights}
+        super().__init__(roster, pairs, seed, options, groups, parameters)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        patients: ArrayLike,
+        cohorts: ArrayLike,
+        pairs: int,
+        seed: int,
+        days: ArrayLike | None = None,
+        **options: Unpack[BalanceOptions],
+    ) -> Self:
+        """Plan for any table of records, one entry each: plans hold positions in these arrays.
+
+        patients: ids; cohorts: names or numbers. The same id in two cohorts is two people. days: dates in days, for
+        bounds on the time gap. options: as in the constructor, but `identities` has an entry per record.
+        """
+        identities = options.pop("identities", None)
+        return cls(Roster.from_arrays(patients, cohorts, days, identities), pairs, seed, **options)
+
+    def _weights(self, groups: list[Group]) -> list[float] | None:
+        if self.weights is not None:
+            weights = [self.weights[group.name] for group in groups]
+            if not any(weights):
+                raise PlanImpossible("found weight 0 for every cohort that can fill a batch, expected one above 0.")
+            return weights
+        if self.temperature == 1:  # counts of whole passes: largest remainder would not always show everyone once
+            return None
+        return [len(group.units) ** self.temperature for group in groups]
+
+
+def _cohorts(roster: Roster) -> list[Group]:
+    """Units of every cohort that has any, in the order of the cohorts."""
+    code = roster.cohort.astype(np.min_scalar_type(len(roster.cohorts)))  # numpy sorts 16 bits in linear time
+    order = np.argsort(code, kind="stable").astype(roster.unit_dtype)
+    ends = np.cumsum(np.bincount(roster.cohort, minlength=len(roster.cohorts)))
+    parts = np.split(order, ends[:-1])
+    return [Group(name, name, part) for name, part in zip(roster.cohorts, parts, strict=True) if len(part)]
+
+
+def _check_shares(temperature: float, weights: Mapping[str, float] | None, names: list[str]) -> None:
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise SpecError(f"found temperature={temperature}, expected 0 or more.")
+    if weights is None:
+        return
+    if temperature != 1:
+        raise SpecError(f"found temperature={temperature} and weights, expected one of the two.")
+    if set(weights) != set(names):
+        raise SpecError(f"found weights of {', '.join(sorted(weights))}, expected one for each of {', '.join(names)}.")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) or not sum(weights.values()):
+        raise SpecError(f"found weights {dict(weights)}, expected 0 or more, not all 0.")

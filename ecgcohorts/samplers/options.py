@@ -1,0 +1,63 @@
+"""Options: what both samplers can be told, checked when they are built."""
+
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+from numpy.typing import ArrayLike
+
+from ecgcohorts.errors import SpecError
+
+Singles = Literal["drop", "self"]
+SmallGroups = Literal["raise", "drop"]
+Last = Literal["drop", "pad", "wrap"]
+
+_CHOICES = {"singles": ("drop", "self"), "small_groups": ("raise", "drop"), "last": ("drop", "pad", "wrap")}
+
+
+class PairOptions(TypedDict, total=False):
+    """Keywords of both samplers, as `from_arrays` takes them."""
+
+    views: int
+    singles: Singles
+    small_groups: SmallGroups
+    last: Last
+    min_gap_days: float | None
+    max_gap_days: float | None
+    identities: ArrayLike | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How records of a patient are drawn, and what happens to those that do not fill a batch.
+
+    singles: patients with fewer records than views are left out ("drop") or seen with repeats ("self").
+    small_groups: a group that cannot fill a batch is an error ("raise") or left out ("drop").
+    last: patients at the end of a pass that do not fill a batch wait for the next pass ("drop"), make a batch with
+    empty places ("pad"), or a batch filled up from the start of the same pass ("wrap").
+    min_gap_days, max_gap_days: bounds on the time between the two records of a pair.
+    """
+
+    views: int = 2
+    singles: Singles = "drop"
+    small_groups: SmallGroups = "raise"
+    last: Last = "drop"
+    min_gap_days: float | None = None
+    max_gap_days: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise SpecError(f"found {name}={getattr(self, name)!r}, expected one of {', '.join(choices)}.")
+        if not isinstance(self.views, int) or self.views < 2:
+            raise SpecError(f"found views={self.views!r}, expected 2 or more records of each patient.")
+        low, high = self.min_gap_days, self.max_gap_days
+        if (low is not None and not low >= 0) or (high is not None and not high >= (low or 0)):
+            raise SpecError(f"found gaps of {low} to {high} days, expected 0 <= min_gap_days <= max_gap_days.")
+        if self.bounds_gap and self.views != 2:
+            raise SpecError(
+                f"found time gap bounds with views={self.views}, expected pairs. Set views=2, or no bounds."
+            )
+
+    @property
+    def bounds_gap(self) -> bool:
+        return self.min_gap_days is not None or self.max_gap_days is not None

@@ -1,0 +1,126 @@
+"""Which records of a patient are seen together: drawn from a key of the patient and the pass, never of the batch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import SpecError
+from ecgcohorts.samplers.options import Options
+from ecgcohorts.samplers.permutation import GOLDEN, Words, below, key_of, mix64, unit_interval
+from ecgcohorts.samplers.roster import Roster
+
+SECONDS_PER_DAY = 86_400
+SPAN_S = 1 << 36  # 2,178 years: more than any two records of a patient are apart
+OFFSET_STREAM = 256  # draws from here on place windows; those before choose records
+
+
+@dataclass(frozen=True, eq=False)
+class _GapTable:
+    """For every dated record, in order of unit and time: the later records it may be paired with.
+
+    record: place in the roster. first: first allowed partner, a place in this table. before: [record + 1], allowed pairs
+    of all records before it. unit_first: [unit + 1], first place of each unit.
+    """
+
+    record: NDArray[np.int64]
+    first: NDArray[np.int64]
+    before: NDArray[np.int64]
+    unit_first: NDArray[np.int64]
+
+    def pairs_of(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self.before[self.unit_first[units + 1]] - self.before[self.unit_first[units]]
+
+
+class PairDraw:
+    """Draws `views` records of each patient: all different, uniform over sets, order random.
+
+    With bounds on the time gap, uniform over the pairs within the bounds; records without a date have none.
+    """
+
+    def __init__(self, roster: Roster, options: Options, seed: int) -> None:
+        self.roster, self.options, self.seed = roster, options, seed
+        self._gaps = _gap_table(roster, options) if options.bounds_gap else None
+        self._salts = np.array([key_of(seed, "cohort", name) for name in roster.cohorts], np.uint64)
+
+    @property
+    def has_pair(self) -> NDArray[np.bool_]:
+        """[unit] Whether a unit has enough different records, close enough in time."""
+        if self._gaps is not None:
+            return self._gaps.pairs_of(np.arange(len(self.roster))) > 0
+        return self.roster.counts >= self.options.views
+
+    def __call__(
+        self, units: NDArray[np.int64], pass_: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
+        """rows [unit, view], is_self [unit], offsets [unit, view] of one pass."""
+        views = self.options.views
+        patient_key = mix64(
+            self.roster.patient_of(units).astype(np.uint64) * GOLDEN + self._salts[self.roster.cohort[units]]
+        )
+        key = mix64(patient_key + np.uint64(key_of(self.seed, "pass", pass_)))
+        counters = np.arange(1, views + 1, dtype=np.uint64)
+        counters = np.concatenate([counters, counters + np.uint64(OFFSET_STREAM)])
+        words = mix64(key[:, None] + counters * np.uint64(GOLDEN))
+        first = self.roster.ptr[units]
+        count = self.roster.ptr[units + 1] - first
+        if self._gaps is None:
+            records, is_self = first[:, None] + _different(words[:, :views], count), count < views
+        else:
+            records, is_self = self._within_gap(self._gaps, units, words)
+        return self.roster.rows[records], is_self, unit_interval(words[:, views:])
+
+    def _within_gap(
+        self, gaps: _GapTable, units: NDArray[np.int64], words: Words
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        allowed = gaps.pairs_of(units)
+        is_self = allowed == 0
+        number = gaps.before[gaps.unit_first[units]] + below(words[:, 0], allowed.astype(np.uint64)).astype(np.int64)
+        # A unit without pairs stands where the next one begins, perhaps at the very end: its place is not used.
+        earlier = np.minimum(np.searchsorted(gaps.before, number, side="right") - 1, len(gaps.record) - 1)
+        later = np.where(is_self, earlier, gaps.first[earlier] + number - gaps.before[earlier])
+        records = gaps.record[np.stack([earlier, later], axis=1)]
+        swap = words[:, 1] >> 63 == 1
+        records[swap] = records[swap, ::-1]
+        if is_self.any():
+            first = self.roster.ptr[units[is_self]]
+            count = (self.roster.ptr[units[is_self] + 1] - first).astype(np.uint64)
+            records[is_self] = (first + below(words[is_self, 0], count).astype(np.int64))[:, None]
+        return records, is_self
+
+
+def _different(words: Words, count: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[unit, view] different numbers below `count` in random order; with fewer than views, all of them, then again."""
+    views = words.shape[1]
+    picks = np.empty(words.shape, np.int64)
+    for view in range(views):
+        left = np.maximum(count - view, 1).astype(np.uint64)
+        pick = below(words[:, view], left).astype(np.int64)
+        for taken in np.sort(picks[:, :view], axis=1).T:  # count up past what is taken already
+            pick += pick >= taken
+        picks[:, view] = pick
+    if (count < views).any():
+        few = np.flatnonzero(count < views)
+        again = np.arange(views) % count[few, None]
+        picks[few] = np.take_along_axis(picks[few], again, axis=1)
+    return picks
+
+
+def _gap_table(roster: Roster, options: Options) -> _GapTable:
+    if roster.days is None:
+        raise SpecError("found bounds on the time gap but no dates, expected days=. Pass days, or no bounds.")
+    unit = np.repeat(np.arange(len(roster)), roster.counts)
+    dated = np.flatnonzero(np.isfinite(roster.days))
+    record = dated[np.lexsort((roster.days[dated], unit[dated]))]
+    unit = unit[record]
+    seconds = np.rint(roster.days[record].astype(np.float64) * SECONDS_PER_DAY).astype(np.int64)
+    seconds -= seconds.min(initial=0)
+    clock = unit * SPAN_S + seconds
+    low = round((options.min_gap_days or 0.0) * SECONDS_PER_DAY)
+    high = SPAN_S if options.max_gap_days is None else round(min(options.max_gap_days, 1e6) * SECONDS_PER_DAY)
+    end = (unit + 1) * SPAN_S - 1
+    here = np.arange(1, len(record) + 1)
+    first = np.maximum(np.searchsorted(clock, np.minimum(clock + low, end)), here)
+    stop = np.searchsorted(clock, np.minimum(clock + high, end), side="right")
+    before = np.concatenate([[0], np.cumsum(np.maximum(stop - first, 0))])
+    return _GapTable(record, first, before, np.searchsorted(unit, np.arange(len(roster) + 1)))

@@ -1,0 +1,63 @@
+"""Batches of patients of all cohorts mixed, as CAPE-X was trained (arXiv 2509.10369)."""
+
+from typing import TYPE_CHECKING, Self, Unpack
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ecgcohorts.samplers.base import Group, Sampler
+from ecgcohorts.samplers.options import Last, Options, PairOptions, Singles, SmallGroups
+from ecgcohorts.samplers.roster import Roster
+
+if TYPE_CHECKING:
+    from ecgcohorts.index import CohortIndex
+
+
+class PatientPairSampler(Sampler):
+    """Per step, `pairs` different patients of any cohort and `views` different records of each.
+
+    One epoch shows every patient with enough records once. Options: `samplers.options.Options`. identities: one person
+    id per patient of the index, where one person is several patients; such a person is drawn as one, across cohorts.
+    Raises PlanImpossible if there are fewer patients than `pairs`.
+    """
+
+    def __init__(
+        self,
+        index: "CohortIndex | Roster",
+        pairs: int,
+        seed: int,
+        *,
+        views: int = 2,
+        singles: Singles = "drop",
+        small_groups: SmallGroups = "raise",
+        last: Last = "drop",
+        min_gap_days: float | None = None,
+        max_gap_days: float | None = None,
+        identities: ArrayLike | None = None,
+    ) -> None:
+        options = Options(views, singles, small_groups, last, min_gap_days, max_gap_days)
+        roster = index if isinstance(index, Roster) else Roster.from_index(index, identities, join_cohorts=True)
+        group = Group("all cohorts", None, np.arange(len(roster), dtype=roster.unit_dtype))
+        super().__init__(roster, pairs, seed, options, [group], {})
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        patients: ArrayLike,
+        pairs: int,
+        seed: int,
+        cohorts: ArrayLike | None = None,
+        days: ArrayLike | None = None,
+        **options: Unpack[PairOptions],
+    ) -> Self:
+        """Plan for any table of records, one entry each: plans hold positions in these arrays.
+
+        patients: ids. cohorts: the same id in two cohorts is two people (default: one cohort). days: dates in days, for
+        bounds on the time gap. options: as in the constructor, but `identities` has an entry per record.
+        """
+        identities = options.pop("identities", None)
+        return cls(Roster.from_arrays(patients, cohorts, days, identities, join_cohorts=True), pairs, seed, **options)
+
+    def _weights(self, groups: list[Group]) -> None:
+        return None

@@ -1,0 +1,111 @@
+"""Which group a step belongs to, and where in its group: exact counts in every epoch, no state but the arguments."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.samplers.options import Last
+from ecgcohorts.samplers.permutation import key_of, permute
+
+_TIE = 9  # decimals: remainders closer than rounding error are equal, so that ties go to the lower cohort index
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The batches of one group, one after another, pass after pass. A pass is one permutation of its patients.
+
+    It begins at patient `cursor` of pass `pass_`: 0 of 0, unless `pairs` was changed in a run under way. A new pass
+    starts on a batch boundary, so no batch holds a patient twice.
+    """
+
+    patients: int
+    pairs: int
+    last: Last
+    pass_: int = 0
+    cursor: int = 0
+
+    def batches(self, patients: int) -> int:
+        """Batches that some patients make."""
+        return patients // self.pairs if self.last == "drop" else -(-patients // self.pairs)
+
+    @property
+    def per_pass(self) -> int:
+        return self.batches(self.patients)
+
+    @property
+    def in_first_pass(self) -> int:
+        return self.batches(self.patients - self.cursor)
+
+    def locate(self, number: int) -> tuple[int, int]:
+        """Pass and first patient of the batch with this running number."""
+        if number < self.in_first_pass:
+            return self.pass_, self.cursor + number * self.pairs
+        later, place = divmod(number - self.in_first_pass, self.per_pass)
+        return self.pass_ + 1 + later, place * self.pairs
+
+    def after(self, batches: int) -> tuple[int, int]:
+        """Pass and first patient left once this many batches are consumed."""
+        if batches == 0:
+            return self.pass_, self.cursor
+        pass_, start = self.locate(batches - 1)
+        left = self.patients - start - self.pairs
+        return (pass_, start + self.pairs) if left > 0 and self.batches(left) else (pass_ + 1, 0)
+
+
+@dataclass(frozen=True)
+class Course:
+    """The batches of all groups over all epochs: `quota` of each in every epoch, `first_quota` in the first one.
+
+    The first epoch is a shorter one where `pairs` was changed within it.
+    """
+
+    streams: tuple[Stream, ...]
+    quota: tuple[int, ...]
+    first_epoch: int = 0
+    first_quota: tuple[int, ...] = ()
+
+    def counts(self, epoch: int) -> tuple[int, ...]:
+        """Batches of each group in an epoch."""
+        if epoch < self.first_epoch:
+            raise IndexError(f"found epoch {epoch}, expected {self.first_epoch} or later.")
+        return self.first_quota if epoch == self.first_epoch and self.first_quota else self.quota
+
+    def steps(self, epoch: int) -> int:
+        return sum(self.counts(epoch))
+
+    def locate(self, epoch: int, group: int, turn: int) -> tuple[int, int]:
+        """Pass and first patient of the batch that is a group's `turn`-th in an epoch."""
+        return self.streams[group].locate(self._before(epoch, group) + turn)
+
+    def cursor(self, epoch: int, group: int, turns: int) -> tuple[int, int]:
+        """Pass and first patient left once a group's first `turns` batches of an epoch are consumed."""
+        return self.streams[group].after(self._before(epoch, group) + turns)
+
+    def _before(self, epoch: int, group: int) -> int:
+        if epoch == self.first_epoch:
+            return 0
+        return self.counts(self.first_epoch)[group] + (epoch - self.first_epoch - 1) * self.quota[group]
+
+
+def largest_remainder(weights: Sequence[float], total: int) -> list[int]:
+    """Split `total` in proportion to weights, in whole numbers; ties in the remainder go to the lower place."""
+    shares = np.asarray(weights, np.float64) / np.sum(weights) * total
+    shares = np.round(shares, _TIE)
+    counts = np.floor(shares).astype(np.int64)
+    order = np.argsort(-np.round(shares - counts, _TIE), kind="stable")
+    counts[order[: total - int(counts.sum())]] += 1
+    return counts.tolist()
+
+
+def epoch_schedule(counts: Sequence[int], seed: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Group of every step, and how many earlier steps of the epoch were that group's: two arrays [step]."""
+    steps = sum(counts)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    if steps == 0:
+        return labels, labels
+    group = labels[permute(np.arange(steps), steps, key_of(seed, "schedule", epoch))]
+    turn = np.empty_like(group)
+    turn[np.argsort(group, kind="stable")] = np.arange(steps) - np.repeat(np.cumsum([0, *counts[:-1]]), counts)
+    return group, turn
