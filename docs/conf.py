@@ -16,7 +16,7 @@ myst_heading_anchors = 3
 exclude_patterns = ["_build", "_ext"]
 suppress_warnings = ["config.cache"]
 
-autodoc_default_options = {"member-order": "bysource"}
+autodoc_default_options = {"member-order": "bysource", "exclude-members": "model_config"}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
