@@ -3,8 +3,10 @@
 Names load lazily: `import capezoo` reads neither torch nor timm.
 """
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if find_spec("torch") is None:
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
     from capezoo.embed import embed
     from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, RunConfig, WeightCard
     from capezoo.train import pretrain
-    from capezoo.zoo import create_model, list_models, load, publish, verify
+    from capezoo.zoo.create import create_model, load
+    from capezoo.zoo.listing import list_models
+    from capezoo.zoo.publish import publish
+    from capezoo.zoo.verify import verify
 
 _HOME = {
     "EncoderSpec": "capezoo.specs",
@@ -49,10 +54,18 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'capezoo' has no attribute {name!r}")
-    # Kept in the module: `capezoo.embed` is the function even after the submodule of that name was imported.
-    value = globals()[name] = getattr(import_module(_HOME[name]), name)
-    return value
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Importing the submodule `capezoo.embed` sets that name to the module; here it stays the function."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, getattr(value, name) if name in _HOME and isinstance(value, ModuleType) else value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -121,8 +121,10 @@ class SamplerSpec(Spec):
         default="raise",
         description="cohorts with fewer than `pairs` patients: refused, or left out and named; our default",
     )
-    tau: Share = Field(
-        default=1.0, description="cohort weight = patients ** tau, in_distribution only; unstated: our default"
+    cohort_temperature: float = Field(
+        default=1.0,
+        ge=0,
+        description="batches per cohort in proportion to patients ** this, in_distribution only; unstated: our default",
     )
 
 

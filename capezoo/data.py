@@ -1,0 +1,137 @@
+"""Which patients a run trains on and which it keeps back, and the batches of both."""
+
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import ecgcohorts as ec
+from capezoo.specs import RunConfig, SamplerSpec, derive_seed
+
+if TYPE_CHECKING:
+    from ecgcohorts import Batch, CohortIndex, Store
+    from ecgcohorts.samplers.base import Sampler
+
+SMALLEST_HELD_OUT = 2  # patients: with one pair there is nothing to tell apart, and the loss is 0
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """One rank's view of a run's data. No patient is in both `train` and `held_out`."""
+
+    store: "Store"
+    config: RunConfig
+    train: "CohortIndex"
+    held_out: "CohortIndex | None"
+    sampler: "Sampler"
+    rank: int
+    world_size: int
+
+    @property
+    def cohorts(self) -> tuple[str, ...]:
+        """Names of the cohorts with training patients."""
+        return tuple(name for code, name in enumerate(self.train.cohorts) if (self.train["cohort"] == code).any())
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        return self.sampler.steps(0)
+
+    @property
+    def total_steps(self) -> int:
+        steps = self.config.epochs * self.steps_per_epoch
+        return min(steps, self.config.max_steps or steps)
+
+    def batches(self) -> Iterator["Batch"]:
+        """Training batches of this rank from the sampler's position on, epoch after epoch, without end."""
+        while True:
+            yield from ec.Loader(self.store, self.sampler, window=self.config.input.length)
+
+    def held_out_batches(self) -> Iterator[tuple[str, "Batch"]]:
+        """Held-out batches, the same every time: of one cohort each, as large as in training where patients allow."""
+        limit = self.config.held_out.batches_per_cohort
+        for name, sampler in self._held_out_samplers.items():
+            from_its_start = copy(sampler)
+            loader = ec.Loader(self.store, from_its_start, window=self.config.input.length)
+            yield from ((name, batch) for batch in islice(loader, limit))
+
+    def summary(self) -> dict[str, Any]:
+        """What data.json holds."""
+        return {
+            "store_fingerprint": self.store.fingerprint,
+            "total_steps": self.total_steps,
+            "sampler": self.sampler.describe(),
+            "cohorts": _uses(self._used),
+            "held_out": [] if self.held_out is None else _uses(self.held_out),
+        }
+
+    def digests(self) -> NDArray[np.uint8]:
+        """(record, 16) waveform digests of the records that batches can draw from."""
+        return self._used["waveform_digest"]
+
+    @cached_property
+    def _used(self) -> "CohortIndex":
+        """Training records that batches can hold."""
+        in_batches = [name for name in self.train.cohorts if name not in self.sampler.left_out]
+        return _drawn_from(self.train.where(cohort=in_batches), self.config.sampler)
+
+    @cached_property
+    def _held_out_samplers(self) -> dict[str, "Sampler"]:
+        """One per cohort with enough patients for a batch."""
+        samplers: dict[str, Sampler] = {}
+        if self.held_out is None:
+            return samplers
+        spec = self.config.sampler
+        for name in self.held_out.cohorts:
+            cohort = _drawn_from(self.held_out.where(cohort=name), spec)
+            pairs = min(spec.pairs, cohort.n_patients) // self.world_size * self.world_size
+            if pairs >= max(SMALLEST_HELD_OUT, self.world_size):
+                seed = derive_seed(self.config.seed, "held_out")
+                sampler = ec.PatientPairSampler(cohort, pairs=pairs, seed=seed, singles=spec.singles)
+                samplers[name] = sampler.on_rank(self.rank, self.world_size)
+        return samplers
+
+
+def prepare(store: "Store", config: RunConfig, rank: int = 0, world_size: int = 1) -> TrainingData:
+    """Choose cohorts, hold patients out, build the sampler.
+
+    Raises SpecError for an unknown cohort, PlanImpossible if patients do not fill a batch.
+    """
+    index = store.index.where(cohort=config.cohorts) if config.cohorts else store.index
+    held_out = None
+    if config.held_out.fraction > 0:
+        shares = {"held_out": config.held_out.fraction, "train": 1 - config.held_out.fraction}
+        parts = index.split_by_patient(shares, config.held_out.salt)
+        index, held_out = parts["train"], parts["held_out"]
+    sampler = _sampler(config.sampler, index, config.seed).on_rank(rank, world_size)
+    return TrainingData(store, config, index, held_out, sampler, rank, world_size)
+
+
+def _sampler(spec: SamplerSpec, index: "CohortIndex", seed: int) -> "Sampler":
+    if spec.name == "patient_pairs":
+        return ec.PatientPairSampler(index, pairs=spec.pairs, seed=seed, singles=spec.singles)
+    return ec.InDistributionBatchSampler(
+        index,
+        pairs=spec.pairs,
+        seed=seed,
+        singles=spec.singles,
+        small_groups=spec.small_groups,
+        temperature=spec.cohort_temperature,
+    )
+
+
+def _drawn_from(index: "CohortIndex", spec: SamplerSpec) -> "CohortIndex":
+    """Without patients of one record if the sampler drops those."""
+    return index if spec.singles == "self" else index.take(np.diff(index.patient_ptr)[index["patient"]] > 1)
+
+
+def _uses(index: "CohortIndex") -> list[dict[str, Any]]:
+    """Patients and records of each cohort that has any."""
+    parts = {name: index.where(cohort=name) for name in index.cohorts}
+    return [
+        {"name": name, "patients": part.n_patients, "records": len(part)} for name, part in parts.items() if len(part)
+    ]
