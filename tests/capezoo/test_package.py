@@ -1,0 +1,104 @@
+"""The package: light to import, clear without torch, its recipes, and the guard around timm."""
+
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import capezoo
+from capezoo import _timm, recipes
+from capezoo.encoders import build
+from capezoo.specs import RunConfig
+from ecgcohorts.errors import SpecError
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_import_loads_neither_torch_nor_timm() -> None:
+    done = python(
+        "import sys, capezoo, capezoo.specs; print(sorted({'torch', 'timm', 'lightning_fabric'} & set(sys.modules)))"
+    )
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_without_torch_one_line_says_what_to_install() -> None:
+    done = python("import sys; sys.modules['torch'] = None\nimport capezoo")
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == 'ImportError: capezoo needs torch, which is not installed. Run: pip install "ecgcohorts[zoo]"'
+
+
+def test_public_names_are_there_and_others_are_not() -> None:
+    for name in capezoo.__all__:
+        assert not isinstance(getattr(capezoo, name), ModuleType), name
+    assert set(capezoo.__all__) <= set(dir(capezoo))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = capezoo.nonsense  # type: ignore[attr-defined]
+
+
+def test_a_submodule_does_not_hide_the_function_of_its_name() -> None:
+    done = python("import capezoo.embed, capezoo; print(type(capezoo.embed).__name__)")
+    assert done.stdout.strip() == "function", done.stderr
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_recipes_go_to_json_and_back_and_build(name: str) -> None:
+    config = recipes.get(name, seed=3)
+    assert (config.name, config.seed) == (name, 3)
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+    assert build(config.encoder, 0).num_features in (64, 256)
+
+
+def test_published_recipes_differ_in_their_batches_only() -> None:
+    x, z = recipes.cape_x(1), recipes.cape_z(1)
+    assert (x.sampler.name, z.sampler.name) == ("patient_pairs", "in_distribution")
+    assert x.model_copy(update={"name": "", "sampler": None}) == z.model_copy(update={"name": "", "sampler": None})
+    assert (z.sampler.pairs, z.epochs, z.max_steps, z.optimiser.lr) == (512, 200, None, 0.1)
+    assert recipes.cape_single(1, "code15").cohorts == ("code15",)
+    small_x, small_z = recipes.smoke_x(1), recipes.smoke_z(1)
+    assert small_x.model_copy(update={"name": "", "sampler": None}) == small_z.model_copy(
+        update={"name": "", "sampler": None}
+    )
+
+
+def test_smoke_is_small() -> None:
+    parameters = sum(p.numel() for p in build(recipes.smoke_z(0).encoder, 0).parameters())
+    assert parameters == 339_808
+
+
+def test_unknown_recipe_names_the_known_ones() -> None:
+    with pytest.raises(SpecError, match="expected one of cape_x, cape_z, smoke_x, smoke_z"):
+        recipes.get("cape_y", 0)
+
+
+def test_timm_that_meets_another_torchvision_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> ModuleType:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(_timm, "import_module", broken)
+    with pytest.raises(
+        ImportError, match=r"torchvision does not match torch \d.*Reinstall both from the same index"
+    ) as error:
+        _timm.timm()
+    assert "\n" not in str(error.value)
+
+
+def test_other_errors_of_timm_are_not_disguised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> ModuleType:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(_timm, "import_module", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        _timm.timm("optim")
+    monkeypatch.undo()
+    with pytest.raises(ModuleNotFoundError, match=r"timm\.nonsense"):
+        _timm.timm("nonsense")
+
+
+def test_missing_timm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match=r'pip install "ecgcohorts\[zoo\]"'):
+        _timm.timm()
