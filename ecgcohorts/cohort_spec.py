@@ -154,7 +154,7 @@ def describe(spec: CohortSpec, tables: Tables, item: SourceItem) -> Description:
     )
 
 
-def apply_rules(spec: CohortSpec, description: Description, recording: Recording) -> Recording:
+def apply_rules(spec: CohortSpec, cohort: str, recording: Recording) -> Recording:
     """The recording as its cohort understands it: -32768 as a clipped sample where the cohort says so.
 
     Raises RejectedRecording if the cohort expects a gain and a lead has another: a gain is never corrected here,
@@ -162,7 +162,7 @@ def apply_rules(spec: CohortSpec, description: Description, recording: Recording
     """
     if spec.expected_gain_per_mv is not None and recording.gain_per_mv is not None:
         _check_gain(recording, spec.expected_gain_per_mv)
-    if spec.cohort(description.cohort).sentinel == "missing" or recording.missing is None or recording.digital is None:
+    if spec.cohort(cohort).sentinel == "missing" or recording.missing is None or recording.digital is None:
         return recording
     clipped = recording.missing & (recording.digital == MISSING_INT16)
     if not clipped.any():

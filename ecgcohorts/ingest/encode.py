@@ -9,7 +9,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from ecgcohorts.cohort_spec import CohortSpec, Description, apply_rules
+from ecgcohorts.cohort_spec import CohortSpec, apply_rules
 from ecgcohorts.errors import Reason, RecordingError
 from ecgcohorts.plugins import load
 from ecgcohorts.preprocess import Strip, make_strip
@@ -113,7 +113,7 @@ def _encode_row(task: EncodeTask, row: int, name: str, rows: _Rows) -> NDArray[n
     try:
         recording = next(_read(task, path, entry, reader))
         stage = "recipe"
-        recording = apply_rules(task.spec, Description(task.cohort, None, name), recording)
+        recording = apply_rules(task.spec, task.cohort, recording)
         strip = make_strip(recording, task.recipe, mains_hz)
         rows.accept(row, recording, strip)
     except RecordingError as error:

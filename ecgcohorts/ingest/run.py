@@ -17,16 +17,15 @@ from ecgcohorts.ingest.encode import EncodeTask, encode, load_result
 from ecgcohorts.ingest.plan import CohortPlan, Plan, make_plan
 from ecgcohorts.pseudonyms import PseudonymKey, load_key
 from ecgcohorts.recipes import CAPE_V1, Recipe, get_recipe
+from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.commit import (
     describe_files,
     publish,
     refuse_foreign_folder,
     remove_unlisted,
-    settle_index,
     writer_lock,
 )
 from ecgcohorts.store.durable import write_file
-from ecgcohorts.store.index_writer import write_index
 from ecgcohorts.store.reader import Store, open_store
 from ecgcohorts.store.schema import (
     CURRENT,
@@ -286,8 +285,7 @@ class _Run:
                 shard = one.encoded.folder / "c" / str(number) / "0" / "0"
                 files[shard.relative_to(self.folder).as_posix()] = entry
         index = extend_index(self.before.index if self.before else None, settled)
-        write_index(self.folder, self.generation, index)
-        written += settle_index(self.folder, self.generation)
+        written += write_index(self.folder, self.generation, index)
         rejects = extend_rejects(self.before.rejects() if self.before else None, settled)
         write_file(self.folder / rejects_name(self.generation), rejects.to_parquet(index=False))
         files |= describe_files(self.folder, written)

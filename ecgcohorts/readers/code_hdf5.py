@@ -104,7 +104,8 @@ def _samples(exams: Exams, row: int, path: Path) -> NDArray[np.float64]:
         frames = exams.tracings[row]
     alive = np.flatnonzero((frames != 0).any(axis=1))
     kept = frames[alive[0] : alive[-1] + 1] if len(alive) else frames[:0]
-    return np.ascontiguousarray(kept.T, np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN, which only a damaged file holds, becomes a quiet one
+        return np.ascontiguousarray(kept.T, np.float64)
 
 
 def _entries(exams: Exams, path: Path) -> list[str]:

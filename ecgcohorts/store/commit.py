@@ -7,13 +7,12 @@ What no manifest names is garbage and goes at the next write.
 import contextlib
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from ecgcohorts.errors import LockHeld, StoreError
-from ecgcohorts.store.durable import sha256_of, sync_tree, write_file
-from ecgcohorts.store.schema import CURRENT, LOCK, STAGING, Current, FileEntry, Manifest, index_folder, manifest_name
+from ecgcohorts.store.durable import sha256_of, write_file
+from ecgcohorts.store.schema import CURRENT, LOCK, STAGING, Current, FileEntry, Manifest, manifest_name
 
 
 @contextlib.contextmanager
@@ -37,7 +36,7 @@ def publish(store: Path, manifest: Manifest) -> None:
     path = store / manifest_name(manifest.generation)
     write_file(path, data)
     current = Current(manifest=path.name, sha256=sha256_of(path))
-    write_file(store / CURRENT, (current.model_dump_json() + "\n").encode())
+    write_file(store / CURRENT, current.model_dump_json().encode())
     remove_unlisted(store, manifest)
 
 
@@ -64,18 +63,6 @@ def describe_files(store: Path, relative: list[str]) -> dict[str, FileEntry]:
     return {
         name: FileEntry(size=(store / name).stat().st_size, sha256=sha256_of(store / name)) for name in sorted(relative)
     }
-
-
-def settle_index(store: Path, generation: int) -> list[str]:
-    """fsync the index arrays of a generation and return their relative paths."""
-    folder = store / index_folder(generation)
-    sync_tree(folder)
-    return [path.relative_to(store).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-
-
-def drop_staging(store: Path) -> None:
-    """Forget a run under way that does not match the one that starts now."""
-    shutil.rmtree(store / STAGING, ignore_errors=True)
 
 
 def refuse_foreign_folder(store: Path) -> None:

@@ -28,15 +28,6 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sync_tree(folder: Path) -> None:
-    """fsync every file and folder below, for trees that another library wrote."""
-    for base, _, files in os.walk(folder):
-        for name in files:
-            with (Path(base) / name).open("rb") as file:
-                os.fsync(file.fileno())
-        sync_folder(Path(base))
-
-
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal, in bounded memory."""
     digest = hashlib.sha256()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import zarr
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, CohortIndex
+from ecgcohorts.index import CohortIndex
 from ecgcohorts.recipes import Recipe
+from ecgcohorts.store.columns import read_index
 from ecgcohorts.store.schema import (
     CURRENT,
     FORMAT_VERSION,
@@ -21,7 +21,6 @@ from ecgcohorts.store.schema import (
     Current,
     Manifest,
     Segment,
-    index_folder,
     rejects_name,
 )
 from ecgcohorts.store.shards import ShardedArray
@@ -119,7 +118,7 @@ def open_store(path: str | Path) -> Store:
         try:
             check_files(folder, manifest)
             return Store(folder, manifest, read_index(folder, manifest), fingerprint)
-        except (StoreError, FileNotFoundError):
+        except (StoreError, OSError):
             if read_manifest(folder)[1] == fingerprint:  # no writer came between: the damage is real
                 raise
     raise StoreError(
@@ -144,6 +143,8 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         if fingerprint != current.sha256:
             raise StoreError(f"{path}: manifest does not match CURRENT. Restore the store from a copy.")
         manifest = Manifest.model_validate_json(data)
+    except FileNotFoundError:
+        raise StoreError(f"{folder}: CURRENT names a manifest that is not there. Restore the store from a copy.") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -165,25 +166,3 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         if size != entry.size:
             found = "no file" if size is None else f"{size} bytes"
             raise StoreError(f"{path}: found {found}, expected {entry.size} bytes. Restore the file, or ingest again.")
-
-
-def read_index(folder: Path, manifest: Manifest) -> CohortIndex:
-    """Load the index arrays of a snapshot into memory."""
-    group = zarr.open_group(folder / index_folder(manifest.generation), mode="r", zarr_format=3)
-    columns: dict[str, NDArray] = {}
-    for name in manifest.index_columns:
-        array = group[name]
-        columns[name] = np.asarray(array[:])
-    for name, dtype in COLUMNS.items():
-        if name not in columns or columns[name].dtype != dtype:
-            raise StoreError(
-                f"{folder}: index column {name!r} is missing or not {dtype}. Restore the store from a copy."
-            )
-    strangers = [name for name in columns if not (name in COLUMNS or name in BYTE_COLUMNS or _is_extra(name))]
-    if strangers:
-        raise StoreError(f"{folder}: found index column {strangers[0]!r}, which this version does not know.")
-    return CohortIndex(columns, manifest.cohorts, manifest.sites, manifest.devices)
-
-
-def _is_extra(name: str) -> bool:
-    return name.startswith((LABEL, QUALITY))

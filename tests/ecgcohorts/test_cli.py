@@ -64,7 +64,7 @@ def test_damage_is_reported(make_cohort, tmp_path):
     ("arguments", "words"),
     [
         (("ingest", "nowhere", "s.zarr", "--cohort", "ptb_xl"), ("nowhere", "no such folder")),
-        (("ingest", "empty", "s.zarr", "--cohort", "ptb_xl"), ("empty", "expected")),
+        (("ingest", "empty", "s.zarr", "--cohort", "ptb_xl"), ("empty", "found 0 files")),
         (("ingest", "empty", "s.zarr", "--cohort", "bidmc"), ("bidmc", "ptb_xl", ".yaml")),
         (("ingest", "empty", "s.zarr", "--cohort", "missing.yaml"), ("missing.yaml",)),
         (("ingest", "empty", "s.zarr", "--cohort", "bad_key.yaml"), ("bad_key.yaml", "patients", "Did you mean patient")),

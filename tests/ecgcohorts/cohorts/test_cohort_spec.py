@@ -357,20 +357,20 @@ def test_minus_32768_is_missing_or_clipped_as_the_cohort_says() -> None:
     digital = np.array([[0, -32768, 5, 7]] * 12, np.int32)
     missing = (digital == -32768) | (digital == 7)  # 7 stands for a gap of another kind
     read = recording(Path("a"), digital=digital, missing=missing)
-    north = apply_rules(spec, Description("example_north", None, "a"), read)
-    south = apply_rules(spec, Description("example_south", None, "a"), read)
+    north = apply_rules(spec, "example_north", read)
+    south = apply_rules(spec, "example_south", read)
     assert north is read
     assert np.isnan(north.signal_mv[0]).tolist() == [False, True, False, True]
     assert south.signal_mv[0, 1] == pytest.approx(-32.768)
     assert np.isnan(south.signal_mv[0]).tolist() == [False, False, False, True]
     assert "clipped_at_minimum" in south.notes
     whole = replace(read, missing=digital == 7)
-    assert apply_rules(spec, Description("example_south", None, "a"), whole) is whole
+    assert apply_rules(spec, "example_south", whole) is whole
 
 
 def test_another_gain_than_expected_is_refused_and_never_rescaled() -> None:
     spec = load_spec(str(EXAMPLE))
-    what = Description("example_north", None, "a")
+    what = "example_north"
     gains = np.full(12, 1000.0)
     gains[3] = 4880
     with pytest.raises(RejectedRecording, match="found gain 4880 per mV in lead aVR, expected 1000") as caught:
@@ -386,4 +386,4 @@ def test_another_gain_than_expected_is_refused_and_never_rescaled() -> None:
 
 def test_a_cohort_the_spec_does_not_have_is_an_error() -> None:
     with pytest.raises(SpecError, match="found no cohort 'other', expected one of example_north"):
-        apply_rules(load_spec(str(EXAMPLE)), Description("other", None, "a"), recording(Path("a")))
+        apply_rules(load_spec(str(EXAMPLE)), "other", recording(Path("a")))

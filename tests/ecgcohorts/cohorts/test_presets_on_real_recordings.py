@@ -112,7 +112,7 @@ def test_a_challenge_header_with_a_wrong_gain_is_refused(name: str, shared: Path
     (recording,) = wfdb.read(shared / "cinc2021" / f"{name}.hea")
     before = recording.signal_mv.copy()
     with pytest.raises(RejectedRecording, match="expected 1000") as caught:
-        apply_rules(spec, Description("georgia", None, name), recording)
+        apply_rules(spec, "georgia", recording)
     assert caught.value.reason == Reason.GAIN
     np.testing.assert_array_equal(recording.signal_mv, before)
 
@@ -123,7 +123,7 @@ def test_all_other_challenge_headers_pass_the_gain_rule(shared: Path) -> None:
     for item in spec.sources(shared / "cinc2021"):
         assert item.header is not None
         try:
-            apply_rules(spec, Description(spec.cohort_of(item).name, None, ""), item.header)
+            apply_rules(spec, spec.cohort_of(item).name, item.header)
         except RejectedRecording:
             refused.append(item.header.recording_id)
     assert refused == ["E00015", "E00018", "E00793", "HR00599", "HR20715", "S0004"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,12 @@ from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.preprocess import make_strip
 from ecgcohorts.recipes import CAPE_V1
 from ecgcohorts.store import commit, durable
+
+
+def beats(seed: int) -> np.ndarray:
+    """(12, 10 s at 500 Hz) of plausible size, different for every seed."""
+    coarse = np.random.default_rng(seed).integers(-900, 900, (12, 20))
+    return np.repeat(coarse, 250, axis=1).astype(np.int16)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -154,7 +161,10 @@ def test_bytes_do_not_depend_on_workers_seed_zone_or_folder(make_cohort, tmp_pat
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
     trees = []
-    for workers, seed, zone, locale, cwd in (("1", "0", "UTC", "C", tmp_path), ("2", "7", "Asia/Tokyo", "C.UTF-8", "/")):
+    for workers, seed, zone, locale, cwd in (
+        ("1", "0", "UTC", "C", tmp_path),
+        ("2", "7", "Asia/Tokyo", "C.UTF-8", "/"),
+    ):
         store = tmp_path / f"s{workers}.zarr"
         environment = os.environ | {"PYTHONHASHSEED": seed, "TZ": zone, "LC_ALL": locale}
         command = [sys.executable, str(script), str(raw.folder), str(raw.spec), str(store), workers]
@@ -168,15 +178,20 @@ class Stop(BaseException):
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Let `steps` durable writes and deletions happen, then stop for good."""
+    """Let `steps` durable writes and deletions happen, then stop for good.
+
+    Of the index columns only one counts: all are written by the same lines one after the other.
+    """
     left = [steps]
 
     def counted(real):
-        def call(*args, **kwargs):
+        def call(path, *args, **kwargs):
+            if "index/00" in str(path) and "/age/" not in str(path):
+                return real(path, *args, **kwargs)
             if not left[0]:
                 raise Stop
             left[0] -= 1
-            return real(*args, **kwargs)
+            return real(path, *args, **kwargs)
 
         return call
 
@@ -191,12 +206,12 @@ def test_killed_at_every_write_it_resumes_to_the_same_bytes(make_cohort, tmp_pat
     whole = tmp_path / "whole.zarr"
     ingest(north.folder, whole, str(north.spec), options)
     first_commit = ec.open(whole).fingerprint
+    shutil.copytree(whole, tmp_path / "north.zarr")
     ingest(south.folder, whole, str(south.spec), options)
     expected = tree(whole)
     stopped = 0
     for steps in range(200):
-        folder = tmp_path / f"{steps}.zarr"
-        ingest(north.folder, folder, str(north.spec), options)
+        folder = shutil.copytree(tmp_path / "north.zarr", tmp_path / f"{steps}.zarr")
         with pytest.MonkeyPatch.context() as patch:
             stop_after(patch, steps)
             try:
@@ -252,10 +267,8 @@ def assert_no_canary(folder: Path) -> None:
 def test_records_without_patient_id_are_patients_of_their_own(make_cohort, tmp_path):
     raw = make_cohort(patients=0)
     raw.folder.mkdir()
-    from_seed = __import__("numpy").random.default_rng(3).integers(-900, 900, (3, 12, 20))
-    for number, coarse in enumerate(from_seed):
-        samples = np.repeat(coarse, 250, axis=1).astype(np.int16)
-        raw.add(f"r{number}", samples, **{"Patient ID": ("UNKNOWN", "0000", "")[number]})
+    for number in range(3):
+        raw.add(f"r{number}", beats(number), **{"Patient ID": ("UNKNOWN", "0000", "")[number]})
     ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec))
     index = ec.open(tmp_path / "s.zarr").index
     assert index.n_patients == 3

@@ -80,19 +80,18 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
 
 
-def test_missing_empty_or_cut_files_are_noticed_when_opening(folder, tmp_path):
-    for number, path in enumerate(files_of(folder)):
-        for damage in ("missing", "empty", "cut"):
-            copy = tmp_path / f"{number}{damage}"
-            shutil.copytree(folder, copy)
-            target = copy / path.relative_to(folder)
-            if damage == "missing":
-                target.unlink()
-            else:
-                target.write_bytes(b"" if damage == "empty" else target.read_bytes()[:-1])
+def test_missing_empty_or_cut_files_are_noticed_when_opening(folder):
+    for path in files_of(folder):
+        good = path.read_bytes()
+        path.unlink()
+        with pytest.raises(StoreError):
+            ec.open(folder)
+        for bad in (b"", good[:-1]):
+            path.write_bytes(bad)
             with pytest.raises(StoreError):
-                ec.open(copy)
-            shutil.rmtree(copy)
+                ec.open(folder)
+        path.write_bytes(good)
+    assert holds(folder)
 
 
 def test_every_single_bit_flip_is_noticed(folder):
