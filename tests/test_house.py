@@ -1,6 +1,7 @@
 """The rules of the house, read from the source: who imports whom, sizes, and what is never used."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -273,3 +274,9 @@ def test_the_layers_name_only_what_exists():
         named = [part for layer in layers for part in layer]
         assert len(named) == len(set(named))
         assert set(named) <= parts[package], set(named) - parts[package]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_pages_named_in_the_source_exist(name):
+    for page in re.findall(r"docs/[\w/]+\.md", MODULES[name].read_text("utf-8")):
+        assert (ROOT / page).is_file(), f"{name} names {page}"
