@@ -9,6 +9,11 @@ _MV |= {"nanovolts": 1e-6, "nanovolt": 1e-6}
 _MV["µv".casefold()] = 1e-3  # the micro sign folds to the Greek letter, so this is both
 
 
+# Steps per mV outside these are no gains: a 32-bit step of one picovolt, a 1-bit step of a megavolt. Our default; they
+# also keep every product with a sample within floats.
+LEAST_PER_MV, MOST_PER_MV = 1e-9, 1e15
+
+
 def steps_per_mv(steps_per_unit: float, unit: str, lead: str, where: str) -> float:
     """Integer steps per mV of a signal that has so many steps per `unit`.
 
@@ -18,7 +23,12 @@ def steps_per_mv(steps_per_unit: float, unit: str, lead: str, where: str) -> flo
     # Case is ignored: published headers write `mv`, and no ECG comes in megavolts.
     mv = _MV.get(unit.strip().casefold())
     if mv is not None:
-        return steps_per_unit / mv
+        per_mv = steps_per_unit / mv
+        if LEAST_PER_MV <= abs(per_mv) <= MOST_PER_MV:
+            return per_mv
+        raise UnreadableRecording(
+            Reason.UNIT, f"{per_mv:g} steps per mV", "a possible gain", "Correct it in a copy of the file.", where
+        )
     if canonical(lead) is None:
         return float("nan")
     raise UnreadableRecording(

@@ -175,7 +175,7 @@ def _check_segment(segment: Header, n_frames: int, reference: tuple[Signal, ...]
     if is_plain(segment) and n_frames:
         read_samples(segment, folder, where)
     elif n_frames:
-        _check_files(segment, folder, Path(where))
+        _read_single(segment, folder, Path(where))
 
 
 def _segment_header(name: str, folder: Folder) -> Header:

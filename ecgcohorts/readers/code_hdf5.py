@@ -65,7 +65,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
             if empty:
                 _refuse(Reason.EMPTY, "exams of zeros only", "samples", path)
             return
-        places = _places(path, size_of(path))
+        places = _places(path.absolute(), size_of(path))
         for entry in entries:
             row = places.get(entry, -1)
             if row < 0:

@@ -132,7 +132,7 @@ def _rhythm(root: Element, where: str) -> Rhythm:
 def _rate_hz(waveform: Element, where: str) -> float:
     """SampleBase times ten to the SampleExponent."""
     base = _number(waveform, "SampleBase", where)
-    exponent = _number(waveform, "SampleExponent", where) or 0.0
+    exponent = _integer(waveform, "SampleExponent", where) or 0
     if base is None or base <= 0 or abs(exponent) > 6:
         _refuse(Reason.HEADER, "no usable sampling rate", "SampleBase and SampleExponent", where)
     return base * 10.0**exponent
@@ -151,7 +151,7 @@ def _parse(waveform: Element, untyped: bool, where: str) -> Rhythm:
     leads = tuple(_lead(element, where) for element in elements)
     if len({lead.n_samples for lead in leads}) > 1:
         _refuse(Reason.UNSUPPORTED, "leads of unequal length", "equal ones", where)
-    if len({text_of(element, "LeadTimeOffset") or "0" for element in elements}) > 1:
+    if len({_number(element, "LeadTimeOffset", where) or 0.0 for element in elements}) > 1:
         _refuse(Reason.UNSUPPORTED, "leads that start at different times", "simultaneous ones", where)
     if leads[0].n_samples < 1:
         _refuse(Reason.EMPTY, "0 samples", "at least one", where)

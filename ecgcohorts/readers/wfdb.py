@@ -52,7 +52,7 @@ def scan(path: Path) -> Iterator[Recording]:
 
 def _recording(path: Path, header: Header, found: Samples, n_samples: int) -> Recording:
     signals = found.signals
-    verified = header.n_frames and any(signal.checksum is not None for signal in signals)
+    verified = header.n_frames and all(signal.checksum is not None for signal in signals)
     gain_per_mv = baseline = None
     if found.digital is not None:
         per_mv = [_units.steps_per_mv(signal.gain, signal.unit, signal.name, str(path)) for signal in signals]

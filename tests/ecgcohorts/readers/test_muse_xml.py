@@ -190,7 +190,8 @@ def test_rates(base: str, exponent: str | None, rate_hz: float, muse: Muse) -> N
 
 
 @pytest.mark.parametrize(
-    ("base", "exponent"), [(None, "0"), ("0", "0"), ("-5", "2"), ("x", "0"), ("500", "99"), ("nan", "0")]
+    ("base", "exponent"),
+    [(None, "0"), ("0", "0"), ("-5", "2"), ("x", "0"), ("500", "99"), ("500", "0.5"), ("nan", "0")],
 )
 def test_rates_that_are_none(base: str | None, exponent: str, muse: Muse) -> None:
     waveform = muse.files.waveform_xml(muse.files.known_samples(), SampleBase=base, SampleExponent=exponent)
@@ -217,6 +218,7 @@ def test_amplitudes(per_bit: str, unit: str, mv_per_bit: float, muse: Muse) -> N
     ("0", "MICROVOLTS", Reason.UNIT),
     ("4.88", None, Reason.UNIT),
     ("4.88", "PARSECS", Reason.UNIT),
+    ("1e-99", "MICROVOLTS", Reason.UNIT),
     ("4.8.8", "MICROVOLTS", Reason.HEADER),
     ("inf", "MICROVOLTS", Reason.HEADER),
 ])  # fmt: skip

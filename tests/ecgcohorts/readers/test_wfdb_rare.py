@@ -81,6 +81,22 @@ def test_a_damaged_segment_fails_its_checksum(bit: int, wfdb_files: ModuleType, 
     assert refused(master(tmp_path, "a 30", "b 30")).reason is Reason.CHECKSUM
 
 
+def test_flac_segments_are_verified_too(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    samples = (np.arange(600).reshape(2, 300) * 37 % 1000).astype(np.int16)
+    soundfile.write(tmp_path / "a.dat", samples.T, 96000, "PCM_16", format="FLAC")
+    lines = [
+        f"a.dat 516 200/mV 16 0 {row[0]} {int(row.sum(dtype=np.int16))} 0 {lead}"
+        for row, lead in zip(samples, ("I", "II"), strict=True)
+    ]
+    (tmp_path / "a.hea").write_text("\n".join(["a 2 500 300", *lines]) + "\n")
+    (found,) = wfdb.read(master(tmp_path, "a 300", "a 300"))
+    np.testing.assert_allclose(found.analog_mv, np.tile(samples / 200, 2), rtol=1e-12)
+    samples[1, 7] += 1
+    soundfile.write(tmp_path / "a.dat", samples.T, 96000, "PCM_16", format="FLAC")
+    assert refused(master(tmp_path, "a 300", "a 300")).reason is Reason.CHECKSUM
+
+
 def test_segments_that_do_not_fit_are_refused(wfdb_files: ModuleType, tmp_path: Path) -> None:
     segment(wfdb_files, tmp_path, "a", ("I", "II"), 30)
     segment(wfdb_files, tmp_path, "c", ("I", "V1"), 30)

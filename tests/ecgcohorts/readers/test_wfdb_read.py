@@ -271,6 +271,13 @@ def test_units_of_voltage(unit: str, per_mv: float, wfdb_files: ModuleType, tmp_
     np.testing.assert_allclose(recording.signal_mv[0], (np.arange(9) - 1) / per_mv)
 
 
+@pytest.mark.parametrize("gain", ["1e300/mV", "1e-300/mV", "1e14/uV", "-1e-10/mV"])
+def test_a_gain_no_device_has_is_refused(gain: str, wfdb_files: ModuleType, tmp_path: Path) -> None:
+    assert (
+        refused(wfdb_files.write_record(tmp_path, [wfdb_files.Channel(np.arange(9), gain=gain)])).reason is Reason.UNIT
+    )
+
+
 def test_an_unknown_unit_is_refused_on_a_lead_and_kept_on_anything_else(wfdb_files: ModuleType, tmp_path: Path) -> None:
     odd = wfdb_files.Channel(np.arange(9), "RESP", gain="10/l/min")
     lead = wfdb_files.Channel(np.arange(9), "II")

@@ -1,0 +1,144 @@
+"""XML written by an adversary: refused fast, in little memory, without touching any other file."""
+
+import time
+import tracemalloc
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.readers import _xml, muse_xml
+
+ROOT = "<RestingECG>{}</RestingECG>"
+LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+ENTITIES = {
+    "billion laughs": (f'<!DOCTYPE RestingECG [<!ENTITY l0 "ha">{LAUGHS}]>', "&l9;"),
+    "quadratic": (f'<!DOCTYPE RestingECG [<!ENTITY a "{"x" * 50_000}">]>', "&a;" * 50_000),
+    "external file": ('<!DOCTYPE RestingECG [<!ENTITY a SYSTEM "file:///etc/passwd">]>', "&a;"),
+    "external address": ('<!DOCTYPE RestingECG [<!ENTITY a SYSTEM "http://127.0.0.1:9/x">]>', "&a;"),
+    "parameter entity": ('<!DOCTYPE RestingECG [<!ENTITY % a SYSTEM "file:///etc/passwd"> %a;]>', ""),
+    "unparsed entity": ('<!DOCTYPE RestingECG [<!NOTATION n SYSTEM "n"><!ENTITY a SYSTEM "x" NDATA n>]>', ""),
+}
+
+
+def refused(data: bytes) -> UnreadableRecording:
+    start = time.perf_counter()
+    with pytest.raises(UnreadableRecording) as caught:
+        _xml.parse_xml(data, "x.xml")
+    assert time.perf_counter() - start < 1
+    assert caught.value.where == "x.xml"
+    return caught.value
+
+
+@pytest.mark.parametrize("name", ENTITIES)
+def test_entities_are_refused(name: str) -> None:
+    doctype, body = ENTITIES[name]
+    assert refused((doctype + ROOT.format(body)).encode()).reason is Reason.UNSUPPORTED
+
+
+def test_an_external_dtd_is_allowed_and_not_fetched() -> None:
+    for address in ("restecg.dtd", "file:///etc/passwd", "http://127.0.0.1:9/x.dtd"):
+        root = _xml.parse_xml(f'<!DOCTYPE RestingECG SYSTEM "{address}">{ROOT.format("ok")}'.encode(), "")
+        assert (root.tag, root.text) == ("RestingECG", "ok")
+
+
+@pytest.mark.parametrize("body", ["<a>" * 200_000 + "</a>" * 200_000, "<a/>" * 2_000_000], ids=["depth", "breadth"])
+def test_depth_and_breadth_are_capped(body: str) -> None:
+    data = ROOT.format(body).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableRecording) as caught:
+            _xml.parse_xml(data, "x.xml")
+        assert tracemalloc.get_traced_memory()[1] < 128 << 20
+    finally:
+        tracemalloc.stop()
+    assert caught.value.reason is Reason.LIMIT
+
+
+def test_a_large_document_is_refused_by_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "x.xml"
+    with path.open("wb") as file:
+        file.write(b"<RestingECG>")
+        file.truncate(_xml.XML_LIMIT + 1)
+    with pytest.raises(UnreadableRecording) as caught:
+        _xml.read_xml(path)
+    assert caught.value.reason is Reason.LIMIT
+
+
+@pytest.mark.parametrize(
+    "name", ["utf-7", "utf-32", "ebcdic-cp-us", "punycode", "idna", "unicode_escape", "zlib", "", "klingon"]
+)
+def test_other_encodings_are_refused(name: str) -> None:
+    data = f'<?xml version="1.0" encoding="{name}"?>{ROOT.format("")}'.encode()
+    assert refused(data).reason is (Reason.UNSUPPORTED if name else Reason.HEADER)
+
+
+def test_utf_16_needs_its_mark_and_the_mark_wins_over_the_declaration() -> None:
+    text = '<?xml version="1.0" encoding="{}"?>' + ROOT.format("é")
+    assert _xml.parse_xml(text.format("UTF-16").encode("utf-16"), "").text == "é"
+    assert _xml.parse_xml(text.format("UTF-8").encode("utf-16"), "").text == "é"
+    assert _xml.parse_xml(text.format("ISO-8859-1").encode("utf-8-sig"), "").text == "é"
+    assert refused(text.format("UTF-16").encode("utf-16-le")).reason is Reason.HEADER
+    assert refused(text.format("UTF-16").encode("utf-8")).reason is Reason.UNSUPPORTED
+    assert refused(text.format("UTF-16").encode("utf-16")[:-1]).reason is Reason.HEADER
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", Reason.TRUNCATED),
+        (b"  \n", Reason.TRUNCATED),
+        (b"<RestingECG>", Reason.TRUNCATED),
+        (b"<RestingECG><a", Reason.TRUNCATED),
+        (b"<a></b>", Reason.HEADER),
+        (b"<a/><b/>", Reason.HEADER),
+        (b"<a>\0</a>", Reason.HEADER),
+        (b"<a>\xff</a>", Reason.HEADER),
+        (b"<a>&undefined;</a>", Reason.HEADER),
+        (b"<a b='1' b='2'/>", Reason.HEADER),
+    ],
+)
+def test_malformed_documents_are_refused(data: bytes, reason: Reason) -> None:
+    assert refused(data).reason is reason
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"<RestingECG>", "RestingECG"),
+        (
+            b'\xef\xbb\xbf<?xml version="1.0"?><!-- <b> --><!DOCTYPE RestingECG SYSTEM "x"> <RestingECG a="1"/>',
+            "RestingECG",
+        ),
+        ("<?xml version='1.0' encoding='UTF-16'?><ns:Root>".encode("utf-16"), "Root"),
+        (b"<!-- <RestingECG> --><Other>", "Other"),
+        (b"<!-- <RestingECG>", ""),
+        (b"text <RestingECG>", ""),
+        (b"<RestingECG", ""),
+        (b"", ""),
+        (b"\xff\xfe<", ""),
+    ],
+)
+def test_the_name_of_the_root_is_found_in_a_head(head: bytes, name: str) -> None:
+    assert _xml.root_name(head) == name
+
+
+def test_a_head_of_comments_takes_no_exponential_time() -> None:
+    start = time.perf_counter()
+    for part in (b"<!---->", b"<!-- ", b"<?x?>", b"<!D>", b"<", b"< "):
+        assert not muse_xml.sniff((part * 4096)[:4096])
+    assert time.perf_counter() - start < 0.5
+
+
+def test_entities_in_a_muse_file_are_refused(muse_files: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "m.xml"
+    text = muse_files.document(muse_files.waveform_xml(muse_files.known_samples()))
+    path.write_text(text.replace(muse_files.DOCTYPE, '<!DOCTYPE RestingECG SYSTEM "x" [<!ENTITY a "b">]>'))
+    with pytest.raises(UnreadableRecording) as caught:
+        list(muse_xml.read(path))
+    assert caught.value.reason is Reason.UNSUPPORTED
+    path.write_text(text.replace("RestingECG>", "OtherECG>").replace("<!DOCTYPE RestingECG", "<!DOCTYPE OtherECG"))
+    with pytest.raises(UnreadableRecording) as caught:
+        list(muse_xml.read(path))
+    assert caught.value.reason is Reason.FORMAT
