@@ -1,7 +1,8 @@
 """README and docs are run: every python block, in order, as one script per document; every YAML block is a cohort.
 
 A block opts out with a comment directly before it: `<!-- not run: reason -->`.
-Scripts start in a folder with a small simulated `raw/` (north, river, coast) and the `store.zarr` made of it.
+Scripts start in a folder with a small simulated `raw/` (north, river, coast), the `store.zarr` made of it, and
+`any_ecg_file`, a copy of one of the recordings.
 """
 
 import os
@@ -61,6 +62,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for cohort in ("north", "river", "coast"):
         source = folder / "raw" / cohort
         ingest(source, folder / "store.zarr", str(source / "cohort.yaml"), IngestOptions(key_file=folder / "key"))
+    shutil.copy(next((folder / "raw" / "river").rglob("*.xml")), folder / "any_ecg_file")
     return folder
 
 
