@@ -28,7 +28,6 @@ _PUBLIC = {
     "Store": "ecgcohorts.store",
     "StoreError": "ecgcohorts.errors",
     "UnreadableRecording": "ecgcohorts.errors",
-    "ingest": "ecgcohorts.ingest",
     "make_strip": "ecgcohorts.preprocess",
     "open": "ecgcohorts.store",
     "read": "ecgcohorts.readers",
@@ -62,7 +61,6 @@ if TYPE_CHECKING:
         UnreadableRecording,
     )
     from ecgcohorts.index import CohortIndex
-    from ecgcohorts.ingest import ingest
     from ecgcohorts.loader import Batch, Loader
     from ecgcohorts.preprocess import make_strip
     from ecgcohorts.readers import read
