@@ -5,7 +5,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from ecgcohorts.samplers.permutation import key_of, permuted_range
 from ecgcohorts.samplers.plan import ABSENT, BatchPlan
 from ecgcohorts.samplers.roster import Roster
 from ecgcohorts.samplers.schedule import Course, Stream, epoch_schedule, largest_remainder
+
+if TYPE_CHECKING:
+    from ecgcohorts.index import CohortIndex
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +100,7 @@ class Sampler(ABC):
         Global batches do not depend on world_size. Raises IndexError for a step outside the epoch, PlanImpossible if
         `pairs` cannot be cut into world_size equal parts.
         """
-        share = self._share(rank, world_size)
+        share = self.check_rank(rank, world_size)
         steps = self.steps(epoch)
         if not 0 <= step < steps:
             raise IndexError(f"found step {step} of epoch {epoch}, expected 0 to {steps - 1}.")
@@ -125,7 +128,8 @@ class Sampler(ABC):
         places = [permuted_range(low, high, size, key) for low, high in ranges if low < high]
         return group.units[np.concatenate(places) if places else np.zeros(0, np.int64)].astype(np.int64)
 
-    def _share(self, rank: int, world_size: int) -> int:
+    def check_rank(self, rank: int, world_size: int) -> int:
+        """Patients of each rank. Raises PlanImpossible if ranks cannot get the same number of them."""
         if world_size < 1 or self.pairs % world_size:
             raise PlanImpossible(
                 f"found pairs={self.pairs} for {world_size} ranks, expected a multiple. Set pairs so that all ranks get "
@@ -187,10 +191,20 @@ class Sampler(ABC):
 
     def on_rank(self, rank: int, world_size: int) -> Self:
         """A sampler of the same batches that iterates over one rank's slices of them."""
-        self._share(rank, world_size)
+        self.check_rank(rank, world_size)
         sampler = copy.copy(self)
         sampler.rank, sampler.world_size = rank, world_size
         return sampler
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """All rows that plans may hold, and some of patients that are never drawn."""
+        return self._roster.rows
+
+    @property
+    def index(self) -> "CohortIndex | None":
+        """The index the sampler was built from; None if it was built from arrays."""
+        return self._roster.index
 
     @property
     def position(self) -> tuple[int, int]:

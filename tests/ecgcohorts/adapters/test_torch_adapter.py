@@ -1,0 +1,116 @@
+"""Samplers and loader inside PyTorch's own DataLoader."""
+
+import gc
+
+import numpy as np
+import pytest
+
+from ecgcohorts.errors import SpecError
+from ecgcohorts.index import COLUMNS, CohortIndex
+from ecgcohorts.loader import Loader
+from ecgcohorts.recipes import Recipe
+from ecgcohorts.samplers import InDistributionBatchSampler
+
+torch = pytest.importorskip("torch")
+adapter = pytest.importorskip("ecgcohorts.adapters.torch")
+
+TINY = Recipe(name="tiny", strip_s=1.0, window_s=0.5)
+PATIENTS = 40
+
+
+class ArrayStore:
+    """Two cohorts, two records of each patient, in memory."""
+
+    recipe, lsb_uv = TINY, 2.0
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.strips = rng.integers(-999, 999, (2 * PATIENTS, 8, TINY.strip_samples)).astype(np.int16)
+        columns = {name: np.zeros(2 * PATIENTS, dtype) for name, dtype in COLUMNS.items()}
+        columns["row"] = np.arange(2 * PATIENTS)
+        columns["patient"] = np.repeat(np.arange(PATIENTS), 2)
+        columns["cohort"] = (columns["patient"] >= PATIENTS // 2).astype(np.int32)
+        columns["valid_stop"][:] = TINY.strip_samples
+        self.index = CohortIndex(columns, ("a", "b"))
+
+    def read_into(self, rows, out) -> None:
+        out[...] = self.strips[rows]
+
+
+@pytest.fixture
+def store() -> ArrayStore:
+    return ArrayStore()
+
+
+@pytest.fixture
+def sampler(store) -> InDistributionBatchSampler:
+    return InDistributionBatchSampler(store.index, pairs=5, seed=0)
+
+
+class Strips(torch.utils.data.Dataset):
+    """Someone else's data set: knows nothing of samplers."""
+
+    def __init__(self, strips: np.ndarray) -> None:
+        self.strips = strips
+
+    def __len__(self) -> int:
+        return len(self.strips)
+
+    def __getitem__(self, row) -> tuple[int, np.ndarray]:
+        return int(row), self.strips[row]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sampler_is_a_batch_sampler_as_it_stands(store, sampler, workers):
+    loader = torch.utils.data.DataLoader(Strips(store.strips), batch_sampler=sampler, num_workers=workers)
+    plans = [sampler.plan(0, step) for step in range(len(sampler))]
+    assert len(loader) == len(plans) == 8
+    for (rows, strips), plan in zip(loader, plans, strict=True):
+        assert rows.tolist() == plan.rows.ravel().tolist()
+        assert np.array_equal(strips.numpy(), store.strips[plan.rows.ravel()])
+    assert sampler.position == (1, 0)
+
+
+def test_batches_equal_the_loader(store, sampler):
+    loader = Loader(store, sampler, window=200)
+    batches = adapter.TorchBatches(loader)
+    assert len(batches) == 8
+    data_loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    for step, batch in enumerate(data_loader):
+        expected = loader.load(0, step)
+        assert batch.signal.dtype == torch.int16
+        assert batch.signal.shape == (5, 2, 8, 200)
+        assert np.array_equal(batch.signal.numpy(), expected.signal)
+        assert np.array_equal(batch.valid.numpy(), expected.valid)
+        assert (batch.lsb_uv, batch.plan.cohort) == (2.0, expected.plan.cohort)
+
+
+def test_tensors_kept_are_not_written_over(store, sampler):
+    """The loader uses its memory again; a slice of a tensor must keep it."""
+    batches = adapter.TorchBatches(Loader(store, sampler, window=200, prefetch=1))
+    kept = [batch.signal[1:, 0] for batch in batches]
+    gc.collect()
+    list(batches)
+    for step, signal in enumerate(kept):
+        assert np.array_equal(signal.numpy(), Loader(store, sampler, window=200).load(0, step).signal[1:, 0])
+
+
+def test_worker_processes_are_refused(store, sampler):
+    batches = adapter.TorchBatches(Loader(store, sampler, window=200))
+    with pytest.raises(SpecError, match="num_workers=0"):
+        next(iter(torch.utils.data.DataLoader(batches, batch_size=None, num_workers=1)))
+
+
+def test_moves_to_a_device(store, sampler):
+    batch = next(iter(adapter.TorchBatches(Loader(store, sampler, window=200))))
+    moved = batch.to("cpu")
+    assert torch.equal(moved.signal, batch.signal)
+    assert moved.plan is batch.plan
+    assert batch.to("meta").valid.is_meta
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory needs a GPU")
+def test_pinned_where_there_is_a_gpu(store, sampler):
+    batch = next(iter(adapter.TorchBatches(Loader(store, sampler, window=200))))
+    assert batch.signal.is_pinned()
+    assert torch.equal(batch.to("cuda").signal.cpu(), batch.signal)
