@@ -37,7 +37,7 @@ def test_a_head_among_others_equals_the_head_alone(data):
     alone = train_heads(*parts(x, y, lambda x: 3 * x), SMALL, seeds=[5])
     assert together.epochs.shape == (2, 3)
     assert together.epochs[1, 1] == alone.epochs[0, 0]
-    np.testing.assert_allclose(together.predict([x, 3 * x])[1, 1], alone.predict([3 * x])[0, 0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(together.predict(3 * x, 1)[1], alone.predict(3 * x)[0], rtol=1e-4, atol=1e-6)
     assert len(set(together.best_loss.ravel().round(9))) == 6  # runs and groups do differ
 
 
@@ -63,7 +63,7 @@ def test_heads_learn_a_function_and_balanced_sex(data):
     label = (y > 0.5).astype(float)
     train, val = parts(x, label)
     trained = train_heads(train, val, config, seeds=[0])
-    assert ((trained.predict([x[60:]])[0, 0] > 0.5) == label[60:]).mean() > 0.85
+    assert ((trained.predict(x[60:])[0] > 0.5) == label[60:]).mean() > 0.85
 
 
 def test_the_best_epoch_is_kept_not_the_last(data):
@@ -71,7 +71,7 @@ def test_the_best_epoch_is_kept_not_the_last(data):
     x, y = data
     train, val = parts(x, y)
     trained = train_heads(train, val, SMALL.model_copy(update={"lr": 0.5, "plateau_factor": 1.0}), seeds=[0, 1])
-    predicted = trained.predict([x[60:]])[0]
+    predicted = trained.predict(x[60:])
     np.testing.assert_allclose(((predicted - y[60:]) ** 2).mean(axis=1), trained.best_loss[0], rtol=1e-4)
 
 

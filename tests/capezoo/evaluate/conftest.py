@@ -1,0 +1,70 @@
+"""Embeddings of made-up cohorts: what they tell of age, sex and cohort is known."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from capezoo.embed import EmbeddingInfo, Embeddings
+from capezoo.specs import InputSpec
+from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, CohortIndex
+
+COHORTS = ("north", "south", "west")
+
+
+def make_index(patients: int = 240, seed: int = 0) -> CohortIndex:
+    """Per cohort: patients with one or two records, ages 20 to 85, some 90 and some unknown, some sexes unknown."""
+    rng = np.random.default_rng(seed)
+    per_patient = 1 + (np.arange(3 * patients) % 4 == 0)
+    patient = np.repeat(np.arange(3 * patients), per_patient)
+    n = len(patient)
+    columns = {name: np.zeros(n, dtype) for name, dtype in COLUMNS.items()}
+    columns |= {"row": np.arange(n) * 2, "patient": patient, "cohort": (patient // patients).astype("i4")}
+    age = rng.uniform(20, 85, 3 * patients)
+    age[rng.random(len(age)) < 0.03] = 90
+    age[rng.random(len(age)) < 0.03] = np.nan
+    sex = rng.integers(0, 2, 3 * patients)
+    sex[rng.random(len(sex)) < 0.03] = -1
+    columns |= {"age": age[patient].astype("f4"), "sex": sex[patient].astype("i1")}
+    columns |= {name: rng.integers(0, 256, (n, 16)).astype("u1") for name in BYTE_COLUMNS}
+    columns["patient_id"] = rng.integers(0, 256, (3 * patients, 16)).astype("u1")[patient]
+    return CohortIndex(columns, COHORTS)
+
+
+@pytest.fixture(scope="session")
+def make_embeddings() -> Callable[..., Embeddings]:
+    """make_embeddings("z", shift=0.0): 12 units, two of which carry age and sex.
+
+    With a shift, cohorts stand apart, and the unit that tells the sex does so in the first cohort only.
+    """
+
+    def make(name: str, shift: float = 0.0, patients: int = 240, seed: int = 0, **fields: str) -> Embeddings:
+        index = make_index(patients)
+        rng = np.random.default_rng(seed + 1)
+        x = rng.normal(size=(len(index), 12))
+        x[:, 0] += 2 * np.nan_to_num((index["age"] - 50) / 20)
+        x[:, 1] += 3 * ((index["sex"] == 1) & ((shift == 0) | (index["cohort"] == 0)))
+        for code in range(3):
+            x[index["cohort"] == code, :2] += shift * code
+            x[index["cohort"] == code, 2 + code] += shift
+        info = EmbeddingInfo(
+            **{
+                "name": name,
+                "weights": "0" * 64,
+                "card": None,
+                "input": InputSpec(),
+                "store_fingerprint": "f" * 64,
+                "records": len(index),
+                "width": 12,
+                "columns": tuple(index.columns),
+                "cohorts": COHORTS,
+                "sites": (),
+                "devices": (),
+                "data": "0" * 64,
+            }
+            | fields
+        )
+        return Embeddings(Path(name), info, index, x.astype(np.float32))
+
+    return make

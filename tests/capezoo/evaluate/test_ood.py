@@ -1,0 +1,191 @@
+"""The out-of-distribution protocol on embeddings whose transfer is known in advance."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from capezoo.evaluate.ood import Candidate, Exam, evaluate_ood, split_records, targets
+from capezoo.evaluate.results import OodConfig, OodResult, Provenance, provenance, read_result, write_result
+from ecgcohorts.errors import SourceError, SpecError
+
+CONFIG = OodConfig(train_cohort="north", seed=5, lr=3e-3, max_epochs=25, resamples=200)
+SOURCE = Provenance(command="test", seed=5, store_fingerprint="f" * 64, commit=None, versions={})
+
+
+@pytest.fixture(scope="module")
+def result(make_embeddings):
+    """Z: cohorts alike. X: the units that carry age and sex stand elsewhere in other cohorts."""
+    told = []
+    z, x = make_embeddings("z"), make_embeddings("x", shift=6.0)
+    digests = z.index["waveform_digest"][z.index["cohort"] == 1]
+    candidates = [Candidate(x), Candidate(z, digests)]
+    found = evaluate_ood(candidates, CONFIG, SOURCE, lambda done, total: told.append((done, total)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    return found
+
+
+def score(result, name, task, cohort, scaler="plain"):
+    return next(w for w in result.weights if w.name == name).score(task, cohort, scaler)
+
+
+def test_both_work_at_home_and_only_one_abroad(result):
+    for name in ("x", "z"):
+        assert score(result, name, "sex", "north").averaged > 0.9
+        assert score(result, name, "age", "north").averaged < 11
+    for cohort in ("south", "west"):
+        assert score(result, "z", "age", cohort).averaged < 11
+        assert score(result, "x", "age", cohort).averaged > 20
+        assert score(result, "z", "sex", cohort).averaged > 0.9
+        assert score(result, "x", "sex", cohort).averaged < 0.8
+
+
+def test_intervals_enclose_and_runs_differ(result):
+    for weights in result.weights:
+        assert len(weights.scores) == 2 * 2 * 3
+        for one in weights.scores:
+            assert len(one.runs) == 3
+            assert one.low < one.averaged < one.high
+            assert one.runs_low <= one.mean <= one.runs_high
+            assert one.mean == pytest.approx(np.mean(one.runs))
+            assert one.patients < one.records
+    assert len(set(score(result, "z", "age", "south").runs)) == 3
+
+
+def test_comparisons_are_first_minus_second(result):
+    row = next(c for c in result.comparisons if (c.task, c.cohort, c.scaler) == ("age", "south", "plain"))
+    assert (row.first, row.second) == ("x", "z")
+    ours = score(result, "x", "age", "south").averaged - score(result, "z", "age", "south").averaged
+    assert row.difference == pytest.approx(ours)
+    assert 0 < row.low < row.difference < row.high
+    assert row.wilcoxon_p == 0.25  # three runs can say no more
+    assert row.delong_p is None
+    sex = next(c for c in result.comparisons if (c.task, c.cohort, c.scaler) == ("sex", "south", "plain"))
+    assert sex.high < 0
+    assert sex.delong_p < 1e-4
+    assert sex.delong_patients <= 240
+    assert len(result.comparisons) == 2 * 2 * 3
+
+
+def test_test_sets_count_everything(result):
+    south = next(t for t in result.tests if t.cohort == "south")
+    assert south.records == 300
+    assert south.patients == 240
+    assert south.age_90 > 0
+    assert south.age_known + south.age_90 < south.records  # the rest is unknown
+    assert south.sex_known < south.records
+    assert 14 < south.constant_age_mae < 20  # uniform ages between 20 and 85
+    home = next(t for t in result.tests if t.cohort == "north")
+    assert 60 < home.records < 180  # two fifths of 300
+
+
+def test_records_seen_in_pretraining_are_counted(result):
+    x, z = result.weights
+    assert x.seen is None
+    assert z.seen == {"north": 0, "south": 300, "west": 0}
+
+
+def test_results_come_back_from_json(result, tmp_path):
+    write_result(tmp_path / "results.json", result)
+    assert read_result(OodResult, tmp_path / "results.json") == result
+    with pytest.raises(SourceError, match="found no result"):
+        read_result(OodResult, tmp_path / "other.json")
+
+
+def test_the_same_seed_gives_the_same_numbers_alone_or_beside_others(result, make_embeddings):
+    alone = evaluate_ood([Candidate(make_embeddings("z"))], CONFIG, SOURCE)
+    with_x = next(w for w in result.weights if w.name == "z")
+    for one, other in zip(alone.weights[0].scores, with_x.scores, strict=True):
+        assert one.averaged == pytest.approx(other.averaged, rel=1e-6)
+
+
+def test_split_is_by_patient_and_tests_are_bounded(make_embeddings):
+    index = make_embeddings("z").index
+    split = split_records(index, CONFIG.model_copy(update={"test_records": 50}))
+    patients = [set(index["patient"][part].tolist()) for part in (split.train, split.validation, split.tests["north"])]
+    assert len(set.union(*patients)) == sum(map(len, patients))
+    assert {name: len(at) for name, at in split.tests.items()} == {"north": 50, "south": 50, "west": 50}
+    assert (index["cohort"][split.train] == 0).all()
+    assert 0.4 < len(split.train) / 300 < 0.6
+    again = split_records(index, CONFIG.model_copy(update={"seed": 6}))
+    assert again.train.tolist() != split.train.tolist()
+
+
+def test_ages_from_90_on_and_unknown_sexes_are_left_out(make_embeddings):
+    index = make_embeddings("z").index
+    entries = np.arange(len(index))
+    age, known = targets(index, entries, "age")
+    assert (age[known] < 90).all()
+    assert not np.isnan(age[known]).any()
+    sex, known = targets(index, entries, "sex")
+    assert known.sum() == (index["sex"] >= 0).sum()
+    assert sex[index["sex"] == 1].all()
+
+
+def test_a_near_dead_unit_ruins_the_plain_scaler_only(make_embeddings):
+    """A unit that trembles at home and works abroad: the guarded scaler keeps the transfer, and health says why."""
+    made = make_embeddings("z")
+    x = made.embedding.copy()
+    home = made.index["cohort"] == 0
+    x[:, 5] = np.where(home, 1e-6 * x[:, 5], 8.0)
+    found = evaluate_ood([Candidate(dataclasses.replace(made, embedding=x))], CONFIG, SOURCE)
+    weights = found.weights[0]
+    assert (weights.health.dead, weights.health.near_dead) == (0, 1)
+    assert weights.health.largest_z["south"] > 1e5
+    assert weights.health.largest_z["north"] < 10
+    guarded, plain = (score(found, "z", "age", "south", scaler).averaged for scaler in ("guarded", "plain"))
+    assert guarded < 15
+    assert plain > guarded + 4
+
+
+def test_a_dead_unit_changes_nothing(make_embeddings):
+    made = make_embeddings("z")
+    wider = np.concatenate([made.embedding, np.full((len(made.index), 2), 0.3, np.float32)], axis=1)
+    found = evaluate_ood([Candidate(dataclasses.replace(made, embedding=wider))], CONFIG, SOURCE)
+    assert found.weights[0].health.dead == 2
+    assert score(found, "z", "sex", "south").averaged > 0.9
+
+
+def test_error_is_the_mean_over_patients_records_by_hand():
+    truth, patients = np.array([30.0, 40.0, 50.0]), np.array([1, 1, 2])
+    exam = Exam("age", "north", np.arange(3), truth, patients, seed=0, resamples=100)
+    assert exam.per_run(np.array([[31.0, 38.0, 50.0], [30.0, 40.0, 56.0]])) == [1.0, 2.0]
+
+
+def test_a_cohort_without_labels_is_tested_for_nothing(make_embeddings):
+    made = make_embeddings("z")
+    columns = dict(made.index.columns)
+    west = columns["cohort"] == 2
+    columns["age"] = np.where(west, np.nan, columns["age"]).astype("f4")
+    columns["sex"] = np.where(west, 1, columns["sex"]).astype("i1")  # one sex only
+    index = dataclasses.replace(made.index, columns=columns)
+    found = evaluate_ood([Candidate(dataclasses.replace(made, index=index))], CONFIG, SOURCE)
+    assert {s.cohort for s in found.weights[0].scores} == {"north", "south"}
+    west_set = next(t for t in found.tests if t.cohort == "west")
+    assert (west_set.age_known, west_set.constant_age_mae) == (0, None)
+
+
+def test_what_cannot_be_evaluated_is_refused(make_embeddings):
+    z = make_embeddings("z")
+    with pytest.raises(SpecError, match="found no cohort 'east', expected one of north"):
+        evaluate_ood([Candidate(z)], CONFIG.model_copy(update={"train_cohort": "east"}), SOURCE)
+    with pytest.raises(SpecError, match="found weights named z, z, expected different names"):
+        evaluate_ood([Candidate(z), Candidate(z)], CONFIG, SOURCE)
+    other = make_embeddings("x", store_fingerprint="e" * 64)
+    with pytest.raises(SpecError, match=r"found embeddings of two stores \(z: ffffffffffff, x: eeeeeeeeeeee\)"):
+        evaluate_ood([Candidate(z), Candidate(other)], CONFIG, SOURCE)
+    with pytest.raises(SpecError, match="found no weights"):
+        evaluate_ood([], CONFIG, SOURCE)
+    columns = dict(z.index.columns) | {
+        "age": np.full(len(z.index), np.nan, "f4"),
+        "sex": np.full(len(z.index), -1, "i1"),
+    }
+    blank = dataclasses.replace(z, index=dataclasses.replace(z.index, columns=columns))
+    with pytest.raises(SpecError, match="cohort 'north': found ages or sexes of fewer than 2"):
+        evaluate_ood([Candidate(blank)], CONFIG, SOURCE)
+
+
+def test_provenance_names_versions_and_no_machine():
+    found = provenance("capezoo evaluate ood", 3, "a" * 64)
+    assert found.versions["numpy"] == np.__version__
+    assert found.commit is None or 7 <= len(found.commit.removesuffix("-dirty")) <= 40
