@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import PlanImpossible, SpecError
+from ecgcohorts.errors import PlanImpossible, SpecError, StateMismatch
 from ecgcohorts.samplers import state
 from ecgcohorts.samplers.options import Options
 from ecgcohorts.samplers.pairs import PairDraw
@@ -232,9 +232,11 @@ class Sampler(ABC):
         Raises StateMismatch naming everything that differs.
         """
         run = state.parse(saved, self._identity())
-        then = [group for group in self._candidates if len(group.units) >= max(run.pairs, 1)]
+        then = [group for group in self._candidates if len(group.units) >= run.pairs]
+        if not then:
+            raise StateMismatch(f"found a state of pairs={run.pairs}, expected no more than the patients of a group.")
         names = [group.name for group in then], [group.name for group in self._groups]
-        course = state.restore(self._course_of(then, max(run.pairs, 1)), names[0], run)
+        course = state.restore(self._course_of(then, run.pairs), names[0], run)
         position = run.epoch, run.step
         if run.pairs != self.pairs:
             course = state.regroup(course, self._course_of(self._groups, self.pairs), run, names, self.seed)

@@ -49,7 +49,7 @@ def parse(saved: Mapping[str, Any], belongs: Mapping[str, Any]) -> Run:
     if differing:
         raise StateMismatch(f"found a state of {'; '.join(differing)}. {_REMEDY}")
     try:
-        pairs, epoch, step = (_count(saved[name]) for name in numbers)
+        pairs, epoch, step = (_count(saved[name], least) for name, least in zip(numbers, (1, 0, 0), strict=True))
         since = saved.get("since")
         if since is not None:
             groups = {str(k): (_count(v[0]), _count(v[1]), _count(v[2])) for k, v in since["groups"].items()}
@@ -117,8 +117,8 @@ def regroup(old: Course, fresh: Course, run: Run, names: tuple[Sequence[str], Se
     return Course(tuple(streams), fresh.quota, run.epoch, tuple(left))
 
 
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+def _count(value: Any, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise TypeError
     return value
 
