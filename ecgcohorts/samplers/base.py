@@ -4,7 +4,7 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,6 +21,8 @@ from ecgcohorts.samplers.schedule import Course, Stream, epoch_schedule, largest
 
 if TYPE_CHECKING:
     from ecgcohorts.index import CohortIndex
+
+ALL = "all cohorts"  # name of the one group of mixed batches
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Sampler(ABC):
     """
 
     def __init__(
-        self, roster: Roster, pairs: int, seed: int, options: Options, groups: list[Group], parameters: dict[str, Any]
+        self, roster: Roster, pairs: int, seed: int, options: Options, by_cohort: bool, parameters: dict[str, Any]
     ) -> None:
         for name, value, least in (("pairs", pairs, 1), ("seed", seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -52,12 +54,10 @@ class Sampler(ABC):
         self._parameters = asdict(options) | parameters
         self._roster = roster
         self._draw = PairDraw(roster, options, seed)
-        if options.singles == "drop":
-            has_pair = self._draw.has_pair
-            groups = [replace(group, units=group.units[has_pair[group.units]]) for group in groups]
-        self._candidates = groups
+        usable = self._draw.has_pair if options.singles == "drop" else None
+        self._candidates = _by_cohort(roster, usable) if by_cohort else _together(roster, usable)
         self._groups = self._large_enough()
-        self.left_out = tuple(group.name for group in groups if group not in self._groups)
+        self.left_out = tuple(group.name for group in self._candidates if group not in self._groups)
         self._course = self._course_of(self._groups, pairs)
         self._schedule: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self._position = (0, 0)
@@ -65,6 +65,10 @@ class Sampler(ABC):
     @abstractmethod
     def _weights(self, groups: list[Group]) -> list[float] | None:
         """Share of each group in an epoch's batches; None: as many as one pass of its patients makes."""
+
+    @property
+    def _names(self) -> list[str]:
+        return [group.name for group in self._groups]
 
     def _large_enough(self) -> list[Group]:
         """Groups that can fill a batch. Raises PlanImpossible with the numbers and the ways out."""
@@ -223,7 +227,7 @@ class Sampler(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Under 1 KB of plain JSON: the position of the next batch, and what it belongs to."""
-        since = state.since_of(self._course, [group.name for group in self._groups])
+        since = state.since_of(self._course, self._names)
         return state.save(self._identity(), self.pairs, self._position, since)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -235,7 +239,7 @@ class Sampler(ABC):
         then = [group for group in self._candidates if len(group.units) >= run.pairs]
         if not then:
             raise StateMismatch(f"found a state of pairs={run.pairs}, expected no more than the patients of a group.")
-        names = [group.name for group in then], [group.name for group in self._groups]
+        names = [group.name for group in then], self._names
         course = state.restore(self._course_of(then, run.pairs), names[0], run)
         position = run.epoch, run.step
         if run.pairs != self.pairs:
@@ -245,3 +249,23 @@ class Sampler(ABC):
 
     def _identity(self) -> dict[str, Any]:
         return state.identity(type(self).__name__, self._roster.fingerprint, self.seed, self._parameters)
+
+
+def _together(roster: Roster, usable: NDArray[np.bool_] | None) -> list[Group]:
+    units = np.arange(len(roster)) if usable is None else np.flatnonzero(usable)
+    return [Group(ALL, None, units.astype(roster.unit_dtype))]
+
+
+def _by_cohort(roster: Roster, usable: NDArray[np.bool_] | None) -> list[Group]:
+    """Usable units of every cohort that has any unit, in the order of the cohorts."""
+    groups = _together(roster, usable)
+    code = roster.cohort.astype(np.min_scalar_type(len(roster.cohorts)))  # numpy sorts 16 bits in linear time
+    present = np.bincount(code, minlength=len(roster.cohorts)) > 0
+    units = groups[0].units
+    if usable is not None:
+        code = code[usable]
+    if (code[1:] < code[:-1]).any():
+        order = np.argsort(code, kind="stable")
+        units, code = units[order], code[order]
+    parts = np.split(units, np.searchsorted(code, np.arange(1, len(roster.cohorts))))
+    return [Group(name, name, part) for name, part, there in zip(roster.cohorts, parts, present, strict=True) if there]

@@ -55,10 +55,9 @@ class InDistributionBatchSampler(Sampler):
         roster = index if isinstance(index, Roster) else Roster.from_index(index, identities, join_cohorts=False)
         self.temperature = float(temperature)
         self.weights = None if weights is None else {str(name): float(weight) for name, weight in weights.items()}
-        groups = _cohorts(roster)
-        _check_shares(self.temperature, self.weights, [group.name for group in groups])
+        _check_shares(self.temperature, self.weights, roster)
         parameters = {"temperature": self.temperature, "weights": self.weights}
-        super().__init__(roster, pairs, seed, options, groups, parameters)
+        super().__init__(roster, pairs, seed, options, True, parameters)
 
     @classmethod
     def from_arrays(
@@ -90,22 +89,14 @@ class InDistributionBatchSampler(Sampler):
         return [len(group.units) ** self.temperature for group in groups]
 
 
-def _cohorts(roster: Roster) -> list[Group]:
-    """Units of every cohort that has any, in the order of the cohorts."""
-    code = roster.cohort.astype(np.min_scalar_type(len(roster.cohorts)))  # numpy sorts 16 bits in linear time
-    order = np.argsort(code, kind="stable").astype(roster.unit_dtype)
-    ends = np.cumsum(np.bincount(roster.cohort, minlength=len(roster.cohorts)))
-    parts = np.split(order, ends[:-1])
-    return [Group(name, name, part) for name, part in zip(roster.cohorts, parts, strict=True) if len(part)]
-
-
-def _check_shares(temperature: float, weights: Mapping[str, float] | None, names: list[str]) -> None:
+def _check_shares(temperature: float, weights: Mapping[str, float] | None, roster: Roster) -> None:
     if not (math.isfinite(temperature) and temperature >= 0):
         raise SpecError(f"found temperature={temperature}, expected 0 or more.")
     if weights is None:
         return
     if temperature != 1:
         raise SpecError(f"found temperature={temperature} and weights, expected one of the two.")
+    names = [roster.cohorts[code] for code in np.unique(roster.cohort)]
     if set(weights) != set(names):
         raise SpecError(f"found weights of {', '.join(sorted(weights))}, expected one for each of {', '.join(names)}.")
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) or not sum(weights.values()):

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Self, Unpack
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from ecgcohorts.samplers.base import Group, Sampler
@@ -37,8 +36,7 @@ class PatientPairSampler(Sampler):
     ) -> None:
         options = Options(views, singles, small_groups, last, min_gap_days, max_gap_days)
         roster = index if isinstance(index, Roster) else Roster.from_index(index, identities, join_cohorts=True)
-        group = Group("all cohorts", None, np.arange(len(roster), dtype=roster.unit_dtype))
-        super().__init__(roster, pairs, seed, options, [group], {})
+        super().__init__(roster, pairs, seed, options, False, {})
 
     @classmethod
     def from_arrays(
