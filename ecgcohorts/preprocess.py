@@ -64,8 +64,9 @@ def _make_strip(recording: Recording, recipe: Recipe, mains_hz: Mains, with_qual
     filtered_mv = apply_filters(resampled_mv, rate_hz, recipe, notch_hz)
     samples, n_clip_stored = to_steps(filtered_mv, recipe)
     valid_stop = filtered_mv.shape[1]
-    stored_mv = samples[:, :valid_stop] * np.float32(recipe.lsb_uv / 1000)
-    p99_mv = check_amplitude(leads.select(stored_mv, recipe.leads, leads.TWELVE_LEADS), recipe)
+    stored = samples[:, :valid_stop]
+    derived = leads.select(stored.astype(np.float32), recipe.leads, leads.LIMB_LEADS[2:])
+    p99_mv = check_amplitude(np.concatenate([p99(stored), p99(derived)]) * recipe.lsb_uv / 1000, recipe)
     stages = Stages(native_mv, resampled_mv, filtered_mv, rate_hz, start, n_interp, n_clip_stored, notch_hz, p99_mv)
     judge = quality.measure if with_quality else quality.unmeasured
     return Strip(samples, 0, valid_stop, judge(stages, recording, recipe))
@@ -190,7 +191,7 @@ def choose_notch(
     if mains_hz != "auto" or not possible:
         return possible[0] if possible else None
     density = quality.power_density(resampled_mv, recipe.rate_hz)
-    score_db, loudest_hz = max((quality.mains_score(density, f0), f0) for f0 in possible)
+    score_db, loudest_hz = max((float(quality.mains_score(density, f0)), f0) for f0 in possible)
     return loudest_hz if score_db >= quality.MAINS_DB else None
 
 
@@ -253,19 +254,27 @@ def to_steps(filtered_mv: NDArray[np.float64], recipe: Recipe) -> tuple[NDArray[
     return samples, n_clipped
 
 
-def check_amplitude(filtered_mv: NDArray[np.floating], recipe: Recipe) -> float:
-    """Return the median over leads of the 99th percentile of |x| in mV, if an ECG can have it.
+def p99(filtered: NDArray) -> NDArray:
+    """Return the 99th percentile of |x| of each lead of (lead, time), in the unit given."""
+    rank = int(0.99 * (filtered.shape[1] - 1))
+    return np.partition(np.abs(filtered), rank, axis=1)[:, rank]
 
-    filtered_mv: (lead, time), after the band-pass, so offset and slow drift do not count. For a strip: the twelve
-    standard leads, as the band was measured on them; the eight independent ones alone lie up to 60 % higher.
+
+def check_amplitude(p99_mv: NDArray[np.floating], recipe: Recipe) -> float:
+    """Return the median over leads of their 99th percentile in mV, if an ECG can have it.
+
+    p99_mv: (lead,), after the band-pass, so offset and slow drift do not count. For a strip: of the twelve standard
+    leads, as the limits were measured on them; the eight independent ones alone lie up to 60 % higher.
     Raises RejectedRecording (AMPLITUDE), never rescales. It finds microvolts or volts mistaken for millivolts, and
-    saturated recordings; a gain wrong by a factor of five stays inside the band.
+    saturated recordings; a gain wrong by a factor of five stays inside the limits.
     """
     low, high = recipe.amplitude_mv
-    rank = int(0.99 * (filtered_mv.shape[1] - 1))
-    p99_mv = float(np.median(np.partition(np.abs(filtered_mv), rank, axis=1)[:, rank]))
-    if not low <= p99_mv <= high:
+    amplitude_mv = float(np.median(p99_mv))
+    if not low <= amplitude_mv <= high:
         raise RejectedRecording(
-            Reason.AMPLITUDE, f"an amplitude of {p99_mv:.3g} mV", f"{low:g} to {high:g} mV", "Check gain and unit."
+            Reason.AMPLITUDE,
+            f"an amplitude of {amplitude_mv:.3g} mV",
+            f"{low:g} to {high:g} mV",
+            "Check gain and unit.",
         )
-    return p99_mv
+    return amplitude_mv

@@ -105,8 +105,9 @@ def measure(stages: Stages, recording: Recording, recipe: Recipe) -> Quality:
     }
     for mains_hz in MAINS_HZ:
         if stages.rate_hz / mains_hz >= recipe.notch_min_rate_ratio:
-            columns[f"mains_{mains_hz:.0f}_before_db"] = mains_score(before, mains_hz)
-            columns[f"mains_{mains_hz:.0f}_after_db"] = mains_score(after, mains_hz)
+            scores_db = mains_score(np.stack([before, after]), mains_hz)
+            columns[f"mains_{mains_hz:.0f}_before_db"] = float(scores_db[0])
+            columns[f"mains_{mains_hz:.0f}_after_db"] = float(scores_db[1])
     flags = known_flags(columns, recording, stages.rate_hz, recipe)
     if longest_clip >= SATURATED_S * stages.rate_hz:
         flags |= Flag.CLIPPED
@@ -178,18 +179,18 @@ def power_density(signal_mv: NDArray[np.float64], rate_hz: float) -> NDArray[np.
     return power * (2 / (rate_hz * np.square(window).sum()))
 
 
-def mains_score(density: NDArray[np.float32], mains_hz: float) -> float:
+def mains_score(density: NDArray[np.float32], mains_hz: float) -> NDArray[np.float64]:
     """Return in dB how far the peak at the mains frequency stands above what surrounds it; median over leads.
 
-    density: (lead, frequency) from `power_density`. Peak within 0.75 Hz, against the median of 1.5-5 Hz to both sides.
-    A lead of zeros scores 0.
+    density: (..., lead, frequency) from `power_density`; the result has the leading axes. Peak within 0.75 Hz, against
+    the median of 1.5-5 Hz to both sides. A lead of zeros scores 0.
     """
     first = round((mains_hz - 5.0) * SEGMENT_S)
-    near = density[:, first : first + round(10.0 * SEGMENT_S) + 1].astype(np.float64) + _SILENCE
-    distance_hz = np.abs(np.arange(near.shape[1]) / SEGMENT_S - 5.0)
-    peak = near[:, distance_hz <= 0.75].max(axis=1)
-    around = np.median(near[:, distance_hz >= 1.5], axis=1)
-    return float(10 * np.median(np.log10(peak / around)))
+    near = density[..., first : first + round(10.0 * SEGMENT_S) + 1].astype(np.float64) + _SILENCE
+    distance_hz = np.abs(np.arange(near.shape[-1]) / SEGMENT_S - 5.0)
+    peak = near[..., distance_hz <= 0.75].max(axis=-1)
+    around = np.median(near[..., distance_hz >= 1.5], axis=-1)
+    return np.asarray(10 * np.median(np.log10(peak / around), axis=-1))
 
 
 @lru_cache(maxsize=64)
@@ -278,6 +279,9 @@ def lead_i_inverted(filtered_mv: NDArray[np.float64], recipe: Recipe) -> bool:
     That is what swapped arm electrodes look like, and dextrocardia: a hint for a person. docs/preprocessing.md
     says how many swaps it finds.
     """
+    lead_i = filtered_mv[recipe.leads.index("I")]
+    if lead_i.max() >= -lead_i.min():  # the highest point is above: no inverted QRS, and no beats to look for
+        return False
     beats = find_beats(filtered_mv, recipe.rate_hz)
     first, last = round(_P[0] * recipe.rate_hz), round(_T[1] * recipe.rate_hz)
     beats = beats[(beats + first >= 0) & (beats + last < filtered_mv.shape[1])]
@@ -295,7 +299,6 @@ def lead_i_inverted(filtered_mv: NDArray[np.float64], recipe: Recipe) -> bool:
         deflections = [part - np.median(zero) for part in parts]
         return [float(part[np.abs(part).argmax()]) for part in deflections]
 
-    lead_i = filtered_mv[recipe.leads.index("I")]
     lead_avr = -(lead_i + filtered_mv[recipe.leads.index("II")]) / 2
     negative = all(wave <= -least for wave, least in zip(waves(lead_i), _SMALLEST_MV, strict=True))
     return negative and waves(lead_avr)[1] >= _SMALLEST_MV[1]
