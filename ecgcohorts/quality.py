@@ -145,8 +145,8 @@ def known_flags(columns: Mapping[str, float], recording: Recording, rate_hz: flo
         Flag.MAINS_50: columns["mains_50_before_db"] >= MAINS_DB,
         Flag.MAINS_60: columns["mains_60_before_db"] >= MAINS_DB,
         Flag.EINTHOVEN: columns["einthoven_rms_mv"] > EINTHOVEN_MV,
-        # A reader that finds the file's own word on pacing adds a note with this word; no header text is kept.
-        Flag.PACED: any("pacemaker" in note for note in recording.notes),
+        # Readers note pacing in words of their own that begin so; no header text is kept.
+        Flag.PACED: any(note.startswith("pace") for note in recording.notes),
         Flag.LOW_RATE: rate_hz <= recipe.low_rate_hz,
         Flag.EDGE_SLACK: columns["edge_slack_s"] < SAFE_SLACK_S,
     }

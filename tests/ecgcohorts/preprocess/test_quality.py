@@ -211,7 +211,7 @@ def test_beats_are_found_where_they_were_put(made):
 
 
 def test_a_note_about_a_pacemaker_sets_its_flag(made):
-    noted = made.record(made.at(500), notes=("pacemaker spikes noted by the device",))
+    noted = made.record(made.at(500), notes=("pace spikes: 12",))
     assert make_strip(noted).quality.flags & Flag.PACED
     assert not make_strip(made.record(made.at(500), notes=("no checksum",))).quality.flags & Flag.PACED
 
