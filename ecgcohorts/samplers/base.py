@@ -228,7 +228,7 @@ class Sampler(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Under 1 KB of plain JSON: the position of the next batch, and what it belongs to."""
         since = state.since_of(self._course, self._names)
-        return state.save(self._identity(), self.pairs, self._position, since)
+        return state.save(self._identity(), self.pairs, self._position, since, self.left_out)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on where a run stopped; if `pairs` is another now, behind the patients each group has already seen.

@@ -13,6 +13,7 @@ from ecgcohorts.samplers.schedule import Course, epoch_schedule
 
 VERSION = 1
 FINGERPRINT_CHARS = 32  # of the index fingerprint: 128 bits
+OPTIONAL = {"since", "left_out"}
 _REMEDY = "Build the sampler as it was when the state was saved, or start a new run."
 
 
@@ -32,17 +33,20 @@ def identity(sampler: str, fingerprint: str, seed: int, parameters: Mapping[str,
     return {"sampler": sampler, "index": fingerprint[:FINGERPRINT_CHARS], "seed": seed, **short}
 
 
-def save(belongs: Mapping[str, Any], pairs: int, position: tuple[int, int], since: Any) -> dict[str, Any]:
+def save(
+    belongs: Mapping[str, Any], pairs: int, position: tuple[int, int], since: Any, left_out: Sequence[str]
+) -> dict[str, Any]:
+    """left_out: for the reader; it follows from the rest."""
     state = {"version": VERSION, **belongs, "pairs": pairs, "epoch": position[0], "step": position[1]}
-    return state if since is None else state | {"since": since}
+    return state | ({} if since is None else {"since": since}) | ({"left_out": list(left_out)} if left_out else {})
 
 
 def parse(saved: Mapping[str, Any], belongs: Mapping[str, Any]) -> Run:
     """Check a state against a sampler. Raises StateMismatch naming everything that differs."""
     expected = {"version": VERSION, **belongs}
     numbers = ("pairs", "epoch", "step")
-    known = {*expected, *numbers, "since"}
-    if not isinstance(saved, Mapping) or not set(saved) <= known or not known - {"since"} <= set(saved):
+    known = {*expected, *numbers, *OPTIONAL}
+    if not isinstance(saved, Mapping) or not set(saved) <= known or not known - OPTIONAL <= set(saved):
         found = sorted(saved) if isinstance(saved, Mapping) else type(saved).__name__
         raise StateMismatch(f"found a state of {found}, expected {sorted(known)}. {_REMEDY}")
     differing = [f"{key} {saved[key]!r}, expected {value!r}" for key, value in expected.items() if saved[key] != value]

@@ -40,6 +40,7 @@ MERGE_GAP_BYTES = 64 * 1024  # read through a gap up to this between records of 
 MERGE_REACH = 4  # records asked for within this many places of each other are taken for one patient's
 OPEN_FILES = 64  # shards kept open; macOS allows a process 256 files
 PARTS_PER_THREAD = 4  # evens out threads that finish early
+RECORDS_PER_PART = 16  # at least: handing work over costs about as much as decoding a record
 
 _REMEDY = "Restore this file from a copy, or ingest the cohort again; `ecgcohorts verify` lists every damaged file."
 
@@ -160,7 +161,7 @@ class ShardedArray:
     """Records of one array `(rows, lead, time)` int16, one record an inner chunk, as files in a local folder.
 
     Every chunk's crc32c is verified: damage raises StoreError naming the shard, it never decodes to a wrong signal.
-    Thread-safe, picklable, safe after fork. `threads` decode one call's records.
+    Thread-safe and picklable. `threads` decode one call's records.
     """
 
     def __init__(self, folder: str | Path, threads: int = 2) -> None:
@@ -242,10 +243,8 @@ class ShardedArray:
         # Always in the pool: on the main thread blosc would start threads of its own.
         reads = _Reads(rows.tolist(), start.tolist(), stop.tolist(), targets.tolist(), out)
         pool = _pool(os.getpid(), self.threads)
-        jobs = [
-            pool.submit(self._read_runs, reads, part)
-            for part in _overlapping_parts(edges, PARTS_PER_THREAD * self.threads)
-        ]
+        parts = min(PARTS_PER_THREAD * self.threads, -(-len(rows) // RECORDS_PER_PART))
+        jobs = [pool.submit(self._read_runs, reads, part) for part in _overlapping_parts(edges, parts)]
         wait(jobs)  # nothing writes into `out` any more when an error is raised
         for job in jobs:
             job.result()
