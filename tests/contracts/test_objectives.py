@@ -1,11 +1,12 @@
 """What every objective keeps to, collected from the registry."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, distributed, nn
-from torch.multiprocessing import spawn
 
 from capezoo import objectives
 from capezoo.objectives import Needs, ViewBatch
@@ -95,8 +96,9 @@ def test_loss_falls_in_a_short_run(name: str) -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-def parallel_gradient(rank: int, world_size: int, name: str, folder: str) -> None:
-    """One rank: its contiguous share of the batch, gradients averaged over ranks as DDP does."""
+def parallel_gradient(rank_text: str, world_size_text: str, name: str, folder: str) -> None:
+    """One rank, in a process of its own: its contiguous share of the batch, gradients averaged over ranks as DDP does."""
+    rank, world_size = int(rank_text), int(world_size_text)
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
     encoder, objective, batch = setting(name)
@@ -119,7 +121,12 @@ def parallel_gradient(rank: int, world_size: int, name: str, folder: str) -> Non
 @pytest.mark.parametrize("world_size", [2])
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_is_the_same_on_one_process_and_on_two(name: str, world_size: int, tmp_path: Path) -> None:
-    spawn(parallel_gradient, args=(world_size, name, str(tmp_path)), nprocs=world_size)
+    code = "import runpy, sys; run = runpy.run_path(sys.argv[1]); run['parallel_gradient'](*sys.argv[2:])"
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", code, __file__, str(rank), str(world_size), name, str(tmp_path)])
+        for rank in range(world_size)
+    ]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0] * world_size
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     encoder, objective, batch = setting(name)
     loss = objective(encoder, batch)
