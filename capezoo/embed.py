@@ -257,7 +257,7 @@ def _write(target: Path, info: EmbeddingInfo, embedding: NDArray[np.float32], in
     import zarr
     from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
-    from ecgcohorts.store.durable import sync_folder, sync_tree
+    from ecgcohorts.store.durable import sync_folder
 
     aside = target.with_name(f".{target.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
@@ -274,7 +274,10 @@ def _write(target: Path, info: EmbeddingInfo, embedding: NDArray[np.float32], in
                 fill_value=np.nan if array.dtype.kind == "f" else 0,
                 config={"write_empty_chunks": True},  # a missing chunk must not read as data
             )[...] = array
-        sync_tree(aside)
+        for path in aside.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(aside, target)
         sync_folder(target.parent)

@@ -1,6 +1,7 @@
 """What an evaluation writes down: numbers with their intervals, and everything needed to get them again."""
 
 import json
+import re
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -145,6 +146,11 @@ def provenance(command: str, seed: int, store_fingerprint: str) -> Provenance:
 def known(value: float) -> float | None:
     """None for NaN and infinities, which JSON has not."""
     return value if isfinite(value) else None
+
+
+def file_name(name: str) -> str:
+    """A name of weights as a file name: letters, digits and `_.-`, never a hidden file or another folder."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip(".") or "weights"
 
 
 def write_result(path: Path, result: Spec) -> None:

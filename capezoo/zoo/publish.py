@@ -30,7 +30,7 @@ from capezoo.zoo.files import (
     resolved,
 )
 from capezoo.zoo.forward import features
-from ecgcohorts.errors import SourceError, SpecError
+from ecgcohorts.errors import SpecError
 from ecgcohorts.store.durable import sha256_of, sync_folder, write_file
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class About:
     intended_use: str = ""
     known_failures: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
+    command: str = ""  # that trained them
+    commit: str = ""
     data_licences: Mapping[str, str] | None = None  # cohort -> licence; see `licences_of`
 
 
@@ -61,18 +63,12 @@ def publish(run: str | Path, out: str | Path, about: About = About(), name: str 
     The card states what the run folder knows: configuration, cohorts, steps, store fingerprint, versions.
     Raises SourceError if `run` is no run or has no checkpoint, SpecError if `out` exists.
     """
-    from capezoo import checkpoint, encoders
     from capezoo.run_folder import RunFolder
+    from capezoo.train import trained
 
     folder = RunFolder(Path(run))
-    config, data = folder.config(), folder.data()
-    state, _ = checkpoint.latest(folder.checkpoints)
-    if state is None:
-        raise SourceError(f"{run}: found no checkpoint, expected a run that saved one. Let it run on, then publish.")
-    encoder = resolved(config.encoder)
-    model = encoders.build(encoder, seed=0)
-    model.load_state_dict(state["encoder"])
-    model.spec = config.input  # type: ignore[assignment]
+    model, config, state = trained(folder.path)
+    data, encoder = folder.data(), resolved(config.encoder)
     digests = folder.path / "training_digests.bin"
     training = Training(
         run=config,
@@ -80,8 +76,8 @@ def publish(run: str | Path, out: str | Path, about: About = About(), name: str 
         store_fingerprint=str(data["store_fingerprint"]),
         record_digests=sha256_of(digests) if digests.is_file() else None,
         steps=int(state["step"]),
-        command=str(data.get("command", "")),
-        commit=str(data.get("commit", "")),
+        command=about.command,
+        commit=about.commit,
         versions=_versions(folder.path / "env.json"),
     )
     card = WeightCard(

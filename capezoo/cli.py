@@ -1,0 +1,331 @@
+"""The `capezoo` command: parse, call one function, print."""
+
+import contextlib
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict, SettingsError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ecgcohorts.errors import EcgError
+
+EXIT_ERROR = 2
+EXIT_DAMAGED = 4  # verify found problems
+SEVERAL = ("--weights", "--study", "--run", "--cohorts")  # options that take all words up to the next option
+
+_out = Console(soft_wrap=True, highlight=False)
+_typed: list[str] = []  # the command line as given, for provenance
+
+
+class _Command(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Pretrain(_Command):
+    """Pretrain an encoder on a store. The same command continues a run that was stopped."""
+
+    store: Path = Field(description="store to train on")
+    out: Path = Field(description="run folder to make or to continue")
+    seed: int = Field(description="of everything random", ge=0)
+    recipe: str = Field("smoke_z", description="named run: cape_x, cape_z, smoke_x, smoke_z")
+    config: Path | None = Field(None, description="YAML RunConfig, instead of a recipe")
+    pairs: int | None = Field(None, description="patients in a batch", ge=2)
+    steps: int | None = Field(None, description="optimiser steps", gt=0)
+    lr: float | None = Field(None, description="initial learning rate", gt=0)
+    singles: Literal["drop", "self"] | None = Field(None, description="patients with one recording")
+    small_groups: Literal["raise", "drop"] | None = Field(None, description="cohorts with fewer patients than a batch")
+    cohorts: list[str] = Field([], description="train on these only")
+
+    def cli_cmd(self) -> None:
+        from capezoo.run_folder import RunFolder
+        from capezoo.train import pretrain
+        from ecgcohorts.store import open_store
+
+        run = pretrain(open_store(self.store), self.run_config(), self.out)
+        status = json.loads((RunFolder(run).path / "status.json").read_text(encoding="utf-8"))
+        told = {"loss": "loss", "val_loss": "held-out loss", "val_bound": "bound"}
+        numbers = "".join(f"; {words} {status[key]:.3f}" for key, words in told.items() if key in status)
+        _out.print(f"{run}: {status['step']} of {status['total_steps']} steps{numbers}")
+
+    def run_config(self) -> Any:
+        """The recipe or file, with what was said on the command line."""
+        import yaml
+
+        from capezoo import recipes
+        from capezoo.specs import RunConfig, parse
+        from ecgcohorts.errors import SourceError
+
+        if self.config is None:
+            values = recipes.get(self.recipe, self.seed).model_dump()
+        else:
+            try:
+                given = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            except (OSError, yaml.YAMLError) as error:
+                reason = " ".join(str(error).split())
+                raise SourceError(f"{self.config}: cannot be read ({reason}). Give a YAML RunConfig.") from None
+            values = parse(RunConfig, given if isinstance(given, dict) else {}, str(self.config)).model_dump()
+        sampler = {"pairs": self.pairs, "singles": self.singles, "small_groups": self.small_groups}
+        values["sampler"] |= {key: value for key, value in sampler.items() if value is not None}
+        values["optimiser"] |= {} if self.lr is None else {"lr": self.lr}
+        changes: dict[str, Any] = {"seed": self.seed} | ({} if self.steps is None else {"max_steps": self.steps})
+        changes |= {"cohorts": tuple(self.cohorts)} if self.cohorts else {}
+        return parse(RunConfig, values | changes, "command line")
+
+
+class Embed(_Command):
+    """Embed a store: one embedding per recording, with the index columns beside them."""
+
+    weights: CliPositionalArg[str] = Field(description="weights: encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
+    store: CliPositionalArg[Path]
+    out: Annotated[Path, Field(validation_alias=AliasChoices("o", "out"), description="folder to make")]
+
+    def cli_cmd(self) -> None:
+        from capezoo.embed import embed_store
+        from capezoo.zoo import load, locate
+        from capezoo.zoo.files import CARD, read_card
+        from ecgcohorts.store import open_store
+        from ecgcohorts.store.durable import sha256_of
+
+        folder, store = locate(self.weights), open_store(self.store)
+        name, card = read_card(folder).name, sha256_of(folder / CARD)
+        with _progress() as progress:
+            made = embed_store(load(folder), store, self.out, name, card, lambda d, t: progress(f"embed {name}", d, t))
+        _out.print(f"{made.path}: {made.info.records} embeddings of {made.info.width} features by {name}")
+
+
+class Ood(_Command):
+    """Train heads on one cohort, test them on all; maps and cohort separability beside it."""
+
+    weights: list[str] = Field(
+        description="published weights, in the order of the table; `random` for an untrained encoder"
+    )
+    store: Path
+    train_cohort: str = Field(description="cohort whose labels the heads see")
+    out: Annotated[
+        Path, Field(validation_alias=AliasChoices("o", "out"), description="folder for results, maps, embeddings")
+    ]
+    seed: int = Field(description="of split, heads and resampling", ge=0)
+    runs: int = Field(3, description="heads per task; the paper has 10", gt=0)
+    lr: float = Field(1e-4, description="of the heads; the paper's. Small cohorts may need more", gt=0)
+    max_epochs: int = Field(100, gt=0)
+    test_records: int = Field(10_000, description="per cohort at most", gt=0)
+
+    def cli_cmd(self) -> None:
+        from capezoo.evaluate.report import headline
+        from capezoo.evaluate.results import OodConfig
+        from capezoo.evaluate.study import ood_study
+        from ecgcohorts.store import open_store
+
+        settings = self.model_dump(include={"train_cohort", "seed", "runs", "lr", "max_epochs", "test_records"})
+        store = open_store(self.store)
+        with _progress() as progress:
+            study = ood_study(self.weights, store, self.out, OodConfig(**settings), _command_line(), progress)
+        rows = headline(study)
+        _print_table(
+            ["", *next(iter(rows.values()))], [[name, *map(_short_number, row.values())] for name, row in rows.items()]
+        )
+        _out.print(f"{self.out / 'results.json'}")
+
+
+class Evaluate(_Command):
+    """Measure how an encoder transfers."""
+
+    ood: CliSubCommand[Ood]
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)
+
+
+class Report(_Command):
+    """One self-contained HTML page from evaluations, training runs and a store."""
+
+    out: Annotated[Path, Field(validation_alias=AliasChoices("o", "out"), description="file to write")]
+    study: list[Path] = Field([], description="folders of `capezoo evaluate ood`")
+    run: list[Path] = Field([], description="folders of `capezoo pretrain`")
+    store: Path | None = None
+    title: str = "Do cohorts separate?"
+
+    def cli_cmd(self) -> None:
+        from capezoo.evaluate.report import build_report
+        from ecgcohorts.store import open_store
+
+        store = None if self.store is None else open_store(self.store)
+        _out.print(f"{build_report(self.out, self.study, self.run, store, self.title)}")
+
+
+class ListModels(_Command):
+    """Weights that are here by name, and encoders that can be trained."""
+
+    pattern: CliPositionalArg[str] = Field("*", description="shell pattern, such as cape*")
+
+    def cli_cmd(self) -> None:
+        from capezoo.zoo import list_models, locate
+        from capezoo.zoo.files import read_card
+
+        rows = [["encoder", name, "", ""] for name in list_models(self.pattern)]
+        for name in list_models(self.pattern, pretrained=True):
+            card = read_card(locate(name))
+            rows.append(["weights", name, f"{card.parameters:,} parameters", card.summary])
+        _print_table(["", "", "", ""], rows)
+
+
+class Info(_Command):
+    """The card of published weights."""
+
+    weights: CliPositionalArg[str] = Field(description="encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
+    as_json: Annotated[bool, Field(validation_alias=AliasChoices("json"), description="for programs")] = False
+
+    def cli_cmd(self) -> None:
+        from capezoo.zoo import locate
+        from capezoo.zoo.files import read_card
+        from capezoo.zoo.publish import render
+
+        card = read_card(locate(self.weights))
+        print(card.model_dump_json(indent=2) if self.as_json else render(card).partition("---\n# ")[2].rstrip())
+
+
+class Verify(_Command):
+    """Check files, digests, schema and golden output of published weights."""
+
+    weights: CliPositionalArg[str] = Field(description="encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
+
+    def cli_cmd(self) -> None:
+        from capezoo.zoo import verify
+
+        report = verify(self.weights)
+        for problem in report.problems:
+            _out.print(problem)
+        if not report.ok:
+            _fail(f"{report.folder}: {len(report.problems)} problems.", EXIT_DAMAGED)
+        _out.print(f"{report.folder}: {report.name}, {report.files} files as published, golden output within "
+                   f"{report.golden_difference:.0e}.")  # fmt: skip
+
+
+class Publish(_Command):
+    """Write the newest checkpoint of a run as a weight folder with card, golden output and checksums."""
+
+    run_folder: CliPositionalArg[Path] = Field(description="folder of `capezoo pretrain`")
+    out: CliPositionalArg[Path] = Field(description="folder to make")
+    name: str | None = Field(None, description="of the weights; default: of the run")
+    version: str = "1"
+    summary: str = Field("", description="one sentence for the card")
+    store: Path | None = Field(None, description="store it was trained on, for the licences of its cohorts")
+
+    def cli_cmd(self) -> None:
+        from capezoo.zoo import publish
+        from capezoo.zoo.publish import About, licences_of
+        from ecgcohorts.store import open_store
+
+        licences = None if self.store is None else licences_of(open_store(self.store))
+        about = About(version=self.version, summary=self.summary, data_licences=licences)
+        _out.print(f"{publish(self.run_folder, self.out, about, self.name)}")
+
+
+class Capezoo(
+    BaseSettings,
+    cli_parse_args=False,
+    cli_prog_name="capezoo",
+    cli_kebab_case=True,
+    cli_implicit_flags=True,
+    cli_exit_on_error=True,
+    cli_avoid_json=True,
+):
+    """Encoders for ECGs: pretrain, publish, embed, evaluate."""
+
+    model_config = SettingsConfigDict(extra="forbid", env_prefix="CAPEZOO_CLI_")
+
+    pretrain: CliSubCommand[Pretrain]
+    embed: CliSubCommand[Embed]
+    evaluate: CliSubCommand[Evaluate]
+    report: CliSubCommand[Report]
+    list: CliSubCommand[ListModels]
+    info: CliSubCommand[Info]
+    verify: CliSubCommand[Verify]
+    publish: CliSubCommand[Publish]
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. Errors made by the user give one line and exit code 2, never a traceback."""
+    _typed[:] = sys.argv[1:] if arguments is None else arguments
+    try:
+        CliApp.run(Capezoo, cli_args=gather(_typed))
+    except ValidationError as error:
+        first = error.errors()[0]
+        _fail(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}. See --help.")
+    except (EcgError, SettingsError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("stopped. The same command goes on from here.", 130)
+
+
+def gather(arguments: Sequence[str]) -> list[str]:
+    """Make one JSON value of the words after each option in SEVERAL, so that `--weights A B` works, commas included.
+
+    >>> gather(["evaluate", "--weights", "a", "b,c", "--seed", "1"])
+    ['evaluate', '--weights', '["a", "b,c"]', '--seed', '1']
+    """
+    found: list[str] = []
+    words: list[str] | None = None
+    for word in arguments:
+        if words is not None and not word.startswith("-"):
+            words.append(word)
+            continue
+        if words is not None:
+            found.append(json.dumps(words))
+            words = None
+        found.append(word)
+        if word in SEVERAL:
+            words = []
+    return found if words is None else [*found, json.dumps(words)]
+
+
+def _command_line() -> str:
+    return shlex.join(["capezoo", *_typed])
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on standard error, or silence where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield tell
+
+
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(box=None, show_header=any(columns))
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if not place or not column else "right")
+    for row in rows:
+        table.add_row(*row)
+    _out.print(table)
+
+
+def _short_number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _fail(message: str, code: int = EXIT_ERROR) -> None:
+    print(f"capezoo: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()
