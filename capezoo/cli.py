@@ -264,6 +264,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}. See --help.")
     except (EcgError, SettingsError) as error:
         _fail(str(error))
+    except OSError as error:  # disk full, no permission, a folder in a file's place
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}. Nothing half-written is left in its place.")
     except KeyboardInterrupt:
         _fail("stopped. The same command goes on from here.", 130)
 

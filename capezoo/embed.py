@@ -88,8 +88,7 @@ def embed(
         return features(model, windows_of(source, spec_of(model), rate_hz, leads, unit, mains_hz))
     if (rate_hz, leads, unit) != (None, None, None):
         raise SpecError("found rate_hz, leads or unit beside a store, expected none: the store knows them.")
-    blocks = list(features_of(model, store_windows(source, spec_of(model))))
-    return np.concatenate(blocks) if blocks else np.zeros((0, int(model.num_features)), np.float32)  # type: ignore[arg-type]
+    return _all_features(model, store_windows(source, spec_of(model)))
 
 
 def spec_of(model: "nn.Module") -> InputSpec:
@@ -164,6 +163,16 @@ def store_windows(store: "Store", spec: InputSpec, progress: Progress | None = N
     return blocks()
 
 
+def _all_features(model: "nn.Module", blocks: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
+    found = list(features_of(model, blocks))
+    embedding = np.concatenate(found) if found else np.zeros((0, int(model.num_features)), np.float32)  # type: ignore[arg-type]
+    if not np.isfinite(embedding).all():
+        raise SpecError(
+            "found embeddings that are no finite numbers, expected numbers. Check the weights: capezoo verify"
+        )
+    return embedding
+
+
 def weights_digest(model: "nn.Module") -> str:
     """SHA-256 over names, types, shapes and bytes of all tensors: what the weights are, whatever they are called."""
     digest = hashlib.sha256()
@@ -189,9 +198,7 @@ def embed_store(
     target = Path(out)
     if target.exists():
         raise SpecError(f"{target}: found something there, expected a new folder. Name another, or remove it.")
-    blocks = list(features_of(model, store_windows(store, spec_of(model), progress)))
-    width = int(model.num_features)  # type: ignore[arg-type]
-    embedding = np.concatenate(blocks) if blocks else np.zeros((0, width), np.float32)
+    embedding = _all_features(model, store_windows(store, spec_of(model), progress))
     columns = {
         key: column
         for key, column in sorted(store.index.columns.items())
@@ -205,7 +212,7 @@ def embed_store(
         input=spec_of(model),
         store_fingerprint=store.fingerprint,
         records=len(embedding),
-        width=width,
+        width=embedding.shape[1],
         columns=tuple(columns),
         cohorts=index.cohorts,
         sites=index.sites,

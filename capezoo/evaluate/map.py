@@ -50,7 +50,8 @@ def embedding_map(
     chosen = np.sort(np.concatenate([_some(np.flatnonzero(codes == c), max_records, seed, str(n))
                                      for c, n in enumerate(cohorts)]))  # fmt: skip
     z = fit_scaler(features[chosen], "guarded")(features[chosen])
-    few = len(chosen) < 3 * PERPLEXITY + 2  # openTSNE wants three times as many neighbours as the perplexity
+    # openTSNE wants three times as many neighbours as the perplexity, and points that differ.
+    few = len(chosen) < 3 * PERPLEXITY + 2 or not z.any()
     points = _pca(z) if few else _tsne(z, derive_seed(seed, "map") % 2**31)
     return EmbeddingMap(
         name=name,

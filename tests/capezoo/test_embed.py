@@ -163,6 +163,14 @@ def test_missing_samples_in_a_valid_part_are_refused(model, store):
         capezoo.embed(model, FakeStore(store.index, strips))
 
 
+def test_weights_that_give_no_numbers_are_refused(store):
+    broken = encoders.build(TINY, seed=0)
+    broken.spec = InputSpec()
+    torch.nn.init.constant_(broken.stem.weight, float("nan"))
+    with pytest.raises(SpecError, match=r"no finite numbers.*capezoo verify"):
+        capezoo.embed(broken, store)
+
+
 def test_window_starts():
     assert window_starts(np.array([0, 0, 100]), np.array([4000, 2801, 2900]), 2800).tolist() == [600, 0, 100]
     with pytest.raises(StoreError, match="found 2799 valid samples in entry 1, expected at least 2800"):

@@ -102,6 +102,6 @@ def test_few_records_get_principal_components():
 
 
 def test_a_map_of_constant_features_is_a_point():
-    found = embedding_map("x", np.ones((4, 3), np.float32), ["a"] * 4, np.arange(4), seed=0)
+    found = embedding_map("x", np.ones((200, 3), np.float32), ["a"] * 200, np.arange(200), seed=0)
     assert set(found.points) == {(0.0, 0.0)}
     ElementTree.fromstring(found.svg())

@@ -189,3 +189,11 @@ def test_provenance_names_versions_and_no_machine():
     found = provenance("capezoo evaluate ood", 3, "a" * 64)
     assert found.versions["numpy"] == np.__version__
     assert found.commit is None or 7 <= len(found.commit.removesuffix("-dirty")) <= 40
+
+
+def test_a_collapsed_embedding_gives_chance(make_embeddings):
+    made = make_embeddings("z")
+    flat = dataclasses.replace(made, embedding=np.ones_like(made.embedding))
+    found = evaluate_ood([Candidate(flat)], CONFIG.model_copy(update={"max_epochs": 2}), SOURCE)
+    assert found.weights[0].health.dead == 12
+    assert score(found, "z", "sex", "south").averaged == 0.5

@@ -94,3 +94,11 @@ def test_one_cohort_is_refused():
     x, names, patients = clouds(0.0, sizes=(50, 20, 5))
     with pytest.raises(SpecError, match="found patients: a 50, b 20, c 5; expected 30 in two cohorts"):
         separability(x, names, patients, seed=0)
+
+
+def test_a_collapsed_embedding_tells_nothing():
+    names = np.repeat(["a", "b"], 40)
+    found = separability(np.ones((80, 5), np.float32), names, np.arange(80), seed=0, config=QUICK)
+    assert found.value("probe_auc") == 0.5
+    assert found.value("between_cohort_variance") == 0
+    assert found.value("silhouette") == 0
