@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: help install demo test check format bench docs clean
+.PHONY: help install demo effect test check format bench docs clean
 help:
 	@echo "make demo   simulate, ingest, pretrain twice, evaluate, report (about 5 minutes on 2 cores)"
+	@echo "make effect the demo over three seeds, CAPE-X and CAPE-Z paired (about 15 minutes)"
 	@echo "make test   the whole test suite"
 	@echo "make check  format, lint, types, import rules, tests"
 	@echo "make bench  speed against peers, in one run"
@@ -25,6 +26,9 @@ install: $(READY)
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py $(DEMO)
+
+effect: $(READY)
+	$(BIN)/python examples/in_distribution_effect.py $(DEMO)-effect --seeds 0 1 2
 
 test: $(READY)
 	$(BIN)/python -m pytest

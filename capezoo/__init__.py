@@ -3,6 +3,7 @@
 Names load lazily: `import capezoo` reads neither torch nor timm.
 """
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if find_spec("torch") is None:
     raise ImportError('capezoo needs torch, which is not installed. Run: pip install "ecgcohorts[zoo]"', name="torch")
+
+# OpenMP threads that wait by spinning take the cores from the loader's threads: on two cores a step then takes three
+# to seven times as long. Read when torch loads; whoever set it or loaded torch before keeps their choice.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from capezoo.embed import embed
