@@ -33,7 +33,32 @@ _PUBLIC = {
     "read": "ecgcohorts.readers",
     "verify": "ecgcohorts.store",
 }
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+__all__ = [
+    "Batch",
+    "BatchPlan",
+    "CohortIndex",
+    "CohortSpec",
+    "EcgError",
+    "InDistributionBatchSampler",
+    "Loader",
+    "PatientPairSampler",
+    "PlanImpossible",
+    "Recipe",
+    "RecipeMismatch",
+    "Recording",
+    "RejectedRecording",
+    "SourceError",
+    "SpecError",
+    "StateMismatch",
+    "Store",
+    "StoreError",
+    "UnreadableRecording",
+    "__version__",
+    "make_strip",
+    "open",
+    "read",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -55,13 +55,21 @@ class Ingest(_Command):
     on_error: Literal["quarantine", "raise"] = Field("quarantine", description="what to do with a bad recording")
     key: Path | None = Field(None, description="pseudonym key file; default: one in the user's configuration folder")
     shard: int = Field(4096, gt=0, description="records in a shard file")
+    quality: bool = Field(True, description="measure the quality of each strip")
     max_reject_frac: float = Field(0.1, ge=0, le=1, description="more refused than this: exit code 3")
 
     def cli_cmd(self) -> None:
         from ecgcohorts.ingest import IngestOptions, ingest
 
         options = IngestOptions(
-            self.recipe, self.workers, self.limit, self.on_error, self.shard, self.dry_run, self.key
+            recipe=self.recipe,
+            workers=self.workers,
+            limit=self.limit,
+            on_error=self.on_error,
+            shard_records=self.shard,
+            dry_run=self.dry_run,
+            key_file=self.key,
+            quality=self.quality,
         )
         with _progress() as progress:
             report = ingest(self.source, self.store, self.cohort, options, progress=progress)

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -115,7 +115,7 @@ class Description:
     acquired_at: datetime | None = None
     device: str | None = None
     site: str | None = None
-    mains_hz: float | str | None = None  # number, None or "auto"
+    mains_hz: float | Literal["auto"] | None = None
     labels: dict[str, float] = field(default_factory=dict)
 
 

@@ -58,7 +58,9 @@ def last_lines(folder: Path) -> str:
     study = read_result(StudyResult, folder / "study" / "results.json")
     probe = {name: measured.value("probe_auc") for name, measured in study.separability.items()}
     rows = "\n".join(f"  {name:8} {value:.3f}" for name, value in probe.items())
-    return f"AUC of a linear probe for the hospital (lower: the encoder knows less of the recorder; .5 is chance)\n{rows}"
+    return (
+        f"AUC of a linear probe for the hospital (lower: the encoder knows less of the recorder; .5 is chance)\n{rows}"
+    )
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
+from ecgcohorts.cohort_schema import Mains
 from ecgcohorts.cohort_spec import CohortSpec, apply_rules
 from ecgcohorts.errors import Reason, RecordingError
 from ecgcohorts.plugins import load
@@ -32,12 +33,13 @@ class EncodeTask:
     spec: CohortSpec
     recipe: Recipe
     cohort: str
-    inputs: tuple[tuple[str, str, str, float | str | None], ...]  # path below root, entry, reader, mains
+    inputs: tuple[tuple[str, str, str, Mains], ...]  # path below root, entry, reader, mains
     names: tuple[str, ...]  # pseudonyms, for messages
     shard_file: Path
     result_file: Path
     shard_records: int
     raise_errors: bool
+    with_quality: bool
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -114,7 +116,7 @@ def _encode_row(task: EncodeTask, row: int, name: str, rows: _Rows) -> NDArray[n
         recording = next(_read(task, path, entry, reader))
         stage = "recipe"
         recording = apply_rules(task.spec, task.cohort, recording)
-        strip = make_strip(recording, task.recipe, mains_hz)
+        strip = make_strip(recording, task.recipe, mains_hz, task.with_quality)
         rows.accept(row, recording, strip)
     except RecordingError as error:
         if task.raise_errors:

@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
+from ecgcohorts.cohort_schema import Mains
 from ecgcohorts.cohort_spec import CohortSpec, Description, SourceItem, describe
 from ecgcohorts.errors import RecordingError
 from ecgcohorts.pseudonyms import PseudonymKey
@@ -26,7 +27,7 @@ class PlannedRecord:
     path: str = field(repr=False)
     entry: str = field(repr=False)
     reader: str
-    mains_hz: float | str | None
+    mains_hz: Mains
     recording_id: bytes
     patient_id: bytes
     patient_known: bool

@@ -55,7 +55,9 @@ def render(facts: dict[str, Any]) -> Group:
     )
     table = Table(box=None)
     for column in ("cohort", "inputs", "stored", "duplicates", "rejected", "patients", "with >= 2", "licence"):
-        table.add_column(column, justify="left" if column in ("cohort", "licence") else "right", no_wrap=column == "cohort")
+        table.add_column(
+            column, justify="left" if column in ("cohort", "licence") else "right", no_wrap=column == "cohort"
+        )
     for one in facts["cohorts"]:
         numbers = (one[key] for key in ("inputs", "stored", "duplicates", "rejected", "patients", "patients_with_two"))
         table.add_row(one["name"], *(str(number) for number in numbers), one["licence"])

@@ -144,7 +144,9 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
             raise StoreError(f"{path}: manifest does not match CURRENT. Restore the store from a copy.")
         manifest = Manifest.model_validate_json(data)
     except FileNotFoundError:
-        raise StoreError(f"{folder}: CURRENT names a manifest that is not there. Restore the store from a copy.") from None
+        raise StoreError(
+            f"{folder}: CURRENT names a manifest that is not there. Restore the store from a copy."
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

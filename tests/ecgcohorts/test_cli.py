@@ -67,7 +67,10 @@ def test_damage_is_reported(make_cohort, tmp_path):
         (("ingest", "empty", "s.zarr", "--cohort", "ptb_xl"), ("empty", "found 0 files")),
         (("ingest", "empty", "s.zarr", "--cohort", "bidmc"), ("bidmc", "ptb_xl", ".yaml")),
         (("ingest", "empty", "s.zarr", "--cohort", "missing.yaml"), ("missing.yaml",)),
-        (("ingest", "empty", "s.zarr", "--cohort", "bad_key.yaml"), ("bad_key.yaml", "patients", "Did you mean patient")),
+        (
+            ("ingest", "empty", "s.zarr", "--cohort", "bad_key.yaml"),
+            ("bad_key.yaml", "patients", "Did you mean patient"),
+        ),
         (("ingest", "empty", "s.zarr", "--cohort", "ptb_xl", "--recipe", "mine"), ("mine", "cape-v1")),
         (("ingest", "empty", "s.zarr"), ("cohort", "required")),
         (("ingest", "empty", "s.zarr", "--cohort", "ptb_xl", "-j", "0"), ("greater than 0",)),

@@ -287,10 +287,10 @@ def test_another_recipe_key_or_writer_is_refused(make_cohort, tmp_path, monkeypa
     ingest(raw.folder, folder, str(raw.spec))
     other_key = tmp_path / "other.key"
     other_key.write_text("ab" * 32)
-    with pytest.raises(KeyMismatch, match="another pseudonym key.*--key"):
+    with pytest.raises(KeyMismatch, match=r"another pseudonym key.*--key"):
         ingest(raw.folder, folder, str(raw.spec), IngestOptions(key_file=other_key))
     monkeypatch.setitem(ec.recipes._RECIPES, "other", CAPE_V1.model_copy(update={"name": "other"}))
-    with pytest.raises(RecipeMismatch, match="recipe cape-v1, expected other.*--recipe cape-v1"):
+    with pytest.raises(RecipeMismatch, match=r"recipe cape-v1, expected other.*--recipe cape-v1"):
         ingest(raw.folder, folder, str(raw.spec), IngestOptions(recipe="other"))
     monkeypatch.undo()
 
