@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from capezoo import checkpoint, encoders
+from capezoo import checkpoint, encoders, train
 from capezoo.data import prepare
 from capezoo.errors import TrainingDiverged
 from capezoo.objectives import info_nce
@@ -256,3 +256,30 @@ def test_bfloat16_trains(store, tmp_path, config, weights, rows_of):
     run = pretrain(store, config(precision="bf16-mixed", max_steps=2), tmp_path / "run")
     assert weights(run)["encoder.stem.weight"].dtype == torch.float32
     assert all(np.isfinite(float(row["loss"])) for row in rows_of(run))
+
+
+def test_every_step_draws_anew_and_held_out_batches_never_change(store, tmp_path, monkeypatch, config):
+    seeds, masks = [], []
+    real_seeded, real_perturbed = train._seeded, train._perturbed
+
+    def seeded(seed, device):
+        seeds.append(seed)
+        return real_seeded(seed, device)
+
+    def perturbed(run, batch, use, number):
+        signal = real_perturbed(run, batch, use, number)
+        masks.append((use, number, (signal == 0).all(dim=2)))  # (pair, view, time): zeroed on all leads
+        return signal
+
+    monkeypatch.setattr(train, "_seeded", seeded)
+    monkeypatch.setattr(train, "_perturbed", perturbed)
+    pretrain(store, config(), tmp_path / "run")
+    assert len(set(seeds)) == len(seeds) == STEPS
+    trained_on = [mask for use, _, mask in masks if use == "views"]
+    assert len({mask.numpy().tobytes() for mask in trained_on}) == STEPS
+    held_out = {}
+    for use, number, mask in masks:
+        if use == "held_out":
+            held_out.setdefault(number, set()).add(mask.numpy().tobytes())
+    assert len(held_out) > 1
+    assert all(len(seen) == 1 for seen in held_out.values())
