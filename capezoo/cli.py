@@ -217,6 +217,9 @@ class Publish(_Command):
     version: str = "1"
     summary: str = Field("", description="one sentence for the card")
     store: Path | None = Field(None, description="store it was trained on, for the licences of its cohorts")
+    study: list[Path] = Field(
+        [], description="folder of `capezoo evaluate ood` of these weights, for the card's metrics"
+    )
 
     def cli_cmd(self) -> None:
         from capezoo.zoo import publish
@@ -224,8 +227,19 @@ class Publish(_Command):
         from ecgcohorts.store import open_store
 
         licences = None if self.store is None else licences_of(open_store(self.store))
-        about = About(version=self.version, summary=self.summary, data_licences=licences)
+        metrics = tuple(metric for folder in self.study for metric in self.measured(folder))
+        about = About(version=self.version, summary=self.summary, metrics=metrics, data_licences=licences)
         _out.print(f"{publish(self.run_folder, self.out, about, self.name)}")
+
+    def measured(self, folder: Path) -> Sequence[Any]:
+        """The metrics of this run's weights in an evaluation."""
+        from capezoo.embed import weights_digest
+        from capezoo.evaluate.results import StudyResult, card_metrics, read_result
+        from capezoo.train import trained
+
+        return card_metrics(
+            read_result(StudyResult, folder / "results.json").ood, weights_digest(trained(self.run_folder)[0])
+        )
 
 
 class Capezoo(

@@ -26,16 +26,19 @@ def scatter(title: str, points: NDArray[np.float64], codes: NDArray[np.int64], n
 
     After eight names colours come again, with squares for dots.
     """
-    low = points.min(axis=0, initial=0.0)
-    extent = float(max(np.ptp(points, axis=0).max(initial=0.0), 1e-9))
-    scale = (MAP_SIDE - 20) / extent
-    top = 24
+    spread = np.ptp(points, axis=0) if len(points) else np.zeros(2)
+    middle = points.min(axis=0) + spread / 2 if len(points) else np.zeros(2)
+    scale = (MAP_SIDE - 20) / max(float(spread.max()), 1e-9)
+    top, centre = 24, MAP_SIDE / 2
     pieces = [_text(10, 15, title, weight="600")]
     for layer in range(LAYERS):
         for code in range(len(names)):
             mine = np.flatnonzero(codes == code)[layer::LAYERS]
-            xy = [((p[0] - low[0]) * scale + 10, top + MAP_SIDE - 10 - (p[1] - low[1]) * scale) for p in points[mine]]
-            if xy:
+            if len(mine):
+                xy = (points[mine] - middle) * (scale, -scale) + (
+                    centre,
+                    top + centre,
+                )  # y of a picture grows downwards
                 dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in xy)
                 pieces.append(f'<path d="{dots}" {_dot(code)}/>')
     frame = f'<rect x="0.5" y="{top}" width="{MAP_SIDE - 1}" height="{MAP_SIDE}" style="fill:none;stroke:{RULE}"/>'
@@ -64,7 +67,8 @@ def lines(title: str, series: Mapping[str, tuple[NDArray, NDArray]], x_label: st
     pieces += [_text(px(tick), bottom + 14, f"{tick:g}", anchor="middle") for tick in x_ticks]
     pieces.append(_text(right, bottom + 30, x_label, anchor="end", colour=FAINT))
     for code, (x, y) in enumerate(series.values()):
-        style = f"fill:none;stroke:{COLOURS[code % len(COLOURS)]};stroke-width:1.5"
+        thick = 2 if np.isfinite(y).sum() > 1 else 6  # one number is a dot
+        style = f"fill:none;stroke:{COLOURS[code % len(COLOURS)]};stroke-width:{thick};stroke-linecap:round"
         pieces.append(f'<path d="{_polyline(x, y, px, py)}" style="{style}"{_dashes(code)}/>')
     legend, height = _legend(list(series), HEIGHT + 2, WIDTH, dots=False)
     return _svg(WIDTH, height, [*pieces, *legend], title)
@@ -85,12 +89,12 @@ def ticks(low: float, high: float, at_most: int = 6) -> list[float]:
 
 
 def _polyline(x: NDArray, y: NDArray, px: Callable[[float], float], py: Callable[[float], float]) -> str:
-    """Path data; a new piece begins after every NaN."""
+    """Path data; a new piece begins after every NaN. The first point of a piece is a dot, so that one alone shows."""
     path: list[str] = []
     pen = "M"
     for at, value in zip(x.tolist(), y.tolist(), strict=True):
         if np.isfinite(value):
-            path.append(f"{pen}{px(at):.1f} {py(value):.1f}")
+            path.append(f"{pen}{px(at):.1f} {py(value):.1f}" + ("h0" if pen == "M" else ""))
             pen = "L"
         else:
             pen = "M"

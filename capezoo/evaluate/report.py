@@ -95,20 +95,19 @@ def _examples(store: "Store") -> Markup:
     from ecgcohorts.report.paper import record_svg
 
     parts = [paragraph("The first recording of the first patient of each cohort, in the random order of the store.")]
-    for code, name in enumerate(store.index.cohorts):
+    for code in range(len(store.index.cohorts)):
         patients = np.flatnonzero(store.index.patient_cohort == code)[:EXAMPLES]
-        parts += [figure(record_svg(store, int(store.index.patient_ptr[patient])), name) for patient in patients]
+        parts += [figure(record_svg(store, int(store.index.patient_ptr[patient]))) for patient in patients]
     return Markup("").join(parts)
 
 
 def _training(runs: Sequence[Path]) -> Markup:
     """Loss curves of each run: training, held out, and the loss of an encoder that knows nothing."""
-    parts = [
-        paragraph(
-            "Loss in nats. Held-out batches are of one cohort each; at the bound, ln(2N-1), two ECGs of a patient are "
-            "no more alike than two ECGs of different patients."
-        )
-    ]
+    text = (
+        "Loss in nats. Held-out batches are of one cohort each; at the bound, ln(2N-1), two ECGs of a patient are "
+        "no more alike than two ECGs of different patients."
+    )
+    parts = []
     for run in runs:
         rows = _metrics(run)
         series = {
@@ -125,7 +124,7 @@ def _training(runs: Sequence[Path]) -> Markup:
         }
         if per_cohort:
             parts.append(figure(lines(f"{run.name}, held out by cohort", per_cohort, "step", "loss, nats")))
-    return Markup('<div class="grid">{}</div>').format(Markup("").join(parts))
+    return paragraph(text) + Markup('<div class="grid">{}</div>').format(Markup("").join(parts))
 
 
 def _metrics(run: Path) -> pd.DataFrame:
@@ -175,26 +174,29 @@ def _transfer(results: Sequence[StudyResult]) -> Markup:
     parts = []
     for study in results:
         result = study.ood
-        parts.append(heading(f"Seed {result.config.seed}"))
-        trained = ", ".join(f"{count:,} for {task}" for task, count in result.train_records.items())
+        counts = " and ".join(f"{count:,} records with {task}" for task, count in result.train_records.items())
         parts.append(
             paragraph(
-                f"Trained on {result.config.train_cohort} ({trained} records), {result.config.runs} heads per task, "
-                f"learning rate {result.config.lr:g}. Plain: z-score by the training cohort. Guarded: with a floor for "
-                "small deviations and a cut at ten of them. Intervals draw patients anew (95 %)."
+                f"Seed {result.config.seed}. Trained on {result.config.train_cohort}: {counts}; "
+                f"{result.config.runs} heads per task, learning rate {result.config.lr:g}. Plain: z-score by the training "
+                "cohort. Guarded: small deviations are floored, values cut at ten deviations. Value of the prediction "
+                "averaged over heads; 95 % intervals draw patients anew."
             )
         )
-        for task in result.train_records:
-            if task in TASKS:
-                parts.append(table(tables.scores(result, task), tables.TITLES[task]))
-                parts.append(table(tables.runs(result, task), "mean over heads ± standard error"))
-        for task in TASKS:
+        for task in (task for task in TASKS if task in result.train_records):
+            parts += [heading(tables.TITLES[task]), table(tables.scores(result, task))]
+            parts.append(_folded("mean over heads ± standard error", tables.runs(result, task)))
             compared = tables.comparisons(result, task)
             if len(compared):
-                parts.append(table(compared, f"{tables.TITLES[task]}: paired differences"))
-        parts.append(table(tables.health(result), "Units of the embedding on the training part"))
-        parts.append(table(tables.tested_records(result), "Test records"))
+                parts.append(_folded("paired differences", compared))
+        parts += [heading("Features"), table(tables.health(result), "units on the training part of the cohort")]
+        parts.append(_folded("test records", tables.tested_records(result)))
     return Markup("").join(parts)
+
+
+def _folded(title: str, rows: pd.DataFrame) -> Markup:
+    """A table that opens on a click; printed closed."""
+    return Markup("<details><summary>{}</summary>{}</details>\n").format(title, table(rows))
 
 
 def _sources(results: Sequence[StudyResult]) -> Markup:

@@ -11,8 +11,8 @@ from typing import Literal, TypeVar
 
 from capezoo.evaluate.scaling import Health, ScalerName
 from capezoo.evaluate.separability import Separability
-from capezoo.specs import Spec, parse
-from ecgcohorts.errors import SourceError
+from capezoo.specs import Metric, Spec, parse
+from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.store.durable import write_file
 
 Task = Literal["age", "sex"]
@@ -146,6 +146,22 @@ def provenance(command: str, seed: int, store_fingerprint: str) -> Provenance:
 def known(value: float) -> float | None:
     """None for NaN and infinities, which JSON has not."""
     return value if isfinite(value) else None
+
+
+def card_metrics(result: OodResult, weights: str) -> tuple[Metric, ...]:
+    """Scores of the weights with this tensor digest, guarded scaler, for their card. Raises SpecError if there are none."""
+    mine = next((one for one in result.weights if one.weights == weights), None)
+    if mine is None:
+        names = ", ".join(f"{one.name} {one.weights[:12]}" for one in result.weights)
+        raise SpecError(f"found evaluations of {names}, expected one of {weights[:12]}. Evaluate these weights first.")
+    source = result.provenance
+    how = f"heads trained on {result.config.train_cohort}, guarded scaler; {source.command or 'called from Python'}; " \
+          f"commit {source.commit or 'unknown'}; store {source.store_fingerprint[:16]}"  # fmt: skip
+    return tuple(
+        Metric(name=METRICS[s.task], cohort=s.cohort, value=s.averaged, low=s.low, high=s.high, n=s.records, method=how)
+        for s in mine.scores
+        if s.scaler == "guarded"
+    )
 
 
 def file_name(name: str) -> str:

@@ -42,7 +42,8 @@ class SeparabilityConfig(BaseModel):
 
 
 class Separability(BaseModel):
-    """Measures with 95 % intervals. Chance: purity 1 / cohorts, variance share near 0, AUC 0.5, silhouette 0 or less."""
+    """Measures with 95 % intervals. By chance: purity 1 / cohorts, variance share (cohorts - 1) / (records - 1),
+    AUC 0.5, silhouette 0 or less."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -75,13 +76,15 @@ def separability(
     purity = patient_bootstrap(
         group, weighted_mean(neighbour_purity(z, label, config.neighbours)), resamples, boot_seed
     )
-    share = patient_bootstrap(group, lambda weights: between_share(z, label, weights), resamples, boot_seed)
+    share = patient_bootstrap(
+        group, lambda weights: between_share(z, label, weights), resamples, boot_seed, centred=True
+    )
     outline = patient_bootstrap(group, weighted_mean(silhouette_samples(z, label)), resamples, boot_seed)
     probe = t_interval(probe_aucs(z, label, group, derive_seed(seed, "separability", "folds"), config))
     drawn = f"patient bootstrap, {resamples} resamples"
     metrics = (
         _metric("knn_purity", purity, len(chosen), f"{config.neighbours} nearest by Euclidean distance; {drawn}"),
-        _metric("between_cohort_variance", share, len(chosen), f"trace of between / total scatter; {drawn}"),
+        _metric("between_cohort_variance", share, len(chosen), f"trace of between / total scatter; {drawn}, centred"),
         _metric(
             "probe_auc", probe, len(chosen), f"logistic regression, macro one-vs-rest; t over {config.folds} folds"
         ),
@@ -157,5 +160,5 @@ def probe_aucs(
 
 
 def _metric(name: str, interval: Interval, n: int, method: str) -> Metric:
-    low, high = (None if np.isnan(edge) else edge for edge in (interval.low, interval.high))
+    low, high = (None if np.isnan(edge) else edge for edge in (interval.low, interval.high))  # NaN: no spread to see
     return Metric(name=name, cohort="all", value=interval.value, low=low, high=high, n=n, method=method)

@@ -12,7 +12,7 @@ from scipy import stats
 
 LEVEL = 0.95  # of every interval
 RESAMPLES = 1000  # our default; the Monte Carlo error of a 95 % limit is then about 5 % of the half width
-_CHUNK_CELLS = 4_000_000  # resamples x records held at once, 32 MB
+_CHUNK_CELLS = 500_000  # resamples x records held at once: 4 MB, about what a core's cache holds
 
 Weights = NDArray[np.float64]
 
@@ -73,11 +73,12 @@ def auroc(positive: ArrayLike, score: ArrayLike, weights: Weights | None = None)
     starts = np.flatnonzero(np.r_[True, value[1:] != value[:-1]]) if len(value) else np.zeros(0, int)
     if not len(starts):
         return np.full(len(weight), np.nan)
-    up = np.add.reduceat(weight * label, starts, axis=1)  # weight per distinct score
-    down = np.add.reduceat(weight * ~label, starts, axis=1)
+    up, down = weight * label, weight * ~label
+    if len(starts) < len(value):  # sum the weights of equal scores
+        up, down = np.add.reduceat(up, starts, axis=1), np.add.reduceat(down, starts, axis=1)
     below = np.cumsum(down, axis=1) - down / 2
     pairs = up.sum(axis=1) * down.sum(axis=1)
-    return np.divide((up * below).sum(axis=1), pairs, out=np.full(len(weight), np.nan), where=pairs > 0)
+    return np.divide(np.einsum("ij,ij->i", up, below), pairs, out=np.full(len(weight), np.nan), where=pairs > 0)
 
 
 def _placements(label: NDArray[np.bool_], value: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
@@ -145,11 +146,13 @@ def patient_bootstrap(
     n_resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
+    centred: bool = False,
 ) -> Interval:
     """Percentile interval of a statistic when patients are drawn anew.
 
     statistic: (resample, record) weights -> (resample,) values; it is called once with all weights one.
-    Resamples where it is NaN (one class drawn away) are left out.
+    Resamples where it is NaN (one class drawn away) are left out. centred: take away what drawing with replacement
+    adds on average, for statistics that grow with noise; without it their interval may not hold the value.
     """
     n_records = len(np.asarray(patients))
     value = float(statistic(np.ones((1, n_records)))[0])
@@ -157,7 +160,7 @@ def patient_bootstrap(
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]) - (draws.mean() - value if centred else 0.0)
     return Interval(value, float(low), float(high))
 
 

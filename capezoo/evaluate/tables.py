@@ -94,7 +94,8 @@ def separability(study: StudyResult) -> pd.DataFrame:
             f"{by_name[key].value:.3f}{_range(by_name[key].low, by_name[key].high, None, ' ({})')}"
             for key in SEPARABILITY
         ]
-        rows["chance"] = [f"{1 / len(measured.cohorts):.3f}", "near 0", "0.500", "0 or less"]
+        k, n = len(measured.cohorts), len(measured.cohorts) * measured.patients_per_cohort
+        rows["chance"] = [f"{1 / k:.3f}", f"{(k - 1) / (n - 1):.3f}", "0.500", "0 or less"]
     if "chance" in rows:
         rows["chance"] = rows.pop("chance")  # last
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(SEPARABILITY.values()))

@@ -90,6 +90,10 @@ def test_the_whole_path(run, store, tmp_path):
     study = read_result(StudyResult, Path("s/results.json"))
     assert [weights.name for weights in study.ood.weights] == ["tiny_z", "random"]
     assert study.ood.provenance.command.startswith("capezoo evaluate ood --weights w random --store ")
+    assert run("publish", "r", "w2", "--study", "s")[0] == 0
+    metrics = json.loads(run("info", "w2", "--json")[1])["metrics"]
+    assert {metric["name"] for metric in metrics} == {"age_mae_years", "sex_auroc"}
+    assert all("capezoo evaluate ood --weights w random" in metric["method"] for metric in metrics)
     code, out, err = run("report", "-o", "r.html", "--study", "s", "--run", "r", "--store", store)
     assert (code, out.strip(), err) == (0, "r.html", "")
     assert "tiny_z" in Path("r.html").read_text()
@@ -130,6 +134,7 @@ def test_wrong_input_gives_one_line(run, store, run_folder, tmp_path):
     assert_one_line(run("publish", tmp_path, "w"), "found no config.yaml")
     assert run("publish", run_folder, "w")[0] == 0
     assert_one_line(run("publish", run_folder, "w"), "found something there")
+    assert_one_line(run("publish", run_folder, "w3", "--study", "w"), "found no result")
     assert_one_line(run("embed", "w", "no.zarr", "-o", "e"), "expected a store")
     assert_one_line(run("info", tmp_path), "found a folder without config.json")
     assert_one_line(run("report", "-o", "r.html", "--study", "w"), "found no result")

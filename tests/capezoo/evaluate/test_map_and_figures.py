@@ -24,6 +24,7 @@ def test_scatter_draws_every_point_once_to_one_scale():
     origin, right, up = found[0], *found[1:3]
     assert right[0] - origin[0] == pytest.approx(360)
     assert origin[1] - up[1] == pytest.approx(180)  # y grows upwards
+    assert (origin[1] + up[1]) / 2 == pytest.approx(24 + 190)  # in the middle of the square
     ElementTree.fromstring(svg)
 
 
@@ -49,7 +50,7 @@ def test_text_is_escaped():
 def test_lines_break_at_nan():
     y = np.array([1.0, 2.0, np.nan, 3.0, 4.0])
     svg = lines("loss", {"a": (np.arange(5.0), y), "b": (np.arange(2.0), np.array([5.0, 6.0]))}, "step", "loss")
-    paths = re.findall(r'<path d="([^"]*)" style="fill:none;stroke:var\(--c\d,#[0-9a-f]+\);stroke-width:1.5"', svg)
+    paths = re.findall(r'<path d="([^"]*)" style="fill:none;stroke:var\(--c\d,#[0-9a-f]+\);stroke-width:2;', svg)
     assert [path.count("M") for path in paths] == [2, 1]
     assert [path.count("L") for path in paths] == [2, 1]
     ElementTree.fromstring(svg)
@@ -58,6 +59,7 @@ def test_lines_break_at_nan():
 def test_lines_without_numbers_are_still_a_picture():
     ElementTree.fromstring(lines("loss", {"a": (np.arange(2.0), np.full(2, np.nan))}, "step", "loss"))
     ElementTree.fromstring(lines("loss", {}, "step", "loss"))
+    ElementTree.fromstring(scatter("none", np.zeros((0, 2)), np.zeros(0, int), []))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (2.9, 4.1), (-3, 7), (5, 5), (0, 0), (1e-7, 3e-7), (0, 478_400)])

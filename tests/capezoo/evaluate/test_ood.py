@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from capezoo.evaluate.ood import Candidate, Exam, evaluate_ood, split_records, targets
-from capezoo.evaluate.results import OodConfig, OodResult, Provenance, provenance, read_result, write_result
+from capezoo.evaluate.results import (
+    OodConfig,
+    OodResult,
+    Provenance,
+    card_metrics,
+    provenance,
+    read_result,
+    write_result,
+)
 from ecgcohorts.errors import SourceError, SpecError
 
 CONFIG = OodConfig(train_cohort="north", seed=5, lr=3e-3, max_epochs=25, resamples=200)
@@ -90,6 +98,22 @@ def test_results_come_back_from_json(result, tmp_path):
     assert read_result(OodResult, tmp_path / "results.json") == result
     with pytest.raises(SourceError, match="found no result"):
         read_result(OodResult, tmp_path / "other.json")
+
+
+def test_scores_become_metrics_of_a_card(result):
+    metrics = card_metrics(result, "0" * 64)  # of the first weights with this digest
+    assert len(metrics) == 6
+    first = metrics[0]
+    guarded = score(result, "x", "age", "north", "guarded")
+    assert (first.name, first.cohort, first.value, first.n) == (
+        "age_mae_years",
+        "north",
+        guarded.averaged,
+        guarded.records,
+    )
+    assert "heads trained on north" in first.method
+    with pytest.raises(SpecError, match="found evaluations of x 000000000000, z 000000000000, expected one of 111"):
+        card_metrics(result, "1" * 64)
 
 
 def test_the_same_seed_gives_the_same_numbers_alone_or_beside_others(result, make_embeddings):

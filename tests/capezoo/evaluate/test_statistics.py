@@ -132,6 +132,19 @@ def test_patient_bootstrap_does_not_depend_on_the_block_size(monkeypatch):
     assert st.patient_bootstrap(patients, st.weighted_mean(values), n_resamples=50) == whole
 
 
+def test_a_statistic_that_grows_with_noise_is_centred():
+    """The squared mean of values around 0: drawing anew doubles it on average."""
+    values = np.random.default_rng(2).normal(size=50)
+    mean = st.weighted_mean(values - values.mean() + 0.05)
+    plain, centred = (
+        st.patient_bootstrap(np.arange(50), lambda weights: mean(weights) ** 2, seed=1, centred=c)
+        for c in (False, True)
+    )
+    assert plain.value == centred.value == pytest.approx(0.0025)
+    assert plain.high - plain.low == pytest.approx(centred.high - centred.low)
+    assert plain.high - centred.high == pytest.approx(values.var() / 50, rel=0.2)
+
+
 def test_one_per_patient_takes_each_patient_once():
     patients = np.array([3, 3, 3, 8, 1, 1])
     chosen = st.one_per_patient(patients, seed=2)
