@@ -18,28 +18,14 @@ _BY_FOLDED_NAME = {name.casefold(): name for name in TWELVE_LEADS}
 _PREFIX = re.compile(r"^(?:mdc[ _-]*ecg[ _-]*lead|lead|ecg|ekg)[ _-]+", re.IGNORECASE)
 _EINTHOVEN_D = re.compile(r"^d(i{1,3})$")  # DI, DII, DIII
 
-# Each limb lead as a combination of two others (Einthoven 1912, Goldberger 1942). Tried in this order.
-_DERIVATIONS: dict[str, tuple[dict[str, float], ...]] = {
-    "I": (
-        {"II": 1.0, "III": -1.0},
-        {"aVR": -2.0, "II": -1.0},
-        {"aVL": 2.0, "III": 1.0},
-        {"aVL": 2 / 3, "aVR": -2 / 3},
-        {"aVL": 4 / 3, "aVF": 2 / 3},
-        {"aVR": -4 / 3, "aVF": -2 / 3},
-    ),
-    "II": (
-        {"I": 1.0, "III": 1.0},
-        {"aVR": -2.0, "I": -1.0},
-        {"aVF": 2.0, "III": -1.0},
-        {"aVF": 2 / 3, "aVR": -2 / 3},
-        {"aVF": 4 / 3, "aVL": 2 / 3},
-        {"aVR": -4 / 3, "aVL": -2 / 3},
-    ),
-    "III": ({"II": 1.0, "I": -1.0},),
-    "aVR": ({"I": -0.5, "II": -0.5},),
-    "aVL": ({"I": 1.0, "II": -0.5},),
-    "aVF": ({"II": 1.0, "I": -0.5},),
+# Each limb lead as (share of I, share of II): Einthoven 1912, Goldberger 1942. Any two of them give all the others.
+_IN_I_AND_II = {
+    "I": (1.0, 0.0),
+    "II": (0.0, 1.0),
+    "III": (-1.0, 1.0),
+    "aVR": (-0.5, -0.5),
+    "aVL": (1.0, -0.5),
+    "aVF": (-0.5, 1.0),
 }
 
 
@@ -83,21 +69,23 @@ def select(
     Raises RejectedRecording naming what is missing.
     """
     have = positions(names)
-    rows = []
-    missing = []
-    for lead in wanted:
-        if lead in have:
-            rows.append(signal[have[lead]])
-            continue
-        weights = next((w for w in _DERIVATIONS.get(lead, ()) if all(source in have for source in w)), None)
-        if weights is None:
-            missing.append(lead)
-            continue
-        rows.append(sum(weight * signal[have[source]] for source, weight in weights.items()))
+    limb = [lead for lead in LIMB_LEADS if lead in have][:2]
+    derivable = LIMB_LEADS if len(limb) == 2 else ()
+    missing = [lead for lead in wanted if lead not in have and lead not in derivable]
     if missing:
         raise RejectedRecording(
             Reason.LEADS,
             f"no {', '.join(missing)} among {len(names)} signals",
             f"{', '.join(wanted)}, or two limb leads to derive I and II from",
         )
-    return np.stack(rows)
+    return np.stack([signal[have[lead]] if lead in have else _derive(lead, limb, have, signal) for lead in wanted])
+
+
+def _derive(lead: str, limb: list[str], have: dict[str, int], signal: NDArray[np.floating]) -> NDArray[np.floating]:
+    """One limb lead as a combination of two others."""
+    one, two = (_IN_I_AND_II[name] for name in limb)
+    first, second = _IN_I_AND_II[lead]
+    area = one[0] * two[1] - one[1] * two[0]  # Cramer's rule; no two limb leads are parallel
+    weights = (first * two[1] - second * two[0]) / area, (one[0] * second - one[1] * first) / area
+    derived: NDArray[np.floating] = weights[0] * signal[have[limb[0]]] + weights[1] * signal[have[limb[1]]]
+    return derived
