@@ -74,7 +74,7 @@ def _in_short(results: Sequence[StudyResult]) -> Markup:
     text = (
         f"Heads for age and sex were trained on {first.ood.config.train_cohort} and tested on every cohort. Cohorts that "
         "an embedding cannot tell apart have a purity and a probe AUC near chance; heads then have a chance to work "
-        "elsewhere. Means over the other cohorts, guarded scaler:"
+        f"elsewhere. Means over the other cohorts with {tables.FEWEST_IN_MEAN} patients or more, guarded scaler:"
     )
     parts = paragraph(text) + table(pd.DataFrame.from_dict(headline(first), orient="index"))
     if len(results) > 1:

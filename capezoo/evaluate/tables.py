@@ -9,6 +9,7 @@ import pandas as pd
 from capezoo.evaluate.results import OodResult, Score, StudyResult, Task, WeightsResult
 from capezoo.evaluate.scaling import SCALERS, ScalerName
 
+FEWEST_IN_MEAN = 20  # patients; our default: a cohort of five would count as much as one of five thousand
 DASH = "\N{EN DASH}"
 TITLES: dict[Task, str] = {"age": "Age: mean absolute error in years", "sex": "Sex: area under the ROC curve"}
 ELSEWHERE: dict[Task, str] = {"age": "age error elsewhere, years", "sex": "sex AUROC elsewhere"}
@@ -35,12 +36,18 @@ def scores(result: OodResult, task: Task) -> pd.DataFrame:
     if task == "age":
         constant = {test.cohort: test.constant_age_mae for test in result.tests}
         known = [constant[name] for name in cohorts]
-        away = [name for name in cohorts if name != result.config.train_cohort]
-        values = [value for name, value in constant.items() if name in away and value is not None]
+        counted = {
+            score.cohort
+            for score in result.weights[0].scores
+            if score.task == task and score.cohort != result.config.train_cohort and score.patients >= FEWEST_IN_MEAN
+        }
+        values = [value for name, value in constant.items() if name in counted and value is not None]
         mean_text = f"{np.mean(values):.2f}" if values else DASH
         rows["median age, always"] = [*(DASH if value is None else f"{value:.2f}" for value in known), mean_text]
     columns = [f"{name} (trained here)" if name == result.config.train_cohort else name for name in cohorts]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=[*columns, "mean of the others"])
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=[*columns, f"mean of the others with {FEWEST_IN_MEAN} patients or more"]
+    )
 
 
 def tested(result: OodResult, task: Task) -> list[str]:
@@ -52,9 +59,12 @@ def tested(result: OodResult, task: Task) -> list[str]:
 
 
 def mean_elsewhere(result: OodResult, weights: WeightsResult, task: Task, scaler: ScalerName) -> float | None:
-    """Mean of the averaged prediction's metric over the cohorts not trained on, each cohort counting alike."""
+    """Mean of the averaged prediction's metric over the cohorts not trained on, each cohort counting alike.
+
+    Cohorts with fewer than FEWEST_IN_MEAN labelled test patients do not count.
+    """
     found = [weights.score(task, name, scaler) for name in tested(result, task) if name != result.config.train_cohort]
-    values = [score.averaged for score in found if score is not None]
+    values = [score.averaged for score in found if score is not None and score.patients >= FEWEST_IN_MEAN]
     return float(np.mean(values)) if values else None
 
 

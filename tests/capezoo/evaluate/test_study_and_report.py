@@ -193,7 +193,7 @@ def test_several_studies_are_paired(study):
 def test_tables_say_what_results_hold(study):
     _, result = study
     table = tables.scores(result.ood, "age")
-    assert list(table.columns) == ["north (trained here)", "river", "mean of the others"]
+    assert list(table.columns) == ["north (trained here)", "river", "mean of the others with 20 patients or more"]
     first = result.ood.weights[0].score("age", "river", "guarded")
     assert table.loc["tiny_x (a), guarded", "river"].startswith(f"{first.averaged:.2f} ({first.low:.2f} to")
     assert "median age, always" in table.index
@@ -205,6 +205,15 @@ def test_tables_say_what_results_hold(study):
     assert np.isfinite(list(short["random"].values())).all()
     assert tables.comparisons(result.ood, "sex").shape[0] == 3 * 2 * 2
     assert tables.runs(result.ood, "age").shape == (6, 2)
+
+
+def test_tiny_cohorts_do_not_count_in_the_mean(study):
+    _, result = study
+    weights = result.ood.weights[0]
+    scores = tuple(s.model_copy(update={"patients": 19}) if s.cohort == "river" else s for s in weights.scores)
+    tiny = weights.model_copy(update={"scores": scores})
+    assert tables.mean_elsewhere(result.ood, weights, "age", "plain") is not None
+    assert tables.mean_elsewhere(result.ood, tiny, "age", "plain") is None
 
 
 @pytest.mark.parametrize(
