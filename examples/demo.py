@@ -1,6 +1,6 @@
 """The whole path on simulated hospitals: raw files, one store, two encoders, an evaluation out of distribution, a report.
 
-Run it with `make demo`, or `python examples/demo.py FOLDER [--patients 200] [--seed 0] [--steps 300] [--pairs 64]`.
+Run it with `make demo`, or `python examples/demo.py FOLDER [--patients 200] [--seed 0] [--steps 200] [--pairs 64]`.
 Every step is a command that you can type yourself; the script only calls them one after the other in FOLDER.
 """
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--patients", type=int, default=200, help="per hospital")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=64, help="patients in a batch")
     options = parser.parse_args()
     if options.folder.exists() and any(options.folder.iterdir()):

@@ -31,16 +31,19 @@ DOWER = np.array(
 )
 CHEST = slice(2, 8)  # rows V1-V6
 CHEST_SPACING_CM = 4.0  # between neighbouring chest electrodes of an adult; our approximation
-# Wenger and Kligfield, J Electrocardiol 1996;29:179: electrodes 1.14 inch (2.9 cm) off on average. Half of it is taken
-# as varying between sessions; the other half is one operator's habit or the person's own shape, `LEAD_SCALE_SD`.
-PLACEMENT_SD_CM = 1.4
+# Wenger and Kligfield, J Electrocardiol 1996;29:179: electrodes 1.14 inch (2.9 cm) off on average. Half of the variance
+# is taken as between sessions; the other half is one operator's habit or the person's own shape, `LEAD_SCALE_SD`.
+PLACEMENT_SD_CM = 2.0
 INFERIOR_PER_CM = 0.06  # change of a chest lead's y coefficient per cm downwards; our approximation
 LEAD_SCALE_SD = 0.10  # ln, per lead and person; our approximation
 LEAD_TILT_SD = 0.05  # added to each coefficient, per person; our approximation
 WAVE_SHAPE_SD = 0.16  # relative, per wave and component, per person; our approximation
+# The same, drawn anew for every session: acute illness, treatment, filling, posture. Calibrated with the session columns
+# of `traits`: two recordings of a person are about as alike as two of PTB-XL (docs/simulate.md), not more.
+WAVE_SHAPE_SESSION_SD = 0.13
 # Rotation about the long axis of the body. Between persons: Hoekema 1999 (frontal 5, transversal 9 degrees), between
 # sessions (posture): our approximation.
-HORIZONTAL_SD_DEG, HORIZONTAL_SESSION_SD_DEG = 9.0, 3.0
+HORIZONTAL_SD_DEG, HORIZONTAL_SESSION_SD_DEG = 9.0, 5.0
 
 # Wave: vector in mV along (the wave's frontal axis, across it, z); see WAVES in beats.py for their timing.
 WAVE_NAMES = ("p_right", "p_left", "q", "r_apex", "r_wall", "s", "st", "t_rise", "t_peak", "t_tail")
@@ -116,11 +119,12 @@ def draw_session(rng: np.random.Generator, patient: Patient, age_years: float) -
     """One visit of `patient` at `age_years`."""
     tone = float(rng.standard_normal())
     traits = draw_traits(patient.sex, age_years, patient.z, rng.standard_normal(len(NAMES)), tone)
+    shape = patient.wave_shape + WAVE_SHAPE_SESSION_SD * rng.standard_normal(WAVE_VECTORS_MV.shape)
     turn = patient.horizontal_deg + HORIZONTAL_SESSION_SD_DEG * float(rng.standard_normal())
     return Session(
         age_years=age_years,
         traits=traits,
-        waves_mv=frank_waves(traits, patient.wave_shape, turn),
+        waves_mv=frank_waves(traits, shape, turn),
         leads=_placed(rng, patient.leads) * _chest_gain(traits),
         breath_hz=float(np.clip(0.25 + 0.04 * rng.standard_normal() + 0.01 * tone, 0.15, 0.45)),  # 15 breaths a minute
         breath_depth=float(np.exp(0.3 * rng.standard_normal())),

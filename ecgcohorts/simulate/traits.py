@@ -77,24 +77,24 @@ TRAITS = (
     ),
     Trait("p_axis_deg", "degree", 54, 57, 0, 0, 14, 7, 0, 85, "ELSA-Brasil; spread our approximation"),
     Trait(
-        "qrs_axis_deg", "degree", 35, 39, -0.60, -0.55, 23, 5, -40, 100,
+        "qrs_axis_deg", "degree", 35, 39, -0.60, -0.55, 23, 10, -40, 100,
         "ELSA-Brasil; limits Mason 2007; leftward with age Rijnbeek 2014, slope our approximation",
     ),
-    Trait("t_axis_deg", "degree", 39, 45, -0.10, -0.10, 14, 6, -10, 85, "ELSA-Brasil; slope and spread our approximation"),
+    Trait("t_axis_deg", "degree", 39, 45, -0.10, -0.10, 14, 10, -10, 85, "ELSA-Brasil; slope and spread our approximation"),
     Trait(
-        "ln_qrs_gain", "ln factor", 0, -0.10, -0.0067, -0.0045, 0.20, 0.04, -0.9, 0.9,
+        "ln_qrs_gain", "ln factor", 0, -0.10, -0.0067, -0.0045, 0.20, 0.10, -0.9, 0.9,
         "Pipberger 1967; Nemati; smaller sex difference with age Macfarlane 2018; spread Hoekema 1999",
     ),
     Trait(
-        "ln_chest_gain", "ln factor", 0, -0.15, 0, 0.0020, 0.12, 0.03, -0.6, 0.6,
+        "ln_chest_gain", "ln factor", 0, -0.15, 0, 0.0020, 0.12, 0.08, -0.6, 0.6,
         "Simonson 1960; women's left chest leads rise with age Rijnbeek 2014; sizes our approximation",
     ),
     Trait(
-        "ln_t_gain", "ln factor", 0, -0.20, -0.0103, -0.0080, 0.24, 0.08, -1.1, 0.9,
+        "ln_t_gain", "ln factor", 0, -0.20, -0.0103, -0.0080, 0.24, 0.18, -1.1, 0.9,
         "Pipberger 1967; Nemati; smaller T in women Simonson 1960, size our approximation", autonomic=-0.08,
     ),
     Trait(
-        "st_v3_mv", "mV", 0.11, 0.035, -0.0018, 0, 0.045, 0.015, -0.05, 0.35,
+        "st_v3_mv", "mV", 0.11, 0.035, -0.0018, 0, 0.045, 0.03, -0.05, 0.35,
         "Macfarlane 2001: upper limit in V3 at 25 years 0.31 mV in men, 0.11 in women; age matters in men only",
     ),
     Trait(
