@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ EXIT_ERROR = 2
 EXIT_DAMAGED = 4  # verify found problems
 SEVERAL = ("--weights", "--study", "--run", "--cohorts")  # options that take all words up to the next option
 
-_out = Console(soft_wrap=True, highlight=False)
+_out = Console(soft_wrap=True, highlight=False, markup=False)
 _typed: list[str] = []  # the command line as given, for provenance
 
 
@@ -278,6 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}. See --help.")
     except (EcgError, SettingsError) as error:
         _fail(str(error))
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # disk full, no permission, a folder in a file's place
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}. Nothing half-written is left in its place.")
     except KeyboardInterrupt:

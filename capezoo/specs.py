@@ -248,7 +248,9 @@ class Golden(Spec):
 
     file: str = "golden.npz"
     sha256: SHA256
-    tolerance: float = Field(default=1e-4, gt=0, description="largest difference of embeddings over the largest expected value; our default")
+    tolerance: float = Field(
+        default=1e-4, gt=0, description="largest difference of embeddings over the largest expected value; our default"
+    )
 
 
 class WeightCard(Spec):

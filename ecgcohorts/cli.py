@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ EXIT_ERROR = 2
 EXIT_REJECTS = 3  # finished, but more was refused than --max-reject-frac allows
 EXIT_DAMAGED = 4  # verify found problems
 
-_out = Console(soft_wrap=True, highlight=False)
+_out = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 class _Command(BaseModel):
@@ -81,6 +82,8 @@ class Ingest(_Command):
         if not report.written:
             _out.print(f"nothing new: {report.known} inputs were met before. Nothing written.")
             return
+        if report.known:
+            _out.print(f"{report.known} inputs were met before")
         for name, part in report.accounting.items():
             _out.print(f"{name}: {_account(part)}")
         _out.print(f"{self.store}: {_account(report.total)}; fingerprint {report.fingerprint[:16]}")
@@ -289,6 +292,10 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}. See --help.")
     except (EcgError, SettingsError) as error:
         _fail(str(error))
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        _fail(f"{error.filename or 'the machine'}: {error.strerror}. Mend it, and run the same command again.")
     except KeyboardInterrupt:
         _fail("stopped. The same command goes on from here.", 130)
 

@@ -59,8 +59,14 @@ class Tables:
 
 def list_files(root: Path) -> list[str]:
     """Paths of all files below `root`, relative, posix, sorted; hidden ones left out. Links to folders are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise SourceError(
+            f"{root}: found a folder in it that cannot be read ({error.strerror}). Give this user access."
+        )
+
     found: list[str] = []
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in os.walk(root, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = Path(folder).relative_to(root)
         found += [(below / name).as_posix() for name in files if not name.startswith(".")]

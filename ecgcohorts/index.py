@@ -93,13 +93,13 @@ class CohortIndex:
         return digest.hexdigest()
 
     def rows_of(self, patient: int) -> NDArray[np.int64]:
-        """Store rows of one patient, in time order."""
+        """Store rows of one patient, in time order within an ingest run."""
         return self.columns["row"][self.patient_ptr[patient] : self.patient_ptr[patient + 1]]
 
     def take(self, entries: ArrayLike) -> "CohortIndex":
         """The index of some entries only (a mask or positions); patients are numbered densely again."""
         chosen = np.asarray(entries)
-        positions = np.flatnonzero(chosen) if chosen.dtype == bool else np.sort(chosen)
+        positions = np.flatnonzero(chosen) if chosen.dtype == bool else np.sort(chosen.astype(np.int64))
         columns = {name: column[positions] for name, column in self.columns.items()}
         columns["patient"] = np.unique(columns["patient"], return_inverse=True)[1].astype(COLUMNS["patient"])
         return CohortIndex(columns, self.cohorts, self.sites, self.devices)

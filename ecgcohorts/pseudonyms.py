@@ -41,7 +41,7 @@ class PseudonymKey:
         Leading zeros are kept: `007` and `7` are two patients unless the cohort description says otherwise.
         """
         text = "\0".join((cohort, kind, unicodedata.normalize("NFC", identifier).strip()))
-        return hmac.new(self.secret, text.encode(), hashlib.sha256).digest()[:PSEUDONYM_BYTES]
+        return hmac.new(self.secret, text.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()[:PSEUDONYM_BYTES]
 
 
 def default_key_path() -> Path:

@@ -98,9 +98,9 @@ def _blank(cohort: EncodedCohort, number: int, copies: NDArray[np.bool_], recipe
 def extend_index(index: CohortIndex | None, settled: list[SettledCohort]) -> CohortIndex:
     """The index with the live records of a run added. Patients met before keep their number and their records."""
     parts = [index] if index is not None else []
-    cohorts = list(index.cohorts) if index else []
-    sites = list(index.sites) if index else []
-    devices = list(index.devices) if index else []
+    cohorts = list(index.cohorts) if index is not None else []
+    sites = list(index.sites) if index is not None else []
+    devices = list(index.devices) if index is not None else []
     for one in settled:
         parts.append(_part(one, cohorts, sites, devices))
     names = sorted({name for part in parts for name in part.columns})

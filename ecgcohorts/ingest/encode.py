@@ -1,9 +1,15 @@
 """One partition = one shard: read, check, filter, pack. Runs anywhere, in any order, and gives the same bytes."""
 
+import errno
 import io
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numcodecs import blosc
@@ -11,18 +17,20 @@ from numpy.typing import NDArray
 
 from ecgcohorts.cohort_schema import Mains
 from ecgcohorts.cohort_spec import CohortSpec, apply_rules
-from ecgcohorts.errors import Reason, RecordingError
+from ecgcohorts.errors import EcgError, Reason, RecordingError
 from ecgcohorts.plugins import load
 from ecgcohorts.preprocess import Strip, make_strip
 from ecgcohorts.quality import QUALITY_COLUMNS
 from ecgcohorts.recipes import Recipe
 from ecgcohorts.recording import DIGEST_BYTES, Recording
-from ecgcohorts.store.durable import write_file
+from ecgcohorts.store.durable import sha256_of, write_file
 from ecgcohorts.store.schema import FileEntry
 from ecgcohorts.store.writer import ShardWriter
 
 _CODES = ["", *Reason]  # outcome 0: stored
 _STAGES = ("", "read", "recipe")
+# What says something about the machine and nothing about the recording: the run stops, and can be resumed.
+_MACHINE_ERRORS = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,27 @@ def _blank(dtype: np.dtype) -> float:
     return np.nan if np.issubdtype(dtype, np.floating) else 0
 
 
+def start_worker() -> None:
+    """Prepare a worker process: it ends with the process that started it, so that no orphan writes without the lock."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def is_done(task: EncodeTask) -> bool:
+    """Did an earlier run finish this shard? Its bytes must be those its result tells; a blanked shard is done again."""
+    try:
+        result = load_result(task.result_file)
+        return len(result.outcome) == len(task.inputs) and sha256_of(task.shard_file) == result.entry.sha256
+    except (OSError, ValueError, KeyError, BadZipFile):
+        return False
+
+
 def encode(task: EncodeTask) -> None:
     """Write one shard file and, once that is whole on disk, its result file.
 
@@ -119,14 +148,20 @@ def _encode_row(task: EncodeTask, row: int, name: str, rows: _Rows) -> NDArray[n
         strip = make_strip(recording, task.recipe, mains_hz, task.with_quality)
         rows.accept(row, recording, strip)
     except RecordingError as error:
-        if task.raise_errors:
-            error.where = f"recording {name}"
-            raise
+        if task.raise_errors:  # under its pseudonym; what was found may be header text
+            raise type(error)(error.reason, error.reason, error.expected, error.remedy, f"recording {name}") from None
         rows.refuse(row, stage, error.reason, error)
         return None
     except Exception as error:  # a defect of ours must not stop a night's run; it is counted under its own reason
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _MACHINE_ERRORS):
+            what = error.strerror if isinstance(error, OSError) else "out of memory"
+            raise EcgError(
+                f"recording {name}: the machine could not read it ({what}). Run the same command again."
+            ) from None
         if task.raise_errors:
-            raise
+            raise EcgError(
+                f"recording {name}: {type(error).__name__} in the {stage} step, a defect. Report it."
+            ) from None
         rows.refuse(row, stage, Reason.UNEXPECTED, error)
         return None
     return strip.samples

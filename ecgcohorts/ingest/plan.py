@@ -82,6 +82,14 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Known:
+    """Pseudonyms that the store has met in earlier runs, refused recordings included."""
+
+    recordings: frozenset[bytes] = frozenset()
+    patients: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True)
 class _Found:
     """One input with its ids replaced."""
 
@@ -91,12 +99,11 @@ class _Found:
     name: str
 
 
-def make_plan(
-    root: Path, spec: CohortSpec, recipe: Recipe, key: PseudonymKey, known: frozenset[bytes], limit: int | None
-) -> Plan:
+def make_plan(root: Path, spec: CohortSpec, recipe: Recipe, key: PseudonymKey, known: Known, limit: int | None) -> Plan:
     """Scan headers and tables below `root` and lay out the rows of every cohort found there.
 
-    known: pseudonyms of recordings that the store has met before. Raises SourceError if there is nothing to read.
+    Days since a patient's first recording are unknown for patients the store knows: their first is not read again.
+    Raises SourceError if there is nothing to read.
     """
     tables = spec.load_tables(root)
     found: dict[bytes, _Found] = {}
@@ -105,7 +112,7 @@ def make_plan(
     for item in islice(spec.scan(root), limit):
         description = describe(spec, tables, item)
         recording_id = key.pseudonym(description.cohort, "recording", description.recording_id)
-        if recording_id in known:
+        if recording_id in known.recordings:
             n_known += 1
         elif item.error is not None:
             refused.append(_refusal(description.cohort, recording_id, item.error))
@@ -113,14 +120,16 @@ def make_plan(
             again = key.pseudonym(
                 description.cohort, "recording", f"{description.recording_id}\0{item.path}\0{item.entry}"
             )
-            if again in known:
+            if again in known.recordings:
                 n_known += 1
             else:
                 refused.append(Refusal(description.cohort, again, "plan", DUPLICATE_ID, "SourceError"))
         else:
             found[recording_id] = _pseudonymise(item, tables.layout.reader, description, recording_id, key)
-    cohorts = tuple(_lay_out(name, found.values(), refused, key) for name in _cohort_names(found.values(), refused))
-    return Plan(cohorts, n_known, _digest(cohorts, spec, recipe, key))
+    cohorts = tuple(
+        _lay_out(name, found.values(), refused, key, known) for name in _cohort_names(found.values(), refused)
+    )
+    return Plan(cohorts, n_known, _digest(root, cohorts, spec, recipe, key))
 
 
 def _pseudonymise(
@@ -146,7 +155,9 @@ def _pseudonymise(
         device=description.device,
         labels=tuple(sorted(description.labels.items())),
     )
-    return _Found(record, description.cohort, description.acquired_at or datetime.max, description.recording_id)
+    # One clock per recording is all there is: a zone, where a file states one, is dropped rather than mixed with none.
+    time = (description.acquired_at or datetime.max).replace(tzinfo=None)
+    return _Found(record, description.cohort, time, description.recording_id)
 
 
 def _refusal(cohort: str, recording_id: bytes, error: RecordingError) -> Refusal:
@@ -157,12 +168,14 @@ def _cohort_names(found: Iterable[_Found], refused: Iterable[Refusal]) -> list[s
     return sorted({one.cohort for one in found} | {one.cohort for one in refused})
 
 
-def _lay_out(cohort: str, found: Iterable[_Found], refused: list[Refusal], key: PseudonymKey) -> CohortPlan:
+def _lay_out(
+    cohort: str, found: Iterable[_Found], refused: list[Refusal], key: PseudonymKey, known: Known
+) -> CohortPlan:
     """Patients in the order of a keyed digest, so that no reader sees site or date drift; records by time."""
     mine = [one for one in found if one.cohort == cohort]
     first = _first_times(mine)
     mine.sort(key=lambda one: (_place(one.record, cohort, key), one.record.patient_id, one.time, one.name))
-    records = tuple(_with_days(one, first) for one in mine)
+    records = tuple(one.record if one.record.patient_id in known.patients else _with_days(one, first) for one in mine)
     return CohortPlan(cohort, records, tuple(one for one in refused if one.cohort == cohort))
 
 
@@ -186,7 +199,7 @@ def _with_days(one: _Found, first: dict[bytes, datetime]) -> PlannedRecord:
     return PlannedRecord(**{**values, "days": days})
 
 
-def _digest(cohorts: tuple[CohortPlan, ...], spec: CohortSpec, recipe: Recipe, key: PseudonymKey) -> str:
+def _digest(root: Path, cohorts: tuple[CohortPlan, ...], spec: CohortSpec, recipe: Recipe, key: PseudonymKey) -> str:
     """What a run under way must share with a later one for its finished shards to be kept."""
     digest = hashlib.sha256()
     for part in (spec.model_dump_json(), recipe.model_dump_json(), key.fingerprint):
@@ -195,7 +208,14 @@ def _digest(cohorts: tuple[CohortPlan, ...], spec: CohortSpec, recipe: Recipe, k
         for record in cohort.records:
             row = [cohort.cohort, record.path, record.entry, record.recording_id.hex(), record.patient_id.hex()]
             digest.update(json.dumps([*row, record.days, record.age, record.sex, record.labels]).encode())
+            digest.update(_state(root, record.path))
     return digest.hexdigest()
+
+
+def _state(root: Path, path: str) -> bytes:
+    """Size and time of change of an input file: another content must not resume on shards of the first."""
+    status = (root / path).stat()
+    return f"{status.st_size} {status.st_mtime_ns}".encode()
 
 
 def count_reasons(refused: Iterable[Refusal]) -> dict[str, int]:

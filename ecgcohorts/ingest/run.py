@@ -13,8 +13,8 @@ from typing import Literal
 from ecgcohorts.cohort_spec import CohortSpec, load_spec
 from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError, SpecError
 from ecgcohorts.ingest.assemble import EncodedCohort, SettledCohort, extend_index, extend_rejects, settle
-from ecgcohorts.ingest.encode import EncodeTask, encode, load_result
-from ecgcohorts.ingest.plan import CohortPlan, Plan, make_plan
+from ecgcohorts.ingest.encode import EncodeTask, encode, is_done, load_result, start_worker
+from ecgcohorts.ingest.plan import CohortPlan, Known, Plan, make_plan
 from ecgcohorts.pseudonyms import PseudonymKey, load_key
 from ecgcohorts.recipes import CAPE_V1, Recipe, get_recipe
 from ecgcohorts.store.columns import write_index
@@ -22,6 +22,7 @@ from ecgcohorts.store.commit import (
     describe_files,
     publish,
     refuse_foreign_folder,
+    refuse_nested,
     remove_unlisted,
     writer_lock,
 )
@@ -39,6 +40,7 @@ from ecgcohorts.store.schema import (
     rejects_name,
     signals_metadata,
 )
+from ecgcohorts.store.shards import SHARD_RECORDS_LIMIT
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -57,6 +59,8 @@ class IngestOptions:
     quality: bool = True  # False: quality measures are left unknown, which saves about half of the time
 
     def __post_init__(self) -> None:
+        if self.shard_records > SHARD_RECORDS_LIMIT:
+            raise SpecError(f"found shard_records={self.shard_records}, expected at most {SHARD_RECORDS_LIMIT}.")
         for name in ("workers", "shard_records"):
             if getattr(self, name) < 1:
                 raise SpecError(f"found {name}={getattr(self, name)}, expected 1 or more.")
@@ -107,8 +111,10 @@ def ingest(
     same call; a finished one finds nothing to do and writes nothing. Raises EcgError subclasses.
     """
     root, folder = Path(source), Path(store)
-    if not root.exists():
-        raise SourceError(f"{root}: found no such folder, expected the folder with the recordings.")
+    if not root.is_dir():
+        what = "a file" if root.exists() else "no such folder"
+        raise SourceError(f"{root}: found {what}, expected the folder with the recordings.")
+    refuse_nested(root, folder)
     spec = cohort if isinstance(cohort, CohortSpec) else load_spec(cohort)
     recipe = get_recipe(options.recipe)
     key = load_key(options.key_file)
@@ -117,12 +123,16 @@ def ingest(
         before = _open_before(folder, recipe, key)
         plan = make_plan(root, spec, recipe, key, _known(before), options.limit)
         return _nothing_written(plan, before)
+    spec.load_tables(root)  # is there anything to read? Before the store's folder is made
     with writer_lock(folder):
         before = _open_before(folder, recipe, key)
         plan = make_plan(root, spec, recipe, key, _known(before), options.limit)
-        if not plan.n_inputs and before is not None:
+        if not plan.n_inputs:
+            if before is None:
+                raise SourceError(f"{root}: found files but no recordings in them, expected some.")
             remove_unlisted(folder, before.manifest)
             return _nothing_written(plan, before)
+        _refuse_another_description(before, plan, spec)
         if options.on_error == "raise":
             _raise_first_refusal(plan)
         return _Run(folder, root, spec, recipe, key, options, before, plan, progress).execute()
@@ -144,11 +154,27 @@ def _open_before(folder: Path, recipe: Recipe, key: PseudonymKey) -> Store | Non
     return store
 
 
-def _known(store: Store | None) -> frozenset[bytes]:
+def _known(store: Store | None) -> Known:
     if store is None:
-        return frozenset()
+        return Known()
     refused = {bytes.fromhex(text) for text in store.rejects()["recording_id"]}
-    return frozenset({row.tobytes() for row in store.index["recording_id"]} | refused)
+    stored = {row.tobytes() for row in store.index["recording_id"]}
+    return Known(frozenset(stored | refused), frozenset(row.tobytes() for row in store.index["patient_id"]))
+
+
+def _refuse_another_description(before: Store | None, plan: Plan, spec: CohortSpec) -> None:
+    """Two descriptions of one name would make one person of two patients with the same number."""
+    mine = _digest_of(spec)
+    for segment in before.segments if before else ():
+        if segment.cohort in {cohort.cohort for cohort in plan.cohorts} and segment.spec_sha256 != mine:
+            raise SpecError(
+                f"cohort {segment.cohort!r}: the store has it by another description. Give the new cohort a name of its "
+                "own, or ingest with the description of the first."
+            )
+
+
+def _digest_of(spec: CohortSpec) -> str:
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
 def _raise_first_refusal(plan: Plan) -> None:
@@ -188,7 +214,7 @@ class _Run:
 
     def execute(self) -> IngestReport:
         tasks = [task for cohort in self.plan.cohorts for task in self._tasks(cohort)]
-        done = [task for task in tasks if task.result_file.exists() and task.shard_file.exists()]
+        done = [task for task in tasks if is_done(task)]
         self._clear_except(done)
         self.staging.mkdir(parents=True, exist_ok=True)
         self._encode([task for task in tasks if task not in done], len(done), len(tasks))
@@ -243,7 +269,7 @@ class _Run:
                 tell()
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(self.options.workers, len(tasks)), mp_context=context) as pool:
+        with ProcessPoolExecutor(min(self.options.workers, len(tasks)), context, start_worker) as pool:
             futures = [pool.submit(encode, task) for task in tasks]
             try:
                 for future in as_completed(futures):
@@ -322,10 +348,13 @@ class _Run:
             shard_records=one.encoded.shard_records,
             accounting=one.accounting,
             licence=self.spec.licence,
-            spec_sha256=hashlib.sha256(self.spec.model_dump_json().encode()).hexdigest(),
+            spec_sha256=_digest_of(self.spec),
         )
 
 
 def _versions() -> dict[str, str]:
     """Of the libraries whose version may change a stored byte."""
-    return {name: importlib.metadata.version(name) for name in ("ecgcohorts", "numcodecs", "numpy", "scipy", "zarr")}
+    return {
+        name: importlib.metadata.version(name)
+        for name in ("ecgcohorts", "numcodecs", "numpy", "pandas", "pyarrow", "scipy")
+    }

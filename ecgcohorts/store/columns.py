@@ -16,6 +16,7 @@ from ecgcohorts.errors import StoreError
 from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, CohortIndex
 from ecgcohorts.store.durable import write_file
 from ecgcohorts.store.schema import Manifest, group_metadata, index_folder
+from ecgcohorts.store.writer import pack
 
 _CHUNK_RECORDS = 1 << 18  # 2 MB of an int64 column
 _CRC_BYTES = 4
@@ -55,9 +56,7 @@ def _write_column(folder: Path, column: NDArray) -> None:
         chunk = np.zeros(chunk_shape, column.dtype.newbyteorder("<"))  # Zarr chunks have one shape: the last is padded
         part = column[first : first + chunk_shape[0]]
         chunk[: len(part)] = part
-        packed = blosc.compress(chunk, b"zstd", 5, blosc.BITSHUFFLE)
-        crc = int(google_crc32c.value(packed)).to_bytes(_CRC_BYTES, "little")
-        write_file(folder.joinpath("c", str(number), *["0"] * (column.ndim - 1)), packed + crc)
+        write_file(folder.joinpath("c", str(number), *["0"] * (column.ndim - 1)), pack(chunk, b"zstd"))
 
 
 def _metadata(column: NDArray, chunk_shape: tuple[int, ...]) -> dict[str, Any]:

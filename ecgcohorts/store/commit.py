@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ecgcohorts.errors import LockHeld, StoreError
-from ecgcohorts.store.durable import sha256_of, write_file
-from ecgcohorts.store.schema import CURRENT, LOCK, STAGING, Current, FileEntry, Manifest, manifest_name
+from ecgcohorts.store.durable import make_folder, sha256_of, write_file
+from ecgcohorts.store.reader import check_files
+from ecgcohorts.store.schema import CURRENT, LOCK, OUR_PATHS, Current, FileEntry, Manifest, manifest_name
 
 
 @contextlib.contextmanager
@@ -21,7 +22,7 @@ def writer_lock(store: Path) -> Iterator[None]:
 
     Raises LockHeld at once if another process holds it.
     """
-    store.mkdir(parents=True, exist_ok=True)
+    make_folder(store)
     with (store / LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -31,7 +32,11 @@ def writer_lock(store: Path) -> Iterator[None]:
 
 
 def publish(store: Path, manifest: Manifest) -> None:
-    """Make `manifest` the snapshot in force, then remove what it no longer names."""
+    """Make `manifest` the snapshot in force, then remove what it no longer names.
+
+    Raises StoreError, and changes nothing a reader sees, if a file that the manifest names is not there whole.
+    """
+    check_files(store, manifest)
     data = manifest.to_bytes()
     path = store / manifest_name(manifest.generation)
     write_file(path, data)
@@ -41,21 +46,30 @@ def publish(store: Path, manifest: Manifest) -> None:
 
 
 def remove_unlisted(store: Path, manifest: Manifest | None, keep: frozenset[str] = frozenset()) -> None:
-    """Delete every file that is not the snapshot's, and folders left empty. `keep`: relative paths under way."""
+    """Delete files of our own layout that are not the snapshot's, and folders left empty. `keep`: paths under way.
+
+    Symbolic links are neither followed nor removed, and files of other names never touched: `refuse_foreign_folder`
+    stops a run before it meets any.
+    """
     listed = {LOCK, *keep}
     if manifest is not None:
         listed |= {CURRENT, manifest_name(manifest.generation), *manifest.files}
     for base, folders, files in os.walk(store, topdown=False):
         for name in files:
             path = Path(base) / name
-            if path.relative_to(store).as_posix() not in listed:
+            relative = path.relative_to(store).as_posix()
+            if relative not in listed and is_ours(relative) and not path.is_symlink():
                 path.unlink()
         for name in folders:
             folder = Path(base) / name
-            if folder.is_symlink():
-                folder.unlink()
-            elif not any(folder.iterdir()):
+            ours = is_ours(folder.relative_to(store).as_posix() + "/")
+            if ours and not folder.is_symlink() and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def is_ours(relative: str) -> bool:
+    """Is this the path of a file, or with a slash at its end of a folder, that a store may hold?"""
+    return OUR_PATHS.fullmatch(relative) is not None
 
 
 def describe_files(store: Path, relative: list[str]) -> dict[str, FileEntry]:
@@ -66,9 +80,23 @@ def describe_files(store: Path, relative: list[str]) -> dict[str, FileEntry]:
 
 
 def refuse_foreign_folder(store: Path) -> None:
-    """Raise StoreError rather than clear a folder that is no store of ours."""
-    if not store.exists() or (store / CURRENT).exists() or (store / STAGING).exists():
+    """Raise StoreError rather than write into a folder that holds anything but a store, whole or under way."""
+    if not store.exists():
         return
-    strangers = sorted(path.name for path in store.iterdir() if path.name != LOCK) if store.is_dir() else ["a file"]
-    if strangers:
-        raise StoreError(f"{store}: found {strangers[0]!r}, expected a store or an empty folder. Name a new folder.")
+    if not store.is_dir():
+        raise StoreError(f"{store}: found a file, expected a store or an empty folder. Name a new folder.")
+    for base, folders, files in os.walk(store):
+        names = [*files, *(f"{name}/" for name in folders)]
+        for name in names:
+            relative = (Path(base) / name).relative_to(store).as_posix() + ("/" if name.endswith("/") else "")
+            if not is_ours(relative):
+                raise StoreError(
+                    f"{store}: found {relative!r}, expected a store or an empty folder. Move it away, or name a new folder."
+                )
+
+
+def refuse_nested(source: Path, store: Path) -> None:
+    """Raise StoreError if the store would lie in its own input, or the input in the store."""
+    inner, outer = source.resolve(), store.resolve()
+    if inner == outer or inner in outer.parents or outer in inner.parents:
+        raise StoreError(f"{store}: found the input {source} inside it or around it, expected two folders apart.")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 from pathlib import Path
 
 _BLOCK = 1 << 20
@@ -9,14 +10,28 @@ _BLOCK = 1 << 20
 
 def write_file(path: Path, data: bytes) -> None:
     """Replace `path` by `data` whole: temporary file in the same folder, flush, fsync, rename, fsync the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.part")
+    make_folder(path.parent)
+    aside = name_aside(path)
     with aside.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)
     sync_folder(path.parent)
+
+
+def name_aside(path: Path) -> Path:
+    """A name of its own beside `path` for the file under way: a writer left over from a killed run must not share it."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, each durable: a file is lost with a folder whose own entry was never synced."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
@@ -40,6 +41,7 @@ class Store:
     manifest: Manifest
     index: CohortIndex
     fingerprint: str  # SHA-256 of the manifest, which names every byte of the snapshot
+    _rejects: pd.DataFrame
 
     @property
     def recipe(self) -> Recipe:
@@ -98,7 +100,7 @@ class Store:
 
     def rejects(self) -> pd.DataFrame:
         """What was refused or found twice: cohort, recording_id, reason, stage, error, duplicate_of."""
-        return pd.read_parquet(self.path / rejects_name(self.manifest.generation))
+        return self._rejects.copy()
 
     def __repr__(self) -> str:
         cohorts = ", ".join(self.index.cohorts)
@@ -114,16 +116,29 @@ def open_store(path: str | Path) -> Store:
     """
     folder = Path(path)
     for _ in range(_READ_TRIES):
-        manifest, fingerprint = read_manifest(folder)
+        before = _current_bytes(folder)
         try:
+            manifest, fingerprint = read_manifest(folder)
             check_files(folder, manifest)
-            return Store(folder, manifest, read_index(folder, manifest), fingerprint)
-        except (StoreError, OSError):
-            if read_manifest(folder)[1] == fingerprint:  # no writer came between: the damage is real
+            refused = pd.read_parquet(folder / rejects_name(manifest.generation))
+            return Store(folder, manifest, read_index(folder, manifest), fingerprint, refused)
+        except (StoreError, OSError, pa.ArrowException) as error:
+            if _current_bytes(folder) != before:  # a writer came between: what was read is no longer in force
+                continue
+            if isinstance(error, StoreError):
                 raise
+            what = type(error).__name__
+            raise StoreError(f"{folder}: cannot be read ({what}). Restore the store from a copy.") from None
     raise StoreError(
         f"{folder}: replaced {_READ_TRIES} times while it was being opened. Try again when the writer is done."
     )
+
+
+def _current_bytes(folder: Path) -> bytes | None:
+    try:
+        return (folder / CURRENT).read_bytes()
+    except OSError:
+        return None
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:

@@ -25,8 +25,16 @@ STAGING = ".staging"
 MISSING = np.int16(-32768)  # fill value: no sample here
 DEFAULT_SHARD_RECORDS = 4096  # 5.2 M records make 1,271 files of about 100 MB
 
-# A cohort's name is a folder name in the store and a word on the command line.
-COHORT_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+# Every path a store may hold, staging and half-written files included. A folder ends with a slash.
+_CHUNK = r"zarr\.json|c/(\d+/)*(\d+)?"
+OUR_PATHS = re.compile(
+    r"CURRENT|lock|zarr\.json|manifest-\d{6}\.json|rejects-\d{6}\.parquet"
+    r"|(signals|index|\.staging)/(zarr\.json)?"
+    rf"|signals/[a-z0-9_]+/(zarr\.json|\d{{6}}/({_CHUNK})?)?"
+    rf"|index/\d{{6}}/(zarr\.json|\w+/({_CHUNK})?)?"
+    r"|\.staging/[0-9a-f]{32}/([a-z0-9_]+-\d+\.npz)?"
+    r"|(.*/)?[^/]+\.[0-9a-f]{8}\.part"
+)
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -42,11 +42,7 @@ def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = No
     if not problems:  # decoding damaged files would only repeat the news
         problems += _check_rows(store, progress)
         problems += _check_reference(store)
-        problems += [
-            f"segment {segment.cohort}/{segment.name}: inputs are not stored + duplicates + rejected"
-            for segment in store.segments
-            if not segment.accounting.balanced()
-        ]
+        problems += _check_accounts(store)
     entries = store.manifest.files.values()
     return VerifyReport(
         files=len(entries),
@@ -69,6 +65,21 @@ def _check_files(store: Store, progress: Callable[[int, int], None] | None) -> I
             yield f"{name}: content does not match its SHA-256"
         if progress:
             progress(done + 1, len(store.manifest.files))
+
+
+def _check_accounts(store: Store) -> Iterator[str]:
+    """Every segment's account balances, and says what its rows and the table of rejects say."""
+    rows = store.index["row"]
+    for segment in store.segments:
+        account, name = segment.accounting, f"segment {segment.cohort}/{segment.name}"
+        if not account.balanced():
+            yield f"{name}: inputs are not stored + duplicates + rejected"
+        live = int(((rows >= segment.first_row) & (rows < segment.first_row + segment.rows)).sum())
+        if live != account.stored:
+            yield f"{name}: accounts for {account.stored} stored recordings, the index lists {live}"
+    refused = sum(one.accounting.duplicates + sum(one.accounting.rejected.values()) for one in store.segments)
+    if refused != len(store.rejects()):
+        yield f"accounts for {refused} recordings not stored, the table of rejects lists {len(store.rejects())}"
 
 
 def _check_rows(store: Store, progress: Callable[[int, int], None] | None) -> Iterator[str]:

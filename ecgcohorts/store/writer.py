@@ -14,17 +14,31 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from ecgcohorts.store.durable import sync_folder
+from ecgcohorts.store.durable import make_folder, name_aside, sync_folder
 from ecgcohorts.store.schema import MISSING, FileEntry
 
 _ABSENT = np.uint64(2**64 - 1)  # Zarr v3 sharding: this inner chunk is not there
 _CRC_BYTES = 4
 
 
-def encode_chunk(strip: NDArray[np.int16]) -> bytes:
-    """One inner chunk: (lead, time) int16 -> blosc lz4 bitshuffle -> crc32c."""
-    packed = blosc.compress(np.ascontiguousarray(strip, "<i2"), b"lz4", 5, blosc.BITSHUFFLE)
+def pack(values: NDArray, codec: bytes) -> bytes:
+    """blosc with bitshuffle, then crc32c: the last two codecs of every array in a store.
+
+    On one thread, whatever the process is set to: with several, blosc's blocks land in the order they finish, and equal
+    content would give different bytes.
+    """
+    before = blosc.use_threads
+    blosc.use_threads = False
+    try:
+        packed: bytes = blosc.compress(values, codec, 5, blosc.BITSHUFFLE)
+    finally:
+        blosc.use_threads = before
     return packed + _crc(packed)
+
+
+def encode_chunk(strip: NDArray[np.int16]) -> bytes:
+    """One inner chunk: (lead, time) int16."""
+    return pack(np.ascontiguousarray(strip, "<i2"), b"lz4")
 
 
 class ShardWriter:
@@ -37,7 +51,7 @@ class ShardWriter:
     """
 
     def __init__(self, path: Path, shard_records: int, shape: tuple[int, int]) -> None:
-        self._path, self._aside = path, path.with_name(f"{path.name}.part")
+        self._path, self._aside = path, name_aside(path)
         self._shape = shape
         self._index = np.full((shard_records, 2), _ABSENT, "<u8")
         self._count = 0
@@ -46,7 +60,7 @@ class ShardWriter:
         self._absent_row = encode_chunk(np.full(shape, MISSING, np.int16))
 
     def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         self._file = self._aside.open("wb")
         return self
 

@@ -133,6 +133,7 @@ def test_a_rerun_writes_nothing_and_a_later_one_appends(make_cohort, tmp_path):
     newest = store.index["row"].max()
     patient = store.index["patient"][store.index["row"] == newest][0]
     assert len(store.index.rows_of(patient)) == 2
+    assert np.isnan(store.index["days"][store.index["row"] == newest]).all()  # unknown rather than counted from itself
     assert ec.verify(folder).ok
 
 
@@ -328,3 +329,85 @@ def test_nothing_to_read_is_said(make_cohort, tmp_path):
     with pytest.raises(SourceError):
         ingest(tmp_path / "empty", tmp_path / "s.zarr", str(raw.spec))
     assert not (tmp_path / "s.zarr" / "CURRENT").exists()
+
+
+def test_the_input_is_never_touched_wherever_the_store_is_named(make_cohort, tmp_path):
+    raw = make_cohort(patients=2)
+    before = tree(raw.folder)
+    for folder in (raw.folder, raw.folder / "s.zarr", tmp_path):
+        with pytest.raises(ec.StoreError, match="expected"):
+            ingest(raw.folder, folder, str(raw.spec))
+        assert tree(raw.folder) == before
+
+
+def test_files_put_into_a_store_stop_the_next_run_and_stay(make_cohort, tmp_path):
+    raw, folder = make_cohort(patients=2), tmp_path / "s.zarr"
+    ingest(raw.folder, folder, str(raw.spec))
+    (folder / "report.html").write_text("mine")
+    with pytest.raises(ec.StoreError, match=r"found 'report.html'.*Move it away"):
+        ingest(raw.folder, folder, str(raw.spec))
+    assert (folder / "report.html").read_text() == "mine"
+
+
+def test_a_half_written_shard_of_an_interrupted_run_is_done_again(make_cohort, tmp_path):
+    raw, folder, whole = make_cohort(patients=6), tmp_path / "s.zarr", tmp_path / "whole.zarr"
+    options = IngestOptions(shard_records=3)
+    ingest(raw.folder, whole, str(raw.spec), options)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(Stop):
+            ingest(raw.folder, folder, str(raw.spec), options)
+    shard = folder / "signals" / "north" / "000001" / "c" / "0" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-50])
+    ingest(raw.folder, folder, str(raw.spec), options)
+    assert tree(folder) == tree(whole)
+
+
+def test_other_content_never_resumes_on_shards_of_the_first(make_cohort, tmp_path):
+    raw, folder = make_cohort(patients=6), tmp_path / "s.zarr"
+    options = IngestOptions(shard_records=3)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(Stop):
+            ingest(raw.folder, folder, str(raw.spec), options)
+    for name, samples in list(raw.signals.items()):
+        raw.add(name, np.roll(samples, 100, axis=1), **{"Patient ID": name[9:12]})
+    ingest(raw.folder, folder, str(raw.spec), options)
+    expected = {ec.read(raw.folder / f"{name}.hea")[0].waveform_digest for name in raw.signals}
+    assert {row.tobytes() for row in ec.open(folder).index["waveform_digest"]} == expected
+
+
+def test_all_refused_then_some_stored(make_cohort, tmp_path):
+    raw, south, folder = make_cohort(patients=0), make_cohort("south", 2), tmp_path / "s.zarr"
+    raw.add("short", np.ones((12, 500), np.int16))
+    assert ingest(raw.folder, folder, str(raw.spec)).total.rejected == {"too_short": 1}
+    ingest(south.folder, folder, str(south.spec))
+    index = ec.open(folder).index
+    assert index.cohorts == ("north", "south")
+    assert len(index.where(cohort="north")) == 0
+    assert ec.verify(folder).ok
+
+
+def test_another_description_of_a_known_name_is_refused(make_cohort, tmp_path):
+    raw, folder = make_cohort(patients=2), tmp_path / "s.zarr"
+    ingest(raw.folder, folder, str(raw.spec))
+    raw.add("later", np.roll(next(iter(raw.signals.values())), 400, axis=1))
+    raw.spec.write_text(raw.spec.read_text().replace("mains_hz: 50", "mains_hz: 60"))
+    with pytest.raises(ec.SpecError, match="by another description"):
+        ingest(raw.folder, folder, str(raw.spec))
+
+
+def test_a_failing_disk_stops_the_run_instead_of_refusing_recordings(make_cohort, tmp_path, monkeypatch):
+    raw, folder = make_cohort(patients=2), tmp_path / "s.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr("ecgcohorts.ingest.encode.make_strip", raising(OSError(5, "Input/output error")))
+        with pytest.raises(ec.EcgError, match="Input/output error.*Run the same command again"):
+            ingest(raw.folder, folder, str(raw.spec))
+    assert ingest(raw.folder, folder, str(raw.spec)).total.stored == len(raw.signals)
+
+
+def raising(error: Exception):
+    def call(*args: object, **kwargs: object) -> None:
+        raise error
+
+    return call

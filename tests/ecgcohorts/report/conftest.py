@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, CohortIndex
@@ -104,4 +105,4 @@ def store(tmp_path: Path, make_index: Callable[..., CohortIndex]) -> Store:
         versions={"numpy": "2.0"},
         files={"signals/zarr.json": FileEntry(size=1_500_000, sha256="0" * 64)},
     )
-    return Store(tmp_path, manifest, index, "f" * 64)
+    return Store(tmp_path, manifest, index, "f" * 64, pd.DataFrame({"reason": []}))

@@ -1,0 +1,66 @@
+"""Two recordings of one simulated person are about as alike as two of one real patient."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from ecgcohorts.cohort_spec import describe, load_spec
+from ecgcohorts.preprocess import make_strip
+from ecgcohorts.quality import find_beats
+from ecgcohorts.readers import read
+from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.recording import Recording
+from ecgcohorts.simulate import HOSPITALS, simulate_recordings
+
+NORTH = {"north": HOSPITALS["north"]}
+BEFORE, AFTER = 100, 180  # samples of a beat around its R peak: 0.25 s and 0.45 s
+
+
+def same_person_auc(recordings: list[tuple[str, NDArray[np.float64]]]) -> float:
+    """How well the correlation of median beats tells pairs of one person from pairs of two. (person, (8, time) mV)."""
+    beats, people = [], []
+    for person, signal_mv in recordings:
+        peaks = [peak for peak in find_beats(signal_mv, CAPE_V1.rate_hz)]
+        peaks = [peak for peak in peaks if BEFORE < peak < signal_mv.shape[1] - AFTER]
+        if len(peaks) >= 3:
+            beat = np.median([signal_mv[:, peak - BEFORE : peak + AFTER] for peak in peaks], axis=0)
+            beats.append((beat - beat.mean(axis=1, keepdims=True)).ravel())
+            people.append(person)
+    upper = np.triu_indices(len(beats), 1)
+    alike = np.corrcoef(beats)[upper]
+    same = (np.array(people)[:, None] == np.array(people)[None])[upper]
+    ranks = rankdata(alike)[same]
+    return float((ranks.mean() - (same.sum() + 1) / 2) / (~same).sum())
+
+
+def filtered_mv(recording: Recording, mains_hz: float) -> NDArray[np.float64]:
+    strip = make_strip(recording, CAPE_V1, mains_hz)
+    return strip.samples[:, : strip.valid_stop] / 1000
+
+
+def test_people_are_as_hard_to_recognise_as_real_ones() -> None:
+    """Two recordings of one PTB-XL patient: .855 (docs/simulate.md). Far above, an encoder has no use for the recorder."""
+    found = [
+        same_person_auc(
+            [
+                (str(recording.patient_id), filtered_mv(recording, 50))
+                for recording in simulate_recordings(patients_per_cohort=60, seed=seed, hospitals=NORTH)
+            ]
+        )
+        for seed in (0, 1, 2)
+    ]
+    assert 0.80 < np.mean(found) < 0.91
+
+
+@pytest.mark.shared
+def test_real_people_are_that_hard_to_recognise(shared: Path) -> None:
+    spec = load_spec("ptb_xl")
+    tables = spec.load_tables(shared / "ptb_xl")
+    found = [(describe(spec, tables, item).patient_id, item.path) for item in spec.sources(shared / "ptb_xl")]
+    people = [person for person, _ in found]
+    several = [(str(person), path) for person, path in found if people.count(person) > 1]
+    recordings = [(person, filtered_mv(read(shared / "ptb_xl" / path)[0], 50)) for person, path in several]
+    assert same_person_auc(recordings) == pytest.approx(0.85, abs=0.04)
