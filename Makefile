@@ -30,14 +30,17 @@ demo: $(READY)
 effect: $(READY)
 	$(BIN)/python examples/in_distribution_effect.py $(DEMO)-effect --seeds 0 1 2
 
+# Two to four processes of one OpenMP thread each: with more threads than cores, waiting for each other dominates.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -50,4 +53,4 @@ docs: $(READY)
 	$(BIN)/python -m sphinx -W -q docs docs/_build
 
 clean:
-	rm -rf $(DEMO) docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	rm -rf $(DEMO) $(DEMO)-effect docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks

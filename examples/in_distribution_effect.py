@@ -40,6 +40,10 @@ def main() -> None:
     parser.add_argument("--summary-only", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
+    if not options.summary_only and any(options.folder.iterdir()):
+        sys.exit(
+            f"{options.folder} is not empty. Remove it (make clean), or pass --summary-only to read what is there."
+        )
     for seed in () if options.summary_only else options.seeds:
         command = [sys.executable, str(DEMO), str(options.folder / f"seed{seed}"), "--seed", str(seed)]
         subprocess.run([*command, *shlex.split(options.demo)], check=True)

@@ -401,7 +401,7 @@ def test_a_failing_disk_stops_the_run_instead_of_refusing_recordings(make_cohort
     raw, folder = make_cohort(patients=2), tmp_path / "s.zarr"
     with monkeypatch.context() as patch:
         patch.setattr("ecgcohorts.ingest.encode.make_strip", raising(OSError(5, "Input/output error")))
-        with pytest.raises(ec.EcgError, match="Input/output error.*Run the same command again"):
+        with pytest.raises(ec.EcgError, match=r"Input/output error.*Run the same command again"):
             ingest(raw.folder, folder, str(raw.spec))
     assert ingest(raw.folder, folder, str(raw.spec)).total.stored == len(raw.signals)
 

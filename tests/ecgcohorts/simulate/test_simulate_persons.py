@@ -1,5 +1,6 @@
 """Two recordings of one simulated person are about as alike as two of one real patient."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ecgcohorts.recipes import CAPE_V1
 from ecgcohorts.recording import Recording
 from ecgcohorts.simulate import HOSPITALS, simulate_recordings
 
-NORTH = {"north": HOSPITALS["north"]}
+NORTH = (HOSPITALS["north"],)
 BEFORE, AFTER = 100, 180  # samples of a beat around its R peak: 0.25 s and 0.45 s
 
 
@@ -23,7 +24,7 @@ def same_person_auc(recordings: list[tuple[str, NDArray[np.float64]]]) -> float:
     """How well the correlation of median beats tells pairs of one person from pairs of two. (person, (8, time) mV)."""
     beats, people = [], []
     for person, signal_mv in recordings:
-        peaks = [peak for peak in find_beats(signal_mv, CAPE_V1.rate_hz)]
+        peaks = find_beats(signal_mv, CAPE_V1.rate_hz)
         peaks = [peak for peak in peaks if BEFORE < peak < signal_mv.shape[1] - AFTER]
         if len(peaks) >= 3:
             beat = np.median([signal_mv[:, peak - BEFORE : peak + AFTER] for peak in peaks], axis=0)
@@ -41,26 +42,35 @@ def filtered_mv(recording: Recording, mains_hz: float) -> NDArray[np.float64]:
     return strip.samples[:, : strip.valid_stop] / 1000
 
 
+def distinct(recordings: list[tuple[str, Recording]], mains_hz: float) -> list[tuple[str, NDArray[np.float64]]]:
+    """Filtered signals without copies, everybody seen several times and at most 150 who are not."""
+    seen: set[bytes] = set()
+    kept = []
+    for person, recording in recordings:
+        if recording.waveform_digest not in seen:
+            seen.add(recording.waveform_digest)
+            kept.append((person, recording))
+    visits = Counter(person for person, _ in kept)
+    several = [(person, one) for person, one in kept if visits[person] > 1]
+    once = [(person, one) for person, one in kept if visits[person] == 1][:150]
+    return [(person, filtered_mv(one, mains_hz)) for person, one in several + once]
+
+
 def test_people_are_as_hard_to_recognise_as_real_ones() -> None:
-    """Two recordings of one PTB-XL patient: .855 (docs/simulate.md). Far above, an encoder has no use for the recorder."""
-    found = [
-        same_person_auc(
-            [
-                (str(recording.patient_id), filtered_mv(recording, 50))
-                for recording in simulate_recordings(patients_per_cohort=60, seed=seed, hospitals=NORTH)
-            ]
-        )
-        for seed in (0, 1, 2)
-    ]
-    assert 0.80 < np.mean(found) < 0.91
+    """Two recordings of one PTB-XL patient: .86 (docs/simulate.md). Far above, an encoder has no use for the recorder."""
+    found = []
+    for seed in (0, 1, 2):
+        recordings = simulate_recordings(patients_per_cohort=100, seed=seed, hospitals=NORTH)
+        found.append(same_person_auc(distinct([(str(one.patient_id), one) for one in recordings], 50)))
+    assert 0.80 < np.mean(found) < 0.90, found
 
 
 @pytest.mark.shared
 def test_real_people_are_that_hard_to_recognise(shared: Path) -> None:
     spec = load_spec("ptb_xl")
     tables = spec.load_tables(shared / "ptb_xl")
-    found = [(describe(spec, tables, item).patient_id, item.path) for item in spec.sources(shared / "ptb_xl")]
-    people = [person for person, _ in found]
-    several = [(str(person), path) for person, path in found if people.count(person) > 1]
-    recordings = [(person, filtered_mv(read(shared / "ptb_xl" / path)[0], 50)) for person, path in several]
-    assert same_person_auc(recordings) == pytest.approx(0.85, abs=0.04)
+    recordings = [
+        (str(describe(spec, tables, item).patient_id), read(shared / "ptb_xl" / item.path)[0])
+        for item in spec.sources(shared / "ptb_xl")
+    ]
+    assert same_person_auc(distinct(recordings, 50)) == pytest.approx(0.86, abs=0.03)
