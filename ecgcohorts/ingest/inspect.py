@@ -71,7 +71,7 @@ def inspect(path: Path, sample: int = 200) -> Inspection:
         except RecordingError as error:
             left -= 1
             found.unreadable[error.reason.value] += 1
-            found.examples.setdefault(error.reason.value, f"{name}: found {error.found}, expected {error.expected}")
+            found.examples.setdefault(error.reason.value, f"{name}: expected {error.expected}")  # no header text
     return replace(found, lengths_s=tuple(sorted(lengths)))
 
 
