@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from capezoo.specs import RunConfig, parse
 from ecgcohorts.errors import SourceError, StateMismatch
-from ecgcohorts.store.durable import write_file
+from ecgcohorts.store.durable import make_folder, write_file
 
 LIBRARIES = ("ecgcohorts", "lightning-fabric", "numpy", "pandas", "pydantic", "scipy", "torch", "zarr")
 
@@ -75,6 +75,7 @@ class RunFolder:
             write_file(self.path / "data.json", _json(data))
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
             write_file(self.path / "config.yaml", text.encode())  # last: from here on it is a run
+        make_folder(self.checkpoints)
         libraries = {name: version(name) for name in LIBRARIES if _installed(name)}
         write_file(self.path / "env.json", _json({"python": platform.python_version(), **libraries}))
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from capezoo import cli
 from capezoo.embed import open_embeddings
@@ -20,7 +21,7 @@ from ecgcohorts.store import open_store
 def run(capsys, tmp_path, monkeypatch):
     """run("embed", ...) -> (exit code, stdout, stderr), in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(cli, "_out", Console(soft_wrap=True, highlight=False, markup=False, width=200))
 
     def call(*arguments: object) -> tuple[int, str, str]:
         try:
