@@ -1,35 +1,26 @@
 """The `capezoo` command: parse, call one function, print."""
 
-import contextlib
 import json
-import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict, SettingsError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
 from rich.table import Table
 
-from ecgcohorts.errors import EcgError
+from ecgcohorts.console import EXIT_DAMAGED, Command, fail, output, progress, run
 
-EXIT_ERROR = 2
-EXIT_DAMAGED = 4  # verify found problems
+PROGRAM = "capezoo"
 SEVERAL = ("--weights", "--study", "--run", "--cohorts")  # options that take all words up to the next option
 
-_out = Console(soft_wrap=True, highlight=False, markup=False)
+_out = output()
 _typed: list[str] = []  # the command line as given, for provenance
 
 
-class _Command(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Pretrain(_Command):
+class Pretrain(Command):
     """Pretrain an encoder on a store. The same command continues a run that was stopped."""
 
     store: Path = Field(description="store to train on")
@@ -80,7 +71,7 @@ class Pretrain(_Command):
         return parse(RunConfig, values | changes, "command line")
 
 
-class Embed(_Command):
+class Embed(Command):
     """Embed a store: one embedding per recording, with the index columns beside them."""
 
     weights: CliPositionalArg[str] = Field(description="weights: encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
@@ -96,12 +87,12 @@ class Embed(_Command):
 
         folder, store = locate(self.weights), open_store(self.store)
         name, card = read_card(folder).name, sha256_of(folder / CARD)
-        with _progress() as progress:
-            made = embed_store(load(folder), store, self.out, name, card, lambda d, t: progress(f"embed {name}", d, t))
+        with progress() as tell:
+            made = embed_store(load(folder), store, self.out, name, card, lambda d, t: tell(f"embed {name}", d, t))
         _out.print(f"{made.path}: {made.info.records} embeddings of {made.info.width} features by {name}")
 
 
-class Ood(_Command):
+class Ood(Command):
     """Train heads on one cohort, test them on all; maps and cohort separability beside it."""
 
     weights: list[str] = Field(
@@ -126,8 +117,8 @@ class Ood(_Command):
 
         settings = self.model_dump(include={"train_cohort", "seed", "runs", "lr", "max_epochs", "test_records"})
         store = open_store(self.store)
-        with _progress() as progress:
-            study = ood_study(self.weights, store, self.out, OodConfig(**settings), _command_line(), progress)
+        with progress() as tell:
+            study = ood_study(self.weights, store, self.out, OodConfig(**settings), _command_line(), tell)
         rows = headline(study)
         _print_table(
             ["", *next(iter(rows.values()))], [[name, *map(_short_number, row.values())] for name, row in rows.items()]
@@ -135,7 +126,7 @@ class Ood(_Command):
         _out.print(f"{self.out / 'results.json'}")
 
 
-class Evaluate(_Command):
+class Evaluate(Command):
     """Measure how an encoder transfers."""
 
     ood: CliSubCommand[Ood]
@@ -144,7 +135,7 @@ class Evaluate(_Command):
         CliApp.run_subcommand(self)
 
 
-class Report(_Command):
+class Report(Command):
     """One self-contained HTML page from evaluations, training runs and a store."""
 
     out: Annotated[Path, Field(validation_alias=AliasChoices("o", "out"), description="file to write")]
@@ -161,7 +152,7 @@ class Report(_Command):
         _out.print(f"{build_report(self.out, self.study, self.run, store, self.title)}")
 
 
-class ListModels(_Command):
+class ListModels(Command):
     """Weights that are here by name, and encoders that can be trained."""
 
     pattern: CliPositionalArg[str] = Field("*", description="shell pattern, such as cape*")
@@ -177,7 +168,7 @@ class ListModels(_Command):
         _print_table(["", "", "", ""], rows)
 
 
-class Info(_Command):
+class Info(Command):
     """The card of published weights."""
 
     weights: CliPositionalArg[str] = Field(description="encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
@@ -192,7 +183,7 @@ class Info(_Command):
         print(card.model_dump_json(indent=2) if self.as_json else render(card).partition("---\n# ")[2].rstrip())
 
 
-class Verify(_Command):
+class Verify(Command):
     """Check files, digests, schema and golden output of published weights."""
 
     weights: CliPositionalArg[str] = Field(description="encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
@@ -204,12 +195,12 @@ class Verify(_Command):
         for problem in report.problems:
             _out.print(problem)
         if not report.ok:
-            _fail(f"{report.folder}: {len(report.problems)} problems.", EXIT_DAMAGED)
+            fail(PROGRAM, f"{report.folder}: {len(report.problems)} problems.", EXIT_DAMAGED)
         _out.print(f"{report.folder}: {report.name}, {report.files} files as published, golden output within "
                    f"{report.golden_difference:.0e}.")  # fmt: skip
 
 
-class Publish(_Command):
+class Publish(Command):
     """Write the newest checkpoint of a run as a weight folder with card, golden output and checksums."""
 
     run_folder: CliPositionalArg[Path] = Field(description="folder of `capezoo pretrain`")
@@ -270,21 +261,9 @@ class Capezoo(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Errors made by the user give one line and exit code 2, never a traceback."""
+    """The console script."""
     _typed[:] = sys.argv[1:] if arguments is None else arguments
-    try:
-        CliApp.run(Capezoo, cli_args=gather(_typed))
-    except ValidationError as error:
-        first = error.errors()[0]
-        _fail(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}. See --help.")
-    except (EcgError, SettingsError) as error:
-        _fail(str(error))
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # disk full, no permission, a folder in a file's place
-        _fail(f"{error.filename or 'a file'}: {error.strerror or error}. Nothing half-written is left in its place.")
-    except KeyboardInterrupt:
-        _fail("stopped. The same command goes on from here.", 130)
+    run(Capezoo, PROGRAM, gather(_typed))
 
 
 def gather(arguments: Sequence[str]) -> list[str]:
@@ -309,23 +288,7 @@ def gather(arguments: Sequence[str]) -> list[str]:
 
 
 def _command_line() -> str:
-    return shlex.join(["capezoo", *_typed])
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on standard error, or silence where that is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield tell
+    return shlex.join([PROGRAM, *_typed])
 
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -339,11 +302,6 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _short_number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _fail(message: str, code: int = EXIT_ERROR) -> None:
-    print(f"capezoo: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(code)
 
 
 if __name__ == "__main__":

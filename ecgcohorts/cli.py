@@ -1,37 +1,28 @@
 """The `ecgcohorts` command: parse, call one function, print."""
 
-import contextlib
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict, SettingsError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
 from rich.table import Table
 
-from ecgcohorts.errors import EcgError
+from ecgcohorts.console import EXIT_DAMAGED, Command, fail, output, progress, run
 
-EXIT_ERROR = 2
+PROGRAM = "ecgcohorts"
 EXIT_REJECTS = 3  # finished, but more was refused than --max-reject-frac allows
-EXIT_DAMAGED = 4  # verify found problems
 
-_out = Console(soft_wrap=True, highlight=False, markup=False)
-
-
-class _Command(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+_out = output()
 
 
 def _short(letter: str, name: str) -> AliasChoices:
     return AliasChoices(letter, name)
 
 
-class Inspect(_Command):
+class Inspect(Command):
     """What is in a folder: formats, rates, leads, units, lengths, missing metadata. Writes nothing."""
 
     source: CliPositionalArg[Path] = Field(description="folder with raw recordings")
@@ -43,7 +34,7 @@ class Inspect(_Command):
         _out.print(render(inspect(self.source, sample=self.sample)))
 
 
-class Ingest(_Command):
+class Ingest(Command):
     """Add a cohort to a store; resumes an interrupted run, and does nothing if there is nothing new."""
 
     source: CliPositionalArg[Path] = Field(description="folder with raw recordings")
@@ -72,8 +63,8 @@ class Ingest(_Command):
             key_file=self.key,
             quality=self.quality,
         )
-        with _progress() as progress:
-            report = ingest(self.source, self.store, self.cohort, options, progress=progress)
+        with progress() as tell:
+            report = ingest(self.source, self.store, self.cohort, options, progress=tell)
         if self.dry_run:
             _out.print(
                 f"would decode {report.plan_rows} recordings; {report.known} are known already. Nothing written."
@@ -88,14 +79,15 @@ class Ingest(_Command):
             _out.print(f"{name}: {_account(part)}")
         _out.print(f"{self.store}: {_account(report.total)}; fingerprint {report.fingerprint[:16]}")
         if report.reject_fraction > self.max_reject_frac:
-            _fail(
+            fail(
+                PROGRAM,
                 f"{report.reject_fraction:.0%} of the inputs were refused, more than --max-reject-frac "
                 f"{self.max_reject_frac:g}. Look at `ecgcohorts info {self.store}`.",
                 EXIT_REJECTS,
             )
 
 
-class Verify(_Command):
+class Verify(Command):
     """Check every byte of a store against its manifest, and its index against its signals."""
 
     store: CliPositionalArg[Path]
@@ -103,19 +95,19 @@ class Verify(_Command):
     def cli_cmd(self) -> None:
         from ecgcohorts.store import verify
 
-        with _progress() as progress:
-            report = verify(self.store, progress=lambda done, total: progress("verify", done, total))
+        with progress() as tell:
+            report = verify(self.store, progress=lambda done, total: tell("verify", done, total))
         for problem in report.problems:
             _out.print(problem)
         if not report.ok:
-            _fail(f"{self.store}: {len(report.problems)} problems.", EXIT_DAMAGED)
+            fail(PROGRAM, f"{self.store}: {len(report.problems)} problems.", EXIT_DAMAGED)
         size = report.bytes / 1e6
         _out.print(
             f"{self.store}: {report.files} files, {size:.1f} MB, {report.recordings} recordings: all as committed."
         )
 
 
-class Info(_Command):
+class Info(Command):
     """Cohorts, patients, recordings, recipe and accounts of a store."""
 
     store: CliPositionalArg[Path]
@@ -131,7 +123,7 @@ class Info(_Command):
             _out.print(render(facts))
 
 
-class Table1(_Command):
+class Table1(Command):
     """Who is in a store: patients, recordings, age, sex per cohort."""
 
     store: CliPositionalArg[Path]
@@ -143,7 +135,7 @@ class Table1(_Command):
         _out.print(table1_text(table1(open_store(self.store).index)))
 
 
-class Plot(_Command):
+class Plot(Command):
     """Draw one recording on ECG paper, as SVG."""
 
     store: CliPositionalArg[Path]
@@ -158,7 +150,7 @@ class Plot(_Command):
         _out.print(f"{self.out}")
 
 
-class Report(_Command):
+class Report(Command):
     """One self-contained HTML page about a store."""
 
     store: CliPositionalArg[Path]
@@ -172,7 +164,7 @@ class Report(_Command):
         _out.print(f"{self.out}")
 
 
-class Simulate(_Command):
+class Simulate(Command):
     """Write three raw cohorts (WFDB, MUSE XML, HDF5) with known physiology and one device signature each."""
 
     out: CliPositionalArg[Path]
@@ -182,17 +174,17 @@ class Simulate(_Command):
     def cli_cmd(self) -> None:
         from ecgcohorts.simulate import simulate
 
-        with _progress() as progress:
+        with progress() as tell:
             report = simulate(
                 self.out,
                 patients_per_cohort=self.patients,
                 seed=self.seed,
-                progress=lambda done, total: progress("simulate", done, total),
+                progress=lambda done, total: tell("simulate", done, total),
             )
         _out.print(str(report))
 
 
-class Formats(_Command):
+class Formats(Command):
     """Raw formats this installation reads."""
 
     def cli_cmd(self) -> None:
@@ -204,7 +196,7 @@ class Formats(_Command):
         )
 
 
-class Cohorts(_Command):
+class Cohorts(Command):
     """Cohort presets this installation knows."""
 
     def cli_cmd(self) -> None:
@@ -262,42 +254,9 @@ def _account(part: object) -> str:
     )
 
 
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on standard error, or silence where that is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        tasks: dict[str, object] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what)
-            bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
-
-        yield tell
-
-
-def _fail(message: str, code: int = EXIT_ERROR) -> None:
-    print(f"ecgcohorts: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(code)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. Errors made by the user give one line and exit code 2, never a traceback."""
-    try:
-        CliApp.run(Ecgcohorts, cli_args=arguments if arguments is not None else sys.argv[1:])
-    except ValidationError as error:
-        first = error.errors()[0]
-        _fail(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}. See --help.")
-    except (EcgError, SettingsError) as error:
-        _fail(str(error))
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        _fail(f"{error.filename or 'the machine'}: {error.strerror}. Mend it, and run the same command again.")
-    except KeyboardInterrupt:
-        _fail("stopped. The same command goes on from here.", 130)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script."""
+    run(Ecgcohorts, PROGRAM, sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":
