@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ecgcohorts.cohort_schema import Mains
 from ecgcohorts.cohort_spec import CohortSpec, Description, SourceItem, describe
+from ecgcohorts.cohort_values import AGE_CAP_YEARS
 from ecgcohorts.errors import RecordingError
 from ecgcohorts.pseudonyms import PseudonymKey
 from ecgcohorts.recipes import Recipe
 
-AGE_CAP = 90.0  # years; older ages identify
 DUPLICATE_ID = "recording_id_twice"
 
 
@@ -148,7 +148,7 @@ def _pseudonymise(
         recording_id=recording_id,
         patient_id=key.pseudonym(description.cohort, "patient", patient),
         patient_known=known,
-        age=min(age, AGE_CAP) if math.isfinite(age) else math.nan,
+        age=min(age, AGE_CAP_YEARS) if math.isfinite(age) else math.nan,
         sex=description.sex,
         days=math.nan,
         site=description.site,
