@@ -7,9 +7,11 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from ecgcohorts.cohort_files import find_layout
 from ecgcohorts.cohort_spec import CohortSpec, load_spec
 from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError, SpecError
 from ecgcohorts.ingest.assemble import EncodedCohort, SettledCohort, extend_index, extend_rejects, settle
@@ -123,7 +125,7 @@ def ingest(
         before = _open_before(folder, recipe, key)
         plan = make_plan(root, spec, recipe, key, _known(before), options.limit)
         return _nothing_written(plan, before)
-    spec.load_tables(root)  # is there anything to read? Before the store's folder is made
+    find_layout(spec.layouts, root)  # is there anything to read? Before the store's folder is made
     with writer_lock(folder):
         before = _open_before(folder, recipe, key)
         plan = make_plan(root, spec, recipe, key, _known(before), options.limit)
@@ -205,7 +207,7 @@ class _Run:
     def generation(self) -> int:
         return self.before.manifest.generation + 1 if self.before else 1
 
-    @property
+    @cached_property
     def staging(self) -> Path:
         run = hashlib.sha256(
             f"{self.plan.digest} {self.generation} {self.options.shard_records} {self.options.quality}".encode()
@@ -213,22 +215,26 @@ class _Run:
         return self.folder / STAGING / run[:32]
 
     def execute(self) -> IngestReport:
-        tasks = [task for cohort in self.plan.cohorts for task in self._tasks(cohort)]
+        tasks = [task for cohort_tasks in self._tasks for task in cohort_tasks]
         done = [task for task in tasks if is_done(task)]
         self._clear_except(done)
         self.staging.mkdir(parents=True, exist_ok=True)
         self._encode([task for task in tasks if task not in done], len(done), len(tasks))
         settled = self._settle()
         manifest = self._write_snapshot(settled)
-        publish(self.folder, manifest)
-        fingerprint = open_store(self.folder).fingerprint
+        fingerprint = publish(self.folder, manifest)
         accounting = {one.encoded.plan.cohort: one.accounting for one in settled}
         return IngestReport(accounting, self.plan.n_known, fingerprint, written=True, plan_rows=self.plan.n_rows)
 
     def _segment_folder(self, cohort: CohortPlan) -> Path:
         return self.folder / "signals" / cohort.cohort / f"{self.generation:06d}"
 
-    def _tasks(self, cohort: CohortPlan) -> list[EncodeTask]:
+    @cached_property
+    def _tasks(self) -> list[list[EncodeTask]]:
+        """The shards to write, per cohort of the plan."""
+        return [self._tasks_of(cohort) for cohort in self.plan.cohorts]
+
+    def _tasks_of(self, cohort: CohortPlan) -> list[EncodeTask]:
         size = self.options.shard_records
         tasks = []
         for number, first in enumerate(range(0, len(cohort.records), size)):
@@ -292,8 +298,8 @@ class _Run:
             seen = {digest.tobytes(): recording.tobytes() for digest, recording in pairs}
         first_row = self.before.n_rows if self.before else 0
         settled = []
-        for cohort in self.plan.cohorts:
-            shards = tuple(load_result(task.result_file) for task in self._tasks(cohort))
+        for cohort, tasks in zip(self.plan.cohorts, self._tasks, strict=True):
+            shards = tuple(load_result(task.result_file) for task in tasks)
             encoded = EncodedCohort(cohort, self._segment_folder(cohort), shards, first_row, self.options.shard_records)
             settled.append(settle(encoded, seen, self.recipe))
             first_row += len(cohort.records)

@@ -31,8 +31,8 @@ def writer_lock(store: Path) -> Iterator[None]:
         yield
 
 
-def publish(store: Path, manifest: Manifest) -> None:
-    """Make `manifest` the snapshot in force, then remove what it no longer names.
+def publish(store: Path, manifest: Manifest) -> str:
+    """Make `manifest` the snapshot in force, remove what it no longer names, and return the new fingerprint.
 
     Raises StoreError, and changes nothing a reader sees, if a file that the manifest names is not there whole.
     """
@@ -43,6 +43,7 @@ def publish(store: Path, manifest: Manifest) -> None:
     current = Current(manifest=path.name, sha256=sha256_of(path))
     write_file(store / CURRENT, current.model_dump_json().encode())
     remove_unlisted(store, manifest)
+    return current.sha256
 
 
 def remove_unlisted(store: Path, manifest: Manifest | None, keep: frozenset[str] = frozenset()) -> None:
