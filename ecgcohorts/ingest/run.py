@@ -209,17 +209,18 @@ class _Run:
 
     @cached_property
     def staging(self) -> Path:
-        run = hashlib.sha256(
-            f"{self.plan.digest} {self.generation} {self.options.shard_records} {self.options.quality}".encode()
-        ).hexdigest()
+        parts = (self.plan.digest, self.generation, self.options.shard_records, self.options.quality, _versions())
+        run = hashlib.sha256(repr(parts).encode()).hexdigest()
         return self.folder / STAGING / run[:32]
 
     def execute(self) -> IngestReport:
         tasks = [task for cohort_tasks in self._tasks for task in cohort_tasks]
-        done = [task for task in tasks if is_done(task)]
+        finished = [is_done(task) for task in tasks]
+        done = [task for task, whole in zip(tasks, finished, strict=True) if whole]
         self._clear_except(done)
         self.staging.mkdir(parents=True, exist_ok=True)
-        self._encode([task for task in tasks if task not in done], len(done), len(tasks))
+        left = [task for task, whole in zip(tasks, finished, strict=True) if not whole]
+        self._encode(left, len(done), len(tasks))
         settled = self._settle()
         manifest = self._write_snapshot(settled)
         fingerprint = publish(self.folder, manifest)
