@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from ecgcohorts.cohort_schema import Files, Layout, Table
 from ecgcohorts.cohort_values import plain
 from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
-from ecgcohorts.plugins import load
+from ecgcohorts.readers import open_reader
 from ecgcohorts.recording import Recording
 
 
@@ -110,7 +110,7 @@ def find_layout(layouts: Sequence[Layout], root: Path) -> tuple[Layout, list[str
 
 def scan_files(layout: Layout, root: Path, paths: Iterable[str]) -> Iterator[SourceItem]:
     """Yield one item per recording, in the order of paths and of entries inside a file. Payloads are not read."""
-    reader = load("ecgcohorts.readers", layout.reader)
+    reader = open_reader(layout.reader, layout.arrays)
     for path in paths:
         try:
             for header in reader.scan(root / path):

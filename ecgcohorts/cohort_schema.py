@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ecgcohorts.readers._array_manifest import ArrayDescription
 from ecgcohorts.recording import Sex
 
 
@@ -131,6 +132,7 @@ class Layout(Frozen):
     name: str = "files"
     reader: str  # a reader of `ecgcohorts formats`
     files: Files
+    arrays: ArrayDescription | None = None  # with the reader `arrays`, where no manifest lies beside the files
     tables: tuple[Table, ...] = ()
     recording: Rule = ()  # empty: the path below SRC, which is unique
     patient: Rule = FROM_READER
@@ -144,6 +146,12 @@ class Layout(Frozen):
     device: Rule = FROM_READER
     site: Rule = FROM_READER
     labels: dict[Name, Label] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _arrays_have_their_reader(self) -> "Layout":
+        if self.arrays is not None and self.reader != "arrays":
+            raise ValueError(f"found arrays with the reader {self.reader}, expected the reader arrays")
+        return self
 
     @model_validator(mode="after")
     def _tables_exist(self) -> "Layout":

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     CHECKSUM = "checksum_mismatch"
     LIMIT = "limit_exceeded"
     UNSUPPORTED = "unsupported_variant"
+    BIMODAL = "bimodal_compression"
     UNIT = "unknown_unit"
     LEADS = "leads_missing"
     DUPLICATE_LEAD = "lead_twice"
@@ -36,6 +37,8 @@ class Reason(StrEnum):
     GAPS = "no_gap_free_strip"
     AMPLITUDE = "implausible_amplitude"
     GAIN = "unexpected_gain"
+    TIMEOUT = "took_too_long"
+    CRASH = "reader_crashed"
     UNEXPECTED = "unexpected_error"
 
 

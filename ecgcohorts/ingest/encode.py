@@ -15,12 +15,12 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from ecgcohorts.cohort_schema import Mains
+from ecgcohorts.cohort_schema import Layout, Mains
 from ecgcohorts.cohort_spec import CohortSpec, apply_rules
 from ecgcohorts.errors import EcgError, Reason, RecordingError
-from ecgcohorts.plugins import load
 from ecgcohorts.preprocess import Strip, make_strip
 from ecgcohorts.quality import QUALITY_COLUMNS
+from ecgcohorts.readers import open_reader
 from ecgcohorts.recipes import Recipe
 from ecgcohorts.recording import DIGEST_BYTES, Recording
 from ecgcohorts.store.durable import sha256_of, write_file
@@ -41,7 +41,8 @@ class EncodeTask:
     spec: CohortSpec
     recipe: Recipe
     cohort: str
-    inputs: tuple[tuple[str, str, str, Mains], ...]  # path below root, entry, reader, mains
+    layout: Layout
+    inputs: tuple[tuple[str, str, Mains], ...]  # path below root, entry, mains
     names: tuple[str, ...]  # pseudonyms, for messages
     shard_file: Path
     result_file: Path
@@ -139,10 +140,10 @@ def encode(task: EncodeTask) -> None:
 
 
 def _encode_row(task: EncodeTask, row: int, name: str, rows: _Rows) -> NDArray[np.int16] | None:
-    path, entry, reader, mains_hz = task.inputs[row]
+    path, entry, mains_hz = task.inputs[row]
     stage = "read"
     try:
-        recording = next(_read(task, path, entry, reader))
+        recording = next(_read(task, path, entry))
         stage = "recipe"
         recording = apply_rules(task.spec, task.cohort, recording)
         strip = make_strip(recording, task.recipe, mains_hz, task.with_quality)
@@ -167,8 +168,8 @@ def _encode_row(task: EncodeTask, row: int, name: str, rows: _Rows) -> NDArray[n
     return strip.samples
 
 
-def _read(task: EncodeTask, path: str, entry: str, reader: str) -> Iterator[Recording]:
-    return load("ecgcohorts.readers", reader).read(task.root / path, [entry])
+def _read(task: EncodeTask, path: str, entry: str) -> Iterator[Recording]:
+    return open_reader(task.layout.reader, task.layout.arrays).read(task.root / path, [entry])
 
 
 def _save(path: Path, rows: _Rows, entry: FileEntry) -> None:

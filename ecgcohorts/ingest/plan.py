@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
-from ecgcohorts.cohort_schema import Mains
+from ecgcohorts.cohort_schema import Layout, Mains
 from ecgcohorts.cohort_spec import CohortSpec, Description, SourceItem, describe
 from ecgcohorts.cohort_values import AGE_CAP_YEARS
 from ecgcohorts.errors import RecordingError
@@ -26,7 +26,6 @@ class PlannedRecord:
 
     path: str = field(repr=False)
     entry: str = field(repr=False)
-    reader: str
     mains_hz: Mains
     recording_id: bytes
     patient_id: bytes
@@ -69,6 +68,7 @@ class Plan:
     """What one ingest run will do. Equal inputs, description, recipe and key give an equal digest."""
 
     cohorts: tuple[CohortPlan, ...]
+    layout: Layout  # of all files
     n_known: int  # inputs that the store has, or has refused, already
     digest: str
 
@@ -125,16 +125,14 @@ def make_plan(root: Path, spec: CohortSpec, recipe: Recipe, key: PseudonymKey, k
             else:
                 refused.append(Refusal(description.cohort, again, "plan", DUPLICATE_ID, "SourceError"))
         else:
-            found[recording_id] = _pseudonymise(item, tables.layout.reader, description, recording_id, key)
+            found[recording_id] = _pseudonymise(item, description, recording_id, key)
     cohorts = tuple(
         _lay_out(name, found.values(), refused, key, known) for name in _cohort_names(found.values(), refused)
     )
-    return Plan(cohorts, n_known, _digest(root, cohorts, spec, recipe, key))
+    return Plan(cohorts, tables.layout, n_known, _digest(root, cohorts, spec, recipe, key))
 
 
-def _pseudonymise(
-    item: SourceItem, reader: str, description: Description, recording_id: bytes, key: PseudonymKey
-) -> _Found:
+def _pseudonymise(item: SourceItem, description: Description, recording_id: bytes, key: PseudonymKey) -> _Found:
     known = description.patient_id is not None
     # A record without a patient id is a patient of its own: placeholders hashed alike would become one person.
     patient = description.patient_id if known else f"\0alone\0{description.recording_id}"
@@ -143,7 +141,6 @@ def _pseudonymise(
     record = PlannedRecord(
         path=item.path,
         entry=item.entry,
-        reader=reader,
         mains_hz=description.mains_hz,
         recording_id=recording_id,
         patient_id=key.pseudonym(description.cohort, "patient", patient),

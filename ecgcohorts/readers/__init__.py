@@ -1,15 +1,39 @@
 """Reading ECG files: one raw format a module, found by content."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
 
 from ecgcohorts import plugins
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers._files import read_head
 from ecgcohorts.recording import Recording
 
+if TYPE_CHECKING:
+    from ecgcohorts.readers._array_manifest import ArrayDescription
+
 KIND = "ecgcohorts.readers"
 HEAD_BYTES = 4096  # what `sniff` of a reader gets to see
+
+
+class Reader(Protocol):
+    """What ingest asks of a reader. Modules of this package fulfil it; see docs/formats.md for the contract."""
+
+    def read(self, path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]: ...
+
+    def scan(self, path: Path) -> Iterator[Recording]: ...
+
+
+def open_reader(name: str, arrays: "ArrayDescription | None" = None) -> Reader:
+    """A reader by name, ready for any file: the one way to use readers that callers know by name.
+
+    A reader whose module says `ISOLATED = True` calls C libraries on the bytes of the file; it runs in a process of
+    its own, with limits on memory and time, and what kills that process is an UnreadableRecording here.
+    arrays: for the reader `arrays` only, how its files are to be read, where no manifest lies beside them.
+    """
+    module: Reader = plugins.load(KIND, name)
+    return module
 
 
 def read(path: str | Path) -> list[Recording]:
@@ -18,7 +42,7 @@ def read(path: str | Path) -> list[Recording]:
     Raises UnreadableRecording if the file is missing, of no known format, or damaged.
     """
     path = Path(path)
-    return list(plugins.load(KIND, detect(path)).read(path))
+    return list(open_reader(detect(path)).read(path))
 
 
 def detect(path: str | Path) -> str:

@@ -6,19 +6,10 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from ecgcohorts.identity import is_placeholder
-from ecgcohorts.readers._xml import text_of
+from ecgcohorts.readers._people import age_between, age_in_years, sex_of
+from ecgcohorts.readers._xml_values import moment, text_of
 from ecgcohorts.recording import Sex
 
-DAYS_PER_YEAR = 365.25
-YEARS_PER_UNIT = {
-    "YEARS": 1.0,
-    "MONTHS": 1 / 12,
-    "WEEKS": 7 / DAYS_PER_YEAR,
-    "DAYS": 1 / DAYS_PER_YEAR,
-    "HOURS": 1 / 24 / DAYS_PER_YEAR,
-}
-OLDEST_YEARS = 130.0  # our default: what is beyond is a typing error
-SEXES: dict[str, Sex] = {"MALE": "male", "M": "male", "FEMALE": "female", "F": "female"}
 MAINS_HZ = {"50": 50.0, "60": 60.0}
 
 # Section -> elements kept as Recording.fields, for cohort rules. Not names, not clinicians, not free text.
@@ -70,7 +61,7 @@ def read_context(root: Element, waveform: Element) -> Context:
     return Context(
         patient_id=None if is_placeholder(patient_id) else patient_id,
         age_years=_age_years(fields, acquired_at),
-        sex=SEXES.get(fields.get("Gender", "").upper()),
+        sex=sex_of(fields.get("Gender", "")),
         acquired_at=acquired_at,
         device=fields.get("AcquisitionDevice"),
         site=fields.get("Site") or fields.get("SiteName"),
@@ -82,13 +73,10 @@ def read_context(root: Element, waveform: Element) -> Context:
 
 def _age_years(fields: dict[str, str], acquired_at: datetime | None) -> float | None:
     """Stated age; without one, from the dates of birth and acquisition. An age without a unit is not guessed."""
-    age, unit = fields.get("PatientAge", ""), fields.get("AgeUnits", "").upper()
+    age = fields.get("PatientAge", "")
     if re.fullmatch(r"[0-9]{1,6}", age):
-        years = int(age) * YEARS_PER_UNIT[unit] if unit in YEARS_PER_UNIT else None
-    else:
-        born = _moment(fields.get("DateofBirth", ""), "")
-        years = (acquired_at - born).days / DAYS_PER_YEAR if born and acquired_at else None
-    return years if years is not None and 0 <= years <= OLDEST_YEARS else None
+        return age_in_years(int(age), fields.get("AgeUnits", ""))
+    return age_between(_moment(fields.get("DateofBirth", ""), ""), acquired_at)
 
 
 def _moment(date: str, time: str) -> datetime | None:
@@ -97,11 +85,7 @@ def _moment(date: str, time: str) -> datetime | None:
         return None
     month, day, year = (int(part) for part in found.groups())
     clock = _TIME.fullmatch(time)
-    hour, minute, second = (int(part or 0) for part in clock.groups()) if clock else (0, 0, 0)
-    try:
-        return datetime(year, month, day, hour, minute, second)
-    except ValueError:
-        return None
+    return moment(year, month, day, *(clock.groups() if clock else ()))
 
 
 def _filter_notes(filters: dict[str, list[str]]) -> list[str]:

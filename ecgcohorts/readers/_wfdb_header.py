@@ -12,11 +12,9 @@ from typing import NamedTuple, NoReturn
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers._files import check_bare_name
+from ecgcohorts.readers._limits import MAX_LEADS, MAX_SAMPLES, MAX_SECONDS
 
 HEADER_LIMIT = 1 << 20  # bytes of a .hea file
-MAX_SIGNALS = 64
-MAX_SECONDS = 4 * 3600.0  # per lead
-MAX_SAMPLES = 1 << 27  # over all signals; our default: 512 MiB as int32
 MAX_SEGMENTS = 10_000  # our default
 
 NULL = "~"  # a signal file that is not there, or a segment without signals
@@ -232,8 +230,8 @@ def _check_limits(n_signals: int, n_frames: int, rate_hz: float, where: str) -> 
     """Refuse what no ECG needs, before anything is allocated."""
     if n_signals == 0:
         raise UnreadableRecording(Reason.EMPTY, "a record of 0 signals", "at least one", "Leave it out.", where)
-    if n_signals > MAX_SIGNALS:
-        _too_large(f"{n_signals} signals", f"{MAX_SIGNALS}", where)
+    if n_signals > MAX_LEADS:
+        _too_large(f"{n_signals} signals", f"{MAX_LEADS}", where)
     if n_frames / rate_hz > MAX_SECONDS:
         _too_large(f"{n_frames / rate_hz / 3600:.3g} h", f"{MAX_SECONDS / 3600:g} h", where)
     check_sample_count(n_frames * n_signals, where)

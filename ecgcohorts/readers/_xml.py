@@ -37,8 +37,9 @@ _TRUNCATED = {
 
 
 def read_xml(path: Path) -> Element:
-    """Parse an XML file. A DOCTYPE is allowed (MUSE writes one), its external DTD is not fetched, entities are refused.
+    """Parse an XML file; names of elements and attributes lose their namespaces.
 
+    A DOCTYPE is allowed (MUSE writes one), its external DTD is not fetched, entities are refused.
     Raises UnreadableRecording.
     """
     return parse_xml(read_bounded(path, XML_LIMIT), str(path))
@@ -85,11 +86,6 @@ def root_name(head: bytes) -> str:
     return ""
 
 
-def text_of(element: Element | None, tag: str) -> str:
-    """Text of a direct child, stripped; empty if there is none."""
-    return (element.findtext(tag) or "").strip() if element is not None else ""
-
-
 class _CappedBuilder:
     """A tree builder that counts."""
 
@@ -106,11 +102,16 @@ class _CappedBuilder:
         if self._depth > MAX_DEPTH or self._count > MAX_ELEMENTS:
             what = f"more than {MAX_ELEMENTS} elements" if self._depth <= MAX_DEPTH else f"more than {MAX_DEPTH} levels"
             _refuse(Reason.LIMIT, f"XML of {what}", self._where)
-        return self._builder.start(tag, attributes)
+        return self._builder.start(_local(tag), {_local(name): text for name, text in attributes.items()})
 
     def end(self, tag: str) -> Any:
         self._depth -= 1
-        return self._builder.end(tag)
+        return self._builder.end(_local(tag))
+
+
+def _local(name: str) -> str:
+    """A name without its namespace, which some writers and most de-identifiers leave out: `{urn:hl7-org:v3}text`."""
+    return name.rpartition("}")[2] if name.startswith("{") else name
 
 
 def _codec(data: bytes) -> str | None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import h5py
 
 SUFFIXES = (".hdf5", ".h5")
+VARIANTS = ("CODE-15% parts with exam ids", "SaMi-Trop, by row")
+ISOLATED = True
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 LEADS = ("DI", "DII", "DIII", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")  # order of the last axis
 RATE_HZ = 400.0

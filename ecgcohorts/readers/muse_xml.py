@@ -3,35 +3,36 @@
 Sources: `restecg.dtd` and decoded exports of MUSE 7.1 and 9.0; every lead may carry a CRC-32 of its samples.
 """
 
-import base64
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.errors import Reason
 from ecgcohorts.readers import _units
+from ecgcohorts.readers._limits import check_shape
 from ecgcohorts.readers._muse_context import read_context
-from ecgcohorts.readers._xml import read_xml, root_name, text_of
+from ecgcohorts.readers._xml import read_xml, root_name
+from ecgcohorts.readers._xml_values import base64_bytes, integer_of, number_of, refuse, text_of
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".xml",)
+VARIANTS = (
+    "MUSE 7 to 9, with and without waveform types, CRC-32 and demographics",
+    "any rate, 8, 11 or 12 leads, any unit per lead; text as UTF-8, Latin-1 or cp949",
+)
 MISSING = -(1 << 15)
 SAMPLE_BYTES = 2
 # A median beat is 1.2 s long, a rhythm strip 10 s: what lies between is our default.
 SHORTEST_RHYTHM_S = 2.0
-MAX_LEADS = 64
-MAX_SECONDS = 4 * 3600.0
 UNTYPED = "waveform type absent, the only long one taken"
 NO_CRC = "no CRC-32, samples not verified"
 LEAD_IN = "invalid lead-in marked missing"
 LEAD_COUNT = "another number of leads than declared"
-_NUMBER = re.compile(r"[+-]?[0-9]{1,15}(?:[.,][0-9]{0,15})?(?:[eE][+-]?[0-9]{1,2})?")
 
 
 class Lead(NamedTuple):
@@ -115,26 +116,26 @@ def _recording(
 def _rhythm(root: Element, where: str) -> Rhythm:
     """Find the rhythm by its declared type; by its length only where the writer declared no type."""
     if root.tag != "RestingECG":
-        _refuse(Reason.FORMAT, "another root element", "RestingECG", where)
+        refuse(Reason.FORMAT, "another root element", "RestingECG", where)
     waveforms = root.findall("Waveform")
     typed = [waveform for waveform in waveforms if text_of(waveform, "WaveformType").casefold() == "rhythm"]
     if len(typed) > 1:
-        _refuse(Reason.UNSUPPORTED, f"{len(typed)} rhythm waveforms", "one", where)
+        refuse(Reason.UNSUPPORTED, f"{len(typed)} rhythm waveforms", "one", where)
     if typed:
         return _parse(typed[0], False, where)
     untyped = [_parse(waveform, True, where) for waveform in waveforms if not text_of(waveform, "WaveformType")]
     long = [rhythm for rhythm in untyped if rhythm.leads[0].n_samples / rhythm.rate_hz >= SHORTEST_RHYTHM_S]
     if len(long) != 1:
-        _refuse(Reason.EMPTY, f"{len(long)} rhythms among {len(waveforms)} waveforms", "one of type Rhythm", where)
+        refuse(Reason.EMPTY, f"{len(long)} rhythms among {len(waveforms)} waveforms", "one of type Rhythm", where)
     return long[0]
 
 
 def _rate_hz(waveform: Element, where: str) -> float:
     """SampleBase times ten to the SampleExponent."""
-    base = _number(waveform, "SampleBase", where)
-    exponent = _integer(waveform, "SampleExponent", where) or 0
+    base = number_of(waveform, "SampleBase", where)
+    exponent = integer_of(waveform, "SampleExponent", where) or 0
     if base is None or base <= 0 or abs(exponent) > 6:
-        _refuse(Reason.HEADER, "no usable sampling rate", "SampleBase and SampleExponent", where)
+        refuse(Reason.HEADER, "no usable sampling rate", "SampleBase and SampleExponent", where)
     return base * 10.0**exponent
 
 
@@ -142,47 +143,42 @@ def _parse(waveform: Element, untyped: bool, where: str) -> Rhythm:
     """The leads of one waveform, as declared, checked against each other and against the limits."""
     elements = waveform.findall("LeadData")
     if not elements:
-        _refuse(Reason.EMPTY, "a waveform without leads", "at least one", where)
-    if len(elements) > MAX_LEADS:
-        _refuse(Reason.LIMIT, f"{len(elements)} leads", f"at most {MAX_LEADS}", where)
+        refuse(Reason.EMPTY, "a waveform without leads", "at least one", where)
     if text_of(waveform, "SampleType") not in ("", "CONTINUOUS_SAMPLES"):
-        _refuse(Reason.UNSUPPORTED, "another sample type", "CONTINUOUS_SAMPLES", where)
+        refuse(Reason.UNSUPPORTED, "another sample type", "CONTINUOUS_SAMPLES", where)
     rate_hz = _rate_hz(waveform, where)
     leads = tuple(_lead(element, where) for element in elements)
     if len({lead.n_samples for lead in leads}) > 1:
-        _refuse(Reason.UNSUPPORTED, "leads of unequal length", "equal ones", where)
-    if len({_number(element, "LeadTimeOffset", where) or 0.0 for element in elements}) > 1:
-        _refuse(Reason.UNSUPPORTED, "leads that start at different times", "simultaneous ones", where)
-    if leads[0].n_samples < 1:
-        _refuse(Reason.EMPTY, "0 samples", "at least one", where)
-    if leads[0].n_samples / rate_hz > MAX_SECONDS:
-        _refuse(Reason.LIMIT, f"{leads[0].n_samples} samples", f"at most {MAX_SECONDS / 3600:g} h", where)
+        refuse(Reason.UNSUPPORTED, "leads of unequal length", "equal ones", where)
+    if len({number_of(element, "LeadTimeOffset", where) or 0.0 for element in elements}) > 1:
+        refuse(Reason.UNSUPPORTED, "leads that start at different times", "simultaneous ones", where)
+    check_shape(len(leads), leads[0].n_samples, rate_hz, where)
     return Rhythm(waveform, rate_hz, leads, untyped)
 
 
 def _lead(element: Element, where: str) -> Lead:
     """Parse a LeadData element. A gain or unit that is absent is an error: 4.88 uV is usual, but not certain."""
     name = text_of(element, "LeadID")
-    if _integer(element, "LeadSampleSize", where) not in (None, SAMPLE_BYTES):
-        _refuse(Reason.UNSUPPORTED, "samples of another size", f"{SAMPLE_BYTES} bytes", where)
-    per_bit, unit = _number(element, "LeadAmplitudeUnitsPerBit", where), text_of(element, "LeadAmplitudeUnits")
+    if integer_of(element, "LeadSampleSize", where) not in (None, SAMPLE_BYTES):
+        refuse(Reason.UNSUPPORTED, "samples of another size", f"{SAMPLE_BYTES} bytes", where)
+    per_bit, unit = number_of(element, "LeadAmplitudeUnitsPerBit", where), text_of(element, "LeadAmplitudeUnits")
     if not per_bit or not unit:
-        _refuse(Reason.UNIT, "no amplitude per bit, or no unit", "both, for every lead", where)
+        refuse(Reason.UNIT, "no amplitude per bit, or no unit", "both, for every lead", where)
     encoded = "".join((element.findtext("WaveFormData") or "").split())
-    crc = _integer(element, "LeadDataCRC32", where)
-    count = _integer(element, "LeadSampleCountTotal", where)
-    first_valid = _integer(element, "LeadOffsetFirstSample", where) or 0
+    crc = integer_of(element, "LeadDataCRC32", where)
+    count = integer_of(element, "LeadSampleCountTotal", where)
+    first_valid = integer_of(element, "LeadOffsetFirstSample", where) or 0
     if first_valid < 0:
-        _refuse(Reason.HEADER, "a negative LeadOffsetFirstSample", "a number of samples", where)
+        refuse(Reason.HEADER, "a negative LeadOffsetFirstSample", "a number of samples", where)
     return Lead(
         name,
         encoded,
         len(encoded.rstrip("=")) * 3 // 4 // SAMPLE_BYTES if count is None else count,
-        _integer(element, "LeadByteCountTotal", where),
+        integer_of(element, "LeadByteCountTotal", where),
         None if crc is None else crc & 0xFFFFFFFF,
         _units.steps_per_mv(1.0 / per_bit, unit, name, where),
         # It is added to the stored integers, so 0 mV lies that many steps below.
-        -(_number(element, "FirstSampleBaseline", where) or 0.0),
+        -(number_of(element, "FirstSampleBaseline", where) or 0.0),
         first_valid,
     )
 
@@ -190,35 +186,11 @@ def _lead(element: Element, where: str) -> Lead:
 def _samples(lead: Lead, where: str) -> NDArray[np.int32]:
     """Decode one lead, verified against declared counts and CRC-32."""
     if not lead.encoded:
-        _refuse(Reason.EMPTY, "a lead without samples", "base64 in every WaveFormData", where)
-    try:
-        data = base64.b64decode(lead.encoded, validate=True)
-    except ValueError:  # binascii.Error, or characters outside ASCII
-        _refuse(Reason.HEADER, "samples that are not base64", "base64 and white space only", where)
+        refuse(Reason.EMPTY, "a lead without samples", "base64 in every WaveFormData", where)
+    data = base64_bytes(lead.encoded, where)
     declared = (lead.n_samples * SAMPLE_BYTES, lead.declared_bytes if lead.declared_bytes is not None else len(data))
     if declared != (len(data), len(data)):
-        _refuse(Reason.TRUNCATED, f"{len(data)} bytes in a lead", f"{declared[0]} as declared", where)
+        refuse(Reason.TRUNCATED, f"{len(data)} bytes in a lead", f"{declared[0]} as declared", where)
     if lead.crc is not None and zlib.crc32(data) != lead.crc:
-        _refuse(Reason.CHECKSUM, "another CRC-32", "the declared one in every lead", where)
+        refuse(Reason.CHECKSUM, "another CRC-32", "the declared one in every lead", where)
     return np.frombuffer(data, "<i2").astype(np.int32)
-
-
-def _number(element: Element, tag: str, where: str) -> float | None:
-    """Number in a child element, decimal comma allowed; None if absent or empty."""
-    text = text_of(element, tag)
-    if not text:
-        return None
-    if not _NUMBER.fullmatch(text):
-        _refuse(Reason.HEADER, f"{text[:40]!r} as {tag}", "a number", where)
-    return float(text.replace(",", "."))
-
-
-def _integer(element: Element, tag: str, where: str) -> int | None:
-    value = _number(element, tag, where)
-    if value is not None and value != int(value):
-        _refuse(Reason.HEADER, f"{value:g} as {tag}", "a whole number", where)
-    return None if value is None else int(value)
-
-
-def _refuse(reason: Reason, found: str, expected: str, where: str) -> NoReturn:
-    raise UnreadableRecording(reason, found, expected, "Export the file again.", where)

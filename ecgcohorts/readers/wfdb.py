@@ -18,6 +18,11 @@ from ecgcohorts.readers._wfdb_signal import Samples, find_missing, is_plain, rea
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".hea",)
+VARIANTS = (
+    "formats 8 16 24 32 61 80 160 212 310 311 and FLAC 508 516 524",
+    "several files, segments and rates, skew, byte offsets",
+    "MATLAB 4 signal files and header quirks of the PhysioNet Challenges",
+)
 NO_CHECKSUM = "no checksum, samples not verified"
 
 

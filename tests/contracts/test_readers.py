@@ -62,9 +62,11 @@ def facts(recording: Recording) -> tuple[Any, ...]:
     )
 
 
-def test_a_reader_has_the_four_names_of_the_contract(reader: ModuleType) -> None:
+def test_a_reader_has_the_five_names_of_the_contract(reader: ModuleType) -> None:
     assert isinstance(reader.SUFFIXES, tuple)
     assert all(suffix.startswith(".") and suffix == suffix.casefold() for suffix in reader.SUFFIXES)
+    assert reader.VARIANTS, "say what of the format is read, for `ecgcohorts formats`"
+    assert all(isinstance(variant, str) for variant in reader.VARIANTS)
     assert callable(reader.sniff)
     assert callable(reader.read)
     assert callable(reader.scan)

@@ -1,0 +1,30 @@
+"""What no ECG exceeds: bounds checked against declared numbers before anything is allocated. One place for all readers."""
+
+import math
+
+from ecgcohorts.errors import Reason, UnreadableRecording
+
+MAX_LEADS = 64
+MAX_SECONDS = 4 * 3600.0  # per lead
+MAX_SAMPLES = 1 << 27  # over all leads; our default: 512 MiB as int32
+LOWEST_HZ, HIGHEST_HZ = 1.0, 100_000.0  # our default: slower is no ECG, and nothing samples skin faster
+
+
+def check_shape(n_leads: int, n_samples: int, rate_hz: float, where: str) -> None:
+    """Refuse a declared number of leads, samples per lead, or rate that no ECG has. Raises UnreadableRecording."""
+    if not math.isfinite(rate_hz) or not LOWEST_HZ <= rate_hz <= HIGHEST_HZ:
+        raise UnreadableRecording(
+            Reason.HEADER, f"{rate_hz:g} Hz", f"{LOWEST_HZ:g} to {HIGHEST_HZ:g} Hz", "Fetch the file again.", where
+        )
+    if n_leads < 1 or n_samples < 1:
+        raise UnreadableRecording(
+            Reason.EMPTY, f"{n_leads} leads of {n_samples} samples", "at least one of each", "", where
+        )
+    if n_leads > MAX_LEADS or n_samples > MAX_SECONDS * rate_hz or n_leads * n_samples > MAX_SAMPLES:
+        raise UnreadableRecording(
+            Reason.LIMIT,
+            f"{n_leads} leads of {n_samples} samples",
+            f"at most {MAX_LEADS} leads, {MAX_SECONDS / 3600:g} h, {MAX_SAMPLES} samples",
+            "Cut the recording.",
+            where,
+        )
