@@ -2,6 +2,8 @@
 
 import sys
 import warnings
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -10,6 +12,7 @@ from types import ModuleType
 import pytest
 
 
+@cache
 def load_writer(name: str) -> ModuleType:
     """The module write_<name>.py beside this file."""
     path = Path(__file__).with_name(f"write_{name}.py")
@@ -20,6 +23,12 @@ def load_writer(name: str) -> ModuleType:
     sys.modules[path.stem] = module  # dataclasses look their module up here
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def writers() -> Callable[[str], ModuleType]:
+    """`writers("scp")` is the module write_scp.py."""
+    return load_writer
 
 
 @pytest.fixture(scope="session")
