@@ -1,4 +1,4 @@
-"""Rare WFDB records, read by the `wfdb` package: several segments, several rates, skewed signals, FLAC.
+"""Rare WFDB records: several segments, put together here; several rates, skewed signals and FLAC by the `wfdb` package.
 
 The package checks neither sizes nor checksums and raises whatever its parts raise, so both are done around it: files
 are measured before it is called, sums compared afterwards, its errors given as UnreadableRecording.
@@ -31,7 +31,10 @@ from ecgcohorts.readers._wfdb_signal import (
 
 # FLAC may pack a constant signal a thousandfold, so its files say little about what they unpack to. Our default.
 MAX_FLAC_SAMPLES = 1 << 25
+# Null segments cost nothing in the file and memory here: 256 MiB, an hour and a half of 12 leads at 500 Hz. Our default.
+MAX_SEGMENT_SAMPLES = 1 << 25
 THROUGH_PACKAGE = "read through the wfdb package"
+SEVERAL_SEGMENTS = "several segments"
 OTHER_RATES = "signals at other rates than the ECG left out"
 CONVERT = "Convert it to one segment at one rate, for example with `wfdb.wrsamp`."
 
@@ -138,44 +141,64 @@ def _shift(digital: NDArray[np.int32], missing: NDArray[np.bool_], count: int) -
 
 
 def _read_segments(header: Header, folder: Folder, path: Path) -> Samples:
-    """Read several segments as one, in mV: gains may differ between them. Gaps are NaN."""
+    """Read several segments as one, in mV: gains may differ between them. Gaps, and signals a segment lacks, are NaN."""
     where = str(path)
-    check_sample_count(header.n_frames * header.n_signals, where)
+    if header.n_frames * header.n_signals > MAX_SEGMENT_SAMPLES:
+        raise UnreadableRecording(
+            Reason.LIMIT,
+            f"{header.n_frames * header.n_signals} samples",
+            f"at most {MAX_SEGMENT_SAMPLES} in segments",
+            CONVERT,
+            where,
+        )
     reference = _reference_signals(header, folder, path)
     if len(reference) != header.n_signals:
         _unsupported(f"{len(reference)} signals in its first segment", f"{header.n_signals}", path)
-    for name, n_frames in dict.fromkeys(header.segments):
-        if name != NULL:
-            _check_segment(_segment_header(name, folder), n_frames, reference, folder, path)
     if not header.n_frames:
         raise UnreadableRecording(Reason.EMPTY, "0 samples", "at least one", FETCH_AGAIN, where)
-    record = _package_record(path, physical=True)
-    values = np.asarray(record.p_signal, np.float64)
-    if values.shape != (header.n_frames, header.n_signals):
-        raise UnreadableRecording(
-            Reason.TRUNCATED, f"samples of shape {values.shape}", f"{header.n_frames, header.n_signals}", CONVERT, where
-        )
-    per_mv = [_units.steps_per_mv(1.0, signal.unit, signal.name, where) for signal in reference]
-    analog_mv = np.ascontiguousarray(values.T / np.array(per_mv)[:, None])
-    return Samples(reference, header.rate_hz, None, None, analog_mv, (THROUGH_PACKAGE, "several segments"))
+    analog_mv = np.full((header.n_signals, header.n_frames), np.nan)
+    rows = {signal.name: row for row, signal in enumerate(reference)}
+    start = 0
+    for name, n_frames in header.segments:
+        if name != NULL and n_frames:
+            segment = _segment_header(name, folder)
+            _check_segment(segment, n_frames, reference, folder)
+            found = _segment_mv(segment, folder)
+            analog_mv[[rows[signal.name] for signal in segment.signals], start : start + n_frames] = found
+        start += n_frames
+    return Samples(reference, header.rate_hz, None, None, analog_mv, (SEVERAL_SEGMENTS,))
 
 
-def _check_segment(segment: Header, n_frames: int, reference: tuple[Signal, ...], folder: Folder, path: Path) -> None:
-    """Read one segment for itself: whole, with its declared sums, in the units of the reference."""
-    where = str(folder.path / f"{segment.record_name}.hea")
-    units = {signal.name: signal.unit for signal in reference}
-    if any(units.get(signal.name) != signal.unit for signal in segment.signals):
-        _unsupported("a segment with other signals or units than the first", "the same ones", path)
+def _check_segment(segment: Header, n_frames: int, reference: tuple[Signal, ...], folder: Folder) -> None:
+    """Refuse a segment that is no plain part of this record, before it is read."""
+    where = folder.path / f"{segment.record_name}.hea"
+    names = [signal.name for signal in segment.signals]
+    if not {signal.name for signal in reference} >= set(names) or len(set(names)) < len(names):
+        _unsupported("a segment with other signals than the first", "the same ones", where)
     if segment.segments or any(signal.per_frame != 1 or signal.skew for signal in segment.signals):
-        _unsupported("a segment of several segments or rates", "a plain one", path)
+        _unsupported("a segment of several segments or rates", "a plain one", where)
     if segment.n_frames != n_frames:
         raise UnreadableRecording(
-            Reason.HEADER, f"a segment of {segment.n_frames} samples", f"{n_frames}", FETCH_AGAIN, where
+            Reason.HEADER, f"a segment of {segment.n_frames} samples", f"{n_frames}", FETCH_AGAIN, str(where)
         )
-    if is_plain(segment) and n_frames:
-        read_samples(segment, folder, where)
-    elif n_frames:
-        _read_single(segment, folder, Path(where))
+
+
+def _segment_mv(segment: Header, folder: Folder) -> NDArray[np.float64]:
+    """(signal, time) of one segment in mV, verified against its own sums."""
+    path = folder.path / f"{segment.record_name}.hea"
+    if is_plain(segment):
+        digital = read_samples(segment, folder, str(path))
+        missing = find_missing(segment.signals, digital)
+    else:
+        found = _read_single(segment, folder, path)
+        assert found.digital is not None
+        digital, missing = found.digital, found.missing
+    per_mv = [_units.steps_per_mv(signal.gain, signal.unit, signal.name, str(path)) for signal in segment.signals]
+    baseline = np.array([signal.baseline for signal in segment.signals])
+    analog_mv: NDArray[np.float64] = (digital - baseline[:, None]) / np.array(per_mv)[:, None]
+    if missing is not None:
+        analog_mv[missing] = np.nan
+    return analog_mv
 
 
 def _segment_header(name: str, folder: Folder) -> Header:

@@ -44,11 +44,28 @@ def test_segments_of_one_layout_are_one_recording(wfdb_files: ModuleType, tmp_pa
     np.testing.assert_allclose(found.analog_mv, expected, rtol=1e-12)
     assert (found.leads, found.rate_hz, found.n_samples) == (("I", "II"), 500.0, 50)
     assert found.fields == {"Age": "50"}
-    assert _wfdb_package.THROUGH_PACKAGE in found.notes
+    assert _wfdb_package.SEVERAL_SEGMENTS in found.notes
     (scanned,) = wfdb.scan(tmp_path / "m.hea")
     assert (scanned.leads, scanned.n_samples, scanned.analog_mv.shape) == (("I", "II"), 50, (2, 0))
-    # The package knows gaps in variable layouts only.
-    assert refused(master(tmp_path, "a 30", "~ 10", "b 20")).reason is Reason.UNSUPPORTED
+
+
+def test_segments_of_one_layout_may_have_gaps_and_come_in_any_voltage(wfdb_files: ModuleType, tmp_path: Path) -> None:
+    """The `wfdb` package knows gaps in variable layouts only, and one unit for all segments."""
+    first = segment(wfdb_files, tmp_path, "a", ("I", "II"), 30)
+    second = segment(wfdb_files, tmp_path, "b", ("I", "II"), 20, gain="0.2(5)/uV")
+    (found,) = wfdb.read(master(tmp_path, "a 30", "~ 10", "b 20"))
+    expected = np.concatenate([(first - 5) / 200, np.full((2, 10), np.nan), (second - 5) / 200], axis=1)
+    np.testing.assert_allclose(found.analog_mv, expected, rtol=1e-12)
+
+
+def test_segments_equal_what_the_package_reads(wfdb_files: ModuleType, package: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "lay.hea").write_text("lay 2 500 0\n~ 0 200/mV 0 0 0 0 0 I\n~ 0 200/mV 0 0 0 0 0 II\n")
+    segment(wfdb_files, tmp_path, "a", ("II",), 30)
+    segment(wfdb_files, tmp_path, "b", ("II", "I"), 20, gain="1000(-7)/mV")
+    (found,) = wfdb.read(master(tmp_path, "lay 0", "a 30", "~ 10", "b 20"))
+    theirs = package.rdrecord(str(tmp_path / "m"), physical=True)
+    assert found.leads == tuple(theirs.sig_name)
+    np.testing.assert_allclose(found.analog_mv, theirs.p_signal.T, rtol=1e-12)
 
 
 def test_segments_of_variable_layout_are_matched_by_name_and_may_have_gaps(
@@ -100,11 +117,11 @@ def test_flac_segments_are_verified_too(tmp_path: Path) -> None:
 def test_segments_that_do_not_fit_are_refused(wfdb_files: ModuleType, tmp_path: Path) -> None:
     segment(wfdb_files, tmp_path, "a", ("I", "II"), 30)
     segment(wfdb_files, tmp_path, "c", ("I", "V1"), 30)
-    segment(wfdb_files, tmp_path, "u", ("I", "II"), 30, gain="200/uV")
+    segment(wfdb_files, tmp_path, "u", ("I", "II"), 30, gain="200/bpm")
     assert refused(master(tmp_path, "a 29")).reason is Reason.HEADER
     assert refused(master(tmp_path, "a 30", "gone 30")).reason is Reason.MISSING_FILE
     assert refused(master(tmp_path, "a 30", "c 30")).reason is Reason.UNSUPPORTED
-    assert refused(master(tmp_path, "a 30", "u 30")).reason is Reason.UNSUPPORTED
+    assert refused(master(tmp_path, "a 30", "u 30")).reason is Reason.UNIT
     assert refused(master(tmp_path, "~ 30")).reason is Reason.EMPTY
     assert refused(master(tmp_path, "a 30", n_signals=3)).reason is Reason.UNSUPPORTED
     (tmp_path / "a.dat").write_bytes(b"\0" * 40)
@@ -121,6 +138,7 @@ def test_null_segments_are_not_paid_for_in_memory(wfdb_files: ModuleType, tmp_pa
     segment(wfdb_files, tmp_path, "a", ("I", "II"), 30)
     path = master(tmp_path, "a 30", "~ 7000000", n_signals=60)
     assert refused(path).reason is Reason.LIMIT  # 4 h of 60 signals, declared in 30 bytes
+    assert refused(master(tmp_path, "a 30", "~ 17000000")).reason is Reason.LIMIT
 
 
 def test_frames_are_verified_and_measured_before_the_package_sees_them(wfdb_files: ModuleType, tmp_path: Path) -> None:
