@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ TWELVE_LEADS = LIMB_LEADS + CHEST_LEADS
 EIGHT_LEADS = ("I", "II", *CHEST_LEADS)
 
 _BY_FOLDED_NAME = {name.casefold(): name for name in TWELVE_LEADS}
-_PREFIX = re.compile(r"^(?:mdc[ _-]*ecg[ _-]*lead|lead|ecg|ekg)[ _-]+", re.IGNORECASE)
+# Spaces, or one hyphen: in "Lead -aVR" the hyphen is a minus.
+_PREFIX = re.compile(r"^(?:mdc[ _-]*ecg[ _-]*lead|lead|ecg|ekg)(?:[ _]+|-)", re.IGNORECASE)
 _EINTHOVEN_D = re.compile(r"^d(i{1,3})$")  # DI, DII, DIII
 
 # Each limb lead as (share of I, share of II): Einthoven 1912, Goldberger 1942. Any two of them give all the others.
@@ -29,6 +31,7 @@ _IN_I_AND_II = {
 }
 
 
+@lru_cache(maxsize=4096)  # names repeat; they come from files, so there is a bound
 def canonical(name: str) -> str | None:
     """Return the canonical name of one of the twelve standard leads, or None for any other signal.
 
