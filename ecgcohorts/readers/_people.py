@@ -13,7 +13,17 @@ _YEARS_PER_UNIT = {
     "day": 1 / DAYS_PER_YEAR,
     "hour": 1 / 24 / DAYS_PER_YEAR,
 }
-_UNITS = {"y": "year", "yr": "year", "mo": "month", "m": "month", "w": "week", "wk": "week", "d": "day", "h": "hour"}
+_UNITS = {
+    "y": "year",
+    "yr": "year",
+    "a": "year",
+    "mo": "month",
+    "m": "month",
+    "w": "week",
+    "wk": "week",
+    "d": "day",
+    "h": "hour",
+}
 _SEXES: dict[str, Sex] = {"male": "male", "m": "male", "female": "female", "f": "female"}
 
 

@@ -16,6 +16,12 @@ def text_of(element: Element | None, path: str) -> str:
     return (element.findtext(path) or "").strip() if element is not None else ""
 
 
+def attribute_of(element: Element, path: str, name: str) -> str:
+    """Attribute of the first element at a path below (`.`: of the element itself), stripped; empty if there is none."""
+    found = element.find(path)
+    return (found.get(name) or "").strip() if found is not None else ""
+
+
 def number(text: str | None, what: str, where: str) -> float | None:
     """A number written out, decimal comma allowed; None if absent or empty. Raises UnreadableRecording."""
     stripped = (text or "").strip()
