@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from ecgcohorts.cohort_schema import Files, Layout, Table
+from ecgcohorts.cohort_schema import LISTED, Files, Layout, Table
 from ecgcohorts.cohort_values import plain
 from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
 from ecgcohorts.readers import open_reader
@@ -91,7 +91,10 @@ def matching(paths: Iterable[str], files: Files) -> list[str]:
 
 
 def find_layout(layouts: Sequence[Layout], root: Path) -> tuple[Layout, list[str]]:
-    """The one layout whose files are below `root`, and their paths. Raises SourceError for none or several."""
+    """The one layout whose files are below `root`, and their paths; a fallback only where no other layout has any.
+
+    Raises SourceError for none or several.
+    """
     if not root.is_dir():
         raise SourceError(f"found no folder {root}, expected the recordings there. Check the path.")
     paths = list_files(root)
@@ -102,6 +105,7 @@ def find_layout(layouts: Sequence[Layout], root: Path) -> tuple[Layout, list[str
             f"{root}: found {len(paths)} files, but none like {wanted}. Name the folder that holds the recordings, "
             "or another cohort."
         )
+    found = [(layout, chosen) for layout, chosen in found if not layout.fallback] or found
     if len(found) > 1:
         names = " and ".join(layout.name for layout, _ in found)
         raise SourceError(f"{root}: found files of the layouts {names}, expected one. Name the folder of one of them.")
@@ -136,6 +140,8 @@ def load_table(table: Table, wanted: Iterable[str], root: Path) -> LoadedTable |
         if not table.required:
             return None
         raise SourceError(f"found no {table.file} in {root}, expected it there. Name the folder that holds it.")
+    if table.listed is not None:
+        return _load_list(table, table.listed, path)
     names = sorted({*wanted})
     rows: dict[str, tuple[str, ...]] = {}
     try:
@@ -159,6 +165,15 @@ def load_table(table: Table, wanted: Iterable[str], root: Path) -> LoadedTable |
     except (UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{path}: found text that is no CSV in UTF-8 ({error}). Save it as such.") from None
     return LoadedTable(table, {name: place for place, name in enumerate(names)}, rows)
+
+
+def _load_list(table: Table, text: str, path: Path) -> LoadedTable:
+    """A bare list of keys: one column, and one text in it. A key that comes twice says nothing new."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: found text that is no list in UTF-8 ({error}). Save it as such.") from None
+    return LoadedTable(table, {LISTED: 0}, {plain(line): (text,) for line in lines if line.strip()})
 
 
 def load_tables(layout: Layout, root: Path) -> Tables:

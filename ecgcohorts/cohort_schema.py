@@ -48,6 +48,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]  # 
 Pattern = Annotated[str, AfterValidator(_regex)]
 Mains = Annotated[float | Literal["auto"] | None, BeforeValidator(_mains)]
 Sentinel = Literal["missing", "clipping"]
+LISTED = "listed"  # the one column of a table that is a bare list
 
 
 class Place(Frozen):
@@ -110,6 +111,7 @@ class Table(Frozen):
     path: the path below SRC without suffix; stem: the file name without suffix; entry: the entry inside a
     multi-record file; row: the number of the entry, by row order (no key); or `pattern`, whose first group in the
     path is the key. Whole numbers match however they are printed (`7`, `7.0`, `007`).
+    With `listed` the file is no CSV but a bare list of keys, one a line; each has that text in the column `listed`.
     """
 
     name: str = "table"
@@ -117,12 +119,13 @@ class Table(Frozen):
     key: str | None = None
     match: Literal["path", "stem", "entry", "row"] = "stem"
     pattern: Annotated[str, AfterValidator(_regex_with_group)] | None = None
+    listed: str | None = None
     required: bool = True
 
     @model_validator(mode="after")
-    def _key_or_row(self) -> "Table":
-        if (self.match == "row") == (self.key is not None):
-            raise ValueError("expected a key column, or match: row and no key")
+    def _one_way_to_match(self) -> "Table":
+        if (self.match == "row") + (self.key is not None) + (self.listed is not None) != 1:
+            raise ValueError("expected exactly one of a key column, match: row, and listed")
         return self
 
 
@@ -132,6 +135,7 @@ class Layout(Frozen):
     name: str = "files"
     reader: str  # a reader of `ecgcohorts formats`
     files: Files
+    fallback: bool = False  # used only where no other layout finds files: a copy of the same recordings
     arrays: ArrayDescription | None = None  # with the reader `arrays`, where no manifest lies beside the files
     tables: tuple[Table, ...] = ()
     recording: Rule = ()  # empty: the path below SRC, which is unique
@@ -165,6 +169,9 @@ class Layout(Frozen):
                 raise ValueError(f"found column {place.column} and {len(names)} tables: say which table")
             if place.table is not None and place.table not in names:
                 raise ValueError(f"found table {place.table}, expected one of {', '.join(names) or 'none'}")
+            table = self.tables[names.index(place.table)] if place.table is not None else self.tables[0]
+            if table.listed is not None and place.column != LISTED:
+                raise ValueError(f"found column {place.column} of the list {table.name}, which has only {LISTED}")
         return self
 
     def places(self) -> list[Place]:

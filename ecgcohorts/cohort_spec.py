@@ -21,6 +21,7 @@ from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.identity import is_placeholder
 from ecgcohorts.leads import canonical
 from ecgcohorts.plugins import load, names
+from ecgcohorts.readers._array_manifest import ArrayDescription
 from ecgcohorts.recording import Recording, Sex
 
 __all__ = ["CohortSpec", "Description", "SourceItem", "Tables", "apply_rules", "describe", "load_spec", "to_yaml"]
@@ -30,7 +31,7 @@ KIND = "ecgcohorts.cohorts"
 MAX_YAML_BYTES = 1 << 20  # our default; a complete cohort file has about 2 kB
 MISSING_INT16 = -32768  # WFDB's "no sample" of 16-bit formats
 _PARTS: dict[str, type[BaseModel]] = {
-    "layouts": Layout, "files": Files, "tables": Table, "labels": Label, "cohorts": Cohort,
+    "layouts": Layout, "files": Files, "arrays": ArrayDescription, "tables": Table, "labels": Label, "cohorts": Cohort,
     **dict.fromkeys(("recording", "patient", "age", "sex", "acquired_at", "device", "site", "find"), Place),
 }  # fmt: skip
 

@@ -82,6 +82,8 @@ def moment(text: str, time_format: str | None = None) -> datetime | None:
 def codes_in(text: str) -> frozenset[str] | None:
     """Codes of a list such as `426783006,164889003` or of a Python dict or list as text; None if it says nothing.
 
+    A code with modifiers, `50+346`, is that code and its modifiers.
+
     >>> sorted(codes_in("{'NORM': 100.0, 'SR': 0.0}"))
     ['NORM', 'SR']
     """
@@ -94,8 +96,8 @@ def codes_in(text: str) -> frozenset[str] | None:
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             return None
         return frozenset(str(code).strip() for code in parsed)
-    found = frozenset(code.strip() for code in re.split("[,;]", stripped)) - {""}
-    return found if {code.casefold() for code in found} - {"nan", "unknown", "none"} else None
+    found = frozenset(code.strip() for code in re.split("[,;+]", stripped)) - {""}
+    return found if {code.casefold() for code in found} - {"nan", "unknown", "none", "n/a"} else None
 
 
 def label_number(text: str, codes: Iterable[str] = (), values: Mapping[str, float] | None = None) -> float:

@@ -1,32 +1,21 @@
-"""PhysioNet/CinC Challenge 2020 and 2021: seven public sources in one format, each a cohort of its own here.
+"""PhysioNet/CinC Challenge 2020 and 2021: eight public sources in one format, each a cohort of its own here.
 
-The record name says the source. Two sources share the letters JS: the published folders `chapman_shaoxing` and
-`ningbo` tell them apart, and without such a folder the number does (Chapman-Shaoxing ends at JS10646). Patients are
-unknown, except that `ptbxl_database.csv`, put beside the records, gives those of HR records (HR00001 is ecg_id 1).
-The date in a header is that of the conversion, so no acquisition time is taken from it.
+The first six are those of 2020; 2021 added Chapman-Shaoxing and Ningbo. The record name says the source. These two
+share the letters JS: the published folders `chapman_shaoxing` and `ningbo` tell them apart, and without such a folder
+the number does (Chapman-Shaoxing ends at JS10646). Patients are unknown, except that `ptbxl_database.csv`, put beside
+the records, gives those of HR records (HR00001 is ecg_id 1). The date in a header is that of the conversion, so no
+acquisition time is taken from it.
 """
 
-from ecgcohorts.cohort_schema import Cohort, Files, Label, Layout, Place, Table
+from ecgcohorts.cohort_schema import Cohort, Files, Layout, Place, Table
 from ecgcohorts.cohort_spec import CohortSpec
+from ecgcohorts.cohorts._snomed import FROM_NINGBO, SIX, present
 
-# SNOMED CT codes, and the text codes of the first CPSC 2018 headers. The Challenge scores complete and unspecified
-# bundle branch blocks as one. Source: dx_mapping_scored.csv, physionetchallenges/evaluation-2021.
-_SIX = {
-    "avb1": ["270492004", "I-AVB"],
-    "rbbb": ["59118001", "713427006", "RBBB"],
-    "lbbb": ["164909002", "733534002", "LBBB"],
-    "sb": ["426177001"],
-    "af": ["164889003", "AF"],
-    "st": ["427084000"],
-}
-_NINGBO = (
-    r"(?i)^(?:.*/)?ningbo/(?:.*/)?JS\d{5}$"
-    r"|^(?!(?:.*/)?chapman[-_]?shaoxing/).*JS(?!0|10[0-5]\d\d|106[0-3]\d|1064[0-6])\d{5}$"
-)
+_NINGBO = rf"(?i)^(?:.*/)?ningbo/(?:.*/)?JS\d{{5}}$|^(?!(?:.*/)?chapman[-_]?shaoxing/).*{FROM_NINGBO}"
 
 SPEC = CohortSpec(
     name="cinc2021",
-    title="PhysioNet/CinC Challenge 2021 training data",
+    title="PhysioNet/CinC Challenge 2020 and 2021 training data",
     licence="CC BY 4.0 (assumed)",
     citation="Reyna et al. 2021, doi:10.23919/CinC53138.2021.9662687; data doi:10.13026/34va-7q14",
     mains_hz=None,  # of a record of unknown source
@@ -89,7 +78,7 @@ SPEC = CohortSpec(
             age=(Place(header="Age"),),
             sex=(Place(header="Sex"),),
             acquired_at=(),
-            labels={name: Label(find=(Place(header="Dx"),), codes=tuple(codes)) for name, codes in _SIX.items()},
+            labels={name: present(*codes) for name, codes in SIX.items()},
         ),
     ),
 )

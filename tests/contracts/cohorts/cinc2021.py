@@ -1,6 +1,6 @@
 """Challenge 2021 as published: a folder per source below `training`, groups of a thousand, MAT v4 signals.
 
-No sample of INCART and Ningbo is at hand: their records are generated, in length and rate as published.
+The release of 2020 has other folders (assumed) and the same names of records. No sample of INCART and Ningbo is at hand: their records are generated, in length and rate as published.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ def comments(age: str, sex: str, codes: str) -> list[str]:
 def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, dict[str, object]]]:
     """Files below `root`; returned: folder -> recording id -> what must be found."""
     write_record = partial(write_wfdb, mat=True, when="05-Feb-2020 11:39:16")
-    published, flat = root / "published", root / "flat"
+    published, flat, earlier = root / "published", root / "flat", root / "earlier"
     training = published / "training"
     write_record(training / "cpsc_2018/g1", "A0001", 500, 7500, comments("74", "Male", "59118001"))
     write_record(training / "cpsc_2018_extra/g1", "Q0001", 500, 5000, comments("NaN", "F", "427084000,,"))
@@ -29,6 +29,16 @@ def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, d
         write_record(flat, f"JS{number:05d}", 500, 5000, comments("50", "Male", "426177001"))
     (flat / "ptbxl_database.csv").write_text("ecg_id,patient_id\n1,15709.0\n2,13243.0\n")
     write_record(flat, "HR00002", 500, 5000, comments("19", "Male", "426177001"))
+    for source, name in (
+        ("CPSC", "A0001"),
+        ("2", "Q0001"),
+        ("StPetersburg", "I0001"),
+        ("PTB", "S0001"),
+        ("PTB-XL", "HR00001"),
+        ("E", "E00001"),
+    ):
+        folder = earlier / f"PhysioNetChallenge2020_Training_{source}" / "WFDB"
+        write_record(folder, name, 500, 5000, comments("50", "Male", "164889003"))
     unknown = float("nan")
     return {
         published: {
@@ -48,5 +58,13 @@ def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, d
             "JS10647": {"cohort": "ningbo"},
             "JS45551": {"cohort": "ningbo"},
             "HR00002": {"cohort": "cinc2021_ptb_xl", "patient_id": "13243"},
+        },
+        earlier: {
+            "A0001": {"cohort": "cpsc2018"},
+            "Q0001": {"cohort": "cpsc2018_extra"},
+            "I0001": {"cohort": "incart"},
+            "S0001": {"cohort": "cinc2021_ptb"},
+            "HR00001": {"cohort": "cinc2021_ptb_xl"},
+            "E00001": {"cohort": "georgia"},
         },
     }

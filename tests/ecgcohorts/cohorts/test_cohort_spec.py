@@ -56,7 +56,7 @@ def scan(path: Path) -> Iterator[Recording]:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cohort_files, "load", lambda kind, name: types.SimpleNamespace(scan=scan))
+    monkeypatch.setattr(cohort_files, "open_reader", lambda name, arrays: types.SimpleNamespace(scan=scan))
 
 
 def spec_of(**changes: object) -> CohortSpec:
@@ -104,6 +104,7 @@ WRONG = [
     ({"cohorts": [{"name": "a", "path": "a"}]}, "cohorts.0.mains_hz", "Add it"),
     ({"cohorts": [{"name": "a", "path": "a", "mains_hz": 50, "unlabelled": ["x"]}]}, "unlabelled x", "names of labels"),
 ]
+ARRAYS = {"kind": "npy", "rate_hz": 500, "unit": "mV", "leads": ["I"], "axes": "lead_time"}
 WRONG_LAYOUT = [
     ({"patient": {"hedder": "x"}}, "patient.0.hedder", "Did you mean header?"),
     ({"patient": {"header": "x", "constant": "y"}}, "patient.0", "header and constant"),
@@ -120,6 +121,12 @@ WRONG_LAYOUT = [
         "layouts.0",
         "found table t, expected one of table",
     ),
+    ({"tables": [{"file": "a.txt", "key": "k", "listed": "1"}]}, "tables.0", "exactly one of a key column"),
+    (
+        {"tables": [{"file": "a.txt", "listed": "1"}], "age": {"column": "x"}},
+        "layouts.0",
+        "found column x of the list table, which has only listed",
+    ),
     ({"labels": {"af": {"find": {"reader": True}}}}, "labels.af", "header, column, path or constant"),
     (
         {"labels": {"af": {"find": {"header": "Dx"}, "codes": ["1"], "values": {"a": 1}}}},
@@ -127,6 +134,7 @@ WRONG_LAYOUT = [
         "codes and values",
     ),
     ({"labels": {"AF": {"find": {"header": "Dx"}}}}, "labels.AF", "pattern"),
+    ({"reader": "arrays", "arrays": ARRAYS | {"rate": 500}}, "arrays.rate", "Did you mean rate_hz?"),
     ({"reader": "wfbd"}, "wfbd", "expected one of"),
 ]
 
@@ -162,7 +170,7 @@ def test_a_mistake_in_a_cohort_file_is_one_line_with_its_place_and_remedy(
 
 
 def test_an_unknown_cohort_and_a_missing_file_are_told_apart() -> None:
-    with pytest.raises(SpecError, match=r"found no cohort 'ptbxl', expected one of cinc2021, .*ptb_xl"):
+    with pytest.raises(SpecError, match=r"found no cohort 'ptbxl', expected one of .*cinc2021, .*ptb_xl"):
         load_spec("ptbxl")
     with pytest.raises(SpecError, match=r"no_such\.yaml: found no readable file \(No such file or directory\)"):
         load_spec("no_such.yaml")
@@ -200,6 +208,18 @@ def test_a_wrong_folder_is_said_so(tmp_path: Path) -> None:
         spec_of().sources(tmp_path)
     with pytest.raises(SourceError, match="none like"):
         spec_of().load_tables(tmp_path)
+
+
+def test_a_fallback_layout_is_used_only_where_no_other_finds_files(tmp_path: Path) -> None:
+    layouts = [
+        {"name": "copy", "reader": "wfdb", "files": {"include": ["**/*.txt"]}, "fallback": True},
+        {"name": "original", "reader": "wfdb", "files": {"include": ["**/*.ecg"]}},
+    ]
+    spec = CohortSpec.model_validate(SMALL | {"layouts": layouts})
+    (tmp_path / "a.txt").write_text("x")
+    assert spec.load_tables(tmp_path).layout.name == "copy"
+    (tmp_path / "a.ecg").write_text("x")
+    assert spec.load_tables(tmp_path).layout.name == "original"
 
 
 def test_files_of_two_layouts_in_one_folder_are_refused(tmp_path: Path) -> None:
@@ -276,6 +296,24 @@ def test_rows_may_count_by_order(tmp_path: Path) -> None:
     tables = spec.load_tables(tmp_path)
     found = [describe(spec, tables, SourceItem("a.ecg", entry)).patient_id for entry in ("2", "0", "3")]
     assert found == ["p2", "p0", None]
+
+
+def test_a_bare_list_says_one_thing_about_every_name_on_it(tmp_path: Path) -> None:
+    (tmp_path / "a.ecg").write_text("")
+    (tmp_path / "good.txt").write_text("\ufeff007\nb\n\nb\n")
+    (tmp_path / "bad.txt").write_text("c")
+    lists = [{"name": name, "file": f"{name}.txt", "listed": text} for name, text in (("good", "1"), ("bad", "0"))]
+    find = [{"column": "listed", "table": name} for name in ("good", "bad")]
+    spec = spec_of(tables=lists, labels={"good": {"find": find}})
+    tables = spec.load_tables(tmp_path)
+    found = [describe(spec, tables, SourceItem(f"{name}.ecg")).labels["good"] for name in ("7", "b", "c", "d")]
+    assert found == pytest.approx([1, 1, 0, math.nan], nan_ok=True)
+    (tmp_path / "bad.txt").write_bytes(b"\xff\n")
+    with pytest.raises(SourceError, match="no list in UTF-8"):
+        spec.load_tables(tmp_path)
+    (tmp_path / "bad.txt").unlink()
+    with pytest.raises(SourceError, match=r"found no bad\.txt"):
+        spec.load_tables(tmp_path)
 
 
 # --- the rules

@@ -1,6 +1,8 @@
 """The presets on the real samples: how many recordings, whose they are, and what is known about them."""
 
+import csv
 import math
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,13 +13,16 @@ import pytest
 
 from ecgcohorts.cohort_spec import CohortSpec, Description, apply_rules, describe, load_spec
 from ecgcohorts.errors import Reason, RejectedRecording
-from ecgcohorts.readers import wfdb
+from ecgcohorts.leads import LIMB_LEADS, select
+from ecgcohorts.preprocess import make_strip
+from ecgcohorts.readers import open_reader, wfdb
 
 pytestmark = pytest.mark.shared
+CINC2011_GRADES = {"1.0": 181, "0.0": 117, "nan": 2}  # two of set a are in neither list
 
 
-def described(name: str, shared: Path) -> tuple[CohortSpec, list[Description]]:
-    spec, root = load_spec(name), shared / name
+def described(name: str, shared: Path, folder: str = "") -> tuple[CohortSpec, list[Description]]:
+    spec, root = load_spec(name), shared / (folder or name)
     tables = spec.load_tables(root)
     items = spec.sources(root)
     assert [item.path for item in items] == sorted(item.path for item in items)
@@ -53,8 +58,6 @@ def test_ptb_xl(shared: Path) -> None:
 
 
 def test_ptb_xl_superclasses_are_those_of_its_own_table(shared: Path) -> None:
-    import csv
-
     labels = load_spec("ptb_xl").layouts[0].labels
     with (shared / "ptb_xl" / "scp_statements.csv").open(newline="") as file:
         rows = list(csv.reader(file))
@@ -145,6 +148,122 @@ def test_mimic_iv_ecg(shared: Path) -> None:
     last = next(d for d in found if d.recording_id == "49865286")
     assert last.acquired_at == datetime(2187, 2, 10, 15, 46)
     assert all(math.isnan(d.age_years) and d.sex is None for d in found)
+
+
+def test_ptb_diagnostic_without_its_folders_has_no_patients(shared: Path) -> None:
+    _, found = described("ptb_diagnostic", shared)
+    assert [d.recording_id for d in found] == ["s0010_re", "s0014lre", "s0016lre"]
+    assert not patients(found)
+    assert {(d.age_years, d.sex) for d in found} == {(81, "female")}
+    assert [d.acquired_at for d in found][:2] == [datetime(1990, 10, 1), datetime(1990, 10, 17)]
+    assert positives(found, "admitted_mi") == 3
+    assert {d.labels["healthy_control"] for d in found} == {0}
+
+
+def test_ptb_diagnostic_in_its_folders_is_of_one_patient(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "patient001").mkdir()
+    for header in (shared / "ptb_diagnostic").glob("*.hea"):
+        shutil.copy(header, tmp_path / "patient001")
+    _, found = described("ptb_diagnostic", tmp_path, ".")
+    assert patients(found) == {"patient001": 3}
+
+
+def test_ecg_id(shared: Path) -> None:
+    _, found = described("ecg_id", shared)
+    owners = patients(found)
+    assert (len(found), len(owners), sum(owners.values())) == (310, 90, 310)
+    assert (sum(count > 1 for count in owners.values()), max(owners.values())) == (89, 22)
+    assert all(d.acquired_at is not None and d.acquired_at.year in (2004, 2005) for d in found)
+    assert {d.sex for d in found} == {"male", "female"}
+    assert (min(d.age_years for d in found), max(d.age_years for d in found)) == (13, 75)
+
+
+def test_ecg_id_cannot_fill_a_recipe_of_eight_leads(shared: Path) -> None:
+    (recording,) = wfdb.read(shared / "ecg_id" / "Person_01" / "rec_1.hea")
+    with pytest.raises(RejectedRecording, match=r"no II, V1, .* among 2 signals") as caught:
+        make_strip(recording)
+    assert caught.value.reason == Reason.LEADS
+
+
+def test_brugada_huca(shared: Path) -> None:
+    _, found = described("brugada_huca", shared)
+    assert len(patients(found)) == len(found) == 10
+    assert {name: positives(found, name) for name in found[0].labels} == {
+        "brugada": 2,
+        "basal_pattern": 1,
+        "sudden_death": 0,
+    }
+    assert all(math.isnan(d.age_years) and d.sex is None and d.acquired_at is None for d in found)
+
+
+def test_cinc2011(shared: Path) -> None:
+    _, found = described("cinc2011", shared, "cinc2011_seta")
+    assert len(found) == 300
+    assert not patients(found)
+    grades = Counter(str(d.labels["acceptable"]) for d in found)
+    assert grades == CINC2011_GRADES
+
+
+def test_cinc2011_text_is_in_steps_of_5_uv_and_in_the_order_we_assume(shared: Path) -> None:
+    """In another order these are no limb leads, with aVL before aVF for one. In another unit they are no ECGs."""
+    spec, root = load_spec("cinc2011"), shared / "cinc2011_seta"
+    tables = spec.load_tables(root)
+    reader = open_reader(tables.layout.reader, tables.layout.arrays)
+    accepted = [item for item in spec.sources(root, 60) if describe(spec, tables, item).labels["acceptable"] == 1]
+    peaks_mv = []
+    for item in accepted:
+        (recording,) = reader.read(root / item.path)
+        stored = select(recording.signal_mv, recording.leads, LIMB_LEADS)
+        derived = select(recording.signal_mv[:2], recording.leads[:2], LIMB_LEADS)
+        np.testing.assert_allclose(stored, derived, atol=0.006)  # one step of rounding
+        above_mv = np.abs(recording.signal_mv - np.median(recording.signal_mv, axis=1, keepdims=True))
+        peaks_mv.append(np.percentile(above_mv, 99.5, axis=1).max())
+    assert len(accepted) == 40
+    assert 1.0 < np.median(peaks_mv) < 2.0  # 60 of PTB-XL: 1.6
+
+
+def test_a_folder_of_de_identified_muse_exports(shared: Path) -> None:
+    _, found = described("muse_folder", shared, "vendor/ge_muse_xml")
+    assert [d.recording_id for d in found] == ["braveheart_example1", "braveheart_example2"]
+    assert not patients(found)
+    assert {d.mains_hz for d in found} == {"auto"}
+
+
+def test_a_folder_of_philips_exports_with_and_without_its_table(shared: Path, tmp_path: Path) -> None:
+    for name in ("1_03_129DYPRG.XML", "1_04_01_2020-5-18_15-48-11.xml"):
+        shutil.copy(shared / "vendor" / "philips_sierra_xml" / name, tmp_path)
+    _, found = described("philips_folder", tmp_path, ".")
+    assert [d.patient_id for d in found] == ["1112010721168bdc", None]
+    table = "file,patient_id,age,sex,acquired_at,device,site\n1_04_01_2020-5-18_15-48-11,P7,40,F,,,\n"
+    (tmp_path / "ids.csv").write_text(table)
+    _, found = described("philips_folder", tmp_path, ".")
+    assert [d.patient_id for d in found] == ["1112010721168bdc", "P7"]
+    assert (found[1].age_years, found[1].sex) == (40, "female")
+    assert found[1].acquired_at == datetime(2020, 5, 18, 15, 48, 11)
+
+
+def test_a_label_of_the_challenge_is_unlabelled_where_no_record_of_the_source_has_it(shared: Path) -> None:
+    with (shared / "metadata/physionetchallenges-evaluation-2021/dx_mapping_scored.csv").open(newline="") as file:
+        counts = {row["SNOMEDCTCode"]: row for row in csv.DictReader(file)}
+    columns = {
+        "cpsc2018": "CPSC",
+        "cpsc2018_extra": "CPSC_Extra",
+        "incart": "StPetersburg",
+        "cinc2021_ptb": "PTB",
+        "cinc2021_ptb_xl": "PTB_XL",
+        "georgia": "Georgia",
+        "chapman_shaoxing": "Chapman_Shaoxing",
+        "ningbo": "Ningbo",
+    }
+    spec = load_spec("cinc2021")
+    assert {cohort.name for cohort in spec.cohorts} == set(columns)
+    for cohort in spec.cohorts:
+        absent = {
+            name
+            for name, label in spec.layouts[0].labels.items()
+            if not sum(int(counts[code][columns[cohort.name]]) for code in label.codes if code in counts)
+        }
+        assert set(cohort.unlabelled) == absent, cohort.name
 
 
 def test_a_header_scan_of_500_recordings_takes_less_than_a_second(shared: Path) -> None:
