@@ -18,6 +18,7 @@ ENTITIES = {
     "external file": ('<!DOCTYPE RestingECG [<!ENTITY a SYSTEM "file:///etc/passwd">]>', "&a;"),
     "external address": ('<!DOCTYPE RestingECG [<!ENTITY a SYSTEM "http://127.0.0.1:9/x">]>', "&a;"),
     "parameter entity": ('<!DOCTYPE RestingECG [<!ENTITY % a SYSTEM "file:///etc/passwd"> %a;]>', ""),
+    "entity of an external DTD": ('<!DOCTYPE RestingECG SYSTEM "restecg.dtd">', "1&a;2"),
     "unparsed entity": ('<!DOCTYPE RestingECG [<!NOTATION n SYSTEM "n"><!ENTITY a SYSTEM "x" NDATA n>]>', ""),
 }
 
@@ -54,6 +55,26 @@ def test_depth_and_breadth_are_capped(body: str) -> None:
     finally:
         tracemalloc.stop()
     assert caught.value.reason is Reason.LIMIT
+
+
+@pytest.mark.parametrize("piece", ["<!---->", "<?a?>", "&#65;", "<![CDATA[]]>", "\n", "\r", "= "])
+def test_what_costs_the_parser_more_than_text_is_capped(piece: str) -> None:
+    """63 MB of empty comments took 6 s."""
+    found = refused(ROOT.format(piece * (_xml.MOST_MARKS[piece[0]] + 1)).encode())
+    assert found.reason is Reason.LIMIT
+
+
+def test_an_internal_subset_is_refused_before_it_is_read() -> None:
+    doctype = f"<!DOCTYPE RestingECG [{'<!ELEMENT a ANY>' * 100_000}]>"
+    assert refused((doctype + ROOT.format("")).encode()).reason is Reason.UNSUPPORTED
+
+
+def test_text_that_one_wide_character_makes_four_times_as_large_is_capped() -> None:
+    """As text of samples, which is ASCII, the same length is read."""
+    half = "x" * (_xml.MAX_WIDE_TEXT // 2)
+    assert len(_xml.parse_xml(ROOT.format(half * 3).encode(), "").text or "") == 3 * len(half)
+    assert refused(ROOT.format(half + "\U0001f600" + half).encode()).reason is Reason.LIMIT
+    assert refused(ROOT.format(f"<a>{half}é</a>" * 2).encode()).reason is Reason.LIMIT
 
 
 def test_a_large_document_is_refused_by_its_size(tmp_path: Path) -> None:
