@@ -23,15 +23,43 @@ def _short(letter: str, name: str) -> AliasChoices:
 
 
 class Inspect(Command):
-    """What is in a folder: formats, rates, leads, units, lengths, missing metadata. Writes nothing."""
+    """What is in a folder: every file by class; formats, rates, leads, lengths of its recordings. Writes nothing."""
 
     source: CliPositionalArg[Path] = Field(description="folder with raw recordings")
-    sample: int = Field(200, gt=0, description="files to read, evenly spread")
+    sample: int = Field(200, gt=0, description="recordings to decode, spread over formats and folders")
+    as_json: Annotated[bool, Field(validation_alias=AliasChoices("json"), description="for programs")] = False
 
     def cli_cmd(self) -> None:
-        from ecgcohorts.ingest.inspect import inspect, render
+        from ecgcohorts.ingest.inspect import as_json, inspect, render
 
-        _out.print(render(inspect(self.source, sample=self.sample)))
+        with progress() as tell:
+            found = inspect(self.source, self.sample, lambda done: tell("files", done, done))
+        if self.as_json:
+            print(json.dumps(as_json(found), indent=2))
+        else:
+            _out.print(render(found), soft_wrap=False)
+
+
+class Draft(Command):
+    """Write a first description of a cohort, its guesses and gaps marked, for you to finish."""
+
+    source: CliPositionalArg[Path] = Field(description="folder with raw recordings")
+    table: CliPositionalArg[Path | None] = Field(None, description="CSV with a row per recording")
+    out: Annotated[Path, Field(validation_alias=_short("o", "out"), description="cohort file to write, .yaml")]
+    sample: int = Field(200, gt=0, description="recordings to look at")
+    force: bool = Field(False, description="replace the cohort file")
+
+    def cli_cmd(self) -> None:
+        from ecgcohorts.ingest.draft import check_out, draft, write_draft
+
+        check_out(self.out, self.force)
+        made = draft(self.source, self.table, self.sample)
+        write_draft(made, self.out, self.force)
+        for what in made.left_out:
+            _out.print(f"left out: {what}")
+        _out.print(f"{self.out}: describes {made.n_files:,} {made.reader} files.")
+        _out.print(f"Check {made.guesses} lines marked guess, fill in {made.unknowns} marked unknown, then try")
+        _out.print(f"ecgcohorts ingest {self.source} STORE --cohort {self.out} --dry-run")
 
 
 class Ingest(Command):
@@ -184,16 +212,40 @@ class Simulate(Command):
         _out.print(str(report))
 
 
+class Export(Command):
+    """Give a store back as WFDB records, or its index as a Parquet table."""
+
+    store: CliPositionalArg[Path]
+    out: CliPositionalArg[Path] = Field(description="folder (wfdb) or file (parquet) to make")
+    format: Literal["wfdb", "parquet"] = Field("wfdb", description="signals, or who is in the store")
+
+    def cli_cmd(self) -> None:
+        from ecgcohorts.export import export_index, export_wfdb
+        from ecgcohorts.store import open_store
+
+        store = open_store(self.store)
+        if self.format == "parquet":
+            _out.print(f"{self.out}: {export_index(store, self.out):,} rows")
+            return
+        with progress() as tell:
+            count = export_wfdb(store, self.out, lambda done, total: tell("export", done, total))
+        _out.print(f"{self.out}: {count:,} records")
+
+
 class Formats(Command):
-    """Raw formats this installation reads."""
+    """Raw formats this installation reads, and which of their variants."""
 
     def cli_cmd(self) -> None:
         from ecgcohorts.plugins import load, names
 
-        _print_plugins(
-            (name, " ".join(load("ecgcohorts.readers", name).SUFFIXES), load("ecgcohorts.readers", name).__doc__)
-            for name in names("ecgcohorts.readers")
-        )
+        table = Table(box=None, pad_edge=False)
+        for title in ("format", "files", "read"):
+            table.add_column(title, overflow="fold", no_wrap=title == "format")
+        for name in names("ecgcohorts.readers"):
+            module = load("ecgcohorts.readers", name)
+            variants = "".join(f"\n- {variant}" for variant in getattr(module, "VARIANTS", ()))
+            table.add_row(name, "\n".join(module.SUFFIXES), _first_line(module.__doc__) + variants)
+        _out.print(table, soft_wrap=False)
 
 
 class Cohorts(Command):
@@ -211,8 +263,12 @@ class Cohorts(Command):
 def _print_plugins(rows: Iterator[tuple[str, str, str | None]]) -> None:
     table = Table(box=None, show_header=False)
     for name, middle, text in rows:
-        table.add_row(name, middle, (text or "").strip().splitlines()[0])
+        table.add_row(name, middle, _first_line(text))
     _out.print(table)
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
 
 
 class Ecgcohorts(
@@ -229,12 +285,14 @@ class Ecgcohorts(
     model_config = SettingsConfigDict(extra="forbid", env_prefix="ECGCOHORTS_CLI_")
 
     inspect: CliSubCommand[Inspect]
+    draft: CliSubCommand[Draft]
     ingest: CliSubCommand[Ingest]
     verify: CliSubCommand[Verify]
     info: CliSubCommand[Info]
     table1: CliSubCommand[Table1]
     plot: CliSubCommand[Plot]
     report: CliSubCommand[Report]
+    export: CliSubCommand[Export]
     simulate: CliSubCommand[Simulate]
     formats: CliSubCommand[Formats]
     cohorts: CliSubCommand[Cohorts]

@@ -19,11 +19,21 @@ PACKAGES = ("ecgcohorts", "capezoo")
 LAYERS = {
     "ecgcohorts": (
         ("errors", "leads", "recording", "recipes", "identity", "plugins", "pseudonyms", "console"),
-        ("readers", "preprocess", "quality", "index", "cohort_schema", "cohort_values", "cohort_files"),
+        (
+            "readers",
+            "preprocess",
+            "quality",
+            "index",
+            "split_rules",
+            "splits",
+            "cohort_schema",
+            "cohort_values",
+            "cohort_files",
+        ),
         ("cohort_spec", "cohorts", "store"),
         ("samplers",),
         ("loader",),
-        ("adapters", "ingest", "report", "simulate"),
+        ("adapters", "export", "ingest", "report", "simulate"),
         ("cli",),
     ),
     "capezoo": (
@@ -35,7 +45,7 @@ LAYERS = {
         ("cli",),
     ),
 }
-INDEPENDENT = ("adapters", "ingest", "report", "simulate")  # neighbours that know nothing of each other
+INDEPENDENT = ("adapters", "export", "ingest", "report", "simulate")  # neighbours that know nothing of each other
 FORBIDDEN = (
     ("ecgcohorts.samplers", "ecgcohorts.store"),  # a plan, not a read
     ("ecgcohorts.readers", "ecgcohorts.recipes"),  # readers do not resample, filter or choose leads

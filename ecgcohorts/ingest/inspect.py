@@ -1,35 +1,48 @@
-"""What is in a folder of raw ECG files, before anything is decided about it. Reads a sample, writes nothing."""
+"""What is in a folder of raw ECG files, before anything is decided about it. Writes nothing.
+
+Every file gets a class (`classify`); a sample of the recordings is decoded and counted.
+"""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ecgcohorts.cohort_files import list_files
-from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
+from ecgcohorts.errors import Reason, RecordingError, UnreadableRecording
 from ecgcohorts.identity import is_placeholder
-from ecgcohorts.plugins import load, names
+from ecgcohorts.ingest.classify import Census, Kind, classify
+from ecgcohorts.readers import open_reader
 from ecgcohorts.recording import Recording
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
-READERS = "ecgcohorts.readers"
+SAMPLE = 200  # our default
 ROWS_SHOWN = 8  # our default: of each kind of finding, the commonest
+EXAMPLES = 3  # our default: files named where a person will want to look at them
+
+
+class Refusal(NamedTuple):
+    """Why recordings of a format do not read."""
+
+    reader: str
+    reason: str  # code
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Counts over a sample of the recordings below a path. Texts are keys and file names, never header values."""
+    """The class of every file, and counts over a sample of the recordings.
 
-    path: Path
-    suffixes: Counter[str]  # of all files
-    n_candidates: int  # files some reader's suffix fits
-    n_files: int  # of them looked at
+    Texts are names of files, keys and leads, never header values.
+    """
+
+    census: Census
+    n_sampled: int  # files of recordings looked at
     formats: Counter[str] = field(default_factory=Counter)  # from here on: recordings read
     rates_hz: Counter[float] = field(default_factory=Counter)
     leads: Counter[str] = field(default_factory=Counter)  # names in file order
@@ -38,110 +51,177 @@ class Inspection:
     missing: Counter[str] = field(default_factory=Counter)  # facts the reader itself does not find
     header_keys: Counter[str] = field(default_factory=Counter)  # further facts, for the rules of a cohort file
     notes: Counter[str] = field(default_factory=Counter)
-    unreadable: Counter[str] = field(default_factory=Counter)  # reason code -> recordings
-    examples: dict[str, str] = field(default_factory=dict)  # reason code -> the first such, in words
+    unreadable: dict[Refusal, list[str]] = field(default_factory=dict)  # files
+    expected: dict[Refusal, str] = field(default_factory=dict)  # what the first of them should have held
+
+    @property
+    def path(self) -> Path:
+        return self.census.root
 
     @property
     def n_recordings(self) -> int:
         """Recordings read whole."""
         return self.formats.total()
 
+    @property
+    def n_unreadable(self) -> int:
+        return sum(map(len, self.unreadable.values()))
 
-def inspect(path: Path, sample: int = 200) -> Inspection:
-    """Read up to `sample` recordings, evenly spread over the files at or below `path`, and count what they are.
+    @property
+    def n_candidates(self) -> int:
+        """Files of recordings, by their content."""
+        return sum(map(len, self.census.recordings.values()))
 
-    Signals are decoded, so that a truncated or altered payload shows. Raises SourceError if there is no file.
+
+def inspect(path: Path, sample: int = SAMPLE, tell: Callable[[int], None] | None = None) -> Inspection:
+    """Classify every file at or below `path`, decode up to `sample` recordings and count what they are.
+
+    The sample is shared between the formats, so that the rare ones are seen, and spread evenly over the files of each.
+    Signals are decoded, so that a truncated or altered payload shows. tell: called with the number of files classified.
+    Raises SourceError if there is no file.
     """
-    files = _files(path)
-    suffixes = Counter(PurePosixPath(name).suffix.lower() or "none" for name in files)
-    candidates = _candidates(files)
-    chosen = _spread(candidates, sample)
-    found = Inspection(path, suffixes, len(candidates), len(chosen))
+    census = classify(path, tell)
+    reader_of = {name: reader for reader, names in spread_over_formats(census, sample).items() for name in names}
+    found = Inspection(census, len(reader_of))
     lengths: list[float] = []
     left = sample
-    for place, name in enumerate(chosen):
-        file = path / name if path.is_dir() else path
-        share = -(-left // (len(chosen) - place))  # files of many recordings share what is left of the sample
+    for place, (name, reader) in enumerate(sorted(reader_of.items())):
+        share = -(-left // (len(reader_of) - place))  # files of many recordings share what is left of the sample
         try:
-            reader, recordings = _read_some(file, share)
-            for recording in recordings:
+            for recording in read_some(reader, census.path_of(name), share):
                 _count(found, reader, recording)
                 lengths.append(recording.duration_s)
                 left -= 1
         except RecordingError as error:
             left -= 1
-            found.unreadable[error.reason.value] += 1
-            found.examples.setdefault(error.reason.value, f"{name}: expected {error.expected}")  # no header text
+            refusal = Refusal(reader, error.reason.value)
+            found.unreadable.setdefault(refusal, []).append(name)
+            found.expected.setdefault(refusal, error.expected)  # `found` may be header text
     return replace(found, lengths_s=tuple(sorted(lengths)))
 
 
-def render(found: Inspection) -> "Table":
-    """The inspection as a rich table of kind, finding and count."""
-    from rich.table import Table
-
-    table = Table(title=f"{found.path}: {found.n_recordings} recordings read, {found.unreadable.total()} unreadable")
-    for title in ("", "found"):
-        table.add_column(title, overflow="fold")
-    table.add_column("count", justify="right")
-    kinds: list[tuple[str, Counter[str]]] = [
-        ("files", found.suffixes),
-        ("format", found.formats),
-        ("rate", Counter({f"{rate:g} Hz": count for rate, count in found.rates_hz.items()})),
-        ("leads", found.leads),
-        ("unit", found.units),
-        ("length", _length_rows(found.lengths_s)),
-        ("not found by the reader", found.missing),
-        ("header keys", found.header_keys),
-        ("note", found.notes),
-        ("unreadable", Counter({_reason_row(found, code): count for code, count in found.unreadable.items()})),
-    ]
-    for kind, counts in kinds:
-        for place, (text, count) in enumerate(counts.most_common(ROWS_SHOWN)):
-            table.add_row(kind if place == 0 else "", text, str(count))
-        if len(counts) > ROWS_SHOWN:
-            table.add_row("", f"and {len(counts) - ROWS_SHOWN} more", "")
-        if counts:
-            table.add_section()
-    table.caption = f"looked at {found.n_files} of {found.n_candidates} files that may hold recordings"
-    return table
+def spread_over_formats(census: Census, n: int) -> dict[str, list[str]]:
+    """At most n files, by reader: an equal share for each format, and what rare ones leave goes to the others."""
+    chosen: dict[str, list[str]] = {}
+    left = n
+    rarest_first = sorted(census.recordings.items(), key=lambda item: len(item[1]))
+    for place, (reader, names) in enumerate(rarest_first):
+        chosen[reader] = spread(names, -(-left // (len(rarest_first) - place)))
+        left -= len(chosen[reader])
+    return chosen
 
 
-def _files(path: Path) -> list[str]:
-    if path.is_file():
-        return [path.name]
-    if not path.is_dir():
-        raise SourceError(f"found nothing at {path}, expected a file or a folder. Check the path.")
-    files = list_files(path)
-    if not files:
-        raise SourceError(f"found no file below {path}, expected raw ECG files. Check the path.")
-    return files
-
-
-def _candidates(files: list[str]) -> list[str]:
-    """Files whose suffix some reader knows; if there is none, all of them: formats are told by content."""
-    known = {suffix for name in names(READERS) for suffix in load(READERS, name).SUFFIXES}
-    return [name for name in files if PurePosixPath(name).suffix.lower() in known] or files
-
-
-def _spread(items: list[str], n: int) -> list[str]:
-    """At most n items at equal distances: the order is that of folders, and the first n would be one folder."""
-    n = min(n, len(items))
-    return [items[place * len(items) // n] for place in range(n)]
-
-
-def _read_some(file: Path, limit: int) -> tuple[str, Iterable[Recording]]:
-    """Reader name and the first `limit` recordings of a file, decoded."""
-    from ecgcohorts.readers import detect
-
-    name = detect(file)
-    reader = load(READERS, name)
-    entries = [h.source.entry for h in islice(reader.scan(file), limit) if h.source is not None and h.source.entry]
+def read_some(reader: str, file: Path, limit: int) -> Iterable[Recording]:
+    """The first `limit` recordings of a file, decoded. Raises RecordingError, and nothing else."""
+    opened = open_reader(reader)
     try:
-        return name, list(reader.read(file, entries or None))
+        entries = [h.source.entry for h in islice(opened.scan(file), limit) if h.source is not None and h.source.entry]
+        return list(opened.read(file, entries or None))
     except RecordingError:
         raise
     except Exception as error:  # a strange file must not end the inspection of the others
-        raise UnreadableRecording(Reason.UNEXPECTED, type(error).__name__, f"a {name} file", "", str(file)) from error
+        raise UnreadableRecording(Reason.UNEXPECTED, type(error).__name__, f"a {reader} file", "", str(file)) from error
+
+
+def render(found: Inspection) -> "Group":
+    """The inspection for a terminal: every file by class, then what the sample of recordings is."""
+    from rich.console import Group
+    from rich.text import Text
+
+    files = f"{found.census.n_files:,} file{'' if found.census.n_files == 1 else 's'}"
+    parts: list[Any] = [Text(f"{found.path}: {files}"), _classes_table(found.census)]
+    if found.n_candidates:
+        head = f"looked into {found.n_sampled:,} of {found.n_candidates:,} files of recordings"
+        counts = f"{found.n_recordings:,} recordings read, {found.n_unreadable:,} unreadable"
+        parts += [Text(f"\n{head}: {counts}"), _sample_table(found)]
+    return Group(*parts)
+
+
+def as_json(found: Inspection) -> dict[str, Any]:
+    """The inspection as values that JSON has. `classes` adds up to `files`."""
+    lengths = found.lengths_s
+    return {
+        "path": str(found.path),
+        "files": found.census.n_files,
+        "classes": [
+            {
+                "class": each.kind.value,
+                "what": each.what,
+                "reason": each.reason,
+                "files": len(names),
+                "examples": names[:EXAMPLES],
+            }
+            for kind in Kind
+            for each, names in found.census.of(kind)
+        ],
+        "recording_files": found.n_candidates,
+        "recording_files_looked_into": found.n_sampled,
+        "recordings_read": found.n_recordings,
+        "formats": dict(found.formats),
+        "rates_hz": {f"{rate:g}": count for rate, count in found.rates_hz.items()},
+        "leads": dict(found.leads),
+        "units": dict(found.units),
+        "lengths_s": {"shortest": lengths[0], "median": lengths[len(lengths) // 2], "longest": lengths[-1]}
+        if lengths
+        else {},
+        "not_found_by_reader": dict(found.missing),
+        "header_keys": dict(found.header_keys),
+        "notes": dict(found.notes),
+        "unreadable": [
+            {"format": each.reader, "reason": each.reason, "expected": found.expected[each], "files": names}
+            for each, names in found.unreadable.items()
+        ],
+    }
+
+
+def _classes_table(census: Census) -> "Table":
+    table = _table("class", "files", "of what", "for example")
+    for kind in Kind:
+        for place, (each, names) in enumerate(census.of(kind)):
+            what = f"{each.what}: {each.reason}" if each.reason not in ("", Reason.FORMAT.value) else each.what
+            shown = names[: EXAMPLES if kind is Kind.UNKNOWN else 1]
+            table.add_row(kind.value if place == 0 else "", f"{len(names):,}", what, "\n".join(shown))
+    table.add_row("total", f"{census.n_files:,}")
+    return table
+
+
+def _sample_table(found: Inspection) -> "Table":
+    table = _table("recordings read", "count", "value")
+    kinds: list[tuple[str, Mapping[str, int]]] = [
+        ("format", found.formats),
+        ("unreadable", {_refusal_row(found, each): len(names) for each, names in found.unreadable.items()}),
+        ("rate", {f"{rate:g} Hz": count for rate, count in found.rates_hz.items()}),
+        ("leads", found.leads),
+        ("unit", found.units),
+        ("length", _length_rows(found.lengths_s)),
+        ("not found by reader", found.missing),
+        ("header keys", found.header_keys),
+        ("note", found.notes),
+    ]
+    for kind, unsorted in kinds:
+        counts = Counter(unsorted)
+        for place, (text, count) in enumerate(counts.most_common(ROWS_SHOWN)):
+            table.add_row(kind if place == 0 else "", f"{count:,}", text)
+        if len(counts) > ROWS_SHOWN:
+            table.add_row("", "", f"and {len(counts) - ROWS_SHOWN} more")
+    return table
+
+
+def _table(first: str, count: str, *others: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first)
+    table.add_column(count, justify="right")
+    for name in others:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def spread(items: list[str], n: int) -> list[str]:
+    """At most n items at equal distances: the order is that of folders, and the first n would be one folder."""
+    n = min(n, len(items))
+    return [items[place * len(items) // n] for place in range(n)]
 
 
 def _count(found: Inspection, reader: str, recording: Recording) -> None:
@@ -173,5 +253,7 @@ def _length_rows(lengths_s: tuple[float, ...]) -> Counter[str]:
     return Counter({f"{low:.3f} to {high:.3f} s, median {middle:.3f} s": len(lengths_s)})
 
 
-def _reason_row(found: Inspection, code: str) -> str:
-    return f"{code}, for example {found.examples[code]}"
+def _refusal_row(found: Inspection, refusal: Refusal) -> str:
+    names = found.unreadable[refusal]
+    shown = ", ".join(names[:EXAMPLES]) + (" ..." if len(names) > EXAMPLES else "")
+    return f"{refusal.reader}, {refusal.reason}: {shown} (expected {found.expected[refusal]})"

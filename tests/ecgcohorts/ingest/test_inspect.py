@@ -1,12 +1,14 @@
 """A look at a folder: what is counted, that it is spread over the folder, and that nothing is written."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import victims
 
-from ecgcohorts.errors import SourceError
-from ecgcohorts.ingest.inspect import inspect, render
+from ecgcohorts.ingest.classify import Kind
+from ecgcohorts.ingest.inspect import Refusal, as_json, inspect, render
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
@@ -48,8 +50,8 @@ def test_a_mixed_folder_is_counted_and_nothing_is_written(tmp_path: Path) -> Non
     before = snapshot(tmp_path)
     found = inspect(tmp_path)
     assert snapshot(tmp_path) == before
-    assert found.suffixes == {".hea": 5, ".dat": 4, ".txt": 1, "none": 1}
-    assert (found.n_candidates, found.n_files, found.n_recordings) == (5, 5, 3)
+    assert found.census.n_files == 11
+    assert (found.n_candidates, found.n_sampled, found.n_recordings) == (4, 4, 3)
     assert found.formats == {"wfdb": 3}
     assert found.rates_hz == {500: 2, 400: 1}
     assert found.leads == {" ".join(LEADS): 3}
@@ -57,9 +59,11 @@ def test_a_mixed_folder_is_counted_and_nothing_is_written(tmp_path: Path) -> Non
     assert found.lengths_s == (2934 / 400, 10, 10)
     assert found.missing["patient id"] == found.missing["time"] == 3
     assert found.header_keys == {"Age": 1, "Patient": 1}
-    assert found.unreadable == {"truncated": 1, "bad_header": 1}
+    assert found.unreadable == {Refusal("wfdb", "truncated"): ["b/4.hea"]}
     text = printed(found)
-    for part in ("3 recordings read, 2 unreadable", "400 Hz", "200 steps per mV", "7.335 s", "truncated", "b/4.hea"):
+    for part in ("11 files", "3 recordings read, 1 unreadable", "400 Hz", "200 steps per mV", "7.335 s"):
+        assert part in text
+    for part in ("wfdb, truncated: b/4.hea", "named like wfdb: bad_header  b/5.hea"):
         assert part in text
     assert "CANARY" not in text
 
@@ -68,7 +72,7 @@ def test_a_sample_is_spread_over_the_whole_folder(tmp_path: Path) -> None:
     for number in range(20):
         write(tmp_path / f"p{number // 5}", f"{number:02d}", rate=100 * (1 + number // 5), n=1000)
     found = inspect(tmp_path, sample=4)
-    assert (found.n_candidates, found.n_files, found.n_recordings) == (20, 4, 4)
+    assert (found.n_candidates, found.n_sampled, found.n_recordings) == (20, 4, 4)
     assert found.rates_hz == {100: 1, 200: 1, 300: 1, 400: 1}
 
 
@@ -92,27 +96,68 @@ def test_many_lengths_are_told_as_a_range(tmp_path: Path) -> None:
     assert "8.000 to 8.016 s, median 8.008 s" in printed(inspect(tmp_path))
 
 
-def test_formats_are_told_by_content_where_no_suffix_is_known(tmp_path: Path) -> None:
+def test_formats_are_told_by_content(tmp_path: Path) -> None:
     write(tmp_path, "1")
     (tmp_path / "1.hea").rename(tmp_path / "1.header")
-    (tmp_path / "noise.bin").write_bytes(b"\1\2\3")
+    (tmp_path / "noise.hea").write_bytes(b"\1\2\3")
     found = inspect(tmp_path)
     assert found.formats == {"wfdb": 1}
-    assert found.unreadable == {"unknown_format": 2}  # the samples and the noise
+    assert [(each.reason, names) for each, names in found.census.of(Kind.UNKNOWN)] == [("bad_header", ["noise.hea"])]
 
 
-@pytest.mark.parametrize("make", ["nothing", "empty"])
-def test_no_file_is_an_error_with_its_remedy(make: str, tmp_path: Path) -> None:
-    if make == "empty":
-        (tmp_path / "folder").mkdir()
-    with pytest.raises(SourceError, match="Check the path"):
-        inspect(tmp_path / "folder")
+def test_a_rare_format_is_seen_among_many_files(tmp_path: Path) -> None:
+    for number in range(50):
+        write(tmp_path, f"{number:02d}", n=1000)
+    victims.writer_of("muse_xml").write(tmp_path)
+    found = inspect(tmp_path, sample=5)
+    assert found.formats == {"wfdb": 4, "muse_xml": 1}
+
+
+def test_values_for_programs_are_those_shown(tmp_path: Path) -> None:
+    write(tmp_path, "1")
+    write(tmp_path, "2")
+    (tmp_path / "2.dat").write_bytes(b"")
+    (tmp_path / "table.csv").write_text("a,b\n1,x\n")
+    found = inspect(tmp_path)
+    values = json.loads(json.dumps(as_json(found)))
+    assert values["files"] == 5 == sum(each["files"] for each in values["classes"])
+    assert values["classes"][0] == {
+        "class": "recording",
+        "what": "wfdb",
+        "reason": "",
+        "files": 2,
+        "examples": ["1.hea", "2.hea"],
+    }
+    assert (values["recording_files"], values["recording_files_looked_into"], values["recordings_read"]) == (2, 2, 1)
+    assert values["rates_hz"] == {"500": 1}
+    assert values["lengths_s"] == {"shortest": 10.0, "median": 10.0, "longest": 10.0}
+    (refusal,) = values["unreadable"]
+    assert (refusal["format"], refusal["reason"], refusal["files"]) == ("wfdb", "truncated", ["2.hea"])
+
+
+def test_a_folder_without_recordings_is_shown_as_well(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("Nothing but a note.")
+    found = inspect(tmp_path)
+    assert found.n_recordings == found.n_candidates == 0
+    assert f"{tmp_path}: 1 file\n" in printed(found)
+    assert "looked into" not in printed(found)
+    assert as_json(found)["lengths_s"] == {}
+
+
+@pytest.mark.parametrize("name", victims.NAMES)
+def test_no_planted_identity_is_shown(name: str, tmp_path: Path) -> None:
+    writer = victims.writer_of(name)
+    writer.write(tmp_path)
+    found = inspect(tmp_path)
+    shown = printed(found) + json.dumps(as_json(found))
+    names = " ".join(path.name for path in tmp_path.rglob("*"))  # which are shown: the user named the folder
+    assert not [text for text in writer.CANARIES if text in shown and text not in names]
 
 
 @pytest.mark.shared
 def test_real_folders(shared: Path) -> None:
     code = inspect(shared / "code15", sample=31)
-    assert (code.n_candidates, code.n_files, code.n_recordings) == (310, 31, 31)
+    assert (code.n_candidates, code.n_sampled, code.n_recordings) == (310, 31, 31)
     assert code.rates_hz == {400: 31}
     assert code.header_keys["Patient ID"] == 31
     georgia = inspect(shared / "cinc2021" / "G12EC", sample=74)
@@ -122,3 +167,19 @@ def test_real_folders(shared: Path) -> None:
     text = printed(inspect(shared / "mimic_iv_ecg"))
     assert "subject_id" in text
     assert "10012343" not in text.replace("p10012343", "")
+
+
+@pytest.mark.shared
+def test_refused_files_show_their_reason(shared: Path) -> None:
+    found = inspect(shared / "vendor")
+    assert found.n_sampled == found.n_candidates
+    assert found.n_recordings + found.n_unreadable == found.n_candidates
+    refused = {name: refusal for refusal, names in found.unreadable.items() for name in names}
+    assert refused == {
+        "hl7_aecg/empty.xml": Refusal("hl7_aecg", "empty_signal"),
+        "philips_sierra_xml/invalid-doc-type.xml": Refusal("philips_xml", "unsupported_variant"),
+        "philips_sierra_xml/invalid-doc-version.xml": Refusal("philips_xml", "unsupported_variant"),
+        "scp_ecg/healforce_62.SCP": Refusal("scp", "truncated"),
+        "scp_ecg/healforce_63.SCP": Refusal("scp", "truncated"),
+    }
+    assert all(name in printed(found) for name in refused)
