@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 from ecgcohorts import plugins
-from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.errors import Reason, SpecError, UnreadableRecording
 from ecgcohorts.readers._files import read_head
 from ecgcohorts.recording import Recording
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 KIND = "ecgcohorts.readers"
 HEAD_BYTES = 4096  # what `sniff` of a reader gets to see
+NUMBERS = (".csv", ".tsv", ".txt", ".gz", ".npy", ".mat")  # what the reader `arrays` reads by way of a manifest
 
 
 class Reader(Protocol):
@@ -29,11 +30,19 @@ def open_reader(name: str, arrays: "ArrayDescription | None" = None) -> Reader:
     """A reader by name, ready for any file: the one way to use readers that callers know by name.
 
     A reader whose module says `ISOLATED = True` calls C libraries on the bytes of the file; it runs in a process of
-    its own, with limits on memory and time, and what kills that process is an UnreadableRecording here.
+    its own, with limits on memory and time, and what kills that process is an UnreadableRecording here. Where a system
+    has no such limits (Windows), it runs there without them.
     arrays: for the reader `arrays` only, how its files are to be read, where no manifest lies beside them.
     """
-    module: Reader = plugins.load(KIND, name)
-    return module
+    module = plugins.load(KIND, name)
+    if arrays is not None and not hasattr(module, "described"):
+        raise SpecError(f"found a description of arrays for the reader {name}, expected the reader arrays. Remove one.")
+    if getattr(module, "ISOLATED", False):
+        from ecgcohorts.readers._isolated import IsolatedReader  # here, because few formats need it
+
+        return IsolatedReader(name, arrays)
+    reader: Reader = module if arrays is None else module.described(arrays)
+    return reader
 
 
 def read(path: str | Path) -> list[Recording]:
@@ -61,6 +70,8 @@ def detect(path: str | Path) -> str:
         return fitting[0]
     beside = path.with_suffix(".hea")
     remedy = "See `ecgcohorts formats`."
+    if path.suffix.casefold() in NUMBERS:
+        remedy = "Numbers without a header need a manifest: arrays in docs/formats.md."
     if beside != path and beside.is_file():
         remedy = f"Name the header: {beside.name}."
     raise UnreadableRecording(

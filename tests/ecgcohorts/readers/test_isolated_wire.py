@@ -1,0 +1,102 @@
+"""Frames between two processes, as if the other one were an enemy: a reply or Garbled, nothing else."""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.readers import _isolated_wire as wire
+from ecgcohorts.recording import Recording, Source
+
+PATH = Path("a.h5")
+ODD: tuple[Any, ...] = (
+    *(None, True, 0, -1, 1.5, 1 << 70, float("nan"), float("inf"), "", "x" * 50, "male", [], [1], {}, {"a": 1}),
+    *(["digital"], ["analog_mv", "digital"], ["missing"], [["analog_mv"]], "2020-99-99", [{}], 1 << 26, [None, 3]),
+)
+
+
+def header() -> dict[str, Any]:
+    recording = Recording("1", ("I", "II"), 500.0, analog_mv=np.ones((2, 5)), source=Source("r", PATH, "1"))
+    facts, _ = wire.to_wire(recording)
+    error = wire.describe_error(UnreadableRecording(Reason.HEADER, "found", "expected"))
+    return json.loads(json.dumps({"recordings": [facts], "stream": 3, "error": error}))
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield at
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*at, key))
+
+
+def changed(value: Any, at: tuple[Any, ...], new: Any) -> Any:
+    if not at:
+        return new
+    value = copy.copy(value)
+    value[at[0]] = changed(value[at[0]], at[1:], new)
+    return value
+
+
+@pytest.mark.parametrize("at", list(places(header()))[1:], ids=str)
+def test_any_value_in_any_place(at: tuple[Any, ...]) -> None:
+    for odd in ODD:
+        try:
+            reply = wire.from_wire(changed(header(), at, odd), PATH, lambda view: None)
+        except wire.Garbled:
+            continue
+        assert isinstance(reply, wire.Reply)
+        assert all(isinstance(recording, Recording) for recording in reply.recordings)
+
+
+@pytest.mark.parametrize("key", ["recordings", "stream", "error"])
+def test_a_header_without_a_key(key: str) -> None:
+    found = header()
+    del found[key]
+    with pytest.raises(wire.Garbled):
+        wire.from_wire(found, PATH, lambda view: None)
+
+
+@pytest.mark.parametrize("text", [b"", b"[", b"[]", b"1", b'"x"', b"[" * 100_000, b"{" * 9, b"\xff", b"9" * 10_000])
+def test_what_is_no_json_object(text: bytes) -> None:
+    with pytest.raises(wire.Garbled):
+        wire.parse_header(text)
+
+
+@pytest.mark.parametrize("prefix", [b"ECGx\1\0\0\0", b"ECGr\xff\xff\xff\xff", bytes(8)])
+def test_what_is_no_prefix(prefix: bytes) -> None:
+    with pytest.raises(wire.Garbled):
+        wire.header_length(prefix)
+
+
+def test_many_large_recordings_are_not_allocated_at_once() -> None:
+    """Each allowed, all of them together a terabyte: refused before the bytes are asked for."""
+    found = header()
+    found["recordings"] = [found["recordings"][0] | {"columns": 1 << 26}] * wire.MAX_RECORDINGS
+    asked: list[int] = []
+    with pytest.raises(wire.Garbled):
+        wire.from_wire(found, PATH, lambda view: asked.append(view.nbytes))
+    assert sum(asked) < 2 << 30
+    found["recordings"] = [header()["recordings"][0]] * (wire.MAX_RECORDINGS + 1)
+    with pytest.raises(wire.Garbled):
+        wire.from_wire(found, PATH, lambda view: None)
+
+
+def test_the_mask_of_another_process_is_a_mask() -> None:
+    """Bytes that are neither 0 nor 1 are no booleans to compute with."""
+    recording = Recording(
+        *("1", ("I",), 500.0, np.ones((1, 3), np.int32), np.ones(1), np.zeros(1), np.zeros((1, 3), bool))
+    )
+    facts, _ = wire.to_wire(recording)
+    found = {"recordings": [facts], "stream": 0, "error": None}
+
+    def fill(view: memoryview) -> None:
+        view[:] = b"\xff" * len(view)
+
+    (back,) = wire.from_wire(found, PATH, fill).recordings
+    assert back.missing.tolist() == [[True, True, True]]
+    assert back.missing.view(np.uint8).tolist() == [[1, 1, 1]]
