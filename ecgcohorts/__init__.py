@@ -24,13 +24,17 @@ _PUBLIC = {
     "RejectedRecording": "ecgcohorts.errors",
     "SourceError": "ecgcohorts.errors",
     "SpecError": "ecgcohorts.errors",
+    "Split": "ecgcohorts.splits",
     "StateMismatch": "ecgcohorts.errors",
     "Store": "ecgcohorts.store",
     "StoreError": "ecgcohorts.errors",
+    "UnionStore": "ecgcohorts.store",
     "UnreadableRecording": "ecgcohorts.errors",
+    "load_split": "ecgcohorts.store",
     "make_strip": "ecgcohorts.preprocess",
     "open": "ecgcohorts.store",
     "read": "ecgcohorts.readers",
+    "save_split": "ecgcohorts.store",
     "verify": "ecgcohorts.store",
 }
 __all__ = [
@@ -49,14 +53,18 @@ __all__ = [
     "RejectedRecording",
     "SourceError",
     "SpecError",
+    "Split",
     "StateMismatch",
     "Store",
     "StoreError",
+    "UnionStore",
     "UnreadableRecording",
     "__version__",
+    "load_split",
     "make_strip",
     "open",
     "read",
+    "save_split",
     "verify",
 ]
 
@@ -64,7 +72,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'ecgcohorts' has no attribute {name!r}")
-    attribute = "open_store" if name == "open" else name
+    attribute = "open_stores" if name == "open" else name
     return getattr(import_module(_PUBLIC[name]), attribute)
 
 
@@ -92,5 +100,6 @@ if TYPE_CHECKING:
     from ecgcohorts.recipes import Recipe
     from ecgcohorts.recording import Recording
     from ecgcohorts.samplers import BatchPlan, InDistributionBatchSampler, PatientPairSampler
-    from ecgcohorts.store import Store, verify
-    from ecgcohorts.store import open_store as open
+    from ecgcohorts.splits import Split
+    from ecgcohorts.store import Store, UnionStore, load_split, save_split, verify
+    from ecgcohorts.store import open_stores as open

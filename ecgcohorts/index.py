@@ -80,6 +80,11 @@ class CohortIndex:
         return self.columns["cohort"][self.patient_ptr[:-1]]
 
     @property
+    def patient_ids(self) -> NDArray[np.uint8]:
+        """(patients, 16) pseudonym of each patient."""
+        return self["patient_id"][self.patient_ptr[:-1]]
+
+    @property
     def labels(self) -> list[str]:
         return [name.removeprefix(LABEL) for name in self.columns if name.startswith(LABEL)]
 
@@ -129,15 +134,10 @@ class CohortIndex:
         """Cut into named parts with no patient in two of them, by a hash of the patient's pseudonym.
 
         A patient's part depends on the pseudonym, the salt and the fractions only: it stays when records are added.
+        The parts are those of `splits.by_patient`, which gives them a name and keeps them, with the salt for its name.
         """
-        if not np.isclose(sum(fractions.values()), 1.0):
-            raise SpecError(f"found fractions summing to {sum(fractions.values()):g}, expected 1.")
-        patients = self["patient_id"][self.patient_ptr[:-1]]
-        draws = np.array([_unit_interval(salt.encode() + bytes(row)) for row in patients])
-        edges = np.cumsum(list(fractions.values()))
-        part = np.minimum(np.searchsorted(edges, draws, side="right"), len(edges) - 1)
-        per_record = part[self["patient"]]
-        return {name: self.take(per_record == place) for place, name in enumerate(fractions)}
+        part = share_out(draw_ids(self.patient_ids, salt), fractions)[self["patient"]]
+        return {name: self.take(part == place) for place, name in enumerate(fractions)}
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per record; codes written out as names, digests as hexadecimal text."""
@@ -151,5 +151,35 @@ class CohortIndex:
         return frame
 
 
-def _unit_interval(data: bytes) -> float:
-    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big") / 2**64
+def draw_ids(ids: NDArray[np.uint8], salt: str) -> NDArray[np.float64]:
+    """One number in [0, 1) for each of (id, 16) ids: its own for every salt, the same on every machine."""
+    start = hashlib.sha256(salt.encode())
+    return np.array([_unit_interval(start.copy(), row.tobytes()) for row in ids], np.float64)
+
+
+def _unit_interval(digest: "hashlib._Hash", data: bytes) -> float:
+    digest.update(data)
+    return int.from_bytes(digest.digest()[:8], "big") / 2**64
+
+
+def share_out(draws: NDArray[np.float64], fractions: Mapping[str, float]) -> NDArray[np.int64]:
+    """The place in `fractions` where each draw falls. Raises SpecError unless they are positive and sum to 1."""
+    shares = np.array(list(fractions.values()), np.float64)
+    if not np.isclose(shares.sum(), 1.0):
+        raise SpecError(f"found fractions summing to {shares.sum():g}, expected 1.")
+    if (shares < 0).any():
+        raise SpecError(f"found a fraction of {shares.min():g}, expected none below 0.")
+    return np.minimum(np.searchsorted(np.cumsum(shares), draws, side="right"), len(shares) - 1)
+
+
+def number_ids(ids: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Number (id, 16) ids densely in the order of their bytes: equal ids get equal numbers."""
+    high, low = np.ascontiguousarray(ids).view(">u8").astype(np.uint64).T.copy()
+    order = np.argsort(high)  # pseudonyms and digests differ in 64 bits already, and one sort takes half of two
+    again = np.diff(high[order]) == 0
+    if (again & (np.diff(low[order]) != 0)).any():
+        order = np.lexsort((low, high))
+        again = (np.diff(high[order]) == 0) & (np.diff(low[order]) == 0)
+    numbers = np.zeros(len(ids), np.int64)
+    numbers[order[1:]] = np.cumsum(~again)
+    return numbers

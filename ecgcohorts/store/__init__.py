@@ -1,6 +1,19 @@
 """The store: immutable signal segments, an index, and a manifest that names every byte of a snapshot."""
 
-from ecgcohorts.store.reader import Store, open_store
+from ecgcohorts.store.reader import AnyStore, Store, open_store
+from ecgcohorts.store.splits import load_split, save_split, split_names
+from ecgcohorts.store.union import UnionStore, open_stores
 from ecgcohorts.store.verify import VerifyReport, verify
 
-__all__ = ["Store", "VerifyReport", "open_store", "verify"]
+__all__ = [
+    "AnyStore",
+    "Store",
+    "UnionStore",
+    "VerifyReport",
+    "load_split",
+    "open_store",
+    "open_stores",
+    "save_split",
+    "split_names",
+    "verify",
+]

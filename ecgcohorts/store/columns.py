@@ -29,14 +29,14 @@ def write_index(store: Path, generation: int, index: CohortIndex) -> list[str]:
     names = {"cohorts": list(index.cohorts), "sites": list(index.sites), "devices": list(index.devices)}
     write_file(folder / "zarr.json", group_metadata({**names, "sex": ["male", "female"]}))
     for name, column in sorted(index.columns.items()):
-        _write_column(folder / name, column)
+        write_column(folder / name, column)
     return [path.relative_to(store).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def read_index(store: Path, manifest: Manifest) -> CohortIndex:
     """Load the index of a snapshot into memory. Raises StoreError if a column is damaged, missing or unknown."""
     folder = store / index_folder(manifest.generation)
-    columns = {name: _read_column(folder / name) for name in manifest.index_columns}
+    columns = {name: read_column(folder / name) for name in manifest.index_columns}
     for name, dtype in COLUMNS.items():
         if name not in columns or columns[name].dtype != dtype:
             raise StoreError(f"{folder}: index column {name!r} is missing or not {dtype}. Restore it from a copy.")
@@ -49,7 +49,8 @@ def read_index(store: Path, manifest: Manifest) -> CohortIndex:
         raise StoreError(f"{folder}: the index contradicts itself ({error}). Restore the store from a copy.") from None
 
 
-def _write_column(folder: Path, column: NDArray) -> None:
+def write_column(folder: Path, column: NDArray) -> None:
+    """Write one column as a Zarr v3 array of its own folder; the group metadata above it is the caller's."""
     chunk_shape = (min(max(len(column), 1), _CHUNK_RECORDS), *column.shape[1:])
     write_file(folder / "zarr.json", (json.dumps(_metadata(column, chunk_shape), indent=1) + "\n").encode())
     for number, first in enumerate(range(0, len(column), chunk_shape[0])):
@@ -80,7 +81,8 @@ def _metadata(column: NDArray, chunk_shape: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def _read_column(folder: Path) -> NDArray:
+def read_column(folder: Path) -> NDArray:
+    """Read what `write_column` wrote. Raises StoreError if it is damaged or missing."""
     try:
         metadata = json.loads((folder / "zarr.json").read_bytes())
         shape = tuple(int(length) for length in metadata["shape"])

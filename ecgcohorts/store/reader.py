@@ -1,6 +1,7 @@
 """Opening a store: one snapshot, checked, its index in memory and its signals on demand."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,6 @@ from ecgcohorts.recipes import Recipe
 from ecgcohorts.store.columns import read_index
 from ecgcohorts.store.schema import (
     CURRENT,
-    FORMAT_VERSION,
     MISSING,
     Current,
     Manifest,
@@ -25,44 +25,49 @@ from ecgcohorts.store.schema import (
     rejects_name,
 )
 from ecgcohorts.store.shards import ShardedArray
+from ecgcohorts.store.upgrade import upgraded
 
 _MANIFEST_LIMIT = 1 << 30  # bytes; a manifest of 11 M records is about 1 MB
 _READ_TRIES = 3  # a writer may replace the snapshot between reading CURRENT and reading the index
 
 
-@dataclass(frozen=True, eq=False)
-class Store:
-    """One snapshot of a store. Opening it reads the index only; `read` reads signals.
+class AnyStore(ABC):
+    """What reads strips: one store, or several opened as one. Rows are numbered through the whole of it."""
 
-    Later writes do not change what this object shows.
-    """
-
-    path: Path
-    manifest: Manifest
+    path: Path  # one folder; for several stores their names, for people to read
     index: CohortIndex
-    fingerprint: str  # SHA-256 of the manifest, which names every byte of the snapshot
-    _rejects: pd.DataFrame
+    fingerprint: str
 
     @property
-    def recipe(self) -> Recipe:
-        return self.manifest.recipe
+    @abstractmethod
+    def recipe(self) -> Recipe: ...
+
+    @property
+    @abstractmethod
+    def segments(self) -> tuple[Segment, ...]:
+        """In the order of their rows."""
+
+    @property
+    @abstractmethod
+    def _folders(self) -> tuple[Path, ...]:
+        """Of each segment's array."""
+
+    @abstractmethod
+    def rejects(self) -> pd.DataFrame:
+        """What was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
 
     @property
     def lsb_uv(self) -> float:
-        return self.manifest.recipe.lsb_uv
+        return self.recipe.lsb_uv
 
     @property
     def n_rows(self) -> int:
         """Planned rows; `len(store.index)` of them are live."""
-        return self.manifest.n_rows
-
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        return self.manifest.segments
+        return sum(segment.rows for segment in self.segments)
 
     @cached_property
     def _arrays(self) -> list[ShardedArray]:
-        return [ShardedArray(self.path / segment.folder) for segment in self.segments]
+        return [ShardedArray(folder) for folder in self._folders]
 
     @cached_property
     def _first_rows(self) -> NDArray[np.int64]:
@@ -98,19 +103,44 @@ class Store:
             self._arrays[segment].read_into(local[places], part)
             out[places] = part
 
-    def rejects(self) -> pd.DataFrame:
-        """What was refused or found twice: cohort, recording_id, reason, stage, error, duplicate_of."""
-        return self._rejects.copy()
-
     def __repr__(self) -> str:
         cohorts = ", ".join(self.index.cohorts)
-        return (
-            f"Store({str(self.path)!r}: {len(self.index)} recordings of {self.index.n_patients} patients in {cohorts})"
-        )
+        counts = f"{len(self.index)} recordings of {self.index.n_patients} patients"
+        return f"{type(self).__name__}({str(self.path)!r}: {counts} in {cohorts})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Store(AnyStore):
+    """One snapshot of a store. Opening it reads the index only; `read` reads signals.
+
+    Later writes do not change what this object shows.
+    """
+
+    path: Path
+    manifest: Manifest
+    index: CohortIndex
+    fingerprint: str  # SHA-256 of the manifest, which names every byte of the snapshot
+    _rejects: pd.DataFrame
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.manifest.recipe
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return self.manifest.segments
+
+    @property
+    def _folders(self) -> tuple[Path, ...]:
+        return tuple(self.path / segment.folder for segment in self.segments)
+
+    def rejects(self) -> pd.DataFrame:
+        """What was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
+        return self._rejects.copy()
 
 
 def open_store(path: str | Path) -> Store:
-    """Open the snapshot in force. Checks that every file of it is there with its size.
+    """Open the snapshot in force of one store. Checks that every file of it is there with its size.
 
     Raises StoreError with the remedy if there is no store, or it is damaged or of another version.
     """
@@ -157,7 +187,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         fingerprint = hashlib.sha256(data).hexdigest()
         if fingerprint != current.sha256:
             raise StoreError(f"{path}: manifest does not match CURRENT. Restore the store from a copy.")
-        manifest = Manifest.model_validate_json(data)
+        manifest = Manifest.model_validate_json(upgraded(folder, data))
     except FileNotFoundError:
         raise StoreError(
             f"{folder}: CURRENT names a manifest that is not there. Restore the store from a copy."
@@ -168,10 +198,6 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         raise StoreError(
             f"{folder}: manifest is damaged at {place or 'its start'}. Restore the store from a copy."
         ) from None
-    if manifest.format_version != FORMAT_VERSION:
-        raise StoreError(
-            f"{folder}: found store format {manifest.format_version}, expected {FORMAT_VERSION}. Use the version that wrote it."
-        )
     return manifest, fingerprint
 
 

@@ -6,6 +6,7 @@ STORE/zarr.json, signals/.../zarr.json         plain Zarr v3 groups and arrays
 STORE/signals/<cohort>/<segment>/c/<shard>/0/0 int16 (row, lead, time), one record an inner chunk
 STORE/index/000001/<column>/                   the CohortIndex, one array a column
 STORE/rejects-000001.parquet                   what was refused, and why
+STORE/splits/<name>/000001/{part,mark}/        a split by name: one code a row
 STORE/lock                                     flock of the one writer
 """
 
@@ -29,10 +30,11 @@ DEFAULT_SHARD_RECORDS = 4096  # 5.2 M records make 1,271 files of about 100 MB
 _CHUNK = r"zarr\.json|c/(\d+/)*(\d+)?"
 OUR_PATHS = re.compile(
     r"CURRENT|lock|zarr\.json|manifest-\d{6}\.json|rejects-\d{6}\.parquet"
-    r"|(signals|index|\.staging)/(zarr\.json)?"
+    r"|(signals|index|splits|\.staging)/(zarr\.json)?"
     rf"|signals/[a-z0-9_]+/(zarr\.json|\d{{6}}/({_CHUNK})?)?"
     rf"|index/\d{{6}}/(zarr\.json|\w+/({_CHUNK})?)?"
-    r"|\.staging/[0-9a-f]{32}/([a-z0-9_]+-\d+\.npz)?"
+    rf"|splits/[a-z0-9_-]+/(zarr\.json|\d{{6}}/(zarr\.json|(part|mark)/({_CHUNK})?)?)?"
+    r"|\.staging/[0-9a-f]{32}/(plan|[a-z0-9_]+-\d+\.(shard|npz|on))?"
     r"|(.*/)?[^/]+\.[0-9a-f]{8}\.part"
 )
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -118,6 +120,10 @@ def rejects_name(generation: int) -> str:
 
 def index_folder(generation: int) -> str:
     return f"index/{generation:06d}"
+
+
+def split_folder(name: str, generation: int) -> str:
+    return f"splits/{name}/{generation:06d}"
 
 
 def group_metadata(attributes: dict[str, Any] | None = None) -> bytes:
