@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: help install demo effect test check format bench docs clean
+.PHONY: help install demo effect test check format bench fuzz docs clean
 help:
 	@echo "make demo   simulate, ingest, pretrain twice, evaluate, report (about 5 minutes on 2 cores)"
 	@echo "make effect the demo over three seeds, CAPE-X and CAPE-Z paired (about 15 minutes)"
 	@echo "make test   the whole test suite"
 	@echo "make check  format, lint, types, import rules, tests"
 	@echo "make bench  speed against peers, in one run"
+	@echo "make fuzz   200,000 mutants of every raw format, resumed where it was stopped"
 	@echo "make docs   the documentation, into docs/_build"
 
 $(READY): pyproject.toml
@@ -48,6 +49,13 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -o python_files='bench_*.py'
+
+# FUZZ_JOBS: processes at a time. Finished blocks and crashers are kept in build/fuzz.
+MUTANTS ?= 200000
+FUZZ_JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz/fuzz.py --mutants $(MUTANTS) --jobs $(FUZZ_JOBS) --work build/fuzz --results docs/data/fuzz.json
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -W -q docs docs/_build

@@ -36,10 +36,11 @@ class Recording:
     """One ECG as read. Axis order is (lead, time); voltages are in mV.
 
     Integer sources carry `digital`, float sources carry `analog_mv`; exactly one of them is given.
-    A recording from a reader's `scan` has zero samples and `n_samples` as declared.
+    A recording from a reader's `scan` has zero samples and `n_samples` as declared. What may identify a person is left
+    out of its `repr`, which ends up in logs and tracebacks.
     """
 
-    recording_id: str
+    recording_id: str = field(repr=False)
     leads: tuple[str, ...]  # names in file order, as the file spells them
     rate_hz: float
     digital: NDArray[np.int32] | None = None  # (lead, time) native integers
@@ -48,10 +49,10 @@ class Recording:
     missing: NDArray[np.bool_] | None = None  # (lead, time), True where the format's own "no sample" value stood
     analog_mv: NDArray[np.float64] | None = None  # (lead, time), NaN where missing
     n_samples: int = 0
-    patient_id: str | None = None  # None if unknown or a placeholder
-    age_years: float | None = None
+    patient_id: str | None = field(default=None, repr=False)  # None if unknown or a placeholder
+    age_years: float | None = field(default=None, repr=False)  # not capped
     sex: Sex | None = None
-    acquired_at: datetime | None = None
+    acquired_at: datetime | None = field(default=None, repr=False)
     device: str | None = None
     site: str | None = None
     mains_hz: float | None = None

@@ -10,12 +10,17 @@ MAX_SAMPLES = 1 << 27  # over all leads; our default: 512 MiB as int32
 LOWEST_HZ, HIGHEST_HZ = 1.0, 100_000.0  # our default: slower is no ECG, and nothing samples skin faster
 
 
-def check_shape(n_leads: int, n_samples: int, rate_hz: float, where: str) -> None:
-    """Refuse a declared number of leads, samples per lead, or rate that no ECG has. Raises UnreadableRecording."""
+def check_rate(rate_hz: float, where: str) -> None:
+    """Refuse a declared rate that no ECG has. Raises UnreadableRecording."""
     if not math.isfinite(rate_hz) or not LOWEST_HZ <= rate_hz <= HIGHEST_HZ:
         raise UnreadableRecording(
             Reason.HEADER, f"{rate_hz:g} Hz", f"{LOWEST_HZ:g} to {HIGHEST_HZ:g} Hz", "Fetch the file again.", where
         )
+
+
+def check_shape(n_leads: int, n_samples: int, rate_hz: float, where: str) -> None:
+    """Refuse a declared number of leads, samples per lead, or rate that no ECG has. Raises UnreadableRecording."""
+    check_rate(rate_hz, where)
     if n_leads < 1 or n_samples < 1:
         raise UnreadableRecording(
             Reason.EMPTY, f"{n_leads} leads of {n_samples} samples", "at least one of each", "", where

@@ -28,6 +28,7 @@ MONTH_NAME_DATE = "base date written as DD-Mon-YYYY"
 NO_DATE = "base time or date out of range, ignored"
 BYTE_ORDER_MARK = "byte order mark before the header"
 ASSUMED_GAIN = "gain missing, 200 steps per unit assumed"
+CUT_COMMENT = "last comment has no line end, left out"
 
 # No leading plus: "16 +24" is a byte offset with a space before it, not a gain of 24.
 _NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
@@ -158,7 +159,11 @@ def _refuse(found: str, expected: str, where: str) -> NoReturn:
 
 
 def _lines(data: bytes, where: str, notes: list[str]) -> tuple[list[tuple[int, str]], list[str]]:
-    """Numbered lines that are not blank, and comments without their `#`."""
+    """Numbered lines that are not blank, and comments without their `#`.
+
+    A last line without end may be cut: of a comment, `Age: 63` or `Age: 6`; of a signal, any field but the first two
+    may be missing, so that half a gain and half a name would be understood.
+    """
     if data.startswith(b"\xef\xbb\xbf"):
         notes.append(BYTE_ORDER_MARK)
         data = data[3:]
@@ -170,7 +175,18 @@ def _lines(data: bytes, where: str, notes: list[str]) -> tuple[list[tuple[int, s
         _refuse("control characters", "a text file", where)
     lines: list[tuple[int, str]] = []
     comments: list[str] = []
-    for number, raw in enumerate(text.split("\n"), 1):
+    *raw_lines, rest = text.split("\n")
+    if rest.lstrip().startswith("#"):
+        notes.append(CUT_COMMENT)
+    elif rest.strip():
+        raise UnreadableRecording(
+            Reason.TRUNCATED,
+            "a header whose last line has no end",
+            "a line end after every line",
+            "Fetch the header again; if it is whole, add a line end to a copy.",
+            where,
+        )
+    for number, raw in enumerate(raw_lines, 1):
         line = raw.strip()
         if line.startswith("#"):
             comments.append(line[1:].strip())

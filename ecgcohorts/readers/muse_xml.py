@@ -29,6 +29,7 @@ MISSING = -(1 << 15)
 SAMPLE_BYTES = 2
 # A median beat is 1.2 s long, a rhythm strip 10 s: what lies between is our default.
 SHORTEST_RHYTHM_S = 2.0
+MAX_WAVEFORMS = 64  # our default; MUSE writes two
 UNTYPED = "waveform type absent, the only long one taken"
 NO_CRC = "no CRC-32, samples not verified"
 LEAD_IN = "invalid lead-in marked missing"
@@ -118,6 +119,8 @@ def _rhythm(root: Element, where: str) -> Rhythm:
     if root.tag != "RestingECG":
         refuse(Reason.FORMAT, "another root element", "RestingECG", where)
     waveforms = root.findall("Waveform")
+    if len(waveforms) > MAX_WAVEFORMS:
+        refuse(Reason.LIMIT, f"{len(waveforms)} waveforms", f"at most {MAX_WAVEFORMS}", where)
     typed = [waveform for waveform in waveforms if text_of(waveform, "WaveformType").casefold() == "rhythm"]
     if len(typed) > 1:
         refuse(Reason.UNSUPPORTED, f"{len(typed)} rhythm waveforms", "one", where)

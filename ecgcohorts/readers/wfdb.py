@@ -12,6 +12,7 @@ import numpy as np
 
 from ecgcohorts.readers import _units
 from ecgcohorts.readers._files import Folder
+from ecgcohorts.readers._limits import check_rate
 from ecgcohorts.readers._wfdb_header import HEADER_LIMIT, Header, parse_header, sniff_header
 from ecgcohorts.readers._wfdb_package import outline, read_rare
 from ecgcohorts.readers._wfdb_signal import Samples, find_missing, is_plain, read_samples
@@ -44,6 +45,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
             found = Samples(header.signals, header.rate_hz, digital, find_missing(header.signals, digital))
         else:
             found = read_rare(header, folder, path)
+    check_rate(found.rate_hz, str(path))
     yield _recording(path, header, found, 0)
 
 
@@ -52,6 +54,7 @@ def scan(path: Path) -> Iterator[Recording]:
     with Folder(path.parent) as folder:
         header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
         found = outline(header, folder, path)
+    check_rate(found.rate_hz, str(path))
     yield _recording(path, header, found, round(header.n_frames * found.rate_hz / header.rate_hz))
 
 

@@ -11,7 +11,7 @@ LINE = "r.dat 16 1000(0)/mV 16 0 5 -7 0 I"
 
 
 def parse(record: str = "r 1 500 10", *lines: str) -> wh.Header:
-    return wh.parse_header("\n".join([record, *(lines or [LINE])]).encode(), "r.hea")
+    return wh.parse_header("".join(f"{line}\n" for line in [record, *(lines or [LINE])]).encode(), "r.hea")
 
 
 def signal(line: str) -> wh.Signal:
@@ -218,6 +218,20 @@ def test_a_header_that_contradicts_itself_or_asks_too_much_is_refused(
 
 def test_messages_name_the_line_and_not_the_comments() -> None:
     with pytest.raises(UnreadableRecording) as caught:
-        wh.parse_header(f"# Name: Canary\nr 2 500 10\n{LINE}\nr.dat 16 x".encode(), "r.hea")
+        wh.parse_header(f"# Name: Canary\nr 2 500 10\n{LINE}\nr.dat 16 x\n".encode(), "r.hea")
     assert "line 4" in str(caught.value)
     assert "Canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["", "\r", " "])
+def test_a_header_that_ends_inside_a_signal_line_is_truncated(end: str) -> None:
+    """Half a gain or half a name would be understood: `1000(0)/mV` or `10`, `V10` or `V1`."""
+    with pytest.raises(UnreadableRecording) as caught:
+        wh.parse_header(f"r 1 500 10\n{LINE}{end}".encode(), "r.hea")
+    assert caught.value.reason is Reason.TRUNCATED
+
+
+def test_a_header_that_ends_inside_a_comment_loses_that_comment_only() -> None:
+    header = wh.parse_header(f"r 1 500 10\n{LINE}\n# Sex: F\n# Age: 6".encode(), "r.hea")
+    assert header.fields == {"Sex": "F"}
+    assert header.notes == (wh.CUT_COMMENT,)

@@ -98,9 +98,9 @@ def test_a_header_full_of_lines_or_of_one_is_fast(record: Path) -> None:
     record.write_text("r 1 500 9\n" + "r.dat 16 1 1 1 1 1 1 1\n" * 40_000)
     assert refused(record).reason is Reason.HEADER
     for text in ("1" * 1_000_000, "r " + "9" * 1_000_000, "r 1 " + "1e" * 400_000, "r 1 1 1 " + "1:" * 400_000):
-        record.write_text(text)
+        record.write_text(text + "\n")
         assert refused(record).reason in (Reason.HEADER, Reason.LIMIT)
-    record.write_text("r 1 500 9\nr.dat 16 1000/mV 16 0 0 36 0 I\n#" + "<a" * 400_000 + "\n#" + "a:" * 50_000)
+    record.write_text("r 1 500 9\nr.dat 16 1000/mV 16 0 0 36 0 I\n#" + "<a" * 400_000 + "\n#" + "a:" * 50_000 + "\n")
     assert next(wfdb.read(record)).n_samples == 9
 
 

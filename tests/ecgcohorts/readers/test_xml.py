@@ -24,10 +24,10 @@ ENTITIES = {
 
 
 def refused(data: bytes) -> UnreadableRecording:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UnreadableRecording) as caught:
         _xml.parse_xml(data, "x.xml")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert caught.value.where == "x.xml"
     return caught.value
 

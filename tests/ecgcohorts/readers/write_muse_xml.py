@@ -1,9 +1,10 @@
 """Write MUSE files with known samples: median and rhythm, any leads, any fields left out or bent."""
 
 import base64
+import re
 import textwrap
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,69 @@ def known_samples(n_leads: int = 8, n_samples: int = 1250, seed: int = 5) -> NDA
     return np.random.default_rng(seed).integers(-900, 900, (n_leads, n_samples))
 
 
-def write(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+CANARIES = (
+    *("KANARIENVOGEL-MUSE-8120377", "Quillfeather-Muse", "Zebediah-Muse", "02-29-1916", "KANARIENVOGEL-ORDER-5590"),
+    *("Doctor-Marchbanks-Muse", "Technician-Ottoline-Muse", "asleep beside the harpsichord of Muse"),
+)
+PRIVATE_PATIENT = PATIENT | {
+    "PatientID": CANARIES[0],
+    "PatientAge": "94",
+    "DateofBirth": CANARIES[3],
+    "PatientLastName": CANARIES[1],
+    "PatientFirstName": CANARIES[2],
+}
+PRIVATE_TEST = TEST | {"OverreaderLastName": CANARIES[5], "AcquisitionTechLastName": CANARIES[6]}
+PRIVATE_SECTIONS = (
+    f"<Order><OrderNumber>{CANARIES[4]}</OrderNumber></Order>",
+    f"<Diagnosis><DiagnosisStatement><StmtText>{CANARIES[7]}</StmtText></DiagnosisStatement></Diagnosis>",
+)
+
+
+def write(folder: Path, seconds: float | None = None) -> tuple[Path, list[dict[str, Any]]]:
     """The fixture of the reader contract: one file, and what must come out of it."""
-    digital = known_samples()
+    if seconds is None:
+        leads, digital = LEADS[:2], known_samples(2, 60)
+        median = ""
+    else:
+        leads, digital = LEADS, beats(len(LEADS), round(seconds * 500))
+        median = median_xml()
     path = folder / "muse.xml"
-    path.write_text(document(median_xml(), waveform_xml(digital)), "iso-8859-1")
-    return path, [{"entry": "", "leads": LEADS, "rate_hz": 500.0, "signal_mv": digital * 4.88e-3}]
+    rhythm = waveform_xml(digital, leads=leads)
+    text = document(*PRIVATE_SECTIONS, median, rhythm, patient=PRIVATE_PATIENT, test=PRIVATE_TEST)
+    path.write_text(text, "iso-8859-1")
+    return path, [{"entry": "", "leads": leads, "rate_hz": 500.0, "signal_mv": digital * 4.88e-3}]
+
+
+def beats(n_leads: int, n_samples: int) -> NDArray[np.int64]:
+    """(lead, time) at 500 Hz and 4.88 uV a step: one spike a second of 0.5 to 1.5 mV over a little noise."""
+    rng = np.random.default_rng(6)
+    time = (np.arange(n_samples) % 500 - 250) / 500
+    noise_mv = rng.normal(0, 0.02, (n_leads, n_samples))
+    return np.rint((rng.uniform(0.5, 1.5, (n_leads, 1)) * np.exp(-((time / 0.02) ** 2)) + noise_mv) / 4.88e-3).astype(
+        int
+    )
+
+
+def _untyped(folder: Path) -> Path:
+    """No waveform type and no CRC-32, as some exports have it: the only long waveform is the rhythm."""
+    path = folder / "untyped.xml"
+    short = waveform_xml(known_samples(1, 30), None, ("I",), rate="20")
+    long = waveform_xml(known_samples(1, 60), None, ("I",), rate="20", lead={"LeadDataCRC32": None})
+    path.write_text(document(short, long, declaration="", doctype=""), "utf-16")
+    return path
+
+
+VARIANT_FIXTURES: dict[str, Callable[[Path], Path]] = {"untyped": _untyped}
+
+
+def _checked(folder: Path) -> tuple[Path, Path, NDArray[np.int64]]:
+    """A file with a CRC-32 in every lead; it covers all bits of the base64 text, since 60 samples need no padding."""
+    path = folder / "checked.xml"
+    data = document(waveform_xml(known_samples(2, 60), leads=LEADS[:2])).encode("iso-8859-1")
+    path.write_bytes(data)
+    payloads = [match.span(1) for match in re.finditer(rb"<WaveFormData>(.*?)</WaveFormData>", data, re.DOTALL)]
+    covered = [place for span in payloads for place in range(*span) if not data[place : place + 1].isspace()]
+    return path, path, (8 * np.array(covered)[:, None] + np.arange(8)).ravel()
+
+
+CHECKED = {"CRC-32": _checked}

@@ -1,7 +1,8 @@
 """Write small WFDB records with known samples: the ten integer formats, MATLAB 4, frames, skew, segments."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -116,9 +117,84 @@ def write_mat(folder: Path, samples: NDArray[np.int16], name: str = "m", preambl
     return path
 
 
-def write(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+CANARIES = (
+    *("KANARIENVOGEL-WFDB-4471902", "Zebedee Quillfeather", "Doctor Ottoline Marchbanks", "29/02/1916"),
+    "found asleep beside the harpsichord",
+)
+PRIVATE = (
+    f"Patient ID: {CANARIES[0]}",
+    f"Name: {CANARIES[1]}",
+    f"Physician: {CANARIES[2]}",
+    f"Born: {CANARIES[3]}",
+    CANARIES[4],
+)
+
+
+def write(folder: Path, seconds: float | None = None) -> tuple[Path, list[dict[str, Any]]]:
     """The fixture of the reader contract: one record, and what must come out of it."""
-    digital = np.random.default_rng(4).integers(-2000, 2000, (8, 321))
-    channels = [Channel(row, lead, gain="250(12)/mV") for row, lead in zip(digital, LEADS, strict=True)]
-    path = write_record(folder, channels, comments=["Age: 63", "<sex>: F"])
-    return path, [{"entry": "", "leads": LEADS, "rate_hz": 500.0, "signal_mv": (digital - 12) / 250}]
+    rng = np.random.default_rng(4)
+    if seconds is None:
+        leads, digital = LEADS[:3], rng.integers(-480, 480, (3, 41))
+    else:
+        leads, digital = LEADS, beats(rng, len(LEADS), round(seconds * 500), 250) + 12
+    channels = [Channel(row, lead, gain="250(12)/mV") for row, lead in zip(digital, leads, strict=True)]
+    path = write_record(folder, channels, comments=["Age: 94", "<sex>: F", *PRIVATE])
+    return path, [{"entry": "", "leads": leads, "rate_hz": 500.0, "signal_mv": (digital - 12) / 250}]
+
+
+def beats(rng: np.random.Generator, n_leads: int, n_samples: int, steps_per_mv: float) -> NDArray[np.int64]:
+    """(lead, time) at 500 Hz: one spike a second of 0.5 to 1.5 mV over a little noise."""
+    time = (np.arange(n_samples) % 500 - 250) / 500
+    signal_mv = rng.uniform(0.5, 1.5, (n_leads, 1)) * np.exp(-((time / 0.02) ** 2)) + rng.normal(
+        0, 0.02, (n_leads, n_samples)
+    )
+    return np.rint(signal_mv * steps_per_mv).astype(np.int64)
+
+
+def _several_formats(folder: Path) -> Path:
+    stored = (("I", "r.dat", 16), ("II", "r.dat", 16), ("V1", "s.dat", 212), ("V2", "t.dat", 310), ("V3", "u.dat", 8))
+    return write_record(folder, [Channel(np.arange(60) * 7 % 90, *each) for each in stored], comments=["Age: 63"])
+
+
+def _frames(folder: Path) -> Path:
+    return write_record(folder, [Channel(np.arange(60), "II", per_frame=3, skew=2)], "r 1 125 20")
+
+
+def _segments(folder: Path) -> Path:
+    write_record(folder, [Channel(np.arange(60), "II", file="a.dat")], name="a")
+    path = folder / "r.hea"
+    path.write_text("r/2 1 500 120\na 60\na 60\n")
+    return path
+
+
+def _matlab(folder: Path) -> Path:
+    return write_mat(folder, np.random.default_rng(5).integers(-900, 900, (3, 50)).astype(np.int16))
+
+
+# Further small records for the fuzzer: what the fixture of the contract does not reach.
+VARIANT_FIXTURES: dict[str, Callable[[Path], Path]] = {
+    "formats": _several_formats,
+    "frames": _frames,
+    "segments": _segments,
+    "matlab": _matlab,
+}
+
+
+def _checked(fmt: int, folder: Path) -> tuple[Path, Path, NDArray[np.int64]]:
+    """A record of two signals; its sums cover every bit of its signal file but the filler of packed formats."""
+    top = 1 << (BITS[fmt] - 1)
+    # The least value means "no sample", which no recording here holds.
+    samples = np.random.default_rng(fmt).integers(1 - top, top, (2, 75))
+    path = write_record(folder, [Channel(row, lead, fmt=fmt) for row, lead in zip(samples, LEADS, strict=False)])
+    data = folder / "r.dat"
+    bits = np.arange(8 * data.stat().st_size)
+    if fmt == 310:  # the lowest bit of each word of two bytes
+        bits = bits[bits % 16 != 0]
+    elif fmt == 311:  # the two highest bits of each group of four bytes
+        bits = bits[bits % 32 < 30]
+    return path, data, bits
+
+
+# Formats 24 and 32 are not here: a flip at bit 16 or above leaves a sum modulo 2^16 as it was. Nor is format 8, where
+# one flip shifts all later samples, and the changes may cancel.
+CHECKED = {f"format {fmt}": partial(_checked, fmt) for fmt in (16, 61, 80, 160, 212, 310, 311)}
