@@ -63,12 +63,15 @@ def figure(svg: str, caption: str = "") -> Markup:
 
 
 def table(frame: pd.DataFrame, caption: str = "") -> Markup:
-    """Return a table with the frame's index as first column: text to the left, numbers to the right."""
+    """Return a table with the frame's index as first column: text to the left, numbers to the right.
+
+    A row whose cells are all empty text is a heading of the rows below it.
+    """
     names = [frame.index.name or "", *frame.columns]
     breaks = Markup("_<wbr>")  # where a long name may go on in the next line
     head = _join([Markup("<th>{}</th>").format(breaks.join(str(name).split("_"))) for name in names])
     body = _join([_row(name, list(row)) for name, row in zip(frame.index, frame.itertuples(index=False), strict=True)])
-    top = Markup("<caption>{}</caption>").format(caption) if caption else Markup("")
+    top = Markup("<caption><span>{}</span></caption>").format(caption) if caption else Markup("")
     shell = Markup('<div class="scroll"><table>{}<thead><tr>{}</tr></thead>\n<tbody>\n{}</tbody></table></div>\n')
     return shell.format(top, head, body)
 
@@ -93,8 +96,13 @@ def cell(value: object) -> str:
 
 def write_text(out: Path, text: str) -> None:
     """Write a file. Raises SourceError, with the reason in one line, where that is not possible."""
+    write_bytes(out, text.encode())
+
+
+def write_bytes(out: Path, data: bytes) -> None:
+    """Write a file. Raises SourceError as `write_text` does."""
     try:
-        out.write_text(text, "utf-8")
+        out.write_bytes(data)
     except OSError as error:
         raise SourceError(
             f"{out}: cannot be written ({error.strerror}). Name a file in a folder that exists."
@@ -106,7 +114,9 @@ def _row(name: object, values: Sequence[object]) -> Markup:
         Markup('<td class="text">{}</td>' if _is_words(value) else "<td>{}</td>").format(cell(value))
         for value in values
     ]
-    return Markup("<tr><th>{}</th>{}</tr>\n").format(name, _join(cells))
+    is_heading = all(isinstance(value, str) and not value for value in values)
+    start = Markup('<tr class="group">' if is_heading else "<tr>")
+    return start + Markup("<th>{}</th>{}</tr>\n").format(name, _join(cells))
 
 
 def _join(parts: Sequence[Markup]) -> Markup:

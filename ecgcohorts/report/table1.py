@@ -1,7 +1,12 @@
-"""Table 1 of a paper: who is in each cohort. Demographics are per patient, as in table 1 of CAPE.
+"""Table 1 of a paper: who is in each cohort, laid out as Tables 1 and 2 of CAPE are (arXiv:2509.10369).
 
-A patient's age and sex are those of the first recording that knows them. Recordings without a patient id in the
-source count as patients of their own; the table says how many there are.
+Rows are characteristics, columns are cohorts and their total. A patient's age and sex are those of the first recording
+that knows them. Recordings without a patient id in the source count as patients of their own; the table says how many
+there are. The sampling rates and lengths of raw recordings are not in the table, because no index keeps them.
+
+Counted here and not by the package tableone: a table of tableone has one unit (here patients and recordings), one
+spread per row and missing values for all cohorts together only, and is too slow for millions of recordings. The tests
+compare what both can count.
 """
 
 from collections.abc import Mapping
@@ -16,21 +21,78 @@ from ecgcohorts.report.page import NOTHING, Markup, cell
 from ecgcohorts.report.page import table as html_table
 
 TOTAL = "total"
-# What stands in the cells of a group of rows; said once, above the table.
-CAPTION = "Ages and sexes per patient, at the first recording that knows them; flags and labels per recording."
+SHOWN = 8  # sites and devices named for readers, our default; `table1` has them all
+INDENT = "  "  # of a row that belongs to the heading above it
+UNKNOWN_ROW, KNOWN, MEAN = ", unknown", ", known", ", mean"  # ends of rows; no label has a comma in its name
+LEAST_SHARE = 0.0005  # below it, "<0.1%"
+# What stands in the cells; said once, below the table.
+CAPTION = (
+    "Age and sex per patient, at the first recording that knows them; sites, devices, flags and labels per recording, "
+    "shares of a label among the recordings that have it. Rates and lengths of the raw recordings are not in an index."
+)
+MARKDOWN = {"&": "&amp;", "<": "&lt;", **{sign: f"\\{sign}" for sign in "\\|_*`[]~"}}
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "\N{PLUS-MINUS SIGN}": r"$\pm$",
+    "\N{EN DASH}": "--",
+}
 
 
 def table1(index: CohortIndex) -> pd.DataFrame:
     """Return numbers only: one row per measure, one column per cohort with recordings, and their total.
 
-    Ages in years, "age IQR" is the width between the quartiles as in CAPE. Shares are 0 to 1: of all patients for
-    sex, of all recordings for `flag ...`, of the recordings that have the label for `label ...`. A label that is
-    no yes or no has its mean instead, as `label ... mean`. NaN where there is nothing to count.
+    Ages in years; "age sd" divides by n - 1, "age IQR" is the width between the quartiles as in CAPE. `site ...`,
+    `device ...` and `flag ...` count recordings; `label ...` counts those that carry the label, `label ..., known`
+    those that are known to carry it or not. A label that is no yes or no has its mean instead, as `label ..., mean`.
+    NaN where there is nothing to measure.
     """
     present = [name for code, name in enumerate(index.cohorts) if np.any(index["cohort"] == code)]
     parts = {name: index.where(cohort=name) for name in present} | {TOTAL: index}
     yes_or_no = {name: bool(np.isin(_known(index[LABEL + name]), (0, 1)).all()) for name in index.labels}
-    return pd.DataFrame({name: _measures(part) | _labels(part, yes_or_no) for name, part in parts.items()})
+    measured = {name: _people(part) | _recordings(part) | _labels(part, yes_or_no) for name, part in parts.items()}
+    return pd.DataFrame(measured)
+
+
+def readable(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `table1` as a paper prints them: counts with their share, ages with their spread.
+
+    Headings have empty cells, the rows below them begin with `INDENT`. Sites and devices beyond the commonest are
+    summed up; flags and labels that no recording carries are left out.
+    """
+    rows = {
+        "patients": _counts(numbers, "patients"),
+        "  with two or more recordings": _counts(numbers, "patients with >= 2 recordings", "patients"),
+        "  without an id in the source": _counts(numbers, "patients without id", "patients"),
+        "recordings": _counts(numbers, "recordings"),
+        "  per patient, mean": _decimals(numbers, "recordings per patient, mean", 2),
+        "  per patient, median": _decimals(numbers, "recordings per patient, median"),
+        "  per patient, most": _counts(numbers, "recordings per patient, most"),
+    }
+    groups = {
+        "age in years": _ages(numbers),
+        "sex": {name: _counts(numbers, name, "patients") for name in SEX_CODES}
+        | {"unknown": _counts(numbers, "sex unknown", "patients")},
+        "site": _commonest(numbers, "site"),
+        "device": _commonest(numbers, "device"),
+        "quality flag": {
+            name.removeprefix("flag "): _counts(numbers, name, "recordings")
+            for name in _rows_of(numbers, "flag ")
+            if numbers.loc[name].any()
+        },
+        "label": _label_rows(numbers),
+    }
+    labelled = list(rows.items())
+    for heading, members in groups.items():
+        if members:
+            labelled.append((heading, [""] * len(numbers.columns)))
+            labelled += [(INDENT + " ".join(name.split()), cells) for name, cells in members.items()]
+    names, cells = zip(*labelled, strict=True)
+    return pd.DataFrame(list(cells), index=list(names), columns=list(numbers.columns))
 
 
 def table1_text(numbers: pd.DataFrame) -> str:
@@ -50,62 +112,80 @@ def table1_html(numbers: pd.DataFrame) -> Markup:
     return html_table(readable(numbers), CAPTION)
 
 
-def readable(numbers: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `table1` as a paper prints them: counts with their share, ages with their spread.
-
-    Flags and labels that no recording carries are left out.
-    """
-    rows = {
-        "patients": _counts(numbers, "patients"),
-        "  with two or more recordings": _counts(numbers, "patients with >= 2 recordings", "patients"),
-        "  without an id in the source": _counts(numbers, "patients without id", "patients"),
-        "recordings": _counts(numbers, "recordings"),
-        "  per patient": _decimals(numbers, "recordings per patient", 2),
-        "  most of one patient": _counts(numbers, "recordings per patient, most"),
-        "age, mean / IQR": [
-            f"{mean} / {spread}" if mean != NOTHING else NOTHING
-            for mean, spread in zip(_decimals(numbers, "age mean"), _decimals(numbers, "age IQR"), strict=True)
-        ],
-        "age unknown": _counts(numbers, "age unknown", "patients"),
-    }
-    rows |= {name: _counts(numbers, name, "patients") for name in ("male", "female", "sex unknown")}
-    for name in map(str, numbers.index):
-        values = numbers.loc[name].to_numpy(np.float64)
-        if name.startswith("flag ") and (values > 0).any():
-            rows[name] = _percent(values)
-        if name.startswith("label ") and not np.isnan(values).all():
-            rows[name] = _decimals(numbers, name) if name.endswith(" mean") else _percent(values)
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(numbers.columns))
+def table1_markdown(numbers: pd.DataFrame) -> str:
+    """Return what `table1` counted as a table of GitHub's Markdown."""
+    shown = readable(numbers)
+    lines = [["", *map(_markdown, shown.columns)], [":---", *["---:"] * len(shown.columns)]]
+    for name, row in zip(shown.index, shown.to_numpy(), strict=True):
+        indent = "&emsp;" if name.startswith(INDENT) else ""
+        lines.append([indent + _markdown(name.strip()), *map(_markdown, row)])
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([*text, "", CAPTION, ""])
 
 
-def _measures(part: CohortIndex) -> dict[str, float]:
+def table1_latex(numbers: pd.DataFrame) -> str:
+    """Return what `table1` counted as a LaTeX `tabular`; the document needs `\\usepackage{booktabs}`."""
+    shown = readable(numbers)
+    lines = [" & ".join(["", *map(_latex, shown.columns)]) + r" \\", r"\midrule"]
+    for name, row in zip(shown.index, shown.to_numpy(), strict=True):
+        indent = r"\quad " if name.startswith(INDENT) else ""
+        lines.append(" & ".join([indent + _latex(name.strip()), *map(_latex, row)]) + r" \\")
+    head = rf"\begin{{tabular}}{{l{'r' * len(shown.columns)}}}"
+    return "\n".join([f"% {CAPTION}", head, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def table1_csv(numbers: pd.DataFrame) -> str:
+    """Return what `table1` counted as CSV for programs: every measure, in full precision, empty where there is none."""
+    text: str = numbers.to_csv(index_label="measure", lineterminator="\n")
+    return text
+
+
+def _people(part: CohortIndex) -> dict[str, float]:
     n_recordings = np.diff(part.patient_ptr)
     age, sex = first_known(part, "age"), first_known(part, "sex")
-    known_age = _known(age)
-    quartiles = np.percentile(known_age, [25, 75]) if len(known_age) else np.full(2, np.nan)
+    known = _known(age).astype(np.float64)
+    quartiles = np.percentile(known, [25, 50, 75]) if len(known) else np.full(3, np.nan)
     measures = {
         "patients": part.n_patients,
         "patients with >= 2 recordings": np.sum(n_recordings >= 2),
         "patients without id": np.sum(~part["patient_known"][part.patient_ptr[:-1]]),
         "recordings": len(part),
-        "recordings per patient": _mean(n_recordings),
+        "recordings per patient, mean": _mean(n_recordings),
+        "recordings per patient, median": np.median(n_recordings) if len(n_recordings) else np.nan,
         "recordings per patient, most": n_recordings.max(initial=0),
-        "age mean": _mean(known_age),
-        "age IQR": quartiles[1] - quartiles[0],
+        "age mean": _mean(known),
+        "age sd": known.std(ddof=1) if len(known) > 1 else np.nan,
+        "age median": quartiles[1],
         "age q1": quartiles[0],
-        "age q3": quartiles[1],
+        "age q3": quartiles[2],
+        "age IQR": quartiles[2] - quartiles[0],
         "age unknown": np.sum(np.isnan(age)),
         **{name: np.sum(sex == code) for name, code in SEX_CODES.items()},
         "sex unknown": np.sum(sex == UNKNOWN),
     }
-    for name, flag in Flag.__members__.items():
-        measures[f"flag {name.lower()}"] = _mean((part["quality"] & flag.value) != 0)
     return {name: float(value) for name, value in measures.items()}
 
 
+def _recordings(part: CohortIndex) -> dict[str, float]:
+    counts: dict[str, float] = {}
+    for kind, names in (("site", part.sites), ("device", part.devices)):
+        codes = np.bincount(part[kind] - UNKNOWN, minlength=len(names) + 1)  # the unknown come first
+        counts |= {f"{kind} {name}": float(count) for name, count in zip(names, codes[1:], strict=True)}
+        counts[f"{kind}{UNKNOWN_ROW}"] = float(codes[0])
+    for name, flag in Flag.__members__.items():
+        counts[f"flag {name.lower()}"] = float(np.count_nonzero(part["quality"] & flag.value))
+    return counts
+
+
 def _labels(part: CohortIndex, yes_or_no: Mapping[str, bool]) -> dict[str, float]:
-    means = {name: _mean(_known(part[LABEL + name])) for name in yes_or_no}
-    return {f"label {name}" if yes_or_no[name] else f"label {name} mean": mean for name, mean in means.items()}
+    measures = {}
+    for name, is_flag in yes_or_no.items():
+        known = _known(part[LABEL + name])
+        measures[f"label {name}" if is_flag else f"label {name}{MEAN}"] = (
+            float(np.count_nonzero(known)) if is_flag else _mean(known)
+        )
+        measures[f"label {name}{KNOWN}"] = float(len(known))
+    return measures
 
 
 def first_known(index: CohortIndex, column: str) -> NDArray:
@@ -125,25 +205,85 @@ def _known(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _mean(values: NDArray) -> float:
-    """Mean of numbers, or the share of True; NaN of nothing."""
     return float(values.mean(dtype=np.float64)) if len(values) else np.nan
+
+
+def _ages(numbers: pd.DataFrame) -> dict[str, list[str]]:
+    texts = {name: _decimals(numbers, f"age {name}") for name in ("mean", "sd", "median", "q1", "q3", "IQR")}
+    known = [mean != NOTHING for mean in texts["mean"]]
+
+    def joined(pattern: str, *names: str) -> list[str]:
+        cells = zip(known, *(texts[name] for name in names), strict=True)
+        return [pattern.format(*values) if is_known else NOTHING for is_known, *values in cells]
+
+    return {
+        "mean \N{PLUS-MINUS SIGN} sd": joined("{} \N{PLUS-MINUS SIGN} {}", "mean", "sd"),
+        "median [quartiles]": joined("{} [{}, {}]", "median", "q1", "q3"),
+        "interquartile range": texts["IQR"],
+        "unknown": _counts(numbers, "age unknown", "patients"),
+    }
+
+
+def _commonest(numbers: pd.DataFrame, kind: str) -> dict[str, list[str]]:
+    """Rows of the sites or devices with most recordings, of all others together, and of the unknown."""
+    unknown = kind + UNKNOWN_ROW
+    prefix = f"{kind} "
+    order = numbers.loc[_rows_of(numbers, prefix), TOTAL]
+    order = order[order > 0].sort_values(ascending=False, kind="stable")
+    if not len(order):
+        return {}
+    rows = {str(name).removeprefix(prefix): _counts(numbers, str(name), "recordings") for name in order.index[:SHOWN]}
+    if len(others := order.index[SHOWN:]):
+        summed = pd.concat([numbers, numbers.loc[others].sum().to_frame("others").T])
+        rows[f"{len(others):,} others"] = _counts(summed, "others", "recordings")
+    if numbers.loc[unknown, TOTAL]:
+        rows["unknown"] = _counts(numbers, unknown, "recordings")
+    return rows
+
+
+def _label_rows(numbers: pd.DataFrame) -> dict[str, list[str]]:
+    """Rows of the labels, and of how many are known where a cohort has a label for some of its recordings only."""
+    rows = {}
+    for known in _rows_of(numbers, "label "):
+        name = known.removesuffix(KNOWN)
+        if name == known or not numbers.loc[known].any():
+            continue
+        short = name.removeprefix("label ")
+        if name + MEAN in numbers.index:
+            rows[short + MEAN] = _decimals(numbers, name + MEAN)
+        else:
+            rows[short] = _counts(numbers, name, known)
+        partly = (numbers.loc[known] > 0) & (numbers.loc[known] < numbers.loc["recordings"])
+        if partly.drop(TOTAL).any():
+            rows[short + KNOWN] = _counts(numbers, known, "recordings")
+    return rows
+
+
+def _rows_of(numbers: pd.DataFrame, prefix: str) -> list[str]:
+    return [name for name in map(str, numbers.index) if name.startswith(prefix)]
 
 
 def _counts(numbers: pd.DataFrame, name: str, whole: str | None = None) -> list[str]:
     counts = numbers.loc[name].to_numpy(np.float64)
-    texts = [cell(int(count)) for count in counts]
     if whole is None:
-        return texts
+        return [cell(int(count)) for count in counts]
     wholes = numbers.loc[whole].to_numpy(np.float64)
-    return [
-        f"{text} ({count / total:.0%})" if total else text
-        for text, count, total in zip(texts, counts, wholes, strict=True)
-    ]
+    return [_share(int(count), total) if total else NOTHING for count, total in zip(counts, wholes, strict=True)]
+
+
+def _share(count: int, whole: float) -> str:
+    if not count:
+        return "0"
+    return f"{count:,} (<0.1%)" if count / whole < LEAST_SHARE else f"{count:,} ({count / whole:.1%})"
 
 
 def _decimals(numbers: pd.DataFrame, name: str, digits: int = 1) -> list[str]:
     return [NOTHING if np.isnan(value) else f"{value:.{digits}f}" for value in numbers.loc[name].to_numpy(np.float64)]
 
 
-def _percent(shares: NDArray[np.float64]) -> list[str]:
-    return [NOTHING if np.isnan(share) else f"{share:.1%}" for share in shares]
+def _markdown(text: str) -> str:
+    return "".join(MARKDOWN.get(sign, sign) for sign in text)
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in text)

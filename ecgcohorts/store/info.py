@@ -17,6 +17,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     rejects = store.rejects()
     return {
         "path": str(path),
+        "format_version": store.manifest.format_version,
         "fingerprint": store.fingerprint,
         "generation": store.manifest.generation,
         "recipe": store.recipe.name,

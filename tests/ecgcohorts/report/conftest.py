@@ -1,7 +1,9 @@
 """A store of seven recordings, small enough to count by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +27,7 @@ RECORDINGS = [
     ("south", 3, True, NAN, None, 0, NAN),
     ("south", 3, True, 80.0, "female", 0, NAN),
 ]
+SITES, DEVICES = ("ward", "clinic"), ("cart",)  # north: site 0, device 0; others: site 1 and no device
 SEXES = {"male": 0, "female": 1, None: -1}
 
 
@@ -52,11 +55,13 @@ def make_index() -> Callable[..., CohortIndex]:
             "patient_known": np.array(known, bool),
             "age": np.array(age, np.float32),
             "sex": np.array([SEXES[name] for name in sex], np.int8),
+            "site": np.array([int(name != "north") for name in cohort], np.int32),
+            "device": np.array([-int(name != "north") for name in cohort], np.int32),
             "quality": np.array([int(flags) for flags in quality], np.uint32),
             "valid_stop": np.full(n, 3200, np.int32),
             "label_af": np.array(label, np.float32),
         }
-        return CohortIndex(columns, cohorts)
+        return CohortIndex(columns, cohorts, SITES, DEVICES)
 
     return build
 
@@ -99,10 +104,25 @@ def store(tmp_path: Path, make_index: Callable[..., CohortIndex]) -> Store:
         key_fingerprint="0" * 16,
         segments=segments,
         cohorts=index.cohorts,
-        sites=(),
-        devices=(),
+        sites=SITES,
+        devices=DEVICES,
         index_columns=tuple(index.columns),
         versions={"numpy": "2.0"},
         files={"signals/zarr.json": FileEntry(size=1_500_000, sha256="0" * 64)},
     )
     return Store(tmp_path, manifest, index, "f" * 64, pd.DataFrame({"reason": []}))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A tab of a headless browser, see browser.py; skips where no browser is installed."""
+    spec = spec_from_file_location("browser", Path(__file__).with_name("browser.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)  # pytest's importlib mode has no import by name for helper modules
+    program = module.installed()
+    if program is None:
+        pytest.skip(f"no headless browser: none of {', '.join(module.NAMES)} is installed")
+    with module.open_browser(program, tmp_path_factory.mktemp("browser")) as page:
+        yield page

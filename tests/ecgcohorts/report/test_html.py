@@ -107,7 +107,7 @@ def test_a_record_that_is_not_there_is_said_so(store, record, message):
 def test_plot_record_draws_what_is_stored(store, tmp_path):
     out = plot_record(store, 1, tmp_path / "x.svg")
     root = ET.fromstring(out.read_text("utf-8"))
-    words = [text.text for text in root.iter(f"{SVG}text")]
+    words = [text.text for text in root.findall(f"{SVG}text")]
     assert words[0] == "north, row 1"
     assert words[1].split(" \N{MIDDLE DOT} ") == ["02" + "00" * 15, "41 years", "male", "recipe cape-v1"]
     assert words[-1].endswith("0.5-100 Hz\u00a0\u00a0\u00a0\u00a0400 samples/s\u00a0\u00a0\u00a0\u00a08.0 s")
@@ -115,6 +115,6 @@ def test_plot_record_draws_what_is_stored(store, tmp_path):
     assert lead_i.get("d").startswith("M0 -2000l")  # 2 mV above 0 at 10 mm/mV, in hundredths of a millimetre
 
 
-def test_plot_record_names_the_one_format_it_writes(store, tmp_path):
-    with pytest.raises(SpecError, match=r"found 'x.png', expected a name ending in .svg"):
-        plot_record(store, 1, tmp_path / "x.png")
+def test_plot_record_names_the_formats_it_writes(store, tmp_path):
+    with pytest.raises(SpecError, match=r"found 'x.gif', expected a name ending in .svg, .png, .pdf"):
+        plot_record(store, 1, tmp_path / "x.gif")

@@ -93,6 +93,11 @@ def test_numbers_stand_to_the_right_and_words_to_the_left():
     assert "<td>2.5</td>" in markup
 
 
+def test_a_row_of_empty_cells_is_a_heading():
+    markup = table(pd.DataFrame({"a": ["", "1", 0]}, index=["sex", "  male", "none"]))
+    assert markup.count('<tr class="group"><th>sex</th>') == markup.count('class="group"') == 1
+
+
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(SourceError, match=r"^\S+out.html: cannot be written \(No such file or directory\)"):
         write_text(tmp_path / "nowhere" / "out.html", "x")

@@ -9,7 +9,8 @@ import pytest
 
 from ecgcohorts.errors import RejectedRecording, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
-from ecgcohorts.report.paper import TOLERANCE_MM, UNITS_PER_MM, paper_svg, simplify
+from ecgcohorts.report.drawing import UNITS_PER_MM, to_svg
+from ecgcohorts.report.paper import TOLERANCE_MM, Layout, Page, paper_drawing, simplify
 
 RATE_HZ = 400.0
 SVG = "{http://www.w3.org/2000/svg}"
@@ -20,24 +21,38 @@ def parse(svg: str) -> ET.Element:
     return ET.fromstring(svg)
 
 
+def paper_svg(signal_mv, leads, rate_hz, *, layout="3x4+1", speed=25.0, gain=10.0, sheet="fit", **texts) -> str:
+    page = Page(Layout.parse(layout), speed, gain, sheet)
+    return to_svg(paper_drawing(signal_mv, leads, rate_hz, page, **texts))
+
+
 def noise_mv(leads: int = 8, seconds: float = 10.0) -> np.ndarray:
     return np.random.default_rng(3).normal(0, 0.3, (leads, round(seconds * RATE_HZ)))
 
 
-def lines(svg: str, lead: str, rhythm: bool = False) -> list[np.ndarray]:
-    """Points of a lead's trace in mm on the grid: one array (point, [x, y]) per stretch without gaps."""
-    path = [path for path in parse(svg).iter(f"{SVG}path") if path.get("data-lead") == lead][-1 if rhythm else 0]
-    left, top = map(float, re.match(r"translate\((\S+) (\S+)\)", path.get("transform")).groups())
+def marked(svg: str, kind: str, name: str | None = None) -> list[ET.Element]:
+    paths = [path for path in parse(svg).iter(f"{SVG}path") if path.get(f"data-{kind}")]
+    return [path for path in paths if name in (None, path.get(f"data-{kind}"))]
+
+
+def points_mm(path: ET.Element) -> list[np.ndarray]:
+    """Points of a path in mm on the grid: one array (point, [x, y]) per stretch without gaps."""
+    place, scale = re.fullmatch(r"(?:translate\((.+)\) )?scale\((.+)\)", path.get("transform")).groups()
+    assert float(scale) == 1 / UNITS_PER_MM
+    origin = np.array((place or "0 0").split(), float)
     stretches = []
     for text in path.get("d").split("M")[1:]:
-        start, _, steps = text.partition("l")
-        numbers = np.array(re.findall(r"-?\d+", start) + re.findall(r"-?\d+", steps), float).reshape(-1, 2)
-        stretches.append(np.cumsum(numbers, axis=0) / UNITS_PER_MM + [left, top])
+        numbers = np.array(re.findall(r"-?\d+", text), float).reshape(-1, 2)
+        stretches.append(np.cumsum(numbers, axis=0) / UNITS_PER_MM + origin)
     return stretches
 
 
+def lines(svg: str, lead: str, rhythm: bool = False) -> list[np.ndarray]:
+    return points_mm(marked(svg, "lead", lead)[-1 if rhythm else 0])
+
+
 def baseline_mm(svg: str, lead: str, rhythm: bool = False) -> float:
-    path = [path for path in parse(svg).iter(f"{SVG}path") if path.get("data-lead") == lead][-1 if rhythm else 0]
+    path = marked(svg, "lead", lead)[-1 if rhythm else 0]
     return float(re.match(r"translate\(\S+ (\S+)\)", path.get("transform"))[1])
 
 
@@ -48,24 +63,51 @@ def drawn_mv(svg: str, lead: str, times_s: np.ndarray, *, speed: float = 25.0, g
     return (baseline_mm(svg, lead, rhythm=True) - y) / gain
 
 
-def test_a_unit_is_a_millimetre():
-    root = parse(paper_svg(noise_mv(), EIGHT_LEADS, RATE_HZ))
-    width, height = root.get("width"), root.get("height")
-    assert width.endswith("mm")
-    assert root.get("viewBox") == f"0 0 {width.removesuffix('mm')} {height.removesuffix('mm')}"
-    assert float(width.removesuffix("mm")) <= 297  # 3x4+1 fits A4 landscape
-    assert float(height.removesuffix("mm")) <= 210
+@pytest.mark.parametrize(
+    ("sheet", "size"), [("fit", (275.0, 146.0)), ("a4", (297.0, 210.0)), ("letter", (279.4, 215.9))]
+)
+def test_a_unit_is_a_millimetre_and_a_sheet_has_its_size(sheet, size):
+    root = parse(paper_svg(noise_mv(), EIGHT_LEADS, RATE_HZ, sheet=sheet))
+    assert (root.get("width"), root.get("height")) == tuple(f"{length:g}mm" for length in size)
+    assert root.get("viewBox") == "0 0 {:g} {:g}".format(*size)
+    background = root.find(f"{SVG}rect")
+    assert (float(background.get("width")), float(background.get("height"))) == size
+
+
+@pytest.mark.parametrize("sheet", ["fit", "a4", "letter"])
+@pytest.mark.parametrize("layout", ["3x4", "3x4+1", "3x4+3", "6x2", "6x2+1", "12x1"])
+def test_every_layout_lies_within_its_sheet_with_its_true_size(layout, sheet):
+    root = parse(paper_svg(noise_mv(), EIGHT_LEADS, RATE_HZ, layout=layout, sheet=sheet))
+    grid = root.find(f"{SVG}svg")
+    x, y, wide, high = (float(grid.get(name)) for name in ("x", "y", "width", "height"))
+    width, height = map(float, root.get("viewBox").split()[2:])
+    assert wide == 10 + 10 * 25
+    assert high % 5 == 0
+    assert x == pytest.approx(width - wide - x)  # in the middle
+    assert x >= 7.5
+    lowest = max(float(text.get("y")) for text in root.findall(f"{SVG}text"))
+    assert y + high < lowest < height - 3
+
+
+def test_what_does_not_fit_a_sheet_is_said_so():
+    with pytest.raises(SpecError, match=r"found an ECG of 530 x 146 mm, expected one that fits on a4, 297 x 210 mm"):
+        Page(speed_mm_s=50.0, sheet="a4")
+    with pytest.raises(SpecError, match="found sheet 'a5', expected one of fit, a4, letter"):
+        Page(sheet="a5")
 
 
 @pytest.mark.parametrize(("step", "attribute"), [(1.0, "1"), (5.0, "5")])
 def test_boxes_are_one_and_five_millimetres(step, attribute):
-    root = parse(paper_svg(noise_mv(), EIGHT_LEADS, RATE_HZ))
-    (grid,) = [path for path in root.iter(f"{SVG}path") if path.get("data-grid") == attribute]
-    columns = [float(x) for x in re.findall(r"M(\S+) 0v", grid.get("d"))]
-    rows = [float(y) for y in re.findall(r"M0 ([\d.]+)h", grid.get("d"))]
-    inner = root.find(f"{SVG}svg")
-    assert columns == list(np.arange(0, float(inner.get("width")) + step / 2, step))
-    assert rows == list(np.arange(0, float(inner.get("height")) + step / 2, step))
+    svg = paper_svg(noise_mv(), EIGHT_LEADS, RATE_HZ)
+    inner = parse(svg).find(f"{SVG}svg")
+    width, height = float(inner.get("width")), float(inner.get("height"))
+    (grid,) = marked(svg, "grid", attribute)
+    strokes = points_mm(grid)
+    columns = [stroke[0, 0] for stroke in strokes if stroke.tolist() == [[stroke[0, 0], 0], [stroke[0, 0], height]]]
+    rows = [stroke[0, 1] for stroke in strokes if stroke.tolist() == [[0, stroke[0, 1]], [width, stroke[0, 1]]]]
+    assert columns == list(np.arange(0, width + step / 2, step))
+    assert rows == list(np.arange(0, height + step / 2, step))
+    assert len(strokes) == len(columns) + len(rows)
 
 
 @pytest.mark.parametrize(("speed", "gain"), [(25.0, 10.0), (50.0, 20.0), (12.5, 5.0)])
@@ -73,7 +115,7 @@ def test_one_second_and_one_millivolt_have_their_length(speed, gain):
     signal = np.zeros((8, 4000))
     signal[1, 800:] = 1.0  # lead II steps from 0 to 1 mV at 2 s
     signal[1, 1200:] = 0.0  # and back at 3 s
-    svg = paper_svg(signal, EIGHT_LEADS, RATE_HZ, speed_mm_s=speed, gain_mm_mv=gain)
+    svg = paper_svg(signal, EIGHT_LEADS, RATE_HZ, speed=speed, gain=gain)
     (points,) = lines(svg, "II", rhythm=True)
     top = points[points[:, 1] < points[0, 1] - gain / 2]
     assert points[0, 1] - top[:, 1].min() == pytest.approx(gain, abs=HALF_UNIT_MM)
@@ -83,15 +125,16 @@ def test_one_second_and_one_millivolt_have_their_length(speed, gain):
 
 @pytest.mark.parametrize(("speed", "gain"), [(25.0, 10.0), (50.0, 20.0)])
 def test_every_row_starts_with_a_pulse_of_one_millivolt_for_a_fifth_of_a_second(speed, gain):
-    svg = paper_svg(noise_mv(), EIGHT_LEADS, RATE_HZ, layout="3x4+2", speed_mm_s=speed, gain_mm_mv=gain)
-    pulses = [path for path in parse(svg).iter(f"{SVG}path") if path.get("data-pulse")]
+    svg = paper_svg(noise_mv(), EIGHT_LEADS, RATE_HZ, layout="3x4+2", speed=speed, gain=gain)
+    pulses = marked(svg, "pulse")
     assert len(pulses) == 5
     for pulse, lead in zip(pulses, ("I", "II", "III"), strict=False):
-        move = re.fullmatch(r"M(\S+) (\S+)h1v-(\S+)h(\S+)v(\S+)h1", pulse.get("d"))
-        x, y, up, wide, down = map(float, move.groups())
-        assert (up, down, wide) == (gain, gain, 0.2 * speed)
-        assert y == baseline_mm(svg, lead)
-        assert x + 1 + wide + 1 < lines(svg, lead)[0][0, 0]  # ends before the trace begins
+        (points,) = points_mm(pulse)
+        foot, rise, top, fall, end = np.diff(points, axis=0).tolist()
+        assert (rise, top, fall) == ([0, -gain], [0.2 * speed, 0], [0, gain])
+        assert foot == end == [1, 0]
+        assert points[0, 1] == baseline_mm(svg, lead)
+        assert points[-1, 0] < lines(svg, lead)[0][0, 0]  # ends before the trace begins
 
 
 def test_baselines_stand_on_heavy_lines():
@@ -163,7 +206,7 @@ def test_texts_are_escaped_and_the_footer_states_the_scale():
     root = parse(svg)  # well-formed
     assert not [element for element in root.iter() if element.tag.endswith("script")]
     assert root.find(f"{SVG}title").text == evil
-    words = [text.text for text in root.iter(f"{SVG}text")]
+    words = [text.text for text in root.findall(f"{SVG}text")]
     assert words[:2] == [evil, evil]
     assert words[-1].replace("\u00a0", " ").split("    ") == [
         "25 mm/s",
@@ -202,8 +245,11 @@ def test_a_layout_that_is_no_twelve_leads_is_refused(layout):
 
 
 def test_what_cannot_be_drawn_is_refused():
+    for refused in ({"gain": 0.0}, {"speed": float("nan")}):
+        with pytest.raises(SpecError, match="above zero"):
+            paper_svg(noise_mv(), EIGHT_LEADS, RATE_HZ, **refused)
     with pytest.raises(SpecError, match="above zero"):
-        paper_svg(noise_mv(), EIGHT_LEADS, RATE_HZ, gain_mm_mv=0)
+        paper_svg(noise_mv(), EIGHT_LEADS, 0.0)
     with pytest.raises(SpecError, match="at least one sample"):
         paper_svg(np.zeros((8, 0)), EIGHT_LEADS, RATE_HZ)
     with pytest.raises(SpecError, match="0 standard leads among 2"):

@@ -1,0 +1,46 @@
+"""Manifests of every format version this package reads, brought to the one it writes.
+
+A format version is a promise: `tests/golden/store-<version>` must open for ever. There is one version so far, so nothing
+is upgraded yet. A version 2 adds an entry for 1 to UPGRADES; it changes what is read, never the folder.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ecgcohorts.errors import StoreError
+from ecgcohorts.store.schema import FORMAT_VERSION
+
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+UPGRADES: dict[int, Upgrade] = {}  # format version -> the function that returns its manifest as the next version has it
+
+
+def upgraded(folder: Path, data: bytes) -> bytes:
+    """Return the manifest of a store as FORMAT_VERSION has it; one of that version comes back unchanged.
+
+    Looks at the version before anything else, because a manifest of another version has other fields. Raises
+    StoreError, with what to do, for a version that this package does not read.
+    """
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        return data  # the schema says where it breaks
+    if not isinstance(fields, dict):
+        return data
+    version = fields.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
+        raise StoreError(
+            f"{folder}: found store format {version}, expected {FORMAT_VERSION}. "
+            "A newer version wrote it: pip install --upgrade ecgcohorts"
+        )
+    if version == FORMAT_VERSION:
+        return data
+    while version != FORMAT_VERSION:
+        if type(version) is not int or version not in UPGRADES:
+            raise StoreError(
+                f"{folder}: found store format {version!r}, expected {FORMAT_VERSION}. Ingest the recordings again."
+            )
+        fields = UPGRADES[version](fields)
+        version = fields["format_version"]
+    return json.dumps(fields).encode()
