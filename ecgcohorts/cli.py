@@ -3,14 +3,18 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
 from rich.table import Table
 
 from ecgcohorts.console import EXIT_DAMAGED, Command, fail, output, progress, run
+
+if TYPE_CHECKING:
+    from ecgcohorts.ingest import IngestOptions, IngestReport
 
 PROGRAM = "ecgcohorts"
 EXIT_REJECTS = 3  # finished, but more was refused than --max-reject-frac allows
@@ -62,57 +66,115 @@ class Draft(Command):
         _out.print(f"ecgcohorts ingest {self.source} STORE --cohort {self.out} --dry-run")
 
 
-class Ingest(Command):
-    """Add a cohort to a store; resumes an interrupted run, and does nothing if there is nothing new."""
+class _Request(Command):
+    """What `ingest` and `plan` are asked for."""
 
     source: CliPositionalArg[Path] = Field(description="folder with raw recordings")
     store: CliPositionalArg[Path] = Field(description="store to make or to add to")
     cohort: str = Field(description="preset (see `ecgcohorts cohorts`) or YAML description")
     recipe: str = Field("cape-v1", description="preprocessing recipe")
-    workers: Annotated[int, Field(gt=0, validation_alias=_short("j", "workers"), description="processes")] = 1
     limit: int | None = Field(None, gt=0, description="inputs, for a trial")
-    dry_run: bool = Field(False, description="plan only, write nothing")
     on_error: Literal["quarantine", "raise"] = Field("quarantine", description="what to do with a bad recording")
     key: Path | None = Field(None, description="pseudonym key file; default: one in the user's configuration folder")
     shard: int = Field(4096, gt=0, description="records in a shard file")
     quality: bool = Field(True, description="measure the quality of each strip")
-    max_reject_frac: float = Field(0.1, ge=0, le=1, description="more refused than this: exit code 3")
 
-    def cli_cmd(self) -> None:
-        from ecgcohorts.ingest import IngestOptions, ingest
+    def options(self) -> "IngestOptions":
+        from ecgcohorts.ingest import IngestOptions
 
-        options = IngestOptions(
+        return IngestOptions(
             recipe=self.recipe,
-            workers=self.workers,
             limit=self.limit,
             on_error=self.on_error,
             shard_records=self.shard,
-            dry_run=self.dry_run,
             key_file=self.key,
             quality=self.quality,
         )
+
+
+class Ingest(_Request):
+    """Add a cohort to a store; resumes an interrupted run, and does nothing if there is nothing new."""
+
+    workers: Annotated[int, Field(gt=0, validation_alias=_short("j", "workers"), description="processes")] = 1
+    scheduler: str | None = Field(None, description="Dask scheduler to encode on, such as tcp://host:8786")
+    dry_run: bool = Field(False, description="plan only, write nothing")
+    max_reject_frac: float = Field(0.1, ge=0, le=1, description="more refused than this: exit code 3")
+
+    def cli_cmd(self) -> None:
+        from ecgcohorts.ingest import ingest
+        from ecgcohorts.ingest.runners import Dask
+
+        runner = None if self.scheduler is None else Dask(self.scheduler)
+        options = replace(self.options(), workers=self.workers, dry_run=self.dry_run, runner=runner)
         with progress() as tell:
             report = ingest(self.source, self.store, self.cohort, options, progress=tell)
         if self.dry_run:
             _out.print(
                 f"would decode {report.plan_rows} recordings; {report.known} are known already. Nothing written."
             )
-            return
-        if not report.written:
+        elif not report.written:
             _out.print(f"nothing new: {report.known} inputs were met before. Nothing written.")
-            return
-        if report.known:
-            _out.print(f"{report.known} inputs were met before")
-        for name, part in report.accounting.items():
-            _out.print(f"{name}: {_account(part)}")
-        _out.print(f"{self.store}: {_account(report.total)}; fingerprint {report.fingerprint[:16]}")
-        if report.reject_fraction > self.max_reject_frac:
-            fail(
-                PROGRAM,
-                f"{report.reject_fraction:.0%} of the inputs were refused, more than --max-reject-frac "
-                f"{self.max_reject_frac:g}. Look at `ecgcohorts info {self.store}`.",
-                EXIT_REJECTS,
-            )
+        else:
+            _print_ingested(self.store, report, self.max_reject_frac)
+
+
+class Plan(_Request):
+    """The first of three steps of an ingest on many machines: lay out the partitions. Writes the plan only."""
+
+    out: Annotated[Path, Field(validation_alias=_short("o", "out"), description="plan to write; names input paths")]
+
+    def cli_cmd(self) -> None:
+        from ecgcohorts.ingest import plan_to_file
+
+        header = plan_to_file(self.source, self.store, self.cohort, self.out, self.options())
+        last = len(header.parts) - 1
+        which = f"partitions, 0 to {last}" if last > 0 else "partition, 0" if last == 0 else "partitions"
+        _out.print(f"{self.out}: {header.n_rows} recordings in {last + 1} {which}; {header.known} are known already")
+
+
+class Encode(Command):
+    """The second step: encode one partition of a plan. Any number may run at once, anywhere."""
+
+    plan: CliPositionalArg[Path] = Field(description="file from `ecgcohorts plan`")
+    partition: int = Field(ge=0, description="number of the partition, from 0")
+
+    def cli_cmd(self) -> None:
+        from ecgcohorts.ingest import encode_partition
+
+        wrote = encode_partition(self.plan, self.partition)
+        _out.print(f"{self.plan}: partition {self.partition} {'encoded' if wrote else 'was encoded already'}")
+
+
+class Commit(Command):
+    """The third step: make the encoded partitions of a plan a snapshot, all of them or none."""
+
+    plan: CliPositionalArg[Path] = Field(description="file from `ecgcohorts plan`")
+    max_reject_frac: float = Field(0.1, ge=0, le=1, description="more refused than this: exit code 3")
+
+    def cli_cmd(self) -> None:
+        from ecgcohorts.ingest import commit_plan
+
+        report = commit_plan(self.plan)
+        if report.written:
+            _print_ingested(report.store, report, self.max_reject_frac)
+        else:
+            _out.print(f"{self.plan}: committed already. Nothing written.")
+
+
+def _print_ingested(store: Path, report: "IngestReport", max_reject_frac: float) -> None:
+    """The accounts of a run; ends with exit code 3 if more than a fraction was refused."""
+    if report.known:
+        _out.print(f"{report.known} inputs were met before")
+    for name, part in report.accounting.items():
+        _out.print(f"{name}: {_account(part)}")
+    _out.print(f"{store}: {_account(report.total)}; fingerprint {report.fingerprint[:16]}")
+    if report.reject_fraction > max_reject_frac:
+        fail(
+            PROGRAM,
+            f"{report.reject_fraction:.0%} of the inputs were refused, more than --max-reject-frac "
+            f"{max_reject_frac:g}. Look at `ecgcohorts info {store}`.",
+            EXIT_REJECTS,
+        )
 
 
 class Verify(Command):
@@ -287,6 +349,9 @@ class Ecgcohorts(
     inspect: CliSubCommand[Inspect]
     draft: CliSubCommand[Draft]
     ingest: CliSubCommand[Ingest]
+    plan: CliSubCommand[Plan]
+    encode: CliSubCommand[Encode]
+    commit: CliSubCommand[Commit]
     verify: CliSubCommand[Verify]
     info: CliSubCommand[Info]
     table1: CliSubCommand[Table1]

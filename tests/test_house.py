@@ -22,6 +22,7 @@ LAYERS = {
         (
             "readers",
             "preprocess",
+            "strip_filter",
             "quality",
             "index",
             "split_rules",

@@ -1,179 +1,184 @@
-"""After every shard is written: find copies, blank their rows, and put the index and the accounts together."""
+"""After every shard is written: find copies, and put the index and the accounts together.
 
+Everything goes partition by partition into arrays made once, because an index of 5 million records takes a gigabyte.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, SEX_CODES, UNKNOWN, CohortIndex
+from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, UNKNOWN, CohortIndex
 from ecgcohorts.ingest.encode import ShardResult
-from ecgcohorts.ingest.plan import CohortPlan, PlannedRecord, Refusal, count_reasons
+from ecgcohorts.ingest.plan import AnyPlan, PlannedCohort, Refusal, count_reasons
+from ecgcohorts.ingest.plan_table import as_keys, ids_of
 from ecgcohorts.quality import QUALITY_COLUMNS
-from ecgcohorts.recipes import Recipe
 from ecgcohorts.recording import DIGEST_BYTES
-from ecgcohorts.store.schema import Accounting, FileEntry
-from ecgcohorts.store.writer import blank_rows
+from ecgcohorts.store.schema import Accounting
 
 _REJECT_COLUMNS = ("cohort", "recording_id", "stage", "reason", "error", "duplicate_of")
 DUPLICATE = "duplicate"
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedCohort:
-    """A cohort of the plan with the results of its shards, in row order."""
-
-    plan: CohortPlan
-    folder: Path  # of the segment's array
-    shards: tuple[ShardResult, ...]
-    first_row: int
-    shard_records: int
-
-    def column(self, name: str, empty: tuple[int, ...] = (0,)) -> NDArray:
-        parts = [getattr(shard, name) for shard in self.shards]
-        return np.concatenate(parts) if parts else np.zeros(empty)
-
-    def quality(self, name: str) -> NDArray:
-        parts = [shard.quality[name] for shard in self.shards]
-        return np.concatenate(parts) if parts else np.zeros(0, QUALITY_COLUMNS[name])
+_FROM_PLAN = ("patient_known", "age", "sex", "days")  # columns that the index takes over as they are
 
 
 @dataclass(frozen=True, eq=False)
 class SettledCohort:
-    """What of a cohort is live, what was refused, and the shard files as they now stand."""
+    """What of a cohort of the plan is live, and what was refused."""
 
-    encoded: EncodedCohort
+    plan: PlannedCohort
+    first_row: int
     live: NDArray[np.bool_]  # per planned row
+    copies: NDArray[np.bool_]
     refused: tuple[Refusal, ...]
-    entries: tuple[FileEntry, ...]  # per shard
 
     @property
     def accounting(self) -> Accounting:
         reasons = count_reasons(self.refused)
         duplicates = reasons.pop(DUPLICATE, 0)
-        return Accounting(
-            inputs=self.encoded.plan.n_inputs, stored=int(self.live.sum()), duplicates=duplicates, rejected=reasons
-        )
+        return Accounting(inputs=self.plan.inputs, stored=int(self.live.sum()), duplicates=duplicates, rejected=reasons)
 
 
-def settle(cohort: EncodedCohort, seen: dict[bytes, bytes], recipe: Recipe) -> SettledCohort:
-    """Refuse copies of waveforms in `seen` (digest -> recording id, extended here) and blank their rows on disk."""
-    refused = list(cohort.plan.refused)
-    live = np.zeros(len(cohort.plan.records), bool)
-    copies = np.zeros(len(cohort.plan.records), bool)
-    row = 0
-    for shard in cohort.shards:
-        for place in range(len(shard.outcome)):
-            record = cohort.plan.records[row]
-            digest = shard.digest[place].tobytes()
-            if shard.outcome[place]:
-                refused.append(_refusal(cohort, record, shard, place))
-            elif digest in seen:
-                copies[row] = True
-                refused.append(Refusal(cohort.plan.cohort, record.recording_id, "commit", DUPLICATE, "", seen[digest]))
+def settle(
+    plan: AnyPlan, results: Sequence[ShardResult], index: CohortIndex | None, n_rows: int
+) -> list[SettledCohort]:
+    """Refuse copies of waveforms that the store (its index and number of rows) or an earlier row of this run has."""
+    before = 0 if index is None else len(index)
+    digests, ids = [_ids(index, "waveform_digest")], [_ids(index, "recording_id")]
+    good = [np.ones(before, bool)]
+    for part, result in zip(plan.header.parts, results, strict=True):
+        digests.append(result.digest)
+        ids.append(ids_of(plan.rows(part, ["recording_id"])["recording_id"]))
+        good.append(result.outcome == 0)
+    is_good, all_ids = np.concatenate(good), np.concatenate(ids)
+    original = _first_like(np.concatenate(digests), is_good)
+    copy = is_good & (original != np.arange(len(original)))
+    settled, first = [], before
+    for cohort in plan.header.cohorts:
+        mine = slice(first, first + cohort.rows)
+        refused = [*plan.refused(cohort.name)]
+        shards = [result for part, result in zip(plan.header.parts, results, strict=True) if part.cohort == cohort.name]
+        for row in np.flatnonzero(~is_good[mine] | copy[mine]).tolist():
+            recording, like = all_ids[first + row].tobytes(), all_ids[original[first + row]].tobytes()
+            if copy[first + row]:
+                refused.append(Refusal(cohort.name, recording, "commit", DUPLICATE, "", like))
             else:
-                live[row] = True
-                seen[digest] = record.recording_id
-            row += 1
-    entries = tuple(_blank(cohort, number, copies, recipe) for number in range(len(cohort.shards)))
-    return SettledCohort(cohort, live, tuple(refused), entries)
+                shard, place = divmod(row, plan.header.shard_records)
+                refused.append(Refusal(cohort.name, recording, *shards[shard].refusal(place)))
+        live = is_good[mine] & ~copy[mine]
+        settled.append(SettledCohort(cohort, n_rows + first - before, live, copy[mine], tuple(refused)))
+        first += cohort.rows
+    return settled
 
 
-def _refusal(cohort: EncodedCohort, record: PlannedRecord, shard: ShardResult, place: int) -> Refusal:
-    stage, reason, error = shard.stage_name(place), shard.reason(place), str(shard.error[place])
-    return Refusal(cohort.plan.cohort, record.recording_id, stage, reason, error)
+def _ids(index: CohortIndex | None, name: str) -> NDArray[np.uint8]:
+    return np.zeros((0, DIGEST_BYTES), np.uint8) if index is None else index[name]
 
 
-def _blank(cohort: EncodedCohort, number: int, copies: NDArray[np.bool_], recipe: Recipe) -> FileEntry:
-    """The file entry of a shard, after its copies were blanked. Doing it twice changes nothing."""
-    first = number * cohort.shard_records
-    rows = np.flatnonzero(copies[first : first + cohort.shard_records])
-    if not len(rows):
-        return cohort.shards[number].entry
-    shape = (len(recipe.leads), recipe.strip_samples)
-    return blank_rows(cohort.folder / "c" / str(number) / "0" / "0", rows, cohort.shard_records, shape)
+def _first_like(digests: NDArray[np.uint8], among: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For each row of `among`, the first of them with the same digest; the others are left to themselves."""
+    rows = np.flatnonzero(among)
+    _, first, number = np.unique(as_keys(digests[rows]), return_index=True, return_inverse=True)
+    original = np.arange(len(digests))
+    original[rows] = rows[first[number]]
+    return original
 
 
-def extend_index(index: CohortIndex | None, settled: list[SettledCohort]) -> CohortIndex:
+def extend_index(
+    index: CohortIndex | None, plan: AnyPlan, results: Sequence[ShardResult], settled: Sequence[SettledCohort]
+) -> CohortIndex:
     """The index with the live records of a run added. Patients met before keep their number and their records."""
-    parts = [index] if index is not None else []
-    cohorts = list(index.cohorts) if index is not None else []
-    sites = list(index.sites) if index is not None else []
-    devices = list(index.devices) if index is not None else []
+    names = [list(index.cohorts), list(index.sites), list(index.devices)] if index is not None else [[], [], []]
+    parts = [dict(index.columns)] if index is not None else []
     for one in settled:
-        parts.append(_part(one, cohorts, sites, devices))
-    names = sorted({name for part in parts for name in part.columns})
-    columns = {name: np.concatenate([_column(part, name) for part in parts]) for name in names}
-    patient = _number_patients(columns)
-    order = np.lexsort((np.arange(len(patient)), patient))
-    columns["patient"] = patient
-    return CohortIndex(
-        {name: column[order] for name, column in columns.items()}, tuple(cohorts), tuple(sites), tuple(devices)
-    )
+        parts.append(_part(plan, results, one, names))
+    lengths = [len(part["row"]) for part in parts]
+    patient = _number_patients(_joined(parts, lengths, "cohort"), _joined(parts, lengths, "patient_id"))
+    order = np.argsort(patient, kind="stable")
+    in_order = bool((np.diff(patient) >= 0).all())
+    columns = {"patient": patient[order]}
+    for name in sorted({name for part in parts for name in part} - {"patient"}):
+        column = _joined(parts, lengths, name)
+        columns[name] = column if in_order else column[order]
+        for part in parts:
+            part.pop(name, None)  # not needed again, and a tenth of the memory
+    cohorts, sites, devices = (tuple(known) for known in names)
+    return CohortIndex(columns, cohorts, sites, devices)
 
 
-def _number_patients(columns: dict[str, NDArray]) -> NDArray[np.int64]:
+def _joined(parts: Sequence[dict[str, NDArray]], lengths: Sequence[int], name: str) -> NDArray:
+    """A column of all parts; label and quality columns that a part never had are unknown there."""
+    columns = [
+        part[name] if name in part else np.full(length, np.nan, np.float32)
+        for part, length in zip(parts, lengths, strict=True)
+    ]
+    return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
+
+def _number_patients(cohort: NDArray, patient_id: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Dense patient numbers in order of first appearance, by (cohort, pseudonym)."""
-    if not len(columns["row"]):
-        return np.zeros(0, COLUMNS["patient"])
-    key = np.concatenate([columns["cohort"].astype("<i4")[:, None].view(np.uint8), columns["patient_id"]], axis=1)
-    _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse.ravel()].astype(COLUMNS["patient"])
+    key = np.concatenate([cohort.astype("<i4")[:, None].view(np.uint8).reshape(-1, 4), patient_id], axis=1)
+    flat = np.ascontiguousarray(key).view(f"S{key.shape[1]}").ravel()
+    _, first, number = np.unique(flat, return_index=True, return_inverse=True)
+    place = np.empty(len(first), np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    return place[number].astype(COLUMNS["patient"])
 
 
-def _column(part: CohortIndex, name: str) -> NDArray:
-    """A column of a part; label and quality columns that this part never had are unknown there."""
-    if name in part.columns:
-        return part.columns[name]
-    return np.full(len(part), np.nan, np.float32)
+def _part(
+    plan: AnyPlan, results: Sequence[ShardResult], one: SettledCohort, names: Sequence[list[str]]
+) -> dict[str, NDArray]:
+    """Index columns of one settled cohort; new names of cohorts, sites and devices are appended to the lists."""
+    header, n = plan.header, int(one.live.sum())
+    columns = {name: np.zeros(n, dtype) for name, dtype in COLUMNS.items() if name != "patient"}
+    columns |= {name: np.zeros((n, DIGEST_BYTES), np.uint8) for name in BYTE_COLUMNS}
+    labels = [LABEL + name for name in header.labels if n]
+    columns |= {name: np.zeros(n, np.float32) for name in labels}
+    columns |= {QUALITY + name: np.zeros(n, dtype) for name, dtype in QUALITY_COLUMNS.items()}
+    columns["row"][:] = one.first_row + np.flatnonzero(one.live)
+    at = first = 0
+    wanted = ["recording_id", "patient_id", "site", "device", *_FROM_PLAN, *labels]
+    for part, result in zip(header.parts, results, strict=True):
+        if part.cohort != one.plan.name:
+            continue
+        live = one.live[first : first + part.rows]
+        here = slice(at, at + int(live.sum()))
+        rows, found = plan.rows(part, wanted), result.columns()
+        for name in (*_FROM_PLAN, *labels, "site", "device"):
+            columns[name][here] = rows[name].to_numpy()[live]
+        for name in ("recording_id", "patient_id"):
+            columns[name][here] = ids_of(rows[name])[live]
+        columns["waveform_digest"][here] = result.digest[live]
+        columns["valid_start"][here], columns["valid_stop"][here] = found["valid"][live].T
+        columns["quality"][here] = found["flags"][live]
+        for name in QUALITY_COLUMNS:
+            columns[QUALITY + name][here] = found[f"q_{name}"][live]
+        first, at = first + part.rows, here.stop
+    cohorts, sites, devices = names
+    if one.plan.name not in cohorts:
+        cohorts.append(one.plan.name)
+    columns["cohort"][:] = cohorts.index(one.plan.name)
+    columns["site"] = _recoded(columns["site"], header.sites, sites)
+    columns["device"] = _recoded(columns["device"], header.devices, devices)
+    return columns
 
 
-def _part(one: SettledCohort, cohorts: list[str], sites: list[str], devices: list[str]) -> CohortIndex:
-    """Index columns of one settled cohort; new names are appended to the lists."""
-    encoded = one.encoded
-    records = [record for record, alive in zip(encoded.plan.records, one.live, strict=True) if alive]
-    valid = encoded.column("valid", (0, 2))[one.live]
-    columns: dict[str, NDArray] = {
-        "row": encoded.first_row + np.flatnonzero(one.live),
-        "cohort": np.full(len(records), _code(encoded.plan.cohort, cohorts)),
-        "patient": np.zeros(len(records)),
-        "patient_known": np.array([record.patient_known for record in records]),
-        "age": np.array([record.age for record in records]),
-        "sex": np.array([SEX_CODES.get(record.sex or "", UNKNOWN) for record in records]),
-        "days": np.array([record.days for record in records]),
-        "site": np.array([_code(record.site, sites) for record in records]),
-        "device": np.array([_code(record.device, devices) for record in records]),
-        "valid_start": valid[:, 0],
-        "valid_stop": valid[:, 1],
-        "quality": encoded.column("flags")[one.live],
-    }
-    columns = {name: column.astype(COLUMNS[name]) for name, column in columns.items()}
-    columns["recording_id"] = _bytes([record.recording_id for record in records])
-    columns["patient_id"] = _bytes([record.patient_id for record in records])
-    columns["waveform_digest"] = encoded.column("digest", (0, DIGEST_BYTES))[one.live].astype(np.uint8)
-    for name in sorted({label for record in records for label, _ in record.labels}):
-        values = [dict(record.labels).get(name, np.nan) for record in records]
-        columns[LABEL + name] = np.array(values, np.float32)
-    for name, dtype in QUALITY_COLUMNS.items():
-        columns[QUALITY + name] = encoded.quality(name)[one.live].astype(dtype)
-    assert set(BYTE_COLUMNS) <= set(columns)
-    return CohortIndex(columns, tuple(cohorts))
+def _recoded(codes: NDArray[np.int32], own: Sequence[str], names: list[str]) -> NDArray[np.int32]:
+    """Codes into `own` as codes into `names`, to which those that are new are appended as they come."""
+    used, first = np.unique(codes, return_index=True)
+    place = {name: number for number, name in enumerate(names)}
+    new = np.full(len(own) + 1, UNKNOWN, np.int32)  # the last is for the code -1
+    for code in used[np.argsort(first)].tolist():
+        if code != UNKNOWN:
+            if own[code] not in place:
+                place[own[code]] = len(names)
+                names.append(own[code])
+            new[code] = place[own[code]]
+    return new[codes]
 
 
-def _bytes(ids: list[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(ids), np.uint8).reshape(-1, DIGEST_BYTES)
-
-
-def _code(name: str | None, names: list[str]) -> int:
-    if name is None:
-        return UNKNOWN
-    if name not in names:
-        names.append(name)
-    return names.index(name)
-
-
-def extend_rejects(before: pd.DataFrame | None, settled: list[SettledCohort]) -> pd.DataFrame:
+def extend_rejects(before: pd.DataFrame | None, settled: Sequence[SettledCohort]) -> pd.DataFrame:
     """The table of refused recordings with those of a run added: ids as hexadecimal text."""
     rows = [
         (one.cohort, one.recording_id.hex(), one.stage, one.reason, one.error, one.duplicate_of.hex())

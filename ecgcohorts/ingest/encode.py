@@ -2,13 +2,11 @@
 
 import errno
 import io
-import multiprocessing
-import multiprocessing.connection
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -17,14 +15,16 @@ from numpy.typing import NDArray
 
 from ecgcohorts.cohort_schema import Layout, Mains
 from ecgcohorts.cohort_spec import CohortSpec, apply_rules
-from ecgcohorts.errors import EcgError, Reason, RecordingError
+from ecgcohorts.errors import EcgError, Reason, RecordingError, SpecError
+from ecgcohorts.ingest.plan import AnyPlan, Part, PlanHeader
+from ecgcohorts.ingest.plan_table import decoded
 from ecgcohorts.preprocess import Strip, make_strip
 from ecgcohorts.quality import QUALITY_COLUMNS
 from ecgcohorts.readers import open_reader
 from ecgcohorts.recipes import Recipe
 from ecgcohorts.recording import DIGEST_BYTES, Recording
-from ecgcohorts.store.durable import sha256_of, write_file
-from ecgcohorts.store.schema import FileEntry
+from ecgcohorts.store.durable import make_folder, sha256_of, write_file
+from ecgcohorts.store.schema import STAGING, FileEntry
 from ecgcohorts.store.writer import ShardWriter
 
 _CODES = ["", *Reason]  # outcome 0: stored
@@ -33,19 +33,37 @@ _STAGES = ("", "read", "recipe")
 _MACHINE_ERRORS = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOSPC, errno.EDQUOT}
 
 
+class Staged:
+    """Where the files of one partition stand until the commit."""
+
+    def __init__(self, staging: Path, part: Part) -> None:
+        name = f"{part.cohort}-{part.shard}"
+        self.shard, self.result, self.now = (staging / f"{name}.{kind}" for kind in ("shard", "npz", "on"))
+
+    def stopped_at(self) -> str | None:
+        """Pseudonym of the recording that a process was at when it was killed; None if none was."""
+        try:
+            return self.now.read_text("ascii") or None
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def remove(self) -> None:
+        for path in (self.result, self.shard, self.now):
+            path.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class EncodeTask:
     """All that a worker needs for one shard. Holds input paths; lives in memory only."""
 
+    part: Part
     root: Path
     spec: CohortSpec
     recipe: Recipe
-    cohort: str
     layout: Layout
     inputs: tuple[tuple[str, str, Mains], ...]  # path below root, entry, mains
     names: tuple[str, ...]  # pseudonyms, for messages
-    shard_file: Path
-    result_file: Path
+    files: Staged
     shard_records: int
     raise_errors: bool
     with_quality: bool
@@ -55,24 +73,60 @@ class EncodeTask:
         return len(self.recipe.leads), self.recipe.strip_samples
 
 
-@dataclass(frozen=True, eq=False)
+def task_of(plan: AnyPlan, part: Part) -> EncodeTask:
+    """What there is to do for one partition. Raises SpecError for a path that leads out of the source."""
+    header = plan.header
+    rows = plan.rows(part, ["path", "entry", "mains", "recording_id"])
+    paths = [decoded(path) for path in rows["path"].to_pylist()]
+    if any(path.startswith("/") or ".." in path.split("/") for path in paths):
+        raise SpecError(f"partition {part.number}: found a path that leads out of the source. Plan again.")
+    entries = [decoded(entry) for entry in rows["entry"].to_pylist()]
+    mains = [header.mains[code] for code in rows["mains"].to_pylist()]
+    return EncodeTask(
+        part=part,
+        root=header.root,
+        spec=header.spec,
+        recipe=header.recipe,
+        layout=header.layout,
+        inputs=tuple(zip(paths, entries, mains, strict=True)),
+        names=tuple(name.hex() for name in rows["recording_id"].to_pylist()),
+        files=Staged(staging_of(header), part),
+        shard_records=header.shard_records,
+        raise_errors=header.on_error == "raise",
+        with_quality=header.quality,
+    )
+
+
+def staging_of(header: PlanHeader) -> Path:
+    return header.folder / STAGING / header.digest
+
+
 class ShardResult:
-    """Per row of one shard: outcome, valid range, digest and quality. Arrays of equal length."""
+    """What `encode` found out about the rows of one shard, read on demand.
 
-    outcome: NDArray[np.uint8]  # place in _CODES
-    stage: NDArray[np.uint8]
-    error: NDArray[np.str_]  # class name
-    digest: NDArray[np.uint8]  # (row, 16)
-    valid: NDArray[np.int32]  # (row, 2)
-    flags: NDArray[np.uint32]
-    quality: dict[str, NDArray]
-    entry: FileEntry
+    Arrays by row: outcome (0: stored), stage, error (codes of what was refused), digest (row, 16), valid (row, 2),
+    flags, and the columns of quality. Raises OSError, ValueError or KeyError if the file is not whole.
+    """
 
-    def reason(self, row: int) -> str:
-        return str(_CODES[self.outcome[row]])
+    def __init__(self, path: Path) -> None:
+        with np.load(path, allow_pickle=False) as data:
+            self.entry = FileEntry.model_validate_json(str(data["entry"]))
+            self.outcome: NDArray[np.uint8] = data["outcome"]
+            self.digest: NDArray[np.uint8] = data["digest"]
+            self._stage, self._error, self._errors = data["stage"], data["error"], data["errors"]
+        self._path = path
 
-    def stage_name(self, row: int) -> str:
-        return _STAGES[self.stage[row]]
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    def refusal(self, row: int) -> tuple[str, str, str]:
+        """Stage, reason and class of the error of a row that is not stored."""
+        return _STAGES[self._stage[row]], str(_CODES[self.outcome[row]]), str(self._errors[self._error[row]])
+
+    def columns(self) -> dict[str, NDArray]:
+        """valid, flags, and q_... for each measure of quality."""
+        with np.load(self._path, allow_pickle=False) as data:
+            return {name: data[name] for name in ("valid", "flags", *(f"q_{name}" for name in QUALITY_COLUMNS))}
 
 
 class _Rows:
@@ -81,7 +135,8 @@ class _Rows:
     def __init__(self, n: int) -> None:
         self.outcome = np.zeros(n, np.uint8)
         self.stage = np.zeros(n, np.uint8)
-        self.error = np.zeros(n, "U64")
+        self.error = np.zeros(n, np.uint8)
+        self.errors = [""]  # class names
         self.digest = np.zeros((n, DIGEST_BYTES), np.uint8)
         self.valid = np.zeros((n, 2), np.int32)
         self.flags = np.zeros(n, np.uint32)
@@ -97,30 +152,25 @@ class _Rows:
     def refuse(self, row: int, stage: str, reason: Reason, error: Exception) -> None:
         self.outcome[row] = _CODES.index(reason)
         self.stage[row] = _STAGES.index(stage)
-        self.error[row] = type(error).__name__
+        name = type(error).__name__
+        if name not in self.errors:
+            self.errors.append(name)
+        self.error[row] = self.errors.index(name)
 
 
 def _blank(dtype: np.dtype) -> float:
     return np.nan if np.issubdtype(dtype, np.floating) else 0
 
 
-def start_worker() -> None:
-    """Prepare a worker process: it ends with the process that started it, so that no orphan writes without the lock."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+def is_done(files: Staged, rows: int, moved: Path | None = None) -> bool:
+    """Is this shard whole on disk, with its result? Its bytes must be those its result tells.
 
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def is_done(task: EncodeTask) -> bool:
-    """Did an earlier run finish this shard? Its bytes must be those its result tells; a blanked shard is done again."""
+    moved: where a commit that was killed may have put it.
+    """
     try:
-        result = load_result(task.result_file)
-        return len(result.outcome) == len(task.inputs) and sha256_of(task.shard_file) == result.entry.sha256
+        result = ShardResult(files.result)
+        shard = files.shard if moved is None or files.shard.exists() else moved
+        return len(result) == rows and sha256_of(shard) == result.entry.sha256
     except (OSError, ValueError, KeyError, BadZipFile):
         return False
 
@@ -133,10 +183,36 @@ def encode(task: EncodeTask) -> None:
     """
     blosc.use_threads = False  # one thread a process: workers are the parallelism
     rows = _Rows(len(task.inputs))
-    with ShardWriter(task.shard_file, task.shard_records, task.shape) as shard:
+    with (
+        _Now(task.files.now) as now,
+        ShardWriter(task.files.shard, task.shard_records, task.shape) as shard,
+    ):
         for row, name in enumerate(task.names):
+            now.tell(name)
             shard.append(_encode_row(task, row, name, rows))
-    _save(task.result_file, rows, shard.entry)
+    _save(task.files.result, rows, shard.entry)
+
+
+class _Now:
+    """A file that names the recording being encoded. It stays behind only if the process is killed.
+
+    Not synced: it is for whoever asks after a death of the process, not of the machine.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Self:
+        make_folder(self._path.parent)
+        self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        return self
+
+    def tell(self, name: str) -> None:
+        os.pwrite(self._handle, name.encode("ascii"), 0)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+        self._path.unlink(missing_ok=True)
 
 
 def _encode_row(task: EncodeTask, row: int, name: str, rows: _Rows) -> NDArray[np.int16] | None:
@@ -145,7 +221,7 @@ def _encode_row(task: EncodeTask, row: int, name: str, rows: _Rows) -> NDArray[n
     try:
         recording = next(_read(task, path, entry))
         stage = "recipe"
-        recording = apply_rules(task.spec, task.cohort, recording)
+        recording = apply_rules(task.spec, task.part.cohort, recording)
         strip = make_strip(recording, task.recipe, mains_hz, task.with_quality)
         rows.accept(row, recording, strip)
     except RecordingError as error:
@@ -181,6 +257,7 @@ def _save(path: Path, rows: _Rows, entry: FileEntry) -> None:
         outcome=rows.outcome,
         stage=rows.stage,
         error=rows.error,
+        errors=np.array(rows.errors),
         digest=rows.digest,
         valid=rows.valid,
         flags=rows.flags,
@@ -188,18 +265,3 @@ def _save(path: Path, rows: _Rows, entry: FileEntry) -> None:
         **quality,
     )
     write_file(path, buffer.getvalue())
-
-
-def load_result(path: Path) -> ShardResult:
-    """Read back what `encode` left beside a finished shard."""
-    with np.load(path, allow_pickle=False) as data:
-        return ShardResult(
-            outcome=data["outcome"],
-            stage=data["stage"],
-            error=data["error"],
-            digest=data["digest"],
-            valid=data["valid"],
-            flags=data["flags"],
-            quality={name: data[f"q_{name}"] for name in QUALITY_COLUMNS},
-            entry=FileEntry.model_validate_json(str(data["entry"])),
-        )

@@ -1,41 +1,30 @@
 """Before anything is decoded: which recordings there are, whose they are, and which row each will have."""
 
 import hashlib
-import json
-import math
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Annotated, Literal, Protocol
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from ecgcohorts.cohort_schema import Layout, Mains
-from ecgcohorts.cohort_spec import CohortSpec, Description, SourceItem, describe
-from ecgcohorts.cohort_values import AGE_CAP_YEARS
-from ecgcohorts.errors import RecordingError
-from ecgcohorts.pseudonyms import PseudonymKey
+from ecgcohorts.cohort_spec import CohortSpec, Description, describe
+from ecgcohorts.errors import SpecError
+from ecgcohorts.ingest.plan_table import SECONDS_PER_DAY, UNKNOWN_TIME, Gathered, as_keys, row_schema
+from ecgcohorts.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.recipes import Recipe
 
 DUPLICATE_ID = "recording_id_twice"
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRecord:
-    """One row to come. `path` and `entry` lead back to the input and are never written to the store."""
-
-    path: str = field(repr=False)
-    entry: str = field(repr=False)
-    mains_hz: Mains
-    recording_id: bytes
-    patient_id: bytes
-    patient_known: bool
-    age: float
-    sex: str | None
-    days: float
-    site: str | None
-    device: str | None
-    labels: tuple[tuple[str, float], ...]
+_BLOCK = 1 << 16  # rows compared at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,170 +39,308 @@ class Refusal:
     duplicate_of: bytes = b""
 
 
-@dataclass(frozen=True)
-class CohortPlan:
-    """The rows one run adds to one cohort, in store order: patients contiguous, their records in time order."""
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cohort: str
-    records: tuple[PlannedRecord, ...]
-    refused: tuple[Refusal, ...]
+
+class Target(_Frozen):
+    """What is asked for: from where, into which snapshot of which store, and how."""
+
+    source: str  # absolute, as a file URI, which holds any name
+    store: str
+    spec: CohortSpec
+    recipe: Recipe
+    shard_records: Annotated[int, Field(gt=0)]
+    quality: bool
+    on_error: Literal["quarantine", "raise"]
+    key_fingerprint: str
+    generation: Annotated[int, Field(gt=0)]  # of the snapshot to come
+    base: str  # SHA-256 of the manifest it extends; empty for a new store
+    versions: dict[str, str]  # of the libraries that decide bytes
 
     @property
-    def n_inputs(self) -> int:
-        return len(self.records) + len(self.refused)
+    def root(self) -> Path:
+        return path_of(self.source)
+
+    @property
+    def folder(self) -> Path:
+        return path_of(self.store)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What one ingest run will do. Equal inputs, description, recipe and key give an equal digest."""
+def uri_of(path: Path) -> str:
+    return Path(os.path.abspath(path)).as_uri()
 
-    cohorts: tuple[CohortPlan, ...]
+
+def path_of(uri: str) -> Path:
+    return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
+
+
+class PlannedCohort(_Frozen):
+    """How much one run adds to one cohort."""
+
+    name: str
+    rows: Annotated[int, Field(ge=0)]
+    refused: Annotated[int, Field(ge=0)]
+
+    @property
+    def inputs(self) -> int:
+        return self.rows + self.refused
+
+
+class PlanHeader(Target):
+    """All of a plan but its rows. Equal inputs, description, recipe, options and key give an equal digest."""
+
     layout: Layout  # of all files
-    n_known: int  # inputs that the store has, or has refused, already
-    digest: str
+    cohorts: tuple[PlannedCohort, ...]
+    known: int  # inputs that the store has, or has refused, already
+    sites: tuple[str, ...]
+    devices: tuple[str, ...]
+    mains: tuple[Mains, ...]
+    labels: tuple[str, ...]
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
     @property
     def n_rows(self) -> int:
-        return sum(len(cohort.records) for cohort in self.cohorts)
+        return sum(cohort.rows for cohort in self.cohorts)
 
     @property
     def n_inputs(self) -> int:
-        return sum(cohort.n_inputs for cohort in self.cohorts)
+        return sum(cohort.inputs for cohort in self.cohorts)
+
+    @cached_property
+    def parts(self) -> tuple["Part", ...]:
+        """The partitions, in the order of their numbers."""
+        parts: list[Part] = []
+        before = 0
+        for cohort in self.cohorts:
+            for shard, first in enumerate(range(0, cohort.rows, self.shard_records)):
+                rows = min(self.shard_records, cohort.rows - first)
+                parts.append(Part(len(parts), cohort.name, shard, before + first, rows))
+            before += cohort.rows
+        return tuple(parts)
+
+    def parts_of(self, cohort: str) -> list["Part"]:
+        return [part for part in self.parts if part.cohort == cohort]
 
 
 @dataclass(frozen=True)
-class Known:
-    """Pseudonyms that the store has met in earlier runs, refused recordings included."""
+class Part:
+    """One partition: one shard of one cohort, with one owner."""
 
-    recordings: frozenset[bytes] = frozenset()
-    patients: frozenset[bytes] = frozenset()
-
-
-@dataclass(frozen=True)
-class _Found:
-    """One input with its ids replaced."""
-
-    record: PlannedRecord
+    number: int
     cohort: str
-    time: datetime
-    name: str
+    shard: int  # its number in the cohort's array
+    first: int  # row of the plan
+    rows: int
 
 
-def make_plan(root: Path, spec: CohortSpec, recipe: Recipe, key: PseudonymKey, known: Known, limit: int | None) -> Plan:
-    """Scan headers and tables below `root` and lay out the rows of every cohort found there.
+class AnyPlan(Protocol):
+    """A plan in memory or in a file: its header, and the rows on demand."""
 
-    Days since a patient's first recording are unknown for patients the store knows: their first is not read again.
-    Raises SourceError if there is nothing to read.
+    @property
+    def header(self) -> PlanHeader: ...
+
+    def rows(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one partition, with the columns of `row_schema`, or some of them."""
+
+    def refused(self, cohort: str) -> tuple[Refusal, ...]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What one run will do, in memory: rows in store order, patients contiguous, their records in time order."""
+
+    header: PlanHeader
+    _files: pa.Array = field(repr=False)
+    _rows: pa.Table = field(repr=False)
+    _refused: tuple[Refusal, ...] = field(repr=False)
+
+    def rows(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+        wanted = row_schema(self.header.labels)
+        if columns is not None:
+            wanted = pa.schema([wanted.field(name) for name in columns])
+        rows = self._rows.slice(part.first, part.rows)
+        if "path" in wanted.names:
+            rows = rows.append_column("path", self._files.take(rows["file"].combine_chunks()))
+        return rows.select(wanted.names).cast(wanted)
+
+    def refused(self, cohort: str) -> tuple[Refusal, ...]:
+        return tuple(one for one in self._refused if one.cohort == cohort)
+
+
+def _no_ids() -> NDArray[np.uint8]:
+    return np.zeros((0, PSEUDONYM_BYTES), np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Pseudonyms, (id, 16) uint8, that the store has met in earlier runs, refused recordings included."""
+
+    recordings: NDArray[np.uint8] = field(default_factory=_no_ids)
+    patients: NDArray[np.uint8] = field(default_factory=_no_ids)
+
+
+def make_plan(target: Target, key: PseudonymKey, known: Known, limit: int | None = None) -> Plan:
+    """Scan headers and tables below the source and lay out the rows of every cohort found there.
+
+    limit: inputs, for a trial. Days since a patient's first recording are unknown for patients the store knows: their
+    first is not read again. Raises SourceError if there is nothing to read, SpecError for an input nobody can name.
     """
+    spec, root = target.spec, target.root
     tables = spec.load_tables(root)
-    found: dict[bytes, _Found] = {}
-    refused: list[Refusal] = []
-    n_known = 0
+    found = Gathered(tables.layout)
+    unreadable: list[Refusal] = []
     for item in islice(spec.scan(root), limit):
-        description = describe(spec, tables, item)
-        recording_id = key.pseudonym(description.cohort, "recording", description.recording_id)
-        if recording_id in known.recordings:
-            n_known += 1
-        elif item.error is not None:
-            refused.append(_refusal(description.cohort, recording_id, item.error))
-        elif recording_id in found:
-            again = key.pseudonym(
-                description.cohort, "recording", f"{description.recording_id}\0{item.path}\0{item.entry}"
-            )
-            if again in known.recordings:
-                n_known += 1
-            else:
-                refused.append(Refusal(description.cohort, again, "plan", DUPLICATE_ID, "SourceError"))
+        about = describe(spec, tables, item)
+        recording = key.pseudonym(about.cohort, "recording", about.recording_id)
+        if item.error is not None:
+            reason, error = str(item.error.reason), type(item.error).__name__
+            unreadable.append(Refusal(about.cohort, recording, "plan", reason, error))
         else:
-            found[recording_id] = _pseudonymise(item, description, recording_id, key)
-    cohorts = tuple(
-        _lay_out(name, found.values(), refused, key, known) for name in _cohort_names(found.values(), refused)
+            found.append(root, item, about, recording, _patient(about, key))
+    layout = tables.layout
+    del tables  # as large as the plan, and not wanted again
+    refused, n_known = _not_known(unreadable, known)
+    rows, twice, met = _new_rows(found, known, key)
+    refused += twice
+    order, days = _order(found, rows, key, known)
+    counts = dict(zip(found.cohorts.values, np.bincount(found.cohort[order]).tolist(), strict=False))
+    del rows
+    table, digest = found.lay_out(order, days)
+    n_refused = Counter(one.cohort for one in refused)
+    header = PlanHeader(
+        **dict(target),
+        layout=layout,
+        cohorts=tuple(
+            PlannedCohort(name=name, rows=counts.get(name, 0), refused=n_refused[name])
+            for name in sorted({name for name in counts if counts[name]} | set(n_refused))
+        ),
+        known=n_known + met,
+        sites=found.sites.values,
+        devices=found.devices.values,
+        mains=found.mains.values,
+        labels=found.labels,
+        digest=_digest(target, digest),
     )
-    return Plan(cohorts, tables.layout, n_known, _digest(root, cohorts, spec, recipe, key))
+    return Plan(header, found.files.column(), table, tuple(refused))
 
 
-def _pseudonymise(item: SourceItem, description: Description, recording_id: bytes, key: PseudonymKey) -> _Found:
-    known = description.patient_id is not None
+def _patient(about: Description, key: PseudonymKey) -> bytes:
     # A record without a patient id is a patient of its own: placeholders hashed alike would become one person.
-    patient = description.patient_id if known else f"\0alone\0{description.recording_id}"
-    assert patient is not None
-    age = description.age_years
-    record = PlannedRecord(
-        path=item.path,
-        entry=item.entry,
-        mains_hz=description.mains_hz,
-        recording_id=recording_id,
-        patient_id=key.pseudonym(description.cohort, "patient", patient),
-        patient_known=known,
-        age=min(age, AGE_CAP_YEARS) if math.isfinite(age) else math.nan,
-        sex=description.sex,
-        days=math.nan,
-        site=description.site,
-        device=description.device,
-        labels=tuple(sorted(description.labels.items())),
-    )
-    # One clock per recording is all there is: a zone, where a file states one, is dropped rather than mixed with none.
-    time = (description.acquired_at or datetime.max).replace(tzinfo=None)
-    return _Found(record, description.cohort, time, description.recording_id)
+    patient = f"\0alone\0{about.recording_id}" if about.patient_id is None else about.patient_id
+    return key.pseudonym(about.cohort, "patient", patient)
 
 
-def _refusal(cohort: str, recording_id: bytes, error: RecordingError) -> Refusal:
-    return Refusal(cohort, recording_id, "plan", str(error.reason), type(error).__name__)
+def _not_known(refused: list[Refusal], known: Known) -> tuple[list[Refusal], int]:
+    """Those the store has not met, and how many it has."""
+    ids = np.frombuffer(b"".join(one.recording_id for one in refused), np.uint8)
+    met = np.isin(as_keys(ids), as_keys(known.recordings))
+    return [one for one, old in zip(refused, met, strict=True) if not old], int(met.sum())
 
 
-def _cohort_names(found: Iterable[_Found], refused: Iterable[Refusal]) -> list[str]:
-    return sorted({one.cohort for one in found} | {one.cohort for one in refused})
+def _new_rows(found: Gathered, known: Known, key: PseudonymKey) -> tuple[NDArray[np.int64], list[Refusal], int]:
+    """Rows to lay out; refusals for ids that come twice, of which the first is kept; and how many are known."""
+    keys = as_keys(found.recording_ids)
+    new = np.flatnonzero(~np.isin(keys, as_keys(known.recordings)))
+    order, is_new = _grouped(keys if len(new) == len(keys) else keys[new])
+    first = np.zeros(len(new), bool)
+    first[order[is_new]] = True
+    del order, is_new
+    twice = []
+    for row in new[~first].tolist():
+        cohort = found.cohorts.values[found.cohort[row]]
+        path, entry = found.source(row)
+        again = key.pseudonym(cohort, "recording", f"{found.name(row)}\0{path}\0{entry}")
+        twice.append(Refusal(cohort, again, "plan", DUPLICATE_ID, "SourceError"))
+    refused, n_known = _not_known(twice, known)
+    return new[first], refused, n_known + len(keys) - len(new)
 
 
-def _lay_out(
-    cohort: str, found: Iterable[_Found], refused: list[Refusal], key: PseudonymKey, known: Known
-) -> CohortPlan:
-    """Patients in the order of a keyed digest, so that no reader sees site or date drift; records by time."""
-    mine = [one for one in found if one.cohort == cohort]
-    first = _first_times(mine)
-    mine.sort(key=lambda one: (_place(one.record, cohort, key), one.record.patient_id, one.time, one.name))
-    records = tuple(one.record if one.record.patient_id in known.patients else _with_days(one, first) for one in mine)
-    return CohortPlan(cohort, records, tuple(one for one in refused if one.cohort == cohort))
+def _order(
+    found: Gathered, rows: NDArray[np.int64], key: PseudonymKey, known: Known
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Rows in store order, and days since the patient's first.
+
+    Cohorts by name; patients in the order of a keyed digest, so that no reader sees site or date drift; their records
+    by time, then by name.
+    """
+    orders, days = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    names = found.cohorts.values
+    for cohort in sorted(names):
+        mine = rows[found.cohort[rows] == names.index(cohort)]
+        patients, place = _places(found.patient_ids[mine], cohort, key)
+        time = found.time[mine]
+        order = np.lexsort((time, place))
+        mine = mine[order]  # one by one: each takes the place of the one before
+        time = time[order]
+        place = place[order]
+        del order
+        _sort_ties_by_name(found, mine, time, place)
+        orders.append(mine)
+        old = np.isin(as_keys(patients), as_keys(known.patients))
+        days.append(_days(time, place, old))
+    return np.concatenate(orders), np.concatenate(days)
 
 
-def _place(record: PlannedRecord, cohort: str, key: PseudonymKey) -> bytes:
-    return key.pseudonym(cohort, "order", record.patient_id.hex())
+def _places(ids: NDArray[np.uint8], cohort: str, key: PseudonymKey) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """The patients in store order, (patient, 16) uint8; and for every row the place of its patient among them."""
+    order, is_new = _grouped(as_keys(ids))
+    number = np.empty(len(order), np.int32)
+    number[order] = np.cumsum(is_new, dtype=np.int32) - 1
+    patients = ids[order[is_new]]
+    del order, is_new
+    digests = b"".join(key.pseudonym(cohort, "order", patient.tobytes().hex()) for patient in patients)
+    words = np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)
+    order = np.lexsort((words[:, 1], words[:, 0]))
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return patients[order], place[number]
 
 
-def _first_times(found: Iterable[_Found]) -> dict[bytes, datetime]:
-    first: dict[bytes, datetime] = {}
-    for one in found:
-        patient = one.record.patient_id
-        first[patient] = min(first.get(patient, datetime.max), one.time)
-    return first
+def _grouped(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """An order that brings equal keys together, the first of them first; and where in it another key begins."""
+    order = np.argsort(keys, kind="stable")
+    is_new = np.ones(len(keys), bool)
+    for start in range(1, len(keys), _BLOCK):  # not all at once: a sorted copy would be as large as the keys
+        block = keys[order[start - 1 : start + _BLOCK]]
+        is_new[start : start + _BLOCK] = block[1:] != block[:-1]
+    return order, is_new
 
 
-def _with_days(one: _Found, first: dict[bytes, datetime]) -> PlannedRecord:
-    if one.time == datetime.max:
-        return one.record
-    days = (one.time - first[one.record.patient_id]).total_seconds() / 86_400
-    values = {name: getattr(one.record, name) for name in PlannedRecord.__slots__}
-    return PlannedRecord(**{**values, "days": days})
+def _sort_ties_by_name(
+    found: Gathered, rows: NDArray[np.int64], time: NDArray[np.int64], place: NDArray[np.int32]
+) -> None:
+    """Order, in place, the rows of one patient at one time by name."""
+    tied = (np.diff(place) == 0) & (np.diff(time) == 0)
+    edges = np.diff(np.concatenate([[False], tied, [False]]).astype(np.int8))
+    for start, last in zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True):
+        rows[start : last + 1] = sorted(rows[start : last + 1].tolist(), key=found.name)
 
 
-def _digest(root: Path, cohorts: tuple[CohortPlan, ...], spec: CohortSpec, recipe: Recipe, key: PseudonymKey) -> str:
+def _days(time: NDArray[np.int64], place: NDArray[np.int32], old: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Days since the first of the patient, rows in order; NaN without a time, and for patients met in an earlier run."""
+    _, first, number = np.unique(place, return_index=True, return_inverse=True)
+    unknown = (time == UNKNOWN_TIME) | old[place]
+    since_us = np.where(unknown, 0, time - time[first][number])
+    return np.where(unknown, np.nan, since_us / 1_000_000 / SECONDS_PER_DAY).astype(np.float32)
+
+
+def _digest(target: Target, rows: str) -> str:
     """What a run under way must share with a later one for its finished shards to be kept."""
-    digest = hashlib.sha256()
-    for part in (spec.model_dump_json(), recipe.model_dump_json(), key.fingerprint):
-        digest.update(hashlib.sha256(part.encode()).digest())
-    for cohort in cohorts:
-        for record in cohort.records:
-            row = [cohort.cohort, record.path, record.entry, record.recording_id.hex(), record.patient_id.hex()]
-            digest.update(json.dumps([*row, record.days, record.age, record.sex, record.labels]).encode())
-            digest.update(_state(root, record.path))
-    return digest.hexdigest()
-
-
-def _state(root: Path, path: str) -> bytes:
-    """Size and time of change of an input file: another content must not resume on shards of the first."""
-    status = (root / path).stat()
-    return f"{status.st_size} {status.st_mtime_ns}".encode()
+    parts = target.model_dump_json(exclude={"source", "store", "on_error"})
+    return hashlib.sha256(f"{parts}\0{rows}".encode()).hexdigest()[:32]
 
 
 def count_reasons(refused: Iterable[Refusal]) -> dict[str, int]:
     return dict(sorted(Counter(one.reason for one in refused).items()))
+
+
+def part_named(header: PlanHeader, number: int) -> Part:
+    """A partition by number. Raises SpecError, saying how many there are."""
+    if not 0 <= number < len(header.parts):
+        raise SpecError(
+            f"found partition {number}, expected 0 to {len(header.parts) - 1}: this plan has {len(header.parts)}."
+            if header.parts
+            else f"found partition {number}, expected none: this plan has nothing to encode, commit it."
+        )
+    return header.parts[number]

@@ -46,8 +46,12 @@ def publish(store: Path, manifest: Manifest) -> str:
     return current.sha256
 
 
-def remove_unlisted(store: Path, manifest: Manifest | None, keep: frozenset[str] = frozenset()) -> None:
-    """Delete files of our own layout that are not the snapshot's, and folders left empty. `keep`: paths under way.
+def remove_unlisted(
+    store: Path, manifest: Manifest | None, keep: frozenset[str] = frozenset(), keep_folders: tuple[str, ...] = ()
+) -> None:
+    """Delete files of our own layout that are not the snapshot's, and folders left empty.
+
+    `keep`: paths under way; `keep_folders`: folders, each with a slash at its end, that others are writing to.
 
     Symbolic links are neither followed nor removed, and files of other names never touched: `refuse_foreign_folder`
     stops a run before it meets any.
@@ -59,6 +63,8 @@ def remove_unlisted(store: Path, manifest: Manifest | None, keep: frozenset[str]
         for name in files:
             path = Path(base) / name
             relative = path.relative_to(store).as_posix()
+            if relative.startswith(keep_folders):
+                continue
             if relative not in listed and is_ours(relative) and not path.is_symlink():
                 path.unlink()
         for name in folders:

@@ -20,6 +20,13 @@ def write_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def move_file(source: Path, target: Path) -> None:
+    """Give a file that is on disk already another name in the same file system, durably."""
+    make_folder(target.parent)
+    os.replace(source, target)
+    sync_folder(target.parent)
+
+
 def name_aside(path: Path) -> Path:
     """A name of its own beside `path` for the file under way: a writer left over from a killed run must not share it."""
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")

@@ -94,6 +94,7 @@ class Manifest(_Model):
     index_columns: tuple[str, ...]
     versions: dict[str, str]  # of the libraries that decide bytes
     files: dict[str, FileEntry]  # relative path -> what must stand there
+    removed: tuple[str, ...] = ()  # pseudonyms, in hexadecimal, of patients who must not come back
 
     @property
     def n_rows(self) -> int:

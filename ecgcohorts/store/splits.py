@@ -8,9 +8,7 @@ Rows that come later are in no part. Codes are kept by row and not by recording 
 and nothing of a patient who is removed stays behind.
 """
 
-import contextlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +21,10 @@ from ecgcohorts.split_rules import UNASSIGNED, SplitDefinition
 from ecgcohorts.splits import Split
 from ecgcohorts.store.columns import read_column, write_column
 from ecgcohorts.store.commit import describe_files, publish, remove_unlisted, writer_lock
-from ecgcohorts.store.durable import make_folder, sync_folder, write_file
+from ecgcohorts.store.durable import write_file
+from ecgcohorts.store.generations import carry_over, refuse_interrupted
 from ecgcohorts.store.reader import Store, open_store, read_manifest
-from ecgcohorts.store.schema import (
-    STAGING,
-    FileEntry,
-    Manifest,
-    group_metadata,
-    index_folder,
-    rejects_name,
-    split_folder,
-)
+from ecgcohorts.store.schema import Manifest, group_metadata, split_folder
 
 _GROUP = "zarr.json"
 
@@ -63,7 +54,7 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
                 f"{folder}: found {strange} recordings of split {split.name!r} that this store does not have, expected "
                 "none. Save its part of the split: split.on(store.index)."
             )
-        _refuse_interrupted(folder)
+        refuse_interrupted(folder)
         remove_unlisted(folder, store.manifest)
         return publish(folder, _next_manifest(store, split.definition, code))
 
@@ -131,47 +122,10 @@ def _equal(one: Split, other: Split, index: CohortIndex) -> bool:
     return one.definition == other.definition and len(one.codes) == len(other.codes) and same_codes
 
 
-def _refuse_interrupted(folder: Path) -> None:
-    """A new generation would clear away the shards that an interrupted ingest can still use."""
-    if any(path.is_file() for path in (folder / STAGING).rglob("*")):
-        raise StoreError(
-            f"{folder}: found an ingest that was planned or interrupted. Finish it by running it again; or give it up "
-            f"by deleting {folder / STAGING}."
-        )
-
-
 def _next_manifest(store: Store, definition: SplitDefinition, code: NDArray[np.int8]) -> Manifest:
     """Write the files of the next generation: the split, and the index and rejects as they are under its number."""
     manifest, generation = store.manifest, store.manifest.generation + 1
-    old = f"splits/{definition.name}/"
-    files = {name: entry for name, entry in _carry_over(store.path, manifest).items() if not name.startswith(old)}
+    files = carry_over(store.path, manifest, generation, without=(f"splits/{definition.name}/",))
     written = write_split(store.path, generation, definition, code, store.index, store.n_rows)
     files |= describe_files(store.path, written)
     return manifest.model_copy(update={"generation": generation, "files": dict(sorted(files.items()))})
-
-
-def _carry_over(folder: Path, manifest: Manifest) -> dict[str, FileEntry]:
-    """All files of a snapshot as the next one names them; those whose names hold the generation get a second name."""
-    generation = manifest.generation
-    renamed = {
-        f"{index_folder(generation)}/": f"{index_folder(generation + 1)}/",
-        rejects_name(generation): rejects_name(generation + 1),
-    }
-    files = {}
-    for name, entry in manifest.files.items():
-        start = next((start for start in renamed if name.startswith(start)), "")
-        new = renamed[start] + name.removeprefix(start) if start else name
-        if new != name:
-            _link(folder / name, folder / new)
-        files[new] = entry
-    return files
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, or where the disk knows no links, copy it; durable when this returns."""
-    make_folder(target.parent)
-    with contextlib.suppress(OSError):
-        os.link(source, target)
-        sync_folder(target.parent)
-        return
-    write_file(target, source.read_bytes())

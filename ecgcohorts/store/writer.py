@@ -98,13 +98,15 @@ class ShardWriter:
             self._aside.unlink(missing_ok=True)
 
 
-def blank_rows(path: Path, rows: NDArray[np.integer], shard_records: int, shape: tuple[int, int]) -> FileEntry:
-    """Rewrite a shard with some rows replaced by the missing value; all other chunks keep their bytes."""
+def blank_rows(
+    path: Path, target: Path, rows: NDArray[np.integer], shard_records: int, shape: tuple[int, int]
+) -> FileEntry:
+    """Write a shard to `target` with some rows replaced by the missing value; all other chunks keep their bytes."""
     data = path.read_bytes()
     index_bytes = shard_records * 16
     index = np.frombuffer(data[-index_bytes - _CRC_BYTES : -_CRC_BYTES], "<u8").reshape(-1, 2)
     blanked = set(rows.tolist())
-    writer = ShardWriter(path, shard_records, shape)
+    writer = ShardWriter(target, shard_records, shape)
     with writer:
         for place, (offset, length) in enumerate(index[index[:, 0] != _ABSENT].tolist()):
             if place in blanked:
