@@ -214,29 +214,38 @@ class Info(Command):
 
 
 class Table1(Command):
-    """Who is in a store: patients, recordings, age, sex per cohort."""
+    """Who is in a store: patients, recordings, age, sex, devices, labels per cohort."""
 
     store: CliPositionalArg[Path]
+    form: Literal["text", "csv", "latex", "markdown"] = Field("text", description="text is for the terminal")
 
     def cli_cmd(self) -> None:
-        from ecgcohorts.report.table1 import table1, table1_text
+        from ecgcohorts.report import table1
         from ecgcohorts.store import open_store
 
-        _out.print(table1_text(table1(open_store(self.store).index)))
+        made = table1.table1(open_store(self.store).index)
+        if self.form == "text":
+            _out.print(table1.table1_text(made))
+        else:
+            print(getattr(table1, f"table1_{self.form}")(made))
 
 
 class Plot(Command):
-    """Draw one recording on ECG paper, as SVG."""
+    """Draw one recording on ECG paper in exact millimetres: SVG, PNG or PDF by the suffix of the output."""
 
     store: CliPositionalArg[Path]
     record: CliPositionalArg[str] = Field(description="row, or recording id")
     out: Annotated[Path, Field(validation_alias=_short("o", "out"))]
+    layout: str = Field("3x4+1", description="rows x columns + rhythm strips: 3x4+1, 6x2+1, 12x1")
+    sheet: Literal["fit", "a4", "letter"] = Field("fit", description="size of the page")
+    dpi: float = Field(304.8, gt=0, description="of a PNG; 304.8 is 12 pixels a millimetre")
 
     def cli_cmd(self) -> None:
-        from ecgcohorts.report.paper import plot_record
+        from ecgcohorts.report.paper import Layout, Page, plot_record
         from ecgcohorts.store import open_store
 
-        plot_record(open_store(self.store), self.record, self.out)
+        page = Page(Layout.parse(self.layout), sheet=self.sheet)
+        plot_record(open_store(self.store), self.record, self.out, page, self.dpi)
         _out.print(f"{self.out}")
 
 
