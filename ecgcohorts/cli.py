@@ -11,6 +11,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
 from rich.table import Table
 
+from ecgcohorts.cli_keyed import Id, Label, Remove
 from ecgcohorts.console import EXIT_DAMAGED, Command, fail, output, progress, run
 
 if TYPE_CHECKING:
@@ -178,12 +179,18 @@ def _print_ingested(store: Path, report: "IngestReport", max_reject_frac: float)
 
 
 class Verify(Command):
-    """Check every byte of a store against its manifest, and its index against its signals."""
+    """Check every byte of a store against its manifest, its index against its signals, and both against the source."""
 
     store: CliPositionalArg[Path]
+    against: Path | None = Field(None, description="folder with the raw recordings: decode them again, compare all")
+    cohort: str = Field("", description="with --against: preset or YAML description they were ingested with")
+    key: Path | None = Field(None, description="with --against: pseudonym key file")
 
     def cli_cmd(self) -> None:
         from ecgcohorts.store import verify
+
+        if (self.against is None) == bool(self.cohort):
+            fail(PROGRAM, "found one of --against and --cohort, expected both or neither.")
 
         with progress() as tell:
             report = verify(self.store, progress=lambda done, total: tell("verify", done, total))
@@ -195,6 +202,23 @@ class Verify(Command):
         _out.print(
             f"{self.store}: {report.files} files, {size:.1f} MB, {report.recordings} recordings: all as committed."
         )
+        if self.against is not None:
+            self._compare(self.against)
+
+    def _compare(self, source: Path) -> None:
+        from ecgcohorts.ingest.against import verify_against
+
+        with progress() as tell:
+            report = verify_against(
+                self.store, source, self.cohort, self.key, lambda done, total: tell("compare", done, total)
+            )
+        for problem in report.problems:
+            _out.print(problem)
+        if not report.ok:
+            counts = f"{report.differing} differ, {report.gone} gone from the source, {report.unknown} never ingested"
+            fail(PROGRAM, f"{self.store}: {counts}.", EXIT_DAMAGED)
+        refused = ", ".join(f"{count} {reason}" for reason, count in report.refused.items()) or "none"
+        _out.print(f"{self.store}: {report.compared} recordings equal their source; not stored: {refused}")
 
 
 class Info(Command):
@@ -362,6 +386,9 @@ class Ecgcohorts(
     encode: CliSubCommand[Encode]
     commit: CliSubCommand[Commit]
     verify: CliSubCommand[Verify]
+    id: CliSubCommand[Id]
+    label: CliSubCommand[Label]
+    remove: CliSubCommand[Remove]
     info: CliSubCommand[Info]
     table1: CliSubCommand[Table1]
     plot: CliSubCommand[Plot]

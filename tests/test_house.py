@@ -35,7 +35,7 @@ LAYERS = {
         ("samplers",),
         ("loader",),
         ("adapters", "export", "ingest", "report", "simulate"),
-        ("cli",),
+        ("cli", "cli_keyed"),
     ),
     "capezoo": (
         ("errors", "specs"),

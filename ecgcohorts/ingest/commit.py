@@ -50,12 +50,13 @@ def fingerprint_of(folder: Path) -> str:
 
 
 def known_to(store: Store | None) -> Known:
-    """What a store has met: recordings, stored or refused, and patients."""
+    """What a store has met: recordings, stored or refused, and patients, those who were removed apart."""
     if store is None:
         return Known()
     refused = np.frombuffer(bytes.fromhex("".join(store.rejects()["recording_id"])), np.uint8)
     recordings = np.concatenate([store.index["recording_id"], refused.reshape(-1, PSEUDONYM_BYTES)])
-    return Known(recordings, store.index.patient_ids)
+    removed = np.frombuffer(bytes.fromhex("".join(store.manifest.removed)), np.uint8).reshape(-1, PSEUDONYM_BYTES)
+    return Known(recordings, store.index.patient_ids, removed)
 
 
 def is_committed(plan: AnyPlan, known: Known) -> bool:
@@ -211,6 +212,7 @@ def _write_snapshot(
         index_columns=tuple(sorted(index.columns)),
         versions=header.versions,
         files=dict(sorted(files.items())),
+        removed=before.manifest.removed if before else (),
     )
 
 

@@ -22,6 +22,7 @@ from ecgcohorts.errors import SpecError
 from ecgcohorts.ingest.plan_table import SECONDS_PER_DAY, UNKNOWN_TIME, Gathered, as_keys, row_schema
 from ecgcohorts.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.recipes import Recipe
+from ecgcohorts.store.lookup import REMOVED
 
 DUPLICATE_ID = "recording_id_twice"
 _BLOCK = 1 << 16  # rows compared at a time
@@ -178,6 +179,7 @@ class Known:
 
     recordings: NDArray[np.uint8] = field(default_factory=_no_ids)
     patients: NDArray[np.uint8] = field(default_factory=_no_ids)
+    removed: NDArray[np.uint8] = field(default_factory=_no_ids)  # patients whose new recordings are refused too
 
 
 def make_plan(target: Target, key: PseudonymKey, known: Known, limit: int | None = None) -> Plan:
@@ -189,18 +191,22 @@ def make_plan(target: Target, key: PseudonymKey, known: Known, limit: int | None
     spec, root = target.spec, target.root
     tables = spec.load_tables(root)
     found = Gathered(tables.layout)
-    unreadable: list[Refusal] = []
+    unusable: list[Refusal] = []
+    removed = {one.tobytes() for one in known.removed}
     for item in islice(spec.scan(root), limit):
         about = describe(spec, tables, item)
         recording = key.pseudonym(about.cohort, "recording", about.recording_id)
-        if item.error is not None:
+        patient = _patient(about, key)
+        if patient in removed:
+            unusable.append(Refusal(about.cohort, recording, "plan", REMOVED, ""))
+        elif item.error is not None:
             reason, error = str(item.error.reason), type(item.error).__name__
-            unreadable.append(Refusal(about.cohort, recording, "plan", reason, error))
+            unusable.append(Refusal(about.cohort, recording, "plan", reason, error))
         else:
-            found.append(root, item, about, recording, _patient(about, key))
+            found.append(root, item, about, recording, patient)
     layout = tables.layout
     del tables  # as large as the plan, and not wanted again
-    refused, n_known = _not_known(unreadable, known)
+    refused, n_known = _not_known(unusable, known)
     rows, twice, met = _new_rows(found, known, key)
     refused += twice
     order, days = _order(found, rows, key, known)

@@ -29,6 +29,7 @@ from ecgcohorts.pseudonyms import load_key
 from ecgcohorts.recipes import CAPE_V1, get_recipe
 from ecgcohorts.store.commit import refuse_foreign_folder, refuse_nested, remove_unlisted, writer_lock
 from ecgcohorts.store.durable import make_folder
+from ecgcohorts.store.lookup import REMOVED
 from ecgcohorts.store.reader import Store, open_store
 from ecgcohorts.store.schema import CURRENT, DEFAULT_SHARD_RECORDS, Accounting
 from ecgcohorts.store.shards import SHARD_RECORDS_LIMIT
@@ -263,7 +264,10 @@ def _raise_first_refusal(plan: Plan) -> None:
         return
     for cohort in plan.header.cohorts:
         for refusal in plan.refused(cohort.name):
-            raise SourceError(f"recording {refusal.recording_id.hex()}: {refusal.reason}. Mend it, or quarantine it.")
+            if refusal.reason != REMOVED:  # nothing is wrong with it
+                raise SourceError(
+                    f"recording {refusal.recording_id.hex()}: {refusal.reason}. Mend it, or quarantine it."
+                )
 
 
 def _nothing_written(plan: AnyPlan, before: Store | None) -> IngestReport:
