@@ -11,19 +11,20 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
-from ecgcohorts import leads, quality
+from ecgcohorts import quality
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.quality import Quality, Stages
 from ecgcohorts.recipes import CAPE_V1, Recipe
 from ecgcohorts.recording import Recording
+from ecgcohorts.strip_filter import strip_filter
 
 Mains = float | Literal["auto"] | None
 
 MISSING = -32768  # the int16 that means "no sample" in a store
 LARGEST = 32767
 _RATE_TOLERANCE = 1e-6  # relative; 10 us over a strip, under 1 uV on the steepest QRS
+_DERIVED = quality.FROM_I_AND_II[2:].astype(np.float32)
 _SLOP = 1e-6  # samples; forgives 0.040 * 250 = 10.000000000000002
 
 
@@ -56,22 +57,22 @@ def make_strip(
 
 def _make_strip(recording: Recording, recipe: Recipe, mains_hz: Mains, with_quality: bool) -> Strip:
     rate_hz = recording.rate_hz
-    up, down = rate_ratio(rate_hz, recipe)
-    eight_mv = np.asarray(leads.select(recording.signal_mv, recording.leads, recipe.leads), np.float64)
-    native_mv, start, n_interp = cut_strip(eight_mv, rate_hz, recipe)
-    resampled_mv = resample(native_mv, up, down)
-    notch_hz = choose_notch(resampled_mv, rate_hz, recipe, mains_hz)
-    filtered_mv = apply_filters(resampled_mv, rate_hz, recipe, notch_hz)
+    ratio = rate_ratio(rate_hz, recipe)
+    native_mv, start, n_interp = cut_strip(recording.leads_mv(recipe.leads), rate_hz, recipe)
+    notch_hz = choose_notch(native_mv, rate_hz, recipe, mains_hz)
+    filtered_mv = strip_filter(native_mv.shape[1], ratio, rate_hz, recipe, notch_hz)(native_mv)
     samples, n_clip_stored = to_steps(filtered_mv, recipe)
     valid_stop = filtered_mv.shape[1]
     stored = samples[:, :valid_stop]
-    derived = leads.select(stored.astype(np.float32), recipe.leads, leads.LIMB_LEADS[2:])
-    p99_mv = check_amplitude(np.concatenate([p99(stored), p99(derived)]) * recipe.lsb_uv / 1000, recipe)
-    stages = Stages(native_mv, resampled_mv, filtered_mv, rate_hz, start, n_interp, n_clip_stored, notch_hz, p99_mv)
+    i_and_ii = stored[[recipe.leads.index(lead) for lead in ("I", "II")]].astype(np.float32)
+    steps = np.concatenate([p99(stored), p99(_DERIVED @ i_and_ii)])
+    p99_mv = check_amplitude(steps * (recipe.lsb_uv / 1000), recipe)
+    stages = Stages(native_mv, filtered_mv, rate_hz, start, n_interp, n_clip_stored, notch_hz, p99_mv)
     judge = quality.measure if with_quality else quality.unmeasured
     return Strip(samples, 0, valid_stop, judge(stages, recording, recipe))
 
 
+@lru_cache(maxsize=64)
 def rate_ratio(rate_hz: float, recipe: Recipe) -> tuple[int, int]:
     """Return (up, down), the recipe's rate over the source's in lowest terms. Raises RejectedRecording (RATE)."""
     low, high = recipe.source_rate_hz
@@ -154,29 +155,11 @@ def fill_gaps(
     return filled_mv, np.asarray(still.any(axis=0))
 
 
-# --- rate and filters ---------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=8)  # few, because a strange rate can need a long filter
-def _resampling_filter(up: int, down: int) -> NDArray[np.float64]:
-    """The filter `scipy.signal.resample_poly` would design on every call: Kaiser 5, ten periods to each side."""
-    widest = max(up, down)
-    return signal.firwin(20 * widest + 1, 1 / widest, window=("kaiser", 5.0))
-
-
-def resample(signal_mv: NDArray[np.float64], up: int, down: int) -> NDArray[np.float64]:
-    """Return (lead, time) at up/down times its rate; time becomes ceil(time * up / down).
-
-    Past its ends the signal is taken to follow the line through its first and last sample, so an offset makes no
-    step there. Source: `scipy.signal.resample_poly`.
-    """
-    if up == down:
-        return signal_mv
-    return signal.resample_poly(signal_mv, up, down, axis=-1, window=_resampling_filter(up, down), padtype="line")
+# --- notch, amplitude and storage ---------------------------------------------------------------------------------
 
 
 def choose_notch(
-    resampled_mv: NDArray[np.float64], source_rate_hz: float, recipe: Recipe, mains_hz: Mains
+    native_mv: NDArray[np.float64], source_rate_hz: float, recipe: Recipe, mains_hz: Mains
 ) -> float | None:
     """Return the frequency to notch, or None. Raises SpecError for a mains frequency there is not.
 
@@ -190,48 +173,9 @@ def choose_notch(
     possible = [f0 for f0 in asked if source_rate_hz / f0 >= recipe.notch_min_rate_ratio]
     if mains_hz != "auto" or not possible:
         return possible[0] if possible else None
-    density = quality.power_density(resampled_mv, recipe.rate_hz)
+    density = quality.power_density(native_mv, source_rate_hz)
     score_db, loudest_hz = max((float(quality.mains_score(density, f0)), f0) for f0 in possible)
     return loudest_hz if score_db >= quality.MAINS_DB else None
-
-
-@lru_cache(maxsize=64)
-def design_filters(source_rate_hz: float, recipe: Recipe, notch_hz: float | None) -> NDArray[np.float64]:
-    """Return band-pass and notch as second-order sections at the recipe's rate: one cascade, to be run both ways."""
-    low, high = recipe.band_hz
-    high = min(high, recipe.band_top_of_source_rate * source_rate_hz)
-    sections = signal.butter(recipe.band_order, (low, high), "bandpass", fs=recipe.rate_hz, output="sos")
-    if notch_hz is None:
-        return sections
-    notch = signal.tf2sos(*signal.iirnotch(notch_hz, recipe.notch_q, fs=recipe.rate_hz))
-    return np.concatenate([sections, notch])
-
-
-@lru_cache(maxsize=64)
-def _settled(source_rate_hz: float, recipe: Recipe, notch_hz: float | None) -> NDArray[np.float64]:
-    """State of the cascade after a constant 1 since ever: (section, lead, 2), to be scaled by the first sample."""
-    return signal.sosfilt_zi(design_filters(source_rate_hz, recipe, notch_hz))[:, None, :]
-
-
-def apply_filters(
-    resampled_mv: NDArray[np.float64], source_rate_hz: float, recipe: Recipe, notch_hz: float | None
-) -> NDArray[np.float64]:
-    """Return (lead, time) at the recipe's rate, band-passed and notched forward and backward: no shift.
-
-    Bit for bit `scipy.signal.sosfiltfilt(design_filters(...), x, padtype="even", padlen=min(pad_s, time - 1))`,
-    without computing the starting state each time.
-    """
-    sections = design_filters(source_rate_hz, recipe, notch_hz)
-    settled = _settled(source_rate_hz, recipe, notch_hz)
-    n = resampled_mv.shape[1]
-    pad = min(round(recipe.pad_s * recipe.rate_hz), n - 1)
-    wave = np.pad(resampled_mv, ((0, 0), (pad, pad)), mode="reflect")
-    for _ in range(2):
-        wave = signal.sosfilt(sections, wave, axis=-1, zi=settled * wave[None, :, :1])[0][:, ::-1]
-    return np.ascontiguousarray(wave[:, pad : pad + n])
-
-
-# --- amplitude and storage ----------------------------------------------------------------------------------------
 
 
 def to_steps(filtered_mv: NDArray[np.float64], recipe: Recipe) -> tuple[NDArray[np.int16], int]:
@@ -269,7 +213,7 @@ def check_amplitude(p99_mv: NDArray[np.floating], recipe: Recipe) -> float:
     saturated recordings; a gain wrong by a factor of five stays inside the limits.
     """
     low, high = recipe.amplitude_mv
-    amplitude_mv = float(np.median(p99_mv))
+    amplitude_mv = float(quality.median(p99_mv))
     if not low <= amplitude_mv <= high:
         raise RejectedRecording(
             Reason.AMPLITUDE,

@@ -1,7 +1,7 @@
 """One ECG as its file holds it, before any processing."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ecgcohorts.leads import EIGHT_LEADS, positions, select
 
 Sex = Literal["male", "female"]
+_ALL = slice(None)
 DIGEST_BYTES = 16  # 128 bits of SHA-256: no chance collision among 10^9 recordings
 
 
@@ -80,15 +81,30 @@ class Recording:
     @cached_property
     def signal_mv(self) -> NDArray[np.float64]:
         """(lead, time) in mV; missing samples are NaN."""
+        return self.in_mv()
+
+    def in_mv(self, rows: slice | list[int] = _ALL, columns: slice = _ALL) -> NDArray[np.float64]:
+        """(row, column) in mV of a part of `signal_mv`, without computing the rest."""
         if self.digital is None:
             assert self.analog_mv is not None
-            return np.asarray(self.analog_mv, np.float64)
+            return np.asarray(self.analog_mv[rows, columns], np.float64)
         assert self.gain_per_mv is not None
         assert self.baseline is not None
-        signal = (self.digital - self.baseline[:, None]) / self.gain_per_mv[:, None]
+        baseline = self.baseline[rows, None]
+        steps = self.digital[rows, columns]
+        signal = (steps - baseline if baseline.any() else steps) / self.gain_per_mv[rows, None]
         if self.missing is not None:
-            signal[self.missing] = np.nan
+            signal[self.missing[rows, columns]] = np.nan
         return signal
+
+    def leads_mv(self, wanted: Sequence[str] = EIGHT_LEADS) -> NDArray[np.float64]:
+        """(lead, time) in mV of the wanted leads in their order, limb leads derived where needed.
+
+        Raises RejectedRecording if a lead is missing.
+        """
+        if all(lead in self._places for lead in wanted):
+            return self.in_mv([self._places[lead] for lead in wanted])
+        return np.asarray(select(self.signal_mv, self.leads, wanted), np.float64)
 
     @cached_property
     def waveform_digest(self) -> bytes:
@@ -97,15 +113,23 @@ class Recording:
         Over the native integers of I, II, V1-V6 (float sources: whole microvolts), after columns that are
         exactly 0 mV in all eight leads were cut from both ends. Raises RejectedRecording if a lead is missing.
         """
-        eight_mv = select(self.signal_mv, self.leads)
         if self.digital is not None and all(lead in self._places for lead in EIGHT_LEADS):
-            integers = self.digital[[self._places[lead] for lead in EIGHT_LEADS]]
+            assert self.baseline is not None
+            rows = [self._places[lead] for lead in EIGHT_LEADS]
+            integers = self.digital[rows]
+            off_zero = integers[:, [0, -1]] != self.baseline[rows, None] if integers.size else np.zeros((8, 2), bool)
+            kept = integers if off_zero.any(axis=0).all() else _trimmed(integers, self.leads_mv())
         else:
-            integers = np.rint(np.nan_to_num(eight_mv, nan=-32.768) * 1000).astype(np.int32)
-        alive = np.flatnonzero((eight_mv != 0).any(axis=0))
-        kept = integers[:, alive[0] : alive[-1] + 1] if len(alive) else integers[:, :0]
-        return hashlib.sha256(np.ascontiguousarray(kept, "<i4").tobytes()).digest()[:DIGEST_BYTES]
+            eight_mv = self.leads_mv()
+            kept = _trimmed(np.rint(np.nan_to_num(eight_mv, nan=-32.768) * 1000).astype(np.int32), eight_mv)
+        return hashlib.sha256(np.ascontiguousarray(kept, "<i4").data).digest()[:DIGEST_BYTES]
 
     @cached_property
     def _places(self) -> dict[str, int]:
         return positions(self.leads)
+
+
+def _trimmed(integers: NDArray[np.int32], signal_mv: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Cut the columns from both ends of (lead, time) integers that are 0 mV in every lead."""
+    alive = np.flatnonzero((signal_mv != 0).any(axis=0))
+    return integers[:, alive[0] : alive[-1] + 1] if len(alive) else integers[:, :0]

@@ -18,11 +18,12 @@ from scipy import signal
 from ecgcohorts import quality
 from ecgcohorts.errors import EcgError
 from ecgcohorts.leads import select
-from ecgcohorts.preprocess import apply_filters, cut_strip, design_filters, make_strip, rate_ratio, resample
+from ecgcohorts.preprocess import cut_strip, make_strip, rate_ratio
 from ecgcohorts.quality import Flag
 from ecgcohorts.readers import wfdb
 from ecgcohorts.recipes import CAPE_V1
 from ecgcohorts.recording import Recording
+from ecgcohorts.strip_filter import design_filters, strip_filter
 
 Array = NDArray[np.float64]
 PADDINGS: dict[str, dict] = {
@@ -48,11 +49,11 @@ def native(recording: Recording) -> Array | None:
         make_strip(recording, with_quality=False)
     except EcgError:
         return None
-    return cut_strip(select(recording.signal_mv, recording.leads), recording.rate_hz, CAPE_V1)[0]
+    return cut_strip(recording.leads_mv(), recording.rate_hz, CAPE_V1)[0]
 
 
 def at_400(recording: Recording, signal_mv: Array) -> Array:
-    return resample(signal_mv, *rate_ratio(recording.rate_hz, CAPE_V1))
+    return signal.resample_poly(signal_mv, *rate_ratio(recording.rate_hz, CAPE_V1), axis=1, padtype="line")
 
 
 def window(strip: Array) -> Array:
@@ -70,6 +71,39 @@ def spread(values: Iterable[float]) -> str:
 
 def filtfilt(x: Array, notch_hz: float | None = None, **padding: object) -> Array:
     return signal.sosfiltfilt(design_filters(500.0, CAPE_V1, notch_hz), x, axis=1, **padding)
+
+
+def measure_one_transform(root: Path) -> None:
+    """The strip as it is computed, before rounding, against `resample_poly` and `sosfiltfilt`; without and with a notch."""
+    print("\n### One pair of Fourier transforms against SciPy's two steps\n")
+    print(
+        "| source | strips | window | whole strip | samples stored otherwise | nearest half, uV |\n|---|---|---|---|---|---|"
+    )
+    for folder in (
+        "ptb_xl/records500",
+        "ptb_xl/records100",
+        "code15",
+        "cinc2021",
+        "mimic_iv_ecg",
+        "sami_trop",
+        "brugada_huca",
+        "ptb_diagnostic",
+    ):
+        inside, whole, otherwise, nearest = [], [], [], np.inf
+        for recording in recordings(root / folder):
+            if (x := native(recording)) is None:
+                continue
+            rate_hz, ratio = recording.rate_hz, rate_ratio(recording.rate_hz, CAPE_V1)
+            for notch_hz in (None, 60.0) if rate_hz >= 60 * CAPE_V1.notch_min_rate_ratio else (None,):
+                found = strip_filter(x.shape[1], ratio, rate_hz, CAPE_V1, notch_hz)(x)
+                sections = design_filters(rate_hz, CAPE_V1, notch_hz)
+                plain = signal.sosfiltfilt(sections, at_400(recording, x), axis=1, padtype="even", padlen=800)
+                inside.append(largest_uv(window(found), window(plain)))
+                whole.append(largest_uv(found, plain))
+                otherwise.append(np.mean(np.rint(1000 * found) != np.rint(1000 * plain)))
+                nearest = min(nearest, float(np.abs(np.abs(1000 * found % 1) - 0.5).min()))
+        share = f"{100 * np.mean(otherwise):.2g} %"
+        print(f"| {folder} | {len(whole)} | {spread(inside)} | {spread(whole)} | {share} | {nearest:.0e} |")
 
 
 def measure_padding(root: Path) -> None:
@@ -139,7 +173,7 @@ def measure_slow_and_fast_files(root: Path) -> None:
         (path,) = (root / "ptb_xl/records500").rglob(f"{slow.recording_id[:5]}_hr.hea")
         fast = next(iter(wfdb.read(path)))
         a, b, b45 = (
-            window(apply_filters(at_400(r, select(r.signal_mv, r.leads)), rate_hz, CAPE_V1, None))
+            window(strip_filter(r.n_samples, rate_ratio(r.rate_hz, CAPE_V1), rate_hz, CAPE_V1, None)(r.leads_mv()))
             for r, rate_hz in ((slow, 100.0), (fast, 500.0), (fast, 100.0))
         )
         cross = (np.fft.rfft(a) * np.fft.rfft(b45).conj())[:, low].sum(axis=0)
@@ -210,6 +244,7 @@ def measure_cost(root: Path) -> None:
 
 def main() -> None:
     root = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
+    measure_one_transform(root)
     measure_padding(root)
     measure_ptb_xl(root)
     measure_slow_and_fast_files(root)

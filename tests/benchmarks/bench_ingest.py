@@ -1,0 +1,146 @@
+"""Raw file to shard bytes on one core, ours against the pipeline in common use, in one run: `make bench`.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_ingest.py
+
+The peer reads with `wfdb.rdrecord`, resamples and filters with SciPy (the same filters as the recipe) and writes one
+chunk of a Zarr array per recording. Both take turns over the same PTB-XL recordings of 500 Hz. Times are CPU times of
+this process; of each recording the best turn counts, then the median over recordings. The limit beside a stage is what
+its indispensable part takes alone: the bytes to integers, one pair of transforms, SHA-256, blosc.
+"""
+
+import hashlib
+import statistics
+import tempfile
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numcodecs import blosc
+from scipy import fft, signal
+
+from ecgcohorts.preprocess import make_strip
+from ecgcohorts.readers import wfdb
+from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.store.writer import ShardWriter
+
+RECORDS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "ptb_xl" / "records500"
+MOST_FILES = 40
+TURNS = 12
+LEADS = [0, 1, *range(6, 12)]  # I, II, V1-V6 of a PTB-XL record
+MAINS_HZ = 50.0
+AT_LEAST, AT_LEAST_WITH_QUALITY = 10.0, 6.0  # times the peer
+STAGES = ("decode", "filter", "quality", "digest", "encode and write")
+
+
+class Clock:
+    """CPU milliseconds by stage and recording, over all turns."""
+
+    def __init__(self) -> None:
+        self._found: defaultdict[str, defaultdict[Path, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def time(self, stage: str, path: Path, step: Callable[[], Any]) -> Any:
+        start = time.process_time()
+        result = step()
+        self._found[stage][path].append(1e3 * (time.process_time() - start))
+        return result
+
+    def ms(self, stage: str) -> float:
+        return statistics.median(min(turns) for turns in self._found[stage].values())
+
+
+class Peer:
+    """The pipeline in common use, for one folder."""
+
+    def __init__(self, folder: Path, n: int) -> None:
+        import zarr
+
+        self._array: Any = zarr.create_array(folder / "peer", shape=(n, 8, 4000), chunks=(1, 8, 4000), dtype="int16")
+        band = signal.butter(2, [0.5, 100], "bandpass", fs=400, output="sos")
+        self._filter = np.concatenate([band, signal.tf2sos(*signal.iirnotch(MAINS_HZ, 30, fs=400))])
+
+    def ingest(self, row: int, path: Path) -> None:
+        import wfdb as package
+
+        record = package.rdrecord(str(path.with_suffix("")))
+        resampled = signal.resample_poly(record.p_signal.T[LEADS], 4, 5, axis=1)
+        filtered = signal.sosfiltfilt(self._filter, resampled, axis=1)
+        self._array[row] = np.rint(1000 * filtered).astype(np.int16)
+
+
+def ingest(path: Path, shard: ShardWriter, with_quality: bool) -> None:
+    recording = next(wfdb.read(path))
+    shard.append(make_strip(recording, CAPE_V1, MAINS_HZ, with_quality).samples)
+    _ = recording.waveform_digest
+
+
+def stages(path: Path, shard: ShardWriter, clock: Clock) -> None:
+    """Each stage of `ingest` on its own, and its limit."""
+    recording = clock.time("decode", path, lambda: next(wfdb.read(path)))
+    strip = clock.time("filter", path, lambda: make_strip(recording, CAPE_V1, MAINS_HZ, with_quality=False))
+    clock.time("both", path, lambda: make_strip(recording, CAPE_V1, MAINS_HZ))
+    clock.time("digest", path, lambda: recording.waveform_digest)
+    clock.time("encode and write", path, lambda: shard.append(strip.samples))
+    raw = path.with_suffix(".dat")
+    native = clock.time("decode limit", path, lambda: np.fromfile(raw, "<i2").reshape(-1, 12).T.astype(np.int32))
+    circle = np.resize(native[LEADS].astype(np.float64), (8, 5120))
+    clock.time("filter limit", path, lambda: fft.irfft(fft.rfft(circle)[:, :2049], 4096))
+    integers = np.ascontiguousarray(native[LEADS])
+    clock.time("digest limit", path, lambda: hashlib.sha256(integers))
+    clock.time("encode and write limit", path, lambda: blosc.compress(strip.samples, b"lz4", 5, blosc.BITSHUFFLE))
+
+
+def measure() -> dict[str, float]:
+    """CPU milliseconds a recording: "peer", "ours", "ours with quality", and each stage and limit."""
+    paths = sorted(RECORDS.rglob("*.hea"))
+    paths = paths[:: max(1, len(paths) // MOST_FILES)][:MOST_FILES]
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the peer's own
+        blosc.use_threads = False
+        peer = Peer(Path(name), len(paths))
+        with ShardWriter(Path(name) / "shard", 4 * TURNS * len(paths), (8, 4000)) as shard:
+            for _ in range(TURNS):
+                for row, path in enumerate(paths):
+                    clock.time("peer", path, lambda row=row, path=path: peer.ingest(row, path))
+                for what, with_quality in (("ours", False), ("ours with quality", True)):
+                    for path in paths:
+                        clock.time(what, path, lambda path=path, q=with_quality: ingest(path, shard, q))
+                for path in paths:
+                    stages(path, shard, clock)
+    limits = [f"{stage} limit" for stage in STAGES if stage != "quality"]
+    names = ["peer", "ours", "ours with quality", "both", *(s for s in STAGES if s != "quality"), *limits]
+    found = {name: clock.ms(name) for name in names}
+    return found | {"quality": found["both"] - found["filter"]}
+
+
+def table(found: dict[str, float]) -> str:
+    rows = ["| stage | CPU ms per recording | limit |", "|---|---|---|"]
+    for stage in STAGES:
+        limit = found.get(f"{stage} limit")
+        rows.append(f"| {stage} | {found[stage]:.2f} | {'' if limit is None else f'{limit:.2f}'} |")
+    for name in ("ours", "ours with quality"):
+        rows.append(f"| whole, {name} | {found[name]:.2f} | {found['peer'] / found[name]:.1f} x the peer |")
+    return "\n".join([*rows, f"| whole, peer | {found['peer']:.2f} | |"])
+
+
+@pytest.mark.shared
+def test_ingest(benchmark):
+    """Targets: at least so many times the peer."""
+    if not RECORDS.is_dir():
+        pytest.skip("PTB-XL is not beside the repository")
+    found = measure()
+    print("\n" + table(found))
+    path = next(RECORDS.rglob("*.hea"))
+    benchmark(lambda: make_strip(next(wfdb.read(path)), CAPE_V1, MAINS_HZ))
+    benchmark.extra_info |= {name: round(ms, 3) for name, ms in found.items()}
+    assert found["peer"] / found["ours"] >= AT_LEAST
+    assert found["peer"] / found["ours with quality"] >= AT_LEAST_WITH_QUALITY
+
+
+if __name__ == "__main__":
+    print(table(measure()))
