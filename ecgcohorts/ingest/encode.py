@@ -224,24 +224,32 @@ def _encode_row(task: EncodeTask, row: int, name: str, rows: _Rows) -> NDArray[n
         recording = apply_rules(task.spec, task.part.cohort, recording)
         strip = make_strip(recording, task.recipe, mains_hz, task.with_quality)
         rows.accept(row, recording, strip)
-    except RecordingError as error:
-        if task.raise_errors:  # under its pseudonym; what was found may be header text
-            raise type(error)(error.reason, error.reason, error.expected, error.remedy, f"recording {name}") from None
-        rows.refuse(row, stage, error.reason, error)
-        return None
-    except Exception as error:  # a defect of ours must not stop a night's run; it is counted under its own reason
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _MACHINE_ERRORS):
-            what = error.strerror if isinstance(error, OSError) else "out of memory"
-            raise EcgError(
-                f"recording {name}: the machine could not read it ({what}). Run the same command again."
-            ) from None
-        if task.raise_errors:
-            raise EcgError(
-                f"recording {name}: {type(error).__name__} in the {stage} step, a defect. Report it."
-            ) from None
-        rows.refuse(row, stage, Reason.UNEXPECTED, error)
-        return None
-    return strip.samples
+        return strip.samples
+    except Exception as error:
+        reason = error.reason if isinstance(error, RecordingError) else Reason.UNEXPECTED
+        rows.refuse(row, stage, reason, error)
+        problem = _to_raise(error, f"recording {name}", stage, task.raise_errors)
+    if problem is not None:
+        raise problem  # out here: as the context of this one, the first error would still name paths
+    return None
+
+
+def _to_raise(error: Exception, where: str, stage: str, raise_errors: bool) -> EcgError | None:
+    """What ends the run, told by pseudonym: what was found may be header text. None: the row is refused, the run goes on.
+
+    A defect of ours must not stop a night's run; it is counted under its own reason.
+    """
+    if isinstance(error, RecordingError):
+        again = type(error)(error.reason, error.reason, error.expected, error.remedy, where)
+        return again if raise_errors else None
+    if isinstance(error, EcgError):  # no process to read in: nothing is wrong with the recording
+        return EcgError(f"{where}: {error}")
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _MACHINE_ERRORS):
+        what = error.strerror if isinstance(error, OSError) else "out of memory"
+        return EcgError(f"{where}: the machine could not read it ({what}). Run the same command again.")
+    if raise_errors:
+        return EcgError(f"{where}: {type(error).__name__} in the {stage} step, a defect. Report it.")
+    return None
 
 
 def _read(task: EncodeTask, path: str, entry: str) -> Iterator[Recording]:

@@ -47,7 +47,9 @@ _TIME = re.compile(
 )
 _MONTH_NAME = re.compile(r"([0-9]{1,2})-([A-Za-z]{3})-([0-9]{4})[ \t]+([0-9]{1,2}):([0-9]{2}):([0-9]{2})")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_RECORD_LINE = re.compile(rf"[^/\s]+(/[0-9]+)?[ \t]+0*[1-9][0-9]*(?:[ \t]+{_RATE.pattern}(?:[ \t]+[0-9]+(?:[ \t].*)?)?)?")
+_RECORD_LINE = re.compile(
+    rf"[^/\s]+(/[0-9]+)?[ \t]+0*[1-9][0-9]*(?:[ \t]+{_RATE.pattern}(?:[ \t]+[0-9]+(?:[ \t].*)?)?)?"
+)
 _SEGMENT_LINE = re.compile(r"\S+[ \t]+[0-9]+")
 # Only formats there are (0: layout header), so that columns of numbers are not taken for a header.
 _SIGNAL_LINE = re.compile(r"\S+[ \t]+(?:0|8|16|24|32|61|80|160|212|31[01]|508|516|524)(?:[x:+][0-9x:+]*)?(?:[ \t].*)?")

@@ -66,7 +66,7 @@ def parse_xml(data: bytes, where: str) -> Element:
     builder = _CappedBuilder(where)
     parser = builder.parser()
     fed = 0
-    marks = dict(MOST_MARKS)
+    marks = {mark: most for mark, most in MOST_MARKS.items() if most < len(data)}
     try:
         for text in _decoded(data, where):
             _count_marks(text, marks, where)
