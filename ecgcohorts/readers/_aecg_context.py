@@ -2,13 +2,11 @@
 
 import re
 from datetime import datetime
-from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from ecgcohorts.identity import is_placeholder
-from ecgcohorts.readers._people import age_between, age_in_years, sex_of
+from ecgcohorts.readers._people import Context, age_between, age_in_years, sex_of
 from ecgcohorts.readers._xml_values import NUMBER, attribute_of, moment, text_of
-from ecgcohorts.recording import Sex
 
 SUBJECT = "componentOf/timepointEvent/componentOf/subjectAssignment/subject/trialSubject"
 PERSON = f"{SUBJECT}/subjectDemographicPerson"
@@ -42,18 +40,6 @@ _TIME = re.compile(
     r"([0-9]{4})([0-9]{2})([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:[.]([0-9]{1,6})[0-9]*)?)?)?)?"
     r"(?:[+-][0-9]{2}:?[0-9]{2}|Z)?"
 )
-
-
-class Context(NamedTuple):
-    patient_id: str | None
-    age_years: float | None
-    sex: Sex | None
-    acquired_at: datetime | None
-    device: str | None
-    site: str | None
-    mains_hz: float | None
-    fields: dict[str, str]
-    notes: tuple[str, ...]
 
 
 def read_context(root: Element, series: Element, starts: str) -> Context:

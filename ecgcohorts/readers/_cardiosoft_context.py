@@ -2,13 +2,11 @@
 
 import re
 from datetime import datetime
-from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from ecgcohorts.identity import is_placeholder
-from ecgcohorts.readers._people import age_between, age_in_years, sex_of
+from ecgcohorts.readers._people import Context, age_between, age_in_years, sex_of
 from ecgcohorts.readers._xml_values import attribute_of, moment, text_of
-from ecgcohorts.recording import Sex
 
 DATE = ("Year", "Month", "Day")
 CLOCK = ("Hour", "Minute", "Second")
@@ -35,18 +33,6 @@ KEPT = {
 }
 UNITS = ("Age", "Height", "Weight", "HighPass", "LowPass")  # elements with an attribute `units`
 ON = ("yes", "on", "true", "1")  # how a filter says that it was on; our reading
-
-
-class Context(NamedTuple):
-    patient_id: str | None
-    age_years: float | None
-    sex: Sex | None
-    acquired_at: datetime | None
-    device: str | None
-    site: str | None
-    mains_hz: float | None
-    fields: dict[str, str]
-    notes: tuple[str, ...]
 
 
 def read_context(root: Element) -> Context:

@@ -8,7 +8,6 @@ import re
 import warnings
 from datetime import datetime
 from io import BytesIO
-from typing import NamedTuple
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.identity import is_placeholder
@@ -16,9 +15,8 @@ from ecgcohorts.leads import canonical
 from ecgcohorts.readers._dicom_channels import Channel
 from ecgcohorts.readers._dicom_elements import FETCH_AGAIN, INSTITUTION_CODE, Structure
 from ecgcohorts.readers._dicom_values import code
-from ecgcohorts.readers._people import age_between, age_in_years, sex_of
+from ecgcohorts.readers._people import Context, age_between, age_in_years, sex_of
 from ecgcohorts.readers._xml_values import moment
-from ecgcohorts.recording import Sex
 
 CHARACTER_SET = 0x0008_0005
 # Tag -> keyword of the attributes kept as Recording.fields, for cohort rules. Not names, not free text.
@@ -45,18 +43,6 @@ _AGE = re.compile(r"([0-9]{3})([DWMY])")
 _DATE = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})")
 # Fractions of seconds and the offset from UTC are not kept: a recording's time is the one on the wall.
 _TIME = re.compile(r"([0-9]{2})([0-9]{2})([0-9]{2})?(?:\.[0-9]*)?(?:[+-][0-9]{4})?")
-
-
-class Context(NamedTuple):
-    patient_id: str | None
-    age_years: float | None
-    sex: Sex | None
-    acquired_at: datetime | None
-    device: str | None
-    site: str | None
-    mains_hz: float | None
-    fields: dict[str, str]
-    notes: tuple[str, ...]
 
 
 def read_context(structure: Structure, channels: tuple[Channel, ...]) -> Context:

@@ -6,13 +6,11 @@ name: nothing of it is taken. Of the fields of EDF+, names and the codes of hosp
 
 import re
 from datetime import datetime
-from typing import NamedTuple
 
 from ecgcohorts.identity import is_placeholder
 from ecgcohorts.readers._edf_header import Header, Signal
-from ecgcohorts.readers._people import age_between, sex_of
+from ecgcohorts.readers._people import Context, age_between, sex_of
 from ecgcohorts.readers._xml_values import moment
-from ecgcohorts.recording import Sex
 
 MAINS_HZ = (50.0, 60.0)
 FIRST_YEAR = 1985  # a two-digit year below 85 is of this century
@@ -24,16 +22,6 @@ _SHORT_DATE = re.compile(r"([0-9]{2})\.([0-9]{2})\.([0-9]{2})")
 _TIME = re.compile(r"([0-9]{2})\.([0-9]{2})\.([0-9]{2})")
 _FILTER = re.compile(r"\b(HP|LP|N|Notch):\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*Hz", re.IGNORECASE)
 _FILTER_NAMES = {"hp": "high-pass", "lp": "low-pass", "n": "AC filter", "notch": "AC filter"}
-
-
-class Context(NamedTuple):
-    patient_id: str | None
-    age_years: float | None
-    sex: Sex | None
-    acquired_at: datetime | None
-    mains_hz: float | None
-    fields: dict[str, str]
-    notes: tuple[str, ...]
 
 
 def read_context(header: Header, signals: tuple[Signal, ...]) -> Context:
@@ -49,6 +37,8 @@ def read_context(header: Header, signals: tuple[Signal, ...]) -> Context:
         age_years=age_between(_long_date(fields.get("Birthdate", "")), acquired_at),
         sex=sex_of(fields.get("Sex", "")),
         acquired_at=acquired_at,
+        device=None,
+        site=None,
         mains_hz=mains[0] if len(mains) == 1 else None,
         fields=fields,
         notes=tuple(f"{name} {' and '.join(f'{hz:g}' for hz in found)} Hz" for name, found in filters.items()),

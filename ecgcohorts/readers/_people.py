@@ -1,6 +1,7 @@
-"""Age and sex as files spell them: one table for all readers. What cannot be understood is unknown, never guessed."""
+"""What files say around the signal, age and sex as they spell them. What cannot be understood is unknown, never guessed."""
 
 from datetime import date, datetime
+from typing import NamedTuple
 
 from ecgcohorts.recording import Sex
 
@@ -25,6 +26,20 @@ _UNITS = {
     "h": "hour",
 }
 _SEXES: dict[str, Sex] = {"male": "male", "m": "male", "female": "female", "f": "female"}
+
+
+class Context(NamedTuple):
+    """The facts of a recording beside its signal, named as in `Recording`."""
+
+    patient_id: str | None
+    age_years: float | None
+    sex: Sex | None
+    acquired_at: datetime | None
+    device: str | None
+    site: str | None
+    mains_hz: float | None
+    fields: dict[str, str]
+    notes: tuple[str, ...]
 
 
 def sex_of(text: str) -> Sex | None:

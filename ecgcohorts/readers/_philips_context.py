@@ -2,13 +2,11 @@
 
 import re
 from datetime import datetime
-from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from ecgcohorts.identity import is_placeholder
-from ecgcohorts.readers._people import age_between, age_in_years, sex_of
+from ecgcohorts.readers._people import Context, age_between, age_in_years, sex_of
 from ecgcohorts.readers._xml_values import moment, text_of
-from ecgcohorts.recording import Sex
 
 MAINS_HZ = {"50": 50.0, "60": 60.0}
 AGE_UNITS = ("years", "months", "weeks", "days", "hours")
@@ -41,18 +39,6 @@ _NUMBER = r"[0-9]{1,6}(?:\.[0-9]{1,6})?"
 _BAND = re.compile(rf"({_NUMBER})-({_NUMBER})")  # signalbandwidth of 1.03: 0.05-150
 _DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
 _TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?")
-
-
-class Context(NamedTuple):
-    patient_id: str | None
-    age_years: float | None
-    sex: Sex | None
-    acquired_at: datetime | None
-    device: str | None
-    site: str | None
-    mains_hz: float | None
-    fields: dict[str, str]
-    notes: tuple[str, ...]
 
 
 def read_context(root: Element, parsed: Element) -> Context:

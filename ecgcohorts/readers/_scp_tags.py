@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ecgcohorts.identity import is_placeholder
-from ecgcohorts.readers._people import age_between, age_in_years
+from ecgcohorts.readers._people import Context, age_between, age_in_years
 from ecgcohorts.recording import Sex
 
 PATIENT_ID, AGE, BORN, HEIGHT, WEIGHT, SEX, RACE = 2, 4, 5, 6, 7, 8, 9
@@ -35,18 +35,6 @@ NOTCH_HZ = {0b01: 60.0, 0b10: 50.0}
 
 WRONG_LENGTHS = "wrong tag lengths in section 1, known sizes used"
 NOT_UNDERSTOOD = "section 1 not understood, nothing of it used"
-
-
-class Context(NamedTuple):
-    patient_id: str | None
-    age_years: float | None
-    sex: Sex | None
-    acquired_at: datetime | None
-    device: str | None
-    site: str | None  # number of the institution
-    mains_hz: float | None
-    fields: dict[str, str]
-    notes: tuple[str, ...]
 
 
 class Device(NamedTuple):
