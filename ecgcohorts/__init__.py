@@ -16,6 +16,7 @@ _PUBLIC = {
     "EcgError": "ecgcohorts.errors",
     "InDistributionBatchSampler": "ecgcohorts.samplers",
     "Loader": "ecgcohorts.loader",
+    "ObjectStoreError": "ecgcohorts.errors",
     "PatientPairSampler": "ecgcohorts.samplers",
     "PlanImpossible": "ecgcohorts.errors",
     "Recipe": "ecgcohorts.recipes",
@@ -45,6 +46,7 @@ __all__ = [
     "EcgError",
     "InDistributionBatchSampler",
     "Loader",
+    "ObjectStoreError",
     "PatientPairSampler",
     "PlanImpossible",
     "Recipe",
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from ecgcohorts.cohort_spec import CohortSpec
     from ecgcohorts.errors import (
         EcgError,
+        ObjectStoreError,
         PlanImpossible,
         RecipeMismatch,
         RejectedRecording,

@@ -9,6 +9,7 @@ EcgError                     catch this one; its text says what was found, what 
 │   ├── RecipeMismatch       two recipes, or a store and weights of different recipes
 │   ├── KeyMismatch          the store was made with another pseudonym key
 │   └── LockHeld             another process is writing
+├── ObjectStoreError         an object store does not answer, or refuses
 ├── PlanImpossible           the batches asked for cannot be drawn from this index
 └── StateMismatch            a saved sampler or training state belongs to something else
 """
@@ -92,6 +93,10 @@ class KeyMismatch(StoreError):
 
 class LockHeld(StoreError):
     """Another process is writing to this store."""
+
+
+class ObjectStoreError(EcgError):
+    """An object store does not answer, or refuses what was asked."""
 
 
 class PlanImpossible(EcgError):

@@ -18,7 +18,7 @@ PACKAGES = ("ecgcohorts", "capezoo")
 # Left never imports right. Modules of one layer may, unless INDEPENDENT or FORBIDDEN says otherwise.
 LAYERS = {
     "ecgcohorts": (
-        ("errors", "leads", "recording", "recipes", "identity", "plugins", "pseudonyms", "console"),
+        ("errors", "leads", "recording", "recipes", "identity", "plugins", "pseudonyms", "objects", "console"),
         (
             "readers",
             "preprocess",

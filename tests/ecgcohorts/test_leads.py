@@ -27,7 +27,10 @@ def test_aliases(name, lead):
     assert canonical(name) == lead
 
 
-@pytest.mark.parametrize("name", ["MLII", "V", "MCL1", "II-cal", "-aVR", "Lead -aVR", "ECG -aVR", "aVRneg", "V7", "V3R", "vx", "", "ECG", "IV"])
+@pytest.mark.parametrize(
+    "name",
+    ["MLII", "V", "MCL1", "II-cal", "-aVR", "Lead -aVR", "ECG -aVR", "aVRneg", "V7", "V3R", "vx", "", "ECG", "IV"],
+)
 def test_other_signals_are_no_aliases(name):
     assert canonical(name) is None
 

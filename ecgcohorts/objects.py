@@ -1,0 +1,198 @@
+"""Object stores by URL: S3 and what speaks like it, Google Cloud Storage, Azure.
+
+A thin layer over obstore, which reads endpoint, region and credentials from the usual environment variables
+(`AWS_...`, `GOOGLE_...`, `AZURE_...`); nothing of these is kept or printed here. `file:` URLs are not taken: folders
+have paths. Conditional writes are what commits rest on: an object is made only if it is not there, or replaced only if
+nobody else has replaced it.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ecgcohorts.errors import ObjectStoreError, SpecError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "azure")
+_CODE = re.compile(r"<Code>(\w{1,64})</Code>")  # of S3's and Azure's XML answers
+_STATUS = re.compile(r"status code: (\d{3})")
+
+
+def is_url(text: str) -> bool:
+    """Does this name a place in an object store, rather than a path?
+
+    >>> is_url("s3://bucket/raw"), is_url("/data/raw"), is_url("C:/raw")
+    (True, False, False)
+    """
+    return text.partition("://")[0].lower() in SCHEMES and "://" in text
+
+
+class Bucket:
+    """The objects below one URL. Names are relative to it, with slashes. Picklable; every call may be made by a thread.
+
+    Raises SpecError for a URL that is none, ObjectStoreError where the store does not answer or refuses, and
+    FileNotFoundError for an object that is not there, as a folder would.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if not is_url(url) or not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
+            raise SpecError(
+                "found no URL of an object store, expected for example s3://bucket/folder, without password or query: "
+                "credentials stand in the environment."
+            )
+        self.url = url.rstrip("/")
+        self._client = _connect(self.url)
+
+    def __repr__(self) -> str:
+        return f"Bucket({self.url!r})"
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __reduce__(self) -> tuple[type["Bucket"], tuple[str]]:
+        return Bucket, (self.url,)
+
+    def sizes(self, below: str = "") -> dict[str, int]:
+        """Size in bytes of every object, by name, sorted. below: only those whose path begins with these folders."""
+        import obstore
+
+        try:
+            found = {
+                one["path"]: one["size"]
+                for chunk in obstore.list(self._client, prefix=below or None)
+                for one in chunk
+                if not one["path"].endswith("/")  # what some consoles make when asked for a folder
+            }
+        except Exception as error:
+            raise self._failed(error) from None
+        return dict(sorted(found.items()))
+
+    def size(self, name: str) -> int:
+        """Size of one object in bytes."""
+        return int(self._head(name)["size"])
+
+    def tag(self, name: str) -> str | None:
+        """What changes whenever the object does; None if it is not there. For `replace`."""
+        try:
+            return str(self._head(name)["e_tag"])
+        except FileNotFoundError:
+            return None
+
+    def get(self, name: str, limit: int | None = None) -> bytes:
+        """The whole of an object. Raises ObjectStoreError for more than `limit` bytes, before they are fetched."""
+        import obstore
+
+        if limit is not None and (size := self.size(name)) > limit:
+            raise ObjectStoreError(f"{self.url}/{name}: found {size} bytes, expected at most {limit}.")
+        try:
+            return bytes(obstore.get(self._client, name).bytes())
+        except Exception as error:
+            raise self._failed(error, name) from None
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Write an object into a new file, in bounded memory."""
+        import obstore
+
+        with path.open("xb") as file:
+            try:
+                for block in obstore.get(self._client, name):
+                    file.write(block)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError):
+                    raise self._failed(error, name) from None
+                raise  # of the local disk
+            except Exception as error:
+                raise self._failed(error, name) from None
+
+    def get_ranges(self, name: str, starts: Sequence[int], stops: Sequence[int]) -> list[memoryview]:
+        """Parts of one object; those that lie close together come in one request. Short if the object ends before."""
+        import obstore
+
+        try:
+            parts = obstore.get_ranges(self._client, name, starts=starts, ends=stops)
+        except Exception as error:
+            raise self._failed(error, name) from None
+        return [memoryview(part) for part in parts]
+
+    def put(self, name: str, content: bytes | Path) -> None:
+        """Make or replace an object. Nobody sees half of it."""
+        self._put(name, content, None)
+
+    def put_new(self, name: str, content: bytes | Path) -> bool:
+        """Make an object, unless there is one of that name: then False, and it stays as it is."""
+        return self._put(name, content, "create")
+
+    def replace(self, name: str, content: bytes, tag: str | None) -> bool:
+        """Replace an object if it still is what `tag` told; make it if that was None. False if somebody was faster."""
+        return self._put(name, content, "create" if tag is None else {"e_tag": tag})
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove objects; those that are gone already do not matter."""
+        import obstore
+
+        doomed = list(names)
+        try:
+            if doomed:
+                obstore.delete(self._client, doomed)
+        except FileNotFoundError:
+            pass
+        except Exception as error:
+            raise self._failed(error) from None
+
+    def _head(self, name: str) -> Any:
+        import obstore
+
+        try:
+            return obstore.head(self._client, name)
+        except Exception as error:
+            raise self._failed(error, name) from None
+
+    def _put(self, name: str, content: bytes | Path, mode: Any) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        # A condition can be put on one request only, not on an upload in parts.
+        options = {} if mode is None else {"mode": mode, "use_multipart": False}
+        try:
+            obstore.put(self._client, name, content, **options)
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except Exception as error:
+            raise self._failed(error, name) from None
+        return True
+
+    def _failed(self, error: Exception, name: str = "") -> Exception:
+        where = f"{self.url}/{name}" if name else self.url
+        if isinstance(error, FileNotFoundError):
+            return FileNotFoundError(f"{where}: no such object")
+        return ObjectStoreError(
+            f"{where}: the object store does not give or take this ({_reason(error)}). Check the URL, and endpoint, "
+            "region and credentials in the environment."
+        )
+
+
+def _connect(url: str) -> "ObjectStore":
+    try:
+        from obstore.store import from_url
+    except ImportError:
+        raise SpecError(
+            f"{url}: found no obstore here, expected it. Install it: pip install 'ecgcohorts[objects]'."
+        ) from None
+    try:
+        return from_url(url)
+    except Exception as error:
+        raise SpecError(
+            f"{url}: found a URL that cannot be used ({_reason(error)}), expected for example s3://bucket/folder."
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """The kind of an error in a few words: its text may hold addresses, signatures and headers."""
+    text = str(error)
+    found = [type(error).__name__, *_STATUS.findall(text)[:1], *_CODE.findall(text)[:1]]
+    return " ".join(found)

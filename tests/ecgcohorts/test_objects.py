@@ -1,0 +1,73 @@
+"""Object stores by URL, against a real server that speaks S3."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from ecgcohorts.errors import ObjectStoreError, SpecError
+from ecgcohorts.objects import Bucket
+
+
+def test_what_was_put_is_listed_with_its_size_and_read_back(bucket_url: str, tmp_path: Path) -> None:
+    bucket = Bucket(f"{bucket_url}/some/folder")
+    (tmp_path / "file").write_bytes(b"from a file")
+    bucket.put("b/two", b"hello")
+    bucket.put("a one", tmp_path / "file")
+    assert bucket.sizes() == {"a one": 11, "b/two": 5}
+    assert Bucket(bucket_url).sizes("some/folder/b") == {"some/folder/b/two": 5}
+    assert bucket.get("b/two") == b"hello"
+    assert [bytes(part) for part in bucket.get_ranges("b/two", [0, 3], [2, 5])] == [b"he", b"lo"]
+    bucket.fetch("a one", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"from a file"
+    assert bucket.size("b/two") == 5
+    bucket.delete(["b/two", "never/there"])
+    assert list(bucket.sizes()) == ["a one"]
+
+
+def test_an_object_that_is_not_there_is_a_missing_file(bucket_url: str, tmp_path: Path) -> None:
+    bucket = Bucket(bucket_url)
+    for ask in (bucket.get, bucket.size, lambda name: bucket.fetch(name, tmp_path / "new")):
+        with pytest.raises(FileNotFoundError, match=r"s3://.*/nothing"):
+            ask("nothing")
+    assert bucket.tag("nothing") is None
+
+
+def test_only_one_makes_an_object_and_only_who_saw_it_last_replaces_it(bucket_url: str) -> None:
+    bucket = Bucket(bucket_url)
+    assert bucket.put_new("lock", b"mine")
+    assert not bucket.put_new("lock", b"yours")
+    seen = bucket.tag("lock")
+    assert bucket.replace("lock", b"second", seen)
+    assert not bucket.replace("lock", b"third", seen)
+    assert not bucket.replace("lock", b"third", None)
+    assert bucket.get("lock") == b"second"
+    assert bucket.replace("new", b"first", None)
+
+
+def test_more_than_the_limit_is_not_fetched(bucket_url: str) -> None:
+    Bucket(bucket_url).put("large", bytes(100))
+    with pytest.raises(ObjectStoreError, match="found 100 bytes, expected at most 99"):
+        Bucket(bucket_url).get("large", limit=99)
+
+
+def test_a_bucket_may_be_sent_to_another_process(bucket_url: str) -> None:
+    Bucket(bucket_url).put("x", b"1")
+    assert pickle.loads(pickle.dumps(Bucket(bucket_url))).get("x") == b"1"
+
+
+def test_errors_name_the_url_and_nothing_secret(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "CANARYSECRET")
+    with pytest.raises(ObjectStoreError, match=r"s3://no-such-bucket: .*404 NoSuchBucket") as caught:
+        Bucket("s3://no-such-bucket").sizes()
+    assert "CANARY" not in str(caught.value)
+    assert "127.0.0.1" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["/data", "http://host/x", "s3://", "s3:///x", "s3://user:password@bucket", "s3://bucket?key=1"]
+)
+def test_what_is_no_url_of_an_object_store_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(SpecError, match="expected for example s3://bucket/folder") as caught:
+        Bucket(url)
+    assert "password" not in str(caught.value).replace("without password", "")
