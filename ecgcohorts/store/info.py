@@ -1,48 +1,56 @@
 """What a store holds, as plain facts and as a table."""
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ecgcohorts.store.reader import Store, open_store
-from ecgcohorts.store.schema import Segment
+from ecgcohorts.store.reader import AnyStore, Member
+from ecgcohorts.store.schema import Accounting
 
 
-def describe(path: str | Path) -> dict[str, Any]:
-    """Facts about a store as JSON-ready values. Raises StoreError."""
-    store = open_store(path)
+def describe(store: AnyStore) -> dict[str, Any]:
+    """Facts about a store, or several opened as one, as JSON-ready values. `stores` has what each folder is."""
     rejects = store.rejects()
+    stores = [_member(member) for member in store.members]
     return {
-        "path": str(path),
-        "format_version": store.manifest.format_version,
+        "path": str(store.path),
+        "stores": stores,
         "fingerprint": store.fingerprint,
-        "generation": store.manifest.generation,
         "recipe": store.recipe.name,
         "leads": list(store.recipe.leads),
         "rate_hz": store.recipe.rate_hz,
         "lsb_uv": store.lsb_uv,
         "recordings": len(store.index),
         "patients": store.index.n_patients,
-        "bytes": sum(entry.size for entry in store.manifest.files.values()),
+        "bytes": sum(one["bytes"] for one in stores),
         "labels": store.index.labels,
-        "cohorts": [_cohort(store, name) for name in sorted({segment.cohort for segment in store.segments})],
+        "cohorts": [_cohort(store, name, account) for name, account in sorted(store.accounts().items())],
         "rejects": {str(reason): int(count) for reason, count in rejects["reason"].value_counts().sort_index().items()},
     }
 
 
-def _cohort(store: Store, name: str) -> dict[str, Any]:
-    segments: list[Segment] = [segment for segment in store.segments if segment.cohort == name]
+def _member(member: Member) -> dict[str, Any]:
+    return {
+        "path": str(member.path),
+        "format_version": member.manifest.format_version,
+        "fingerprint": member.fingerprint,
+        "generation": member.manifest.generation,
+        "bytes": sum(entry.size for entry in member.manifest.files.values()),
+    }
+
+
+def _cohort(store: AnyStore, name: str, account: Accounting) -> dict[str, Any]:
+    licences = [segment.licence for segment in store.segments if segment.cohort == name]
     part = store.index.where(cohort=name) if name in store.index.cohorts else None
     return {
         "name": name,
-        "licence": segments[-1].licence,
-        "inputs": sum(segment.accounting.inputs for segment in segments),
-        "stored": len(part) if part else 0,
-        "duplicates": sum(segment.accounting.duplicates for segment in segments),
-        "rejected": sum(sum(segment.accounting.rejected.values()) for segment in segments),
+        "licence": licences[-1],
+        "inputs": account.inputs,
+        "stored": account.stored,
+        "duplicates": account.duplicates,
+        "rejected": sum(account.rejected.values()),
         "patients": part.n_patients if part else 0,
         "patients_with_two": int((part.patient_ptr[1:] - part.patient_ptr[:-1] > 1).sum()) if part else 0,
     }
@@ -62,5 +70,10 @@ def render(facts: dict[str, Any]) -> Group:
     for one in facts["cohorts"]:
         numbers = (one[key] for key in ("inputs", "stored", "duplicates", "rejected", "patients", "patients_with_two"))
         table.add_row(one["name"], *(str(number) for number in numbers), one["licence"])
+    lines = [head, *(Text(_member_line(one)) for one in facts["stores"] if len(facts["stores"]) > 1), table]
     reasons = ", ".join(f"{count} {reason}" for reason, count in facts["rejects"].items()) or "nothing"
-    return Group(head, table, Text(f"not stored: {reasons}"))
+    return Group(*lines, Text(f"not stored: {reasons}"))
+
+
+def _member_line(one: dict[str, Any]) -> str:
+    return f"  {one['path']}: generation {one['generation']}, fingerprint {one['fingerprint'][:16]}"
