@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubComm
 from rich.table import Table
 
 from ecgcohorts.cli_keyed import Id, Label, Remove
+from ecgcohorts.cli_splits import Split
 from ecgcohorts.console import EXIT_DAMAGED, Command, StoreNames, fail, output, progress, run
 
 if TYPE_CHECKING:
@@ -394,6 +395,7 @@ class Ecgcohorts(
     id: CliSubCommand[Id]
     label: CliSubCommand[Label]
     remove: CliSubCommand[Remove]
+    split: CliSubCommand[Split]
     info: CliSubCommand[Info]
     table1: CliSubCommand[Table1]
     plot: CliSubCommand[Plot]

@@ -2,12 +2,16 @@
 
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ecgcohorts.errors import StoreError
+from ecgcohorts.split_rules import UNASSIGNED
+from ecgcohorts.splits import Split
 from ecgcohorts.store.reader import AnyStore, Member
 from ecgcohorts.store.schema import Accounting
+from ecgcohorts.store.splits import load_split, split_names
 
 
 def describe(store: AnyStore) -> dict[str, Any]:
@@ -27,6 +31,7 @@ def describe(store: AnyStore) -> dict[str, Any]:
         "bytes": sum(one["bytes"] for one in stores),
         "labels": store.index.labels,
         "cohorts": [_cohort(store, name, account) for name, account in sorted(store.accounts().items())],
+        "splits": list_splits(store),
         "rejects": {str(reason): int(count) for reason, count in rejects["reason"].value_counts().sort_index().items()},
     }
 
@@ -38,6 +43,31 @@ def _member(member: Member) -> dict[str, Any]:
         "fingerprint": member.fingerprint,
         "generation": member.manifest.generation,
         "bytes": sum(entry.size for entry in member.manifest.files.values()),
+    }
+
+
+def list_splits(store: AnyStore) -> list[dict[str, Any]]:
+    """Facts about all splits kept; of one that cannot be loaded, the `problem`."""
+    found: list[dict[str, Any]] = []
+    for name in split_names(store):
+        try:
+            found.append(describe_split(store, load_split(store, name)))
+        except StoreError as error:
+            found.append({"name": name, "problem": str(error)})
+    return found
+
+
+def describe_split(store: AnyStore, split: Split) -> dict[str, Any]:
+    """Facts about a split of a store as JSON-ready values. Nested parts count all smaller ones."""
+    return {
+        "name": split.name,
+        "rule": split.definition.rule.model_dump(mode="json"),
+        "words": split.definition.rule.words,
+        "parts": [
+            {"name": part, "recordings": len(index), "patients": index.n_patients}
+            for part, index in split.of(store.index).items()
+        ],
+        "in_no_part": int((split.column(store.index) == UNASSIGNED).sum()),
     }
 
 
@@ -70,9 +100,29 @@ def render(facts: dict[str, Any]) -> Group:
     for one in facts["cohorts"]:
         numbers = (one[key] for key in ("inputs", "stored", "duplicates", "rejected", "patients", "patients_with_two"))
         table.add_row(one["name"], *(str(number) for number in numbers), one["licence"])
-    lines = [head, *(Text(_member_line(one)) for one in facts["stores"] if len(facts["stores"]) > 1), table]
+    lines: list[RenderableType] = [head]
+    if len(facts["stores"]) > 1:
+        lines += [Text(_member_line(one)) for one in facts["stores"]]
     reasons = ", ".join(f"{count} {reason}" for reason, count in facts["rejects"].items()) or "nothing"
-    return Group(*lines, Text(f"not stored: {reasons}"))
+    lines += [table, Text(f"not stored: {reasons}")]
+    return Group(*lines, *([splits_table(facts["splits"])] if facts["splits"] else []))
+
+
+def splits_table(splits: list[dict[str, Any]]) -> Table:
+    """Splits as `describe` tells of them, one line a part."""
+    table = Table(box=None)
+    for column in ("split", "part", "recordings", "patients", "rule"):
+        table.add_column(column, justify="right" if column in ("recordings", "patients") else "left")
+    for split in splits:
+        if "problem" in split:
+            table.add_row(split["name"], "", "", "", split["problem"])
+            continue
+        first = (split["name"], split["words"])
+        for part in split["parts"]:
+            table.add_row(first[0], part["name"], str(part["recordings"]), str(part["patients"]), first[1])
+            first = ("", "")
+        table.add_row("", "in no part", str(split["in_no_part"]))
+    return table
 
 
 def _member_line(one: dict[str, Any]) -> str:
