@@ -11,7 +11,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
 from rich.table import Table
 
-from ecgcohorts.cli_keyed import Id, Label, Remove
+from ecgcohorts.cli_keyed import Compact, Id, Label, Remove
 from ecgcohorts.cli_splits import Split
 from ecgcohorts.console import EXIT_DAMAGED, Command, StoreNames, fail, output, progress, run
 
@@ -395,6 +395,7 @@ class Ecgcohorts(
     id: CliSubCommand[Id]
     label: CliSubCommand[Label]
     remove: CliSubCommand[Remove]
+    compact: CliSubCommand[Compact]
     split: CliSubCommand[Split]
     info: CliSubCommand[Info]
     table1: CliSubCommand[Table1]

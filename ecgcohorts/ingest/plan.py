@@ -295,9 +295,7 @@ def _places(ids: NDArray[np.uint8], cohort: str, key: PseudonymKey) -> tuple[NDA
     number[order] = np.cumsum(is_new, dtype=np.int32) - 1
     patients = ids[order[is_new]]
     del order, is_new
-    digests = b"".join(key.pseudonym(cohort, "order", patient.tobytes().hex()) for patient in patients)
-    words = np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)
-    order = np.lexsort((words[:, 1], words[:, 0]))
+    order = key.store_order(cohort, patients)
     place = np.empty(len(order), np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)
     return patients[order], place[number]

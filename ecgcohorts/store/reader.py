@@ -1,8 +1,9 @@
 """Opening a store: one snapshot, checked, its index in memory and its signals on demand."""
 
+import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,7 +105,11 @@ class AnyStore(ABC):
 
     @cached_property
     def _arrays(self) -> list[ShardedArray]:
-        return [ShardedArray(folder) for folder in self._folders]
+        found = []
+        for place, folder in enumerate(self._folders):
+            with self._reading(place):
+                found.append(ShardedArray(folder))
+        return found
 
     @cached_property
     def _first_rows(self) -> NDArray[np.int64]:
@@ -133,12 +138,31 @@ class AnyStore(ABC):
         for segment in present:
             local = rows - self._first_rows[segment]
             if len(present) == 1:
-                self._arrays[segment].read_into(local, out)
+                with self._reading(segment):
+                    self._arrays[segment].read_into(local, out)
                 return
             places = np.flatnonzero(segment_of == segment)
             part = np.empty((len(places), *out.shape[1:]), np.int16)
-            self._arrays[segment].read_into(local[places], part)
+            with self._reading(segment):
+                self._arrays[segment].read_into(local[places], part)
             out[places] = part
+
+    @contextlib.contextmanager
+    def _reading(self, place: int) -> Iterator[None]:
+        """Around reading a segment: files that a later snapshot no longer has are not damaged, and the error says so."""
+        try:
+            yield
+        except StoreError:
+            member = [one for one in self.members if one.first_row <= self._first_rows[place]][-1]
+            now, fingerprint = read_manifest(member.path)
+            if fingerprint == member.fingerprint or self._folders[place] in {
+                member.path / segment.folder for segment in now.segments
+            }:
+                raise
+            raise StoreError(
+                f"{member.path}: found a later snapshot, without the signals of the one that was opened: they were "
+                "written anew since. Open the store again."
+            ) from None
 
     def __repr__(self) -> str:
         cohorts = ", ".join(self.index.cohorts)

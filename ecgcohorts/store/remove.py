@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import SpecError, StoreError
+from ecgcohorts.errors import SpecError
 from ecgcohorts.index import COLUMNS, UNKNOWN, CohortIndex
 from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.commit import describe_files, publish, remove_unlisted, writer_lock
-from ecgcohorts.store.durable import sha256_of, write_file
-from ecgcohorts.store.generations import carry_over, link_file, refuse_interrupted
+from ecgcohorts.store.durable import write_file
+from ecgcohorts.store.generations import carry_over, link_file, refuse_damaged, refuse_interrupted
 from ecgcohorts.store.lookup import REMOVED, entries_of, find_by_id, matching_key, pseudonyms_of
 from ecgcohorts.store.reader import Store, open_store, read_manifest
 from ecgcohorts.store.schema import FileEntry, Manifest, Segment, index_folder, rejects_name
@@ -159,19 +159,13 @@ def _rewrite(
         inner = path.removeprefix(f"{segment.folder}/")
         target = f"{new.folder}/{inner}"
         if inner in places:
-            _refuse_damaged(store.path / path, entry)
+            refuse_damaged(store.path / path, entry)
             local = places[inner] % segment.shard_records
             entry = blank_rows(store.path / path, store.path / target, local, segment.shard_records, shape)
         else:
             link_file(store.path / path, store.path / target)
         entries[target] = entry
     return new, entries
-
-
-def _refuse_damaged(path: Path, entry: FileEntry) -> None:
-    """Its bytes would get a new checksum, and damage would pass for the original."""
-    if sha256_of(path) != entry.sha256:
-        raise StoreError(f"{path}: content does not match its SHA-256. Restore the file from a copy, then remove.")
 
 
 def _without(index: CohortIndex, gone: NDArray[np.bool_]) -> CohortIndex:

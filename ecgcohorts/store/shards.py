@@ -224,6 +224,25 @@ class ShardedArray:
             again = np.flatnonzero(source != order)
             out[order[again]] = out[source[again]]
 
+    def encoded(self, row: int) -> bytes:
+        """One record as its shard holds it, its verified checksum at the end: for copying it without decoding.
+
+        Raises IndexError for a row outside the array, StoreError for a missing or damaged shard, or a row never written.
+        """
+        if not 0 <= row < self.shape[0]:
+            raise IndexError(f"{self.folder}: found row {row}, expected 0 to {self.shape[0] - 1}.")
+        number = row // self.shard_records
+        if not self._known[number]:
+            self._learn(number)
+        start, size = self._places[row].tolist()
+        if start == ABSENT:
+            raise self._damaged(number, f"nothing at record {row}", "a record")
+        shard = self._shard(number)
+        data = os.pread(shard.fd, size, start)
+        if len(data) != size or google_crc32c.value(data) != CRC32C_RESIDUE:
+            raise self._damaged(number, f"a checksum that does not match in record {row}", "intact bytes")
+        return data
+
     def _read_distinct(self, rows: NDArray[np.int64], targets: NDArray[np.int64], out: NDArray[np.int16]) -> None:
         """Read ascending, distinct rows into out[targets], in several threads."""
         places = self._places[rows]
