@@ -221,6 +221,18 @@ class Verify(Command):
         _out.print(f"{self.store}: {report.compared} recordings equal their source; not stored: {refused}")
 
 
+class Gc(Command):
+    """Delete the snapshots before the one in force; until then they stay readable."""
+
+    store: CliPositionalArg[Path]
+
+    def cli_cmd(self) -> None:
+        from ecgcohorts.store.commit import collect_garbage
+
+        files, size = collect_garbage(self.store)
+        _out.print(f"{self.store}: {files} files, {size / 1e6:.1f} MB deleted")
+
+
 class Info(Command):
     """Cohorts, patients, recordings, recipe and accounts of a store."""
 
@@ -389,6 +401,7 @@ class Ecgcohorts(
     id: CliSubCommand[Id]
     label: CliSubCommand[Label]
     remove: CliSubCommand[Remove]
+    gc: CliSubCommand[Gc]
     info: CliSubCommand[Info]
     table1: CliSubCommand[Table1]
     plot: CliSubCommand[Plot]

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ecgcohorts.store.reader import Store, open_store
+from ecgcohorts.store.reader import Store, earlier_manifests, open_store
 from ecgcohorts.store.schema import Segment
 
 
@@ -20,6 +20,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         "format_version": store.manifest.format_version,
         "fingerprint": store.fingerprint,
         "generation": store.manifest.generation,
+        "earlier_generations": [one.generation for one in earlier_manifests(store.path, store.manifest)],
         "recipe": store.recipe.name,
         "leads": list(store.recipe.leads),
         "rate_hz": store.recipe.rate_hz,
@@ -63,4 +64,8 @@ def render(facts: dict[str, Any]) -> Group:
         numbers = (one[key] for key in ("inputs", "stored", "duplicates", "rejected", "patients", "patients_with_two"))
         table.add_row(one["name"], *(str(number) for number in numbers), one["licence"])
     reasons = ", ".join(f"{count} {reason}" for reason, count in facts["rejects"].items()) or "nothing"
-    return Group(head, table, Text(f"not stored: {reasons}"))
+    lines = [f"not stored: {reasons}"]
+    if facts["earlier_generations"]:
+        earlier = ", ".join(str(number) for number in facts["earlier_generations"])
+        lines.append(f"snapshots before this one, until `ecgcohorts gc`: {earlier}")
+    return Group(head, table, *(Text(line) for line in lines))
