@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: help install demo effect test check format bench tables fuzz docs clean
+.PHONY: help install demo effect test test-frameworks check format bench tables fuzz docs clean
 help:
 	@echo "make demo   simulate, ingest, pretrain twice, evaluate, report (about 5 minutes on 2 cores)"
 	@echo "make effect the demo over three seeds, CAPE-X and CAPE-Z paired (about 15 minutes)"
 	@echo "make test   the whole test suite"
+	@echo "make test-frameworks  the adapters for JAX and TensorFlow, in an environment of their own"
 	@echo "make check  format, lint, types, import rules, tests"
 	@echo "make bench  speed against peers, in one run"
 	@echo "make tables the tables of docs/benchmarks.md, the run at scale included (about 40 minutes, 35 GB)"
@@ -37,6 +38,17 @@ TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 test: $(READY)
 	$(TESTS)
+
+# The adapters for JAX and TensorFlow, in an environment without torch.
+FRAMEWORKS := $(VENV)-frameworks
+$(FRAMEWORKS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --upgrade pip
+	$(FRAMEWORKS)/bin/python -m pip install --quiet -e '.[grain,tensorflow]' pytest
+	touch $@
+
+test-frameworks: $(FRAMEWORKS)/.installed
+	$(FRAMEWORKS)/bin/python -m pytest tests/ecgcohorts/adapters
 
 check: $(READY)
 	$(BIN)/ruff format --check .
