@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ecgcohorts.ingest import IngestOptions, IngestReport
 
 PROGRAM = "ecgcohorts"
+SOURCE = "folder, tar or zip with raw recordings, or s3://bucket/folder"
 EXIT_REJECTS = 3  # finished, but more was refused than --max-reject-frac allows
 
 _out = output()
@@ -70,7 +71,7 @@ class Draft(Command):
 class _Request(Command):
     """What `ingest` and `plan` are asked for."""
 
-    source: CliPositionalArg[Path] = Field(description="folder with raw recordings")
+    source: CliPositionalArg[str] = Field(description=SOURCE)
     store: CliPositionalArg[Path] = Field(description="store to make or to add to")
     cohort: str = Field(description="preset (see `ecgcohorts cohorts`) or YAML description")
     recipe: str = Field("cape-v1", description="preprocessing recipe")
@@ -182,7 +183,7 @@ class Verify(Command):
     """Check every byte of a store against its manifest, its index against its signals, and both against the source."""
 
     store: CliPositionalArg[Path]
-    against: Path | None = Field(None, description="folder with the raw recordings: decode them again, compare all")
+    against: str | None = Field(None, description="raw recordings, as for ingest: decode them again, compare all")
     cohort: str = Field("", description="with --against: preset or YAML description they were ingested with")
     key: Path | None = Field(None, description="with --against: pseudonym key file")
 
@@ -205,7 +206,7 @@ class Verify(Command):
         if self.against is not None:
             self._compare(self.against)
 
-    def _compare(self, source: Path) -> None:
+    def _compare(self, source: str) -> None:
         from ecgcohorts.ingest.against import verify_against
 
         with progress() as tell:
