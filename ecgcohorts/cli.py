@@ -12,7 +12,8 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubComm
 from rich.table import Table
 
 from ecgcohorts.cli_keyed import Id, Label, Remove
-from ecgcohorts.console import EXIT_DAMAGED, Command, fail, output, progress, run
+from ecgcohorts.cli_splits import Split
+from ecgcohorts.console import EXIT_DAMAGED, Command, StoreNames, fail, output, progress, run
 
 if TYPE_CHECKING:
     from ecgcohorts.ingest import IngestOptions, IngestReport
@@ -21,6 +22,8 @@ PROGRAM = "ecgcohorts"
 SOURCE = "folder, tar or zip with raw recordings, or s3://bucket/folder"
 EXIT_REJECTS = 3  # finished, but more was refused than --max-reject-frac allows
 
+_STORES = "store; several are read as one"
+_ALSO = "another store to read as one with the first; may be repeated"
 _out = output()
 
 
@@ -237,13 +240,14 @@ class Gc(Command):
 class Info(Command):
     """Cohorts, patients, recordings, recipe and accounts of a store."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[StoreNames] = Field(description=_STORES)
     as_json: Annotated[bool, Field(validation_alias=AliasChoices("json"), description="for programs")] = False
 
     def cli_cmd(self) -> None:
+        from ecgcohorts.store import open_named
         from ecgcohorts.store.info import describe, render
 
-        facts = describe(self.store)
+        facts = describe(open_named(self.store))
         if self.as_json:
             print(json.dumps(facts, indent=2))
         else:
@@ -253,14 +257,14 @@ class Info(Command):
 class Table1(Command):
     """Who is in a store: patients, recordings, age, sex, devices, labels per cohort."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[StoreNames] = Field(description=_STORES)
     form: Literal["text", "csv", "latex", "markdown"] = Field("text", description="text is for the terminal")
 
     def cli_cmd(self) -> None:
         from ecgcohorts.report import table1
-        from ecgcohorts.store import open_store
+        from ecgcohorts.store import open_named
 
-        made = table1.table1(open_store(self.store).index)
+        made = table1.table1(open_named(self.store).index)
         if self.form == "text":
             _out.print(table1.table1_text(made))
         else:
@@ -270,33 +274,34 @@ class Table1(Command):
 class Plot(Command):
     """Draw one recording on ECG paper in exact millimetres: SVG, PNG or PDF by the suffix of the output."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     record: CliPositionalArg[str] = Field(description="row, or recording id")
     out: Annotated[Path, Field(validation_alias=_short("o", "out"))]
     layout: str = Field("3x4+1", description="rows x columns + rhythm strips: 3x4+1, 6x2+1, 12x1")
     sheet: Literal["fit", "a4", "letter"] = Field("fit", description="size of the page")
     dpi: float = Field(304.8, gt=0, description="of a PNG; 304.8 is 12 pixels a millimetre")
+    also: StoreNames = Field([], description=_ALSO)
 
     def cli_cmd(self) -> None:
         from ecgcohorts.report.paper import Layout, Page, plot_record
-        from ecgcohorts.store import open_store
+        from ecgcohorts.store import open_named
 
         page = Page(Layout.parse(self.layout), sheet=self.sheet)
-        plot_record(open_store(self.store), self.record, self.out, page, self.dpi)
+        plot_record(open_named([self.store, *self.also]), self.record, self.out, page, self.dpi)
         _out.print(f"{self.out}")
 
 
 class Report(Command):
     """One self-contained HTML page about a store."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[StoreNames] = Field(description=_STORES)
     out: Annotated[Path, Field(validation_alias=_short("o", "out"))]
 
     def cli_cmd(self) -> None:
         from ecgcohorts.report.html import report
-        from ecgcohorts.store import open_store
+        from ecgcohorts.store import open_named
 
-        report(open_store(self.store), self.out)
+        report(open_named(self.store), self.out)
         _out.print(f"{self.out}")
 
 
@@ -323,15 +328,16 @@ class Simulate(Command):
 class Export(Command):
     """Give a store back as WFDB records, or its index as a Parquet table."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     out: CliPositionalArg[Path] = Field(description="folder (wfdb) or file (parquet) to make")
     format: Literal["wfdb", "parquet"] = Field("wfdb", description="signals, or who is in the store")
+    also: StoreNames = Field([], description=_ALSO)
 
     def cli_cmd(self) -> None:
         from ecgcohorts.export import export_index, export_wfdb
-        from ecgcohorts.store import open_store
+        from ecgcohorts.store import open_named
 
-        store = open_store(self.store)
+        store = open_named([self.store, *self.also])
         if self.format == "parquet":
             _out.print(f"{self.out}: {export_index(store, self.out):,} rows")
             return
@@ -403,6 +409,7 @@ class Ecgcohorts(
     label: CliSubCommand[Label]
     remove: CliSubCommand[Remove]
     gc: CliSubCommand[Gc]
+    split: CliSubCommand[Split]
     info: CliSubCommand[Info]
     table1: CliSubCommand[Table1]
     plot: CliSubCommand[Plot]

@@ -76,16 +76,7 @@ class IngestReport:
 
     @property
     def total(self) -> Accounting:
-        reasons: dict[str, int] = {}
-        for one in self.accounting.values():
-            for reason, count in one.rejected.items():
-                reasons[reason] = reasons.get(reason, 0) + count
-        return Accounting(
-            inputs=sum(one.inputs for one in self.accounting.values()),
-            stored=sum(one.stored for one in self.accounting.values()),
-            duplicates=sum(one.duplicates for one in self.accounting.values()),
-            rejected=dict(sorted(reasons.items())),
-        )
+        return Accounting.total(self.accounting.values())
 
     @property
     def reject_fraction(self) -> float:

@@ -2,7 +2,7 @@
 
 from ecgcohorts.store.reader import AnyStore, Store, open_store
 from ecgcohorts.store.splits import load_split, save_split, split_names
-from ecgcohorts.store.union import UnionStore, open_stores
+from ecgcohorts.store.union import UnionStore, open_named, open_stores
 from ecgcohorts.store.verify import VerifyReport, verify
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "UnionStore",
     "VerifyReport",
     "load_split",
+    "open_named",
     "open_store",
     "open_stores",
     "save_split",

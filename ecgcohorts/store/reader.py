@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from ecgcohorts.store.columns import read_index
 from ecgcohorts.store.schema import (
     CURRENT,
     MISSING,
+    Accounting,
     Current,
     FileEntry,
     Manifest,
@@ -31,6 +33,16 @@ from ecgcohorts.store.upgrade import upgraded
 
 _MANIFEST_LIMIT = 1 << 30  # bytes; a manifest of 11 M records is about 1 MB
 _READ_TRIES = 3  # a writer may replace the snapshot between reading CURRENT and reading the index
+
+
+@dataclass(frozen=True)
+class Member:
+    """One folder that is read: a store by itself, or one of several opened as one."""
+
+    path: Path
+    manifest: Manifest
+    fingerprint: str  # SHA-256 of the manifest
+    first_row: int  # where its rows begin in the numbering of the whole
 
 
 class AnyStore(ABC):
@@ -54,9 +66,34 @@ class AnyStore(ABC):
     def _folders(self) -> tuple[Path, ...]:
         """Of each segment's array."""
 
+    @property
+    @abstractmethod
+    def members(self) -> tuple[Member, ...]:
+        """The folders that are read, in the order of their rows."""
+
+    @property
+    @abstractmethod
+    def _left_out(self) -> Mapping[str, int]:
+        """Per cohort, stored recordings that the index does not list because an earlier store has them."""
+
     @abstractmethod
     def rejects(self) -> pd.DataFrame:
         """What was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
+
+    def accounts(self) -> dict[str, Accounting]:
+        """Per cohort, in the order in which they came, what became of the inputs of all its ingest runs.
+
+        `stored` is what the index lists: of several stores, copies of what an earlier one has count as duplicates.
+        """
+        runs: dict[str, list[Accounting]] = {}
+        for segment in self.segments:
+            runs.setdefault(segment.cohort, []).append(segment.accounting)
+        found = {}
+        for name, parts in runs.items():
+            whole, copies = Accounting.total(parts), self._left_out.get(name, 0)
+            moved = {"stored": whole.stored - copies, "duplicates": whole.duplicates + copies}
+            found[name] = whole.model_copy(update=moved)
+        return found
 
     @property
     def lsb_uv(self) -> float:
@@ -131,6 +168,14 @@ class Store(AnyStore):
     @property
     def segments(self) -> tuple[Segment, ...]:
         return self.manifest.segments
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return (Member(self.path, self.manifest, self.fingerprint, first_row=0),)
+
+    @property
+    def _left_out(self) -> Mapping[str, int]:
+        return {}
 
     @property
     def _folders(self) -> tuple[Path, ...]:

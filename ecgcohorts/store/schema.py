@@ -12,6 +12,8 @@ STORE/lock                                     flock of the one writer
 
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import numpy as np
@@ -61,6 +63,20 @@ class Accounting(_Model):
 
     def balanced(self) -> bool:
         return self.inputs == self.stored + self.duplicates + sum(self.rejected.values())
+
+    @classmethod
+    def total(cls, parts: "Iterable[Accounting]") -> "Accounting":
+        """Of several runs or cohorts together."""
+        counts, rejected = Counter[str](), Counter[str]()
+        for part in parts:
+            counts.update(inputs=part.inputs, stored=part.stored, duplicates=part.duplicates)
+            rejected.update(part.rejected)
+        return cls(
+            inputs=counts["inputs"],
+            stored=counts["stored"],
+            duplicates=counts["duplicates"],
+            rejected=dict(sorted(rejected.items())),
+        )
 
 
 class Segment(_Model):

@@ -23,7 +23,7 @@ from ecgcohorts.store.columns import read_column, write_column
 from ecgcohorts.store.commit import describe_files, publish, remove_unlisted, writer_lock
 from ecgcohorts.store.durable import write_file
 from ecgcohorts.store.generations import carry_over, refuse_interrupted
-from ecgcohorts.store.reader import Store, open_store, read_manifest
+from ecgcohorts.store.reader import AnyStore, Member, Store, open_store, read_manifest
 from ecgcohorts.store.schema import Manifest, group_metadata, split_folder
 
 _GROUP = "zarr.json"
@@ -45,7 +45,7 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
             return store.fingerprint
         if kept is not None and not replace:
             raise StoreError(
-                f"{folder}: found another split {split.name!r}. Save yours under another name, or with replace=True."
+                f"{folder}: found another split {split.name!r}. Save yours under another name, or with replace=True (--replace)."
             )
         code = split.column(store.index)
         if (code >= 0).sum() != len(split.codes):
@@ -59,35 +59,52 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
         return publish(folder, _next_manifest(store, split.definition, code))
 
 
-def load_split(store: Store, name: str) -> Split:
+def load_split(store: AnyStore, name: str) -> Split:
     """The split of that name, for the recordings it knew when it was saved.
 
-    Raises SpecError if the store has none of that name, StoreError if it is damaged or its rows are no longer the same.
+    Several stores opened as one give the split that each of them keeps; recordings of a store without it are in no part.
+    Raises SpecError if there is none of that name, StoreError if it is damaged or its rows are no longer the same, and
+    if two stores mean different splits by that name.
     """
-    found = split_names(store)
-    if name not in found:
-        raise SpecError(f"{store.path}: found no split {name!r}, expected one of: {', '.join(found) or 'none there'}.")
-    folder = store.path / split_folder(name, found[name])
+    kept = [(member, _generations(member)) for member in store.members]
+    parts = [_load(member, store.index, name, found[name]) for member, found in kept if name in found]
+    if not parts:
+        there = ", ".join(split_names(store)) or "none there"
+        raise SpecError(f"{store.path}: found no split {name!r}, expected one of: {there}.")
+    if any(part.definition != parts[0].definition for part in parts):
+        raise StoreError(f"{store.path}: found two splits {name!r}, expected one. Load that of each store by itself.")
+    ids, codes = ([getattr(part, field) for part in parts] for field in ("recording_id", "codes"))
+    return Split(parts[0].definition, np.concatenate(ids), np.concatenate(codes))
+
+
+def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Split:
+    """The split of one folder, for the entries of the index that are in it."""
+    folder = member.path / split_folder(name, generation)
     try:
         attributes = json.loads((folder / _GROUP).read_bytes())["attributes"]
         definition = SplitDefinition.model_validate(attributes["split"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         raise StoreError(f"{folder}: the split's definition is damaged. Restore it from a copy.") from None
     part, mark = read_column(folder / "part"), read_column(folder / "mark")
-    rows = store.index["row"]
-    known = np.flatnonzero(rows < len(part))
-    if not np.array_equal(mark[rows[known]], _marks(store.index)[known]):
+    rows = index["row"] - member.first_row
+    known = np.flatnonzero((rows >= 0) & (rows < len(part)))
+    if not np.array_equal(mark[rows[known]], _marks(index)[known]):
         raise StoreError(f"{folder}: the split was made for other rows. Make it again: its definition is in {_GROUP}.")
     code = part[rows[known]]
     if part.dtype != np.int8 or code.max(initial=UNASSIGNED) >= len(definition.parts):
         raise StoreError(f"{folder}: found codes without a part. Restore the split from a copy.")
     inside = code >= 0
-    return Split(definition, store.index["recording_id"][known[inside]], code[inside])
+    return Split(definition, index["recording_id"][known[inside]], code[inside])
 
 
-def split_names(store: Store) -> dict[str, int]:
-    """Names of the splits that a store keeps, with the generation that wrote each."""
-    places = [name.split("/") for name in store.manifest.files if name.startswith("splits/")]
+def split_names(store: AnyStore) -> list[str]:
+    """Names of the splits that a store keeps; of several stores, all that any of them keeps."""
+    return sorted({name for member in store.members for name in _generations(member)})
+
+
+def _generations(member: Member) -> dict[str, int]:
+    """Split -> the generation that wrote it."""
+    places = [name.split("/") for name in member.manifest.files if name.startswith("splits/")]
     return {place[1]: int(place[2]) for place in places if len(place) == 4 and place[3] == _GROUP}
 
 

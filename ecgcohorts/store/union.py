@@ -5,8 +5,8 @@ fingerprint. Nothing is written, and no signal is read.
 """
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import RecipeMismatch, StoreError
 from ecgcohorts.index import COLUMNS, CohortIndex, number_ids
 from ecgcohorts.recipes import Recipe
-from ecgcohorts.store.reader import AnyStore, Store, open_store
+from ecgcohorts.store.reader import AnyStore, Member, Store, open_store
 from ecgcohorts.store.schema import Segment
 
 _KEY_DIGITS = 8  # of a key's fingerprint in a cohort's name: enough to tell hospitals apart
@@ -36,10 +36,10 @@ class UnionStore(AnyStore):
     """
 
     path: Path  # the members' names, for people to read: there is no such folder
-    paths: tuple[Path, ...]
     index: CohortIndex
     fingerprint: str  # SHA-256 over the members' fingerprints, in order
     n_duplicates: int  # recordings left out of the index because an earlier store has them
+    _members: tuple[Member, ...]
     _recipe: Recipe
     _segments: tuple[Segment, ...]
     _segment_folders: tuple[Path, ...]
@@ -49,6 +49,14 @@ class UnionStore(AnyStore):
     @property
     def recipe(self) -> Recipe:
         return self._recipe
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return self._members
+
+    @property
+    def _left_out(self) -> Mapping[str, int]:
+        return Counter(self._duplicates["cohort"].tolist())
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -90,6 +98,11 @@ def open_stores(paths: str | Path | Sequence[str | Path]) -> Store | UnionStore:
     return join_stores([open_store(path) for path in paths])
 
 
+def open_named(names: Sequence[str | Path]) -> AnyStore:
+    """The store of one name as it is, the stores of several as one: for command lines, where one is the usual case."""
+    return open_store(names[0]) if len(names) == 1 else open_stores(list(names))
+
+
 def join_stores(members: Sequence[Store]) -> UnionStore:
     """Open stores as one, in the order given. Raises as `open_stores` does."""
     _refuse_strangers(members)
@@ -105,10 +118,13 @@ def join_stores(members: Sequence[Store]) -> UnionStore:
     refused = [_renamed(member.rejects(), name_of) for member, name_of in zip(members, names, strict=True)]
     return UnionStore(
         path=Path(" + ".join(member.path.name for member in members)),
-        paths=tuple(member.path for member in members),
         index=index.take(kept_for < 0),
         fingerprint=hashlib.sha256(" ".join(member.fingerprint for member in members).encode()).hexdigest(),
         n_duplicates=len(duplicates),
+        _members=tuple(
+            Member(member.path, member.manifest, member.fingerprint, first)
+            for member, first in zip(members, first_rows, strict=False)
+        ),
         _recipe=members[0].recipe,
         _segments=tuple(segments),
         _segment_folders=tuple(folder for member in members for folder in member._folders),
