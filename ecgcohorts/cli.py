@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ecgcohorts.ingest import IngestOptions, IngestReport
 
 PROGRAM = "ecgcohorts"
+SOURCE = "folder, tar or zip with raw recordings, or s3://bucket/folder"
 EXIT_REJECTS = 3  # finished, but more was refused than --max-reject-frac allows
 
 _STORES = "store; several are read as one"
@@ -73,7 +74,7 @@ class Draft(Command):
 class _Request(Command):
     """What `ingest` and `plan` are asked for."""
 
-    source: CliPositionalArg[Path] = Field(description="folder with raw recordings")
+    source: CliPositionalArg[str] = Field(description=SOURCE)
     store: CliPositionalArg[Path] = Field(description="store to make or to add to")
     cohort: str = Field(description="preset (see `ecgcohorts cohorts`) or YAML description")
     recipe: str = Field("cape-v1", description="preprocessing recipe")
@@ -185,7 +186,7 @@ class Verify(Command):
     """Check every byte of a store against its manifest, its index against its signals, and both against the source."""
 
     store: CliPositionalArg[Path]
-    against: Path | None = Field(None, description="folder with the raw recordings: decode them again, compare all")
+    against: str | None = Field(None, description="raw recordings, as for ingest: decode them again, compare all")
     cohort: str = Field("", description="with --against: preset or YAML description they were ingested with")
     key: Path | None = Field(None, description="with --against: pseudonym key file")
 
@@ -208,7 +209,7 @@ class Verify(Command):
         if self.against is not None:
             self._compare(self.against)
 
-    def _compare(self, source: Path) -> None:
+    def _compare(self, source: str) -> None:
         from ecgcohorts.ingest.against import verify_against
 
         with progress() as tell:
@@ -222,6 +223,18 @@ class Verify(Command):
             fail(PROGRAM, f"{self.store}: {counts}.", EXIT_DAMAGED)
         refused = ", ".join(f"{count} {reason}" for reason, count in report.refused.items()) or "none"
         _out.print(f"{self.store}: {report.compared} recordings equal their source; not stored: {refused}")
+
+
+class Gc(Command):
+    """Delete the snapshots before the one in force; until then they stay readable."""
+
+    store: CliPositionalArg[Path]
+
+    def cli_cmd(self) -> None:
+        from ecgcohorts.store.commit import collect_garbage
+
+        files, size = collect_garbage(self.store)
+        _out.print(f"{self.store}: {files} files, {size / 1e6:.1f} MB deleted")
 
 
 class Info(Command):
@@ -396,6 +409,7 @@ class Ecgcohorts(
     label: CliSubCommand[Label]
     remove: CliSubCommand[Remove]
     compact: CliSubCommand[Compact]
+    gc: CliSubCommand[Gc]
     split: CliSubCommand[Split]
     info: CliSubCommand[Info]
     table1: CliSubCommand[Table1]

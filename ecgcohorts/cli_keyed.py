@@ -108,3 +108,4 @@ class Compact(_Keyed):
             f"{', '.join(report.cohorts)}: {report.recordings} recordings of {report.segments} segments in "
             f"{len(report.cohorts)}, {report.empty_rows} empty rows left out; fingerprint {report.fingerprint[:16]}"
         )
+        _out.print(f"what was there before stays readable, and takes room, until: ecgcohorts gc {self.store}")

@@ -7,7 +7,7 @@ nobody else has replaced it.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -57,20 +57,24 @@ class Bucket:
     def __reduce__(self) -> tuple[type["Bucket"], tuple[str]]:
         return Bucket, (self.url,)
 
-    def sizes(self, below: str = "") -> dict[str, int]:
-        """Size in bytes of every object, by name, sorted. below: only those whose path begins with these folders."""
+    def each(self, below: str = "") -> Iterator[tuple[str, int]]:
+        """Name and size in bytes of every object, in the store's own order, as the listing goes on.
+
+        below: only those whose path begins with these folders.
+        """
         import obstore
 
         try:
-            found = {
-                one["path"]: one["size"]
-                for chunk in obstore.list(self._client, prefix=below or None)
-                for one in chunk
-                if not one["path"].endswith("/")  # what some consoles make when asked for a folder
-            }
+            for chunk in obstore.list(self._client, prefix=below or None):
+                for one in chunk:
+                    if not one["path"].endswith("/"):  # what some consoles make when asked for a folder
+                        yield one["path"], one["size"]
         except Exception as error:
             raise self._failed(error) from None
-        return dict(sorted(found.items()))
+
+    def sizes(self, below: str = "") -> dict[str, int]:
+        """What `each` gives, all at once, sorted by name."""
+        return dict(sorted(self.each(below)))
 
     def size(self, name: str) -> int:
         """Size of one object in bytes."""
@@ -88,20 +92,25 @@ class Bucket:
         import obstore
 
         if limit is not None and (size := self.size(name)) > limit:
-            raise ObjectStoreError(f"{self.url}/{name}: found {size} bytes, expected at most {limit}.")
+            raise _too_large(f"{self.url}/{name}", size, limit)
         try:
             return bytes(obstore.get(self._client, name).bytes())
         except Exception as error:
             raise self._failed(error, name) from None
 
-    def fetch(self, name: str, path: Path) -> None:
-        """Write an object into a new file, in bounded memory."""
+    def fetch(self, name: str, path: Path, limit: int | None = None) -> None:
+        """Write an object into a new file, in bounded memory. Raises ObjectStoreError for more than `limit` bytes."""
         import obstore
 
         with path.open("xb") as file:
             try:
-                for block in obstore.get(self._client, name):
+                found = obstore.get(self._client, name)
+                if limit is not None and found.meta["size"] > limit:
+                    raise _too_large(f"{self.url}/{name}", found.meta["size"], limit)
+                for block in found:
                     file.write(block)
+            except ObjectStoreError:
+                raise
             except OSError as error:
                 if isinstance(error, FileNotFoundError):
                     raise self._failed(error, name) from None
@@ -174,6 +183,10 @@ class Bucket:
             f"{where}: the object store does not give or take this ({_reason(error)}). Check the URL, and endpoint, "
             "region and credentials in the environment."
         )
+
+
+def _too_large(where: str, size: int, limit: int) -> ObjectStoreError:
+    return ObjectStoreError(f"{where}: found {size} bytes, expected at most {limit}. Is it an ECG?")
 
 
 def _connect(url: str) -> "ObjectStore":

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -19,15 +20,14 @@ from typing import NamedTuple
 from ecgcohorts.errors import Reason, RecordingError, SourceError
 from ecgcohorts.ingest import text_files
 from ecgcohorts.plugins import load, names
-from ecgcohorts.readers import HEAD_BYTES, KIND, open_reader
+from ecgcohorts.readers import HEAD_BYTES, KIND, files_beside, open_reader
 from ecgcohorts.readers._array_files import files_below
 from ecgcohorts.readers._array_manifest import load_manifest
-from ecgcohorts.readers._files import Folder, read_bounded, read_head
+from ecgcohorts.readers._files import Folder, read_head
 from ecgcohorts.readers._xml import root_name
 
 WFDB, HDF5, ARRAYS = "wfdb", "code_hdf5", "arrays"
 WFDB_HEADER = ".hea"
-HEADER_LIMIT = 1 << 20  # bytes; as in the WFDB reader
 _TELL_EVERY = 100  # files
 
 _GZIP = b"\x1f\x8b\x08"
@@ -232,17 +232,12 @@ class _Folder:
         return self._by_suffix(path) or found if found in (_TEXT, _NO_FORMAT) else found
 
     def _note_parts(self, header: str) -> None:
-        """Remember which files a header names: the first word of every line below the record line."""
-        try:
-            text = read_bounded(self.path / header, HEADER_LIMIT).decode("utf-8-sig", errors="replace")
-        except RecordingError:
-            return
-        lines = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        """Remember which files a header names."""
         self.records.add(PurePosixPath(header).stem)
-        if "/" in lines[0][0]:  # a master header: its lines name records
-            self.parts.update({f"{line[0]}{WFDB_HEADER}": _SEGMENT for line in lines[1:]})
-        else:
-            self.parts.update({line[0]: _SIGNALS for line in lines[1:] if line[0] != header})
+        with suppress(RecordingError):  # a header that cannot be read names nothing
+            for name in files_beside(WFDB)(self.path / header, None):
+                if name != header:
+                    self.parts[name] = _SEGMENT if name.endswith(WFDB_HEADER) else _SIGNALS
 
     def _hdf5(self, path: Path, otherwise: FileClass) -> FileClass:
         """The first bytes of HDF5 say nothing of its layout: a recording if the reader knows it."""

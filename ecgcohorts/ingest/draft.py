@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from ecgcohorts.cohort_files import SourceItem, list_files, matching
+from ecgcohorts.cohort_files import SourceItem, wanted_by
 from ecgcohorts.cohort_schema import Files
 from ecgcohorts.cohort_spec import CohortSpec
 from ecgcohorts.errors import RecordingError, SourceError, SpecError
@@ -27,6 +27,7 @@ from ecgcohorts.ingest.inspect import SAMPLE, spread
 from ecgcohorts.ingest.table_columns import Columns, Key, Role
 from ecgcohorts.readers import open_reader
 from ecgcohorts.recording import Recording
+from ecgcohorts.sources import Folder
 from ecgcohorts.store.durable import write_file
 
 MAX_EXCLUDED = 20  # our default: more than that a person puts into a pattern
@@ -191,7 +192,7 @@ def _put_files(page: _Page, source: Path, paths: list[str]) -> None:
     globs = sorted({f"**/*{_suffix(path)}" for path in paths})
     if all(path.casefold().endswith((".yaml", ".yml")) for path in paths):  # as cohort files do, this one among them
         globs = paths
-    others = sorted(set(matching(list_files(source), Files(include=tuple(globs)))) - set(paths))
+    others = sorted(set(Folder(source).names(wanted_by(Files(include=tuple(globs))))) - set(paths))
     files: dict[str, list[str]] = {"include": globs}
     if 0 < len(others) <= MAX_EXCLUDED:
         files["exclude"] = others

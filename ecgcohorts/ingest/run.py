@@ -1,14 +1,13 @@
 """plan -> encode every shard -> commit: in one call, or as three steps that share a plan file."""
 
 import importlib.metadata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from ecgcohorts.cohort_files import find_layout
 from ecgcohorts.cohort_spec import CohortSpec, load_spec
 from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError, SpecError, StoreError
 from ecgcohorts.ingest.commit import (
@@ -22,11 +21,13 @@ from ecgcohorts.ingest.commit import (
     shard_path,
 )
 from ecgcohorts.ingest.encode import EncodeTask, Staged, encode, is_done, staging_of, task_of
-from ecgcohorts.ingest.plan import AnyPlan, Part, Plan, PlanHeader, Target, make_plan, part_named, uri_of
+from ecgcohorts.ingest.plan import AnyPlan, Part, Plan, PlanHeader, Target, make_plan, part_named
 from ecgcohorts.ingest.plan_file import open_plan, write_plan
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, Runner, WorkerDied
 from ecgcohorts.pseudonyms import load_key
 from ecgcohorts.recipes import CAPE_V1, get_recipe
+from ecgcohorts.sources import Folder, Source, open_source
+from ecgcohorts.sources.address import uri_of
 from ecgcohorts.store.commit import refuse_foreign_folder, refuse_nested, remove_unlisted, writer_lock
 from ecgcohorts.store.durable import make_folder
 from ecgcohorts.store.lookup import REMOVED
@@ -91,17 +92,21 @@ def ingest(
     *,
     progress: Progress | None = None,
 ) -> IngestReport:
-    """Add the recordings below `source` to a store, which is made if it is not there.
+    """Add the recordings of a folder, a tar or zip, or the URL of a bucket to a store, which is made if it is not there.
 
     cohort: name of a preset, path of a YAML description, or a CohortSpec. An interrupted run is resumed by the
     same call; a finished one finds nothing to do and writes nothing. Raises EcgError subclasses.
     """
     folder = Path(store)
-    job = _Job(Path(source), folder, cohort, options)
-    if options.dry_run:
-        before = job.open_before()
-        return _nothing_written(job.plan(before), before)
-    find_layout(job.spec.layouts, job.root)  # is there anything to read? Before the store's folder is made
+    with open_source(source) as opened:
+        job = _Job(opened, folder, cohort, options)
+        if options.dry_run:
+            before = job.open_before()
+            return _nothing_written(job.plan(before), before)
+        return _ingest(job, folder, options, progress)
+
+
+def _ingest(job: "_Job", folder: Path, options: IngestOptions, progress: Progress | None) -> IngestReport:
     with writer_lock(folder):
         before = job.open_before()
         plan = job.plan(before)
@@ -111,7 +116,7 @@ def ingest(
             return _nothing_written(plan, before)
         done = [part for part in plan.header.parts if is_done(*_files(plan.header, part))]
         _clear(plan.header, before, done, under_way)
-        _encode(plan, {part.number for part in done}, options, progress)
+        _encode(plan, job.files.source, done, options, progress)
         return _commit(plan, before)
 
 
@@ -128,11 +133,13 @@ def plan_to_file(
     each for one call of `encode_partition`. Raises EcgError subclasses; SourceError if there is nothing new.
     """
     folder = Path(store)
-    job = _Job(Path(source), folder, cohort, options)
-    for inside in (folder, job.root):
-        if Path(path).resolve().is_relative_to(inside.resolve()):
-            raise SpecError(f"{path}: found the plan inside {inside}, expected it outside of input and store.")
-    plan = job.plan(job.open_before())
+    with open_source(source) as opened:
+        for inside in (folder, *((opened.path,) if isinstance(opened, Folder) else ())):
+            if Path(path).resolve().is_relative_to(inside.resolve()):
+                raise SpecError(f"{path}: found the plan inside {inside}, expected it outside of input and store.")
+        _refuse_unseen(opened)
+        job = _Job(opened, folder, cohort, options)
+        plan = job.plan(job.open_before())
     if not plan.header.n_inputs:
         raise SourceError(f"{source}: found nothing new: all {plan.header.known} inputs were met before.")
     write_plan(plan, Path(path))
@@ -157,7 +164,8 @@ def encode_partition(path: str | Path, partition: int) -> bool:
     if is_done(*_files(header, part)):
         return False
     try:
-        encode(task_of(plan, part))
+        with open_source(header.source) as source:
+            encode(task_of(plan, part, source))
     finally:
         # Who commits in the meantime clears staging away; what was written since would stay as litter.
         if fingerprint_of(header.folder) != header.base:
@@ -189,16 +197,17 @@ def commit_plan(path: str | Path) -> IngestReport:
 class _Job:
     """One request, its parts looked up and checked before anything is read."""
 
-    def __init__(self, source: Path, folder: Path, cohort: str | CohortSpec, options: IngestOptions) -> None:
-        if not source.is_dir():
-            what = "a file" if source.exists() else "no such folder"
-            raise SourceError(f"{source}: found {what}, expected the folder with the recordings.")
-        refuse_nested(source, folder)
-        self.root, self.folder, self.options = source, folder, options
+    def __init__(self, source: Source, folder: Path, cohort: str | CohortSpec, options: IngestOptions) -> None:
+        if isinstance(source, Folder):
+            refuse_nested(source.path, folder)
+        if options.runner is not None and options.runner.elsewhere:
+            _refuse_unseen(source)
+        self.folder, self.options = folder, options
         self.spec = cohort if isinstance(cohort, CohortSpec) else load_spec(cohort)
         self.recipe = get_recipe(options.recipe)
         self.key = load_key(options.key_file)
         refuse_foreign_folder(folder)
+        self.files = self.spec.find(source)  # is there anything to read? Before the store's folder is made
 
     def open_before(self) -> Store | None:
         """The snapshot to extend. Raises RecipeMismatch or KeyMismatch if it is of another kind."""
@@ -218,7 +227,7 @@ class _Job:
 
     def plan(self, before: Store | None) -> Plan:
         target = Target(
-            source=uri_of(self.root),
+            source=self.files.source.address,
             store=uri_of(self.folder),
             spec=self.spec,
             recipe=self.recipe,
@@ -230,13 +239,22 @@ class _Job:
             base=before.fingerprint if before else "",
             versions=_versions(),
         )
-        plan = make_plan(target, self.key, known_to(before), self.options.limit)
+        plan = make_plan(target, self.files, self.key, known_to(before), self.options.limit)
         if before is None and not plan.header.n_inputs:
-            raise SourceError(f"{self.root}: found files but no recordings in them, expected some.")
+            raise SourceError(f"{self.files.source}: found files but no recordings in them, expected some.")
         if not self.options.dry_run:
             _refuse_another_description(before, plan.header)
             _raise_first_refusal(plan)
         return plan
+
+
+def _refuse_unseen(source: Source) -> None:
+    """Other machines, and other processes than those of one run, do not see what is unpacked here."""
+    if source.only_here:
+        raise SpecError(
+            f"{source}: found a compressed tar, which each process would unpack again, expected a plain one. Unpack it "
+            "first, for example with gunzip, or run ingest on one machine."
+        )
 
 
 def _refuse_another_description(before: Store | None, header: PlanHeader) -> None:
@@ -280,9 +298,12 @@ def _clear(header: PlanHeader, before: Store | None, done: Iterable[Part], under
     remove_unlisted(header.folder, before.manifest if before else None, frozenset(keep), under_way)
 
 
-def _encode(plan: Plan, done: set[int], options: IngestOptions, progress: Progress | None) -> None:
+def _encode(
+    plan: Plan, source: Source, done: Sequence[Part], options: IngestOptions, progress: Progress | None
+) -> None:
     header = plan.header
-    left = [part for part in header.parts if part.number not in done]
+    numbers = {part.number for part in done}
+    left = [part for part in header.parts if part.number not in numbers]
     runner = options.runner
     if runner is None:
         several = options.workers > 1 and len(left) > 1
@@ -295,7 +316,7 @@ def _encode(plan: Plan, done: set[int], options: IngestOptions, progress: Progre
 
     tell()
     try:
-        with _handed_out(plan, left, runner, options) as (tasks, work):
+        with _handed_out(plan, left, source, runner, options) as (tasks, work):
             for _ in runner.run(tasks, work):
                 finished += 1
                 tell()
@@ -305,11 +326,11 @@ def _encode(plan: Plan, done: set[int], options: IngestOptions, progress: Progre
 
 @contextmanager
 def _handed_out(
-    plan: Plan, left: list[Part], runner: Runner, options: IngestOptions
+    plan: Plan, left: list[Part], source: Source, runner: Runner, options: IngestOptions
 ) -> Iterator[tuple[Iterable[Any], Callable[[Any], object]]]:
     """The tasks for a runner and what carries them out. Other machines get a plan file, for as long as they need it."""
     if not runner.elsewhere or not left:
-        yield (task_of(plan, part) for part in left), encode
+        yield (task_of(plan, part, source) for part in left), encode
         return
     folder = plan.header.folder
     path = options.plan_file or folder.with_name(f"{folder.name}.plan")

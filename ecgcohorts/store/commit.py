@@ -1,7 +1,7 @@
 """Publishing a snapshot: one writer at a time, and CURRENT replaced last.
 
 Until CURRENT is replaced, nothing that a reader sees has changed; from then on, everything has.
-What no manifest names is garbage and goes at the next write.
+Earlier snapshots stay until `collect_garbage`; what no manifest names is garbage and goes at the next write.
 """
 
 import contextlib
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ecgcohorts.errors import LockHeld, StoreError
 from ecgcohorts.store.durable import make_folder, sha256_of, write_file
-from ecgcohorts.store.reader import check_files
+from ecgcohorts.store.generations import refuse_interrupted
+from ecgcohorts.store.reader import check_files, files_named, read_manifest
 from ecgcohorts.store.schema import CURRENT, LOCK, OUR_PATHS, Current, FileEntry, Manifest, manifest_name
 
 
@@ -31,25 +32,58 @@ def writer_lock(store: Path) -> Iterator[None]:
         yield
 
 
-def publish(store: Path, manifest: Manifest) -> str:
-    """Make `manifest` the snapshot in force, remove what it no longer names, and return the new fingerprint.
+def publish(store: Path, manifest: Manifest, *, forget: bool = False) -> str:
+    """Make `manifest` the snapshot in force and return its fingerprint. Earlier ones stay, unless they are to be forgotten.
 
     Raises StoreError, and changes nothing a reader sees, if a file that the manifest names is not there whole.
     """
     check_files(store, manifest)
-    data = manifest.to_bytes()
+    earlier = () if forget else _with_those_before(store)
+    data = manifest.model_copy(update={"earlier": earlier}).to_bytes()
     path = store / manifest_name(manifest.generation)
     write_file(path, data)
     current = Current(manifest=path.name, sha256=sha256_of(path))
     write_file(store / CURRENT, current.model_dump_json().encode())
-    remove_unlisted(store, manifest)
+    remove_unlisted(store, manifest.model_copy(update={"earlier": earlier}))
     return current.sha256
+
+
+def collect_garbage(path: str | Path) -> tuple[int, int]:
+    """Delete all snapshots but the one in force. Return how many files and bytes went.
+
+    What a store held before stays readable until this is called. Names that a file has in several generations count
+    once, and their bytes only if the last of them goes. Raises LockHeld, and StoreError if there is no store.
+    """
+    store = Path(path)
+    manifest, _ = read_manifest(store)
+    with writer_lock(store):
+        manifest, _ = read_manifest(store)
+        refuse_interrupted(store)
+        before = _files_of(store)
+        remove_unlisted(store, manifest.model_copy(update={"earlier": ()}))
+        after = _files_of(store)
+    return len(before) - len(after), sum(before.values()) - sum(after.values())
+
+
+def _files_of(store: Path) -> dict[int, int]:
+    """Bytes by inode."""
+    found = [path.lstat() for path in store.rglob("*") if path.is_file()]
+    return {one.st_ino: one.st_size for one in found}
+
+
+def _with_those_before(store: Path) -> tuple[Current, ...]:
+    """The snapshot in force and the ones before it, as the next manifest names them: those that are still there."""
+    if not (store / CURRENT).exists():
+        return ()
+    manifest, fingerprint = read_manifest(store)
+    now = Current(manifest=manifest_name(manifest.generation), sha256=fingerprint)
+    return (now, *(one for one in manifest.earlier if (store / one.manifest).exists()))
 
 
 def remove_unlisted(
     store: Path, manifest: Manifest | None, keep: frozenset[str] = frozenset(), keep_folders: tuple[str, ...] = ()
 ) -> None:
-    """Delete files of our own layout that are not the snapshot's, and folders left empty.
+    """Delete files of our own layout that are neither the snapshot's nor an earlier one's, and folders left empty.
 
     `keep`: paths under way; `keep_folders`: folders, each with a slash at its end, that others are writing to.
 
@@ -58,7 +92,7 @@ def remove_unlisted(
     """
     listed = {LOCK, *keep}
     if manifest is not None:
-        listed |= {CURRENT, manifest_name(manifest.generation), *manifest.files}
+        listed |= {CURRENT, *files_named(store, manifest)}
     for base, folders, files in os.walk(store, topdown=False):
         for name in files:
             path = Path(base) / name

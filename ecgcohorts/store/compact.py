@@ -1,7 +1,7 @@
 """Making every cohort one segment again: appends put later recordings of a patient far from the earlier ones.
 
-The new segment is written beside the old ones, which go when the new snapshot is in force: until then a kill leaves the
-old snapshot whole. Records are copied as they are encoded, one at a time, each with its checksum verified.
+The new segment is written beside the old ones, which stay with the earlier snapshot until `gc`: a kill leaves the old
+snapshot or the new one. Records are copied as they are encoded, one at a time, each with its checksum verified.
 """
 
 from collections.abc import Callable

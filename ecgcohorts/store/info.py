@@ -9,7 +9,7 @@ from rich.text import Text
 from ecgcohorts.errors import StoreError
 from ecgcohorts.split_rules import UNASSIGNED
 from ecgcohorts.splits import Split
-from ecgcohorts.store.reader import AnyStore, Member
+from ecgcohorts.store.reader import AnyStore, Member, earlier_manifests
 from ecgcohorts.store.schema import Accounting
 from ecgcohorts.store.splits import load_split, split_names
 
@@ -42,6 +42,7 @@ def _member(member: Member) -> dict[str, Any]:
         "format_version": member.manifest.format_version,
         "fingerprint": member.fingerprint,
         "generation": member.manifest.generation,
+        "earlier_generations": [one.generation for one in earlier_manifests(member.path, member.manifest)],
         "bytes": sum(entry.size for entry in member.manifest.files.values()),
     }
 
@@ -105,6 +106,10 @@ def render(facts: dict[str, Any]) -> Group:
         lines += [Text(_member_line(one)) for one in facts["stores"]]
     reasons = ", ".join(f"{count} {reason}" for reason, count in facts["rejects"].items()) or "nothing"
     lines += [table, Text(f"not stored: {reasons}")]
+    for one in facts["stores"]:
+        if one["earlier_generations"]:
+            earlier = ", ".join(str(number) for number in one["earlier_generations"])
+            lines.append(Text(f"{one['path']}: snapshots before this one, until `ecgcohorts gc`: {earlier}"))
     return Group(*lines, *([splits_table(facts["splits"])] if facts["splits"] else []))
 
 

@@ -23,8 +23,10 @@ from ecgcohorts.store.schema import (
     MISSING,
     Accounting,
     Current,
+    FileEntry,
     Manifest,
     Segment,
+    manifest_name,
     rejects_name,
 )
 from ecgcohorts.store.shards import ShardedArray
@@ -149,19 +151,18 @@ class AnyStore(ABC):
 
     @contextlib.contextmanager
     def _reading(self, place: int) -> Iterator[None]:
-        """Around reading a segment: files that a later snapshot no longer has are not damaged, and the error says so."""
+        """Around reading a segment: files of a snapshot that was deleted are not damaged, and the error says so."""
         try:
             yield
         except StoreError:
             member = [one for one in self.members if one.first_row <= self._first_rows[place]][-1]
-            now, fingerprint = read_manifest(member.path)
-            if fingerprint == member.fingerprint or self._folders[place] in {
-                member.path / segment.folder for segment in now.segments
-            }:
+            now, _ = read_manifest(member.path)
+            there = {member.path / segment.folder for segment in now.segments}
+            if (member.path / manifest_name(member.manifest.generation)).exists() or self._folders[place] in there:
                 raise
             raise StoreError(
-                f"{member.path}: found a later snapshot, without the signals of the one that was opened: they were "
-                "written anew since. Open the store again."
+                f"{member.path}: found a later snapshot, and that which was opened is deleted: its signals were written "
+                "anew since. Open the store again."
             ) from None
 
     def __repr__(self) -> str:
@@ -208,16 +209,17 @@ class Store(AnyStore):
         return self._rejects.copy()
 
 
-def open_store(path: str | Path) -> Store:
-    """Open the snapshot in force of one store. Checks that every file of it is there with its size.
+def open_store(path: str | Path, generation: int | None = None) -> Store:
+    """Open one snapshot of a store. Checks that every file of it is there with its size.
 
-    Raises StoreError with the remedy if there is no store, or it is damaged or of another version.
+    generation: of an earlier snapshot, such as `Manifest.generation` told; None: the one in force. Raises StoreError with
+    the remedy if there is no such store or snapshot, or it is damaged or of another version.
     """
     folder = Path(path)
     for _ in range(_READ_TRIES):
         before = _current_bytes(folder)
         try:
-            manifest, fingerprint = read_manifest(folder)
+            manifest, fingerprint = read_manifest(folder, generation)
             check_files(folder, manifest)
             refused = pd.read_parquet(folder / rejects_name(manifest.generation))
             return Store(folder, manifest, read_index(folder, manifest), fingerprint, refused)
@@ -240,8 +242,8 @@ def _current_bytes(folder: Path) -> bytes | None:
         return None
 
 
-def read_manifest(folder: Path) -> tuple[Manifest, str]:
-    """Return the manifest in force and its SHA-256."""
+def read_manifest(folder: Path, generation: int | None = None) -> tuple[Manifest, str]:
+    """Return a manifest, the one in force if no generation is asked for, and its SHA-256."""
     if not (folder / CURRENT).is_file():
         what = "no such folder" if not folder.exists() else "a folder without a committed store"
         raise StoreError(
@@ -249,14 +251,43 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         )
     try:
         current = Current.model_validate_json((folder / CURRENT).read_bytes())
-        path = folder / current.manifest
+    except ValidationError:
+        raise StoreError(f"{folder}: CURRENT is damaged. Restore the store from a copy.") from None
+    manifest = _read_named(folder, current)
+    if generation in (None, manifest.generation):
+        return manifest, current.sha256
+    there = {one.generation: one for one in manifest.earlier if (folder / one.manifest).exists()}
+    if generation not in there:
+        known = ", ".join(str(number) for number in (manifest.generation, *there))
+        raise StoreError(f"{folder}: found no generation {generation}, expected one of {known}.")
+    return _read_named(folder, there[generation]), there[generation].sha256
+
+
+def earlier_manifests(folder: Path, manifest: Manifest) -> list[Manifest]:
+    """Of the snapshots before one that are still there, latest first. Raises StoreError for a damaged one."""
+    return [_read_named(folder, one) for one in manifest.earlier if (folder / one.manifest).exists()]
+
+
+def files_named(folder: Path, manifest: Manifest) -> dict[str, FileEntry | None]:
+    """All files of a snapshot and of the earlier ones that are still there, with what must stand in them.
+
+    None for manifests: whoever names one has its SHA-256.
+    """
+    files: dict[str, FileEntry | None] = {}
+    for one in (*reversed(earlier_manifests(folder, manifest)), manifest):
+        files |= {manifest_name(one.generation): None, **one.files}
+    return files
+
+
+def _read_named(folder: Path, named: Current) -> Manifest:
+    path = folder / named.manifest
+    try:
         if path.stat().st_size > _MANIFEST_LIMIT:
             raise StoreError(f"{path}: manifest of {path.stat().st_size} bytes, expected less than {_MANIFEST_LIMIT}.")
         data = path.read_bytes()
-        fingerprint = hashlib.sha256(data).hexdigest()
-        if fingerprint != current.sha256:
+        if hashlib.sha256(data).hexdigest() != named.sha256:
             raise StoreError(f"{path}: manifest does not match CURRENT. Restore the store from a copy.")
-        manifest = Manifest.model_validate_json(upgraded(folder, data))
+        return Manifest.model_validate_json(upgraded(folder, data))
     except FileNotFoundError:
         raise StoreError(
             f"{folder}: CURRENT names a manifest that is not there. Restore the store from a copy."
@@ -267,7 +298,6 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         raise StoreError(
             f"{folder}: manifest is damaged at {place or 'its start'}. Restore the store from a copy."
         ) from None
-    return manifest, fingerprint
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:

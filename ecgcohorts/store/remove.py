@@ -107,9 +107,8 @@ def _remove(store: Store, patient: str, gone: NDArray[np.bool_]) -> RemovalRepor
     removed_ids = [one.tobytes().hex() for one in store.index["recording_id"][gone]]
     write_file(store.path / rejects_name(generation), _rejects(store, gone, removed_ids).to_parquet(index=False))
     files |= describe_files(store.path, [*dict.fromkeys(written), rejects_name(generation)])
-    fingerprint = publish(
-        store.path, _manifest(manifest, generation, tuple(segments), index, patient, dict(sorted(files.items())))
-    )
+    following = _manifest(manifest, generation, tuple(segments), index, patient, dict(sorted(files.items())))
+    fingerprint = publish(store.path, following, forget=True)
     copies = int(rejects["duplicate_of"].isin(removed_ids).sum())
     return RemovalReport(patient, int(gone.sum()), shards, len(kept), copies, fingerprint, written=True)
 

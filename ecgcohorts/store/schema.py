@@ -96,6 +96,17 @@ class Segment(_Model):
         return f"signals/{self.cohort}/{self.name}"
 
 
+class Current(_Model):
+    """Content of CURRENT: which manifest is in force. In a manifest: which one was before it."""
+
+    manifest: Annotated[str, StringConstraints(pattern=r"^manifest-\d{6}\.json$")]
+    sha256: Sha256
+
+    @property
+    def generation(self) -> int:
+        return int(self.manifest[len("manifest-") : -len(".json")])
+
+
 class Manifest(_Model):
     """One snapshot of a store. Holds no time, host, user or path outside the store."""
 
@@ -111,6 +122,7 @@ class Manifest(_Model):
     versions: dict[str, str]  # of the libraries that decide bytes
     files: dict[str, FileEntry]  # relative path -> what must stand there
     removed: tuple[str, ...] = ()  # pseudonyms, in hexadecimal, of patients who must not come back
+    earlier: tuple[Current, ...] = ()  # snapshots before, latest first; their files stay until `gc`
 
     @property
     def n_rows(self) -> int:
@@ -118,13 +130,6 @@ class Manifest(_Model):
 
     def to_bytes(self) -> bytes:
         return (json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
-
-
-class Current(_Model):
-    """Content of CURRENT: which manifest is in force."""
-
-    manifest: Annotated[str, StringConstraints(pattern=r"^manifest-\d{6}\.json$")]
-    sha256: Sha256
 
 
 def manifest_name(generation: int) -> str:

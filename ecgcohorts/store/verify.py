@@ -10,8 +10,8 @@ import zarr
 
 from ecgcohorts.errors import StoreError
 from ecgcohorts.store.durable import sha256_of
-from ecgcohorts.store.reader import Store, open_store
-from ecgcohorts.store.schema import CURRENT, LOCK, MISSING, manifest_name
+from ecgcohorts.store.reader import Store, files_named, open_store
+from ecgcohorts.store.schema import CURRENT, LOCK, MISSING, FileEntry
 
 _ROWS_AT_ONCE = 256  # 16 MB of strips
 _REFERENCE_ROWS = 16  # rows also read through zarr-python, an independent decoder
@@ -33,7 +33,7 @@ class VerifyReport:
 
 
 def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
-    """Check checksums of every file, that nothing else is there, and index against signals row by row.
+    """Check checksums of every file, earlier snapshots included, that nothing else is there, and index against signals.
 
     progress(done, total) is called per file and per block of rows. Raises StoreError only if the store does not open.
     """
@@ -54,17 +54,25 @@ def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = No
 
 
 def _check_files(store: Store, progress: Callable[[int, int], None] | None) -> Iterator[str]:
-    expected = {LOCK, CURRENT, manifest_name(store.manifest.generation), *store.manifest.files}
+    named = files_named(store.path, store.manifest)
+    expected = {LOCK, CURRENT, *named}
     for base, _, names in os.walk(store.path):
         for name in sorted(names):
             relative = (Path(base) / name).relative_to(store.path).as_posix()
             if relative not in expected:
                 yield f"{relative}: not in the manifest"
-    for done, (name, entry) in enumerate(store.manifest.files.items()):
-        if sha256_of(store.path / name) != entry.sha256:
+    for done, (name, entry) in enumerate(named.items()):
+        if entry is not None and not _holds(store.path / name, entry):
             yield f"{name}: content does not match its SHA-256"
         if progress:
-            progress(done + 1, len(store.manifest.files))
+            progress(done + 1, len(named))
+
+
+def _holds(path: Path, entry: FileEntry) -> bool:
+    try:
+        return sha256_of(path) == entry.sha256
+    except FileNotFoundError:  # of an earlier snapshot: opening looks at the files of this one only
+        return False
 
 
 def _check_accounts(store: Store) -> Iterator[str]:

@@ -188,5 +188,5 @@ def test_another_key_description_or_folder_is_refused(raw, folder, make_cohort, 
 
 
 def test_a_source_that_is_not_there_is_said(raw, folder, tmp_path):
-    with pytest.raises(SourceError, match="found no folder"):
+    with pytest.raises(SourceError, match="found no such folder"):
         verify_against(folder, tmp_path / "nowhere", str(raw.spec))

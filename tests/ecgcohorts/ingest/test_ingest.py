@@ -15,7 +15,8 @@ from ecgcohorts.errors import KeyMismatch, LockHeld, RecipeMismatch, SourceError
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.preprocess import make_strip
 from ecgcohorts.recipes import CAPE_V1
-from ecgcohorts.store import commit, durable
+from ecgcohorts.store import commit, durable, open_store
+from ecgcohorts.store.commit import collect_garbage
 
 
 def beats(seed: int) -> np.ndarray:
@@ -142,8 +143,10 @@ def test_after_a_commit_only_listed_files_remain(make_cohort, tmp_path):
     ingest(raw.folder, folder, str(raw.spec))
     raw.add("later", np.roll(next(iter(raw.signals.values())), 400, axis=1))
     ingest(raw.folder, folder, str(raw.spec))
-    store = ec.open(folder)
+    store, before = ec.open(folder), open_store(folder, generation=1)
     allowed = {"CURRENT", "lock", "manifest-000002.json", *store.manifest.files}
+    assert set(tree(folder)) == allowed | {"manifest-000001.json", *before.manifest.files}
+    collect_garbage(folder)
     assert set(tree(folder)) == allowed
 
 
