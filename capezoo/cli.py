@@ -23,7 +23,7 @@ _typed: list[str] = []  # the command line as given, for provenance
 class Pretrain(Command):
     """Pretrain an encoder on a store. The same command continues a run that was stopped."""
 
-    store: Path = Field(description="store to train on")
+    store: str = Field(description="store to train on: folder or URL")
     out: Path = Field(description="run folder to make or to continue")
     seed: int = Field(description="of everything random", ge=0)
     recipe: str = Field("smoke_z", description="named run: cape_x, cape_z, smoke_x, smoke_z")
@@ -75,7 +75,7 @@ class Embed(Command):
     """Embed a store: one embedding per recording, with the index columns beside them."""
 
     weights: CliPositionalArg[str] = Field(description="weights: encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     out: Annotated[Path, Field(validation_alias=AliasChoices("o", "out"), description="folder to make")]
 
     def cli_cmd(self) -> None:
@@ -98,7 +98,7 @@ class Ood(Command):
     weights: list[str] = Field(
         description="published weights, in the order of the table; `random` for an untrained encoder"
     )
-    store: Path
+    store: str
     train_cohort: str = Field(description="cohort whose labels the heads see")
     out: Annotated[
         Path, Field(validation_alias=AliasChoices("o", "out"), description="folder for results, maps, embeddings")
@@ -141,7 +141,7 @@ class Report(Command):
     out: Annotated[Path, Field(validation_alias=AliasChoices("o", "out"), description="file to write")]
     study: list[Path] = Field([], description="folders of `capezoo evaluate ood`")
     run: list[Path] = Field([], description="folders of `capezoo pretrain`")
-    store: Path | None = None
+    store: str | None = None
     title: str = "Do cohorts separate?"
 
     def cli_cmd(self) -> None:
@@ -208,7 +208,7 @@ class Publish(Command):
     name: str | None = Field(None, description="of the weights; default: of the run")
     version: str = "1"
     summary: str = Field("", description="one sentence for the card")
-    store: Path | None = Field(None, description="store it was trained on, for the licences of its cohorts")
+    store: str | None = Field(None, description="store it was trained on, for the licences of its cohorts")
     study: list[Path] = Field(
         [], description="folder of `capezoo evaluate ood` of these weights, for the card's metrics"
     )

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubComm
 from rich.table import Table
 
 from ecgcohorts.cli_keyed import Id, Label, Remove
+from ecgcohorts.cli_remote import Copy, Unlock
 from ecgcohorts.console import EXIT_DAMAGED, Command, fail, output, progress, run
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class _Request(Command):
     """What `ingest` and `plan` are asked for."""
 
     source: CliPositionalArg[Path] = Field(description="folder with raw recordings")
-    store: CliPositionalArg[Path] = Field(description="store to make or to add to")
+    store: CliPositionalArg[str] = Field(description="store to make or to add to: folder or URL")
     cohort: str = Field(description="preset (see `ecgcohorts cohorts`) or YAML description")
     recipe: str = Field("cape-v1", description="preprocessing recipe")
     limit: int | None = Field(None, gt=0, description="inputs, for a trial")
@@ -99,6 +100,7 @@ class Ingest(_Request):
     workers: Annotated[int, Field(gt=0, validation_alias=_short("j", "workers"), description="processes")] = 1
     scheduler: str | None = Field(None, description="Dask scheduler to encode on, such as tcp://host:8786")
     dry_run: bool = Field(False, description="plan only, write nothing")
+    work: Path | None = Field(None, description="folder for new files of a store at a URL; default: the user's cache")
     max_reject_frac: float = Field(0.1, ge=0, le=1, description="more refused than this: exit code 3")
 
     def cli_cmd(self) -> None:
@@ -106,7 +108,7 @@ class Ingest(_Request):
         from ecgcohorts.ingest.runners import Dask
 
         runner = None if self.scheduler is None else Dask(self.scheduler)
-        options = replace(self.options(), workers=self.workers, dry_run=self.dry_run, runner=runner)
+        options = replace(self.options(), workers=self.workers, dry_run=self.dry_run, runner=runner, work=self.work)
         with progress() as tell:
             report = ingest(self.source, self.store, self.cohort, options, progress=tell)
         if self.dry_run:
@@ -162,7 +164,7 @@ class Commit(Command):
             _out.print(f"{self.plan}: committed already. Nothing written.")
 
 
-def _print_ingested(store: Path, report: "IngestReport", max_reject_frac: float) -> None:
+def _print_ingested(store: Path | str, report: "IngestReport", max_reject_frac: float) -> None:
     """The accounts of a run; ends with exit code 3 if more than a fraction was refused."""
     if report.known:
         _out.print(f"{report.known} inputs were met before")
@@ -181,7 +183,7 @@ def _print_ingested(store: Path, report: "IngestReport", max_reject_frac: float)
 class Verify(Command):
     """Check every byte of a store against its manifest, its index against its signals, and both against the source."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     against: Path | None = Field(None, description="folder with the raw recordings: decode them again, compare all")
     cohort: str = Field("", description="with --against: preset or YAML description they were ingested with")
     key: Path | None = Field(None, description="with --against: pseudonym key file")
@@ -224,7 +226,7 @@ class Verify(Command):
 class Info(Command):
     """Cohorts, patients, recordings, recipe and accounts of a store."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     as_json: Annotated[bool, Field(validation_alias=AliasChoices("json"), description="for programs")] = False
 
     def cli_cmd(self) -> None:
@@ -240,7 +242,7 @@ class Info(Command):
 class Table1(Command):
     """Who is in a store: patients, recordings, age, sex, devices, labels per cohort."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     form: Literal["text", "csv", "latex", "markdown"] = Field("text", description="text is for the terminal")
 
     def cli_cmd(self) -> None:
@@ -257,7 +259,7 @@ class Table1(Command):
 class Plot(Command):
     """Draw one recording on ECG paper in exact millimetres: SVG, PNG or PDF by the suffix of the output."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     record: CliPositionalArg[str] = Field(description="row, or recording id")
     out: Annotated[Path, Field(validation_alias=_short("o", "out"))]
     layout: str = Field("3x4+1", description="rows x columns + rhythm strips: 3x4+1, 6x2+1, 12x1")
@@ -276,7 +278,7 @@ class Plot(Command):
 class Report(Command):
     """One self-contained HTML page about a store."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     out: Annotated[Path, Field(validation_alias=_short("o", "out"))]
 
     def cli_cmd(self) -> None:
@@ -310,7 +312,7 @@ class Simulate(Command):
 class Export(Command):
     """Give a store back as WFDB records, or its index as a Parquet table."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     out: CliPositionalArg[Path] = Field(description="folder (wfdb) or file (parquet) to make")
     format: Literal["wfdb", "parquet"] = Field("wfdb", description="signals, or who is in the store")
 
@@ -389,6 +391,8 @@ class Ecgcohorts(
     id: CliSubCommand[Id]
     label: CliSubCommand[Label]
     remove: CliSubCommand[Remove]
+    copy_: CliSubCommand[Copy] = Field(validation_alias="copy")  # `copy` is a method of every model
+    unlock: CliSubCommand[Unlock]
     info: CliSubCommand[Info]
     table1: CliSubCommand[Table1]
     plot: CliSubCommand[Plot]

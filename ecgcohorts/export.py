@@ -143,5 +143,5 @@ def _whole_folder(store: Store, out: Path) -> Iterator[Path]:
 def _refuse(store: Store, out: Path) -> None:
     if out.exists() or out.is_symlink():
         raise SourceError(f"{out}: exists already, and an export replaces nothing. Name a new one, or remove it first.")
-    if store.path.resolve() in out.resolve().parents:
+    if isinstance(store.path, Path) and store.path.resolve() in out.resolve().parents:
         raise SourceError(f"{out}: lies in the store {store.path}. Name a folder beside it.")

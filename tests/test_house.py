@@ -35,7 +35,7 @@ LAYERS = {
         ("samplers",),
         ("loader",),
         ("adapters", "export", "ingest", "report", "simulate"),
-        ("cli", "cli_keyed"),
+        ("cli", "cli_keyed", "cli_remote"),
     ),
     "capezoo": (
         ("errors", "specs"),

@@ -57,7 +57,7 @@ def report(store: Store, out: Path, examples: int = EXAMPLES) -> Path:
     ]
     cohorts = f"{len(store.index.cohorts)} cohort{'s' * (len(store.index.cohorts) != 1)}"
     subtitle = f"{len(store.index):,} recordings of {store.index.n_patients:,} patients in {cohorts}"
-    write_text(out, page(store.path.name, sections, subtitle))
+    write_text(out, page(store.name, sections, subtitle))
     return out
 
 

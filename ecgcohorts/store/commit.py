@@ -6,12 +6,14 @@ What no manifest names is garbage and goes at the next write.
 
 import contextlib
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ecgcohorts.errors import LockHeld, StoreError
 from ecgcohorts.store.durable import make_folder, sha256_of, write_file
+from ecgcohorts.store.files import FolderFiles
 from ecgcohorts.store.reader import check_files
 from ecgcohorts.store.schema import CURRENT, LOCK, OUR_PATHS, Current, FileEntry, Manifest, manifest_name
 
@@ -36,14 +38,23 @@ def publish(store: Path, manifest: Manifest) -> str:
 
     Raises StoreError, and changes nothing a reader sees, if a file that the manifest names is not there whole.
     """
-    check_files(store, manifest)
-    data = manifest.to_bytes()
+    return put_in_force(store, manifest, manifest.to_bytes())
+
+
+def put_in_force(store: Path, manifest: Manifest, data: bytes) -> str:
+    """As `publish`, of a manifest whose bytes are given."""
+    check_files(FolderFiles(store), manifest)
     path = store / manifest_name(manifest.generation)
     write_file(path, data)
-    current = Current(manifest=path.name, sha256=sha256_of(path))
+    current = current_of(manifest, data)
     write_file(store / CURRENT, current.model_dump_json().encode())
     remove_unlisted(store, manifest)
     return current.sha256
+
+
+def current_of(manifest: Manifest, data: bytes) -> Current:
+    """What CURRENT says when this manifest is in force."""
+    return Current(manifest=manifest_name(manifest.generation), sha256=hashlib.sha256(data).hexdigest())
 
 
 def remove_unlisted(

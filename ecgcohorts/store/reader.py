@@ -1,6 +1,7 @@
 """Opening a store: one snapshot, checked, its index in memory and its signals on demand."""
 
 import hashlib
+import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from ecgcohorts.errors import StoreError
 from ecgcohorts.index import CohortIndex
 from ecgcohorts.recipes import Recipe
 from ecgcohorts.store.columns import read_index
+from ecgcohorts.store.files import StoreFiles, files_at
 from ecgcohorts.store.schema import (
     CURRENT,
     MISSING,
@@ -24,9 +26,11 @@ from ecgcohorts.store.schema import (
     Segment,
     rejects_name,
 )
+from ecgcohorts.store.shard_sources import ShardSource
 from ecgcohorts.store.shards import ShardedArray
 from ecgcohorts.store.upgrade import upgraded
 
+_CURRENT_LIMIT = 4096  # bytes; it has about 120
 _MANIFEST_LIMIT = 1 << 30  # bytes; a manifest of 11 M records is about 1 MB
 _READ_TRIES = 3  # a writer may replace the snapshot between reading CURRENT and reading the index
 
@@ -34,9 +38,18 @@ _READ_TRIES = 3  # a writer may replace the snapshot between reading CURRENT and
 class AnyStore(ABC):
     """What reads strips: one store, or several opened as one. Rows are numbered through the whole of it."""
 
-    path: Path  # one folder; for several stores their names, for people to read
     index: CohortIndex
     fingerprint: str
+
+    @property
+    @abstractmethod
+    def path(self) -> Path | str:
+        """One folder, or the URL of one store as text; for several stores their names, for people to read."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """For a title."""
 
     @property
     @abstractmethod
@@ -49,7 +62,7 @@ class AnyStore(ABC):
 
     @property
     @abstractmethod
-    def _folders(self) -> tuple[Path, ...]:
+    def _shards(self) -> tuple[ShardSource, ...]:
         """Of each segment's array."""
 
     @abstractmethod
@@ -67,7 +80,7 @@ class AnyStore(ABC):
 
     @cached_property
     def _arrays(self) -> list[ShardedArray]:
-        return [ShardedArray(folder) for folder in self._folders]
+        return [ShardedArray(source) for source in self._shards]
 
     @cached_property
     def _first_rows(self) -> NDArray[np.int64]:
@@ -116,11 +129,19 @@ class Store(AnyStore):
     Later writes do not change what this object shows.
     """
 
-    path: Path
+    files: StoreFiles
     manifest: Manifest
     index: CohortIndex
     fingerprint: str  # SHA-256 of the manifest, which names every byte of the snapshot
     _rejects: pd.DataFrame
+
+    @property
+    def path(self) -> Path | str:
+        return self.files.path
+
+    @property
+    def name(self) -> str:
+        return self.files.name
 
     @property
     def recipe(self) -> Recipe:
@@ -131,8 +152,12 @@ class Store(AnyStore):
         return self.manifest.segments
 
     @property
-    def _folders(self) -> tuple[Path, ...]:
-        return tuple(self.path / segment.folder for segment in self.segments)
+    def _shards(self) -> tuple[ShardSource, ...]:
+        return tuple(self.files.shards(segment.folder, self.manifest) for segment in self.segments)
+
+    def read_file(self, name: str) -> bytes:
+        """A file of the snapshot, by its name in the manifest, checked against it. Raises StoreError."""
+        return self.files.read(name, self.manifest)
 
     def rejects(self) -> pd.DataFrame:
         """What was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
@@ -140,72 +165,87 @@ class Store(AnyStore):
 
 
 def open_store(path: str | Path) -> Store:
-    """Open the snapshot in force of one store. Checks that every file of it is there with its size.
+    """Open the snapshot in force of one store, in a folder or below a URL such as "s3://bucket/store.zarr".
 
-    Raises StoreError with the remedy if there is no store, or it is damaged or of another version.
+    Checks that every file of it is there with its size. Raises StoreError with the remedy if there is no store, or it is
+    damaged or of another version; ObjectStoreError if the object store does not answer.
     """
-    folder = Path(path)
+    files = files_at(path)
     for _ in range(_READ_TRIES):
-        before = _current_bytes(folder)
+        before = _current_bytes(files)
         try:
-            manifest, fingerprint = read_manifest(folder)
-            check_files(folder, manifest)
-            refused = pd.read_parquet(folder / rejects_name(manifest.generation))
-            return Store(folder, manifest, read_index(folder, manifest), fingerprint, refused)
+            manifest, fingerprint = read_manifest(files)
+            check_files(files, manifest)
+            refused = pd.read_parquet(io.BytesIO(files.read(rejects_name(manifest.generation), manifest)))
+            return Store(files, manifest, read_index(files, manifest), fingerprint, refused)
         except (StoreError, OSError, pa.ArrowException) as error:
-            if _current_bytes(folder) != before:  # a writer came between: what was read is no longer in force
+            if _current_bytes(files) != before:  # a writer came between: what was read is no longer in force
                 continue
             if isinstance(error, StoreError):
                 raise
             what = type(error).__name__
-            raise StoreError(f"{folder}: cannot be read ({what}). Restore the store from a copy.") from None
+            raise StoreError(f"{files.path}: cannot be read ({what}). Restore the store from a copy.") from None
     raise StoreError(
-        f"{folder}: replaced {_READ_TRIES} times while it was being opened. Try again when the writer is done."
+        f"{files.path}: replaced {_READ_TRIES} times while it was being opened. Try again when the writer is done."
     )
 
 
-def _current_bytes(folder: Path) -> bytes | None:
+def _current_bytes(files: StoreFiles) -> bytes | None:
     try:
-        return (folder / CURRENT).read_bytes()
-    except OSError:
+        return files.get(CURRENT, _CURRENT_LIMIT)
+    except (OSError, StoreError):
         return None
 
 
-def read_manifest(folder: Path) -> tuple[Manifest, str]:
+def read_manifest(files: StoreFiles) -> tuple[Manifest, str]:
     """Return the manifest in force and its SHA-256."""
-    if not (folder / CURRENT).is_file():
-        what = "no such folder" if not folder.exists() else "a folder without a committed store"
-        raise StoreError(
-            f"{folder}: found {what}, expected a store. Make one: ecgcohorts ingest SRC {folder} --cohort NAME"
-        )
+    manifest, data = manifest_bytes(files)
+    return manifest, hashlib.sha256(data).hexdigest()
+
+
+def manifest_bytes(files: StoreFiles) -> tuple[Manifest, bytes]:
+    """Return the manifest in force, and its bytes as they stand there."""
+    place = files.path
     try:
-        current = Current.model_validate_json((folder / CURRENT).read_bytes())
-        path = folder / current.manifest
-        if path.stat().st_size > _MANIFEST_LIMIT:
-            raise StoreError(f"{path}: manifest of {path.stat().st_size} bytes, expected less than {_MANIFEST_LIMIT}.")
-        data = path.read_bytes()
-        fingerprint = hashlib.sha256(data).hexdigest()
-        if fingerprint != current.sha256:
-            raise StoreError(f"{path}: manifest does not match CURRENT. Restore the store from a copy.")
-        manifest = Manifest.model_validate_json(upgraded(folder, data))
+        current = Current.model_validate_json(files.get(CURRENT, _CURRENT_LIMIT))
+    except OSError:
+        raise StoreError(
+            f"{place}: found {_nothing_at(place)}, expected a store. Make one: ecgcohorts ingest SRC {place} --cohort NAME"
+        ) from None
+    except ValidationError:
+        raise StoreError(f"{place}: CURRENT is damaged. Restore the store from a copy.") from None
+    try:
+        data = files.get(current.manifest, _MANIFEST_LIMIT)
+        if hashlib.sha256(data).hexdigest() != current.sha256:
+            raise StoreError(
+                f"{place}/{current.manifest}: manifest does not match CURRENT. Restore the store from a copy."
+            )
+        return Manifest.model_validate_json(upgraded(place, data)), data
     except FileNotFoundError:
         raise StoreError(
-            f"{folder}: CURRENT names a manifest that is not there. Restore the store from a copy."
+            f"{place}: CURRENT names a manifest that is not there. Restore the store from a copy."
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"])
         raise StoreError(
-            f"{folder}: manifest is damaged at {place or 'its start'}. Restore the store from a copy."
+            f"{place}: manifest is damaged at {where or 'its start'}. Restore the store from a copy."
         ) from None
-    return manifest, fingerprint
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
+def _nothing_at(place: Path | str) -> str:
+    if isinstance(place, str):
+        return "nothing there"
+    return "a folder without a committed store" if place.exists() else "no such folder"
+
+
+def check_files(files: StoreFiles, manifest: Manifest) -> None:
     """Raise StoreError if a file of the snapshot is missing or has another size: absence must not read as data."""
+    sizes = files.sizes(manifest.files)
     for name, entry in manifest.files.items():
-        path = folder / name
-        size = path.stat().st_size if path.is_file() else None
+        size = sizes.get(name)
         if size != entry.size:
             found = "no file" if size is None else f"{size} bytes"
-            raise StoreError(f"{path}: found {found}, expected {entry.size} bytes. Restore the file, or ingest again.")
+            raise StoreError(
+                f"{files.path}/{name}: found {found}, expected {entry.size} bytes. Restore the file, or ingest again."
+            )

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import RecipeMismatch, StoreError
 from ecgcohorts.index import COLUMNS, CohortIndex, number_ids
 from ecgcohorts.recipes import Recipe
+from ecgcohorts.store.files import files_at
 from ecgcohorts.store.reader import AnyStore, Store, open_store
 from ecgcohorts.store.schema import Segment
+from ecgcohorts.store.shard_sources import ShardSource
 
 _KEY_DIGITS = 8  # of a key's fingerprint in a cohort's name: enough to tell hospitals apart
 
@@ -35,16 +37,24 @@ class UnionStore(AnyStore):
     Days: unknown for records of a patient whom an earlier store has too, because each store counts from its own first.
     """
 
-    path: Path  # the members' names, for people to read: there is no such folder
-    paths: tuple[Path, ...]
+    paths: tuple[Path | str, ...]  # of the members: folders, or URLs as text
     index: CohortIndex
     fingerprint: str  # SHA-256 over the members' fingerprints, in order
     n_duplicates: int  # recordings left out of the index because an earlier store has them
     _recipe: Recipe
     _segments: tuple[Segment, ...]
-    _segment_folders: tuple[Path, ...]
+    _segment_shards: tuple[ShardSource, ...]
     _rejects: pd.DataFrame = field(repr=False)
     _duplicates: pd.DataFrame = field(repr=False)
+
+    @property
+    def path(self) -> Path | str:
+        """The members' names, for people to read: there is no such folder."""
+        return self.name
+
+    @property
+    def name(self) -> str:
+        return " + ".join(files_at(path).name for path in self.paths)
 
     @property
     def recipe(self) -> Recipe:
@@ -56,8 +66,8 @@ class UnionStore(AnyStore):
         return self._segments
 
     @property
-    def _folders(self) -> tuple[Path, ...]:
-        return self._segment_folders
+    def _shards(self) -> tuple[ShardSource, ...]:
+        return self._segment_shards
 
     def rejects(self) -> pd.DataFrame:
         """What the members refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
@@ -104,14 +114,13 @@ def join_stores(members: Sequence[Store]) -> UnionStore:
     ]
     refused = [_renamed(member.rejects(), name_of) for member, name_of in zip(members, names, strict=True)]
     return UnionStore(
-        path=Path(" + ".join(member.path.name for member in members)),
         paths=tuple(member.path for member in members),
         index=index.take(kept_for < 0),
         fingerprint=hashlib.sha256(" ".join(member.fingerprint for member in members).encode()).hexdigest(),
         n_duplicates=len(duplicates),
         _recipe=members[0].recipe,
         _segments=tuple(segments),
-        _segment_folders=tuple(folder for member in members for folder in member._folders),
+        _segment_shards=tuple(source for member in members for source in member._shards),
         _rejects=pd.concat(refused, ignore_index=True),
         _duplicates=duplicates,
     )
@@ -126,7 +135,8 @@ def _refuse_strangers(members: Sequence[Store]) -> None:
                 f"{store.path}: found recipe {store.recipe.name}, expected {first.recipe.name} as in {first.path}. "
                 "Open stores of one recipe together, or ingest again with that recipe."
             )
-        for mark in (store.path.resolve(), store.fingerprint):
+        place = store.path.resolve() if isinstance(store.path, Path) else store.path
+        for mark in (place, store.fingerprint):
             if mark in seen:
                 raise StoreError(
                     f"{store.path}: found the store {seen[mark].path} a second time, expected different stores."
@@ -137,7 +147,7 @@ def _refuse_strangers(members: Sequence[Store]) -> None:
 def _cohort_names(members: Sequence[Store]) -> list[dict[str, str]]:
     """Per member, what each of its cohorts is called here. Raises StoreError for two descriptions under one key."""
     keys: defaultdict[str, set[str]] = defaultdict(set)
-    descriptions: dict[tuple[str, str], tuple[str, Path]] = {}
+    descriptions: dict[tuple[str, str], tuple[str, Path | str]] = {}
     for member in members:
         key = member.manifest.key_fingerprint
         for segment in member.segments:
