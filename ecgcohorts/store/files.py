@@ -59,7 +59,7 @@ class StoreFiles(ABC):
         """Of the array in a folder of the store, as the manifest names them."""
 
     @abstractmethod
-    def zarr(self, folder: str) -> Any:
+    def zarr(self) -> Any:
         """What zarr-python opens to read there."""
 
     def read(self, name: str, manifest: Manifest) -> bytes:
@@ -117,8 +117,8 @@ class FolderFiles(StoreFiles):
     def shards(self, folder: str, manifest: Manifest) -> ShardSource:
         return FolderShards(self.path / folder)
 
-    def zarr(self, folder: str) -> Any:
-        return self.path / folder
+    def zarr(self) -> Any:
+        return self.path
 
 
 class BucketFiles(StoreFiles):
@@ -168,10 +168,10 @@ class BucketFiles(StoreFiles):
         stamps = {name: self._stamps[name] for name in manifest.files if name.startswith(start)}
         return BucketShards(self.bucket, folder, self.read(f"{folder}/zarr.json", manifest), stamps)
 
-    def zarr(self, folder: str) -> Any:
+    def zarr(self) -> Any:
         from zarr.storage import ObjectStore
 
-        return ObjectStore(Bucket(f"{self.path}/{folder}").client, read_only=True)
+        return ObjectStore(self.bucket.client, read_only=True)
 
 
 def files_at(store: str | Path) -> StoreFiles:

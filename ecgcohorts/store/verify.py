@@ -106,7 +106,7 @@ def _check_reference(store: Store) -> Iterator[str]:
     """A few rows of every segment read the same through zarr-python."""
     for segment in store.segments:
         local = np.unique(np.linspace(0, segment.rows - 1, min(segment.rows, _REFERENCE_ROWS)).astype(np.int64))
-        array = zarr.open_array(store.files.zarr(segment.folder), mode="r", zarr_format=3)
+        array = zarr.open_array(store.files.zarr(), path=segment.folder, mode="r", zarr_format=3)
         reference = np.asarray(array.get_orthogonal_selection((local,)))
         if not np.array_equal(reference, store.read(local + segment.first_row)):
             yield f"{segment.folder}: zarr-python reads other samples"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ecgcohorts import objects
 from ecgcohorts.objects import Bucket
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -142,6 +143,15 @@ def bucket_url(_s3_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest
     name = f"bucket-{abs(hash(request.node.nodeid)):x}"
     urllib.request.urlopen(urllib.request.Request(f"{_s3_server}/{name}", method="PUT")).close()
     return f"s3://{name}"
+
+
+@pytest.fixture
+def memory_url(monkeypatch: pytest.MonkeyPatch) -> str:
+    """`s3://...`: an object store in memory, as is any other URL; for tests that write thousands of times."""
+    store = pytest.importorskip("obstore.store", reason="obstore is not installed")
+    places: dict[str, object] = {}
+    monkeypatch.setattr(objects, "_connect", lambda url: places.setdefault(url, store.MemoryStore()))
+    return "s3://memory/s.zarr"
 
 
 _REQUESTS = ("stamps", "size", "tag", "get", "get_range", "noted_sha256", "put", "put_new", "replace", "delete")

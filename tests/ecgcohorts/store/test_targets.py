@@ -46,11 +46,9 @@ def write(folder: Path, generation: int, content: dict[str, bytes], **fields: ob
 
 
 @pytest.fixture
-def places(tmp_path, monkeypatch) -> tuple[Path, Path]:
-    """Two snapshots of one store as folders, and object stores in memory, which keep conditions as real ones do."""
-    memory = pytest.importorskip("obstore.store", reason="obstore is not installed").MemoryStore
-    stores: dict[str, object] = {}
-    monkeypatch.setattr(objects, "_connect", lambda url: stores.setdefault(url, memory()))
+def places(tmp_path, monkeypatch, memory_url) -> tuple[Path, Path]:
+    """Two snapshots of one store as folders; object stores in memory keep conditions as real ones do."""
+    assert memory_url == URL
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return write(tmp_path / "first", 1, FIRST), write(tmp_path / "second", 2, SECOND)
 
