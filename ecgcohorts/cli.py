@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubComm
 from rich.table import Table
 
 from ecgcohorts.cli_keyed import Compact, Id, Label, Remove
+from ecgcohorts.cli_remote import Copy, Unlock
 from ecgcohorts.cli_splits import Split
 from ecgcohorts.console import EXIT_DAMAGED, Command, StoreNames, fail, output, progress, run
 
@@ -75,7 +76,7 @@ class _Request(Command):
     """What `ingest` and `plan` are asked for."""
 
     source: CliPositionalArg[str] = Field(description=SOURCE)
-    store: CliPositionalArg[Path] = Field(description="store to make or to add to")
+    store: CliPositionalArg[str] = Field(description="store to make or to add to: folder or URL")
     cohort: str = Field(description="preset (see `ecgcohorts cohorts`) or YAML description")
     recipe: str = Field("cape-v1", description="preprocessing recipe")
     limit: int | None = Field(None, gt=0, description="inputs, for a trial")
@@ -103,6 +104,7 @@ class Ingest(_Request):
     workers: Annotated[int, Field(gt=0, validation_alias=_short("j", "workers"), description="processes")] = 1
     scheduler: str | None = Field(None, description="Dask scheduler to encode on, such as tcp://host:8786")
     dry_run: bool = Field(False, description="plan only, write nothing")
+    work: Path | None = Field(None, description="folder for new files of a store at a URL; default: the user's cache")
     max_reject_frac: float = Field(0.1, ge=0, le=1, description="more refused than this: exit code 3")
 
     def cli_cmd(self) -> None:
@@ -110,7 +112,7 @@ class Ingest(_Request):
         from ecgcohorts.ingest.runners import Dask
 
         runner = None if self.scheduler is None else Dask(self.scheduler)
-        options = replace(self.options(), workers=self.workers, dry_run=self.dry_run, runner=runner)
+        options = replace(self.options(), workers=self.workers, dry_run=self.dry_run, runner=runner, work=self.work)
         with progress() as tell:
             report = ingest(self.source, self.store, self.cohort, options, progress=tell)
         if self.dry_run:
@@ -166,7 +168,7 @@ class Commit(Command):
             _out.print(f"{self.plan}: committed already. Nothing written.")
 
 
-def _print_ingested(store: Path, report: "IngestReport", max_reject_frac: float) -> None:
+def _print_ingested(store: Path | str, report: "IngestReport", max_reject_frac: float) -> None:
     """The accounts of a run; ends with exit code 3 if more than a fraction was refused."""
     if report.known:
         _out.print(f"{report.known} inputs were met before")
@@ -185,7 +187,7 @@ def _print_ingested(store: Path, report: "IngestReport", max_reject_frac: float)
 class Verify(Command):
     """Check every byte of a store against its manifest, its index against its signals, and both against the source."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     against: str | None = Field(None, description="raw recordings, as for ingest: decode them again, compare all")
     cohort: str = Field("", description="with --against: preset or YAML description they were ingested with")
     key: Path | None = Field(None, description="with --against: pseudonym key file")
@@ -231,7 +233,7 @@ class Gc(Command):
     store: CliPositionalArg[Path]
 
     def cli_cmd(self) -> None:
-        from ecgcohorts.store.commit import collect_garbage
+        from ecgcohorts.store.garbage import collect_garbage
 
         files, size = collect_garbage(self.store)
         _out.print(f"{self.store}: {files} files, {size / 1e6:.1f} MB deleted")
@@ -411,6 +413,8 @@ class Ecgcohorts(
     compact: CliSubCommand[Compact]
     gc: CliSubCommand[Gc]
     split: CliSubCommand[Split]
+    copy_: CliSubCommand[Copy] = Field(validation_alias="copy")  # `copy` is a method of every model
+    unlock: CliSubCommand[Unlock]
     info: CliSubCommand[Info]
     table1: CliSubCommand[Table1]
     plot: CliSubCommand[Plot]

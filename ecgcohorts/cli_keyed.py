@@ -20,7 +20,7 @@ _out = output()
 class _Keyed(Command):
     """What all of them need."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     key: Path | None = Field(None, description="pseudonym key file; default: one in the user's configuration folder")
 
 

@@ -144,5 +144,5 @@ def _refuse(store: AnyStore, out: Path) -> None:
     if out.exists() or out.is_symlink():
         raise SourceError(f"{out}: exists already, and an export replaces nothing. Name a new one, or remove it first.")
     for member in store.members:
-        if member.path.resolve() in out.resolve().parents:
+        if isinstance(member.path, Path) and member.path.resolve() in out.resolve().parents:
             raise SourceError(f"{out}: lies in the store {member.path}. Name a folder beside it.")

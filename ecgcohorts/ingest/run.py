@@ -20,6 +20,7 @@ from ecgcohorts.ingest.commit import (
     plans_under_way,
     shard_path,
 )
+from ecgcohorts.ingest.destination import BucketDestination, Destination, FolderDestination, destination
 from ecgcohorts.ingest.encode import EncodeTask, Staged, encode, is_done, staging_of, task_of
 from ecgcohorts.ingest.plan import AnyPlan, Part, Plan, PlanHeader, Target, make_plan, part_named
 from ecgcohorts.ingest.plan_file import open_plan, write_plan
@@ -28,11 +29,12 @@ from ecgcohorts.pseudonyms import load_key
 from ecgcohorts.recipes import CAPE_V1, get_recipe
 from ecgcohorts.sources import Folder, Source, open_source
 from ecgcohorts.sources.address import uri_of
-from ecgcohorts.store.commit import refuse_foreign_folder, refuse_nested, remove_unlisted, writer_lock
+from ecgcohorts.store.commit import refuse_foreign_folder, refuse_nested, remove_unlisted
 from ecgcohorts.store.durable import make_folder
+from ecgcohorts.store.files import folder_of
 from ecgcohorts.store.lookup import REMOVED
-from ecgcohorts.store.reader import Store, open_store
-from ecgcohorts.store.schema import CURRENT, DEFAULT_SHARD_RECORDS, Accounting
+from ecgcohorts.store.reader import Store
+from ecgcohorts.store.schema import DEFAULT_SHARD_RECORDS, Accounting
 from ecgcohorts.store.shards import SHARD_RECORDS_LIMIT
 
 Progress = Callable[[str, int, int], None]  # what, done, total
@@ -52,6 +54,7 @@ class IngestOptions:
     quality: bool = True  # False: quality measures are left unknown, which saves about half of the time
     runner: Runner | None = None  # instead of `workers`
     plan_file: Path | None = None  # where a runner on other machines finds the plan; None: beside the store
+    work: Path | None = None  # for a store in an object store: where its files are made; None: in the user's cache
 
     def __post_init__(self) -> None:
         if self.shard_records > SHARD_RECORDS_LIMIT:
@@ -71,7 +74,7 @@ class IngestReport:
     known: int
     fingerprint: str  # of the store afterwards; empty after a dry run into nothing
     written: bool
-    store: Path
+    store: Path | str  # a URL is text
     plan_rows: int = field(default=0)
 
     @property
@@ -94,30 +97,30 @@ def ingest(
 ) -> IngestReport:
     """Add the recordings of a folder, a tar or zip, or the URL of a bucket to a store, which is made if it is not there.
 
-    cohort: name of a preset, path of a YAML description, or a CohortSpec. An interrupted run is resumed by the
+    store: a folder, or a URL such as "s3://bucket/store.zarr"; then new files are made on this machine first. cohort: name of a preset, path of a YAML description, or a CohortSpec. An interrupted run is resumed by the
     same call; a finished one finds nothing to do and writes nothing. Raises EcgError subclasses.
     """
-    folder = Path(store)
+    place = destination(store, options.work)
     with open_source(source) as opened:
-        job = _Job(opened, folder, cohort, options)
+        job = _Job(opened, place, cohort, options)
         if options.dry_run:
             before = job.open_before()
-            return _nothing_written(job.plan(before), before)
-        return _ingest(job, folder, options, progress)
+            return _nothing_written(job.plan(before), before, place)
+        return _ingest(job, place, options, progress)
 
 
-def _ingest(job: "_Job", folder: Path, options: IngestOptions, progress: Progress | None) -> IngestReport:
-    with writer_lock(folder):
+def _ingest(job: "_Job", place: Destination, options: IngestOptions, progress: Progress | None) -> IngestReport:
+    with place.lock():
         before = job.open_before()
         plan = job.plan(before)
-        under_way = plans_under_way(folder, plan.header.base)
+        under_way = plans_under_way(place.folder, plan.header.base)
         if not plan.header.n_inputs:
-            remove_unlisted(folder, before.manifest if before else None, keep_folders=under_way)
-            return _nothing_written(plan, before)
+            place.clear(before.manifest if before else None, under_way)
+            return _nothing_written(plan, before, place)
         done = [part for part in plan.header.parts if is_done(*_files(plan.header, part))]
         _clear(plan.header, before, done, under_way)
         _encode(plan, job.files.source, done, options, progress)
-        return _commit(plan, before)
+        return _commit(plan, before, place)
 
 
 def plan_to_file(
@@ -132,13 +135,13 @@ def plan_to_file(
     The file names the paths of the input: only its owner may read it. `len(header.parts)` is the number of partitions,
     each for one call of `encode_partition`. Raises EcgError subclasses; SourceError if there is nothing new.
     """
-    folder = Path(store)
+    folder = folder_of(store)
     with open_source(source) as opened:
         for inside in (folder, *((opened.path,) if isinstance(opened, Folder) else ())):
             if Path(path).resolve().is_relative_to(inside.resolve()):
                 raise SpecError(f"{path}: found the plan inside {inside}, expected it outside of input and store.")
         _refuse_unseen(opened)
-        job = _Job(opened, folder, cohort, options)
+        job = _Job(opened, FolderDestination(folder), cohort, options)
         plan = job.plan(job.open_before())
     if not plan.header.n_inputs:
         raise SourceError(f"{source}: found nothing new: all {plan.header.known} inputs were met before.")
@@ -183,52 +186,56 @@ def commit_plan(path: str | Path) -> IngestReport:
     plan = open_plan(Path(path))
     header = plan.header
     _check_versions(Path(path), header)
-    refuse_foreign_folder(header.folder)
-    with writer_lock(header.folder):
-        before = open_store(header.folder) if (header.folder / CURRENT).exists() else None
+    place = FolderDestination(header.folder)
+    with place.lock():
+        before = place.open_before()
         if fingerprint_of(header.folder) != header.base:
             if before is not None and is_committed(plan, known_to(before)):
-                return _nothing_written(plan, before)
+                return _nothing_written(plan, before, place)
             _refuse_stale(header)
         _clear(header, before, header.parts, plans_under_way(header.folder, header.base))
-        return _commit(plan, before)
+        return _commit(plan, before, place)
 
 
 class _Job:
     """One request, its parts looked up and checked before anything is read."""
 
-    def __init__(self, source: Source, folder: Path, cohort: str | CohortSpec, options: IngestOptions) -> None:
+    def __init__(self, source: Source, place: Destination, cohort: str | CohortSpec, options: IngestOptions) -> None:
         if isinstance(source, Folder):
-            refuse_nested(source.path, folder)
+            refuse_nested(source.path, place.folder)
         if options.runner is not None and options.runner.elsewhere:
             _refuse_unseen(source)
-        self.folder, self.options = folder, options
+            if isinstance(place, BucketDestination):
+                raise SpecError(
+                    f"{place.files.path}: found other machines to encode for an object store, expected a folder that all "
+                    "of them see. Ingest into one, then send it: ecgcohorts copy FOLDER URL."
+                )
+        self.place, self.options = place, options
         self.spec = cohort if isinstance(cohort, CohortSpec) else load_spec(cohort)
         self.recipe = get_recipe(options.recipe)
         self.key = load_key(options.key_file)
-        refuse_foreign_folder(folder)
         self.files = self.spec.find(source)  # is there anything to read? Before the store's folder is made
 
     def open_before(self) -> Store | None:
         """The snapshot to extend. Raises RecipeMismatch or KeyMismatch if it is of another kind."""
-        if not (self.folder / CURRENT).exists():
+        store = self.place.open_before()
+        if store is None:
             return None
-        store = open_store(self.folder)
         if store.recipe != self.recipe:
             raise RecipeMismatch(
-                f"{self.folder}: found a store of recipe {store.recipe.name}, expected {self.recipe.name}. "
+                f"{store.path}: found a store of recipe {store.recipe.name}, expected {self.recipe.name}. "
                 f"Name another store, or pass --recipe {store.recipe.name}."
             )
         if store.manifest.key_fingerprint != self.key.fingerprint:
             raise KeyMismatch(
-                f"{self.folder}: made with another pseudonym key. Pass that key: --key FILE, or name another store."
+                f"{store.path}: made with another pseudonym key. Pass that key: --key FILE, or name another store."
             )
         return store
 
     def plan(self, before: Store | None) -> Plan:
         target = Target(
             source=self.files.source.address,
-            store=uri_of(self.folder),
+            store=uri_of(self.place.folder),
             spec=self.spec,
             recipe=self.recipe,
             shard_records=self.options.shard_records,
@@ -279,10 +286,10 @@ def _raise_first_refusal(plan: Plan) -> None:
                 )
 
 
-def _nothing_written(plan: AnyPlan, before: Store | None) -> IngestReport:
+def _nothing_written(plan: AnyPlan, before: Store | None, place: Destination) -> IngestReport:
     fingerprint = before.fingerprint if before else ""
     header = plan.header
-    return IngestReport({}, header.known, fingerprint, written=False, store=header.folder, plan_rows=header.n_rows)
+    return IngestReport({}, header.known, fingerprint, written=False, store=place.files.path, plan_rows=header.n_rows)
 
 
 def _files(header: PlanHeader, part: Part) -> tuple[Staged, int, Path]:
@@ -351,11 +358,11 @@ def _obituary(header: PlanHeader, death: WorkerDied) -> str:
     )
 
 
-def _commit(plan: AnyPlan, before: Store | None) -> IngestReport:
-    accounting, fingerprint = commit(plan, before)
+def _commit(plan: AnyPlan, before: Store | None, place: Destination) -> IngestReport:
+    accounting, fingerprint = commit(plan, before, place)
     header = plan.header
     return IngestReport(
-        accounting, header.known, fingerprint, written=True, store=header.folder, plan_rows=header.n_rows
+        accounting, header.known, fingerprint, written=True, store=place.files.path, plan_rows=header.n_rows
     )
 
 

@@ -57,7 +57,7 @@ def report(store: AnyStore, out: Path, examples: int = EXAMPLES) -> Path:
     ]
     cohorts = f"{len(store.index.cohorts)} cohort{'s' * (len(store.index.cohorts) != 1)}"
     subtitle = f"{len(store.index):,} recordings of {store.index.n_patients:,} patients in {cohorts}"
-    write_text(out, page(store.path.name, sections, subtitle))
+    write_text(out, page(store.name, sections, subtitle))
     return out
 
 
@@ -145,7 +145,7 @@ def _provenance(store: AnyStore) -> dict[str, object]:
     """Which snapshot was read; of several stores, each one's."""
     if len(store.members) == 1:
         return {"generation": store.members[0].manifest.generation, "store fingerprint": store.fingerprint}
-    snapshots = (f"{one.path.name}: generation {one.manifest.generation}, {one.fingerprint}" for one in store.members)
+    snapshots = (f"{one.files.name}: generation {one.manifest.generation}, {one.fingerprint}" for one in store.members)
     return {"stores read as one": "; ".join(snapshots), "fingerprint of all": store.fingerprint}
 
 

@@ -17,6 +17,7 @@ from ecgcohorts.pseudonyms import PseudonymKey
 from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.commit import describe_files, publish, remove_unlisted, writer_lock
 from ecgcohorts.store.durable import write_file
+from ecgcohorts.store.files import files_at, folder_of
 from ecgcohorts.store.generations import carry_over, refuse_damaged, refuse_interrupted
 from ecgcohorts.store.lookup import matching_key
 from ecgcohorts.store.reader import Store, open_store, read_manifest
@@ -53,8 +54,8 @@ def compact(
     ids, values and accounts do not. Needs room for a copy of the cohort's signals. Raises SpecError for an unknown
     cohort, StoreError for a damaged shard or an interrupted ingest, KeyMismatch, LockHeld.
     """
-    folder = Path(store_path)
-    read_manifest(folder)  # is there a store? Locking would make its folder
+    folder = folder_of(store_path)
+    read_manifest(files_at(folder))  # is there a store? Locking would make its folder
     with writer_lock(folder):
         store = open_store(folder)
         key = matching_key(store, key_file)
@@ -64,7 +65,7 @@ def compact(
         scattered = tuple(name for name in wanted if _is_scattered(store, name))
         if not scattered:
             return CompactReport((), 0, 0, 0, store.fingerprint, written=False)
-        return _compact(store, {name: _in_order(store.index, name, key) for name in scattered}, progress)
+        return _compact(folder, store, {name: _in_order(store.index, name, key) for name in scattered}, progress)
 
 
 def _is_scattered(store: Store, cohort: str) -> bool:
@@ -87,7 +88,9 @@ def _in_order(index: CohortIndex, cohort: str, key: PseudonymKey) -> NDArray[np.
     return entries[np.lexsort((index["row"][entries], days, np.isnan(days), place[number]))]
 
 
-def _compact(store: Store, orders: dict[str, NDArray[np.int64]], progress: Progress | None) -> CompactReport:
+def _compact(
+    folder: Path, store: Store, orders: dict[str, NDArray[np.int64]], progress: Progress | None
+) -> CompactReport:
     """Write and publish the generation in which each cohort of `orders` is one segment with these entries."""
     manifest, generation = store.manifest, store.manifest.generation + 1
     old = [segment for segment in store.segments if segment.cohort in orders]
@@ -96,7 +99,7 @@ def _compact(store: Store, orders: dict[str, NDArray[np.int64]], progress: Progr
     kept = split_names(store)
     without = (f"{index_folder(manifest.generation)}/", *(f"{segment.folder}/" for segment in old))
     without += tuple(f"splits/{name}/" for name in kept)
-    files = carry_over(store.path, manifest, generation, without)
+    files = carry_over(folder, manifest, generation, without)
     copied, total = 0, sum(map(len, orders.values()))
 
     def tell() -> None:
@@ -107,15 +110,15 @@ def _compact(store: Store, orders: dict[str, NDArray[np.int64]], progress: Progr
 
     for segment in segments:
         if segment.cohort in orders:
-            files |= _write_segment(store, segment, store.index["row"][orders[segment.cohort]], tell)
-    written = write_index(store.path, generation, index)
+            files |= _write_segment(folder, store, segment, store.index["row"][orders[segment.cohort]], tell)
+    written = write_index(folder, generation, index)
     for name in kept:
         split = load_split(store, name)
         n_rows = sum(segment.rows for segment in segments)
-        written += write_split(store.path, generation, split.definition, split.column(index), index, n_rows)
-    files |= describe_files(store.path, list(dict.fromkeys(written)))
+        written += write_split(folder, generation, split.definition, split.column(index), index, n_rows)
+    files |= describe_files(folder, list(dict.fromkeys(written)))
     changes = {"generation": generation, "segments": segments, "files": dict(sorted(files.items()))}
-    fingerprint = publish(store.path, manifest.model_copy(update=changes))
+    fingerprint = publish(folder, manifest.model_copy(update=changes))
     empty = sum(segment.rows for segment in old) - total
     return CompactReport(tuple(orders), total, len(old), empty, fingerprint, written=True)
 
@@ -171,11 +174,11 @@ def _renumbered(index: CohortIndex, rows: NDArray[np.int64]) -> CohortIndex:
 
 
 def _write_segment(
-    store: Store, new: Segment, rows: NDArray[np.int64], tell: Callable[[], None]
+    folder: Path, store: Store, new: Segment, rows: NDArray[np.int64], tell: Callable[[], None]
 ) -> dict[str, FileEntry]:
     """Write the shards of a segment from the present `rows` of the store; relative path -> what stands there."""
     old = _segments_of(store, new.cohort)
-    arrays = [_checked_array(store, segment) for segment in old]
+    arrays = [_checked_array(folder, store, segment) for segment in old]
     first_rows = np.array([segment.first_row for segment in old])
     source = np.searchsorted(first_rows, rows, side="right") - 1
     places = list(zip(source.tolist(), (rows - first_rows[source]).tolist(), strict=True))
@@ -183,22 +186,22 @@ def _write_segment(
     entries = {}
     for number, first in enumerate(range(0, new.rows, new.shard_records)):
         target = f"{new.folder}/c/{number}/0/0"
-        with ShardWriter(store.path / target, new.shard_records, shape) as shard:
+        with ShardWriter(folder / target, new.shard_records, shape) as shard:
             for segment, row in places[first : first + new.shard_records]:
                 shard.append_encoded(arrays[segment].encoded(row))
                 tell()
         entries[target] = shard.entry
     metadata = f"{new.folder}/zarr.json"
-    write_file(store.path / metadata, signals_metadata(new.rows, new.shard_records, store.recipe))
-    return entries | describe_files(store.path, [metadata])
+    write_file(folder / metadata, signals_metadata(new.rows, new.shard_records, store.recipe))
+    return entries | describe_files(folder, [metadata])
 
 
-def _checked_array(store: Store, segment: Segment) -> ShardedArray:
+def _checked_array(folder: Path, store: Store, segment: Segment) -> ShardedArray:
     """A segment to copy from: whole, and encoded as this version encodes. Raises StoreError if it is not."""
     for name, entry in store.manifest.files.items():
         if name.startswith(f"{segment.folder}/"):
-            refuse_damaged(store.path / name, entry)
-    path = store.path / segment.folder / "zarr.json"
+            refuse_damaged(folder / name, entry)
+    path = folder / segment.folder / "zarr.json"
     if path.read_bytes() != signals_metadata(segment.rows, segment.shard_records, store.recipe):
         raise StoreError(f"{path}: found another encoding than this version writes. Ingest into a new store.")
-    return ShardedArray(path.parent)
+    return ShardedArray(store.files.shards(segment.folder, store.manifest))

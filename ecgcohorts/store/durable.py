@@ -3,6 +3,7 @@
 import hashlib
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 _BLOCK = 1 << 20
@@ -57,3 +58,17 @@ def sha256_of(path: Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file whole or not at all, durably, in bounded memory."""
+    make_folder(target.parent)
+    aside = name_aside(target)
+    try:
+        shutil.copyfile(source, aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(target.parent)

@@ -42,7 +42,7 @@ def _member(member: Member) -> dict[str, Any]:
         "format_version": member.manifest.format_version,
         "fingerprint": member.fingerprint,
         "generation": member.manifest.generation,
-        "earlier_generations": [one.generation for one in earlier_manifests(member.path, member.manifest)],
+        "earlier_generations": [one.generation for one in earlier_manifests(member.files, member.manifest)],
         "bytes": sum(entry.size for entry in member.manifest.files.values()),
     }
 

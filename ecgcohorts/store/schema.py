@@ -7,7 +7,7 @@ STORE/signals/<cohort>/<segment>/c/<shard>/0/0 int16 (row, lead, time), one reco
 STORE/index/000001/<column>/                   the CohortIndex, one array a column
 STORE/rejects-000001.parquet                   what was refused, and why
 STORE/splits/<name>/000001/{part,mark}/        a split by name: one code a row
-STORE/lock                                     flock of the one writer
+STORE/lock                                     of the one writer: a flock; in an object store, an object that is there while it works
 """
 
 import json

@@ -22,6 +22,7 @@ from ecgcohorts.splits import Split
 from ecgcohorts.store.columns import read_column, write_column
 from ecgcohorts.store.commit import describe_files, publish, remove_unlisted, writer_lock
 from ecgcohorts.store.durable import write_file
+from ecgcohorts.store.files import files_at, folder_of
 from ecgcohorts.store.generations import carry_over, refuse_interrupted
 from ecgcohorts.store.reader import AnyStore, Member, Store, open_store, read_manifest
 from ecgcohorts.store.schema import Manifest, group_metadata, split_folder
@@ -36,8 +37,8 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
     `replace`), if an ingest was interrupted, or if the split has recordings that the store has not; LockHeld if another
     process is writing.
     """
-    folder = Path(path)
-    read_manifest(folder)  # is there a store? Locking would make its folder
+    folder = folder_of(path)
+    read_manifest(files_at(folder))  # is there a store? Locking would make its folder
     with writer_lock(folder):
         store = open_store(folder)
         kept = load_split(store, split.name) if split.name in split_names(store) else None
@@ -56,7 +57,7 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
             )
         refuse_interrupted(folder)
         remove_unlisted(folder, store.manifest)
-        return publish(folder, _next_manifest(store, split.definition, code))
+        return publish(folder, _next_manifest(folder, store, split.definition, code))
 
 
 def load_split(store: AnyStore, name: str) -> Split:
@@ -79,13 +80,14 @@ def load_split(store: AnyStore, name: str) -> Split:
 
 def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Split:
     """The split of one folder, for the entries of the index that are in it."""
-    folder = member.path / split_folder(name, generation)
+    home = split_folder(name, generation)
+    folder = f"{member.path}/{home}"
     try:
-        attributes = json.loads((folder / _GROUP).read_bytes())["attributes"]
+        attributes = json.loads(member.files.read(f"{home}/{_GROUP}", member.manifest))["attributes"]
         definition = SplitDefinition.model_validate(attributes["split"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+    except (ValueError, KeyError, TypeError, ValidationError):
         raise StoreError(f"{folder}: the split's definition is damaged. Restore it from a copy.") from None
-    part, mark = read_column(folder / "part"), read_column(folder / "mark")
+    part, mark = (read_column(member.files, member.manifest, f"{home}/{one}") for one in ("part", "mark"))
     rows = index["row"] - member.first_row
     known = np.flatnonzero((rows >= 0) & (rows < len(part)))
     if not np.array_equal(mark[rows[known]], _marks(index)[known]):
@@ -139,10 +141,10 @@ def _equal(one: Split, other: Split, index: CohortIndex) -> bool:
     return one.definition == other.definition and len(one.codes) == len(other.codes) and same_codes
 
 
-def _next_manifest(store: Store, definition: SplitDefinition, code: NDArray[np.int8]) -> Manifest:
+def _next_manifest(folder: Path, store: Store, definition: SplitDefinition, code: NDArray[np.int8]) -> Manifest:
     """Write the files of the next generation: the split, and the index and rejects as they are under its number."""
     manifest, generation = store.manifest, store.manifest.generation + 1
-    files = carry_over(store.path, manifest, generation, without=(f"splits/{definition.name}/",))
-    written = write_split(store.path, generation, definition, code, store.index, store.n_rows)
-    files |= describe_files(store.path, written)
+    files = carry_over(folder, manifest, generation, without=(f"splits/{definition.name}/",))
+    written = write_split(folder, generation, definition, code, store.index, store.n_rows)
+    files |= describe_files(folder, written)
     return manifest.model_copy(update={"generation": generation, "files": dict(sorted(files.items()))})

@@ -35,16 +35,24 @@ class UnionStore(AnyStore):
     Days: unknown for records of a patient whom an earlier store has too, because each store counts from its own first.
     """
 
-    path: Path  # the members' names, for people to read: there is no such folder
     index: CohortIndex
     fingerprint: str  # SHA-256 over the members' fingerprints, in order
     n_duplicates: int  # recordings left out of the index because an earlier store has them
     _members: tuple[Member, ...]
     _recipe: Recipe
     _segments: tuple[Segment, ...]
-    _segment_folders: tuple[Path, ...]
+    _segment_folders: tuple[str, ...]
     _rejects: pd.DataFrame = field(repr=False)
     _duplicates: pd.DataFrame = field(repr=False)
+
+    @property
+    def path(self) -> Path | str:
+        """The members' names, for people to read: there is no such folder."""
+        return self.name
+
+    @property
+    def name(self) -> str:
+        return " + ".join(member.files.name for member in self.members)
 
     @property
     def recipe(self) -> Recipe:
@@ -64,7 +72,7 @@ class UnionStore(AnyStore):
         return self._segments
 
     @property
-    def _folders(self) -> tuple[Path, ...]:
+    def _folders(self) -> tuple[str, ...]:
         return self._segment_folders
 
     def rejects(self) -> pd.DataFrame:
@@ -117,12 +125,11 @@ def join_stores(members: Sequence[Store]) -> UnionStore:
     ]
     refused = [_renamed(member.rejects(), name_of) for member, name_of in zip(members, names, strict=True)]
     return UnionStore(
-        path=Path(" + ".join(member.path.name for member in members)),
         index=index.take(kept_for < 0),
         fingerprint=hashlib.sha256(" ".join(member.fingerprint for member in members).encode()).hexdigest(),
         n_duplicates=len(duplicates),
         _members=tuple(
-            Member(member.path, member.manifest, member.fingerprint, first)
+            Member(member.files, member.manifest, member.fingerprint, first)
             for member, first in zip(members, first_rows, strict=False)
         ),
         _recipe=members[0].recipe,
@@ -142,7 +149,8 @@ def _refuse_strangers(members: Sequence[Store]) -> None:
                 f"{store.path}: found recipe {store.recipe.name}, expected {first.recipe.name} as in {first.path}. "
                 "Open stores of one recipe together, or ingest again with that recipe."
             )
-        for mark in (store.path.resolve(), store.fingerprint):
+        place = store.path.resolve() if isinstance(store.path, Path) else store.path
+        for mark in (place, store.fingerprint):
             if mark in seen:
                 raise StoreError(
                     f"{store.path}: found the store {seen[mark].path} a second time, expected different stores."
@@ -153,7 +161,7 @@ def _refuse_strangers(members: Sequence[Store]) -> None:
 def _cohort_names(members: Sequence[Store]) -> list[dict[str, str]]:
     """Per member, what each of its cohorts is called here. Raises StoreError for two descriptions under one key."""
     keys: defaultdict[str, set[str]] = defaultdict(set)
-    descriptions: dict[tuple[str, str], tuple[str, Path]] = {}
+    descriptions: dict[tuple[str, str], tuple[str, Path | str]] = {}
     for member in members:
         key = member.manifest.key_fingerprint
         for segment in member.segments:

@@ -12,7 +12,7 @@ import zarr
 import ecgcohorts as ec
 from ecgcohorts.errors import StoreError
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.store.commit import collect_garbage
+from ecgcohorts.store.garbage import collect_garbage
 from ecgcohorts.store.schema import MISSING, Manifest
 
 
