@@ -45,6 +45,7 @@ class Split(Command):
     cohort: str | None = Field(None, description="leave-cohort-out: the one to test on")
     percent: list[float] = Field([], description="nested: shares of the patients, such as 1,10,100")
     within: str | None = Field(None, description="SPLIT=PART: of the recordings of that part only")
+    like: str | None = Field(None, description="another store of the same source: take its split of that name, by id")
     same: Path | None = Field(None, description="CSV: two pseudonyms of one person a line")
     also: StoreNames = Field([], description="another store to split together with the first; may be repeated")
     replace: bool = Field(False, description="overwrite the split of that name")
@@ -71,10 +72,20 @@ class Split(Command):
                 f"found --{min(given)} but no name for a split, expected: ecgcohorts split STORE NAME --by RULE"
             )
 
+    def _refuse_beside_like(self) -> None:
+        beside = self.model_fields_set - {"store", "name", "like", "also", "replace"}
+        if beside:
+            raise SpecError(
+                f"found --{min(beside)} beside --like, expected neither rule nor map: the other store has them."
+            )
+
     def _made(self, store: Any) -> Any:
         from ecgcohorts.splits import make_split
-        from ecgcohorts.store import load_split
+        from ecgcohorts.store import load_split, open_store, split_like
 
+        if self.like is not None:
+            self._refuse_beside_like()
+            return split_like(store, open_store(self.like), str(self.name))
         index = store.index
         if self.within is not None:
             name, _, part = self.within.partition("=")

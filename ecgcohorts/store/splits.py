@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ecgcohorts.errors import SpecError, StoreError
+from ecgcohorts.errors import KeyMismatch, SpecError, StoreError
 from ecgcohorts.index import CohortIndex
 from ecgcohorts.split_rules import UNASSIGNED, SplitDefinition
 from ecgcohorts.splits import Split
@@ -97,6 +97,28 @@ def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Spl
         raise StoreError(f"{folder}: found codes without a part. Restore the split from a copy.")
     inside = code >= 0
     return Split(definition, index["recording_id"][known[inside]], code[inside])
+
+
+def split_like(store: AnyStore, other: AnyStore, name: str) -> Split:
+    """The split that another store keeps by that name, for the recordings of this one that are in it, found by their ids.
+
+    For stores of one source: made again with another recipe, or grown elsewhere. Recordings that the other has not are in
+    no part. Raises KeyMismatch for stores of different keys, whose ids tell nothing of each other; SpecError if they have
+    no recording of the split in common, or if a patient or a waveform would be on two sides here.
+    """
+    mine, theirs = ({member.manifest.key_fingerprint for member in one.members} for one in (store, other))
+    if not mine <= theirs:
+        raise KeyMismatch(
+            f"{store.path}: made with another pseudonym key than {other.path}, expected one: ids tell nothing between keys. "
+            "Make the split anew."
+        )
+    split = load_split(other, name).on(store.index)
+    if not len(split.codes):
+        raise SpecError(
+            f"{store.path}: found no recording of split {name!r} of {other.path}, expected some. Name another store."
+        )
+    split.assert_disjoint(store.index)
+    return split
 
 
 def split_names(store: AnyStore) -> list[str]:

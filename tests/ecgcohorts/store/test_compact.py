@@ -335,7 +335,7 @@ def test_killed_at_any_step_the_store_is_the_old_or_the_new_and_the_same_command
     fingerprints = [ec.open(folder).fingerprint, ec.open(whole).fingerprint]
     strips = signals(ec.open(folder))
     met = []
-    for steps in range(0, 300, 4):  # a sample of the steps
+    for steps in range(0, 300, 3):  # a sample of the steps
         copy = shutil.copytree(folder, tmp_path / f"{steps}.zarr")
         with pytest.MonkeyPatch.context() as patch:
             stop_after(patch, steps)
@@ -350,7 +350,7 @@ def test_killed_at_any_step_the_store_is_the_old_or_the_new_and_the_same_command
         assert content(copy) == expected, f"stopped after {steps} steps"
         shutil.rmtree(copy)
     assert set(met) == {0}  # replacing CURRENT is the last step, and the earlier snapshot stays
-    assert 5 < len(met) < 60
+    assert 5 < len(met) < 100
 
 
 @pytest.mark.parametrize("place", [100, -1, "index"])

@@ -67,6 +67,7 @@ def test_a_store_reads_the_same_in_place(folder, url):
     facts = [describe(ec.open(place)) for place in (folder, url)]
     for one in (*facts, *(store for one in facts for store in one["stores"])):
         one["path"] = ""
+        one.pop("earlier_generations", None)  # what is copied is the one in force
     assert facts[0] == facts[1]
 
 
@@ -158,7 +159,7 @@ def test_an_open_store_keeps_its_snapshot_or_says_so(folder, url, tmp_path):
     assert ec.verify(url).ok
     with pytest.raises(StoreError, match=r"Open the store again"):
         store.read(rows)
-    with pytest.raises(StoreError, match="no readable file"):
+    with pytest.raises(StoreError, match="Open the store again"):
         old.read(rows)
 
 
