@@ -65,7 +65,7 @@ def test_a_store_reads_the_same_in_place(folder, url):
     [name] = split_names(remote)
     assert load_split(remote, name).definition == load_split(local, name).definition
     facts = [describe(ec.open(place)) for place in (folder, url)]
-    for one in (*facts, *(store for one in facts for store in one["stores"])):
+    for one in (*facts, *(store for told in facts for store in told["stores"])):
         one["path"] = ""
         one.pop("earlier_generations", None)  # what is copied is the one in force
     assert facts[0] == facts[1]
