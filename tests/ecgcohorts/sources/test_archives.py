@@ -343,7 +343,7 @@ def test_an_index_takes_little_room(tmp_path: Path) -> None:
         assert sum(1 for _ in source.names()) == 4_000
         peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak / 4_000 < 300  # bytes a member; the standard library takes 700
+    assert peak / 4_000 < 300  # bytes a member; the standard library takes 550
 
 
 def test_a_folder_without_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
