@@ -35,7 +35,7 @@ def _short(letter: str, name: str) -> AliasChoices:
 class Inspect(Command):
     """What is in a folder: every file by class; formats, rates, leads, lengths of its recordings. Writes nothing."""
 
-    source: CliPositionalArg[Path] = Field(description="folder with raw recordings")
+    source: CliPositionalArg[str] = Field(description=SOURCE)
     sample: int = Field(200, gt=0, description="recordings to decode, spread over formats and folders")
     as_json: Annotated[bool, Field(validation_alias=AliasChoices("json"), description="for programs")] = False
 
@@ -53,7 +53,7 @@ class Inspect(Command):
 class Draft(Command):
     """Write a first description of a cohort, its guesses and gaps marked, for you to finish."""
 
-    source: CliPositionalArg[Path] = Field(description="folder with raw recordings")
+    source: CliPositionalArg[str] = Field(description=SOURCE)
     table: CliPositionalArg[Path | None] = Field(None, description="CSV with a row per recording")
     out: Annotated[Path, Field(validation_alias=_short("o", "out"), description="cohort file to write, .yaml")]
     sample: int = Field(200, gt=0, description="recordings to look at")

@@ -1,5 +1,6 @@
 """The files of a cohort: which are there, what their headers say, and which of its layouts they are."""
 
+import posixpath
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -104,9 +105,13 @@ def _fitting(layouts: Sequence[Layout], source: Source) -> list[Layout]:
 
 def _no_files(layouts: Sequence[Layout], source: Source) -> SourceError:
     wanted = " or ".join(", ".join(layout.files.include) for layout in layouts)
-    count = sum(1 for _ in source.names())
+    count, common = 0, ""
+    for count, name in enumerate(source.names(), 1):
+        folder = posixpath.dirname(name)
+        common = folder if count == 1 else posixpath.commonpath([common, folder])
+    where = f" (all below {common})" if common else ""
     return SourceError(
-        f"{source}: found {count} files, but none like {wanted}. Name the folder that holds the recordings, "
+        f"{source}: found {count} files{where}, but none like {wanted}. Name the folder that holds the recordings, "
         "or another cohort."
     )
 

@@ -1,6 +1,6 @@
 """The tables beside the recordings of a cohort: columns of texts, found by key.
 
-As Python objects a row takes half a kilobyte; as columns, a table of five million rows takes a few hundred MB.
+As Python objects a row of two cells takes 150 to 220 bytes, in columns 55.
 """
 
 import csv

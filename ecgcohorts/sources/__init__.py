@@ -6,6 +6,7 @@ time are written into a private temporary folder and removed again: `at_hand` an
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ from ecgcohorts.sources.bucket import Objects
 from ecgcohorts.sources.folder import Folder
 from ecgcohorts.sources.scratch import Scratch
 
-__all__ = ["Archive", "Fetched", "Folder", "Objects", "Source", "open_source"]
+__all__ = ["Archive", "Fetched", "Folder", "Objects", "Source", "is_archive", "open_source"]
 
 
 class Source(Protocol):
@@ -56,6 +57,13 @@ class Fetched(Source, Protocol):
         """Write files below an empty folder, those that are there. Return what is wrong with some of them."""
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file is an archive that `open_source` opens."""
+    with suppress(SourceError):
+        return bool(Archive(path))
+    return False
+
+
 def open_source(place: str | Path) -> Folder | Archive | Objects:
     """A folder, an archive, or the URL of a bucket, by path, URL, or the address of a source.
 
@@ -67,5 +75,5 @@ def open_source(place: str | Path) -> Folder | Archive | Objects:
     uri, _, below = text.partition("#") if text.startswith(FILE) else (text, "", "")
     path = path_of(uri) if text.startswith(FILE) else Path(place)
     if not path.exists():
-        raise SourceError(f"{path}: found no such folder, expected the folder with the recordings. Check the path.")
+        raise SourceError(f"{path}: found no such folder or file, expected the recordings. Check the path.")
     return Folder(path) if path.is_dir() else Archive(path, unquote(below, errors="surrogateescape"))

@@ -19,7 +19,7 @@ from ecgcohorts.sources.members import DEFLATED, Gathering, Index, Member
 from ecgcohorts.sources.names import is_hidden
 from ecgcohorts.sources.scratch import Scratch, no_room
 from ecgcohorts.sources.tar_members import BLOCK, gather_tar, is_tar
-from ecgcohorts.sources.unpack import is_compressed, unpack_tar
+from ecgcohorts.sources.unpack import check_compressed, is_compressed, unpack_tar
 from ecgcohorts.sources.zip_members import END_MARK, LOCAL, LOCAL_MARK, gather_zip
 
 _INDEX, _PLAIN = "index.arrow", "plain.tar"
@@ -40,7 +40,9 @@ class Archive:
             head = file.read(BLOCK)
         self._is_zip = head.startswith((LOCAL_MARK, END_MARK))
         self.only_here = is_compressed(head)
-        if not (self._is_zip or self.only_here or is_tar(head)):
+        if self.only_here:
+            check_compressed(path)
+        elif not (self._is_zip or is_tar(head)):
             raise SourceError(
                 f"{path}: found a file that is no archive, expected a folder, a tar, a zip, or the URL of a bucket."
             )

@@ -18,7 +18,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
             what = "a file" if path.exists() else "no such folder"
-            raise SourceError(f"{path}: found {what}, expected the folder with the recordings.")
+            raise SourceError(f"{path}: found {what}, expected the folder with the recordings. Check the path.")
         self.path = path
 
     def __enter__(self) -> Self:

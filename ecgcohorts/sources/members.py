@@ -89,7 +89,7 @@ class Gathering:
 
     def refuse(self, found: str, expected: str) -> None:
         raise SourceError(
-            f"{self._where}: found {found}, expected {expected}. Unpack it with care, and name the folder instead."
+            f"{self._where}: found {found}, expected {expected}. Unpack it yourself, and name the folder instead."
         )
 
     def write(self, path: Path, state: str) -> None:

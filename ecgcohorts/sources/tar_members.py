@@ -1,6 +1,6 @@
 """The members of a plain tar: ustar, GNU and POSIX (pax) headers, read one block at a time.
 
-Not tarfile: it keeps an object for every member, reads headers of any size, and takes seconds over some of a few kB.
+Not tarfile: it keeps half a kilobyte for every member, and reads headers of any size.
 Sources: POSIX.1-2017, pax; GNU tar manual, "Basic Tar Format".
 """
 

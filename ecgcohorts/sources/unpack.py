@@ -5,7 +5,8 @@ import gzip
 import importlib
 import lzma
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,15 +34,41 @@ def is_compressed(head: bytes) -> bool:
     return head.startswith(tuple(_OPENERS))
 
 
+def check_compressed(path: Path) -> None:
+    """Raises SourceError for what is no compressed tar, told from its first block."""
+    with _opened(path) as (stream, _):
+        if not is_tar(stream.read(BLOCK)):
+            raise SourceError(
+                f"{path}: found a compressed file that is no tar, expected a folder, a tar, a zip, or the URL of a bucket."
+            )
+
+
 def unpack_tar(path: Path, into: Path) -> None:
-    """Raises SourceError for what is no tar, is damaged, or unpacks to more than a tar of recordings does."""
+    """Raises SourceError for what is damaged, or unpacks to more than a tar of recordings does."""
+    total = 0
+    with _opened(path) as (stream, packed), into.open("xb") as plain:
+        while block := stream.read(_COPY_BYTES):
+            total += len(block)
+            if total > MAX_TOTAL_BYTES or is_bomb(total, packed.tell()):
+                raise SourceError(
+                    f"{path}: found more than {MAX_RATIO} bytes for each packed one, expected recordings. Look into it."
+                )
+            try:
+                plain.write(block)
+            except OSError as error:
+                raise no_room(error) from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, BinaryIO]]:
+    """A compressed file as a stream, and the file itself. Damage is a SourceError."""
     with path.open("rb") as packed:
         head = packed.read(16)
         packed.seek(0)
         opener = next(opener for magic, opener in _OPENERS.items() if head.startswith(magic))
         try:
             with opener(packed) as stream:
-                _copy(stream, packed, path, into)
+                yield stream, packed
         except ModuleNotFoundError:
             raise SourceError(
                 f"{path}: found zstd, which this Python does not read. Unpack it first: zstd -d."
@@ -52,24 +79,6 @@ def unpack_tar(path: Path, into: Path) -> None:
             if error.errno is None:  # how gzip and bz2 tell of damage
                 raise _damaged(path, error) from None
             raise
-
-
-def _copy(stream: Any, packed: BinaryIO, path: Path, into: Path) -> None:
-    block, total = stream.read(BLOCK), 0
-    if not is_tar(block):
-        raise SourceError(f"{path}: found a compressed file that is no tar, expected one. Unpack it first.")
-    with into.open("xb") as plain:
-        while block:
-            total += len(block)
-            if total > MAX_TOTAL_BYTES or is_bomb(total, packed.tell()):
-                raise SourceError(
-                    f"{path}: found more than {MAX_RATIO} bytes for each packed one, expected recordings. Look into it."
-                )
-            try:
-                plain.write(block)
-            except OSError as error:
-                raise no_room(error) from None
-            block = stream.read(_COPY_BYTES)
 
 
 def _damaged(path: Path, error: Exception) -> SourceError:
