@@ -6,6 +6,7 @@ have paths. Conditional writes are what commits rest on: an object is made only 
 nobody else has replaced it.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "azure")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")  # of S3's and Azure's XML answers
 _STATUS = re.compile(r"status code: (\d{3})")
 _BLOCK_BYTES = 8 << 20
+_process: int | None = None  # that first used an object store
 _SHA256 = "sha256"  # an object's metadata: what was put, as whoever put it saw it
 
 Tag = tuple[tuple[str, str], ...]  # stores tell versions apart by one of two things, or both
@@ -58,12 +60,13 @@ class Bucket:
                 "credentials stand in the environment."
             )
         self.url = url.rstrip("/")
-        self._client = _connect(self.url)
+        self._connection = _connect(self.url)
 
     @property
     def client(self) -> "ObjectStore":
-        """For libraries that read through obstore themselves."""
-        return self._client
+        """For libraries that read through obstore themselves. Raises ObjectStoreError in a forked process."""
+        _refuse_forked()
+        return self._connection
 
     def __repr__(self) -> str:
         return f"Bucket({self.url!r})"
@@ -82,7 +85,7 @@ class Bucket:
         import obstore
 
         try:
-            for chunk in obstore.list(self._client, prefix=below or None):
+            for chunk in obstore.list(self.client, prefix=below or None):
                 for one in chunk:
                     if not one["path"].endswith("/"):  # what some consoles make when asked for a folder
                         yield one["path"], _stamp(one)
@@ -114,7 +117,7 @@ class Bucket:
         import obstore
 
         try:
-            answer = obstore.get(self._client, name)
+            answer = obstore.get(self.client, name)
             size = answer.meta["size"]
             if limit is None or size <= limit:
                 return bytes(answer.bytes())
@@ -149,7 +152,7 @@ class Bucket:
         import obstore
 
         try:
-            answer = obstore.get(self._client, name, options={"range": (start, stop)})
+            answer = obstore.get(self.client, name, options={"range": (start, stop)})
             return memoryview(answer.bytes()), _stamp(answer.meta)
         except Exception as error:
             raise self._failed(error, name) from None
@@ -159,7 +162,7 @@ class Bucket:
         import obstore
 
         try:
-            parts = obstore.get_ranges(self._client, name, starts=starts, ends=stops)
+            parts = obstore.get_ranges(self.client, name, starts=starts, ends=stops)
         except Exception as error:
             raise self._failed(error, name) from None
         return [memoryview(part) for part in parts]
@@ -173,7 +176,7 @@ class Bucket:
         import obstore
 
         try:
-            noted = obstore.get(self._client, name, options={"head": True}).attributes.get(_SHA256)
+            noted = obstore.get(self.client, name, options={"head": True}).attributes.get(_SHA256)
         except Exception as error:
             raise self._failed(error, name) from None
         return None if noted is None else str(noted)
@@ -193,7 +196,7 @@ class Bucket:
         doomed = list(names)
         try:
             if doomed:
-                obstore.delete(self._client, doomed)
+                obstore.delete(self.client, doomed)
         except FileNotFoundError:
             pass
         except Exception as error:
@@ -203,7 +206,7 @@ class Bucket:
         import obstore
 
         try:
-            return obstore.head(self._client, name)
+            return obstore.head(self.client, name)
         except Exception as error:
             raise self._failed(error, name) from None
 
@@ -216,7 +219,7 @@ class Bucket:
         if sha256 is not None:
             options["attributes"] = {_SHA256: sha256}
         try:
-            obstore.put(self._client, name, content, **options)
+            obstore.put(self.client, name, content, **options)
         except (AlreadyExistsError, PreconditionError):
             return False
         except Exception as error:
@@ -224,6 +227,8 @@ class Bucket:
         return True
 
     def _failed(self, error: Exception, name: str = "") -> Exception:
+        if isinstance(error, ObjectStoreError):
+            return error
         where = f"{self.url}/{name}" if name else self.url
         if isinstance(error, FileNotFoundError):
             return FileNotFoundError(f"{where}: no such object")
@@ -234,7 +239,18 @@ class Bucket:
 
 
 def _too_large(where: str, size: int, limit: int) -> ObjectStoreError:
-    return ObjectStoreError(f"{where}: found {size} bytes, expected at most {limit}. Is it an ECG?")
+    return ObjectStoreError(f"{where}: found {size} bytes, expected at most {limit}.")
+
+
+def _refuse_forked() -> None:
+    """obstore's threads do not survive a fork, and a child that waits for them waits for ever."""
+    global _process
+    _process = _process or os.getpid()
+    if _process != os.getpid():
+        raise ObjectStoreError(
+            "found a process forked from one that has used an object store, expected one of its own. Start workers by "
+            "spawn or forkserver."
+        )
 
 
 def _connect(url: str) -> "ObjectStore":

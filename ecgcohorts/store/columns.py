@@ -41,11 +41,8 @@ def read_index(files: StoreFiles, manifest: Manifest) -> CohortIndex:
     home = index_folder(manifest.generation)
     folder = f"{files.path}/{home}"
     read = partial(_read_named, files, manifest, home)
-    if files.threads == 1:
-        columns = {name: read(name) for name in manifest.index_columns}
-    else:
-        with ThreadPoolExecutor(files.threads) as pool:
-            columns = dict(zip(manifest.index_columns, pool.map(read, manifest.index_columns), strict=True))
+    with ThreadPoolExecutor(files.threads) as pool:
+        columns = dict(zip(manifest.index_columns, pool.map(read, manifest.index_columns), strict=True))
     for name, dtype in COLUMNS.items():
         if name not in columns or columns[name].dtype != dtype:
             raise StoreError(f"{folder}: index column {name!r} is missing or not {dtype}. Restore it from a copy.")

@@ -27,7 +27,7 @@ class StoreFiles(ABC):
     """
 
     path: Path | str  # the folder, or the URL as text
-    threads: int  # small files are read in so many
+    threads: int  # columns of the index are read in so many
 
     @property
     @abstractmethod
@@ -80,7 +80,7 @@ class StoreFiles(ABC):
 class FolderFiles(StoreFiles):
     """In a folder."""
 
-    threads = 1
+    threads = 4
 
     def __init__(self, folder: Path) -> None:
         self.path: Path = folder
