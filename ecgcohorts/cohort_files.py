@@ -10,7 +10,15 @@ from pathlib import Path, PurePosixPath
 
 from ecgcohorts.cohort_schema import LISTED, Files, Layout, Table
 from ecgcohorts.cohort_values import plain
-from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
+from ecgcohorts.errors import (
+    MachineError,
+    Reason,
+    RecordingError,
+    SourceError,
+    UnreadableRecording,
+    is_of_machine,
+    machine_error,
+)
 from ecgcohorts.readers import open_reader
 from ecgcohorts.recording import Recording
 
@@ -116,6 +124,7 @@ def scan_files(layout: Layout, root: Path, paths: Iterable[str]) -> Iterator[Sou
     """Yield one item per recording, in the order of paths and of entries inside a file. Payloads are not read."""
     reader = open_reader(layout.reader, layout.arrays)
     for path in paths:
+        trouble: MachineError | None = None
         try:
             for header in reader.scan(root / path):
                 entry = header.source.entry if header.source else ""
@@ -123,11 +132,16 @@ def scan_files(layout: Layout, root: Path, paths: Iterable[str]) -> Iterator[Sou
         except RecordingError as error:
             yield SourceItem(path, error=error)
         except Exception as error:  # one strange file must not end the scan of 100,000
-            unexpected = UnreadableRecording(
-                Reason.UNEXPECTED, type(error).__name__, f"a {layout.reader} file", "Look at this file.", path
-            )
-            unexpected.__cause__ = error
-            yield SourceItem(path, error=unexpected)
+            if isinstance(error, MemoryError | OSError) and is_of_machine(error):
+                trouble = machine_error(str(root), error)
+            else:
+                unexpected = UnreadableRecording(
+                    Reason.UNEXPECTED, type(error).__name__, f"a {layout.reader} file", "Look at this file.", path
+                )
+                unexpected.__cause__ = error
+                yield SourceItem(path, error=unexpected)
+        if trouble is not None:
+            raise trouble  # out here: as its context, the first error would still name paths
 
 
 def load_table(table: Table, wanted: Iterable[str], root: Path) -> LoadedTable | None:

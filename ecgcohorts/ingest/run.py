@@ -28,7 +28,7 @@ from ecgcohorts.ingest.runners import InProcess, ProcessPool, Runner, WorkerDied
 from ecgcohorts.pseudonyms import load_key
 from ecgcohorts.recipes import CAPE_V1, get_recipe
 from ecgcohorts.store.commit import refuse_foreign_folder, refuse_nested, remove_unlisted, writer_lock
-from ecgcohorts.store.durable import make_folder
+from ecgcohorts.store.durable import machine_errors, make_folder
 from ecgcohorts.store.lookup import REMOVED
 from ecgcohorts.store.reader import Store, open_store
 from ecgcohorts.store.schema import CURRENT, DEFAULT_SHARD_RECORDS, Accounting
@@ -159,19 +159,20 @@ def encode_partition(path: str | Path, partition: int) -> bool:
     header = plan.header
     part = part_named(header, partition)
     _check_versions(Path(path), header)
-    _refuse_stale(header)
-    refuse_foreign_folder(header.folder)
-    make_folder(staging_of(header))
-    mark_staging(header)
-    if is_done(*_files(header, part)):
-        return False
-    try:
-        encode(task_of(plan, part))
-    finally:
-        # Who commits in the meantime clears staging away; what was written since would stay as litter.
-        if fingerprint_of(header.folder) != header.base:
-            Staged(staging_of(header), part).remove()
-    _refuse_stale(header)
+    with machine_errors(header.folder):
+        _refuse_stale(header)
+        refuse_foreign_folder(header.folder)
+        make_folder(staging_of(header))
+        mark_staging(header)
+        if is_done(*_files(header, part)):
+            return False
+        try:
+            encode(task_of(plan, part))
+        finally:
+            # Who commits in the meantime clears staging away; what was written since would stay as litter.
+            if fingerprint_of(header.folder) != header.base:
+                Staged(staging_of(header), part).remove()
+        _refuse_stale(header)
     return True
 
 
@@ -189,6 +190,8 @@ def commit_plan(path: str | Path) -> IngestReport:
         before = open_store(header.folder) if (header.folder / CURRENT).exists() else None
         if fingerprint_of(header.folder) != header.base:
             if before is not None and is_committed(plan, known_to(before)):
+                under_way = plans_under_way(header.folder, before.fingerprint)
+                remove_unlisted(header.folder, before.manifest, keep_folders=under_way)
                 return _nothing_written(plan, before)
             _refuse_stale(header)
         _clear(header, before, header.parts, plans_under_way(header.folder, header.base))

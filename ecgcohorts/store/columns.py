@@ -12,7 +12,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import StoreError
+from ecgcohorts.errors import StoreError, is_of_machine
 from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, CohortIndex
 from ecgcohorts.store.durable import write_file
 from ecgcohorts.store.schema import Manifest, group_metadata, index_folder
@@ -84,7 +84,7 @@ def _metadata(column: NDArray, chunk_shape: tuple[int, ...]) -> dict[str, Any]:
 def read_column(folder: Path) -> NDArray:
     """Read what `write_column` wrote. Raises StoreError if it is damaged or missing."""
     try:
-        metadata = json.loads((folder / "zarr.json").read_bytes())
+        metadata = json.loads(_read(folder / "zarr.json"))
         shape = tuple(int(length) for length in metadata["shape"])
         chunk_shape = tuple(int(length) for length in metadata["chunk_grid"]["configuration"]["chunk_shape"])
         if (
@@ -94,8 +94,8 @@ def read_column(folder: Path) -> NDArray:
         ):
             raise StoreError(f"{folder}: the index column has another layout. Use the version that wrote it.")
         dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
-    except (ValueError, KeyError, TypeError, IndexError, OSError):
-        raise StoreError(f"{folder}: zarr.json is missing or damaged. Restore it from a copy.") from None
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise StoreError(f"{folder}: zarr.json is damaged. Restore it from a copy.") from None
     parts = []
     for number in range(-(-shape[0] // chunk_shape[0])):
         parts.append(_read_chunk(folder.joinpath("c", str(number), *["0"] * (len(shape) - 1)), chunk_shape, dtype))
@@ -103,11 +103,17 @@ def read_column(folder: Path) -> NDArray:
     return column.astype(dtype.newbyteorder("="), copy=False)
 
 
-def _read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
+def _read(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
+        if is_of_machine(error):
+            raise
         raise StoreError(f"{path}: found no readable file ({error.strerror}). Restore it from a copy.") from None
+
+
+def _read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
+    data = _read(path)
     packed, crc = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
     if int(google_crc32c.value(packed)) != int.from_bytes(crc, "little"):
         raise StoreError(f"{path}: content does not match its checksum. Restore it from a copy.")

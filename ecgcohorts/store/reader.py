@@ -12,10 +12,11 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from ecgcohorts.errors import StoreError
+from ecgcohorts.errors import StoreError, is_of_machine, machine_error
 from ecgcohorts.index import CohortIndex
 from ecgcohorts.recipes import Recipe
 from ecgcohorts.store.columns import read_index
+from ecgcohorts.store.durable import machine_errors
 from ecgcohorts.store.schema import (
     CURRENT,
     MISSING,
@@ -69,7 +70,13 @@ class AnyStore(ABC):
 
     @cached_property
     def _arrays(self) -> list[ShardedArray]:
-        return [ShardedArray(folder) for folder in self._folders]
+        arrays = [ShardedArray(folder) for folder in self._folders]
+        for array, segment in zip(arrays, self.segments, strict=True):
+            if len(array) != segment.rows:
+                raise StoreError(
+                    f"{array.folder}: found {len(array)} rows, expected {segment.rows}. Restore zarr.json."
+                )
+        return arrays
 
     @cached_property
     def _first_rows(self) -> NDArray[np.int64]:
@@ -160,6 +167,8 @@ def open_store(path: str | Path, generation: int | None = None) -> Store:
                 continue
             if isinstance(error, StoreError):
                 raise
+            if isinstance(error, OSError) and is_of_machine(error):
+                raise machine_error(str(folder), error) from None
             what = type(error).__name__
             raise StoreError(f"{folder}: cannot be read ({what}). Restore the store from a copy.") from None
     raise StoreError(
@@ -182,7 +191,8 @@ def read_manifest(folder: Path, generation: int | None = None) -> tuple[Manifest
             f"{folder}: found {what}, expected a store. Make one: ecgcohorts ingest SRC {folder} --cohort NAME"
         )
     try:
-        current = Current.model_validate_json((folder / CURRENT).read_bytes())
+        with machine_errors(folder):
+            current = Current.model_validate_json((folder / CURRENT).read_bytes())
     except ValidationError:
         raise StoreError(f"{folder}: CURRENT is damaged. Restore the store from a copy.") from None
     manifest = _read_named(folder, current)
