@@ -19,6 +19,7 @@ import json
 import os
 import pickle
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -66,7 +67,7 @@ class Size:
 
 
 FULL = Size(every=1, kills=60, flips=1000, meetings=28, seconds=60, harmed=1)
-SAMPLE = Size(every=131, kills=3, flips=60, meetings=2, seconds=3, harmed=11)
+SAMPLE = Size(every=151, kills=3, flips=60, meetings=2, seconds=3, harmed=11)
 
 
 @dataclass
@@ -373,6 +374,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(CAMPAIGNS)}; all, if none is named")
     parser.add_argument("--sample", action="store_true", help="a small part of everything")
+    parser.add_argument("--every", type=int, help="of the points of each command, one in so many")
     parser.add_argument("--flips", type=int, help="single bits to flip")
     parser.add_argument("--seconds", type=float, help="of reading beside commits")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
@@ -383,13 +385,14 @@ def main() -> int:
         write_page()
         return 0
     size = SAMPLE if options.sample else FULL
-    size = replace(size, flips=options.flips or size.flips, seconds=options.seconds or size.seconds)
+    given = {name: getattr(options, name) for name in ("every", "flips", "seconds") if getattr(options, name)}
+    size = replace(size, **given)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         found = run(Soak(Path(place).resolve(), size, options.jobs), options.names or list(CAMPAIGNS))
     if options.results:
         about = {
-            "command": " ".join(["python", *sys.argv]),
+            "command": shlex.join(["python", os.path.relpath(__file__, ROOT), *sys.argv[1:]]),
             "commit": _commit(),
             "date": date.today().isoformat(),
             "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}",

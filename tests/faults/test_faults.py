@@ -41,7 +41,7 @@ def stale(*arguments):
 
 if __name__ == "__main__":
     soak.crowd.PATIENCE = 3.0
-    size = soak.Size(every=40, kills=0, flips=20, meetings=1, seconds=2, harmed=40)
+    size = soak.Size(every=120, kills=0, flips=10, meetings=1, seconds=2, harmed=80)
     with tempfile.TemporaryDirectory() as place:
         ready, failed = soak.Soak(Path(place).resolve(), size, 1, ("ingest, first", "remove")), {{}}
         for name, (target, defect) in json.loads(sys.argv[1]).items():
