@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: help install demo effect test test-frameworks check format bench tables fuzz docs clean
+.PHONY: help install demo effect test test-frameworks check format bench tables fuzz soak docs clean
 help:
 	@echo "make demo   simulate, ingest, pretrain twice, evaluate, report (about 5 minutes on 2 cores)"
 	@echo "make effect the demo over three seeds, CAPE-X and CAPE-Z paired (about 15 minutes)"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench  speed against peers, in one run"
 	@echo "make tables the tables of docs/benchmarks.md, the run at scale included (about 40 minutes, 35 GB)"
 	@echo "make fuzz   200,000 mutants of every raw format, resumed where it was stopped"
+	@echo "make soak   kills, full disks, losses of power and flipped bits at every point of what writes to a store"
 	@echo "make docs   the documentation, into docs/_build"
 
 $(READY): pyproject.toml
@@ -84,6 +85,13 @@ FUZZ_JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz/fuzz.py --mutants $(MUTANTS) --jobs $(FUZZ_JOBS) --work build/fuzz --results docs/data/fuzz.json
+
+# SOAK: options, such as --flips 10000; or names of campaigns, such as kill "power loss".
+SOAK ?= --results docs/data/soak.json
+
+soak: $(READY)
+	$(BIN)/python tests/faults/soak.py --jobs $(FUZZ_JOBS) $(SOAK)
+	$(BIN)/python tests/faults/soak.py --write
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -W -q docs docs/_build

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ecgcohorts.cohort_schema import Files, Layout
-from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
+from ecgcohorts.errors import (
+    MachineError,
+    Reason,
+    RecordingError,
+    SourceError,
+    UnreadableRecording,
+    is_of_machine,
+    machine_error,
+)
 from ecgcohorts.globs import any_of
 from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import Recording
@@ -134,6 +142,7 @@ def scan_files(files: Found) -> Iterator[SourceItem]:
             yield SourceItem(path, error=file)
             continue
         state = _state(source, path, file)
+        trouble: MachineError | None = None
         try:
             for header in reader.scan(file):
                 entry = header.source.entry if header.source else ""
@@ -141,11 +150,16 @@ def scan_files(files: Found) -> Iterator[SourceItem]:
         except RecordingError as error:
             yield SourceItem(path, error=error, state=state)
         except Exception as error:  # one strange file must not end the scan of 100,000
-            unexpected = UnreadableRecording(
-                Reason.UNEXPECTED, type(error).__name__, f"a {layout.reader} file", "Look at this file.", path
-            )
-            unexpected.__cause__ = error
-            yield SourceItem(path, error=unexpected, state=state)
+            if isinstance(error, MemoryError | OSError) and is_of_machine(error):
+                trouble = machine_error(str(source), error)
+            else:
+                unexpected = UnreadableRecording(
+                    Reason.UNEXPECTED, type(error).__name__, f"a {layout.reader} file", "Look at this file.", path
+                )
+                unexpected.__cause__ = error
+                yield SourceItem(path, error=unexpected, state=state)
+        if trouble is not None:
+            raise trouble  # out here: as its context, the first error would still name paths
 
 
 def _state(source: Source, path: str, file: Path) -> str:

@@ -10,11 +10,25 @@ EcgError                     catch this one; its text says what was found, what 
 │   ├── KeyMismatch          the store was made with another pseudonym key
 │   └── LockHeld             another process is writing
 ├── ObjectStoreError         an object store does not answer, or refuses
+├── MachineError             the disk is full or failing, or files, memory or rights are lacking; run again once that is mended
 ├── PlanImpossible           the batches asked for cannot be drawn from this index
 └── StateMismatch            a saved sampler or training state belongs to something else
 """
 
+import errno
+import os
 from enum import StrEnum
+
+# Errors of a call that say something about the machine and nothing about what is read; what to do about each.
+_MACHINE = {
+    errno.ENOSPC: "Free some room on the disk",
+    errno.EDQUOT: "Free some of your quota",
+    errno.EMFILE: "Allow more open files (ulimit -n)",
+    errno.ENFILE: "Close other programs",
+    errno.ENOMEM: "Free some memory, or use fewer processes",
+    errno.EIO: "Look at the health of the disk",
+    errno.ESTALE: "Mount the disk again",
+}
 
 
 class Reason(StrEnum):
@@ -97,6 +111,26 @@ class LockHeld(StoreError):
 
 class ObjectStoreError(EcgError):
     """An object store does not answer, or refuses what was asked."""
+
+
+class MachineError(EcgError):
+    """The machine could not go on: a full or failing disk, too many open files, no memory. Nothing is wrong with the data."""
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Does this say something about the machine, and nothing about the file that was read?"""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _MACHINE)
+
+
+def machine_error(where: str, error: OSError | MemoryError) -> MachineError:
+    """The error of a call, without the path it names: that may be one of the input."""
+    code = errno.ENOMEM if isinstance(error, MemoryError) else error.errno
+    what = os.strerror(code) if code else type(error).__name__
+    remedy = _MACHINE.get(code or 0, "Mend that")
+    return MachineError(
+        f"{where}: the machine could not go on ({what}). {remedy}, then run the same command again: what is finished is "
+        "kept."
+    )
 
 
 class PlanImpossible(EcgError):

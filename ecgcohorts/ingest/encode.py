@@ -1,6 +1,5 @@
 """One partition = one shard: read, check, filter, pack. Runs anywhere, in any order, and gives the same bytes."""
 
-import errno
 import io
 import os
 from contextlib import closing
@@ -15,7 +14,15 @@ from numpy.typing import NDArray
 
 from ecgcohorts.cohort_schema import Layout, Mains
 from ecgcohorts.cohort_spec import CohortSpec, apply_rules
-from ecgcohorts.errors import EcgError, Reason, RecordingError, SpecError, UnreadableRecording
+from ecgcohorts.errors import (
+    EcgError,
+    Reason,
+    RecordingError,
+    SpecError,
+    UnreadableRecording,
+    is_of_machine,
+    machine_error,
+)
 from ecgcohorts.ingest.plan import AnyPlan, Part, PlanHeader
 from ecgcohorts.preprocess import Strip, make_strip
 from ecgcohorts.quality import QUALITY_COLUMNS
@@ -31,8 +38,6 @@ from ecgcohorts.texts import decoded
 
 _CODES = ["", *Reason]  # outcome 0: stored
 _STAGES = ("", "read", "recipe")
-# What says something about the machine and nothing about the recording: the run stops, and can be resumed.
-_MACHINE_ERRORS = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOSPC, errno.EDQUOT}
 
 
 class Staged:
@@ -251,9 +256,8 @@ def _to_raise(error: Exception, where: str, stage: str, raise_errors: bool) -> E
         return again if raise_errors else None
     if isinstance(error, EcgError):  # no process to read in: nothing is wrong with the recording
         return EcgError(f"{where}: {error}")
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _MACHINE_ERRORS):
-        what = error.strerror if isinstance(error, OSError) else "out of memory"
-        return EcgError(f"{where}: the machine could not read it ({what}). Run the same command again.")
+    if isinstance(error, MemoryError | OSError) and is_of_machine(error):
+        return machine_error(where, error)
     if raise_errors:
         return EcgError(f"{where}: {type(error).__name__} in the {stage} step, a defect. Report it.")
     return None

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.ingest.plan import AnyPlan, Part, PlanHeader, Refusal
 from ecgcohorts.ingest.plan_table import row_schema
-from ecgcohorts.store.durable import name_aside, sync_folder
+from ecgcohorts.store.durable import drop, machine_errors, name_aside, sync_folder
 
 FORMAT_VERSION = b"1"
 _VERSION, _HEADER, _SUM = b"ecgcohorts.plan", b"ecgcohorts.plan.header", b"ecgcohorts.plan.sha256"
@@ -36,21 +36,22 @@ def write_plan(plan: AnyPlan, path: Path) -> None:
     schema = _schema(header).with_metadata(notes)
     aside = name_aside(path)
     try:
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-        with os.fdopen(handle, "wb") as file:
-            with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
-                for part in header.parts:
-                    writer.write_table(_padded(plan.rows(part), schema), row_group_size=part.rows)
-                for cohort in header.cohorts:
-                    refused = plan.refused(cohort.name)
-                    if refused:
-                        writer.write_table(_refused_table(refused, schema), row_group_size=len(refused))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with machine_errors(path):
+            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+            with os.fdopen(handle, "wb") as file:
+                with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+                    for part in header.parts:
+                        writer.write_table(_padded(plan.rows(part), schema), row_group_size=part.rows)
+                    for cohort in header.cohorts:
+                        refused = plan.refused(cohort.name)
+                        if refused:
+                            writer.write_table(_refused_table(refused, schema), row_group_size=len(refused))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+            sync_folder(path.parent)
     finally:
-        aside.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        drop(aside)
 
 
 def _refuse_other_content(path: Path) -> None:

@@ -30,7 +30,7 @@ from ecgcohorts.recipes import CAPE_V1, get_recipe
 from ecgcohorts.sources import Folder, Source, open_source
 from ecgcohorts.sources.address import uri_of
 from ecgcohorts.store.commit import refuse_foreign_folder, refuse_nested, remove_unlisted
-from ecgcohorts.store.durable import make_folder
+from ecgcohorts.store.durable import machine_errors, make_folder
 from ecgcohorts.store.files import folder_of
 from ecgcohorts.store.lookup import REMOVED
 from ecgcohorts.store.reader import Store
@@ -160,20 +160,21 @@ def encode_partition(path: str | Path, partition: int) -> bool:
     header = plan.header
     part = part_named(header, partition)
     _check_versions(Path(path), header)
-    _refuse_stale(header)
-    refuse_foreign_folder(header.folder)
-    make_folder(staging_of(header))
-    mark_staging(header)
-    if is_done(*_files(header, part)):
-        return False
-    try:
-        with open_source(header.source) as source:
-            encode(task_of(plan, part, source))
-    finally:
-        # Who commits in the meantime clears staging away; what was written since would stay as litter.
-        if fingerprint_of(header.folder) != header.base:
-            Staged(staging_of(header), part).remove()
-    _refuse_stale(header)
+    with machine_errors(header.folder):
+        _refuse_stale(header)
+        refuse_foreign_folder(header.folder)
+        make_folder(staging_of(header))
+        mark_staging(header)
+        if is_done(*_files(header, part)):
+            return False
+        try:
+            with open_source(header.source) as source:
+                encode(task_of(plan, part, source))
+        finally:
+            # Who commits in the meantime clears staging away; what was written since would stay as litter.
+            if fingerprint_of(header.folder) != header.base:
+                Staged(staging_of(header), part).remove()
+        _refuse_stale(header)
     return True
 
 
@@ -191,6 +192,8 @@ def commit_plan(path: str | Path) -> IngestReport:
         before = place.open_before()
         if fingerprint_of(header.folder) != header.base:
             if before is not None and is_committed(plan, known_to(before)):
+                under_way = plans_under_way(header.folder, before.fingerprint)
+                remove_unlisted(header.folder, before.manifest, keep_folders=under_way)
                 return _nothing_written(plan, before, place)
             _refuse_stale(header)
         _clear(header, before, header.parts, plans_under_way(header.folder, header.base))

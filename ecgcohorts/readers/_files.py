@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.errors import Reason, UnreadableRecording, is_of_machine
 
 # O_NONBLOCK: opening a pipe must not wait for its other end. Windows has neither flag nor directory descriptors.
 _FLAGS = (
@@ -121,7 +121,10 @@ def _regular(descriptor: int, path: Path) -> int:
     )
 
 
-def _unreadable(path: Path, error: OSError | ValueError) -> UnreadableRecording:
+def _unreadable(path: Path, error: OSError | ValueError) -> Exception:
+    """What to raise instead; of trouble of the machine the error itself, which is nothing to refuse a recording for."""
+    if is_of_machine(error):
+        return error
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.ENOENT, errno.ENOTDIR):
         return UnreadableRecording(Reason.MISSING_FILE, "no such file", "a readable file", "Check the path.", str(path))

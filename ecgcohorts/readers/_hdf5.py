@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ecgcohorts.errors import EcgError, Reason, UnreadableRecording
+from ecgcohorts.errors import EcgError, Reason, UnreadableRecording, is_of_machine
 from ecgcohorts.readers._files import size_of
 
 if TYPE_CHECKING:
@@ -71,9 +71,11 @@ def typed_errors(path: Path) -> Iterator[None]:
     """Give whatever HDF5 raises on damaged files (OSError, KeyError, RuntimeError, TypeError ...) as one type."""
     try:
         yield
-    except (EcgError, MemoryError):
+    except EcgError:
         raise
     except Exception as error:
+        if is_of_machine(error):
+            raise
         raise UnreadableRecording(
             Reason.HEADER, f"damaged HDF5 ({type(error).__name__})", "a whole file", "Fetch it again.", str(path)
         ) from error

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.errors import Reason, UnreadableRecording, is_of_machine
 from ecgcohorts.leads import canonical
 from ecgcohorts.readers import _units
 from ecgcohorts.readers._files import Folder
@@ -219,6 +219,8 @@ def _package_record(path: Path, **options: Any) -> Any:
     except ModuleNotFoundError as error:
         _unsupported(f"a FLAC file and no {error.name}", 'it installed (`pip install "ecgcohorts[flac]"`)', path)
     except Exception as error:  # it raises IndexError, KeyError, TypeError and more on damaged files
+        if isinstance(error, OSError) and is_of_machine(error):
+            raise
         raise UnreadableRecording(
             Reason.UNSUPPORTED, f"{type(error).__name__} in the wfdb package", "a record it reads", CONVERT, str(path)
         ) from error

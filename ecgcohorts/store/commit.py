@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ecgcohorts.errors import LockHeld, StoreError
-from ecgcohorts.store.durable import make_folder, sha256_of, write_file
+from ecgcohorts.store.durable import machine_errors, make_folder, sha256_of, write_file
 from ecgcohorts.store.files import FolderFiles, StoreFiles
+from ecgcohorts.store.generations import is_staged
 from ecgcohorts.store.reader import check_files, files_named, manifest_bytes
 from ecgcohorts.store.schema import CURRENT, LOCK, OUR_PATHS, Current, FileEntry, Manifest, manifest_name
 
@@ -22,15 +23,16 @@ from ecgcohorts.store.schema import CURRENT, LOCK, OUR_PATHS, Current, FileEntry
 def writer_lock(store: Path) -> Iterator[None]:
     """Hold the store's one write lock. The kernel drops it when the process ends, however it ends.
 
-    Raises LockHeld at once if another process holds it.
+    Raises LockHeld at once if another process holds it, and MachineError for calls that fail while it is held.
     """
-    make_folder(store)
-    with (store / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockHeld(f"{store}: another process is writing to this store. Wait for it, or stop it.") from None
-        yield
+    with machine_errors(store):
+        make_folder(store)
+        with (store / LOCK).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LockHeld(f"{store}: another process is writing to this store. Wait for it, or stop it.") from None
+            yield
 
 
 def publish(store: Path, manifest: Manifest, *, forget: bool = False) -> str:
@@ -95,6 +97,12 @@ def remove_unlisted(
             ours = is_ours(folder.relative_to(store).as_posix() + "/")
             if ours and not folder.is_symlink() and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def clear_leftovers(store: Path, manifest: Manifest) -> None:
+    """Delete what a killed command left, unless an ingest is staged, which can still use it."""
+    if not is_staged(store):
+        remove_unlisted(store, manifest)
 
 
 def is_ours(relative: str) -> bool:

@@ -1,10 +1,14 @@
 """Writing so that a power cut leaves the old file or the new one, never half of either."""
 
+import contextlib
 import hashlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+
+from ecgcohorts.errors import machine_error
 
 _BLOCK = 1 << 20
 
@@ -13,12 +17,31 @@ def write_file(path: Path, data: bytes) -> None:
     """Replace `path` by `data` whole: temporary file in the same folder, flush, fsync, rename, fsync the folder."""
     make_folder(path.parent)
     aside = name_aside(path)
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        drop(aside)
+        raise
     sync_folder(path.parent)
+
+
+def drop(path: Path) -> None:
+    """Delete a file under way after an error, to make room on a full disk. What stays behind goes at the next write."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def machine_errors(where: Path) -> Iterator[None]:
+    """Raise MachineError where a call fails: a full or failing disk, too many open files."""
+    try:
+        yield
+    except OSError as error:
+        raise machine_error(str(where), error) from None
 
 
 def move_file(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from ecgcohorts.errors import ObjectStoreError, SpecError, StoreError
+from ecgcohorts.errors import ObjectStoreError, SpecError, StoreError, is_of_machine
 from ecgcohorts.objects import SCHEMES, Bucket, Stamp, is_url
 from ecgcohorts.store.durable import sha256_of
 from ecgcohorts.store.schema import Manifest
@@ -70,6 +70,8 @@ class StoreFiles(ABC):
         try:
             data = self.get(name, entry.size)
         except OSError as error:
+            if is_of_machine(error):
+                raise
             what = error.strerror or "no such object"
             raise StoreError(f"{self.path}/{name}: found no readable file ({what}). Restore it from a copy.") from None
         if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.sha256:

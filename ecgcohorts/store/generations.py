@@ -1,6 +1,5 @@
 """The next generation of a store where most stays as it is: files get a second name, none is read or copied."""
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -9,9 +8,14 @@ from ecgcohorts.store.durable import make_folder, sha256_of, sync_folder, write_
 from ecgcohorts.store.schema import STAGING, FileEntry, Manifest, index_folder, rejects_name
 
 
+def is_staged(folder: Path) -> bool:
+    """Are there shards of an ingest that was planned or interrupted?"""
+    return any(path.is_file() for path in (folder / STAGING).rglob("*"))
+
+
 def refuse_interrupted(folder: Path) -> None:
     """Raise StoreError where shards are staged: a new generation would clear away what an ingest can still use."""
-    if any(path.is_file() for path in (folder / STAGING).rglob("*")):
+    if is_staged(folder):
         raise StoreError(
             f"{folder}: found an ingest that was planned or interrupted. Finish it by running it again; or give it up "
             f"by deleting {folder / STAGING}."
@@ -51,8 +55,9 @@ def carry_over(
 def link_file(source: Path, target: Path) -> None:
     """Give a file a second name, or where the disk knows no links, copy it; durable when this returns."""
     make_folder(target.parent)
-    with contextlib.suppress(OSError):
+    try:
         os.link(source, target)
+    except OSError:
+        write_file(target, source.read_bytes())
+    else:
         sync_folder(target.parent)
-        return
-    write_file(target, source.read_bytes())

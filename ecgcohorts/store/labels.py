@@ -15,7 +15,7 @@ from ecgcohorts.errors import SourceError, SpecError, StoreError
 from ecgcohorts.index import LABEL, number_ids
 from ecgcohorts.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.store.columns import write_column
-from ecgcohorts.store.commit import describe_files, publish, remove_unlisted, writer_lock
+from ecgcohorts.store.commit import clear_leftovers, describe_files, publish, remove_unlisted, writer_lock
 from ecgcohorts.store.files import files_at, folder_of
 from ecgcohorts.store.generations import carry_over, refuse_interrupted
 from ecgcohorts.store.lookup import IdKind, matching_key, pseudonyms_of
@@ -53,8 +53,8 @@ def add_labels(
     """Add number columns of a CSV in UTF-8 to the index, as `label_<name>`. No signal is read or written.
 
     columns: names of columns, or {column of the CSV: name of the label}. kind: what `id_column` names; a label of a
-    patient goes to all their recordings. An empty cell, and a recording that the table has not, is NaN. Nothing of the
-    table is repeated in messages. Raises SourceError for a table that cannot be used, or matches nothing; StoreError if
+    patient goes to all their recordings. An empty cell, and a recording that the table has not, is NaN. Adding the same
+    again changes nothing, but clears away what a killed run left. Nothing of the table is repeated in messages. Raises SourceError for a table that cannot be used, or matches nothing; StoreError if
     the cohort has such a label already (unless `replace`), or an ingest was interrupted; KeyMismatch, LockHeld.
     """
     folder = folder_of(store_path)
@@ -63,9 +63,6 @@ def add_labels(
     with writer_lock(folder):
         store = open_store(folder)
         mine = store.index["cohort"] == store.index.cohort_code(cohort)
-        if not replace:
-            _refuse_taken(store, cohort, mine, wanted)
-        refuse_interrupted(folder)
         table = _read_table(Path(csv_path), id_column, wanted)
         table.add_pseudonyms(matching_key(store, key_file), cohort, kind)
         place = table.places(store.index[f"{kind}_id"])
@@ -76,8 +73,15 @@ def add_labels(
                 "column, cohort or kind of id."
             )
         values = {name: _joined(store, name, mine, place, column) for name, column in table.values.items()}
-        remove_unlisted(folder, store.manifest)
-        fingerprint = publish(folder, _next_manifest(folder, store, values))
+        if all(_has(store, name, column) for name, column in values.items()):
+            clear_leftovers(folder, store.manifest)
+            fingerprint = store.fingerprint
+        else:
+            if not replace:
+                _refuse_taken(store, cohort, mine, wanted)
+            refuse_interrupted(folder)
+            remove_unlisted(folder, store.manifest)
+            fingerprint = publish(folder, _next_manifest(folder, store, values))
     rows = len(np.unique(place[found]))
     return LabelReport(
         rows_matched=rows,
@@ -212,6 +216,11 @@ def _joined(
     column[mine] = np.nan
     column[place >= 0] = values[place[place >= 0]]
     return column
+
+
+def _has(store: Store, name: str, column: NDArray[np.float32]) -> bool:
+    before = store.index.columns.get(LABEL + name)
+    return before is not None and np.array_equal(before, column, equal_nan=True)
 
 
 def _next_manifest(folder: Path, store: Store, values: Mapping[str, NDArray[np.float32]]) -> Manifest:

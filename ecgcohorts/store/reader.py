@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from ecgcohorts.errors import StoreError
+from ecgcohorts.errors import StoreError, is_of_machine, machine_error
 from ecgcohorts.index import CohortIndex
 from ecgcohorts.recipes import Recipe
 from ecgcohorts.store.columns import read_index
@@ -127,7 +127,13 @@ class AnyStore(ABC):
         for place, folder in enumerate(self._folders):
             member = self._member_of(place)
             with self._reading(place):
-                found.append(ShardedArray(member.files.shards(folder, member.manifest)))
+                array = ShardedArray(member.files.shards(folder, member.manifest))
+            if len(array) != self.segments[place].rows:
+                raise StoreError(
+                    f"{member.path}/{folder}: found {len(array)} rows, expected {self.segments[place].rows}. Restore "
+                    "zarr.json."
+                )
+            found.append(array)
         return found
 
     @cached_property
@@ -258,6 +264,8 @@ def open_store(path: str | Path, generation: int | None = None) -> Store:
                 continue
             if isinstance(error, StoreError):
                 raise
+            if isinstance(error, OSError) and is_of_machine(error):
+                raise machine_error(str(files.path), error) from None
             what = type(error).__name__
             raise StoreError(f"{files.path}: cannot be read ({what}). Restore the store from a copy.") from None
     raise StoreError(
@@ -289,7 +297,9 @@ def manifest_bytes(files: StoreFiles) -> tuple[Manifest, bytes]:
     place = files.path
     try:
         current = Current.model_validate_json(files.get(CURRENT, _CURRENT_LIMIT))
-    except OSError:
+    except OSError as error:
+        if is_of_machine(error):
+            raise machine_error(str(place), error) from None
         raise StoreError(
             f"{place}: found {_nothing_at(place)}, expected a store. Make one: ecgcohorts ingest SRC {place} --cohort NAME"
         ) from None

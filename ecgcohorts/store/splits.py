@@ -20,7 +20,7 @@ from ecgcohorts.index import CohortIndex
 from ecgcohorts.split_rules import UNASSIGNED, SplitDefinition
 from ecgcohorts.splits import Split
 from ecgcohorts.store.columns import read_column, write_column
-from ecgcohorts.store.commit import describe_files, publish, remove_unlisted, writer_lock
+from ecgcohorts.store.commit import clear_leftovers, describe_files, publish, remove_unlisted, writer_lock
 from ecgcohorts.store.durable import write_file
 from ecgcohorts.store.files import files_at, folder_of
 from ecgcohorts.store.generations import carry_over, refuse_interrupted
@@ -33,9 +33,9 @@ _GROUP = "zarr.json"
 def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
     """Keep a split in a store under its name, and return the store's new fingerprint. No signal is read or written.
 
-    Saving the same split again changes nothing. Raises StoreError if the store has another one of that name (unless
-    `replace`), if an ingest was interrupted, or if the split has recordings that the store has not; LockHeld if another
-    process is writing.
+    Saving the same split again changes nothing, but clears away what a killed run left. Raises StoreError if the store
+    has another one of that name (unless `replace`), if an ingest was interrupted, or if the split has recordings that the
+    store has not; LockHeld if another process is writing.
     """
     folder = folder_of(path)
     read_manifest(files_at(folder))  # is there a store? Locking would make its folder
@@ -43,6 +43,7 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
         store = open_store(folder)
         kept = load_split(store, split.name) if split.name in split_names(store) else None
         if kept is not None and _equal(kept, split, store.index):
+            clear_leftovers(folder, store.manifest)
             return store.fingerprint
         if kept is not None and not replace:
             raise StoreError(

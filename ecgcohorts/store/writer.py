@@ -14,7 +14,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from ecgcohorts.store.durable import make_folder, name_aside, sync_folder
+from ecgcohorts.store.durable import drop, make_folder, name_aside, sync_folder
 from ecgcohorts.store.schema import MISSING, FileEntry
 
 _ABSENT = np.uint64(2**64 - 1)  # Zarr v3 sharding: this inner chunk is not there
@@ -84,18 +84,23 @@ class ShardWriter:
         self._size += len(data)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with self._file:
+                if kind is None:
+                    index = self._index.tobytes()
+                    self._put(index + _crc(index))
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+            if kind is None:
+                os.replace(self._aside, self._path)
+        except OSError:
+            drop(self._aside)
+            raise
         if kind is None:
-            index = self._index.tobytes()
-            self._put(index + _crc(index))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if kind is None:
-            os.replace(self._aside, self._path)
             sync_folder(self._path.parent)
             self.entry = FileEntry(size=self._size, sha256=self._sha.hexdigest())
         else:
-            self._aside.unlink(missing_ok=True)
+            drop(self._aside)
 
 
 def blank_rows(

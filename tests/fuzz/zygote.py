@@ -8,7 +8,6 @@ for nothing.
 import gc
 import importlib
 import json
-import os
 import resource
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forks
 import guard
 import victims
 
@@ -61,23 +61,16 @@ def prepare() -> None:
 
 
 def in_child(work: Callable[[], Any]) -> Any:
-    """What `work` returns, from a forked child; an error or a death comes back as a text."""
-    receive, send = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(receive)
-        try:
-            guard.limit_memory(ADDRESS_SPACE)
-            answer: Any = work()
-        except BaseException as error:
-            answer = f"{type(error).__name__}: {error}"
-        os.write(send, json.dumps(answer).encode())
-        os._exit(0)
-    os.close(send)
-    with os.fdopen(receive, "rb") as pipe:
-        answer = pipe.read()
-    _, status = os.waitpid(child, 0)
-    return json.loads(answer) if answer else f"the process died, status {status}"
+    """What `work` returns, from a forked child with little memory; an error or a death comes back as a text."""
+
+    def limited() -> Any:
+        guard.limit_memory(ADDRESS_SPACE)
+        return work()
+
+    try:
+        return forks.in_child(limited)
+    except forks.Died as death:
+        return str(death)
 
 
 def measured(call: Callable[[], Any], path: Path, folder: Path, isolated: bool) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 import ecgcohorts as ec
-from ecgcohorts.errors import KeyMismatch, LockHeld, RecipeMismatch, SourceError
+from ecgcohorts.errors import KeyMismatch, LockHeld, MachineError, RecipeMismatch, SourceError
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.preprocess import make_strip
 from ecgcohorts.recipes import CAPE_V1
@@ -174,33 +173,6 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
     monkeypatch.setattr(durable.os, "replace", counted(os.replace))
     monkeypatch.setattr(commit.Path, "unlink", counted(Path.unlink))
-
-
-def test_killed_at_every_write_it_resumes_to_the_same_bytes(make_cohort, tmp_path):
-    north, south = make_cohort("north", 2), make_cohort("south", 3, seed=1)
-    south.add("copy", next(iter(south.signals.values())))
-    options = IngestOptions(shard_records=2)
-    whole = tmp_path / "whole.zarr"
-    ingest(north.folder, whole, str(north.spec), options)
-    first_commit = ec.open(whole).fingerprint
-    shutil.copytree(whole, tmp_path / "north.zarr")
-    ingest(south.folder, whole, str(south.spec), options)
-    expected = tree(whole)
-    stopped = 0
-    for steps in range(200):
-        folder = shutil.copytree(tmp_path / "north.zarr", tmp_path / f"{steps}.zarr")
-        with pytest.MonkeyPatch.context() as patch:
-            stop_after(patch, steps)
-            try:
-                ingest(south.folder, folder, str(south.spec), options)
-            except Stop:
-                stopped += 1
-            else:
-                break
-        assert ec.open(folder).fingerprint in (first_commit, ec.open(whole).fingerprint)
-        ingest(south.folder, folder, str(south.spec), options)
-        assert tree(folder) == expected, f"stopped after {steps} writes"
-    assert 15 < stopped < 199
 
 
 def test_resuming_keeps_finished_shards(make_cohort, tmp_path, monkeypatch):
@@ -377,7 +349,7 @@ def test_a_failing_disk_stops_the_run_instead_of_refusing_recordings(make_cohort
     raw, folder = make_cohort(patients=2), tmp_path / "s.zarr"
     with monkeypatch.context() as patch:
         patch.setattr("ecgcohorts.ingest.encode.make_strip", raising(OSError(5, "Input/output error")))
-        with pytest.raises(ec.EcgError, match=r"Input/output error.*Run the same command again"):
+        with pytest.raises(MachineError, match=r"Input/output error.*run the same command again"):
             ingest(raw.folder, folder, str(raw.spec))
     assert ingest(raw.folder, folder, str(raw.spec)).total.stored == len(raw.signals)
 

@@ -336,35 +336,3 @@ def test_a_plan_of_refusals_only_is_committed(make_cohort, tmp_path):
         encode_partition(path, 0)
     assert commit_plan(path).total.rejected == {"bad_header": 1}
     assert not commit_plan(path).written
-
-
-def test_a_commit_killed_at_any_write_is_done_again(make_cohort, tmp_path, planned):
-    for part in range(4):
-        encode_partition(planned, part)
-    staged = shutil.copytree(tmp_path / "s.zarr", tmp_path / "staged.zarr")
-    commit_plan(planned)
-    expected = tree(tmp_path / "s.zarr")
-    for steps in range(100):
-        shutil.rmtree(tmp_path / "s.zarr")
-        shutil.copytree(staged, tmp_path / "s.zarr")
-        left, real = [steps], os.replace
-
-        def counted(source, to, left=left, real=real):
-            if "index/00" not in str(to) or "/age/" in str(to):
-                left[0] -= 1
-                if left[0] < 0:
-                    raise KeyboardInterrupt
-            real(source, to)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(os, "replace", counted)
-            try:
-                commit_plan(planned)
-            except KeyboardInterrupt:
-                pass
-            else:
-                break
-        commit_plan(planned)
-        if left[0] < 0:
-            assert tree(tmp_path / "s.zarr") == expected, steps
-    assert 10 < steps < 99

@@ -10,7 +10,7 @@ import ecgcohorts as ec
 from ecgcohorts import splits
 from ecgcohorts.errors import KeyMismatch, LockHeld, SourceError, SpecError, StoreError
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.store import commit, durable, save_split
+from ecgcohorts.store import durable, save_split
 from ecgcohorts.store.commit import writer_lock
 from ecgcohorts.store.labels import add_labels
 from ecgcohorts.store.lookup import find_by_id
@@ -183,30 +183,3 @@ def test_other_requests_that_cannot_be_met(folder, tmp_path):
     with pytest.raises(StoreError, match="planned or interrupted"):
         add_labels(folder, table, "north", id_column="id", columns=columns)
     assert staged.exists()
-
-
-class Stop(BaseException):
-    """Stands for a kill."""
-
-
-def test_a_kill_leaves_the_old_snapshot_or_the_new(folder, tmp_path, monkeypatch):
-    table = write_csv(tmp_path / "t.csv", ("id", "ef"), ("CANARYREC000v0", 1))
-    before = ec.open(folder).fingerprint
-    for function, module in (("write_column", "labels"), ("publish", "labels")):
-        with monkeypatch.context() as patch:
-
-            def stop(*_args, **_kwargs):
-                raise Stop
-
-            patch.setattr(f"ecgcohorts.store.{module}.{function}", stop)
-            with pytest.raises(Stop):
-                add_labels(folder, table, "north", id_column="id", columns=["ef"])
-        assert ec.open(folder).fingerprint == before
-    with monkeypatch.context() as patch:
-        patch.setattr(commit, "remove_unlisted", stop)
-        with pytest.raises(Stop):
-            add_labels(folder, table, "north", id_column="id", columns=["ef"])
-    assert "ef" in ec.open(folder).index.labels
-    report = add_labels(folder, table, "north", id_column="id", columns=["ef"], replace=True)
-    assert report.known == {"ef": 1}
-    assert ec.verify(folder).ok

@@ -1,7 +1,5 @@
 """A patient who withdraws consent is gone from every file, and does not come back with the next ingest."""
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import ecgcohorts as ec
 from ecgcohorts import splits
 from ecgcohorts.errors import KeyMismatch, LockHeld, SpecError, StoreError
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.store import commit, durable, load_split, save_split
+from ecgcohorts.store import durable, load_split, save_split
 from ecgcohorts.store.commit import writer_lock
 from ecgcohorts.store.info import describe
 from ecgcohorts.store.lookup import find_by_id
@@ -181,53 +179,6 @@ def test_copies_under_other_ids_are_counted(raw, tmp_path):
     [stored] = [one for one in patients if find_by_id(ec.open(tmp_path / "c.zarr"), "north", one, "patient").rows]
     assert remove_patient(tmp_path / "c.zarr", "north", stored).copies == 1
     assert not ingest(raw.folder, tmp_path / "c.zarr", str(raw.spec), OPTIONS).written
-
-
-class Stop(BaseException):
-    """Stands for a kill."""
-
-
-def stop_after(patch: pytest.MonkeyPatch, steps: int) -> None:
-    """Let `steps` renames, links and deletions happen; of index columns, written all alike, only one counts."""
-    left = [steps]
-
-    def counted(real):
-        def call(path, *args, **kwargs):
-            if "index/00" in str(path) and "/age/" not in str(path):
-                return real(path, *args, **kwargs)
-            if not left[0]:
-                raise Stop
-            left[0] -= 1
-            return real(path, *args, **kwargs)
-
-        return call
-
-    patch.setattr(durable.os, "replace", counted(os.replace))
-    patch.setattr(durable.os, "link", counted(os.link))
-    patch.setattr(commit.Path, "unlink", counted(Path.unlink))
-
-
-def test_killed_at_any_step_the_store_is_whole_and_the_same_command_finishes(folder, tmp_path):
-    whole = shutil.copytree(folder, tmp_path / "whole.zarr")
-    remove_patient(whole, "north", GONE)
-    expected = content(whole)
-    fingerprints = (ec.open(folder).fingerprint, ec.open(whole).fingerprint)
-    stopped = 0
-    for steps in range(0, 300, 6):  # a sample of the steps
-        copy = shutil.copytree(folder, tmp_path / f"{steps}.zarr")
-        with pytest.MonkeyPatch.context() as patch:
-            stop_after(patch, steps)
-            try:
-                remove_patient(copy, "north", GONE)
-            except Stop:
-                stopped += 1
-            else:
-                break
-        assert ec.open(copy).fingerprint in fingerprints
-        remove_patient(copy, "north", GONE)
-        assert content(copy) == expected, f"stopped after {steps} steps"
-        shutil.rmtree(copy)
-    assert 5 < stopped < 50
 
 
 def test_damage_does_not_pass_for_the_original(folder):
