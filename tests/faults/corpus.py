@@ -19,7 +19,7 @@ from ecgcohorts.errors import StoreError
 from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, ingest, plan_to_file
 from ecgcohorts.ingest.plan_file import open_plan
 from ecgcohorts.store import save_split
-from ecgcohorts.store.commit import collect_garbage
+from ecgcohorts.store.garbage import collect_garbage
 from ecgcohorts.store.labels import add_labels
 from ecgcohorts.store.remove import remove_patient
 
