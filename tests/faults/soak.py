@@ -4,7 +4,7 @@
     python tests/faults/soak.py --jobs 2 --results docs/data/soak.json
     python tests/faults/soak.py kill "power loss" --jobs 2
     python tests/faults/soak.py "bit flips" --flips 10000
-    python tests/faults/soak.py --write                             the table of docs/store.md, from the last results kept
+    python tests/faults/soak.py --write                             put the last results kept into docs/store.md
 
 Every trial is a forked child of this process, which has imported all that is needed and has one thread. A trial makes a
 store in a folder of its own, harms it or the process that writes to it, and tells what is wrong afterwards. Nothing is
@@ -379,10 +379,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="of reading beside commits")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
     parser.add_argument("--results", type=Path, help="JSON file that the documentation takes its table from")
-    parser.add_argument("--write", action="store_true", help=f"only put the results kept into {PAGE.name}")
+    parser.add_argument("--table", action="store_true", help="only print the table of the results kept")
+    parser.add_argument("--write", action="store_true", help=f"only put that table into {PAGE.name}")
     options = parser.parse_args()
-    if options.write:
-        write_page()
+    if options.table or options.write:
+        print(table(json.loads(RESULTS.read_text("utf-8"))))
+        if options.write:
+            write_page()
         return 0
     size = SAMPLE if options.sample else FULL
     given = {name: getattr(options, name) for name in ("every", "flips", "seconds") if getattr(options, name)}
