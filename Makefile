@@ -6,13 +6,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: help install demo effect test check format bench fuzz soak docs clean
+.PHONY: help install demo effect test test-frameworks check format bench tables fuzz soak docs clean
 help:
 	@echo "make demo   simulate, ingest, pretrain twice, evaluate, report (about 5 minutes on 2 cores)"
 	@echo "make effect the demo over three seeds, CAPE-X and CAPE-Z paired (about 15 minutes)"
 	@echo "make test   the whole test suite"
+	@echo "make test-frameworks  the adapters for JAX and TensorFlow, in an environment of their own"
 	@echo "make check  format, lint, types, import rules, tests"
 	@echo "make bench  speed against peers, in one run"
+	@echo "make tables the tables of docs/benchmarks.md, the run at scale included (about 40 minutes, 35 GB)"
 	@echo "make fuzz   200,000 mutants of every raw format, resumed where it was stopped"
 	@echo "make soak   kills, full disks, losses of power and flipped bits at every point of what writes to a store"
 	@echo "make docs   the documentation, into docs/_build"
@@ -38,6 +40,17 @@ TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 test: $(READY)
 	$(TESTS)
 
+# The adapters for JAX and TensorFlow, in an environment without torch.
+FRAMEWORKS := $(VENV)-frameworks
+$(FRAMEWORKS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --upgrade pip
+	$(FRAMEWORKS)/bin/python -m pip install --quiet -e '.[grain,tensorflow]' pytest
+	touch $@
+
+test-frameworks: $(FRAMEWORKS)/.installed
+	$(FRAMEWORKS)/bin/python -m pytest tests/ecgcohorts/adapters
+
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -48,8 +61,23 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -o python_files='bench_*.py'
+# An environment of its own: some peers pin old versions of what we use.
+BENCH := $(VENV)-bench
+$(BENCH)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --upgrade pip
+	$(BENCH)/bin/python -m pip install --quiet -e '.[dev,peers]'
+	touch $@
+
+bench: $(BENCH)/.installed
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m pytest tests/benchmarks --benchmark-only -o python_files='bench_*.py'
+
+# SCALE: a folder with room for 35 GB. The numbers go into docs/data and docs/benchmarks.md; needs a quiet machine.
+SCALE ?= build/scale
+tables: $(BENCH)/.installed
+	for name in ingest writing; do OMP_NUM_THREADS=1 $(BENCH)/bin/python tests/benchmarks/bench_$$name.py --save || exit 1; done
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python tests/benchmarks/bench_scaling.py $(SCALE) --save
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python tests/benchmarks/scale_ingest.py $(SCALE) --save
 
 # FUZZ_JOBS: processes at a time. Finished blocks and crashers are kept in build/fuzz.
 MUTANTS ?= 200000

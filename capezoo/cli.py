@@ -11,7 +11,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
 from rich.table import Table
 
-from ecgcohorts.console import EXIT_DAMAGED, Command, fail, output, progress, run
+from ecgcohorts.console import EXIT_DAMAGED, Command, StoreNames, fail, output, progress, run
 
 PROGRAM = "capezoo"
 SEVERAL = ("--weights", "--study", "--run", "--cohorts")  # options that take all words up to the next option
@@ -23,7 +23,7 @@ _typed: list[str] = []  # the command line as given, for provenance
 class Pretrain(Command):
     """Pretrain an encoder on a store. The same command continues a run that was stopped."""
 
-    store: Path = Field(description="store to train on")
+    store: StoreNames = Field(description="store to train on; repeat to train on several as one")
     out: Path = Field(description="run folder to make or to continue")
     seed: int = Field(description="of everything random", ge=0)
     recipe: str = Field("smoke_z", description="named run: cape_x, cape_z, smoke_x, smoke_z")
@@ -38,9 +38,9 @@ class Pretrain(Command):
     def cli_cmd(self) -> None:
         from capezoo.run_folder import RunFolder
         from capezoo.train import pretrain
-        from ecgcohorts.store import open_store
+        from ecgcohorts.store import open_named
 
-        run = pretrain(open_store(self.store), self.run_config(), self.out)
+        run = pretrain(open_named(self.store), self.run_config(), self.out)
         status = json.loads((RunFolder(run).path / "status.json").read_text(encoding="utf-8"))
         told = {"loss": "loss", "val_loss": "held-out loss", "val_bound": "bound"}
         numbers = "".join(f"; {words} {status[key]:.3f}" for key, words in told.items() if key in status)
@@ -75,17 +75,17 @@ class Embed(Command):
     """Embed a store: one embedding per recording, with the index columns beside them."""
 
     weights: CliPositionalArg[str] = Field(description="weights: encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[StoreNames] = Field(description="store; several are read as one")
     out: Annotated[Path, Field(validation_alias=AliasChoices("o", "out"), description="folder to make")]
 
     def cli_cmd(self) -> None:
         from capezoo.embed import embed_store
         from capezoo.zoo import load, locate
         from capezoo.zoo.files import CARD, read_card
-        from ecgcohorts.store import open_store
+        from ecgcohorts.store import open_named
         from ecgcohorts.store.durable import sha256_of
 
-        folder, store = locate(self.weights), open_store(self.store)
+        folder, store = locate(self.weights), open_named(self.store)
         name, card = read_card(folder).name, sha256_of(folder / CARD)
         with progress() as tell:
             made = embed_store(load(folder), store, self.out, name, card, lambda d, t: tell(f"embed {name}", d, t))
@@ -98,7 +98,7 @@ class Ood(Command):
     weights: list[str] = Field(
         description="published weights, in the order of the table; `random` for an untrained encoder"
     )
-    store: Path
+    store: StoreNames = Field(description="repeat to read several as one")
     train_cohort: str = Field(description="cohort whose labels the heads see")
     out: Annotated[
         Path, Field(validation_alias=AliasChoices("o", "out"), description="folder for results, maps, embeddings")
@@ -113,10 +113,10 @@ class Ood(Command):
         from capezoo.evaluate.report import headline
         from capezoo.evaluate.results import OodConfig
         from capezoo.evaluate.study import ood_study
-        from ecgcohorts.store import open_store
+        from ecgcohorts.store import open_named
 
         settings = self.model_dump(include={"train_cohort", "seed", "runs", "lr", "max_epochs", "test_records"})
-        store = open_store(self.store)
+        store = open_named(self.store)
         with progress() as tell:
             study = ood_study(self.weights, store, self.out, OodConfig(**settings), _command_line(), tell)
         rows = headline(study)
@@ -141,14 +141,14 @@ class Report(Command):
     out: Annotated[Path, Field(validation_alias=AliasChoices("o", "out"), description="file to write")]
     study: list[Path] = Field([], description="folders of `capezoo evaluate ood`")
     run: list[Path] = Field([], description="folders of `capezoo pretrain`")
-    store: Path | None = None
+    store: StoreNames = Field([], description="for cohort table and ECGs; repeat for several")
     title: str = "Do cohorts separate?"
 
     def cli_cmd(self) -> None:
         from capezoo.evaluate.report import build_report
-        from ecgcohorts.store import open_store
+        from ecgcohorts.store import open_named
 
-        store = None if self.store is None else open_store(self.store)
+        store = open_named(self.store) if self.store else None
         _out.print(f"{build_report(self.out, self.study, self.run, store, self.title)}")
 
 
@@ -208,7 +208,9 @@ class Publish(Command):
     name: str | None = Field(None, description="of the weights; default: of the run")
     version: str = "1"
     summary: str = Field("", description="one sentence for the card")
-    store: Path | None = Field(None, description="store it was trained on, for the licences of its cohorts")
+    store: StoreNames = Field(
+        [], description="store it was trained on, for the licences of its cohorts; repeat for several"
+    )
     study: list[Path] = Field(
         [], description="folder of `capezoo evaluate ood` of these weights, for the card's metrics"
     )
@@ -216,9 +218,9 @@ class Publish(Command):
     def cli_cmd(self) -> None:
         from capezoo.zoo import publish
         from capezoo.zoo.publish import About, licences_of
-        from ecgcohorts.store import open_store
+        from ecgcohorts.store import open_named
 
-        licences = None if self.store is None else licences_of(open_store(self.store))
+        licences = licences_of(open_named(self.store)) if self.store else None
         metrics = tuple(metric for folder in self.study for metric in self.measured(folder))
         about = About(version=self.version, summary=self.summary, metrics=metrics, data_licences=licences)
         _out.print(f"{publish(self.run_folder, self.out, about, self.name)}")

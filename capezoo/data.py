@@ -12,8 +12,9 @@ import ecgcohorts as ec
 from capezoo.specs import RunConfig, SamplerSpec, derive_seed
 
 if TYPE_CHECKING:
-    from ecgcohorts import Batch, CohortIndex, Loader, Store
+    from ecgcohorts import Batch, CohortIndex, Loader
     from ecgcohorts.samplers.base import Sampler
+    from ecgcohorts.store import AnyStore
 
 SMALLEST_HELD_OUT = 2  # patients: with one pair there is nothing to tell apart, and the loss is 0
 
@@ -22,7 +23,7 @@ SMALLEST_HELD_OUT = 2  # patients: with one pair there is nothing to tell apart,
 class TrainingData:
     """One rank's view of a run's data. No patient is in both `train` and `held_out`."""
 
-    store: "Store"
+    store: "AnyStore"
     config: RunConfig
     train: "CohortIndex"
     held_out: "CohortIndex | None"
@@ -95,7 +96,7 @@ class TrainingData:
         return loaders
 
 
-def prepare(store: "Store", config: RunConfig, rank: int = 0, world_size: int = 1) -> TrainingData:
+def prepare(store: "AnyStore", config: RunConfig, rank: int = 0, world_size: int = 1) -> TrainingData:
     """Choose cohorts, hold patients out, build the sampler.
 
     Raises SpecError for an unknown cohort, PlanImpossible if patients do not fill a batch.

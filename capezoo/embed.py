@@ -26,7 +26,7 @@ from ecgcohorts.recording import Recording
 if TYPE_CHECKING:
     from torch import nn
 
-    from ecgcohorts import Store
+    from ecgcohorts.store import AnyStore
 
 MV_PER_UNIT = {"V": 1000.0, "mV": 1.0, "uV": 0.001}
 _MISSING = -32768
@@ -66,7 +66,7 @@ class Embeddings:
 
 def embed(
     model: "nn.Module",
-    source: "Store | NDArray[Any]",
+    source: "AnyStore | NDArray[Any]",
     *,
     rate_hz: float | None = None,
     leads: Sequence[str] | None = None,
@@ -143,7 +143,9 @@ def window_starts(valid_start: NDArray[Any], valid_stop: NDArray[Any], length: i
     return np.asarray(valid_start + slack // 2, np.int64)
 
 
-def store_windows(store: "Store", spec: InputSpec, progress: Progress | None = None) -> Iterator[NDArray[np.float32]]:
+def store_windows(
+    store: "AnyStore", spec: InputSpec, progress: Progress | None = None
+) -> Iterator[NDArray[np.float32]]:
     """Central windows in mV of all records, in the order of the index, in blocks. Refuses another recipe at once."""
     spec.require_recipe(store.recipe, str(store.path))
     index = store.index
@@ -184,7 +186,7 @@ def weights_digest(model: "nn.Module") -> str:
 
 def embed_store(
     model: "nn.Module",
-    store: "Store",
+    store: "AnyStore",
     out: str | Path,
     name: str = "weights",
     card: str | None = None,

@@ -28,7 +28,8 @@ from capezoo.specs import OptimiserSpec, RunConfig, derive_seed
 from ecgcohorts.errors import SourceError, StateMismatch
 
 if TYPE_CHECKING:
-    from ecgcohorts import Batch, Store
+    from ecgcohorts import Batch
+    from ecgcohorts.store import AnyStore
 
 RUNNING_DECAY = 0.9  # of the running loss per cohort in metrics.csv; our default
 
@@ -87,7 +88,7 @@ class State:
 
 
 def pretrain(
-    store: "Store",
+    store: "AnyStore",
     config: RunConfig,
     out: Path,
     *,

@@ -20,6 +20,7 @@ _PUBLIC = {
     "ObjectStoreError": "ecgcohorts.errors",
     "PatientPairSampler": "ecgcohorts.samplers",
     "PlanImpossible": "ecgcohorts.errors",
+    "RandomBatchSampler": "ecgcohorts.samplers",
     "Recipe": "ecgcohorts.recipes",
     "RecipeMismatch": "ecgcohorts.errors",
     "Recording": "ecgcohorts.recording",
@@ -51,6 +52,7 @@ __all__ = [
     "ObjectStoreError",
     "PatientPairSampler",
     "PlanImpossible",
+    "RandomBatchSampler",
     "Recipe",
     "RecipeMismatch",
     "Recording",
@@ -105,7 +107,7 @@ if TYPE_CHECKING:
     from ecgcohorts.readers import read
     from ecgcohorts.recipes import Recipe
     from ecgcohorts.recording import Recording
-    from ecgcohorts.samplers import BatchPlan, InDistributionBatchSampler, PatientPairSampler
+    from ecgcohorts.samplers import BatchPlan, InDistributionBatchSampler, PatientPairSampler, RandomBatchSampler
     from ecgcohorts.splits import Split
     from ecgcohorts.store import Store, UnionStore, load_split, save_split, verify
     from ecgcohorts.store import open_stores as open

@@ -11,15 +11,20 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
 from rich.table import Table
 
-from ecgcohorts.cli_keyed import Id, Label, Remove
-from ecgcohorts.console import EXIT_DAMAGED, Command, fail, output, progress, run
+from ecgcohorts.cli_keyed import Compact, Id, Label, Remove
+from ecgcohorts.cli_remote import Copy, Unlock
+from ecgcohorts.cli_splits import Split
+from ecgcohorts.console import EXIT_DAMAGED, Command, StoreNames, fail, output, progress, run
 
 if TYPE_CHECKING:
     from ecgcohorts.ingest import IngestOptions, IngestReport
 
 PROGRAM = "ecgcohorts"
+SOURCE = "folder, tar or zip with raw recordings, or s3://bucket/folder"
 EXIT_REJECTS = 3  # finished, but more was refused than --max-reject-frac allows
 
+_STORES = "store; several are read as one"
+_ALSO = "another store to read as one with the first; may be repeated"
 _out = output()
 
 
@@ -30,7 +35,7 @@ def _short(letter: str, name: str) -> AliasChoices:
 class Inspect(Command):
     """What is in a folder: every file by class; formats, rates, leads, lengths of its recordings. Writes nothing."""
 
-    source: CliPositionalArg[Path] = Field(description="folder with raw recordings")
+    source: CliPositionalArg[str] = Field(description=SOURCE)
     sample: int = Field(200, gt=0, description="recordings to decode, spread over formats and folders")
     as_json: Annotated[bool, Field(validation_alias=AliasChoices("json"), description="for programs")] = False
 
@@ -48,7 +53,7 @@ class Inspect(Command):
 class Draft(Command):
     """Write a first description of a cohort, its guesses and gaps marked, for you to finish."""
 
-    source: CliPositionalArg[Path] = Field(description="folder with raw recordings")
+    source: CliPositionalArg[str] = Field(description=SOURCE)
     table: CliPositionalArg[Path | None] = Field(None, description="CSV with a row per recording")
     out: Annotated[Path, Field(validation_alias=_short("o", "out"), description="cohort file to write, .yaml")]
     sample: int = Field(200, gt=0, description="recordings to look at")
@@ -70,8 +75,8 @@ class Draft(Command):
 class _Request(Command):
     """What `ingest` and `plan` are asked for."""
 
-    source: CliPositionalArg[Path] = Field(description="folder with raw recordings")
-    store: CliPositionalArg[Path] = Field(description="store to make or to add to")
+    source: CliPositionalArg[str] = Field(description=SOURCE)
+    store: CliPositionalArg[str] = Field(description="store to make or to add to: folder or URL")
     cohort: str = Field(description="preset (see `ecgcohorts cohorts`) or YAML description")
     recipe: str = Field("cape-v1", description="preprocessing recipe")
     limit: int | None = Field(None, gt=0, description="inputs, for a trial")
@@ -99,6 +104,7 @@ class Ingest(_Request):
     workers: Annotated[int, Field(gt=0, validation_alias=_short("j", "workers"), description="processes")] = 1
     scheduler: str | None = Field(None, description="Dask scheduler to encode on, such as tcp://host:8786")
     dry_run: bool = Field(False, description="plan only, write nothing")
+    work: Path | None = Field(None, description="folder for new files of a store at a URL; default: the user's cache")
     max_reject_frac: float = Field(0.1, ge=0, le=1, description="more refused than this: exit code 3")
 
     def cli_cmd(self) -> None:
@@ -106,7 +112,7 @@ class Ingest(_Request):
         from ecgcohorts.ingest.runners import Dask
 
         runner = None if self.scheduler is None else Dask(self.scheduler)
-        options = replace(self.options(), workers=self.workers, dry_run=self.dry_run, runner=runner)
+        options = replace(self.options(), workers=self.workers, dry_run=self.dry_run, runner=runner, work=self.work)
         with progress() as tell:
             report = ingest(self.source, self.store, self.cohort, options, progress=tell)
         if self.dry_run:
@@ -162,7 +168,7 @@ class Commit(Command):
             _out.print(f"{self.plan}: committed already. Nothing written.")
 
 
-def _print_ingested(store: Path, report: "IngestReport", max_reject_frac: float) -> None:
+def _print_ingested(store: Path | str, report: "IngestReport", max_reject_frac: float) -> None:
     """The accounts of a run; ends with exit code 3 if more than a fraction was refused."""
     if report.known:
         _out.print(f"{report.known} inputs were met before")
@@ -181,8 +187,8 @@ def _print_ingested(store: Path, report: "IngestReport", max_reject_frac: float)
 class Verify(Command):
     """Check every byte of a store against its manifest, its index against its signals, and both against the source."""
 
-    store: CliPositionalArg[Path]
-    against: Path | None = Field(None, description="folder with the raw recordings: decode them again, compare all")
+    store: CliPositionalArg[str]
+    against: str | None = Field(None, description="raw recordings, as for ingest: decode them again, compare all")
     cohort: str = Field("", description="with --against: preset or YAML description they were ingested with")
     key: Path | None = Field(None, description="with --against: pseudonym key file")
 
@@ -205,7 +211,7 @@ class Verify(Command):
         if self.against is not None:
             self._compare(self.against)
 
-    def _compare(self, source: Path) -> None:
+    def _compare(self, source: str) -> None:
         from ecgcohorts.ingest.against import verify_against
 
         with progress() as tell:
@@ -227,7 +233,7 @@ class Gc(Command):
     store: CliPositionalArg[Path]
 
     def cli_cmd(self) -> None:
-        from ecgcohorts.store.commit import collect_garbage
+        from ecgcohorts.store.garbage import collect_garbage
 
         files, size = collect_garbage(self.store)
         _out.print(f"{self.store}: {files} files, {size / 1e6:.1f} MB deleted")
@@ -236,13 +242,14 @@ class Gc(Command):
 class Info(Command):
     """Cohorts, patients, recordings, recipe and accounts of a store."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[StoreNames] = Field(description=_STORES)
     as_json: Annotated[bool, Field(validation_alias=AliasChoices("json"), description="for programs")] = False
 
     def cli_cmd(self) -> None:
+        from ecgcohorts.store import open_named
         from ecgcohorts.store.info import describe, render
 
-        facts = describe(self.store)
+        facts = describe(open_named(self.store))
         if self.as_json:
             print(json.dumps(facts, indent=2))
         else:
@@ -252,14 +259,14 @@ class Info(Command):
 class Table1(Command):
     """Who is in a store: patients, recordings, age, sex, devices, labels per cohort."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[StoreNames] = Field(description=_STORES)
     form: Literal["text", "csv", "latex", "markdown"] = Field("text", description="text is for the terminal")
 
     def cli_cmd(self) -> None:
         from ecgcohorts.report import table1
-        from ecgcohorts.store import open_store
+        from ecgcohorts.store import open_named
 
-        made = table1.table1(open_store(self.store).index)
+        made = table1.table1(open_named(self.store).index)
         if self.form == "text":
             _out.print(table1.table1_text(made))
         else:
@@ -269,33 +276,34 @@ class Table1(Command):
 class Plot(Command):
     """Draw one recording on ECG paper in exact millimetres: SVG, PNG or PDF by the suffix of the output."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     record: CliPositionalArg[str] = Field(description="row, or recording id")
     out: Annotated[Path, Field(validation_alias=_short("o", "out"))]
     layout: str = Field("3x4+1", description="rows x columns + rhythm strips: 3x4+1, 6x2+1, 12x1")
     sheet: Literal["fit", "a4", "letter"] = Field("fit", description="size of the page")
     dpi: float = Field(304.8, gt=0, description="of a PNG; 304.8 is 12 pixels a millimetre")
+    also: StoreNames = Field([], description=_ALSO)
 
     def cli_cmd(self) -> None:
         from ecgcohorts.report.paper import Layout, Page, plot_record
-        from ecgcohorts.store import open_store
+        from ecgcohorts.store import open_named
 
         page = Page(Layout.parse(self.layout), sheet=self.sheet)
-        plot_record(open_store(self.store), self.record, self.out, page, self.dpi)
+        plot_record(open_named([self.store, *self.also]), self.record, self.out, page, self.dpi)
         _out.print(f"{self.out}")
 
 
 class Report(Command):
     """One self-contained HTML page about a store."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[StoreNames] = Field(description=_STORES)
     out: Annotated[Path, Field(validation_alias=_short("o", "out"))]
 
     def cli_cmd(self) -> None:
         from ecgcohorts.report.html import report
-        from ecgcohorts.store import open_store
+        from ecgcohorts.store import open_named
 
-        report(open_store(self.store), self.out)
+        report(open_named(self.store), self.out)
         _out.print(f"{self.out}")
 
 
@@ -322,15 +330,16 @@ class Simulate(Command):
 class Export(Command):
     """Give a store back as WFDB records, or its index as a Parquet table."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     out: CliPositionalArg[Path] = Field(description="folder (wfdb) or file (parquet) to make")
     format: Literal["wfdb", "parquet"] = Field("wfdb", description="signals, or who is in the store")
+    also: StoreNames = Field([], description=_ALSO)
 
     def cli_cmd(self) -> None:
         from ecgcohorts.export import export_index, export_wfdb
-        from ecgcohorts.store import open_store
+        from ecgcohorts.store import open_named
 
-        store = open_store(self.store)
+        store = open_named([self.store, *self.also])
         if self.format == "parquet":
             _out.print(f"{self.out}: {export_index(store, self.out):,} rows")
             return
@@ -401,7 +410,11 @@ class Ecgcohorts(
     id: CliSubCommand[Id]
     label: CliSubCommand[Label]
     remove: CliSubCommand[Remove]
+    compact: CliSubCommand[Compact]
     gc: CliSubCommand[Gc]
+    split: CliSubCommand[Split]
+    copy_: CliSubCommand[Copy] = Field(validation_alias="copy")  # `copy` is a method of every model
+    unlock: CliSubCommand[Unlock]
     info: CliSubCommand[Info]
     table1: CliSubCommand[Table1]
     plot: CliSubCommand[Plot]

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from ecgcohorts.console import Command, output
+from ecgcohorts.console import Command, output, progress
 
 EXIT_NOT_FOUND = 1
 
@@ -20,7 +20,7 @@ _out = output()
 class _Keyed(Command):
     """What all of them need."""
 
-    store: CliPositionalArg[Path]
+    store: CliPositionalArg[str]
     key: Path | None = Field(None, description="pseudonym key file; default: one in the user's configuration folder")
 
 
@@ -89,3 +89,23 @@ class Remove(_Keyed):
             f"patient {report.patient}: {report.recordings} recordings removed, {report.shards} shards and "
             f"{report.splits} splits rewritten; {report.copies} refused copies under other ids"
         )
+
+
+class Compact(_Keyed):
+    """Bring the recordings of each patient together again after several ingests; row numbers change."""
+
+    cohort: str | None = Field(None, description="only this one; default: all")
+
+    def cli_cmd(self) -> None:
+        from ecgcohorts.store.compact import compact
+
+        with progress() as tell:
+            report = compact(self.store, self.cohort, self.key, lambda done, total: tell("compact", done, total))
+        if not report.written:
+            _out.print("nothing to do: one segment a cohort, no empty rows. Nothing written.")
+            return
+        _out.print(
+            f"{', '.join(report.cohorts)}: {report.recordings} recordings of {report.segments} segments in "
+            f"{len(report.cohorts)}, {report.empty_rows} empty rows left out; fingerprint {report.fingerprint[:16]}"
+        )
+        _out.print(f"what was there before stays readable, and takes room, until: ecgcohorts gc {self.store}")

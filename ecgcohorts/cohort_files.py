@@ -1,15 +1,14 @@
-"""The files of a cohort: which are there, what their headers say, and the tables beside them."""
+"""The files of a cohort: which are there, what their headers say, and which of its layouts they are."""
 
-import csv
-import os
+import posixpath
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import NamedTuple
 
-from ecgcohorts.cohort_schema import LISTED, Files, Layout, Table
-from ecgcohorts.cohort_values import plain
+from ecgcohorts.cohort_schema import Files, Layout
 from ecgcohorts.errors import (
     MachineError,
     Reason,
@@ -19,8 +18,11 @@ from ecgcohorts.errors import (
     is_of_machine,
     machine_error,
 )
-from ecgcohorts.readers import open_reader
+from ecgcohorts.globs import any_of
+from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import Recording
+from ecgcohorts.sources import Archive, Folder, Source
+from ecgcohorts.sources.windows import Wanted, at_hand
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class SourceItem:
     entry: str = ""
     header: Recording | None = field(default=None, repr=False)
     error: RecordingError | None = field(default=None, repr=False)
+    state: str = field(default="", repr=False)  # what changes whenever the file does
 
     @property
     def location(self) -> str:
@@ -40,181 +43,127 @@ class SourceItem:
     @property
     def stem(self) -> str:
         """`location` without the file's suffix: unique below SRC."""
-        name = str(PurePosixPath(self.path).with_suffix(""))
+        name = without_suffix(self.path)
         return f"{name}#{self.entry}" if self.entry else name
 
 
-@dataclass(frozen=True)
-class LoadedTable:
-    """The columns of a CSV that a layout asks for, by key."""
+def without_suffix(path: str) -> str:
+    """A posix path without the suffix of its last part, as pathlib has it, and several times as fast.
 
-    table: Table
-    columns: Mapping[str, int]  # name -> place in a row
-    rows: Mapping[str, tuple[str, ...]] = field(repr=False)
-
-    def row(self, item: SourceItem) -> tuple[str, ...] | None:
-        """The row of this recording, or None if the table has none for it."""
-        return next((self.rows[key] for key in _keys(self.table, item) if key in self.rows), None)
+    >>> without_suffix("a.b/1.hea"), without_suffix("a.b/1"), without_suffix("a/.b"), without_suffix("a/1.")
+    ('a.b/1', 'a.b/1', 'a/.b', 'a/1.')
+    """
+    dot = path.rfind(".")
+    return path[:dot] if path.rfind("/") + 1 < dot < len(path) - 1 else path
 
 
-@dataclass(frozen=True)
-class Tables:
-    """The layout found below SRC, and its tables; an optional table that is not there is left out."""
+def as_source(place: Path | Source) -> Source:
+    """A source as it is; a folder by its path. What needs closing after use is opened by who closes it."""
+    return Folder(place) if isinstance(place, Path) else place
+
+
+def wanted_by(files: Files) -> re.Pattern[str]:
+    """What matches, as a whole, each path that an include glob fits and no exclude glob does."""
+    include = any_of(files.include).pattern
+    return re.compile(f"(?!(?:{any_of(files.exclude).pattern})\\Z){include}" if files.exclude else include, re.DOTALL)
+
+
+class Found(NamedTuple):
+    """The layout that a source has files of, and where they are: the source, or the one top folder of an archive."""
 
     layout: Layout
-    loaded: Mapping[str, LoadedTable]
+    source: Source
 
 
-def list_files(root: Path) -> list[str]:
-    """Paths of all files below `root`, relative, posix, sorted; hidden ones left out. Links to folders are not followed."""
+def find_layout(layouts: Sequence[Layout], source: Source) -> Found:
+    """The one layout whose files are in the source; a fallback only where no other layout has any.
 
-    def refuse(error: OSError) -> None:
-        raise SourceError(
-            f"{root}: found a folder in it that cannot be read ({error.strerror}). Give this user access."
-        )
-
-    found: list[str] = []
-    for folder, folders, files in os.walk(root, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(folder).relative_to(root)
-        found += [(below / name).as_posix() for name in files if not name.startswith(".")]
-    return sorted(found)
-
-
-def glob_pattern(glob: str) -> str:
-    """A glob as a regular expression over a whole posix path: `*` and `?` stay inside a folder, `**/` does not.
-
-    >>> bool(re.fullmatch(glob_pattern("**/*.hea"), "a/b/1.hea")), bool(re.fullmatch(glob_pattern("*.hea"), "a/1.hea"))
-    (True, False)
+    Where all files of an archive stand below one top folder and a layout has files there, that folder is the source.
+    Raises SourceError for no layout, or several.
     """
-    parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(parts.get(token, re.escape(token)) for token in re.findall(r"\*\*/|\*\*|\*|\?|[^*?]+", glob))
-
-
-def matching(paths: Iterable[str], files: Files) -> list[str]:
-    """Those paths that an include glob matches and no exclude glob."""
-    wanted = re.compile("|".join(map(glob_pattern, files.include)))
-    unwanted = re.compile("|".join(map(glob_pattern, files.exclude))) if files.exclude else None
-    return [path for path in paths if wanted.fullmatch(path) and not (unwanted and unwanted.fullmatch(path))]
-
-
-def find_layout(layouts: Sequence[Layout], root: Path) -> tuple[Layout, list[str]]:
-    """The one layout whose files are below `root`, and their paths; a fallback only where no other layout has any.
-
-    Raises SourceError for none or several.
-    """
-    if not root.is_dir():
-        raise SourceError(f"found no folder {root}, expected the recordings there. Check the path.")
-    paths = list_files(root)
-    found = [(layout, chosen) for layout in layouts if (chosen := matching(paths, layout.files))]
+    top = source.top_folder() if isinstance(source, Archive) else None
+    if isinstance(source, Archive) and top is not None and (found := _fitting(layouts, source.inside(top))):
+        source = source.inside(top)
+    else:
+        found = _fitting(layouts, source)
     if not found:
-        wanted = " or ".join(", ".join(layout.files.include) for layout in layouts)
-        raise SourceError(
-            f"{root}: found {len(paths)} files, but none like {wanted}. Name the folder that holds the recordings, "
-            "or another cohort."
-        )
-    found = [(layout, chosen) for layout, chosen in found if not layout.fallback] or found
+        raise _no_files(layouts, source)
+    found = [layout for layout in found if not layout.fallback] or found
     if len(found) > 1:
-        names = " and ".join(layout.name for layout, _ in found)
-        raise SourceError(f"{root}: found files of the layouts {names}, expected one. Name the folder of one of them.")
-    return found[0]
+        names = " and ".join(layout.name for layout in found)
+        raise SourceError(
+            f"{source}: found files of the layouts {names}, expected one. Name the folder of one of them."
+        )
+    return Found(found[0], source)
 
 
-def scan_files(layout: Layout, root: Path, paths: Iterable[str]) -> Iterator[SourceItem]:
+def _fitting(layouts: Sequence[Layout], source: Source) -> list[Layout]:
+    """In one pass over the names, which ends when all layouts are found."""
+    left = {place: wanted_by(layout.files) for place, layout in enumerate(layouts)}
+    found = set()
+    everything = re.compile("|".join(f"(?:{pattern.pattern})" for pattern in left.values()), re.DOTALL)
+    for name in source.names(everything):
+        met = {place for place, pattern in left.items() if pattern.fullmatch(name)}
+        found |= met
+        left = {place: pattern for place, pattern in left.items() if place not in met}
+        if not left:
+            break
+    return [layouts[place] for place in sorted(found)]
+
+
+def _no_files(layouts: Sequence[Layout], source: Source) -> SourceError:
+    wanted = " or ".join(", ".join(layout.files.include) for layout in layouts)
+    count, common = 0, ""
+    for count, name in enumerate(source.names(), 1):
+        folder = posixpath.dirname(name)
+        common = folder if count == 1 else posixpath.commonpath([common, folder])
+    where = f" (all below {common})" if common else ""
+    return SourceError(
+        f"{source}: found {count} files{where}, but none like {wanted}. Name the folder that holds the recordings, "
+        "or another cohort."
+    )
+
+
+def scan_files(files: Found) -> Iterator[SourceItem]:
     """Yield one item per recording, in the order of paths and of entries inside a file. Payloads are not read."""
+    layout, source = files
     reader = open_reader(layout.reader, layout.arrays)
-    for path in paths:
+    beside = files_beside(layout.reader, layout.arrays, samples=False)
+    ahead: deque[str] = deque()
+
+    def wanted() -> Iterator[Wanted]:
+        for path in source.names(wanted_by(layout.files)):
+            ahead.append(path)
+            yield path, None
+
+    for file in at_hand(source, wanted(), beside):
+        path = ahead.popleft()
+        if isinstance(file, UnreadableRecording):
+            yield SourceItem(path, error=file)
+            continue
+        state = _state(source, path, file)
         trouble: MachineError | None = None
         try:
-            for header in reader.scan(root / path):
+            for header in reader.scan(file):
                 entry = header.source.entry if header.source else ""
-                yield SourceItem(path, entry, header)
+                yield SourceItem(path, entry, header, state=state)
         except RecordingError as error:
-            yield SourceItem(path, error=error)
+            yield SourceItem(path, error=error, state=state)
         except Exception as error:  # one strange file must not end the scan of 100,000
             if isinstance(error, MemoryError | OSError) and is_of_machine(error):
-                trouble = machine_error(str(root), error)
+                trouble = machine_error(str(source), error)
             else:
                 unexpected = UnreadableRecording(
                     Reason.UNEXPECTED, type(error).__name__, f"a {layout.reader} file", "Look at this file.", path
                 )
                 unexpected.__cause__ = error
-                yield SourceItem(path, error=unexpected)
+                yield SourceItem(path, error=unexpected, state=state)
         if trouble is not None:
             raise trouble  # out here: as its context, the first error would still name paths
 
 
-def load_table(table: Table, wanted: Iterable[str], root: Path) -> LoadedTable | None:
-    """Read the wanted columns of a CSV; None if it is optional and not there.
-
-    Raises SourceError for a missing file or column, a key that comes twice, or text that is no CSV.
-    """
-    path = root / table.file
-    if not path.is_file():
-        if not table.required:
-            return None
-        raise SourceError(f"found no {table.file} in {root}, expected it there. Name the folder that holds it.")
-    if table.listed is not None:
-        return _load_list(table, table.listed, path)
-    names = sorted({*wanted})
-    rows: dict[str, tuple[str, ...]] = {}
+def _state(source: Source, path: str, file: Path) -> str:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file, strict=True)
-            header = next(lines, [])
-            places = [_place(header, name, path) for name in names]
-            key_place = None if table.key is None else _place(header, table.key, path)
-            for number, line in enumerate(line for line in lines if line):
-                if len(line) != len(header):
-                    raise SourceError(
-                        f"{path}: found {len(line)} cells in row {number + 1}, expected {len(header)}. Mend it."
-                    )
-                key = str(number) if key_place is None else plain(line[key_place])
-                if key in rows:
-                    raise SourceError(
-                        f"{path}: found one {table.key} in two rows, the second is {number + 1}. Keep one."
-                    )
-                # interned: a cohort of a million has few distinct sexes, devices and sites
-                rows[key] = tuple(sys.intern(line[place]) for place in places)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"{path}: found text that is no CSV in UTF-8 ({error}). Save it as such.") from None
-    return LoadedTable(table, {name: place for place, name in enumerate(names)}, rows)
-
-
-def _load_list(table: Table, text: str, path: Path) -> LoadedTable:
-    """A bare list of keys: one column, and one text in it. A key that comes twice says nothing new."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{path}: found text that is no list in UTF-8 ({error}). Save it as such.") from None
-    return LoadedTable(table, {LISTED: 0}, {plain(line): (text,) for line in lines if line.strip()})
-
-
-def load_tables(layout: Layout, root: Path) -> Tables:
-    """Read every table of a layout, only the columns that its rules name."""
-    loaded = {}
-    for table in layout.tables:
-        wanted = [p.column for p in layout.places() if p.column is not None and p.table in (None, table.name)]
-        found = load_table(table, wanted, root)
-        if found is not None:
-            loaded[table.name] = found
-    return Tables(layout, loaded)
-
-
-def _place(header: Sequence[str], column: str, path: Path) -> int:
-    if column not in header:
-        raise SourceError(f"{path}: found no column {column}, expected one. Is it another release of this table?")
-    return header.index(column)
-
-
-def _keys(table: Table, item: SourceItem) -> list[str]:
-    """What a row of this recording may be called in the key column."""
-    if table.pattern is not None:
-        found = re.search(table.pattern, item.location)
-        return [plain(found.group(1))] if found else []
-    path = PurePosixPath(item.path)
-    if table.match == "path":
-        return [str(path.with_suffix("")), str(path)]
-    if table.match == "stem":
-        return [plain(path.stem), path.name]
-    return [plain(item.entry)]
+        return source.state(path, file)
+    except OSError:  # a link that leads nowhere
+        return ""

@@ -15,14 +15,16 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ecgcohorts import cohort_values as values
-from ecgcohorts.cohort_files import SourceItem, Tables, find_layout, load_tables, scan_files
+from ecgcohorts.cohort_files import Found, SourceItem, as_source, find_layout, scan_files
 from ecgcohorts.cohort_schema import Cohort, Files, Frozen, Label, Layout, Mains, Name, Place, Rule, Sentinel, Table
+from ecgcohorts.cohort_tables import Tables, load_tables
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.identity import is_placeholder
 from ecgcohorts.leads import canonical
 from ecgcohorts.plugins import load, names
 from ecgcohorts.readers._array_manifest import ArrayDescription
 from ecgcohorts.recording import Recording, Sex
+from ecgcohorts.sources import Source
 
 __all__ = ["CohortSpec", "Description", "SourceItem", "Tables", "apply_rules", "describe", "load_spec", "to_yaml"]
 
@@ -84,21 +86,24 @@ class CohortSpec(Frozen):
             raise SpecError(f"{self.name}: found no cohort {name!r}, expected one of {', '.join(self.cohort_names)}.")
         return found or self._whole()
 
-    def scan(self, root: Path) -> Iterator[SourceItem]:
-        """Yield what `sources` lists, one at a time: for collections too large to hold all headers.
+    def find(self, place: Path | Source) -> Found:
+        """The layout whose files are in a folder, by its path, or in another source.
 
-        Raises SourceError if `root` is missing or holds no file of this cohort.
+        Raises SourceError if there is no such folder, or it holds no file of this cohort.
         """
-        layout, paths = find_layout(self.layouts, root)
-        yield from scan_files(layout, root, paths)
+        return find_layout(self.layouts, as_source(place))
 
-    def sources(self, root: Path, limit: int | None = None) -> list[SourceItem]:
-        """Every recording below `root`, by path and order in the file; an unreadable header is an item with `error`."""
-        return list(islice(self.scan(root), limit))
+    def scan(self, place: Path | Source) -> Iterator[SourceItem]:
+        """Yield what `sources` lists, one at a time: for collections too large to hold all headers."""
+        yield from scan_files(self.find(place))
 
-    def load_tables(self, root: Path) -> Tables:
+    def sources(self, place: Path | Source, limit: int | None = None) -> list[SourceItem]:
+        """Every recording there, by path and order in the file; an unreadable header is an item with `error`."""
+        return list(islice(self.scan(place), limit))
+
+    def load_tables(self, place: Path | Source) -> Tables:
         """The tables beside the recordings. Raises SourceError for a missing one, or a missing column."""
-        return load_tables(find_layout(self.layouts, root)[0], root)
+        return load_tables(self.find(place))
 
     def _whole(self) -> Cohort:
         return Cohort(name=self.name, path="", title=self.title, mains_hz=self.mains_hz, sentinel=self.sentinel)

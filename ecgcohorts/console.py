@@ -4,9 +4,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_settings import CliApp, SettingsError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -22,6 +22,24 @@ class Command(BaseModel):
     """Base of all subcommands: unknown options are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def whole_names(words: list[str]) -> list[str]:
+    """Names of files, of which pydantic-settings has cut those with a comma in two: joined where that is what exists.
+
+    >>> whole_names(["a.zarr", "b.zarr"])
+    ['a.zarr', 'b.zarr']
+    """
+    names = []
+    while words:
+        joined = (count for count in range(len(words), 1, -1) if os.path.exists(",".join(words[:count])))
+        count = next(joined, 1)
+        names.append(",".join(words[:count]))
+        words = words[count:]
+    return names
+
+
+StoreNames = Annotated[list[str], AfterValidator(whole_names)]  # one store, or several to be read as one
 
 
 def output() -> Console:

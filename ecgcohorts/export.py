@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import SourceError, StoreError
 from ecgcohorts.index import SEX_CODES, CohortIndex
 from ecgcohorts.store.durable import make_folder, name_aside, sync_folder
-from ecgcohorts.store.reader import Store
+from ecgcohorts.store.reader import AnyStore
 
 RECORDS_IN_FOLDER = 1000
 READ_AT_ONCE = 256  # strips; 16 MB
@@ -30,7 +30,7 @@ COLUMNS = ("record", "cohort", "patient", "age", "sex", "valid_start", "valid_st
 _SEXES = {code: name for name, code in SEX_CODES.items()}
 
 
-def export_wfdb(store: Store, out: Path, progress: Callable[[int, int], None] | None = None) -> int:
+def export_wfdb(store: AnyStore, out: Path, progress: Callable[[int, int], None] | None = None) -> int:
     """Write every recording as a WFDB record of format 16, and return how many.
 
     OUT/<cohort>/<three digits>/<recording id>.hea and .dat, OUT/RECORDS and OUT/manifest.csv. OUT appears whole, at the
@@ -55,7 +55,7 @@ def export_wfdb(store: Store, out: Path, progress: Callable[[int, int], None] | 
     return len(index)
 
 
-def export_index(store: Store, out: Path) -> int:
+def export_index(store: AnyStore, out: Path) -> int:
     """Write the index as one Parquet table, a row per recording, and return how many. Raises SourceError if OUT exists."""
     _refuse(store, out)
     make_folder(out.parent)
@@ -97,7 +97,7 @@ def _facts(index: CohortIndex, entry: int) -> dict[str, str]:
     }
 
 
-def _write_record(store: Store, path: Path, strip: NDArray[np.int16], facts: dict[str, str]) -> None:
+def _write_record(store: AnyStore, path: Path, strip: NDArray[np.int16], facts: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     n = len(strip)
     with warnings.catch_warnings():
@@ -123,7 +123,7 @@ def _wfdb() -> Any:
 
 
 @contextmanager
-def _whole_folder(store: Store, out: Path) -> Iterator[Path]:
+def _whole_folder(store: AnyStore, out: Path) -> Iterator[Path]:
     """A folder to fill that becomes OUT in one step, if nothing went wrong."""
     _refuse(store, out)
     make_folder(out.parent)
@@ -140,8 +140,9 @@ def _whole_folder(store: Store, out: Path) -> Iterator[Path]:
     sync_folder(out.parent)
 
 
-def _refuse(store: Store, out: Path) -> None:
+def _refuse(store: AnyStore, out: Path) -> None:
     if out.exists() or out.is_symlink():
         raise SourceError(f"{out}: exists already, and an export replaces nothing. Name a new one, or remove it first.")
-    if store.path.resolve() in out.resolve().parents:
-        raise SourceError(f"{out}: lies in the store {store.path}. Name a folder beside it.")
+    for member in store.members:
+        if isinstance(member.path, Path) and member.path.resolve() in out.resolve().parents:
+            raise SourceError(f"{out}: lies in the store {member.path}. Name a folder beside it.")

@@ -82,6 +82,10 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _shares(fractions: dict[str, float]) -> str:
+    return ", ".join(f"{part} {share:g}" for part, share in fractions.items())
+
+
 class ByPatient(_Model):
     """A person's part follows from a hash of the pseudonym and `seed`; it stays when recordings are added."""
 
@@ -92,6 +96,11 @@ class ByPatient(_Model):
     @property
     def parts(self) -> tuple[str, ...]:
         return tuple(self.fractions)
+
+    @property
+    def words(self) -> str:
+        """For people to read; so for every rule."""
+        return f"patients at random: {_shares(self.fractions)}"
 
     def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
         """int64 [record]: place in `parts`, -1 for none. So for every rule."""
@@ -111,6 +120,11 @@ class ByTime(_Model):
     @property
     def parts(self) -> tuple[str, ...]:
         return tuple(self.until)
+
+    @property
+    def words(self) -> str:
+        ends = (f"{part} {'to the end' if end is None else f'before {end:g}'}" for part, end in self.until.items())
+        return f"last recording by {self.column}: {', '.join(ends)}"
 
     def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
         ends = [np.inf if end is None else end for end in self.until.values()]
@@ -139,6 +153,11 @@ class ByLabel(_Model):
     def parts(self) -> tuple[str, ...]:
         return tuple(self.values)
 
+    @property
+    def words(self) -> str:
+        parts = (f"{part} {' '.join(f'{value:g}' for value in values)}" for part, values in self.values.items())
+        return f"label {self.label}: {', '.join(parts)}"
+
     def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
         column = index[LABEL + self.label]
         code = np.full(len(index), UNASSIGNED)
@@ -160,6 +179,10 @@ class LeaveCohortOut(_Model):
     def parts(self) -> tuple[str, ...]:
         return (*self.fractions, self.left_out)
 
+    @property
+    def words(self) -> str:
+        return f"cohort {self.cohort} is {self.left_out}; others: {_shares(self.fractions)}"
+
     def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
         is_out = index["cohort"] == index.cohort_code(self.cohort)
         met = np.zeros(people.count, bool)
@@ -180,6 +203,10 @@ class Nested(_Model):
     @property
     def parts(self) -> tuple[str, ...]:
         return tuple(f"{share:g}%" for share in self.percent)
+
+    @property
+    def words(self) -> str:
+        return "shares of the patients, each with all smaller ones"
 
     def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
         edges = np.array(self.percent) / 100

@@ -18,7 +18,21 @@ PACKAGES = ("ecgcohorts", "capezoo")
 # Left never imports right. Modules of one layer may, unless INDEPENDENT or FORBIDDEN says otherwise.
 LAYERS = {
     "ecgcohorts": (
-        ("errors", "leads", "recording", "recipes", "identity", "plugins", "pseudonyms", "objects", "console"),
+        (
+            *(
+                "errors",
+                "leads",
+                "recording",
+                "recipes",
+                "identity",
+                "plugins",
+                "pseudonyms",
+                "objects",
+                "globs",
+                "texts",
+            ),
+            "console",
+        ),
         (
             "readers",
             "preprocess",
@@ -30,12 +44,14 @@ LAYERS = {
             "cohort_schema",
             "cohort_values",
             "cohort_files",
+            "cohort_tables",
+            "sources",
         ),
         ("cohort_spec", "cohorts", "store"),
         ("samplers",),
         ("loader",),
         ("adapters", "export", "ingest", "report", "simulate"),
-        ("cli", "cli_keyed"),
+        ("cli", "cli_keyed", "cli_remote", "cli_splits"),
     ),
     "capezoo": (
         ("errors", "specs"),

@@ -19,7 +19,7 @@ from ecgcohorts.errors import SourceError
 from ecgcohorts.report.page import Markup, Section, facts, figure, heading, page, paragraph, table, write_text
 
 if TYPE_CHECKING:
-    from ecgcohorts import Store
+    from ecgcohorts.store import AnyStore
 
 EXAMPLES = 1  # ECGs per cohort; about 50 kB each
 TASKS: tuple[Task, ...] = ("age", "sex")
@@ -29,7 +29,7 @@ def build_report(
     out: str | Path,
     studies: Sequence[str | Path] = (),
     runs: Sequence[str | Path] = (),
-    store: "Store | None" = None,
+    store: "AnyStore | None" = None,
     title: str = "Do cohorts separate?",
 ) -> Path:
     """Write the report and return where it is.
@@ -84,14 +84,14 @@ def _in_short(results: Sequence[StudyResult]) -> Markup:
     return parts
 
 
-def _cohorts(store: "Store") -> Markup:
+def _cohorts(store: "AnyStore") -> Markup:
     from ecgcohorts.report.html import accounting_html
     from ecgcohorts.report.table1 import table1, table1_html
 
     return table1_html(table1(store.index)) + accounting_html(store)
 
 
-def _examples(store: "Store") -> Markup:
+def _examples(store: "AnyStore") -> Markup:
     from ecgcohorts.report.paper import record_svg
 
     parts = [paragraph("The first recording of the first patient of each cohort, in the random order of the store.")]

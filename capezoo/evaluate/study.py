@@ -29,7 +29,7 @@ from ecgcohorts.store.durable import sha256_of, write_file
 if TYPE_CHECKING:
     from torch import nn
 
-    from ecgcohorts import Store
+    from ecgcohorts.store import AnyStore
 
 RANDOM = "random"  # in place of weights: the architecture of the first published ones, never trained
 DIGEST_BYTES = 16
@@ -48,7 +48,7 @@ class Contender:
 
 def ood_study(
     weights: Sequence[str],
-    store: "Store",
+    store: "AnyStore",
     out: str | Path,
     config: OodConfig,
     command: str = "",
@@ -119,7 +119,7 @@ def _digests(path: Path) -> NDArray[np.uint8] | None:
     return data.reshape(-1, DIGEST_BYTES)
 
 
-def _embeddings(one: Contender, store: "Store", folder: Path, progress: Progress | None) -> Embeddings:
+def _embeddings(one: Contender, store: "AnyStore", folder: Path, progress: Progress | None) -> Embeddings:
     """Embeddings of an earlier study if they are of these very weights and this very store, else new ones."""
     path = folder / "embeddings" / file_name(one.name)
     if path.exists():

@@ -36,7 +36,7 @@ from ecgcohorts.store.durable import sha256_of, sync_folder, write_file
 if TYPE_CHECKING:
     from torch import nn
 
-    from ecgcohorts import Store
+    from ecgcohorts.store import AnyStore
 
 WEIGHTS_LICENCE = "Apache-2.0"
 GOLDEN_SIGNALS = 4  # different in rate, size and lead weights, so that a swapped lead or a lost scale shows
@@ -99,7 +99,7 @@ def publish(run: str | Path, out: str | Path, about: About = About(), name: str 
     return write_weights(out, model, card, digests if digests.is_file() else None)
 
 
-def licences_of(store: "Store") -> dict[str, str]:
+def licences_of(store: "AnyStore") -> dict[str, str]:
     """Licence of the data of each cohort, as its description gave it at ingest."""
     return {segment.cohort: segment.licence for segment in store.segments if segment.licence}
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.loader import Batch, Loader
+from ecgcohorts.loader import MISSING, Batch, Loader
 from ecgcohorts.samplers import BatchPlan
 
 
@@ -25,6 +25,10 @@ class TorchBatch:
         """The batch on a device; the copy runs beside the computation if the memory is pinned."""
         signal, valid = (tensor.to(device, non_blocking=True) for tensor in (self.signal, self.valid))
         return type(self)(signal, self.lsb_uv, valid, self.plan)
+
+    def millivolts(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """The signal in mV on its device, 0 where there is no sample."""
+        return self.signal.masked_fill(self.signal == MISSING, 0).to(dtype) * (self.lsb_uv / 1000)
 
 
 def as_tensors(batch: Batch, pin: bool = False) -> TorchBatch:

@@ -5,20 +5,25 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.cohort_spec import CohortSpec, Description, SourceItem, Tables, apply_rules, describe, load_spec
+from ecgcohorts.cohort_files import Found, SourceItem, scan_files
+from ecgcohorts.cohort_spec import CohortSpec, Description, apply_rules, describe, load_spec
+from ecgcohorts.cohort_tables import load_tables
 from ecgcohorts.cohort_values import AGE_CAP_YEARS
-from ecgcohorts.errors import RecordingError, SpecError
+from ecgcohorts.errors import RecordingError, SpecError, UnreadableRecording
 from ecgcohorts.index import SEX_CODES, UNKNOWN
 from ecgcohorts.ingest.plan_table import as_keys
 from ecgcohorts.preprocess import Strip, make_strip
 from ecgcohorts.pseudonyms import PseudonymKey
-from ecgcohorts.readers import open_reader
+from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import Recording
+from ecgcohorts.sources import open_source
+from ecgcohorts.sources.windows import WINDOW, at_hand
 from ecgcohorts.store.lookup import matching_key
 from ecgcohorts.store.reader import Store, open_store
 
@@ -50,20 +55,27 @@ def verify_against(
     key_file: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> AgainstReport:
-    """Decode the recordings below `source` with the store's recipe, and compare them with what the store has of them.
+    """Decode the recordings of a folder, an archive or a bucket with the store's recipe, and compare them with what the store has of them.
 
     Compared are every sample of the strip, its valid range, the waveform's digest, patient, age and sex.
     progress(done, stored) is called per recording. Raises SourceError for a folder without recordings of the cohort,
     SpecError for another description than the store was made with, KeyMismatch, StoreError if the store does not open
     or a shard is damaged.
     """
-    store, root = open_store(store_path), Path(source)
+    store = open_store(store_path)
     spec = cohort if isinstance(cohort, CohortSpec) else load_spec(cohort)
-    check = _Comparison(store, root, spec, matching_key(store, key_file))
-    for item in spec.scan(root):
-        check.compare(item)
-        if progress:
-            progress(check.compared, check.n_stored)
+    with open_source(source) as opened:
+        key = matching_key(store, key_file)
+        files = spec.find(opened)
+        check = _Comparison(store, files, spec, key)
+        items = scan_files(files)
+        beside = files_beside(files.layout.reader, files.layout.arrays)
+        while window := list(islice(items, WINDOW)):  # again, now with samples
+            again = at_hand(files.source, [(item.path, [item.entry]) for item in window], beside)
+            for item, file in zip(window, again, strict=True):
+                check.compare(item, file)
+                if progress:
+                    progress(check.compared, check.n_stored)
     check.find_gone()
     return AgainstReport(
         cohorts=check.cohorts,
@@ -79,10 +91,10 @@ def verify_against(
 class _Comparison:
     """One pass over a source. Keeps counts, the first problems, and which entries of the index were met."""
 
-    def __init__(self, store: Store, root: Path, spec: CohortSpec, key: PseudonymKey) -> None:
-        self._store, self._root, self._spec, self._key = store, root, spec, key
+    def __init__(self, store: Store, files: Found, spec: CohortSpec, key: PseudonymKey) -> None:
+        self._store, self._spec, self._key = store, spec, key
         self.cohorts = _cohorts_of(store, spec)
-        self._tables: Tables = spec.load_tables(root)
+        self._tables = load_tables(files)
         mine = np.isin(store.index["cohort"], [store.index.cohort_code(name) for name in self.cohorts])
         self._entries = np.flatnonzero(mine)
         keys = as_keys(store.index["recording_id"][self._entries])
@@ -99,7 +111,7 @@ class _Comparison:
     def n_stored(self) -> int:
         return len(self._entries)
 
-    def compare(self, item: SourceItem) -> None:
+    def compare(self, item: SourceItem, file: Path | UnreadableRecording) -> None:
         about = describe(self._spec, self._tables, item)
         name = self._key.pseudonym(about.cohort, "recording", about.recording_id)
         place = self._place(name)
@@ -116,7 +128,7 @@ class _Comparison:
         self._met[place] = True
         self.compared += 1
         entry = int(self._entries[place])
-        differences = list(self._differences(item, about, entry))
+        differences = list(self._differences(item, file, about, entry))
         if differences:
             self._tell("differing", name, "; ".join(differences))
 
@@ -125,12 +137,14 @@ class _Comparison:
         found = place < len(self._keys) and self._keys[place] == np.array(name, self._keys.dtype)
         return place if found else None
 
-    def _differences(self, item: SourceItem, about: Description, entry: int) -> Iterator[str]:
+    def _differences(
+        self, item: SourceItem, file: Path | UnreadableRecording, about: Description, entry: int
+    ) -> Iterator[str]:
         if item.error is not None:
             yield f"stored, but its header is refused now ({item.error.reason})"
             return
         try:
-            recording, strip = self._decode(item, about)
+            recording, strip = self._decode(item, file, about)
         except RecordingError as error:
             yield f"stored, but refused now ({error.reason})"
             return
@@ -151,9 +165,13 @@ class _Comparison:
         if index["sex"][entry] != SEX_CODES.get(about.sex or "", UNKNOWN):
             yield "sex differs"
 
-    def _decode(self, item: SourceItem, about: Description) -> tuple[Recording, Strip]:
+    def _decode(
+        self, item: SourceItem, file: Path | UnreadableRecording, about: Description
+    ) -> tuple[Recording, Strip]:
+        if isinstance(file, UnreadableRecording):
+            raise file
         layout = self._tables.layout
-        recording = next(open_reader(layout.reader, layout.arrays).read(self._root / item.path, [item.entry]))
+        recording = next(open_reader(layout.reader, layout.arrays).read(file, [item.entry]))
         recording = apply_rules(self._spec, about.cohort, recording)
         return recording, make_strip(recording, self._store.recipe, about.mains_hz, with_quality=False)
 

@@ -1,4 +1,4 @@
-"""What every file of a folder is: one class each, from its first bytes and its neighbours, never from its name alone.
+"""What every file of a source is: one class each, from its first bytes and its neighbours, never from its name alone.
 
 A WFDB record is several files, so a header says which of its neighbours are signals; so does a manifest of arrays. HDF5
 does not say in its first bytes what it holds: it is opened far enough to see its layout.
@@ -10,24 +10,26 @@ import struct
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from ecgcohorts.errors import Reason, RecordingError, SourceError
+from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
+from ecgcohorts.globs import any_of
 from ecgcohorts.ingest import text_files
 from ecgcohorts.plugins import load, names
-from ecgcohorts.readers import HEAD_BYTES, KIND, open_reader
-from ecgcohorts.readers._array_files import files_below
-from ecgcohorts.readers._array_manifest import load_manifest
-from ecgcohorts.readers._files import Folder, read_bounded, read_head
+from ecgcohorts.readers import HEAD_BYTES, KIND, files_beside, open_reader
+from ecgcohorts.readers._files import Folder as OpenFolder
+from ecgcohorts.readers._files import read_head
 from ecgcohorts.readers._xml import root_name
+from ecgcohorts.sources import Archive, Folder, Source
+from ecgcohorts.sources.windows import at_hand, local
 
 WFDB, HDF5, ARRAYS = "wfdb", "code_hdf5", "arrays"
 WFDB_HEADER = ".hea"
-HEADER_LIMIT = 1 << 20  # bytes; as in the WFDB reader
 _TELL_EVERY = 100  # files
 
 _GZIP = b"\x1f\x8b\x08"
@@ -62,10 +64,11 @@ class FileClass(NamedTuple):
 
 @dataclass(frozen=True)
 class Census:
-    """Every file below a path, once, by class. Names are paths below `root`, sorted."""
+    """Every file of a source, once, by class. Names are paths in it, sorted."""
 
-    root: Path
+    source: Source
     files: dict[FileClass, list[str]] = field(repr=False)
+    left_out: dict[str, int] = field(default_factory=dict)  # of an archive: what has no name there -> how many
 
     @property
     def n_files(self) -> int:
@@ -81,9 +84,6 @@ class Census:
         """The classes of a kind, the commonest first."""
         found = [(each, paths) for each, paths in self.files.items() if each.kind is kind]
         return sorted(found, key=lambda pair: (-len(pair[1]), pair[0]))
-
-    def path_of(self, name: str) -> Path:
-        return self.root / name if self.root.is_dir() else self.root
 
 
 # First bytes -> what it is. Sources: the formats' own specifications.
@@ -118,54 +118,57 @@ _IN_MANIFEST = FileClass(Kind.PART, "array of a manifest")
 _MANIFEST = FileClass(Kind.RECORDING, ARRAYS)
 
 
-def classify(path: Path, tell: Callable[[int], None] | None = None) -> Census:
-    """Give every file at or below `path` its class.
+def classify(source: Source, only: str | None = None, tell: Callable[[int], None] | None = None) -> Census:
+    """Give every file of a source its class. Of archives and buckets, those that have a name there.
 
-    tell: called with the number of files done. Raises SourceError if there is no file.
+    only: one file. tell: called with the number of files done. Raises SourceError if there is no file.
     """
     readers = {name: load(KIND, name) for name in names(KIND)}
     found: dict[FileClass, list[str]] = defaultdict(list)
     done = 0
-    for folder, entries in _folders(path):
-        below = "" if folder == path or path.is_file() else f"{folder.relative_to(path).as_posix()}/"
-        for name, each in _Folder(folder, readers).classes(entries):
+    one: dict[str, FileClass | None] = {} if only is None else {only: None}
+    for below, entries in [("", one)] if one else _folders(source):
+        for name, each in _Folder(source, below, readers).classes(entries):
             found[each].append(below + name)
             done += 1
             if tell is not None and done % _TELL_EVERY == 0:
                 tell(done)
     if not found:
-        raise SourceError(f"found no file below {path}, expected raw ECG files. Check the path.")
-    _give_to_manifests(path, found)
-    return Census(path, {each: sorted(paths) for each, paths in found.items()})
+        raise SourceError(f"found no file below {source}, expected raw ECG files. Check the path.")
+    _give_to_manifests(source, found)
+    left_out = source.left_out if isinstance(source, Archive) else {}
+    return Census(source, {each: sorted(paths) for each, paths in found.items()}, left_out)
 
 
-def _give_to_manifests(root: Path, found: dict[FileClass, list[str]]) -> None:
+def _give_to_manifests(source: Source, found: dict[FileClass, list[str]]) -> None:
     """Move what a manifest of arrays names, in its folder and below, to its parts. Changes `found`."""
-    named: set[str] = set()
+    named = []
     for name in found.get(_MANIFEST, ()):
-        path = root / name if root.is_dir() else root
-        try:
-            entries = files_below(path.parent, load_manifest(path).files)
-        except RecordingError:  # shows where the manifest is read
-            continue
-        named.update((PurePosixPath(name).parent / entry).as_posix() for entry in entries)
-    if not named:
-        return
+        with local(source, [name]) as folder, suppress(RecordingError):  # which shows where the manifest is read
+            named.append(any_of(files_beside(ARRAYS)(folder / name, None), name[: name.rfind("/") + 1]))
     for each in list(found):
-        if each.kind in (Kind.TABLE, Kind.ARRAY, Kind.DOCUMENT):
-            found[_IN_MANIFEST] += [name for name in found[each] if name in named]
-            found[each] = [name for name in found[each] if name not in named]
-            if not found[each]:
-                del found[each]
+        if named and each.kind in (Kind.TABLE, Kind.ARRAY, Kind.DOCUMENT):
+            parts = {name for name in found[each] if any(globs.fullmatch(name) for globs in named)}
+            found[_IN_MANIFEST] += sorted(parts)
+            found[each] = [name for name in found[each] if name not in parts]
+    for each in [each for each, paths in found.items() if not paths]:
+        del found[each]
 
 
-def _folders(path: Path) -> Iterator[tuple[Path, dict[str, FileClass | None]]]:
-    """Every folder with its files; a class stands where the name or the kind of entry says enough."""
-    if path.is_file():
-        yield path.parent, {path.name: None}
+def _folders(source: Source) -> Iterator[tuple[str, dict[str, FileClass | None]]]:
+    """Every folder, with its slash, and its files; a class stands where the name or the kind of entry says enough."""
+    if isinstance(source, Folder):
+        yield from _folders_below(source.path)
         return
-    if not path.is_dir():
-        raise SourceError(f"found nothing at {path}, expected a file or a folder. Check the path.")
+    files: dict[str, dict[str, FileClass | None]] = defaultdict(dict)
+    for name in source.names():
+        below, slash, last = name.rpartition("/")
+        files[below + slash][last] = None
+    yield from files.items()
+
+
+def _folders_below(path: Path) -> Iterator[tuple[str, dict[str, FileClass | None]]]:
+    """The same of a folder, hidden files and links as well."""
 
     def refuse(error: OSError) -> None:
         raise SourceError(
@@ -183,36 +186,50 @@ def _folders(path: Path) -> Iterator[tuple[Path, dict[str, FileClass | None]]]:
                 entries[name] = FileClass(Kind.LINK, "to a folder" if name in links else "to a file")
             else:
                 entries[name] = FileClass(Kind.HIDDEN, "file") if hidden or name.startswith(".") else None
-        yield folder, entries
+        yield "" if folder == path else f"{folder.relative_to(path).as_posix()}/", entries
 
 
 class _Folder:
     """One folder's files: what the WFDB headers in it name is part of their record."""
 
-    def __init__(self, path: Path, readers: dict[str, ModuleType]) -> None:
-        self.path, self.readers = path, readers
+    def __init__(self, source: Source, below: str, readers: dict[str, ModuleType]) -> None:
+        self.source, self.below, self.readers = source, below, readers
         self.parts: dict[str, FileClass] = {}  # file name -> class, as headers say
         self.records: set[str] = set()
 
     def classes(self, entries: dict[str, FileClass | None]) -> Iterator[tuple[str, FileClass]]:
         found: dict[str, FileClass] = {}
-        # Likely headers first: what they name need not be opened.
-        for name in sorted(entries, key=lambda name: (not name.endswith(WFDB_HEADER), name)):
-            part = self.parts.get(name)
-            known = entries[name] or (part if part is not _SEGMENT else None)
-            found[name] = known or self._by_content(name)
+        for is_likely in (True, False):  # likely headers first: what they name need not be opened
+            todo = []
+            for name in sorted(name for name in entries if name.endswith(WFDB_HEADER) is is_likely):
+                part = self.parts.get(name)
+                known = entries[name] or (part if part is not _SEGMENT else None)
+                if known is None:
+                    todo.append(name)
+                else:
+                    found[name] = known
+            for name, path in self._at_hand(todo):
+                part = self.parts.get(name)  # said by a header that was among them
+                found[name] = part if part is not None and part is not _SEGMENT else self._by_content(name, path)
+        odd = [name for name, each in found.items() if each is _NO_FORMAT and name.rpartition(".")[0] in self.records]
+        annotations = {name for name, path in self._at_hand(odd) if _is_annotation(path)}
         for name, each in found.items():
             is_header = each == FileClass(Kind.RECORDING, WFDB)
             part = self.parts.get(name)
             if part is not None and entries[name] is None and (not is_header or part is _SEGMENT):
                 each = part
-            elif each is _NO_FORMAT and PurePosixPath(name).stem in self.records and self._is_annotation(name):
+            elif name in annotations:
                 each = _ANNOTATIONS
             yield name, each
 
-    def _by_content(self, name: str) -> FileClass:
-        path = self.path / name
+    def _at_hand(self, names: list[str]) -> Iterator[tuple[str, Path | UnreadableRecording]]:
+        wanted = [(self.below + name, None) for name in names]
+        yield from zip(names, at_hand(self.source, wanted, lambda path, entries: ()), strict=True)
+
+    def _by_content(self, name: str, path: Path | UnreadableRecording) -> FileClass:
         try:
+            if isinstance(path, UnreadableRecording):
+                raise path
             head = read_head(path, HEAD_BYTES)
         except RecordingError as error:
             return FileClass(Kind.UNKNOWN, f"{error.found}", error.reason.value)
@@ -225,24 +242,19 @@ class _Folder:
             return FileClass(Kind.RECORDING, fitting[0])
         found = of_head(head, len(head) < HEAD_BYTES)
         if fitting == [WFDB] and found.kind is not Kind.ARRAY:  # columns of small numbers look like a header, too
-            self._note_parts(name)
+            self._note_parts(path)
             return FileClass(Kind.RECORDING, WFDB)
         if fitting == [HDF5]:
             return self._hdf5(path, found)
         return self._by_suffix(path) or found if found in (_TEXT, _NO_FORMAT) else found
 
-    def _note_parts(self, header: str) -> None:
-        """Remember which files a header names: the first word of every line below the record line."""
-        try:
-            text = read_bounded(self.path / header, HEADER_LIMIT).decode("utf-8-sig", errors="replace")
-        except RecordingError:
-            return
-        lines = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-        self.records.add(PurePosixPath(header).stem)
-        if "/" in lines[0][0]:  # a master header: its lines name records
-            self.parts.update({f"{line[0]}{WFDB_HEADER}": _SEGMENT for line in lines[1:]})
-        else:
-            self.parts.update({line[0]: _SIGNALS for line in lines[1:] if line[0] != header})
+    def _note_parts(self, header: Path) -> None:
+        """Remember which files a header names."""
+        self.records.add(header.stem)
+        with suppress(RecordingError):  # a header that cannot be read names nothing
+            for name in files_beside(WFDB)(header, None):
+                if name != header.name:
+                    self.parts[name] = _SEGMENT if name.endswith(WFDB_HEADER) else _SIGNALS
 
     def _hdf5(self, path: Path, otherwise: FileClass) -> FileClass:
         """The first bytes of HDF5 say nothing of its layout: a recording if the reader knows it."""
@@ -258,15 +270,18 @@ class _Folder:
             return FileClass(Kind.UNKNOWN, f"named like {owners[0]}", reason.value)
         return FileClass(Kind.RECORDING, owners[0])
 
-    def _is_annotation(self, name: str) -> bool:
-        """MIT annotations are 16-bit words and end with a word of zeros. Source: annot(5)."""
-        try:
-            with Folder(self.path) as folder, folder.open(name) as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(-2, os.SEEK_END)
-                return size % 2 == 0 and file.read(2) == b"\0\0"
-        except (RecordingError, OSError):  # OSError: of one byte
-            return False
+
+def _is_annotation(path: Path | UnreadableRecording) -> bool:
+    """MIT annotations are 16-bit words and end with a word of zeros. Source: annot(5)."""
+    if isinstance(path, UnreadableRecording):
+        return False
+    try:
+        with OpenFolder(path.parent) as folder, folder.open(path.name) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(-2, os.SEEK_END)
+            return size % 2 == 0 and file.read(2) == b"\0\0"
+    except (RecordingError, OSError):  # OSError: of one byte
+        return False
 
 
 def _refusal(reader: str, path: Path) -> Reason | None:

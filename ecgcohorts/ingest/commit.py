@@ -12,12 +12,13 @@ from pydantic import ValidationError
 
 from ecgcohorts.errors import StoreError
 from ecgcohorts.ingest.assemble import SettledCohort, extend_index, extend_rejects, settle
+from ecgcohorts.ingest.destination import Destination
 from ecgcohorts.ingest.encode import ShardResult, Staged, staging_of
 from ecgcohorts.ingest.plan import AnyPlan, Known, Part, PlanHeader
 from ecgcohorts.ingest.plan_table import as_keys, ids_of
 from ecgcohorts.pseudonyms import PSEUDONYM_BYTES
 from ecgcohorts.store.columns import write_index
-from ecgcohorts.store.commit import describe_files, publish
+from ecgcohorts.store.commit import describe_files
 from ecgcohorts.store.durable import move_file, sha256_of, write_file
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.schema import (
@@ -94,7 +95,7 @@ def _segment_folder(header: PlanHeader, cohort: str) -> Path:
     return header.folder / "signals" / cohort / f"{header.generation:06d}"
 
 
-def commit(plan: AnyPlan, before: Store | None) -> tuple[dict[str, Accounting], str]:
+def commit(plan: AnyPlan, before: Store | None, place: Destination) -> tuple[dict[str, Accounting], str]:
     """Make the snapshot of a plan whose partitions are all encoded. Return accounts per cohort and the fingerprint.
 
     For the holder of the write lock. What it does before the snapshot is in force, it can do again. Raises StoreError
@@ -106,7 +107,8 @@ def commit(plan: AnyPlan, before: Store | None) -> tuple[dict[str, Accounting], 
     settled = settle(plan, results, index, before.n_rows if before else 0)
     entries = _place_shards(header, results, settled)
     manifest = _write_snapshot(plan, before, results, settled, entries)
-    return {one.plan.name: one.accounting for one in settled}, publish(header.folder, manifest)
+    fingerprint = place.publish(before.manifest if before else None, manifest)
+    return {one.plan.name: one.accounting for one in settled}, fingerprint
 
 
 def _whole_results(header: PlanHeader) -> list[ShardResult]:

@@ -1,4 +1,4 @@
-"""A first cohort description of a folder, for a person to finish: guesses and gaps are marked as such in it.
+"""A first cohort description of a folder, an archive or a bucket, for a person to finish: guesses and gaps are marked as such in it.
 
 Nothing is guessed that would silently change a signal: mains frequency, rates, units and leads that no file states stay
 open, and a layout of bare numbers is written so that `ingest` refuses it until it is filled in.
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from ecgcohorts.cohort_files import SourceItem, list_files, matching
+from ecgcohorts.cohort_files import SourceItem, wanted_by
 from ecgcohorts.cohort_schema import Files
 from ecgcohorts.cohort_spec import CohortSpec
 from ecgcohorts.errors import RecordingError, SourceError, SpecError
@@ -25,10 +25,13 @@ from ecgcohorts.ingest.bare_arrays import ARRAY_KINDS, Mark, open_questions
 from ecgcohorts.ingest.classify import ARRAYS, Census, FileClass, Kind, classify
 from ecgcohorts.ingest.inspect import SAMPLE, spread
 from ecgcohorts.ingest.table_columns import Columns, Key, Role
-from ecgcohorts.readers import open_reader
+from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import Recording
+from ecgcohorts.sources import Archive, Folder, Source, open_source
+from ecgcohorts.sources.windows import at_hand, local
 from ecgcohorts.store.durable import write_file
 
+_PACKED = re.compile(r"\.(?:zip|tar|tgz|tar\.\w+)$", re.IGNORECASE)
 MAX_EXCLUDED = 20  # our default: more than that a person puts into a pattern
 ROLES: tuple[Role, ...] = ("patient", "age", "sex", "acquired_at", "device", "site")
 
@@ -64,13 +67,18 @@ class _Page:
         self.lines.append(f"# {text}")
 
 
-def draft(source: Path, table: Path | None = None, sample: int = SAMPLE) -> Draft:
-    """Describe the commonest format in a folder, with the facts that files and table are seen to hold.
+def draft(place: str | Path, table: Path | None = None, sample: int = SAMPLE) -> Draft:
+    """Describe the commonest format in a folder, an archive or a bucket, with the facts that files and table are seen to
+    hold.
 
     Raises SourceError if there is nothing to describe, or the table is no CSV.
     """
-    if not source.is_dir():
-        raise SourceError(f"found no folder {source}, expected the recordings there. Check the path.")
+    with open_source(place) as source:
+        top = source.top_folder() if isinstance(source, Archive) else None
+        return _draft(source.inside(top) if isinstance(source, Archive) and top else source, table, sample)
+
+
+def _draft(source: Source, table: Path | None, sample: int) -> Draft:
     census = classify(source)
     each, paths = _commonest(census)
     is_bare = each.kind is Kind.ARRAY
@@ -94,8 +102,9 @@ def draft(source: Path, table: Path | None = None, sample: int = SAMPLE) -> Draf
     _put_files(page, source, paths)
     if is_bare:
         page.lines.append("    arrays:")
-        for question in open_questions(census.path_of(paths[0]), ARRAY_KINDS[each.what]):
-            page.put(f"      {question.key}", question.value, question.mark, question.why)
+        with local(source, paths[:1]) as folder:
+            for question in open_questions(folder / paths[0], ARRAY_KINDS[each.what]):
+                page.put(f"      {question.key}", question.value, question.mark, question.why)
     _put_table(page, source, table, key, len(items), census)
     headers = _headers(items)
     for role in ROLES:
@@ -134,7 +143,8 @@ def _commonest(census: Census) -> tuple[FileClass, list[str]]:
     found += [pair for pair in census.of(Kind.ARRAY) if pair[0].what in ARRAY_KINDS]
     if not found:
         raise SourceError(
-            f"{census.root}: found no recordings among {census.n_files} files. See `ecgcohorts inspect {census.root}`."
+            f"{census.source}: found no recordings among {census.n_files} files. See `ecgcohorts inspect "
+            f"{census.source}`."
         )
     return max(found, key=lambda pair: len(pair[1]))
 
@@ -149,15 +159,16 @@ def _left_out(census: Census, chosen: FileClass) -> tuple[str, ...]:
     )
 
 
-def _items(source: Path, reader: str, paths: list[str], sample: int) -> list[SourceItem]:
+def _items(source: Source, reader: str, paths: list[str], sample: int) -> list[SourceItem]:
     """Headers of recordings, evenly spread over the files. Payloads are not read."""
     opened = open_reader(reader)
     chosen = spread(paths, sample)
     share = -(-sample // len(chosen))
     items: list[SourceItem] = []
-    for path in chosen:
+    beside = files_beside(reader, samples=False)
+    for path, file in zip(chosen, at_hand(source, [(path, None) for path in chosen], beside), strict=True):
         try:
-            for header in islice(opened.scan(source / path), share):
+            for header in islice(opened.scan(file), share) if isinstance(file, Path) else ():
                 items.append(SourceItem(path, header.source.entry if header.source else "", header))
         except RecordingError:
             continue
@@ -174,8 +185,9 @@ def _read_table(table: Path, items: list[SourceItem]) -> tuple[Columns, Key | No
     return table_columns.read_columns(table), table_columns.find_key(table, items)
 
 
-def _put_cohort(page: _Page, source: Path, items: list[SourceItem]) -> None:
-    name = re.sub(r"[^a-z0-9]+", "_", source.resolve().name.casefold()).strip("_")[:64]
+def _put_cohort(page: _Page, source: Source, items: list[SourceItem]) -> None:
+    given = str(source.path.resolve()) if isinstance(source, Folder) else _PACKED.sub("", str(source))
+    name = re.sub(r"[^a-z0-9]+", "_", PurePosixPath(given).name.casefold()).strip("_")[:64]
     page.put("name", name or "cohort", "guess", "the folder's name; one word of a-z, 0-9 and _")
     page.put("title", "unknown", "unknown", "fill in")
     page.put("licence", "unknown", "unknown", "fill in, of the data")
@@ -187,11 +199,11 @@ def _put_cohort(page: _Page, source: Path, items: list[SourceItem]) -> None:
         page.put("mains_hz", None, "unknown", "fill in 50 or 60, of the country of recording; null: no notch filter")
 
 
-def _put_files(page: _Page, source: Path, paths: list[str]) -> None:
+def _put_files(page: _Page, source: Source, paths: list[str]) -> None:
     globs = sorted({f"**/*{_suffix(path)}" for path in paths})
     if all(path.casefold().endswith((".yaml", ".yml")) for path in paths):  # as cohort files do, this one among them
         globs = paths
-    others = sorted(set(matching(list_files(source), Files(include=tuple(globs)))) - set(paths))
+    others = sorted(set(source.names(wanted_by(Files(include=tuple(globs))))) - set(paths))
     files: dict[str, list[str]] = {"include": globs}
     if 0 < len(others) <= MAX_EXCLUDED:
         files["exclude"] = others
@@ -206,7 +218,7 @@ def _suffix(path: str) -> str:
     return "".join(name.suffixes[-2:]) if name.suffix.casefold() == ".gz" else name.suffix
 
 
-def _put_table(page: _Page, source: Path, table: Path | None, key: Key | None, n_items: int, census: Census) -> None:
+def _put_table(page: _Page, source: Source, table: Path | None, key: Key | None, n_items: int, census: Census) -> None:
     if table is None:
         if beside := [name for _, names in census.of(Kind.TABLE) for name in names]:
             shown = ", ".join(beside[:3]) + (" ..." if len(beside) > 3 else "")
@@ -216,7 +228,13 @@ def _put_table(page: _Page, source: Path, table: Path | None, key: Key | None, n
         return
     if key is None:
         return
-    where = PurePosixPath(os.path.relpath(table.resolve(), source.resolve()))
+    where = PurePosixPath("..", table.name)
+    if isinstance(source, Folder):
+        where = PurePosixPath(os.path.relpath(table.resolve(), source.path.resolve()))
+    elif same := [
+        name for _, names in census.of(Kind.TABLE) for name in names if name.rpartition("/")[2] == table.name
+    ]:
+        where = PurePosixPath(same[0])
     entry = {"file": str(where), "key": key.column, "match": key.match}
     if key.pattern is not None:
         entry = {"file": str(where), "key": key.column, "pattern": key.pattern}

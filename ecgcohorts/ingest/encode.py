@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -14,17 +14,27 @@ from numpy.typing import NDArray
 
 from ecgcohorts.cohort_schema import Layout, Mains
 from ecgcohorts.cohort_spec import CohortSpec, apply_rules
-from ecgcohorts.errors import EcgError, Reason, RecordingError, SpecError, is_of_machine, machine_error
+from ecgcohorts.errors import (
+    EcgError,
+    Reason,
+    RecordingError,
+    SpecError,
+    UnreadableRecording,
+    is_of_machine,
+    machine_error,
+)
 from ecgcohorts.ingest.plan import AnyPlan, Part, PlanHeader
-from ecgcohorts.ingest.plan_table import decoded
 from ecgcohorts.preprocess import Strip, make_strip
 from ecgcohorts.quality import QUALITY_COLUMNS
-from ecgcohorts.readers import open_reader
+from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recipes import Recipe
 from ecgcohorts.recording import DIGEST_BYTES, Recording
+from ecgcohorts.sources import Source
+from ecgcohorts.sources.windows import at_hand
 from ecgcohorts.store.durable import make_folder, sha256_of, write_file
 from ecgcohorts.store.schema import STAGING, FileEntry
 from ecgcohorts.store.writer import ShardWriter
+from ecgcohorts.texts import decoded
 
 _CODES = ["", *Reason]  # outcome 0: stored
 _STAGES = ("", "read", "recipe")
@@ -54,11 +64,11 @@ class EncodeTask:
     """All that a worker needs for one shard. Holds input paths; lives in memory only."""
 
     part: Part
-    root: Path
+    source: Source
     spec: CohortSpec
     recipe: Recipe
     layout: Layout
-    inputs: tuple[tuple[str, str, Mains], ...]  # path below root, entry, mains
+    inputs: tuple[tuple[str, str, Mains], ...]  # path in the source, entry, mains
     names: tuple[str, ...]  # pseudonyms, for messages
     files: Staged
     shard_records: int
@@ -70,7 +80,7 @@ class EncodeTask:
         return len(self.recipe.leads), self.recipe.strip_samples
 
 
-def task_of(plan: AnyPlan, part: Part) -> EncodeTask:
+def task_of(plan: AnyPlan, part: Part, source: Source) -> EncodeTask:
     """What there is to do for one partition. Raises SpecError for a path that leads out of the source."""
     header = plan.header
     rows = plan.rows(part, ["path", "entry", "mains", "recording_id"])
@@ -81,7 +91,7 @@ def task_of(plan: AnyPlan, part: Part) -> EncodeTask:
     mains = [header.mains[code] for code in rows["mains"].to_pylist()]
     return EncodeTask(
         part=part,
-        root=header.root,
+        source=source,
         spec=header.spec,
         recipe=header.recipe,
         layout=header.layout,
@@ -180,13 +190,16 @@ def encode(task: EncodeTask) -> None:
     """
     blosc.use_threads = False  # one thread a process: workers are the parallelism
     rows = _Rows(len(task.inputs))
+    wanted = ((path, [entry]) for path, entry, _ in task.inputs)
+    beside = files_beside(task.layout.reader, task.layout.arrays)
     with (
+        closing(at_hand(task.source, wanted, beside)) as files,
         _Now(task.files.now) as now,
         ShardWriter(task.files.shard, task.shard_records, task.shape) as shard,
     ):
         for row, name in enumerate(task.names):
             now.tell(name)
-            shard.append(_encode_row(task, row, name, rows))
+            shard.append(_encode_row(task, row, next(files), rows))
     _save(task.files.result, rows, shard.entry)
 
 
@@ -212,11 +225,13 @@ class _Now:
         self._path.unlink(missing_ok=True)
 
 
-def _encode_row(task: EncodeTask, row: int, name: str, rows: _Rows) -> NDArray[np.int16] | None:
-    path, entry, mains_hz = task.inputs[row]
+def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, rows: _Rows) -> NDArray[np.int16] | None:
+    _, entry, mains_hz = task.inputs[row]
     stage = "read"
     try:
-        recording = next(_read(task, path, entry))
+        if isinstance(file, UnreadableRecording):
+            raise file
+        recording = next(open_reader(task.layout.reader, task.layout.arrays).read(file, [entry]))
         stage = "recipe"
         recording = apply_rules(task.spec, task.part.cohort, recording)
         strip = make_strip(recording, task.recipe, mains_hz, task.with_quality)
@@ -225,7 +240,7 @@ def _encode_row(task: EncodeTask, row: int, name: str, rows: _Rows) -> NDArray[n
     except Exception as error:
         reason = error.reason if isinstance(error, RecordingError) else Reason.UNEXPECTED
         rows.refuse(row, stage, reason, error)
-        problem = _to_raise(error, f"recording {name}", stage, task.raise_errors)
+        problem = _to_raise(error, f"recording {task.names[row]}", stage, task.raise_errors)
     if problem is not None:
         raise problem  # out here: as the context of this one, the first error would still name paths
     return None
@@ -246,10 +261,6 @@ def _to_raise(error: Exception, where: str, stage: str, raise_errors: bool) -> E
     if raise_errors:
         return EcgError(f"{where}: {type(error).__name__} in the {stage} step, a defect. Report it.")
     return None
-
-
-def _read(task: EncodeTask, path: str, entry: str) -> Iterator[Recording]:
-    return open_reader(task.layout.reader, task.layout.arrays).read(task.root / path, [entry])
 
 
 def _save(path: Path, rows: _Rows, entry: FileEntry) -> None:

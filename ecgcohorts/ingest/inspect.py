@@ -1,10 +1,11 @@
-"""What is in a folder of raw ECG files, before anything is decided about it. Writes nothing.
+"""What is in a folder, an archive or a bucket of raw ECG files, before anything is decided about it. Writes nothing.
 
 Every file gets a class (`classify`); a sample of the recordings is decoded and counted.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -15,8 +16,11 @@ import numpy as np
 from ecgcohorts.errors import Reason, RecordingError, UnreadableRecording
 from ecgcohorts.identity import is_placeholder
 from ecgcohorts.ingest.classify import Census, Kind, classify
-from ecgcohorts.readers import open_reader
+from ecgcohorts.objects import is_url
+from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import Recording
+from ecgcohorts.sources import Folder, Source, is_archive, open_source
+from ecgcohorts.sources.windows import at_hand
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -55,8 +59,8 @@ class Inspection:
     expected: dict[Refusal, str] = field(default_factory=dict)  # what the first of them should have held
 
     @property
-    def path(self) -> Path:
-        return self.census.root
+    def path(self) -> str:
+        return str(self.census.source)
 
     @property
     def n_recordings(self) -> int:
@@ -73,14 +77,24 @@ class Inspection:
         return sum(map(len, self.census.recordings.values()))
 
 
-def inspect(path: Path, sample: int = SAMPLE, tell: Callable[[int], None] | None = None) -> Inspection:
-    """Classify every file at or below `path`, decode up to `sample` recordings and count what they are.
+def inspect(place: str | Path, sample: int = SAMPLE, tell: Callable[[int], None] | None = None) -> Inspection:
+    """Classify every file of a folder, an archive or a bucket, decode up to `sample` recordings and count what they are.
+
+    A file that is no archive is looked at alone.
 
     The sample is shared between the formats, so that the rare ones are seen, and spread evenly over the files of each.
     Signals are decoded, so that a truncated or altered payload shows. tell: called with the number of files classified.
     Raises SourceError if there is no file.
     """
-    census = classify(path, tell)
+    path = Path(place)
+    if not is_url(str(place)) and path.is_file() and not is_archive(path):
+        return _inspect(Folder(path.parent), path.name, sample, tell)
+    with open_source(place) as source:
+        return _inspect(source, None, sample, tell)
+
+
+def _inspect(source: Source, only: str | None, sample: int, tell: Callable[[int], None] | None) -> Inspection:
+    census = classify(source, only, tell)
     reader_of = {name: reader for reader, names in spread_over_formats(census, sample).items() for name in names}
     found = Inspection(census, len(reader_of))
     lengths: list[float] = []
@@ -88,7 +102,7 @@ def inspect(path: Path, sample: int = SAMPLE, tell: Callable[[int], None] | None
     for place, (name, reader) in enumerate(sorted(reader_of.items())):
         share = -(-left // (len(reader_of) - place))  # files of many recordings share what is left of the sample
         try:
-            for recording in read_some(reader, census.path_of(name), share):
+            for recording in read_some(reader, source, name, share):
                 _count(found, reader, recording)
                 lengths.append(recording.duration_s)
                 left -= 1
@@ -111,16 +125,21 @@ def spread_over_formats(census: Census, n: int) -> dict[str, list[str]]:
     return chosen
 
 
-def read_some(reader: str, file: Path, limit: int) -> Iterable[Recording]:
-    """The first `limit` recordings of a file, decoded. Raises RecordingError, and nothing else."""
+def read_some(reader: str, source: Source, name: str, limit: int) -> Iterable[Recording]:
+    """The first `limit` recordings of a file, decoded. Raises RecordingError, and of others only what is the source's."""
     opened = open_reader(reader)
-    try:
-        entries = [h.source.entry for h in islice(opened.scan(file), limit) if h.source is not None and h.source.entry]
-        return list(opened.read(file, entries or None))
-    except RecordingError:
-        raise
-    except Exception as error:  # a strange file must not end the inspection of the others
-        raise UnreadableRecording(Reason.UNEXPECTED, type(error).__name__, f"a {reader} file", "", str(file)) from error
+    with closing(at_hand(source, [(name, None)], files_beside(reader))) as files:
+        file = next(files)
+        if isinstance(file, UnreadableRecording):
+            raise file
+        try:
+            headers = islice(opened.scan(file), limit)
+            entries = [one.source.entry for one in headers if one.source is not None and one.source.entry]
+            return list(opened.read(file, entries or None))
+        except RecordingError:
+            raise
+        except Exception as error:  # a strange file must not end the inspection of the others
+            raise UnreadableRecording(Reason.UNEXPECTED, type(error).__name__, f"a {reader} file", "", name) from error
 
 
 def render(found: Inspection) -> "Group":
@@ -129,7 +148,8 @@ def render(found: Inspection) -> "Group":
     from rich.text import Text
 
     files = f"{found.census.n_files:,} file{'' if found.census.n_files == 1 else 's'}"
-    parts: list[Any] = [Text(f"{found.path}: {files}"), _classes_table(found.census)]
+    left_out = "".join(f"; {count:,} {what} left out" for what, count in sorted(found.census.left_out.items()))
+    parts: list[Any] = [Text(f"{found.path}: {files}{left_out}"), _classes_table(found.census)]
     if found.n_candidates:
         head = f"looked into {found.n_sampled:,} of {found.n_candidates:,} files of recordings"
         counts = f"{found.n_recordings:,} recordings read, {found.n_unreadable:,} unreadable"
@@ -141,8 +161,9 @@ def as_json(found: Inspection) -> dict[str, Any]:
     """The inspection as values that JSON has. `classes` adds up to `files`."""
     lengths = found.lengths_s
     return {
-        "path": str(found.path),
+        "path": found.path,
         "files": found.census.n_files,
+        "left_out": found.census.left_out,
         "classes": [
             {
                 "class": each.kind.value,

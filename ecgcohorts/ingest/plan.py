@@ -1,7 +1,6 @@
 """Before anything is decoded: which recordings there are, whose they are, and which row each will have."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,19 +8,21 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
-from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ecgcohorts.cohort_files import Found, scan_files
 from ecgcohorts.cohort_schema import Layout, Mains
 from ecgcohorts.cohort_spec import CohortSpec, Description, describe
+from ecgcohorts.cohort_tables import load_tables
 from ecgcohorts.errors import SpecError
 from ecgcohorts.ingest.plan_table import SECONDS_PER_DAY, UNKNOWN_TIME, Gathered, as_keys, row_schema
 from ecgcohorts.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.recipes import Recipe
+from ecgcohorts.sources.address import path_of
 from ecgcohorts.store.lookup import REMOVED
 
 DUPLICATE_ID = "recording_id_twice"
@@ -47,7 +48,7 @@ class _Frozen(BaseModel):
 class Target(_Frozen):
     """What is asked for: from where, into which snapshot of which store, and how."""
 
-    source: str  # absolute, as a file URI, which holds any name
+    source: str  # the address of a source: an absolute file URI, which holds any name, or the URL of a bucket
     store: str
     spec: CohortSpec
     recipe: Recipe
@@ -60,20 +61,8 @@ class Target(_Frozen):
     versions: dict[str, str]  # of the libraries that decide bytes
 
     @property
-    def root(self) -> Path:
-        return path_of(self.source)
-
-    @property
     def folder(self) -> Path:
         return path_of(self.store)
-
-
-def uri_of(path: Path) -> str:
-    return Path(os.path.abspath(path)).as_uri()
-
-
-def path_of(uri: str) -> Path:
-    return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
 
 
 class PlannedCohort(_Frozen):
@@ -182,18 +171,17 @@ class Known:
     removed: NDArray[np.uint8] = field(default_factory=_no_ids)  # patients whose new recordings are refused too
 
 
-def make_plan(target: Target, key: PseudonymKey, known: Known, limit: int | None = None) -> Plan:
-    """Scan headers and tables below the source and lay out the rows of every cohort found there.
+def make_plan(target: Target, files: Found, key: PseudonymKey, known: Known, limit: int | None = None) -> Plan:
+    """Scan headers and tables of the source and lay out the rows of every cohort found there.
 
     limit: inputs, for a trial. Days since a patient's first recording are unknown for patients the store knows: their
     first is not read again. Raises SourceError if there is nothing to read, SpecError for an input nobody can name.
     """
-    spec, root = target.spec, target.root
-    tables = spec.load_tables(root)
-    found = Gathered(tables.layout)
+    spec, tables = target.spec, load_tables(files)
+    found = Gathered(files.layout)
     unusable: list[Refusal] = []
     removed = {one.tobytes() for one in known.removed}
-    for item in islice(spec.scan(root), limit):
+    for item in islice(scan_files(files), limit):
         about = describe(spec, tables, item)
         recording = key.pseudonym(about.cohort, "recording", about.recording_id)
         patient = _patient(about, key)
@@ -203,8 +191,7 @@ def make_plan(target: Target, key: PseudonymKey, known: Known, limit: int | None
             reason, error = str(item.error.reason), type(item.error).__name__
             unusable.append(Refusal(about.cohort, recording, "plan", reason, error))
         else:
-            found.append(root, item, about, recording, patient)
-    layout = tables.layout
+            found.append(item, about, recording, patient)
     del tables  # as large as the plan, and not wanted again
     refused, n_known = _not_known(unusable, known)
     rows, twice, met = _new_rows(found, known, key)
@@ -216,7 +203,7 @@ def make_plan(target: Target, key: PseudonymKey, known: Known, limit: int | None
     n_refused = Counter(one.cohort for one in refused)
     header = PlanHeader(
         **dict(target),
-        layout=layout,
+        layout=files.layout,
         cohorts=tuple(
             PlannedCohort(name=name, rows=counts.get(name, 0), refused=n_refused[name])
             for name in sorted({name for name in counts if counts[name]} | set(n_refused))
@@ -295,9 +282,7 @@ def _places(ids: NDArray[np.uint8], cohort: str, key: PseudonymKey) -> tuple[NDA
     number[order] = np.cumsum(is_new, dtype=np.int32) - 1
     patients = ids[order[is_new]]
     del order, is_new
-    digests = b"".join(key.pseudonym(cohort, "order", patient.tobytes().hex()) for patient in patients)
-    words = np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)
-    order = np.lexsort((words[:, 1], words[:, 0]))
+    order = key.store_order(cohort, patients)
     place = np.empty(len(order), np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)
     return patients[order], place[number]

@@ -2,11 +2,9 @@
 
 import hashlib
 import math
-import os
 from array import array
 from collections.abc import Hashable
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -18,6 +16,7 @@ from ecgcohorts.cohort_spec import Description, SourceItem
 from ecgcohorts.cohort_values import AGE_CAP_YEARS
 from ecgcohorts.index import LABEL, SEX_CODES, UNKNOWN
 from ecgcohorts.pseudonyms import PSEUDONYM_BYTES
+from ecgcohorts.texts import Texts, encoded
 
 UNKNOWN_TIME = np.iinfo(np.int64).max  # sorts behind every known one
 SECONDS_PER_DAY = 86_400
@@ -67,36 +66,6 @@ def as_keys(ids: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     return np.ascontiguousarray(ids).reshape(-1, PSEUDONYM_BYTES).view(f"S{PSEUDONYM_BYTES}").ravel()
 
 
-def decoded(text: bytes) -> str:
-    return text.decode("utf-8", "surrogateescape")
-
-
-class _Texts:
-    """Texts one after the other in one buffer. Empty ones before the first that is not take no room."""
-
-    def __init__(self) -> None:
-        self._data, self._ends, self._empty = bytearray(), array("q", [0]), 0
-
-    def append(self, text: str) -> None:
-        if not text and not self._data:
-            self._empty += 1
-            return
-        self._data += text.encode("utf-8", "surrogateescape")
-        self._ends.append(len(self._data))
-
-    def __len__(self) -> int:
-        return self._empty + len(self._ends) - 1
-
-    def __getitem__(self, place: int) -> str:
-        at = place - self._empty
-        return "" if at < 0 else decoded(bytes(self._data[self._ends[at] : self._ends[at + 1]]))
-
-    def column(self) -> pa.Array:
-        """All of them; nothing can be added from here on."""
-        ends = self._ends if not self._empty else np.concatenate([np.zeros(self._empty, np.int64), self._ends])
-        return pa.Array.from_buffers(pa.large_binary(), len(self), [None, pa.py_buffer(ends), pa.py_buffer(self._data)])
-
-
 class Codes(Generic[V]):
     """Numbers for the few different values of a column, in the order they are met; None may be one of them."""
 
@@ -119,7 +88,7 @@ class Gathered:
         self._named_by_path = not layout.recording
         self.cohorts, self.mains = Codes[str](), Codes[Mains]()
         self.sites, self.devices = Codes[str](), Codes[str]()
-        self.files, self._entries, self._names = _Texts(), _Texts(), _Texts()
+        self.files, self._entries, self._names = Texts(), Texts(), Texts()
         self._last_path: str | None = None
         self._recording, self._patient = bytearray(), bytearray()
         self._cohort, self._file, self._site, self._device = (array("i") for _ in range(4))
@@ -131,11 +100,11 @@ class Gathered:
     def __len__(self) -> int:
         return len(self._time)
 
-    def append(self, root: Path, item: SourceItem, about: Description, recording: bytes, patient: bytes) -> None:
+    def append(self, item: SourceItem, about: Description, recording: bytes, patient: bytes) -> None:
         """Add a recording; `recording` and `patient` are its pseudonyms."""
         if item.path != self._last_path:
             self.files.append(item.path)
-            self._state.append(_state(root, item.path))
+            self._state.append(_state(item))
             self._last_path = item.path
         self._file.append(len(self.files) - 1)
         self._entries.append(item.entry)
@@ -212,12 +181,7 @@ def _microseconds(time: datetime | None) -> int:
     return UNKNOWN_TIME if time is None else (time.replace(tzinfo=None) - datetime.min) // _MICROSECOND
 
 
-def _state(root: Path, path: str) -> int:
-    """Path, size and time of change of an input: another content must not resume on shards of the first."""
-    try:
-        status = os.stat(os.path.join(root, path))  # pathlib takes ten times as long
-        text = f"{path}\0{status.st_size} {status.st_mtime_ns}"
-    except OSError:
-        text = path
-    digest = hashlib.blake2b(os.fsencode(text), digest_size=8)
+def _state(item: SourceItem) -> int:
+    """Path and state of an input: another content must not resume on shards of the first."""
+    digest = hashlib.blake2b(encoded(f"{item.path}\0{item.state}" if item.state else item.path), digest_size=8)
     return int.from_bytes(digest.digest(), "little")

@@ -1,14 +1,13 @@
 """plan -> encode every shard -> commit: in one call, or as three steps that share a plan file."""
 
 import importlib.metadata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from ecgcohorts.cohort_files import find_layout
 from ecgcohorts.cohort_spec import CohortSpec, load_spec
 from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError, SpecError, StoreError
 from ecgcohorts.ingest.commit import (
@@ -21,17 +20,21 @@ from ecgcohorts.ingest.commit import (
     plans_under_way,
     shard_path,
 )
+from ecgcohorts.ingest.destination import BucketDestination, Destination, FolderDestination, destination
 from ecgcohorts.ingest.encode import EncodeTask, Staged, encode, is_done, staging_of, task_of
-from ecgcohorts.ingest.plan import AnyPlan, Part, Plan, PlanHeader, Target, make_plan, part_named, uri_of
+from ecgcohorts.ingest.plan import AnyPlan, Part, Plan, PlanHeader, Target, make_plan, part_named
 from ecgcohorts.ingest.plan_file import open_plan, write_plan
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, Runner, WorkerDied
 from ecgcohorts.pseudonyms import load_key
 from ecgcohorts.recipes import CAPE_V1, get_recipe
-from ecgcohorts.store.commit import refuse_foreign_folder, refuse_nested, remove_unlisted, writer_lock
+from ecgcohorts.sources import Folder, Source, open_source
+from ecgcohorts.sources.address import uri_of
+from ecgcohorts.store.commit import refuse_foreign_folder, refuse_nested, remove_unlisted
 from ecgcohorts.store.durable import machine_errors, make_folder
+from ecgcohorts.store.files import folder_of
 from ecgcohorts.store.lookup import REMOVED
-from ecgcohorts.store.reader import Store, open_store
-from ecgcohorts.store.schema import CURRENT, DEFAULT_SHARD_RECORDS, Accounting
+from ecgcohorts.store.reader import Store
+from ecgcohorts.store.schema import DEFAULT_SHARD_RECORDS, Accounting
 from ecgcohorts.store.shards import SHARD_RECORDS_LIMIT
 
 Progress = Callable[[str, int, int], None]  # what, done, total
@@ -51,6 +54,7 @@ class IngestOptions:
     quality: bool = True  # False: quality measures are left unknown, which saves about half of the time
     runner: Runner | None = None  # instead of `workers`
     plan_file: Path | None = None  # where a runner on other machines finds the plan; None: beside the store
+    work: Path | None = None  # for a store in an object store: where its files are made; None: in the user's cache
 
     def __post_init__(self) -> None:
         if self.shard_records > SHARD_RECORDS_LIMIT:
@@ -70,21 +74,12 @@ class IngestReport:
     known: int
     fingerprint: str  # of the store afterwards; empty after a dry run into nothing
     written: bool
-    store: Path
+    store: Path | str  # a URL is text
     plan_rows: int = field(default=0)
 
     @property
     def total(self) -> Accounting:
-        reasons: dict[str, int] = {}
-        for one in self.accounting.values():
-            for reason, count in one.rejected.items():
-                reasons[reason] = reasons.get(reason, 0) + count
-        return Accounting(
-            inputs=sum(one.inputs for one in self.accounting.values()),
-            stored=sum(one.stored for one in self.accounting.values()),
-            duplicates=sum(one.duplicates for one in self.accounting.values()),
-            rejected=dict(sorted(reasons.items())),
-        )
+        return Accounting.total(self.accounting.values())
 
     @property
     def reject_fraction(self) -> float:
@@ -100,28 +95,32 @@ def ingest(
     *,
     progress: Progress | None = None,
 ) -> IngestReport:
-    """Add the recordings below `source` to a store, which is made if it is not there.
+    """Add the recordings of a folder, a tar or zip, or the URL of a bucket to a store, which is made if it is not there.
 
-    cohort: name of a preset, path of a YAML description, or a CohortSpec. An interrupted run is resumed by the
+    store: a folder, or a URL such as "s3://bucket/store.zarr"; then new files are made on this machine first. cohort: name of a preset, path of a YAML description, or a CohortSpec. An interrupted run is resumed by the
     same call; a finished one finds nothing to do and writes nothing. Raises EcgError subclasses.
     """
-    folder = Path(store)
-    job = _Job(Path(source), folder, cohort, options)
-    if options.dry_run:
-        before = job.open_before()
-        return _nothing_written(job.plan(before), before)
-    find_layout(job.spec.layouts, job.root)  # is there anything to read? Before the store's folder is made
-    with writer_lock(folder):
+    place = destination(store, options.work)
+    with open_source(source) as opened:
+        job = _Job(opened, place, cohort, options)
+        if options.dry_run:
+            before = job.open_before()
+            return _nothing_written(job.plan(before), before, place)
+        return _ingest(job, place, options, progress)
+
+
+def _ingest(job: "_Job", place: Destination, options: IngestOptions, progress: Progress | None) -> IngestReport:
+    with place.lock():
         before = job.open_before()
         plan = job.plan(before)
-        under_way = plans_under_way(folder, plan.header.base)
+        under_way = plans_under_way(place.folder, plan.header.base)
         if not plan.header.n_inputs:
-            remove_unlisted(folder, before.manifest if before else None, keep_folders=under_way)
-            return _nothing_written(plan, before)
+            place.clear(before.manifest if before else None, under_way)
+            return _nothing_written(plan, before, place)
         done = [part for part in plan.header.parts if is_done(*_files(plan.header, part))]
         _clear(plan.header, before, done, under_way)
-        _encode(plan, {part.number for part in done}, options, progress)
-        return _commit(plan, before)
+        _encode(plan, job.files.source, done, options, progress)
+        return _commit(plan, before, place)
 
 
 def plan_to_file(
@@ -136,12 +135,14 @@ def plan_to_file(
     The file names the paths of the input: only its owner may read it. `len(header.parts)` is the number of partitions,
     each for one call of `encode_partition`. Raises EcgError subclasses; SourceError if there is nothing new.
     """
-    folder = Path(store)
-    job = _Job(Path(source), folder, cohort, options)
-    for inside in (folder, job.root):
-        if Path(path).resolve().is_relative_to(inside.resolve()):
-            raise SpecError(f"{path}: found the plan inside {inside}, expected it outside of input and store.")
-    plan = job.plan(job.open_before())
+    folder = folder_of(store)
+    with open_source(source) as opened:
+        for inside in (folder, *((opened.path,) if isinstance(opened, Folder) else ())):
+            if Path(path).resolve().is_relative_to(inside.resolve()):
+                raise SpecError(f"{path}: found the plan inside {inside}, expected it outside of input and store.")
+        _refuse_unseen(opened)
+        job = _Job(opened, FolderDestination(folder), cohort, options)
+        plan = job.plan(job.open_before())
     if not plan.header.n_inputs:
         raise SourceError(f"{source}: found nothing new: all {plan.header.known} inputs were met before.")
     write_plan(plan, Path(path))
@@ -167,7 +168,8 @@ def encode_partition(path: str | Path, partition: int) -> bool:
         if is_done(*_files(header, part)):
             return False
         try:
-            encode(task_of(plan, part))
+            with open_source(header.source) as source:
+                encode(task_of(plan, part, source))
         finally:
             # Who commits in the meantime clears staging away; what was written since would stay as litter.
             if fingerprint_of(header.folder) != header.base:
@@ -185,53 +187,58 @@ def commit_plan(path: str | Path) -> IngestReport:
     plan = open_plan(Path(path))
     header = plan.header
     _check_versions(Path(path), header)
-    refuse_foreign_folder(header.folder)
-    with writer_lock(header.folder):
-        before = open_store(header.folder) if (header.folder / CURRENT).exists() else None
+    place = FolderDestination(header.folder)
+    with place.lock():
+        before = place.open_before()
         if fingerprint_of(header.folder) != header.base:
             if before is not None and is_committed(plan, known_to(before)):
                 under_way = plans_under_way(header.folder, before.fingerprint)
                 remove_unlisted(header.folder, before.manifest, keep_folders=under_way)
-                return _nothing_written(plan, before)
+                return _nothing_written(plan, before, place)
             _refuse_stale(header)
         _clear(header, before, header.parts, plans_under_way(header.folder, header.base))
-        return _commit(plan, before)
+        return _commit(plan, before, place)
 
 
 class _Job:
     """One request, its parts looked up and checked before anything is read."""
 
-    def __init__(self, source: Path, folder: Path, cohort: str | CohortSpec, options: IngestOptions) -> None:
-        if not source.is_dir():
-            what = "a file" if source.exists() else "no such folder"
-            raise SourceError(f"{source}: found {what}, expected the folder with the recordings.")
-        refuse_nested(source, folder)
-        self.root, self.folder, self.options = source, folder, options
+    def __init__(self, source: Source, place: Destination, cohort: str | CohortSpec, options: IngestOptions) -> None:
+        if isinstance(source, Folder):
+            refuse_nested(source.path, place.folder)
+        if options.runner is not None and options.runner.elsewhere:
+            _refuse_unseen(source)
+            if isinstance(place, BucketDestination):
+                raise SpecError(
+                    f"{place.files.path}: found other machines to encode for an object store, expected a folder that all "
+                    "of them see. Ingest into one, then send it: ecgcohorts copy FOLDER URL."
+                )
+        self.place, self.options = place, options
         self.spec = cohort if isinstance(cohort, CohortSpec) else load_spec(cohort)
         self.recipe = get_recipe(options.recipe)
         self.key = load_key(options.key_file)
-        refuse_foreign_folder(folder)
+        self.files = self.spec.find(source)  # is there anything to read? Before the store's folder is made
 
     def open_before(self) -> Store | None:
         """The snapshot to extend. Raises RecipeMismatch or KeyMismatch if it is of another kind."""
-        if not (self.folder / CURRENT).exists():
+        store = self.place.open_before()
+        if store is None:
             return None
-        store = open_store(self.folder)
         if store.recipe != self.recipe:
             raise RecipeMismatch(
-                f"{self.folder}: found a store of recipe {store.recipe.name}, expected {self.recipe.name}. "
+                f"{store.path}: found a store of recipe {store.recipe.name}, expected {self.recipe.name}. "
                 f"Name another store, or pass --recipe {store.recipe.name}."
             )
         if store.manifest.key_fingerprint != self.key.fingerprint:
             raise KeyMismatch(
-                f"{self.folder}: made with another pseudonym key. Pass that key: --key FILE, or name another store."
+                f"{store.path}: made with another pseudonym key. Pass that key: --key FILE, or name another store."
             )
         return store
 
     def plan(self, before: Store | None) -> Plan:
         target = Target(
-            source=uri_of(self.root),
-            store=uri_of(self.folder),
+            source=self.files.source.address,
+            store=uri_of(self.place.folder),
             spec=self.spec,
             recipe=self.recipe,
             shard_records=self.options.shard_records,
@@ -242,13 +249,22 @@ class _Job:
             base=before.fingerprint if before else "",
             versions=_versions(),
         )
-        plan = make_plan(target, self.key, known_to(before), self.options.limit)
+        plan = make_plan(target, self.files, self.key, known_to(before), self.options.limit)
         if before is None and not plan.header.n_inputs:
-            raise SourceError(f"{self.root}: found files but no recordings in them, expected some.")
+            raise SourceError(f"{self.files.source}: found files but no recordings in them, expected some.")
         if not self.options.dry_run:
             _refuse_another_description(before, plan.header)
             _raise_first_refusal(plan)
         return plan
+
+
+def _refuse_unseen(source: Source) -> None:
+    """Other machines, and other processes than those of one run, do not see what is unpacked here."""
+    if source.only_here:
+        raise SpecError(
+            f"{source}: found a compressed tar, which each process would unpack again, expected a plain one. Unpack it "
+            "first, for example with gunzip, or run ingest on one machine."
+        )
 
 
 def _refuse_another_description(before: Store | None, header: PlanHeader) -> None:
@@ -273,10 +289,10 @@ def _raise_first_refusal(plan: Plan) -> None:
                 )
 
 
-def _nothing_written(plan: AnyPlan, before: Store | None) -> IngestReport:
+def _nothing_written(plan: AnyPlan, before: Store | None, place: Destination) -> IngestReport:
     fingerprint = before.fingerprint if before else ""
     header = plan.header
-    return IngestReport({}, header.known, fingerprint, written=False, store=header.folder, plan_rows=header.n_rows)
+    return IngestReport({}, header.known, fingerprint, written=False, store=place.files.path, plan_rows=header.n_rows)
 
 
 def _files(header: PlanHeader, part: Part) -> tuple[Staged, int, Path]:
@@ -292,9 +308,12 @@ def _clear(header: PlanHeader, before: Store | None, done: Iterable[Part], under
     remove_unlisted(header.folder, before.manifest if before else None, frozenset(keep), under_way)
 
 
-def _encode(plan: Plan, done: set[int], options: IngestOptions, progress: Progress | None) -> None:
+def _encode(
+    plan: Plan, source: Source, done: Sequence[Part], options: IngestOptions, progress: Progress | None
+) -> None:
     header = plan.header
-    left = [part for part in header.parts if part.number not in done]
+    numbers = {part.number for part in done}
+    left = [part for part in header.parts if part.number not in numbers]
     runner = options.runner
     if runner is None:
         several = options.workers > 1 and len(left) > 1
@@ -307,7 +326,7 @@ def _encode(plan: Plan, done: set[int], options: IngestOptions, progress: Progre
 
     tell()
     try:
-        with _handed_out(plan, left, runner, options) as (tasks, work):
+        with _handed_out(plan, left, source, runner, options) as (tasks, work):
             for _ in runner.run(tasks, work):
                 finished += 1
                 tell()
@@ -317,11 +336,11 @@ def _encode(plan: Plan, done: set[int], options: IngestOptions, progress: Progre
 
 @contextmanager
 def _handed_out(
-    plan: Plan, left: list[Part], runner: Runner, options: IngestOptions
+    plan: Plan, left: list[Part], source: Source, runner: Runner, options: IngestOptions
 ) -> Iterator[tuple[Iterable[Any], Callable[[Any], object]]]:
     """The tasks for a runner and what carries them out. Other machines get a plan file, for as long as they need it."""
     if not runner.elsewhere or not left:
-        yield (task_of(plan, part) for part in left), encode
+        yield (task_of(plan, part, source) for part in left), encode
         return
     folder = plan.header.folder
     path = options.plan_file or folder.with_name(f"{folder.name}.plan")
@@ -342,11 +361,11 @@ def _obituary(header: PlanHeader, death: WorkerDied) -> str:
     )
 
 
-def _commit(plan: AnyPlan, before: Store | None) -> IngestReport:
-    accounting, fingerprint = commit(plan, before)
+def _commit(plan: AnyPlan, before: Store | None, place: Destination) -> IngestReport:
+    accounting, fingerprint = commit(plan, before, place)
     header = plan.header
     return IngestReport(
-        accounting, header.known, fingerprint, written=True, store=header.folder, plan_rows=header.n_rows
+        accounting, header.known, fingerprint, written=True, store=place.files.path, plan_rows=header.n_rows
     )
 
 

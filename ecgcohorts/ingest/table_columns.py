@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from ecgcohorts import cohort_values
-from ecgcohorts.cohort_files import SourceItem, load_table
+from ecgcohorts.cohort_files import SourceItem
 from ecgcohorts.cohort_schema import Table
+from ecgcohorts.cohort_tables import load_table
 from ecgcohorts.errors import SourceError
 
 Role = Literal["patient", "age", "sex", "acquired_at", "device", "site"]
@@ -126,7 +127,7 @@ def find_key(path: Path, items: Sequence[SourceItem]) -> Key | None:
         if header.index(key.column) not in unique:
             continue
         table = Table(file=path.name, key=key.column, match=key.match, pattern=key.pattern)
-        loaded = load_table(table, (), path.parent)
+        loaded = load_table(table, (), path.parent, str(path.parent))
         matched = 0 if loaded is None else sum(loaded.row(item) is not None for item in items)
         if matched >= max(1, MIN_MATCHED * len(items)):
             return key._replace(matched=matched)

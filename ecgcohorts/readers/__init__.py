@@ -1,6 +1,7 @@
 """Reading ECG files: one raw format a module, found by content."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
@@ -43,6 +44,20 @@ def open_reader(name: str, arrays: "ArrayDescription | None" = None) -> Reader:
         return IsolatedReader(name, arrays)
     reader: Reader = module if arrays is None else module.described(arrays)
     return reader
+
+
+def files_beside(
+    name: str, arrays: "ArrayDescription | None" = None, samples: bool = True
+) -> Callable[[Path, Sequence[str] | None], Iterable[str]]:
+    """Which files a reader opens beside the one it is given: called with its path and with entries, None for all.
+
+    They are given by name or glob, from the folder of the file, as far as those that are there tell; asked again when
+    these are there, it may tell more. samples: what `read` opens; else what `scan` does.
+    """
+    module = plugins.load(KIND, name)
+    if arrays is not None or not hasattr(module, "beside"):
+        return lambda path, entries: ()
+    return partial(module.beside, samples=samples)
 
 
 def read(path: str | Path) -> list[Recording]:

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.globs import fits
 
 MAX_FILES = 1 << 22  # looked at below one manifest; our default, ten times the largest published cohort
 
@@ -50,24 +50,6 @@ def _walk(folder: Path, depth: int | None) -> Iterator[str]:
                         left.append((f"{prefix}{entry.name}/", level + 1))
                 elif not entry.is_dir():  # a link to a folder is none of its files; other links are refused when read
                     yield prefix + entry.name
-
-
-def fits(relative: str, globs: Sequence[str]) -> bool:
-    """Whether a path fits a glob: `*` and `?` stay inside a folder, `**/` is any folders or none.
-
-    >>> fits("a/b/1.npy", ["**/*.npy"]), fits("a/1.npy", ["*.npy"])
-    (True, False)
-    """
-    return any(_fits(relative.split("/"), glob.split("/")) for glob in globs)
-
-
-def _fits(parts: list[str], glob: list[str]) -> bool:
-    if glob[0] == "**":
-        glob = glob[1:]
-        parts = parts[-len(glob) :]
-    return len(parts) == len(glob) and all(
-        fnmatchcase(part, wanted.replace("[", "[[]")) for part, wanted in zip(parts, glob, strict=True)
-    )
 
 
 def data_file(folder: Path, entry: str, globs: Sequence[str]) -> Path:

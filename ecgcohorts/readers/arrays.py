@@ -64,6 +64,11 @@ def scan(path: Path) -> Iterator[Recording]:
         yield _header(manifest.description, Source("arrays", path, entry), n_samples)
 
 
+def beside(path: Path, entries: Sequence[str] | None = None, samples: bool = True) -> list[str]:
+    """The data files of a manifest that `read` opens, by name or glob from its folder; `scan` looks into all of them."""
+    return list(load_manifest(path).files if entries is None else entries)
+
+
 @dataclass(frozen=True)
 class Described:
     """A reader of data files by themselves, for a description that stands elsewhere: in that of a cohort."""

@@ -6,14 +6,16 @@ through the `wfdb` package, with the same checks around it. Source: the WFDB spe
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from ecgcohorts.errors import UnreadableRecording
 from ecgcohorts.readers import _units
 from ecgcohorts.readers._files import Folder
 from ecgcohorts.readers._limits import check_rate
-from ecgcohorts.readers._wfdb_header import HEADER_LIMIT, Header, parse_header, sniff_header
+from ecgcohorts.readers._wfdb_header import HEADER_LIMIT, NULL, Header, parse_header, sniff_header
 from ecgcohorts.readers._wfdb_package import outline, read_rare
 from ecgcohorts.readers._wfdb_signal import Samples, find_missing, is_plain, read_samples
 from ecgcohorts.recording import Recording, Source
@@ -56,6 +58,29 @@ def scan(path: Path) -> Iterator[Recording]:
         found = outline(header, folder, path)
     check_rate(found.rate_hz, str(path))
     yield _recording(path, header, found, round(header.n_frames * found.rate_hz / header.rate_hz))
+
+
+def beside(path: Path, entries: Sequence[str] | None = None, samples: bool = True) -> list[str]:
+    """Names of the files of the same folder that `read` opens: signals, and segments with theirs as far as they are there.
+
+    Without `samples`, those that `scan` opens: of a record of segments, the first. `entries` is ignored.
+    """
+    with Folder(path.parent) as folder:
+        header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
+        if not header.segments:
+            return _signal_files(header) if samples else []
+        headers = list(dict.fromkeys(f"{name}.hea" for name, _ in header.segments if name != NULL))
+        if not samples:
+            return headers[:1]
+        found = list(headers)
+        for name in headers:
+            with suppress(UnreadableRecording):  # one that is not there, or that `read` will refuse
+                found += _signal_files(parse_header(folder.read(name, HEADER_LIMIT), name))
+    return found
+
+
+def _signal_files(header: Header) -> list[str]:
+    return list(dict.fromkeys(signal.file for signal in header.signals if signal.file != NULL))
 
 
 def _recording(path: Path, header: Header, found: Samples, n_samples: int) -> Recording:

@@ -1,6 +1,5 @@
 """The report of a store: what it is, what went in and what was refused, who is in it, and what the ECGs look like."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,8 @@ from ecgcohorts.report.page import (
 )
 from ecgcohorts.report.paper import record_svg
 from ecgcohorts.report.table1 import TOTAL, first_known, table1, table1_html
-from ecgcohorts.store import Store
+from ecgcohorts.store import AnyStore
+from ecgcohorts.store.schema import Accounting
 
 ACCOUNT = ("inputs", "stored", "duplicates", "rejected")  # the first is the sum of the others
 EXAMPLES = 2  # per cohort; about 50 kB each
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-def report(store: Store, out: Path, examples: int = EXAMPLES) -> Path:
+def report(store: AnyStore, out: Path, examples: int = EXAMPLES) -> Path:
     """Write the report of a store as one HTML file and return where it is.
 
     examples: ECGs shown per cohort. Raises SourceError if `out` cannot be written.
@@ -57,34 +57,28 @@ def report(store: Store, out: Path, examples: int = EXAMPLES) -> Path:
     ]
     cohorts = f"{len(store.index.cohorts)} cohort{'s' * (len(store.index.cohorts) != 1)}"
     subtitle = f"{len(store.index):,} recordings of {store.index.n_patients:,} patients in {cohorts}"
-    write_text(out, page(store.path.name, sections, subtitle))
+    write_text(out, page(store.name, sections, subtitle))
     return out
 
 
-def accounting(store: Store) -> pd.DataFrame:
+def accounting(store: AnyStore) -> pd.DataFrame:
     """Return inputs, stored, duplicates and rejected: one row per cohort, all runs summed, and their total."""
-    rows = {name: Counter({"inputs": 0}) for name in (*_cohorts_met(store), TOTAL)}
-    for segment in store.segments:
-        part = segment.accounting
-        counts = {"inputs": part.inputs, "stored": part.stored, "duplicates": part.duplicates}
-        for name in (segment.cohort, TOTAL):
-            rows[name].update(counts | {"rejected": sum(part.rejected.values())})
-    return pd.DataFrame({column: [row[column] for row in rows.values()] for column in ACCOUNT}, index=list(rows))
+    rows = [
+        (part.inputs, part.stored, part.duplicates, sum(part.rejected.values())) for part in _accounts(store).values()
+    ]
+    return pd.DataFrame(rows, columns=list(ACCOUNT), index=list(_accounts(store)))
 
 
-def rejections(store: Store) -> pd.DataFrame:
+def rejections(store: AnyStore) -> pd.DataFrame:
     """Return how many recordings were refused for which reason: one row per reason, one column per cohort and their total."""
-    columns = {name: Counter[str]() for name in (*_cohorts_met(store), TOTAL)}
-    for segment in store.segments:
-        for name in (segment.cohort, TOTAL):
-            columns[name].update(segment.accounting.rejected)
+    columns = {name: part.rejected for name, part in _accounts(store).items()}
     reasons = sorted(columns[TOTAL])
     return pd.DataFrame(
-        {name: [counts[reason] for reason in reasons] for name, counts in columns.items()}, index=reasons
+        {name: [counts.get(reason, 0) for reason in reasons] for name, counts in columns.items()}, index=reasons
     )
 
 
-def accounting_html(store: Store) -> Markup:
+def accounting_html(store: AnyStore) -> Markup:
     """Return the accounts as a sentence that can be checked, and as tables."""
     accounts, reasons = accounting(store), rejections(store)
     inputs, stored, duplicates, rejected = accounts.to_numpy()[-1].tolist()
@@ -118,15 +112,17 @@ def ages_html(index: CohortIndex) -> Markup:
     return paragraph(text) + Markup('<div class="grid">{}</div>').format(Markup("").join(charts))
 
 
-def _cohorts_met(store: Store) -> list[str]:
-    """Cohorts in the order in which they came, with those of which nothing was stored."""
-    return list(dict.fromkeys(segment.cohort for segment in store.segments))
+def _accounts(store: AnyStore) -> dict[str, Accounting]:
+    """Of every cohort, also of those of which nothing was stored, and their total."""
+    found = store.accounts()
+    return found | {TOTAL: Accounting.total(found.values())}
 
 
-def _store_facts(store: Store) -> Markup:
-    recipe, manifest = store.recipe, store.manifest
+def _store_facts(store: AnyStore) -> Markup:
+    recipe, members = store.recipe, store.members
     licences = {segment.cohort: segment.licence or "not stated" for segment in store.segments}
-    size_mb = sum(entry.size for entry in manifest.files.values()) / 1e6
+    sizes = [entry.size for member in members for entry in member.manifest.files.values()]
+    versions = {f"{name} {version}" for member in members for name, version in member.manifest.versions.items()}
     return facts(
         {
             "recordings": len(store.index),
@@ -136,14 +132,21 @@ def _store_facts(store: Store) -> Markup:
             "signal": f"{', '.join(recipe.leads)}; {recipe.rate_hz:g} samples/s; {recipe.band_hz[0]:g}-{recipe.band_hz[1]:g} Hz; "
             f"up to {recipe.strip_s:g} s; steps of {recipe.lsb_uv:g} uV",
             "window": f"{recipe.window_s:g} s = {recipe.window_samples} samples",
-            "size": f"{size_mb:,.1f} MB in {len(manifest.files):,} files",
-            "generation": manifest.generation,
-            "store fingerprint": store.fingerprint,
+            "size": f"{sum(sizes) / 1e6:,.1f} MB in {len(sizes):,} files",
+            **_provenance(store),
             "index fingerprint": store.index.fingerprint,
-            "written with": ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())),
+            "written with": ", ".join(sorted(versions)),
             "licences": "; ".join(f"{cohort}: {licence}" for cohort, licence in licences.items()),
         }
     )
+
+
+def _provenance(store: AnyStore) -> dict[str, object]:
+    """Which snapshot was read; of several stores, each one's."""
+    if len(store.members) == 1:
+        return {"generation": store.members[0].manifest.generation, "store fingerprint": store.fingerprint}
+    snapshots = (f"{one.files.name}: generation {one.manifest.generation}, {one.fingerprint}" for one in store.members)
+    return {"stores read as one": "; ".join(snapshots), "fingerprint of all": store.fingerprint}
 
 
 def _age_counts(index: CohortIndex) -> dict[str, list[int]]:
@@ -156,7 +159,7 @@ def _age_counts(index: CohortIndex) -> dict[str, list[int]]:
     return {name: count for name, count in counts.items() if any(count) or name in SEX_CODES}
 
 
-def _examples_html(store: Store, examples: int) -> Markup:
+def _examples_html(store: AnyStore, examples: int) -> Markup:
     """The first recording of evenly spaced patients: their order in a store is random, so nobody chose these."""
     index = store.index
     parts = [

@@ -1,17 +1,19 @@
 """What both samplers share: groups of patients, the stateless plan, iteration, and the state of a run."""
 
 import copy
+import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ecgcohorts.errors import PlanImpossible, SpecError, StateMismatch
 from ecgcohorts.samplers import state
+from ecgcohorts.samplers.balance import Strata, classes_of, stratify
 from ecgcohorts.samplers.options import Options
 from ecgcohorts.samplers.pairs import PairDraw
 from ecgcohorts.samplers.permutation import key_of, permuted_range
@@ -22,6 +24,7 @@ from ecgcohorts.samplers.schedule import Course, Stream, epoch_schedule, largest
 if TYPE_CHECKING:
     from ecgcohorts.index import CohortIndex
 
+Classes = tuple[NDArray[np.int64], tuple[str, ...]]  # of each unit, and their names
 ALL = "all cohorts"  # name of the one group of mixed batches
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,7 @@ class Group:
     name: str
     cohort: str | None
     units: NDArray[np.integer]  # places in the roster
+    strata: Strata | None = None  # its classes, where batches are balanced
 
 
 class Sampler(ABC):
@@ -43,8 +47,16 @@ class Sampler(ABC):
     `position`, serves iteration. Plans may be made in several threads; iterate in one.
     """
 
+    # Many parameters because subclasses decide what a unit is, how units are grouped, and what a state belongs to.
     def __init__(
-        self, roster: Roster, pairs: int, seed: int, options: Options, by_cohort: bool, parameters: dict[str, Any]
+        self,
+        roster: Roster,
+        pairs: int,
+        seed: int,
+        options: Options,
+        by_cohort: bool,
+        parameters: dict[str, Any],
+        classes: Classes | None = None,
     ) -> None:
         for name, value, least in (("pairs", pairs, 1), ("seed", seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -57,6 +69,8 @@ class Sampler(ABC):
         usable = self._draw.has_pair if options.singles == "drop" else None
         self._candidates = _by_cohort(roster, usable) if by_cohort else _together(roster, usable)
         self._groups = self._large_enough()
+        if classes is not None:
+            self._balance(classes)
         self.left_out = tuple(group.name for group in self._candidates if group not in self._groups)
         self._course = self._course_of(self._groups, pairs)
         self._schedule: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
@@ -65,6 +79,22 @@ class Sampler(ABC):
     @abstractmethod
     def _weights(self, groups: list[Group]) -> list[float] | None:
         """Share of each group in an epoch's batches; None: as many as one pass of its patients makes."""
+
+    @staticmethod
+    def _classes(index: "CohortIndex | Roster", roster: Roster, balance: ArrayLike | str | None) -> Classes | None:
+        if balance is None:
+            return None
+        return classes_of(roster, balance, None if isinstance(index, Roster) else index)
+
+    def _balance(self, classes: Classes) -> None:
+        """Let every batch hold as many of each class."""
+        if self.options.last != "drop":
+            raise SpecError(f"found balance with last={self.options.last!r}, expected last='drop'.")
+        digest = hashlib.sha256("\0".join(classes[1]).encode() + classes[0].astype("<i8").tobytes())
+        self._parameters |= {"classes": digest.hexdigest()[:16]}
+        self._groups = [
+            replace(group, strata=stratify(group.name, group.units, *classes, self.pairs)) for group in self._groups
+        ]
 
     @property
     def _names(self) -> list[str]:
@@ -111,9 +141,7 @@ class Sampler(ABC):
         groups, turns = self._schedule_of(epoch)
         group = self._groups[groups[step]]
         pass_, start = self._course.locate(epoch, int(groups[step]), int(turns[step]))
-        start += rank * share
-        units = self._units(group, pass_, start, start + share)
-        rows, is_self, offsets = self._draw(units, pass_)
+        units, rows, is_self, offsets = self._drawn(group, pass_, start, rank * share, share)
         patients = self._roster.patient_of(units)
         if len(units) < share:
             empty = share - len(units)
@@ -121,6 +149,22 @@ class Sampler(ABC):
             patients = np.pad(patients, (0, empty), constant_values=ABSENT)
             is_self, offsets = np.pad(is_self, (0, empty)), np.pad(offsets, ((0, empty), (0, 0)))
         return BatchPlan(group.cohort, rows, patients, is_self, offsets, epoch, step, self.left_out)
+
+    def _drawn(
+        self, group: Group, pass_: int, start: int, skip: int, share: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
+        """Units of one rank's part of the batch that begins at `start` of a pass, and what is drawn of each."""
+        if group.strata is None:
+            units = self._units(group, pass_, start + skip, start + skip + share)
+            return units, *self._draw(units, pass_)
+        number = pass_ * (len(group.units) // self.pairs) + start // self.pairs
+        units, passes = (one[skip : skip + share] for one in group.strata.batch(number, self.seed, group.name))
+        rows = np.empty((share, self.options.views), np.int64)
+        is_self, offsets = np.empty(share, bool), np.empty(rows.shape)
+        for one in np.unique(passes).tolist():
+            mine = passes == one
+            rows[mine], is_self[mine], offsets[mine] = self._draw(units[mine], one)
+        return units, rows, is_self, offsets
 
     def _units(self, group: Group, pass_: int, start: int, stop: int) -> NDArray[np.int64]:
         """Units at places start .. stop - 1 of a pass; past its end, on from its start with last="wrap", else none."""
@@ -243,6 +287,8 @@ class Sampler(ABC):
         course = state.restore(self._course_of(then, run.pairs), names[0], run)
         position = run.epoch, run.step
         if run.pairs != self.pairs:
+            if any(group.strata for group in self._groups):
+                raise StateMismatch(f"found a state of pairs={run.pairs}, expected {self.pairs}: batches are balanced.")
             course = state.regroup(course, self._course_of(self._groups, self.pairs), run, names, self.seed)
             position = course.first_epoch, 0
         self._course, self._schedule, self._position = course, None, position

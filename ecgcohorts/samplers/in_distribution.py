@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike
 
 from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.samplers.base import Group, Sampler
-from ecgcohorts.samplers.options import Last, Options, PairOptions, Singles, SmallGroups
-from ecgcohorts.samplers.roster import Roster
+from ecgcohorts.samplers.grouping import By
+from ecgcohorts.samplers.options import Draw, Last, Options, PairOptions, Singles, SmallGroups
+from ecgcohorts.samplers.roster import COHORT, Roster
 
 if TYPE_CHECKING:
     from ecgcohorts.index import CohortIndex
@@ -29,7 +30,8 @@ class InDistributionBatchSampler(Sampler):
     The cohort of a step depends on (seed, epoch, step) alone, so all ranks agree without a word. Order and proportions
     are unstated in the paper; our default is a permuted multiset with counts proportional to eligible patients.
 
-    temperature: cohorts share an epoch's batches as patients ** temperature; at 1 every patient comes once an epoch, at
+    by: what is one distribution: the cohort, or any column of the index (device, site, a label ...), or several in a
+    tuple; below, read such a group for "cohort". temperature: cohorts share an epoch's batches as patients ** temperature; at 1 every patient comes once an epoch, at
     0 all cohorts have as many batches, small ones by several passes. weights: shares by cohort name instead.
     Other options: `samplers.options.Options`. identities: one person id per patient of the index; within a cohort such
     a person is drawn as one. Raises PlanImpossible if a cohort has fewer patients than `pairs`.
@@ -41,6 +43,7 @@ class InDistributionBatchSampler(Sampler):
         pairs: int,
         seed: int,
         *,
+        by: By = COHORT,
         views: int = 2,
         singles: Singles = "drop",
         small_groups: SmallGroups = "raise",
@@ -49,22 +52,28 @@ class InDistributionBatchSampler(Sampler):
         last: Last = "drop",
         min_gap_days: float | None = None,
         max_gap_days: float | None = None,
+        draw: Draw = "uniform",
+        balance: ArrayLike | str | None = None,
         identities: ArrayLike | None = None,
     ) -> None:
-        options = Options(views, singles, small_groups, last, min_gap_days, max_gap_days)
-        roster = index if isinstance(index, Roster) else Roster.from_index(index, identities, join_cohorts=False)
+        options = Options(views, singles, small_groups, last, min_gap_days, max_gap_days, draw)
+        roster = index if isinstance(index, Roster) else Roster.from_index(index, identities, False, by)
         self.temperature = float(temperature)
         self.weights = None if weights is None else {str(name): float(weight) for name, weight in weights.items()}
         _check_shares(self.temperature, self.weights, roster)
-        parameters = {"temperature": self.temperature, "weights": self.weights}
-        super().__init__(roster, pairs, seed, options, True, parameters)
+        parameters = {
+            "by": by if isinstance(by, str) else list(by),
+            "temperature": self.temperature,
+            "weights": self.weights,
+        }
+        super().__init__(roster, pairs, seed, options, True, parameters, self._classes(index, roster, balance))
 
     @classmethod
     def from_arrays(
         cls,
         *,
         patients: ArrayLike,
-        cohorts: ArrayLike,
+        cohorts: ArrayLike | tuple[ArrayLike, ...],
         pairs: int,
         seed: int,
         days: ArrayLike | None = None,
@@ -72,7 +81,8 @@ class InDistributionBatchSampler(Sampler):
     ) -> Self:
         """Plan for any table of records, one entry each: plans hold positions in these arrays.
 
-        patients: ids; cohorts: names or numbers. The same id in two cohorts is two people. days: dates in days, for
+        patients: ids; cohorts: names or numbers, or several columns in a tuple, such as (hospital, device). The same id in two
+        cohorts is two people. days: dates in days, for
         bounds on the time gap. options: as in the constructor, but `identities` has an entry per record.
         """
         identities = options.pop("identities", None)

@@ -1,7 +1,7 @@
 """Options: what both samplers can be told, checked when they are built."""
 
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import ClassVar, Literal, TypedDict
 
 from numpy.typing import ArrayLike
 
@@ -10,8 +10,14 @@ from ecgcohorts.errors import SpecError
 Singles = Literal["drop", "self"]
 SmallGroups = Literal["raise", "drop"]
 Last = Literal["drop", "pad", "wrap"]
+Draw = Literal["uniform", "latest"]
 
-_CHOICES = {"singles": ("drop", "self"), "small_groups": ("raise", "drop"), "last": ("drop", "pad", "wrap")}
+_CHOICES = {
+    "singles": ("drop", "self"),
+    "small_groups": ("raise", "drop"),
+    "last": ("drop", "pad", "wrap"),
+    "draw": ("uniform", "latest"),
+}
 
 
 class PairOptions(TypedDict, total=False):
@@ -23,6 +29,8 @@ class PairOptions(TypedDict, total=False):
     last: Last
     min_gap_days: float | None
     max_gap_days: float | None
+    draw: Draw
+    balance: ArrayLike | None
     identities: ArrayLike | None
 
 
@@ -35,7 +43,10 @@ class Options:
     last: patients at the end of a pass that do not fill a batch wait for the next pass ("drop"), make a batch with
     empty places ("pad"), or a batch filled up from the start of the same pass ("wrap").
     min_gap_days, max_gap_days: bounds on the time between the two records of a pair.
+    draw: any records of a patient ("uniform"), or always the most recent ones ("latest"), in random order.
     """
+
+    least_views: ClassVar[int] = 2
 
     views: int = 2
     singles: Singles = "drop"
@@ -43,13 +54,14 @@ class Options:
     last: Last = "drop"
     min_gap_days: float | None = None
     max_gap_days: float | None = None
+    draw: Draw = "uniform"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise SpecError(f"found {name}={getattr(self, name)!r}, expected one of {', '.join(choices)}.")
-        if not isinstance(self.views, int) or self.views < 2:
-            raise SpecError(f"found views={self.views!r}, expected 2 or more records of each patient.")
+        if not isinstance(self.views, int) or self.views < self.least_views:
+            raise SpecError(f"found views={self.views!r}, expected {self.least_views} or more records of each patient.")
         low, high = self.min_gap_days, self.max_gap_days
         if (low is not None and not low >= 0) or (high is not None and not high >= (low or 0)):
             raise SpecError(f"found gaps of {low} to {high} days, expected 0 <= min_gap_days <= max_gap_days.")
@@ -57,7 +69,17 @@ class Options:
             raise SpecError(
                 f"found time gap bounds with views={self.views}, expected pairs. Set views=2, or no bounds."
             )
+        if self.bounds_gap and self.draw != "uniform":
+            raise SpecError(f"found time gap bounds with draw={self.draw!r}, expected one of the two.")
 
     @property
     def bounds_gap(self) -> bool:
         return self.min_gap_days is not None or self.max_gap_days is not None
+
+
+@dataclass(frozen=True)
+class RecordOptions(Options):
+    """For batches of single records: one view of each, whoever's it is."""
+
+    least_views: ClassVar[int] = 1
+    views: int = 1

@@ -33,7 +33,7 @@ class _GapTable:
 
 
 class PairDraw:
-    """Draws `views` records of each patient: all different, uniform over sets, order random.
+    """Draws `views` records of each patient: all different, uniform over sets or the most recent, order random.
 
     With bounds on the time gap, uniform over the pairs within the bounds; records without a date have none.
     """
@@ -55,9 +55,8 @@ class PairDraw:
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
         """rows [unit, view], is_self [unit], offsets [unit, view] of one pass."""
         views = self.options.views
-        patient_key = mix64(
-            self.roster.patient_of(units).astype(np.uint64) * GOLDEN + self._salts[self.roster.cohort[units]]
-        )
+        ids = units if self.roster.by_record else self.roster.patient_of(units)
+        patient_key = mix64(ids.astype(np.uint64) * GOLDEN + self._salts[self.roster.cohort[units]])
         key = mix64(patient_key + np.uint64(key_of(self.seed, "pass", pass_)))
         counters = np.arange(1, views + 1, dtype=np.uint64)
         counters = np.concatenate([counters, counters + np.uint64(OFFSET_STREAM)])
@@ -65,6 +64,9 @@ class PairDraw:
         first = self.roster.ptr[units]
         count = self.roster.ptr[units + 1] - first
         if self._gaps is None:
+            if self.options.draw == "latest":
+                among = np.minimum(count, views)
+                first, count = first + count - among, among
             records, is_self = first[:, None] + _different(words[:, :views], count), count < views
         else:
             records, is_self = self._within_gap(self._gaps, units, words)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 from numpy.typing import ArrayLike
 
 from ecgcohorts.samplers.base import Group, Sampler
-from ecgcohorts.samplers.options import Last, Options, PairOptions, Singles, SmallGroups
+from ecgcohorts.samplers.options import Draw, Last, Options, PairOptions, Singles, SmallGroups
 from ecgcohorts.samplers.roster import Roster
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ class PatientPairSampler(Sampler):
 
     One epoch shows every patient with enough records once. Options: `samplers.options.Options`. identities: one person
     id per patient of the index, where one person is several patients; such a person is drawn as one, across cohorts.
-    Raises PlanImpossible if there are fewer patients than `pairs`.
+    balance: a column of the index or an array with a value per record, the same for all records of a patient: as many
+    patients of each class in every batch, those of rare classes more often an epoch. Raises PlanImpossible if there are fewer patients than `pairs`.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class PatientPairSampler(Sampler):
         last: Last = "drop",
         min_gap_days: float | None = None,
         max_gap_days: float | None = None,
+        draw: Draw = "uniform",
+        balance: ArrayLike | str | None = None,
         identities: ArrayLike | None = None,
     ) -> None:
-        options = Options(views, singles, small_groups, last, min_gap_days, max_gap_days)
+        options = Options(views, singles, small_groups, last, min_gap_days, max_gap_days, draw)
         roster = index if isinstance(index, Roster) else Roster.from_index(index, identities, join_cohorts=True)
-        super().__init__(roster, pairs, seed, options, False, {})
+        super().__init__(roster, pairs, seed, options, False, {}, self._classes(index, roster, balance))
 
     @classmethod
     def from_arrays(

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ecgcohorts.errors import SpecError
+from ecgcohorts.samplers.grouping import By, group_records, joined
 
 if TYPE_CHECKING:  # the index loads pandas, which a project that brings its own arrays of integers can do without
     from ecgcohorts.index import CohortIndex
 
 
+COHORT = "cohort"
 DENSE_SPAN = 8  # integers spread over up to this many times their number are counted, others sorted
 SORTED_TEXTS = 10_000  # cohorts are few, patients many
 
@@ -23,6 +25,7 @@ class Roster:
     """rows: int64 [record], by unit; ptr: int64 [unit + 1], CSR; cohort: int32 [unit], place in `cohorts`.
 
     patient: int64 [unit], the number a plan reports, None where it is the unit itself. days: [record] or None.
+    by_record: a unit is one record, whoever's it is.
     """
 
     rows: NDArray[np.int64] = field(repr=False)
@@ -32,25 +35,41 @@ class Roster:
     patient: NDArray[np.int64] | None = field(default=None, repr=False)
     days: NDArray[np.floating] | None = field(default=None, repr=False)
     index: "CohortIndex | None" = field(default=None, repr=False)  # its fingerprint is this roster's
+    by_record: bool = False
 
     @classmethod
-    def from_index(cls, index: "CohortIndex", identities: ArrayLike | None, join_cohorts: bool) -> "Roster":
-        """Units of a store. identities: one person id per patient of the index; see `from_arrays`."""
-        if identities is None:
+    def from_index(
+        cls, index: "CohortIndex", identities: ArrayLike | None, join_cohorts: bool, by: By = COHORT
+    ) -> "Roster":
+        """Units of a store. identities: one person id per patient of the index; see `from_arrays`.
+
+        by: what a group is, see `grouping.group_records`. A patient with records in two groups is a unit of each.
+        """
+        if identities is None and by == COHORT:
             ptr, cohort = index.patient_ptr, index.patient_cohort
             return cls(index["row"], ptr, cohort, index.cohorts, days=index["days"], index=index)
-        persons = np.asarray(identities)
-        if len(persons) != index.n_patients:
-            raise SpecError(f"found {len(persons)} identities, expected one per patient: {index.n_patients}.")
-        person = _codes(persons, "identities")[0][index["patient"]]
-        key = person if join_cohorts else index["cohort"] * np.int64(index.n_patients) + person
-        return _by_key(key, index["row"], index["patient"], index["cohort"], index.cohorts, index["days"])
+        person = index["patient"]
+        if identities is not None:
+            persons = np.asarray(identities)
+            if len(persons) != index.n_patients:
+                raise SpecError(f"found {len(persons)} identities, expected one per patient: {index.n_patients}.")
+            person = _codes(persons, "identities")[0][person]
+        group, names = group_records(index, by)
+        key = person if join_cohorts else group * np.int64(index.n_patients) + person
+        return _by_key(key, index["row"], index["patient"], group, names, index["days"])
+
+    @classmethod
+    def of_records(cls, index: "CohortIndex", by: By) -> "Roster":
+        """Every record of a store a unit of its own."""
+        group, names = group_records(index, by)
+        ptr = np.arange(len(index) + 1, dtype=np.int64)
+        return cls(index["row"], ptr, group.astype(np.int32), names, index["patient"], by_record=True)
 
     @classmethod
     def from_arrays(
         cls,
         patients: ArrayLike,
-        cohorts: ArrayLike | None,
+        cohorts: ArrayLike | tuple[ArrayLike, ...] | None,
         days: ArrayLike | None = None,
         identities: ArrayLike | None = None,
         join_cohorts: bool = False,
@@ -58,10 +77,11 @@ class Roster:
         """Units of a project's own table: one entry per record in every array, in any order; rows are its positions.
 
         A unit is a (cohort, patient): the same id in two cohorts is two people. `identities`, one person id per record,
-        says otherwise: records of one person in one cohort (with `join_cohorts` in any) are one unit.
+        says otherwise: records of one person in one cohort (with `join_cohorts` in any) are one unit. cohorts: several
+        columns, in a tuple, make a group together.
         """
         patient, ids = _codes(patients, "patients")
-        group, names = _codes(np.zeros(len(patient), np.int8) if cohorts is None else cohorts, "cohorts")
+        group, names = _groups(cohorts, len(patient))
         person, people = (patient, ids) if identities is None else _codes(identities, "identities")
         when = None if days is None else np.asarray(days, np.float64)
         lengths = {"patients": len(patient), "cohorts": len(group), "identities": len(person)}
@@ -72,7 +92,19 @@ class Roster:
         joined = join_cohorts and identities is not None
         key = person if joined else group * np.int64(len(people)) + person
         number = ids[patient].astype(np.int64) if ids.dtype.kind in "iu" else patient
-        return _by_key(key, np.arange(len(patient)), number, group, tuple(str(name) for name in names), when)
+        return _by_key(key, np.arange(len(patient)), number, group, names, when)
+
+    @classmethod
+    def of_table(cls, patients: ArrayLike, cohorts: ArrayLike | tuple[ArrayLike, ...] | None) -> "Roster":
+        """Every record of a project's own table a unit of its own."""
+        patient, ids = _codes(patients, "patients")
+        group, names = _groups(cohorts, len(patient))
+        if len(group) != len(patient):
+            raise SpecError(f"found {len(patient)} patients and {len(group)} cohorts, expected one entry per record.")
+        number = ids[patient].astype(np.int64) if ids.dtype.kind in "iu" else patient
+        rows = np.arange(len(patient), dtype=np.int64)
+        ptr = np.arange(len(patient) + 1, dtype=np.int64)
+        return cls(rows, ptr, group.astype(np.int32), names, number, by_record=True)
 
     def __len__(self) -> int:
         return len(self.ptr) - 1
@@ -101,6 +133,15 @@ class Roster:
             kind = "<f8" if plain.dtype.kind == "f" else "<i8"
             digest.update(len(plain).to_bytes(8, "little") + np.ascontiguousarray(plain, kind).tobytes())
         return digest.hexdigest()
+
+
+def _groups(cohorts: ArrayLike | tuple[ArrayLike, ...] | None, n: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    columns = (np.zeros(n, np.int8),) if cohorts is None else cohorts if isinstance(cohorts, tuple) else (cohorts,)
+    coded = [_codes(column, "cohorts") for column in columns]
+    if len({len(codes) for codes, _ in coded}) > 1:
+        lengths = ", ".join(str(len(codes)) for codes, _ in coded)
+        raise SpecError(f"found columns of cohorts of unequal length {lengths}, expected one entry per record in each.")
+    return joined([(codes, [str(name) for name in names]) for codes, names in coded])
 
 
 def _codes(values: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray]:

@@ -4,6 +4,8 @@ Opening a store reads every column; through zarr-python that takes three times a
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import StoreError, is_of_machine
+from ecgcohorts.errors import StoreError
 from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, CohortIndex
 from ecgcohorts.store.durable import write_file
+from ecgcohorts.store.files import StoreFiles
 from ecgcohorts.store.schema import Manifest, group_metadata, index_folder
 from ecgcohorts.store.writer import pack
 
@@ -33,10 +36,13 @@ def write_index(store: Path, generation: int, index: CohortIndex) -> list[str]:
     return [path.relative_to(store).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def read_index(store: Path, manifest: Manifest) -> CohortIndex:
+def read_index(files: StoreFiles, manifest: Manifest) -> CohortIndex:
     """Load the index of a snapshot into memory. Raises StoreError if a column is damaged, missing or unknown."""
-    folder = store / index_folder(manifest.generation)
-    columns = {name: read_column(folder / name) for name in manifest.index_columns}
+    home = index_folder(manifest.generation)
+    folder = f"{files.path}/{home}"
+    read = partial(_read_named, files, manifest, home)
+    with ThreadPoolExecutor(files.threads) as pool:
+        columns = dict(zip(manifest.index_columns, pool.map(read, manifest.index_columns), strict=True))
     for name, dtype in COLUMNS.items():
         if name not in columns or columns[name].dtype != dtype:
             raise StoreError(f"{folder}: index column {name!r} is missing or not {dtype}. Restore it from a copy.")
@@ -47,6 +53,10 @@ def read_index(store: Path, manifest: Manifest) -> CohortIndex:
         return CohortIndex(columns, manifest.cohorts, manifest.sites, manifest.devices)
     except ValueError as error:
         raise StoreError(f"{folder}: the index contradicts itself ({error}). Restore the store from a copy.") from None
+
+
+def _read_named(files: StoreFiles, manifest: Manifest, home: str, name: str) -> NDArray:
+    return read_column(files, manifest, f"{home}/{name}")
 
 
 def write_column(folder: Path, column: NDArray) -> None:
@@ -81,10 +91,14 @@ def _metadata(column: NDArray, chunk_shape: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def read_column(folder: Path) -> NDArray:
-    """Read what `write_column` wrote. Raises StoreError if it is damaged or missing."""
+def read_column(files: StoreFiles, manifest: Manifest, folder: str) -> NDArray:
+    """Read what `write_column` wrote into a folder of the store.
+
+    Every file's SHA-256 is checked before anything in it is believed. Raises StoreError if one is damaged or missing.
+    """
+    where = f"{files.path}/{folder}"
     try:
-        metadata = json.loads(_read(folder / "zarr.json"))
+        metadata = json.loads(files.read(f"{folder}/zarr.json", manifest))
         shape = tuple(int(length) for length in metadata["shape"])
         chunk_shape = tuple(int(length) for length in metadata["chunk_grid"]["configuration"]["chunk_shape"])
         if (
@@ -92,32 +106,25 @@ def read_column(folder: Path) -> NDArray:
             or chunk_shape[1:] != shape[1:]
             or not 0 < chunk_shape[0] <= _CHUNK_RECORDS
         ):
-            raise StoreError(f"{folder}: the index column has another layout. Use the version that wrote it.")
+            raise StoreError(f"{where}: the index column has another layout. Use the version that wrote it.")
         dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
     except (ValueError, KeyError, TypeError, IndexError):
-        raise StoreError(f"{folder}: zarr.json is damaged. Restore it from a copy.") from None
+        raise StoreError(f"{where}: zarr.json is damaged. Restore it from a copy.") from None
     parts = []
     for number in range(-(-shape[0] // chunk_shape[0])):
-        parts.append(_read_chunk(folder.joinpath("c", str(number), *["0"] * (len(shape) - 1)), chunk_shape, dtype))
+        name = "/".join([folder, "c", str(number), *["0"] * (len(shape) - 1)])
+        parts.append(_unpack(files.read(name, manifest), f"{files.path}/{name}", chunk_shape, dtype))
     column = np.concatenate(parts)[: shape[0]] if parts else np.zeros(shape, dtype)
     return column.astype(dtype.newbyteorder("="), copy=False)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        if is_of_machine(error):
-            raise
-        raise StoreError(f"{path}: found no readable file ({error.strerror}). Restore it from a copy.") from None
-
-
-def _read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
-    data = _read(path)
+def _unpack(data: bytes, where: str, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
     packed, crc = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
     if int(google_crc32c.value(packed)) != int.from_bytes(crc, "little"):
-        raise StoreError(f"{path}: content does not match its checksum. Restore it from a copy.")
+        raise StoreError(f"{where}: content does not match its checksum. Restore it from a copy.")
     n_bytes = int(np.prod(shape)) * dtype.itemsize
-    if int.from_bytes(packed[4:8], "little") != n_bytes:  # blosc header: size of the content
-        raise StoreError(f"{path}: found another size than zarr.json says. Restore it from a copy.")
+    # Of blosc's header: size of the content, and of the frame. The C decoder trusts both.
+    sizes = int.from_bytes(packed[4:8], "little"), int.from_bytes(packed[12:16], "little")
+    if sizes != (n_bytes, len(packed)):
+        raise StoreError(f"{where}: found another size than zarr.json says. Restore it from a copy.")
     return np.frombuffer(blosc.decompress(packed), dtype).reshape(shape)

@@ -6,14 +6,16 @@ Earlier snapshots stay until `collect_garbage`; what no manifest names is garbag
 
 import contextlib
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ecgcohorts.errors import LockHeld, StoreError
 from ecgcohorts.store.durable import machine_errors, make_folder, sha256_of, write_file
-from ecgcohorts.store.generations import is_staged, refuse_interrupted
-from ecgcohorts.store.reader import check_files, files_named, read_manifest
+from ecgcohorts.store.files import FolderFiles, StoreFiles
+from ecgcohorts.store.generations import is_staged
+from ecgcohorts.store.reader import check_files, files_named, manifest_bytes
 from ecgcohorts.store.schema import CURRENT, LOCK, OUR_PATHS, Current, FileEntry, Manifest, manifest_name
 
 
@@ -38,47 +40,35 @@ def publish(store: Path, manifest: Manifest, *, forget: bool = False) -> str:
 
     Raises StoreError, and changes nothing a reader sees, if a file that the manifest names is not there whole.
     """
-    check_files(store, manifest)
-    earlier = () if forget else _with_those_before(store)
-    data = manifest.model_copy(update={"earlier": earlier}).to_bytes()
+    alone = manifest.model_copy(update={"earlier": ()})
+    following = alone if forget else after_those_before(FolderFiles(store), manifest)
+    return put_in_force(store, following, following.to_bytes())
+
+
+def put_in_force(store: Path, manifest: Manifest, data: bytes) -> str:
+    """As `publish`, of a manifest whose bytes are given."""
+    check_files(FolderFiles(store), manifest)
     path = store / manifest_name(manifest.generation)
     write_file(path, data)
-    current = Current(manifest=path.name, sha256=sha256_of(path))
+    current = current_of(manifest, data)
     write_file(store / CURRENT, current.model_dump_json().encode())
-    remove_unlisted(store, manifest.model_copy(update={"earlier": earlier}))
+    remove_unlisted(store, manifest)
     return current.sha256
 
 
-def collect_garbage(path: str | Path) -> tuple[int, int]:
-    """Delete all snapshots but the one in force. Return how many files and bytes went.
-
-    What a store held before stays readable until this is called. Names that a file has in several generations count
-    once, and their bytes only if the last of them goes. Raises LockHeld, and StoreError if there is no store.
-    """
-    store = Path(path)
-    manifest, _ = read_manifest(store)
-    with writer_lock(store):
-        manifest, _ = read_manifest(store)
-        refuse_interrupted(store)
-        before = _files_of(store)
-        remove_unlisted(store, manifest.model_copy(update={"earlier": ()}))
-        after = _files_of(store)
-    return len(before) - len(after), sum(before.values()) - sum(after.values())
+def after_those_before(files: StoreFiles, manifest: Manifest) -> Manifest:
+    """A manifest that names the snapshot in force there, and those before it that are still there."""
+    if not files.sizes([CURRENT]):
+        return manifest.model_copy(update={"earlier": ()})
+    before, data = manifest_bytes(files)
+    there = files.sizes([one.manifest for one in before.earlier])
+    earlier = (current_of(before, data), *(one for one in before.earlier if one.manifest in there))
+    return manifest.model_copy(update={"earlier": earlier})
 
 
-def _files_of(store: Path) -> dict[int, int]:
-    """Bytes by inode."""
-    found = [path.lstat() for path in store.rglob("*") if path.is_file()]
-    return {one.st_ino: one.st_size for one in found}
-
-
-def _with_those_before(store: Path) -> tuple[Current, ...]:
-    """The snapshot in force and the ones before it, as the next manifest names them: those that are still there."""
-    if not (store / CURRENT).exists():
-        return ()
-    manifest, fingerprint = read_manifest(store)
-    now = Current(manifest=manifest_name(manifest.generation), sha256=fingerprint)
-    return (now, *(one for one in manifest.earlier if (store / one.manifest).exists()))
+def current_of(manifest: Manifest, data: bytes) -> Current:
+    """What CURRENT says when this manifest is in force."""
+    return Current(manifest=manifest_name(manifest.generation), sha256=hashlib.sha256(data).hexdigest())
 
 
 def remove_unlisted(
@@ -93,7 +83,7 @@ def remove_unlisted(
     """
     listed = {LOCK, *keep}
     if manifest is not None:
-        listed |= {CURRENT, *files_named(store, manifest)}
+        listed |= {CURRENT, *files_named(FolderFiles(store), manifest)}
     for base, folders, files in os.walk(store, topdown=False):
         for name in files:
             path = Path(base) / name

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +81,17 @@ def sha256_of(path: Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file whole or not at all, durably, in bounded memory."""
+    make_folder(target.parent)
+    aside = name_aside(target)
+    try:
+        shutil.copyfile(source, aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(target.parent)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.store.durable import make_folder, sync_folder, write_file
+from ecgcohorts.store.durable import make_folder, sha256_of, sync_folder, write_file
 from ecgcohorts.store.schema import STAGING, FileEntry, Manifest, index_folder, rejects_name
 
 
@@ -20,6 +20,12 @@ def refuse_interrupted(folder: Path) -> None:
             f"{folder}: found an ingest that was planned or interrupted. Finish it by running it again; or give it up "
             f"by deleting {folder / STAGING}."
         )
+
+
+def refuse_damaged(path: Path, entry: FileEntry) -> None:
+    """Raise StoreError for a file that is not what was committed: copied, its damage would pass for the original."""
+    if sha256_of(path) != entry.sha256:
+        raise StoreError(f"{path}: content does not match its SHA-256. Restore the file from a copy first.")
 
 
 def carry_over(

@@ -1,49 +1,87 @@
 """What a store holds, as plain facts and as a table."""
 
-from pathlib import Path
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ecgcohorts.store.reader import Store, earlier_manifests, open_store
-from ecgcohorts.store.schema import Segment
+from ecgcohorts.errors import StoreError
+from ecgcohorts.split_rules import UNASSIGNED
+from ecgcohorts.splits import Split
+from ecgcohorts.store.reader import AnyStore, Member, earlier_manifests
+from ecgcohorts.store.schema import Accounting
+from ecgcohorts.store.splits import load_split, split_names
 
 
-def describe(path: str | Path) -> dict[str, Any]:
-    """Facts about a store as JSON-ready values. Raises StoreError."""
-    store = open_store(path)
+def describe(store: AnyStore) -> dict[str, Any]:
+    """Facts about a store, or several opened as one, as JSON-ready values. `stores` has what each folder is."""
     rejects = store.rejects()
+    stores = [_member(member) for member in store.members]
     return {
-        "path": str(path),
-        "format_version": store.manifest.format_version,
+        "path": str(store.path),
+        "stores": stores,
         "fingerprint": store.fingerprint,
-        "generation": store.manifest.generation,
-        "earlier_generations": [one.generation for one in earlier_manifests(store.path, store.manifest)],
         "recipe": store.recipe.name,
         "leads": list(store.recipe.leads),
         "rate_hz": store.recipe.rate_hz,
         "lsb_uv": store.lsb_uv,
         "recordings": len(store.index),
         "patients": store.index.n_patients,
-        "bytes": sum(entry.size for entry in store.manifest.files.values()),
+        "bytes": sum(one["bytes"] for one in stores),
         "labels": store.index.labels,
-        "cohorts": [_cohort(store, name) for name in sorted({segment.cohort for segment in store.segments})],
+        "cohorts": [_cohort(store, name, account) for name, account in sorted(store.accounts().items())],
+        "splits": list_splits(store),
         "rejects": {str(reason): int(count) for reason, count in rejects["reason"].value_counts().sort_index().items()},
     }
 
 
-def _cohort(store: Store, name: str) -> dict[str, Any]:
-    segments: list[Segment] = [segment for segment in store.segments if segment.cohort == name]
+def _member(member: Member) -> dict[str, Any]:
+    return {
+        "path": str(member.path),
+        "format_version": member.manifest.format_version,
+        "fingerprint": member.fingerprint,
+        "generation": member.manifest.generation,
+        "earlier_generations": [one.generation for one in earlier_manifests(member.files, member.manifest)],
+        "bytes": sum(entry.size for entry in member.manifest.files.values()),
+    }
+
+
+def list_splits(store: AnyStore) -> list[dict[str, Any]]:
+    """Facts about all splits kept; of one that cannot be loaded, the `problem`."""
+    found: list[dict[str, Any]] = []
+    for name in split_names(store):
+        try:
+            found.append(describe_split(store, load_split(store, name)))
+        except StoreError as error:
+            found.append({"name": name, "problem": str(error)})
+    return found
+
+
+def describe_split(store: AnyStore, split: Split) -> dict[str, Any]:
+    """Facts about a split of a store as JSON-ready values. Nested parts count all smaller ones."""
+    return {
+        "name": split.name,
+        "rule": split.definition.rule.model_dump(mode="json"),
+        "words": split.definition.rule.words,
+        "parts": [
+            {"name": part, "recordings": len(index), "patients": index.n_patients}
+            for part, index in split.of(store.index).items()
+        ],
+        "in_no_part": int((split.column(store.index) == UNASSIGNED).sum()),
+    }
+
+
+def _cohort(store: AnyStore, name: str, account: Accounting) -> dict[str, Any]:
+    licences = [segment.licence for segment in store.segments if segment.cohort == name]
     part = store.index.where(cohort=name) if name in store.index.cohorts else None
     return {
         "name": name,
-        "licence": segments[-1].licence,
-        "inputs": sum(segment.accounting.inputs for segment in segments),
-        "stored": len(part) if part else 0,
-        "duplicates": sum(segment.accounting.duplicates for segment in segments),
-        "rejected": sum(sum(segment.accounting.rejected.values()) for segment in segments),
+        "licence": licences[-1],
+        "inputs": account.inputs,
+        "stored": account.stored,
+        "duplicates": account.duplicates,
+        "rejected": sum(account.rejected.values()),
         "patients": part.n_patients if part else 0,
         "patients_with_two": int((part.patient_ptr[1:] - part.patient_ptr[:-1] > 1).sum()) if part else 0,
     }
@@ -63,9 +101,34 @@ def render(facts: dict[str, Any]) -> Group:
     for one in facts["cohorts"]:
         numbers = (one[key] for key in ("inputs", "stored", "duplicates", "rejected", "patients", "patients_with_two"))
         table.add_row(one["name"], *(str(number) for number in numbers), one["licence"])
+    lines: list[RenderableType] = [head]
+    if len(facts["stores"]) > 1:
+        lines += [Text(_member_line(one)) for one in facts["stores"]]
     reasons = ", ".join(f"{count} {reason}" for reason, count in facts["rejects"].items()) or "nothing"
-    lines = [f"not stored: {reasons}"]
-    if facts["earlier_generations"]:
-        earlier = ", ".join(str(number) for number in facts["earlier_generations"])
-        lines.append(f"snapshots before this one, until `ecgcohorts gc`: {earlier}")
-    return Group(head, table, *(Text(line) for line in lines))
+    lines += [table, Text(f"not stored: {reasons}")]
+    for one in facts["stores"]:
+        if one["earlier_generations"]:
+            earlier = ", ".join(str(number) for number in one["earlier_generations"])
+            lines.append(Text(f"{one['path']}: snapshots before this one, until `ecgcohorts gc`: {earlier}"))
+    return Group(*lines, *([splits_table(facts["splits"])] if facts["splits"] else []))
+
+
+def splits_table(splits: list[dict[str, Any]]) -> Table:
+    """Splits as `describe` tells of them, one line a part."""
+    table = Table(box=None)
+    for column in ("split", "part", "recordings", "patients", "rule"):
+        table.add_column(column, justify="right" if column in ("recordings", "patients") else "left")
+    for split in splits:
+        if "problem" in split:
+            table.add_row(split["name"], "", "", "", split["problem"])
+            continue
+        first = (split["name"], split["words"])
+        for part in split["parts"]:
+            table.add_row(first[0], part["name"], str(part["recordings"]), str(part["patients"]), first[1])
+            first = ("", "")
+        table.add_row("", "in no part", str(split["in_no_part"]))
+    return table
+
+
+def _member_line(one: dict[str, Any]) -> str:
+    return f"  {one['path']}: generation {one['generation']}, fingerprint {one['fingerprint'][:16]}"

@@ -16,6 +16,7 @@ from ecgcohorts.index import LABEL, number_ids
 from ecgcohorts.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.store.columns import write_column
 from ecgcohorts.store.commit import clear_leftovers, describe_files, publish, remove_unlisted, writer_lock
+from ecgcohorts.store.files import files_at, folder_of
 from ecgcohorts.store.generations import carry_over, refuse_interrupted
 from ecgcohorts.store.lookup import IdKind, matching_key, pseudonyms_of
 from ecgcohorts.store.reader import Store, open_store, read_manifest
@@ -56,9 +57,9 @@ def add_labels(
     again changes nothing, but clears away what a killed run left. Nothing of the table is repeated in messages. Raises SourceError for a table that cannot be used, or matches nothing; StoreError if
     the cohort has such a label already (unless `replace`), or an ingest was interrupted; KeyMismatch, LockHeld.
     """
-    folder = Path(store_path)
+    folder = folder_of(store_path)
     wanted = _label_names(columns)
-    read_manifest(folder)  # is there a store? Locking would make its folder
+    read_manifest(files_at(folder))  # is there a store? Locking would make its folder
     with writer_lock(folder):
         store = open_store(folder)
         mine = store.index["cohort"] == store.index.cohort_code(cohort)
@@ -80,7 +81,7 @@ def add_labels(
                 _refuse_taken(store, cohort, mine, wanted)
             refuse_interrupted(folder)
             remove_unlisted(folder, store.manifest)
-            fingerprint = publish(folder, _next_manifest(store, values))
+            fingerprint = publish(folder, _next_manifest(folder, store, values))
     rows = len(np.unique(place[found]))
     return LabelReport(
         rows_matched=rows,
@@ -222,17 +223,17 @@ def _has(store: Store, name: str, column: NDArray[np.float32]) -> bool:
     return before is not None and np.array_equal(before, column, equal_nan=True)
 
 
-def _next_manifest(store: Store, values: Mapping[str, NDArray[np.float32]]) -> Manifest:
+def _next_manifest(folder: Path, store: Store, values: Mapping[str, NDArray[np.float32]]) -> Manifest:
     """Write the new columns of the next generation; all other files are carried over."""
     manifest, generation = store.manifest, store.manifest.generation + 1
     old, new = index_folder(manifest.generation), index_folder(generation)
-    files = carry_over(store.path, manifest, generation, without=tuple(f"{old}/{LABEL}{name}/" for name in values))
+    files = carry_over(folder, manifest, generation, without=tuple(f"{old}/{LABEL}{name}/" for name in values))
     written = []
     for name, column in values.items():
-        home = store.path / new / f"{LABEL}{name}"
+        home = folder / new / f"{LABEL}{name}"
         write_column(home, column)
-        written += [path.relative_to(store.path).as_posix() for path in sorted(home.rglob("*")) if path.is_file()]
-    files |= describe_files(store.path, written)
+        written += [path.relative_to(folder).as_posix() for path in sorted(home.rglob("*")) if path.is_file()]
+    files |= describe_files(folder, written)
     columns = sorted({*manifest.index_columns, *(LABEL + name for name in values)})
     return manifest.model_copy(
         update={"generation": generation, "index_columns": tuple(columns), "files": dict(sorted(files.items()))}

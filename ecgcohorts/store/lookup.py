@@ -1,7 +1,7 @@
 """From an id of the source to its rows in a store, for whoever holds the pseudonym key."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
@@ -37,7 +37,7 @@ class Found:
             return f"{self.kind} {self.pseudonym} of cohort {self.cohort!r}: not stored ({self.reason})"
         return (
             f"found no {self.kind} of this id in cohort {self.cohort!r}. Give the id as the source has it: what the "
-            "cohort's description finds, or for a recording the path below the source without its suffix."
+            "cohort's description finds, or for a recording its path below the source."
         )
 
 
@@ -52,6 +52,8 @@ def find_by_id(
     key = matching_key(store, key_file)
     code = store.index.cohort_code(cohort)
     names = pseudonyms_of(key, cohort, kind, original_id)
+    if kind == "recording":
+        names += _by_path(key, cohort, original_id)
     for name in names:
         entries = np.flatnonzero(entries_of(store.index, code, kind, name))
         if len(entries):
@@ -89,6 +91,13 @@ def pseudonyms_of(key: PseudonymKey, cohort: str, kind: IdKind, original_id: str
     tidy = id_text(original_id)
     spellings = [tidy] if kind == "patient" else [original_id.strip(), " ".join(tidy.split())]
     return [key.pseudonym(cohort, kind, text) for text in dict.fromkeys(spellings)]
+
+
+def _by_path(key: PseudonymKey, cohort: str, path: str) -> list[bytes]:
+    """What a path may be the id of: itself without its suffix, or its last part, as many descriptions take it."""
+    parts = PurePosixPath(path.strip())
+    texts = [str(parts.with_suffix("")), parts.name, parts.stem] if parts.name else []
+    return [key.pseudonym(cohort, "recording", text) for text in texts]
 
 
 def entries_of(index: CohortIndex, cohort: int, kind: IdKind, pseudonym: bytes) -> NDArray[np.bool_]:

@@ -1,7 +1,10 @@
 """Opening a store: one snapshot, checked, its index in memory and its signals on demand."""
 
+import contextlib
 import hashlib
+import io
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +19,11 @@ from ecgcohorts.errors import StoreError, is_of_machine, machine_error
 from ecgcohorts.index import CohortIndex
 from ecgcohorts.recipes import Recipe
 from ecgcohorts.store.columns import read_index
-from ecgcohorts.store.durable import machine_errors
+from ecgcohorts.store.files import StoreFiles, files_at
 from ecgcohorts.store.schema import (
     CURRENT,
     MISSING,
+    Accounting,
     Current,
     FileEntry,
     Manifest,
@@ -30,16 +34,40 @@ from ecgcohorts.store.schema import (
 from ecgcohorts.store.shards import ShardedArray
 from ecgcohorts.store.upgrade import upgraded
 
+_CURRENT_LIMIT = 4096  # bytes; it has about 120
 _MANIFEST_LIMIT = 1 << 30  # bytes; a manifest of 11 M records is about 1 MB
 _READ_TRIES = 3  # a writer may replace the snapshot between reading CURRENT and reading the index
+
+
+@dataclass(frozen=True)
+class Member:
+    """One place that is read: a store by itself, or one of several opened as one."""
+
+    files: StoreFiles
+    manifest: Manifest
+    fingerprint: str  # SHA-256 of the manifest
+    first_row: int  # where its rows begin in the numbering of the whole
+
+    @property
+    def path(self) -> Path | str:
+        return self.files.path
 
 
 class AnyStore(ABC):
     """What reads strips: one store, or several opened as one. Rows are numbered through the whole of it."""
 
-    path: Path  # one folder; for several stores their names, for people to read
     index: CohortIndex
     fingerprint: str
+
+    @property
+    @abstractmethod
+    def path(self) -> Path | str:
+        """One folder, or the URL of one store as text; for several stores their names, for people to read."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """For a title."""
 
     @property
     @abstractmethod
@@ -52,12 +80,37 @@ class AnyStore(ABC):
 
     @property
     @abstractmethod
-    def _folders(self) -> tuple[Path, ...]:
-        """Of each segment's array."""
+    def _folders(self) -> tuple[str, ...]:
+        """Of each segment's array, in the store it is of."""
+
+    @property
+    @abstractmethod
+    def members(self) -> tuple[Member, ...]:
+        """The folders that are read, in the order of their rows."""
+
+    @property
+    @abstractmethod
+    def _left_out(self) -> Mapping[str, int]:
+        """Per cohort, stored recordings that the index does not list because an earlier store has them."""
 
     @abstractmethod
     def rejects(self) -> pd.DataFrame:
         """What was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
+
+    def accounts(self) -> dict[str, Accounting]:
+        """Per cohort, in the order in which they came, what became of the inputs of all its ingest runs.
+
+        `stored` is what the index lists: of several stores, copies of what an earlier one has count as duplicates.
+        """
+        runs: dict[str, list[Accounting]] = {}
+        for segment in self.segments:
+            runs.setdefault(segment.cohort, []).append(segment.accounting)
+        found = {}
+        for name, parts in runs.items():
+            whole, copies = Accounting.total(parts), self._left_out.get(name, 0)
+            moved = {"stored": whole.stored - copies, "duplicates": whole.duplicates + copies}
+            found[name] = whole.model_copy(update=moved)
+        return found
 
     @property
     def lsb_uv(self) -> float:
@@ -70,13 +123,18 @@ class AnyStore(ABC):
 
     @cached_property
     def _arrays(self) -> list[ShardedArray]:
-        arrays = [ShardedArray(folder) for folder in self._folders]
-        for array, segment in zip(arrays, self.segments, strict=True):
-            if len(array) != segment.rows:
+        found = []
+        for place, folder in enumerate(self._folders):
+            member = self._member_of(place)
+            with self._reading(place):
+                array = ShardedArray(member.files.shards(folder, member.manifest))
+            if len(array) != self.segments[place].rows:
                 raise StoreError(
-                    f"{array.folder}: found {len(array)} rows, expected {segment.rows}. Restore zarr.json."
+                    f"{member.path}/{folder}: found {len(array)} rows, expected {self.segments[place].rows}. Restore "
+                    "zarr.json."
                 )
-        return arrays
+            found.append(array)
+        return found
 
     @cached_property
     def _first_rows(self) -> NDArray[np.int64]:
@@ -105,12 +163,34 @@ class AnyStore(ABC):
         for segment in present:
             local = rows - self._first_rows[segment]
             if len(present) == 1:
-                self._arrays[segment].read_into(local, out)
+                with self._reading(segment):
+                    self._arrays[segment].read_into(local, out)
                 return
             places = np.flatnonzero(segment_of == segment)
             part = np.empty((len(places), *out.shape[1:]), np.int16)
-            self._arrays[segment].read_into(local[places], part)
+            with self._reading(segment):
+                self._arrays[segment].read_into(local[places], part)
             out[places] = part
+
+    def _member_of(self, place: int) -> Member:
+        """Whose segment this is."""
+        return [one for one in self.members if one.first_row <= self._first_rows[place]][-1]
+
+    @contextlib.contextmanager
+    def _reading(self, place: int) -> Iterator[None]:
+        """Around reading a segment: files of a snapshot that was deleted are not damaged, and the error says so."""
+        try:
+            yield
+        except StoreError:
+            member = self._member_of(place)
+            now, _ = read_manifest(member.files)
+            mine = manifest_name(member.manifest.generation)
+            if self._folders[place] in {segment.folder for segment in now.segments} or member.files.sizes([mine]):
+                raise
+            raise StoreError(
+                f"{member.path}: found a later snapshot, and that which was opened is deleted: its signals were written "
+                "anew since. Open the store again."
+            ) from None
 
     def __repr__(self) -> str:
         cohorts = ", ".join(self.index.cohorts)
@@ -125,11 +205,19 @@ class Store(AnyStore):
     Later writes do not change what this object shows.
     """
 
-    path: Path
+    files: StoreFiles
     manifest: Manifest
     index: CohortIndex
     fingerprint: str  # SHA-256 of the manifest, which names every byte of the snapshot
     _rejects: pd.DataFrame
+
+    @property
+    def path(self) -> Path | str:
+        return self.files.path
+
+    @property
+    def name(self) -> str:
+        return self.files.name
 
     @property
     def recipe(self) -> Recipe:
@@ -140,8 +228,16 @@ class Store(AnyStore):
         return self.manifest.segments
 
     @property
-    def _folders(self) -> tuple[Path, ...]:
-        return tuple(self.path / segment.folder for segment in self.segments)
+    def members(self) -> tuple[Member, ...]:
+        return (Member(self.files, self.manifest, self.fingerprint, first_row=0),)
+
+    @property
+    def _left_out(self) -> Mapping[str, int]:
+        return {}
+
+    @property
+    def _folders(self) -> tuple[str, ...]:
+        return tuple(segment.folder for segment in self.segments)
 
     def rejects(self) -> pd.DataFrame:
         """What was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
@@ -149,104 +245,124 @@ class Store(AnyStore):
 
 
 def open_store(path: str | Path, generation: int | None = None) -> Store:
-    """Open one snapshot of a store. Checks that every file of it is there with its size.
+    """Open one snapshot of a store, in a folder or below a URL such as "s3://bucket/store.zarr".
 
-    generation: of an earlier snapshot, such as `Manifest.generation` told; None: the one in force. Raises StoreError with
-    the remedy if there is no such store or snapshot, or it is damaged or of another version.
+    Checks that every file of it is there with its size. generation: of an earlier snapshot, such as
+    `Manifest.generation` told; None: the one in force. Raises StoreError with the remedy if there is no such store or
+    snapshot, or it is damaged or of another version; ObjectStoreError if the object store does not answer.
     """
-    folder = Path(path)
+    files = files_at(path)
     for _ in range(_READ_TRIES):
-        before = _current_bytes(folder)
+        before = _current_bytes(files)
         try:
-            manifest, fingerprint = read_manifest(folder, generation)
-            check_files(folder, manifest)
-            refused = pd.read_parquet(folder / rejects_name(manifest.generation))
-            return Store(folder, manifest, read_index(folder, manifest), fingerprint, refused)
+            manifest, fingerprint = read_manifest(files, generation)
+            check_files(files, manifest)
+            refused = pd.read_parquet(io.BytesIO(files.read(rejects_name(manifest.generation), manifest)))
+            return Store(files, manifest, read_index(files, manifest), fingerprint, refused)
         except (StoreError, OSError, pa.ArrowException) as error:
-            if _current_bytes(folder) != before:  # a writer came between: what was read is no longer in force
+            if _current_bytes(files) != before:  # a writer came between: what was read is no longer in force
                 continue
             if isinstance(error, StoreError):
                 raise
             if isinstance(error, OSError) and is_of_machine(error):
-                raise machine_error(str(folder), error) from None
+                raise machine_error(str(files.path), error) from None
             what = type(error).__name__
-            raise StoreError(f"{folder}: cannot be read ({what}). Restore the store from a copy.") from None
+            raise StoreError(f"{files.path}: cannot be read ({what}). Restore the store from a copy.") from None
     raise StoreError(
-        f"{folder}: replaced {_READ_TRIES} times while it was being opened. Try again when the writer is done."
+        f"{files.path}: replaced {_READ_TRIES} times while it was being opened. Try again when the writer is done."
     )
 
 
-def _current_bytes(folder: Path) -> bytes | None:
+def _current_bytes(files: StoreFiles) -> bytes | None:
     try:
-        return (folder / CURRENT).read_bytes()
-    except OSError:
+        return files.get(CURRENT, _CURRENT_LIMIT)
+    except (OSError, StoreError):
         return None
 
 
-def read_manifest(folder: Path, generation: int | None = None) -> tuple[Manifest, str]:
+def read_manifest(files: StoreFiles, generation: int | None = None) -> tuple[Manifest, str]:
     """Return a manifest, the one in force if no generation is asked for, and its SHA-256."""
-    if not (folder / CURRENT).is_file():
-        what = "no such folder" if not folder.exists() else "a folder without a committed store"
-        raise StoreError(
-            f"{folder}: found {what}, expected a store. Make one: ecgcohorts ingest SRC {folder} --cohort NAME"
-        )
-    try:
-        with machine_errors(folder):
-            current = Current.model_validate_json((folder / CURRENT).read_bytes())
-    except ValidationError:
-        raise StoreError(f"{folder}: CURRENT is damaged. Restore the store from a copy.") from None
-    manifest = _read_named(folder, current)
+    manifest, data = manifest_bytes(files)
     if generation in (None, manifest.generation):
-        return manifest, current.sha256
-    there = {one.generation: one for one in manifest.earlier if (folder / one.manifest).exists()}
+        return manifest, hashlib.sha256(data).hexdigest()
+    there = {one.generation: one for one in _still_there(files, manifest)}
     if generation not in there:
         known = ", ".join(str(number) for number in (manifest.generation, *there))
-        raise StoreError(f"{folder}: found no generation {generation}, expected one of {known}.")
-    return _read_named(folder, there[generation]), there[generation].sha256
+        raise StoreError(f"{files.path}: found no generation {generation}, expected one of {known}.")
+    return _read_named(files, there[generation])[0], there[generation].sha256
 
 
-def earlier_manifests(folder: Path, manifest: Manifest) -> list[Manifest]:
+def manifest_bytes(files: StoreFiles) -> tuple[Manifest, bytes]:
+    """Return the manifest in force, and its bytes as they stand there."""
+    place = files.path
+    try:
+        current = Current.model_validate_json(files.get(CURRENT, _CURRENT_LIMIT))
+    except OSError as error:
+        if is_of_machine(error):
+            raise machine_error(str(place), error) from None
+        raise StoreError(
+            f"{place}: found {_nothing_at(place)}, expected a store. Make one: ecgcohorts ingest SRC {place} --cohort NAME"
+        ) from None
+    except ValidationError:
+        raise StoreError(f"{place}: CURRENT is damaged. Restore the store from a copy.") from None
+    return _read_named(files, current)
+
+
+def earlier_manifests(files: StoreFiles, manifest: Manifest) -> list[Manifest]:
     """Of the snapshots before one that are still there, latest first. Raises StoreError for a damaged one."""
-    return [_read_named(folder, one) for one in manifest.earlier if (folder / one.manifest).exists()]
+    return [_read_named(files, one)[0] for one in _still_there(files, manifest)]
 
 
-def files_named(folder: Path, manifest: Manifest) -> dict[str, FileEntry | None]:
+def _still_there(files: StoreFiles, manifest: Manifest) -> list[Current]:
+    there = files.sizes([one.manifest for one in manifest.earlier]) if manifest.earlier else {}
+    return [one for one in manifest.earlier if one.manifest in there]
+
+
+def files_named(files: StoreFiles, manifest: Manifest) -> dict[str, FileEntry | None]:
     """All files of a snapshot and of the earlier ones that are still there, with what must stand in them.
 
     None for manifests: whoever names one has its SHA-256.
     """
-    files: dict[str, FileEntry | None] = {}
-    for one in (*reversed(earlier_manifests(folder, manifest)), manifest):
-        files |= {manifest_name(one.generation): None, **one.files}
-    return files
+    named: dict[str, FileEntry | None] = {}
+    for one in (*reversed(earlier_manifests(files, manifest)), manifest):
+        named |= {manifest_name(one.generation): None, **one.files}
+    return named
 
 
-def _read_named(folder: Path, named: Current) -> Manifest:
-    path = folder / named.manifest
+def _read_named(files: StoreFiles, named: Current) -> tuple[Manifest, bytes]:
+    place = files.path
     try:
-        if path.stat().st_size > _MANIFEST_LIMIT:
-            raise StoreError(f"{path}: manifest of {path.stat().st_size} bytes, expected less than {_MANIFEST_LIMIT}.")
-        data = path.read_bytes()
+        data = files.get(named.manifest, _MANIFEST_LIMIT)
         if hashlib.sha256(data).hexdigest() != named.sha256:
-            raise StoreError(f"{path}: manifest does not match CURRENT. Restore the store from a copy.")
-        return Manifest.model_validate_json(upgraded(folder, data))
+            raise StoreError(
+                f"{place}/{named.manifest}: manifest does not match CURRENT. Restore the store from a copy."
+            )
+        return Manifest.model_validate_json(upgraded(place, data)), data
     except FileNotFoundError:
         raise StoreError(
-            f"{folder}: CURRENT names a manifest that is not there. Restore the store from a copy."
+            f"{place}: CURRENT names a manifest that is not there. Restore the store from a copy."
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"])
         raise StoreError(
-            f"{folder}: manifest is damaged at {place or 'its start'}. Restore the store from a copy."
+            f"{place}: manifest is damaged at {where or 'its start'}. Restore the store from a copy."
         ) from None
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
+def _nothing_at(place: Path | str) -> str:
+    if isinstance(place, str):
+        return "nothing there"
+    return "a folder without a committed store" if place.exists() else "no such folder"
+
+
+def check_files(files: StoreFiles, manifest: Manifest) -> None:
     """Raise StoreError if a file of the snapshot is missing or has another size: absence must not read as data."""
+    sizes = files.sizes(manifest.files)
     for name, entry in manifest.files.items():
-        path = folder / name
-        size = path.stat().st_size if path.is_file() else None
+        size = sizes.get(name)
         if size != entry.size:
             found = "no file" if size is None else f"{size} bytes"
-            raise StoreError(f"{path}: found {found}, expected {entry.size} bytes. Restore the file, or ingest again.")
+            raise StoreError(
+                f"{files.path}/{name}: found {found}, expected {entry.size} bytes. Restore the file, or ingest again."
+            )

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import SpecError, StoreError
+from ecgcohorts.errors import SpecError
 from ecgcohorts.index import COLUMNS, UNKNOWN, CohortIndex
 from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.commit import describe_files, publish, remove_unlisted, writer_lock
-from ecgcohorts.store.durable import sha256_of, write_file
-from ecgcohorts.store.generations import carry_over, link_file, refuse_interrupted
+from ecgcohorts.store.durable import write_file
+from ecgcohorts.store.files import files_at, folder_of
+from ecgcohorts.store.generations import carry_over, link_file, refuse_damaged, refuse_interrupted
 from ecgcohorts.store.lookup import REMOVED, entries_of, find_by_id, matching_key, pseudonyms_of
 from ecgcohorts.store.reader import Store, open_store, read_manifest
 from ecgcohorts.store.schema import FileEntry, Manifest, Segment, index_folder, rejects_name
@@ -48,8 +49,8 @@ def remove_patient(
     Raises SpecError for a patient the cohort has not, StoreError for a damaged shard or an interrupted ingest,
     KeyMismatch, LockHeld.
     """
-    folder = Path(store_path)
-    read_manifest(folder)  # is there a store? Locking would make its folder
+    folder = folder_of(store_path)
+    read_manifest(files_at(folder))  # is there a store? Locking would make its folder
     with writer_lock(folder):
         store = open_store(folder)
         refuse_interrupted(folder)
@@ -59,7 +60,7 @@ def remove_patient(
         for name in names:
             gone = entries_of(store.index, code, "patient", name)
             if gone.any():
-                return _remove(store, name.hex(), gone)
+                return _remove(folder, store, name.hex(), gone)
     before = [name.hex() for name in names if name.hex() in store.manifest.removed]
     if before or find_by_id(store, cohort, original_id, "recording", key_file).reason == REMOVED:
         return RemovalReport(names[0].hex(), 0, 0, 0, 0, store.fingerprint, written=False)
@@ -77,7 +78,7 @@ def _names_of(store: Store, cohort: str, original_id: str, key_file: Path | None
     return names
 
 
-def _remove(store: Store, patient: str, gone: NDArray[np.bool_]) -> RemovalReport:
+def _remove(folder: Path, store: Store, patient: str, gone: NDArray[np.bool_]) -> RemovalReport:
     """Write and publish the generation without the entries `gone`."""
     manifest = store.manifest
     rows = np.sort(store.index["row"][gone])
@@ -88,27 +89,27 @@ def _remove(store: Store, patient: str, gone: NDArray[np.bool_]) -> RemovalRepor
     without = (f"{index_folder(manifest.generation)}/", "rejects-", *(f"{one.folder}/" for one in hit))
     kept = split_names(store)
     without += tuple(f"splits/{name}/" for name in kept)
-    files = carry_over(store.path, manifest, generation, without)
+    files = carry_over(folder, manifest, generation, without)
     segments, shards = [], 0
     for segment in manifest.segments:
         new = segment
         if segment.folder in new_names:
             local = _inside(segment, rows)
-            new, entries = _rewrite(store, segment, new_names[segment.folder], local)
+            new, entries = _rewrite(folder, store, segment, new_names[segment.folder], local)
             files |= entries
             shards += len(np.unique(local // segment.shard_records))
         segments.append(new)
     index = _without(store.index, gone)
-    written = write_index(store.path, generation, index)
+    written = write_index(folder, generation, index)
     for name in kept:
         split = load_split(store, name)
-        written += write_split(store.path, generation, split.definition, split.column(index), index, store.n_rows)
+        written += write_split(folder, generation, split.definition, split.column(index), index, store.n_rows)
     rejects = store.rejects()
     removed_ids = [one.tobytes().hex() for one in store.index["recording_id"][gone]]
-    write_file(store.path / rejects_name(generation), _rejects(store, gone, removed_ids).to_parquet(index=False))
-    files |= describe_files(store.path, [*dict.fromkeys(written), rejects_name(generation)])
+    write_file(folder / rejects_name(generation), _rejects(store, gone, removed_ids).to_parquet(index=False))
+    files |= describe_files(folder, [*dict.fromkeys(written), rejects_name(generation)])
     following = _manifest(manifest, generation, tuple(segments), index, patient, dict(sorted(files.items())))
-    fingerprint = publish(store.path, following, forget=True)
+    fingerprint = publish(folder, following, forget=True)
     copies = int(rejects["duplicate_of"].isin(removed_ids).sum())
     return RemovalReport(patient, int(gone.sum()), shards, len(kept), copies, fingerprint, written=True)
 
@@ -139,7 +140,7 @@ def _inside(segment: Segment, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _rewrite(
-    store: Store, segment: Segment, name: str, rows: NDArray[np.int64]
+    folder: Path, store: Store, segment: Segment, name: str, rows: NDArray[np.int64]
 ) -> tuple[Segment, dict[str, FileEntry]]:
     """Write a segment under another name with some of its rows blank; shards without any are only linked."""
     account = segment.accounting
@@ -158,19 +159,13 @@ def _rewrite(
         inner = path.removeprefix(f"{segment.folder}/")
         target = f"{new.folder}/{inner}"
         if inner in places:
-            _refuse_damaged(store.path / path, entry)
+            refuse_damaged(folder / path, entry)
             local = places[inner] % segment.shard_records
-            entry = blank_rows(store.path / path, store.path / target, local, segment.shard_records, shape)
+            entry = blank_rows(folder / path, folder / target, local, segment.shard_records, shape)
         else:
-            link_file(store.path / path, store.path / target)
+            link_file(folder / path, folder / target)
         entries[target] = entry
     return new, entries
-
-
-def _refuse_damaged(path: Path, entry: FileEntry) -> None:
-    """Its bytes would get a new checksum, and damage would pass for the original."""
-    if sha256_of(path) != entry.sha256:
-        raise StoreError(f"{path}: content does not match its SHA-256. Restore the file from a copy, then remove.")
 
 
 def _without(index: CohortIndex, gone: NDArray[np.bool_]) -> CohortIndex:

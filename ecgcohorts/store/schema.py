@@ -7,11 +7,13 @@ STORE/signals/<cohort>/<segment>/c/<shard>/0/0 int16 (row, lead, time), one reco
 STORE/index/000001/<column>/                   the CohortIndex, one array a column
 STORE/rejects-000001.parquet                   what was refused, and why
 STORE/splits/<name>/000001/{part,mark}/        a split by name: one code a row
-STORE/lock                                     flock of the one writer
+STORE/lock                                     of the one writer: a flock; in an object store, an object that is there while it works
 """
 
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import numpy as np
@@ -61,6 +63,20 @@ class Accounting(_Model):
 
     def balanced(self) -> bool:
         return self.inputs == self.stored + self.duplicates + sum(self.rejected.values())
+
+    @classmethod
+    def total(cls, parts: "Iterable[Accounting]") -> "Accounting":
+        """Of several runs or cohorts together."""
+        counts, rejected = Counter[str](), Counter[str]()
+        for part in parts:
+            counts.update(inputs=part.inputs, stored=part.stored, duplicates=part.duplicates)
+            rejected.update(part.rejected)
+        return cls(
+            inputs=counts["inputs"],
+            stored=counts["stored"],
+            duplicates=counts["duplicates"],
+            rejected=dict(sorted(rejected.items())),
+        )
 
 
 class Segment(_Model):

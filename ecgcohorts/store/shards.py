@@ -1,14 +1,13 @@
-"""Reads records straight from the shards of one local Zarr v3 array: index in memory, pread, crc32c, blosc.
+"""Reads records straight from the shards of one Zarr v3 array: index in memory, one read a record, crc32c, blosc.
 
-zarr-python stays the writer, the reference in the tests and the way for remote stores; its default path spends two
-reads, an index decode and about 18 event-loop callbacks on every record. Source of the layout: the Zarr v3 core
-specification and its `sharding_indexed` codec, version 1.0. Needs `os.pread`, so not Windows.
+zarr-python stays the reference in the tests and in `verify`; its default path spends two reads, an index decode and
+about 18 event-loop callbacks on every record. Where bytes come from, a folder or an object store, is the business of
+`shard_sources`; they are checked and decoded here. Source of the layout: the Zarr v3 core specification and its
+`sharding_indexed` codec, version 1.0.
 """
 
 import os
 import struct
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ecgcohorts.errors import StoreError
+from ecgcohorts.store.shard_sources import FolderShards, ShardSource
 
 ABSENT = 2**64 - 1  # offset and size of a chunk that was never written
 CRC_BYTES = 4
@@ -36,11 +36,8 @@ SHARD_RECORDS_LIMIT = 1 << 20
 RECORD_BYTES_LIMIT = 1 << 26
 ROWS_LIMIT = 1 << 32
 
-MERGE_GAP_BYTES = 64 * 1024  # read through a gap up to this between records of one patient (85 % of pairs with lz4)
 MERGE_REACH = 4  # records asked for within this many places of each other are taken for one patient's
-OPEN_FILES = 64  # shards kept open; macOS allows a process 256 files
 PARTS_PER_THREAD = 4  # evens out threads that finish early
-RECORDS_PER_PART = 16  # at least: handing work over costs about as much as decoding a record
 
 _REMEDY = "Restore this file from a copy, or ingest the cohort again; `ecgcohorts verify` lists every damaged file."
 
@@ -133,41 +130,27 @@ class _ArrayMetadata(_Strict):
     storage_transformers: tuple[()] = ()
 
 
-class _Shard:
-    """An open shard: closed when the last user lets go, so an evicted one stays readable to threads that hold it."""
-
-    __slots__ = ("fd", "size")
-
-    def __init__(self, path: Path) -> None:
-        self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        self.size = os.fstat(self.fd).st_size
-
-    def __del__(self) -> None:
-        if hasattr(self, "fd"):
-            os.close(self.fd)
-
-
 class _Reads(NamedTuple):
     """Records to read, in order of their place on disk; lists, because single numpy elements are slow to reach."""
 
     rows: list[int]
-    start: list[int]  # in the shard file
+    start: list[int]  # in the shard
     stop: list[int]
     targets: list[int]  # places in out
     out: NDArray[np.int16]
 
 
 class ShardedArray:
-    """Records of one array `(rows, lead, time)` int16, one record an inner chunk, as files in a local folder.
+    """Records of one array `(rows, lead, time)` int16, one record an inner chunk, in a local folder or elsewhere.
 
     Every chunk's crc32c is verified: damage raises StoreError naming the shard, it never decodes to a wrong signal.
-    Thread-safe and picklable. `threads` decode one call's records.
+    Thread-safe and picklable. `threads` read and decode one call's records; None: as many as suit the source.
     """
 
-    def __init__(self, folder: str | Path, threads: int = 2) -> None:
-        self.folder = Path(folder)
-        self.threads = max(1, threads)
-        metadata = _read_metadata(self.folder)
+    def __init__(self, source: str | Path | ShardSource, threads: int | None = None) -> None:
+        self.source = source if isinstance(source, ShardSource) else FolderShards(source)
+        self.threads = self.source.threads if threads is None else max(1, threads)
+        metadata = _read_metadata(self.source)
         sharding = metadata.codecs[0].configuration
         self.shape: tuple[int, int, int] = metadata.shape
         self.attributes = metadata.attributes
@@ -179,17 +162,15 @@ class ShardedArray:
         # (offset, size) of every record; pages of shards never touched are never filled
         self._places = np.empty((n_shards * self.shard_records, 2), np.uint64)
         self._known = np.zeros(n_shards, bool)
-        self._open: OrderedDict[int, _Shard] = OrderedDict()
-        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"ShardedArray({str(self.folder)!r}, shape={self.shape})"
+        return f"ShardedArray({self.source.name!r}, shape={self.shape})"
 
-    def __reduce__(self) -> tuple[type["ShardedArray"], tuple[Path, int]]:
-        return ShardedArray, (self.folder, self.threads)
+    def __reduce__(self) -> tuple[type["ShardedArray"], tuple[ShardSource, int]]:
+        return ShardedArray, (self.source, self.threads)
 
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.int16]:
         """Return records as a new int16 (rows, lead, time)."""
@@ -211,7 +192,9 @@ class ShardedArray:
             return
         lowest, highest = int(wanted.min()), int(wanted.max())
         if lowest < 0 or highest >= self.shape[0]:
-            raise IndexError(f"{self.folder}: found rows {lowest} to {highest}, expected 0 to {self.shape[0] - 1}.")
+            raise IndexError(
+                f"{self.source.name}: found rows {lowest} to {highest}, expected 0 to {self.shape[0] - 1}."
+            )
         order = np.argsort(wanted, kind="stable")
         ordered = wanted[order]
         first = np.flatnonzero(np.diff(ordered, prepend=-1))  # a record asked for twice is decoded once
@@ -223,6 +206,24 @@ class ShardedArray:
             source = np.repeat(order[first], np.diff(first, append=len(wanted)))
             again = np.flatnonzero(source != order)
             out[order[again]] = out[source[again]]
+
+    def encoded(self, row: int) -> bytes:
+        """One record as its shard holds it, its verified checksum at the end: for copying it without decoding.
+
+        Raises IndexError for a row outside the array, StoreError for a missing or damaged shard, or a row never written.
+        """
+        if not 0 <= row < self.shape[0]:
+            raise IndexError(f"{self.source.name}: found row {row}, expected 0 to {self.shape[0] - 1}.")
+        number = row // self.shard_records
+        if not self._known[number]:
+            self._learn(number)
+        start, size = self._places[row].tolist()
+        if start == ABSENT:
+            raise self._damaged(number, f"nothing at record {row}", "a record")
+        data = self._bytes(number, start, start + size)
+        if google_crc32c.value(data) != CRC32C_RESIDUE:
+            raise self._damaged(number, f"a checksum that does not match in record {row}", "intact bytes")
+        return data.tobytes()
 
     def _read_distinct(self, rows: NDArray[np.int64], targets: NDArray[np.int64], out: NDArray[np.int16]) -> None:
         """Read ascending, distinct rows into out[targets], in several threads."""
@@ -238,26 +239,23 @@ class ShardedArray:
         shards = rows // self.shard_records
         gap = start[1:] - stop[:-1]
         side_by_side = (gap == 0) | (np.abs(np.diff(targets)) < MERGE_REACH)
-        joined = (np.diff(shards) == 0) & (gap >= 0) & (gap <= MERGE_GAP_BYTES) & side_by_side
+        joined = (np.diff(shards) == 0) & (gap >= 0) & (gap <= self.source.gap_bytes) & side_by_side
         edges = np.flatnonzero(np.concatenate([[True], ~joined, [True]]))
         # Always in the pool: on the main thread blosc would start threads of its own.
         reads = _Reads(rows.tolist(), start.tolist(), stop.tolist(), targets.tolist(), out)
         pool = _pool(os.getpid(), self.threads)
-        parts = min(PARTS_PER_THREAD * self.threads, -(-len(rows) // RECORDS_PER_PART))
+        parts = min(PARTS_PER_THREAD * self.threads, -(-len(rows) // self.source.records_per_part))
         jobs = [pool.submit(self._read_runs, reads, part) for part in _overlapping_parts(edges, parts)]
         wait(jobs)  # nothing writes into `out` any more when an error is raised
         for job in jobs:
             job.result()
 
     def _read_runs(self, reads: "_Reads", edges: list[int]) -> None:
-        """Read runs of records standing close together, each by one pread; verify and decode every record."""
+        """Read runs of records standing close together, each in one read; verify and decode every record."""
         for low, high in pairwise(edges):
             number = reads.rows[low] // self.shard_records
             begin, end = reads.start[low], reads.stop[high - 1]
-            shard = self._shard(number)  # held by name: while it lives, its descriptor is not closed and reused
-            data = np.frombuffer(os.pread(shard.fd, end - begin, begin), np.uint8)
-            if len(data) != end - begin:
-                raise self._damaged(number, f"{os.fstat(shard.fd).st_size} bytes", f"at least {end}")
+            data = self._bytes(number, begin, end)
             for i in range(low, high):
                 chunk = data[reads.start[i] - begin : reads.stop[i] - begin]
                 if google_crc32c.value(chunk) != CRC32C_RESIDUE:
@@ -268,39 +266,32 @@ class ShardedArray:
                     wanted = f"{self.record_bytes} bytes of int16"
                     raise self._damaged(number, f"record {reads.rows[i]} in another encoding", wanted)
 
-    def _shard(self, number: int) -> _Shard:
-        with self._lock:
-            shard = self._open.get(number)
-            if shard is not None:
-                self._open.move_to_end(number)
-                return shard
-        path = self._path(number)
+    def _bytes(self, number: int, start: int, stop: int) -> NDArray[np.uint8]:
         try:
-            shard = _Shard(path)
+            data = np.frombuffer(self.source.read(number, start, stop), np.uint8)
         except OSError as error:
-            raise self._damaged(
-                number, f"no readable shard ({error.strerror})", "the shard its zarr.json declares"
-            ) from None
-        with self._lock:
-            shard = self._open.setdefault(number, shard)
-            while len(self._open) > OPEN_FILES:
-                self._open.popitem(last=False)
-        return shard
+            raise self._unreadable(number, error) from None
+        if len(data) != stop - start:
+            raise self._damaged(number, f"{len(data)} bytes at {start}", f"{stop - start}")
+        return data
 
     def _learn(self, number: int) -> None:
         """Read, verify and keep the index of one shard: (offset, size) uint64 pairs, then their crc32c."""
-        shard = self._shard(number)
+        try:
+            size = self.source.size(number)
+        except OSError as error:
+            raise self._unreadable(number, error) from None
         length = 16 * self.shard_records + CRC_BYTES
-        if shard.size < length:
-            raise self._damaged(number, f"{shard.size} bytes", f"at least {length} of index")
-        data = os.pread(shard.fd, length, shard.size - length)
-        if len(data) != length or google_crc32c.value(data) != CRC32C_RESIDUE:
+        if size < length:
+            raise self._damaged(number, f"{size} bytes", f"at least {length} of index")
+        data = self._bytes(number, size - length, size)
+        if google_crc32c.value(data) != CRC32C_RESIDUE:
             raise self._damaged(
                 number, "a shard index whose checksum does not match (damaged or cut short)", "intact bytes"
             )
         places = np.frombuffer(data, "<u8", 2 * self.shard_records).reshape(-1, 2)
         present = places[(places != ABSENT).any(1)]
-        limit = shard.size - length
+        limit = size - length
         wild = (
             (present > limit).any(1) | (present.sum(1) > limit) | (present[:, 1] > self.record_bytes + OVERHEAD_BYTES)
         )
@@ -310,11 +301,11 @@ class ShardedArray:
         self._places[first : first + self.shard_records] = places
         self._known[number] = True  # last: other threads read places only where this is set
 
-    def _path(self, number: int) -> Path:
-        return self.folder / "c" / str(number) / "0" / "0"
+    def _unreadable(self, number: int, error: OSError) -> StoreError:
+        return self._damaged(number, f"no readable shard ({error.strerror})", "the shard its zarr.json declares")
 
     def _damaged(self, number: int, found: str, expected: str) -> StoreError:
-        return StoreError(f"{self._path(number)}: found {found}, expected {expected}. {_REMEDY}")
+        return StoreError(f"{self.source.shard_name(number)}: found {found}, expected {expected}. {_REMEDY}")
 
 
 def _overlapping_parts(edges: NDArray[np.int64], parts: int) -> list[list[int]]:
@@ -323,12 +314,11 @@ def _overlapping_parts(edges: NDArray[np.int64], parts: int) -> list[list[int]]:
     return [edges[low : high + 1].tolist() for low, high in pairwise(cuts.tolist())]
 
 
-def _read_metadata(folder: Path) -> _ArrayMetadata:
+def _read_metadata(source: ShardSource) -> _ArrayMetadata:
     """Parse and check zarr.json. Raises StoreError naming the first key that differs from the layout read here."""
-    path = folder / "zarr.json"
+    path = f"{source.name}/zarr.json"
     try:
-        with path.open("rb") as file:
-            text = file.read(METADATA_LIMIT + 1)
+        text = source.metadata(METADATA_LIMIT)
     except OSError as error:
         raise StoreError(
             f"{path}: found no readable array ({error.strerror}), expected a Zarr v3 array. {_REMEDY}"

@@ -15,15 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ecgcohorts.errors import SpecError, StoreError
+from ecgcohorts.errors import KeyMismatch, SpecError, StoreError
 from ecgcohorts.index import CohortIndex
 from ecgcohorts.split_rules import UNASSIGNED, SplitDefinition
 from ecgcohorts.splits import Split
 from ecgcohorts.store.columns import read_column, write_column
 from ecgcohorts.store.commit import clear_leftovers, describe_files, publish, remove_unlisted, writer_lock
 from ecgcohorts.store.durable import write_file
+from ecgcohorts.store.files import files_at, folder_of
 from ecgcohorts.store.generations import carry_over, refuse_interrupted
-from ecgcohorts.store.reader import Store, open_store, read_manifest
+from ecgcohorts.store.reader import AnyStore, Member, Store, open_store, read_manifest
 from ecgcohorts.store.schema import Manifest, group_metadata, split_folder
 
 _GROUP = "zarr.json"
@@ -36,8 +37,8 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
     has another one of that name (unless `replace`), if an ingest was interrupted, or if the split has recordings that the
     store has not; LockHeld if another process is writing.
     """
-    folder = Path(path)
-    read_manifest(folder)  # is there a store? Locking would make its folder
+    folder = folder_of(path)
+    read_manifest(files_at(folder))  # is there a store? Locking would make its folder
     with writer_lock(folder):
         store = open_store(folder)
         kept = load_split(store, split.name) if split.name in split_names(store) else None
@@ -46,7 +47,7 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
             return store.fingerprint
         if kept is not None and not replace:
             raise StoreError(
-                f"{folder}: found another split {split.name!r}. Save yours under another name, or with replace=True."
+                f"{folder}: found another split {split.name!r}. Save yours under another name, or with replace=True (--replace)."
             )
         code = split.column(store.index)
         if (code >= 0).sum() != len(split.codes):
@@ -57,38 +58,78 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
             )
         refuse_interrupted(folder)
         remove_unlisted(folder, store.manifest)
-        return publish(folder, _next_manifest(store, split.definition, code))
+        return publish(folder, _next_manifest(folder, store, split.definition, code))
 
 
-def load_split(store: Store, name: str) -> Split:
+def load_split(store: AnyStore, name: str) -> Split:
     """The split of that name, for the recordings it knew when it was saved.
 
-    Raises SpecError if the store has none of that name, StoreError if it is damaged or its rows are no longer the same.
+    Several stores opened as one give the split that each of them keeps; recordings of a store without it are in no part.
+    Raises SpecError if there is none of that name, StoreError if it is damaged or its rows are no longer the same, and
+    if two stores mean different splits by that name.
     """
-    found = split_names(store)
-    if name not in found:
-        raise SpecError(f"{store.path}: found no split {name!r}, expected one of: {', '.join(found) or 'none there'}.")
-    folder = store.path / split_folder(name, found[name])
+    kept = [(member, _generations(member)) for member in store.members]
+    parts = [_load(member, store.index, name, found[name]) for member, found in kept if name in found]
+    if not parts:
+        there = ", ".join(split_names(store)) or "none there"
+        raise SpecError(f"{store.path}: found no split {name!r}, expected one of: {there}.")
+    if any(part.definition != parts[0].definition for part in parts):
+        raise StoreError(f"{store.path}: found two splits {name!r}, expected one. Load that of each store by itself.")
+    ids, codes = ([getattr(part, field) for part in parts] for field in ("recording_id", "codes"))
+    return Split(parts[0].definition, np.concatenate(ids), np.concatenate(codes))
+
+
+def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Split:
+    """The split of one folder, for the entries of the index that are in it."""
+    home = split_folder(name, generation)
+    folder = f"{member.path}/{home}"
     try:
-        attributes = json.loads((folder / _GROUP).read_bytes())["attributes"]
+        attributes = json.loads(member.files.read(f"{home}/{_GROUP}", member.manifest))["attributes"]
         definition = SplitDefinition.model_validate(attributes["split"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+    except (ValueError, KeyError, TypeError, ValidationError):
         raise StoreError(f"{folder}: the split's definition is damaged. Restore it from a copy.") from None
-    part, mark = read_column(folder / "part"), read_column(folder / "mark")
-    rows = store.index["row"]
-    known = np.flatnonzero(rows < len(part))
-    if not np.array_equal(mark[rows[known]], _marks(store.index)[known]):
+    part, mark = (read_column(member.files, member.manifest, f"{home}/{one}") for one in ("part", "mark"))
+    rows = index["row"] - member.first_row
+    known = np.flatnonzero((rows >= 0) & (rows < len(part)))
+    if not np.array_equal(mark[rows[known]], _marks(index)[known]):
         raise StoreError(f"{folder}: the split was made for other rows. Make it again: its definition is in {_GROUP}.")
     code = part[rows[known]]
     if part.dtype != np.int8 or code.max(initial=UNASSIGNED) >= len(definition.parts):
         raise StoreError(f"{folder}: found codes without a part. Restore the split from a copy.")
     inside = code >= 0
-    return Split(definition, store.index["recording_id"][known[inside]], code[inside])
+    return Split(definition, index["recording_id"][known[inside]], code[inside])
 
 
-def split_names(store: Store) -> dict[str, int]:
-    """Names of the splits that a store keeps, with the generation that wrote each."""
-    places = [name.split("/") for name in store.manifest.files if name.startswith("splits/")]
+def split_like(store: AnyStore, other: AnyStore, name: str) -> Split:
+    """The split that another store keeps by that name, for the recordings of this one that are in it, found by their ids.
+
+    For stores of one source: made again with another recipe, or grown elsewhere. Recordings that the other has not are in
+    no part. Raises KeyMismatch for stores of different keys, whose ids tell nothing of each other; SpecError if they have
+    no recording of the split in common, or if a patient or a waveform would be on two sides here.
+    """
+    mine, theirs = ({member.manifest.key_fingerprint for member in one.members} for one in (store, other))
+    if not mine <= theirs:
+        raise KeyMismatch(
+            f"{store.path}: made with another pseudonym key than {other.path}, expected one: ids tell nothing between keys. "
+            "Make the split anew."
+        )
+    split = load_split(other, name).on(store.index)
+    if not len(split.codes):
+        raise SpecError(
+            f"{store.path}: found no recording of split {name!r} of {other.path}, expected some. Name another store."
+        )
+    split.assert_disjoint(store.index)
+    return split
+
+
+def split_names(store: AnyStore) -> list[str]:
+    """Names of the splits that a store keeps; of several stores, all that any of them keeps."""
+    return sorted({name for member in store.members for name in _generations(member)})
+
+
+def _generations(member: Member) -> dict[str, int]:
+    """Split -> the generation that wrote it."""
+    places = [name.split("/") for name in member.manifest.files if name.startswith("splits/")]
     return {place[1]: int(place[2]) for place in places if len(place) == 4 and place[3] == _GROUP}
 
 
@@ -123,10 +164,10 @@ def _equal(one: Split, other: Split, index: CohortIndex) -> bool:
     return one.definition == other.definition and len(one.codes) == len(other.codes) and same_codes
 
 
-def _next_manifest(store: Store, definition: SplitDefinition, code: NDArray[np.int8]) -> Manifest:
+def _next_manifest(folder: Path, store: Store, definition: SplitDefinition, code: NDArray[np.int8]) -> Manifest:
     """Write the files of the next generation: the split, and the index and rejects as they are under its number."""
     manifest, generation = store.manifest, store.manifest.generation + 1
-    files = carry_over(store.path, manifest, generation, without=(f"splits/{definition.name}/",))
-    written = write_split(store.path, generation, definition, code, store.index, store.n_rows)
-    files |= describe_files(store.path, written)
+    files = carry_over(folder, manifest, generation, without=(f"splits/{definition.name}/",))
+    written = write_split(folder, generation, definition, code, store.index, store.n_rows)
+    files |= describe_files(folder, written)
     return manifest.model_copy(update={"generation": generation, "files": dict(sorted(files.items()))})

@@ -5,8 +5,8 @@ fingerprint. Nothing is written, and no signal is read.
 """
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import RecipeMismatch, StoreError
 from ecgcohorts.index import COLUMNS, CohortIndex, number_ids
 from ecgcohorts.recipes import Recipe
-from ecgcohorts.store.reader import AnyStore, Store, open_store
+from ecgcohorts.store.reader import AnyStore, Member, Store, open_store
 from ecgcohorts.store.schema import Segment
 
 _KEY_DIGITS = 8  # of a key's fingerprint in a cohort's name: enough to tell hospitals apart
@@ -35,20 +35,36 @@ class UnionStore(AnyStore):
     Days: unknown for records of a patient whom an earlier store has too, because each store counts from its own first.
     """
 
-    path: Path  # the members' names, for people to read: there is no such folder
-    paths: tuple[Path, ...]
     index: CohortIndex
     fingerprint: str  # SHA-256 over the members' fingerprints, in order
     n_duplicates: int  # recordings left out of the index because an earlier store has them
+    _members: tuple[Member, ...]
     _recipe: Recipe
     _segments: tuple[Segment, ...]
-    _segment_folders: tuple[Path, ...]
+    _segment_folders: tuple[str, ...]
     _rejects: pd.DataFrame = field(repr=False)
     _duplicates: pd.DataFrame = field(repr=False)
 
     @property
+    def path(self) -> Path | str:
+        """The members' names, for people to read: there is no such folder."""
+        return self.name
+
+    @property
+    def name(self) -> str:
+        return " + ".join(member.files.name for member in self.members)
+
+    @property
     def recipe(self) -> Recipe:
         return self._recipe
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return self._members
+
+    @property
+    def _left_out(self) -> Mapping[str, int]:
+        return Counter(self._duplicates["cohort"].tolist())
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -56,7 +72,7 @@ class UnionStore(AnyStore):
         return self._segments
 
     @property
-    def _folders(self) -> tuple[Path, ...]:
+    def _folders(self) -> tuple[str, ...]:
         return self._segment_folders
 
     def rejects(self) -> pd.DataFrame:
@@ -90,6 +106,11 @@ def open_stores(paths: str | Path | Sequence[str | Path]) -> Store | UnionStore:
     return join_stores([open_store(path) for path in paths])
 
 
+def open_named(names: Sequence[str | Path]) -> AnyStore:
+    """The store of one name as it is, the stores of several as one: for command lines, where one is the usual case."""
+    return open_store(names[0]) if len(names) == 1 else open_stores(list(names))
+
+
 def join_stores(members: Sequence[Store]) -> UnionStore:
     """Open stores as one, in the order given. Raises as `open_stores` does."""
     _refuse_strangers(members)
@@ -104,11 +125,13 @@ def join_stores(members: Sequence[Store]) -> UnionStore:
     ]
     refused = [_renamed(member.rejects(), name_of) for member, name_of in zip(members, names, strict=True)]
     return UnionStore(
-        path=Path(" + ".join(member.path.name for member in members)),
-        paths=tuple(member.path for member in members),
         index=index.take(kept_for < 0),
         fingerprint=hashlib.sha256(" ".join(member.fingerprint for member in members).encode()).hexdigest(),
         n_duplicates=len(duplicates),
+        _members=tuple(
+            Member(member.files, member.manifest, member.fingerprint, first)
+            for member, first in zip(members, first_rows, strict=False)
+        ),
         _recipe=members[0].recipe,
         _segments=tuple(segments),
         _segment_folders=tuple(folder for member in members for folder in member._folders),
@@ -126,7 +149,8 @@ def _refuse_strangers(members: Sequence[Store]) -> None:
                 f"{store.path}: found recipe {store.recipe.name}, expected {first.recipe.name} as in {first.path}. "
                 "Open stores of one recipe together, or ingest again with that recipe."
             )
-        for mark in (store.path.resolve(), store.fingerprint):
+        place = store.path.resolve() if isinstance(store.path, Path) else store.path
+        for mark in (place, store.fingerprint):
             if mark in seen:
                 raise StoreError(
                     f"{store.path}: found the store {seen[mark].path} a second time, expected different stores."
@@ -137,7 +161,7 @@ def _refuse_strangers(members: Sequence[Store]) -> None:
 def _cohort_names(members: Sequence[Store]) -> list[dict[str, str]]:
     """Per member, what each of its cohorts is called here. Raises StoreError for two descriptions under one key."""
     keys: defaultdict[str, set[str]] = defaultdict(set)
-    descriptions: dict[tuple[str, str], tuple[str, Path]] = {}
+    descriptions: dict[tuple[str, str], tuple[str, Path | str]] = {}
     for member in members:
         key = member.manifest.key_fingerprint
         for segment in member.segments:

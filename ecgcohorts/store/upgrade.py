@@ -16,7 +16,7 @@ Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 UPGRADES: dict[int, Upgrade] = {}  # format version -> the function that returns its manifest as the next version has it
 
 
-def upgraded(folder: Path, data: bytes) -> bytes:
+def upgraded(place: Path | str, data: bytes) -> bytes:
     """Return the manifest of a store as FORMAT_VERSION has it; one of that version comes back unchanged.
 
     Looks at the version before anything else, because a manifest of another version has other fields. Raises
@@ -31,7 +31,7 @@ def upgraded(folder: Path, data: bytes) -> bytes:
     version = fields.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:
         raise StoreError(
-            f"{folder}: found store format {version}, expected {FORMAT_VERSION}. "
+            f"{place}: found store format {version}, expected {FORMAT_VERSION}. "
             "A newer version wrote it: pip install --upgrade ecgcohorts"
         )
     if version == FORMAT_VERSION:
@@ -39,7 +39,7 @@ def upgraded(folder: Path, data: bytes) -> bytes:
     while version != FORMAT_VERSION:
         if type(version) is not int or version not in UPGRADES:
             raise StoreError(
-                f"{folder}: found store format {version!r}, expected {FORMAT_VERSION}. Ingest the recordings again."
+                f"{place}: found store format {version!r}, expected {FORMAT_VERSION}. Ingest the recordings again."
             )
         fields = UPGRADES[version](fields)
         version = fields["format_version"]

@@ -1,6 +1,5 @@
 """Is every byte of a store what its manifest says, and does the index tell the truth about the signals?"""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,6 @@ import numpy as np
 import zarr
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.store.durable import sha256_of
 from ecgcohorts.store.reader import Store, files_named, open_store
 from ecgcohorts.store.schema import CURRENT, LOCK, MISSING, FileEntry
 
@@ -54,23 +52,21 @@ def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = No
 
 
 def _check_files(store: Store, progress: Callable[[int, int], None] | None) -> Iterator[str]:
-    named = files_named(store.path, store.manifest)
+    named = files_named(store.files, store.manifest)
     expected = {LOCK, CURRENT, *named}
-    for base, _, names in os.walk(store.path):
-        for name in sorted(names):
-            relative = (Path(base) / name).relative_to(store.path).as_posix()
-            if relative not in expected:
-                yield f"{relative}: not in the manifest"
+    for name in store.files.names():
+        if name not in expected and not name.endswith("/"):
+            yield f"{name}: not in the manifest"
     for done, (name, entry) in enumerate(named.items()):
-        if entry is not None and not _holds(store.path / name, entry):
+        if entry is not None and not _holds(store, name, entry):
             yield f"{name}: content does not match its SHA-256"
         if progress:
             progress(done + 1, len(named))
 
 
-def _holds(path: Path, entry: FileEntry) -> bool:
+def _holds(store: Store, name: str, entry: FileEntry) -> bool:
     try:
-        return sha256_of(path) == entry.sha256
+        return store.files.sha256_of(name) == entry.sha256
     except FileNotFoundError:  # of an earlier snapshot: opening looks at the files of this one only
         return False
 
@@ -118,7 +114,7 @@ def _check_reference(store: Store) -> Iterator[str]:
     """A few rows of every segment read the same through zarr-python."""
     for segment in store.segments:
         local = np.unique(np.linspace(0, segment.rows - 1, min(segment.rows, _REFERENCE_ROWS)).astype(np.int64))
-        array = zarr.open_array(store.path / segment.folder, mode="r", zarr_format=3)
+        array = zarr.open_array(store.files.zarr(), path=segment.folder, mode="r", zarr_format=3)
         reference = np.asarray(array.get_orthogonal_selection((local,)))
         if not np.array_equal(reference, store.read(local + segment.first_row)):
             yield f"{segment.folder}: zarr-python reads other samples"

@@ -1,6 +1,6 @@
 """Raw file to shard bytes on one core, ours against the pipeline in common use, in one run: `make bench`.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/bench_ingest.py
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_ingest.py [--save]
 
 The peer reads with `wfdb.rdrecord`, resamples and filters with SciPy (the same filters as the recipe) and writes one
 chunk of a Zarr array per recording. Both take turns over the same PTB-XL recordings of 500 Hz. Times are CPU times of
@@ -8,8 +8,10 @@ this process; of each recording the best turn counts, then the median over recor
 its indispensable part takes alone: the bytes to integers, one pair of transforms, SHA-256, blosc.
 """
 
+import argparse
 import hashlib
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -22,6 +24,9 @@ import numpy as np
 import pytest
 from numcodecs import blosc
 from scipy import fft, signal
+
+sys.path.append(str(Path(__file__).parent))
+import results
 
 from ecgcohorts.preprocess import make_strip
 from ecgcohorts.readers import wfdb
@@ -119,14 +124,17 @@ def measure() -> dict[str, float]:
     return found | {"quality": found["both"] - found["filter"]}
 
 
-def table(found: dict[str, float]) -> str:
-    rows = ["| stage | CPU ms per recording | limit |", "|---|---|---|"]
+COLUMNS = ("stage", "CPU ms a recording", "limit", "times the peer", "target")
+
+
+def rows(found: dict[str, float]) -> list[tuple[str, ...]]:
+    made = []
     for stage in STAGES:
         limit = found.get(f"{stage} limit")
-        rows.append(f"| {stage} | {found[stage]:.2f} | {'' if limit is None else f'{limit:.2f}'} |")
-    for name in ("ours", "ours with quality"):
-        rows.append(f"| whole, {name} | {found[name]:.2f} | {found['peer'] / found[name]:.1f} x the peer |")
-    return "\n".join([*rows, f"| whole, peer | {found['peer']:.2f} | |"])
+        made.append((stage, f"{found[stage]:.2f}", "" if limit is None else f"{limit:.2f}", "", ""))
+    for name, target in zip(("ours", "ours with quality"), TARGETS, strict=True):
+        made.append((f"whole, {name}", f"{found[name]:.2f}", "", f"{found['peer'] / found[name]:.1f}", f"{target:g}"))
+    return [*made, ("whole, peer", f"{found['peer']:.2f}", "", "", "")]
 
 
 @pytest.mark.shared
@@ -135,7 +143,7 @@ def test_ingest(benchmark):
     if not RECORDS.is_dir():
         pytest.skip("PTB-XL is not beside the repository")
     found = measure()
-    print("\n" + table(found))
+    print("\n" + results.table(COLUMNS, rows(found)))
     path = next(RECORDS.rglob("*.hea"))
     benchmark(lambda: make_strip(next(wfdb.read(path)), CAPE_V1, MAINS_HZ))
     benchmark.extra_info |= {name: round(ms, 3) for name, ms in found.items()}
@@ -145,4 +153,10 @@ def test_ingest(benchmark):
 
 
 if __name__ == "__main__":
-    print(table(measure()))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--save", action="store_true")
+    asked, made = parser.parse_args(), rows(measure())
+    print(results.table(COLUMNS, made))
+    if asked.save:
+        packages = ("ecgcohorts", "numpy", "scipy", "numcodecs", "wfdb", "zarr")
+        results.keep("ingest", "python tests/benchmarks/bench_ingest.py --save", COLUMNS, made, packages)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -14,7 +15,8 @@ from capezoo.embed import open_embeddings
 from capezoo.evaluate.results import StudyResult, read_result
 from capezoo.zoo import listing
 from capezoo.zoo.files import WEIGHTS
-from ecgcohorts.store import open_store
+from ecgcohorts.ingest import IngestOptions, ingest
+from ecgcohorts.store import open_store, open_stores
 
 
 @pytest.fixture
@@ -98,6 +100,39 @@ def test_the_whole_path(run, store, tmp_path):
     code, out, err = run("report", "-o", "r.html", "--study", "s", "--run", "r", "--store", store)
     assert (code, out.strip(), err) == (0, "r.html", "")
     assert "tiny_z" in Path("r.html").read_text()
+
+
+def test_several_stores_as_one(run, simulated, tmp_path):
+    """The cohorts of one store on two disks: the same run, and the same embeddings in another order."""
+    options = IngestOptions(key_file=simulated / "key")
+    for name in ("north", "river"):
+        source = simulated / "raw" / name
+        ingest(source, f"{name}.zarr", str(source / "cohort.yaml"), options)
+    both = ("--store", "north.zarr", "--store", "river.zarr")
+    Path("run.yaml").write_text(CONFIG)
+    assert run("pretrain", *both, "--out", "r", "--seed", 9, "--config", "run.yaml", "--steps", 2)[0] == 0
+    made = json.loads(Path("r/data.json").read_text())
+    assert made["store_fingerprint"] == open_stores(["north.zarr", "river.zarr"]).fingerprint
+    assert {cohort["name"] for cohort in made["cohorts"]} == {"north", "river"}
+    assert run("publish", "r", "w", *both)[0] == 0
+    licences = json.loads(run("info", "w", "--json")[1])["data_licences"]
+    assert set(licences) == {"north", "river"}
+    assert "unknown" not in licences.values()
+    assert run("embed", "w", "north.zarr", "river.zarr", "-o", "two")[0] == 0
+    assert run("embed", "w", simulated / "store.zarr", "-o", "one")[0] == 0
+    one, two = ({row.tobytes(): value for row, value in zip(made.index["recording_id"], made.embedding, strict=True)}
+                for made in map(open_embeddings, ("one", "two")))  # fmt: skip
+    assert one.keys() == two.keys()
+    for recording, values in one.items():
+        np.testing.assert_allclose(two[recording], values, atol=1e-5)
+    ood = ["evaluate", "ood", "--weights", "w", *both, "--train-cohort", "north", "-o", "s", "--seed", 0]
+    assert run(*ood, "--runs", 1, "--max-epochs", 1)[0] == 0
+    tested = read_result(StudyResult, Path("s/results.json")).ood.tests
+    assert {test.cohort for test in tested} == {"north", "river"}
+    assert run("report", "-o", "r.html", "--study", "s", *both)[0] == 0
+    text = Path("r.html").read_text()
+    assert all(f"{name}, row" in text for name in ("north", "river"))
+    assert_one_line(run("embed", "w", "north.zarr", "none.zarr", "-o", "x"), "none.zarr: found no such folder")
 
 
 def test_list_shows_weights_by_name(run, run_folder, tmp_path, monkeypatch):

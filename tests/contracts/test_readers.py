@@ -6,6 +6,7 @@ signal_mv. tests/fuzz/victims.py says what else a writer may offer.
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,9 @@ import victims
 import ecgcohorts as ec
 from ecgcohorts import plugins, readers
 from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.globs import any_of
 from ecgcohorts.recording import Recording
+from ecgcohorts.sources import Folder
 
 NAMES = victims.NAMES
 CUT_EVERYWHERE = 12_000  # bytes; a file of more is cut at RANDOM_CUTS lengths and at its ends
@@ -101,6 +104,31 @@ def test_a_scan_says_the_same_without_samples(reader: ModuleType, made: tuple[Pa
         samples = scanned.digital if scanned.digital is not None else scanned.analog_mv
         assert samples.shape == (len(read.leads), 0)
         assert scanned.n_samples >= read.n_samples  # padding may still be counted
+
+
+@pytest.mark.parametrize("samples", [True, False])
+def test_a_reader_names_the_files_it_opens_beside_its_own(
+    name: str, samples: bool, made: tuple[Path, Expected], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """In a folder that holds only the file and what `beside` names, the reader does the same."""
+    path, expected = made
+    alone = Folder(tmp_path_factory.mktemp("alone"))
+    shutil.copy(path, alone.path)
+    beside, reader = readers.files_beside(name, samples=samples), readers.open_reader(name)
+    entries = [known["entry"] for known in expected] if any(known["entry"] for known in expected) else None
+    before = None
+    while before != (before := set(alone.names())):  # segments name their signals once they are there
+        globs = list(beside(alone.path / path.name, entries if samples else None))
+        for other in Folder(path.parent).names(any_of(globs)) if globs else ():
+            (alone.path / other).parent.mkdir(exist_ok=True)
+            shutil.copy(path.parent / other, alone.path / other)
+    call = (lambda file: reader.read(file, entries)) if samples else reader.scan
+    for one, other in zip(call(alone.path / path.name), call(path), strict=True):
+        assert facts(one)[:-1] == facts(other)[:-1]
+        if samples:
+            np.testing.assert_array_equal(one.signal_mv, other.signal_mv)
+    if not samples and name == "wfdb":
+        assert list(alone.names()) == [path.name]  # headers only
 
 
 @pytest.mark.parametrize("how", ["missing", "folder", "link", "loop", "pipe", "empty"])

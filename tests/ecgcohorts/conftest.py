@@ -1,5 +1,7 @@
 """Small raw cohorts for tests: WFDB files whose every sample is known, with a YAML description beside them."""
 
+import contextlib
+import logging
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -7,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from ecgcohorts import objects
+from ecgcohorts.objects import Bucket
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 RATE_HZ = 500
@@ -115,6 +120,7 @@ def _s3_server() -> Iterator[str]:
     try:
         server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         server.start()
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for every request
     except (OSError, RuntimeError) as error:
         pytest.skip(f"no server on loopback can be started ({type(error).__name__})")
     host, port = server.get_host_and_port()
@@ -137,3 +143,45 @@ def bucket_url(_s3_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest
     name = f"bucket-{abs(hash(request.node.nodeid)):x}"
     urllib.request.urlopen(urllib.request.Request(f"{_s3_server}/{name}", method="PUT")).close()
     return f"s3://{name}"
+
+
+@pytest.fixture
+def memory_url(monkeypatch: pytest.MonkeyPatch) -> str:
+    """`s3://...`: an object store in memory, as is any other URL; for tests that write thousands of times."""
+    store = pytest.importorskip("obstore.store", reason="obstore is not installed")
+    places: dict[str, object] = {}
+    monkeypatch.setattr(objects, "_connect", lambda url: places.setdefault(url, store.MemoryStore()))
+    return "s3://memory/s.zarr"
+
+
+_REQUESTS = ("stamps", "size", "tag", "get", "get_range", "noted_sha256", "put", "put_new", "replace", "delete")
+
+
+class _Killed(BaseException):
+    """In place of SIGKILL: nothing that is asked of an object store afterwards reaches it."""
+
+
+@pytest.fixture
+def kill_at() -> Callable[[int], contextlib.AbstractContextManager[list[str]]]:
+    """`with kill_at(k) as killed:` ends at request k of all to object stores, which `killed` then names."""
+
+    @contextlib.contextmanager
+    def kill(at: int) -> Iterator[list[str]]:
+        asked, killed = [0], []
+
+        def counted(name: str, real: Callable[..., object]) -> Callable[..., object]:
+            def call(self: Bucket, *args: object, **kwargs: object) -> object:
+                if asked[0] >= at:
+                    killed.append(f"{name} {args[:1]}")
+                    raise _Killed
+                asked[0] += 1
+                return real(self, *args, **kwargs)
+
+            return call
+
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(_Killed):
+            for name in _REQUESTS:
+                patch.setattr(Bucket, name, counted(name, getattr(Bucket, name)))
+            yield killed
+
+    return kill

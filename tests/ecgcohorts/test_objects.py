@@ -1,5 +1,6 @@
 """Object stores by URL, against a real server that speaks S3."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -54,6 +55,48 @@ def test_more_than_the_limit_is_not_fetched(bucket_url: str) -> None:
 def test_a_bucket_may_be_sent_to_another_process(bucket_url: str) -> None:
     Bucket(bucket_url).put("x", b"1")
     assert pickle.loads(pickle.dumps(Bucket(bucket_url))).get("x") == b"1"
+
+
+def test_a_forked_process_is_told_instead_of_waiting_for_ever(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by its number: a test that forks this process, with its threads, would be no better off."""
+    bucket = Bucket(bucket_url)
+    assert bucket.sizes() == {}
+    own = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: own + 1)
+    with pytest.raises(ObjectStoreError, match=r"forked.*spawn or forkserver"):
+        bucket.sizes()
+    with pytest.raises(ObjectStoreError, match="forked"):
+        Bucket(bucket_url).get("x")
+
+
+def test_parts_and_whole_say_of_which_object_they_are(bucket_url: str) -> None:
+    bucket = Bucket(bucket_url)
+    bucket.put("x", b"0123456789")
+    part, stamp = bucket.get_range("x", 8, 12)
+    assert bytes(part) == b"89"
+    assert stamp == bucket.stamps()["x"]
+    assert b"".join(bucket.blocks("x")) == b"0123456789"
+    bucket.put("empty", b"")
+    assert list(bucket.blocks("empty")) == []
+
+
+def test_a_replaced_object_is_not_pieced_together(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ecgcohorts.objects._BLOCK_BYTES", 4)
+    bucket = Bucket(bucket_url)
+    bucket.put("x", b"01234567")
+    blocks = bucket.blocks("x")
+    next(blocks)
+    bucket.put("x", b"another")
+    with pytest.raises(ObjectStoreError, match="another object than a moment ago"):
+        list(blocks)
+
+
+def test_a_sha256_may_be_noted_beside_an_object(bucket_url: str) -> None:
+    bucket = Bucket(bucket_url)
+    bucket.put("plain", b"1")
+    bucket.put("noted", b"1" * (6 << 20), "ab" * 32)  # in several parts
+    assert bucket.noted_sha256("plain") is None
+    assert bucket.noted_sha256("noted") == "ab" * 32
 
 
 def test_errors_name_the_url_and_nothing_secret(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,45 +6,10 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.index import COLUMNS, CohortIndex
-from ecgcohorts.loader import Loader
-from ecgcohorts.recipes import Recipe
-from ecgcohorts.samplers import InDistributionBatchSampler
+from ecgcohorts.loader import MISSING, Loader
 
 torch = pytest.importorskip("torch")
 adapter = pytest.importorskip("ecgcohorts.adapters.torch")
-
-TINY = Recipe(name="tiny", strip_s=1.0, window_s=0.5)
-PATIENTS = 40
-
-
-class ArrayStore:
-    """Two cohorts, two records of each patient, in memory."""
-
-    recipe, lsb_uv = TINY, 2.0
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        self.strips = rng.integers(-999, 999, (2 * PATIENTS, 8, TINY.strip_samples)).astype(np.int16)
-        columns = {name: np.zeros(2 * PATIENTS, dtype) for name, dtype in COLUMNS.items()}
-        columns["row"] = np.arange(2 * PATIENTS)
-        columns["patient"] = np.repeat(np.arange(PATIENTS), 2)
-        columns["cohort"] = (columns["patient"] >= PATIENTS // 2).astype(np.int32)
-        columns["valid_stop"][:] = TINY.strip_samples
-        self.index = CohortIndex(columns, ("a", "b"))
-
-    def read_into(self, rows, out) -> None:
-        out[...] = self.strips[rows]
-
-
-@pytest.fixture
-def store() -> ArrayStore:
-    return ArrayStore()
-
-
-@pytest.fixture
-def sampler(store) -> InDistributionBatchSampler:
-    return InDistributionBatchSampler(store.index, pairs=5, seed=0)
 
 
 class Strips(torch.utils.data.Dataset):
@@ -114,3 +79,12 @@ def test_pinned_where_there_is_a_gpu(store, sampler):
     batch = next(iter(adapter.TorchBatches(Loader(store, sampler, window=200))))
     assert batch.signal.is_pinned()
     assert torch.equal(batch.to("cuda").signal.cpu(), batch.signal)
+
+
+def test_millivolts_with_nothing_where_there_is_no_sample(store, sampler):
+    store.strips[:, :, -50:] = MISSING
+    batch = next(iter(adapter.TorchBatches(Loader(store, sampler, window=400))))
+    signal = batch.signal.numpy()
+    expected = np.where(signal == MISSING, 0, signal * 0.002)
+    np.testing.assert_allclose(batch.millivolts().numpy(), expected, rtol=1e-6)
+    assert batch.millivolts(torch.bfloat16).dtype == torch.bfloat16

@@ -80,7 +80,7 @@ def test_a_changed_store_is_found(raw, folder, monkeypatch):
     columns["sex"][4] = 1 - columns["sex"][4]
     columns["patient_id"][5] ^= 1
     changed = type(store)(
-        store.path,
+        store.files,
         store.manifest,
         ec.index.CohortIndex(columns, store.index.cohorts),
         store.fingerprint,
@@ -188,5 +188,5 @@ def test_another_key_description_or_folder_is_refused(raw, folder, make_cohort, 
 
 
 def test_a_source_that_is_not_there_is_said(raw, folder, tmp_path):
-    with pytest.raises(SourceError, match="found no folder"):
+    with pytest.raises(SourceError, match="found no such folder"):
         verify_against(folder, tmp_path / "nowhere", str(raw.spec))

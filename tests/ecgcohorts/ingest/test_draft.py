@@ -226,7 +226,7 @@ def test_nothing_to_describe(make_cohort: Callable[..., object], tmp_path: Path)
     (tmp_path / "notes" / "a.txt").write_text("Only a note.")
     with pytest.raises(SourceError, match="no recordings among 1 files"):
         draft(tmp_path / "notes")
-    with pytest.raises(SourceError, match="no folder"):
+    with pytest.raises(SourceError, match="no archive"):
         draft(tmp_path / "notes" / "a.txt")
     with pytest.raises(SourceError, match="no file"):
         draft(make_cohort(patients=1).folder, tmp_path / "nowhere.csv")

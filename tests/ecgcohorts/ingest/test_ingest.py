@@ -15,7 +15,7 @@ from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.preprocess import make_strip
 from ecgcohorts.recipes import CAPE_V1
 from ecgcohorts.store import commit, durable, open_store
-from ecgcohorts.store.commit import collect_garbage
+from ecgcohorts.store.garbage import collect_garbage
 
 
 def beats(seed: int) -> np.ndarray:

@@ -1,12 +1,15 @@
 """A look at a folder: what is counted, that it is spread over the folder, and that nothing is written."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import victims
 
+import ecgcohorts.ingest
 from ecgcohorts.ingest.classify import Kind
 from ecgcohorts.ingest.inspect import Refusal, as_json, inspect, render
 
@@ -183,3 +186,18 @@ def test_refused_files_show_their_reason(shared: Path) -> None:
         "scp_ecg/healforce_63.SCP": Refusal("scp", "truncated"),
     }
     assert all(name in printed(found) for name in refused)
+
+
+def test_looking_at_a_folder_loads_nothing_of_ingest():
+    """pandas, SciPy, Arrow and zarr take seconds to load, and a look at headers needs none of them."""
+    script = (
+        "import sys; from ecgcohorts.ingest import inspect\n"
+        "print(*{'pandas', 'scipy', 'pyarrow', 'zarr', 'ecgcohorts.ingest.run'} & set(sys.modules))\n"
+        "import ecgcohorts.ingest; print(ecgcohorts.ingest.IngestOptions.__module__, *dir(ecgcohorts.ingest))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    loaded, public = run.stdout.splitlines()
+    assert loaded.split() == []
+    assert public.split()[:3] == ["ecgcohorts.ingest.run", "IngestOptions", "IngestReport"]
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ecgcohorts.ingest.nothing

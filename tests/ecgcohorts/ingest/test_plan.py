@@ -15,16 +15,18 @@ import numpy as np
 import pytest
 
 import ecgcohorts as ec
-from ecgcohorts.cohort_files import SourceItem, Tables
-from ecgcohorts.cohort_spec import CohortSpec, load_spec
+from ecgcohorts.cohort_files import Found, SourceItem
+from ecgcohorts.cohort_spec import load_spec
 from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, ingest, plan_to_file
 from ecgcohorts.ingest.commit import spans
-from ecgcohorts.ingest.plan import Known, Target, make_plan, path_of, uri_of
+from ecgcohorts.ingest.plan import Known, Target, make_plan
 from ecgcohorts.ingest.plan_file import open_plan, write_plan
 from ecgcohorts.ingest.plan_table import ids_of
 from ecgcohorts.pseudonyms import PseudonymKey, load_key
 from ecgcohorts.recipes import CAPE_V1
 from ecgcohorts.recording import Recording
+from ecgcohorts.sources import Folder
+from ecgcohorts.sources.address import path_of, uri_of
 from ecgcohorts.store.commit import writer_lock
 
 KEY = PseudonymKey(b"k" * 32)
@@ -60,9 +62,9 @@ def scanned(monkeypatch, make_cohort, tmp_path):
     """scanned(items) plans those items as if they had been found below a folder."""
 
     def plan(items, known=None):
-        monkeypatch.setattr(CohortSpec, "load_tables", lambda self, root: Tables(self.layouts[0], {}))
-        monkeypatch.setattr(CohortSpec, "scan", lambda self, root: iter(items))
-        return make_plan(target(make_cohort(patients=0).spec, tmp_path), KEY, known or Known())
+        monkeypatch.setattr("ecgcohorts.ingest.plan.scan_files", lambda files: iter(items))
+        asked = target(make_cohort(patients=0).spec, tmp_path)
+        return make_plan(asked, Found(asked.spec.layouts[0], Folder(tmp_path)), KEY, known or Known())
 
     return plan
 

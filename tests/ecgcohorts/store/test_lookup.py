@@ -38,6 +38,13 @@ def test_every_recording_is_found_by_its_id(raw, store):
     assert len(set(rows.values())) == len(store.index)
 
 
+@pytest.mark.parametrize(
+    "spelling", ["CANARYREC001v0.hea", "some/folder/CANARYREC001v0", "some/folder/CANARYREC001v0.hea"]
+)
+def test_a_recording_is_found_by_its_path(store, spelling):
+    assert find_by_id(store, "north", spelling).rows == find_by_id(store, "north", "CANARYREC001v0").rows != ()
+
+
 def test_a_patient_is_found_with_all_recordings(raw, store):
     for number in range(5):
         found = find_by_id(store, "north", f" CANARYPAT{number:04d}", "patient")

@@ -86,7 +86,7 @@ def test_nothing_of_the_patient_stays_and_all_else_does(folder):
     refused = store.rejects()
     assert (refused["reason"] == "removed").sum() == 4
     assert store.manifest.removed == (report.patient,)
-    assert describe(folder)["rejects"]["removed"] == 4
+    assert describe(ec.open(folder))["rejects"]["removed"] == 4
     assert not any(b"CANARY" in data or b"Rare device" in data for data in content(folder).values())
 
 
@@ -163,7 +163,7 @@ def test_a_recording_without_patient_is_removed_by_its_own_id(make_cohort, raw, 
     remove_patient(folder, "alone", "CANARYALONE1")  # the last one
     assert len(ec.open(folder).index) == 0
     assert ec.verify(folder).ok
-    assert describe(folder)["recordings"] == 0
+    assert describe(ec.open(folder))["recordings"] == 0
 
 
 def test_a_recording_of_a_known_patient_is_no_patient(folder):

@@ -11,7 +11,8 @@ from ecgcohorts.errors import LockHeld, StoreError
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.splits import by_patient
 from ecgcohorts.store import open_store, save_split
-from ecgcohorts.store.commit import collect_garbage, writer_lock
+from ecgcohorts.store.commit import writer_lock
+from ecgcohorts.store.garbage import collect_garbage
 from ecgcohorts.store.remove import remove_patient
 
 

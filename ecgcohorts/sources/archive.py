@@ -1,0 +1,223 @@
+"""A tar or zip as a source. Never extracted as a whole: members are unpacked as they are asked for, by our own names.
+
+Members are found by an index that one pass over the archive makes. What is unpacked is counted as it comes: a member is
+never longer than it says, and a zip's checksum must fit.
+"""
+
+import io
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from ecgcohorts.errors import Reason, SourceError, UnreadableRecording
+from ecgcohorts.sources.address import uri_of
+from ecgcohorts.sources.members import DEFLATED, Gathering, Index, Member
+from ecgcohorts.sources.names import is_hidden
+from ecgcohorts.sources.scratch import Scratch, no_room
+from ecgcohorts.sources.tar_members import BLOCK, gather_tar, is_tar
+from ecgcohorts.sources.unpack import check_compressed, is_compressed, unpack_tar
+from ecgcohorts.sources.zip_members import END_MARK, LOCAL, LOCAL_MARK, gather_zip
+
+_INDEX, _PLAIN = "index.arrow", "plain.tar"
+_COPY_BYTES = 1 << 18
+
+
+class Archive:
+    """The regular files of a tar, plain or compressed, or a zip; hidden ones left out of `names`.
+
+    below: a folder inside, with its slash, of which alone to read. A copy sent to another process of this machine uses
+    the same index.
+    """
+
+    def __init__(self, path: Path, below: str = "", scratch: Scratch | None = None) -> None:
+        self.path, self.below = path, below
+        self._scratch = Scratch() if scratch is None else scratch
+        with self._open(path) as file:
+            head = file.read(BLOCK)
+        self._is_zip = head.startswith((LOCAL_MARK, END_MARK))
+        self.only_here = is_compressed(head)
+        if self.only_here:
+            check_compressed(path)
+        elif not (self._is_zip or is_tar(head)):
+            raise SourceError(
+                f"{path}: found a file that is no archive, expected a folder, a tar, a zip, or the URL of a bucket."
+            )
+
+    def __reduce__(self) -> tuple[type["Archive"], tuple[Path, str, Scratch]]:
+        _ = self._index  # before it is sent: others must find it
+        return Archive, (self.path, self.below, self._scratch)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scratch.remove()
+
+    def __str__(self) -> str:
+        return f"{self.path}/{self.below}".rstrip("/") if self.below else str(self.path)
+
+    @property
+    def address(self) -> str:
+        from urllib.parse import quote
+
+        return uri_of(self.path) + (f"#{quote(self.below, errors='surrogateescape')}" if self.below else "")
+
+    @property
+    def scratch(self) -> Scratch:
+        return self._scratch
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Links, devices, sparse files: what they are -> how many."""
+        return self._index.left_out
+
+    def top_folder(self) -> str | None:
+        """The one folder, with its slash, below which all files stand; None if there are several, or files beside it."""
+        names = self._index.names
+        places = [place for place in (_first_shown(names, 1), _first_shown(names, -1)) if place is not None]
+        tops = {names[place].partition("/")[::2] for place in places}
+        if self.below or not tops or len({top for top, _ in tops}) > 1 or not all(rest for _, rest in tops):
+            return None
+        return tops.pop()[0] + "/"
+
+    def inside(self, below: str) -> "Archive":
+        """The same archive, one folder of it."""
+        return Archive(self.path, below, self._scratch)
+
+    def names(self, wanted: re.Pattern[str] | None = None, below: str = "") -> Iterator[str]:
+        """Paths below `below`, sorted."""
+        names = self._index.names
+        for place in names.below(self.below + below):
+            name = names[place].removeprefix(self.below)
+            if not is_hidden(name) and (wanted is None or wanted.fullmatch(name)):
+                yield name
+
+    def state(self, name: str, at_hand: Path) -> str:
+        member = self._index.find(self.below + name)
+        return "" if member is None else f"{member.size} {member.mark}"
+
+    def fetch(self, names: Iterable[str], into: Path) -> dict[str, UnreadableRecording]:
+        """Unpack members below a folder of our own. What does not unpack is told by name, what is not there is not.
+
+        Raises SourceError if the archive is another one than before, or there is no room.
+        """
+        found = [(name, self._index.find(self.below + name)) for name in names]
+        failed = {}
+        with self._open(self._plain) as file:
+            for name, member in sorted(found, key=lambda pair: -1 if pair[1] is None else pair[1].start):
+                if member is not None:
+                    try:
+                        _write(into / name, _unpacked(file, member, self._is_zip))
+                    except UnreadableRecording as error:
+                        (into / name).unlink(missing_ok=True)
+                        failed[name] = error
+        return failed
+
+    @property
+    def _plain(self) -> Path:
+        return self._scratch.path / _PLAIN if self.only_here else self.path
+
+    @cached_property
+    def _index(self) -> Index:
+        path = self._scratch.path / _INDEX
+        if not path.exists():
+            if self.only_here:
+                unpack_tar(self.path, self._plain)
+            found = Gathering(str(self.path))
+            with self._open(self._plain) as file:
+                size, state = os.fstat(file.fileno()).st_size, _state(file)
+                (gather_zip if self._is_zip else gather_tar)(file, size, found, str(self.path))
+            found.write(path, state)
+        return Index.open(path)
+
+    def _open(self, path: Path) -> BinaryIO:
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise SourceError(f"{path}: found no readable archive ({error.strerror}). Check the path.") from None
+        index = self.__dict__.get("_index")
+        if index is not None and index.state != _state(file):
+            file.close()
+            raise SourceError(
+                f"{self.path}: found another archive than a moment ago. Run again when its writer is done."
+            )
+        return file
+
+
+def _state(file: BinaryIO) -> str:
+    status = os.fstat(file.fileno())
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
+
+
+def _first_shown(names: Sequence[str], step: int) -> int | None:
+    """The first place, or the last one, of a name that is not hidden."""
+    return next((place for place in range(len(names))[::step] if not is_hidden(names[place])), None)
+
+
+def _write(path: Path, blocks: Iterator[bytes]) -> None:
+    first = next(blocks, b"")  # before there is a file: some members fail here
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            file.write(first)
+            for block in blocks:
+                file.write(block)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise SourceError(
+            "found two names in the archive that cannot stand in one folder here. Unpack it first."
+        ) from None
+    except OSError as error:
+        raise no_room(error) from None
+
+
+def _unpacked(file: BinaryIO, member: Member, is_zip: bool) -> Iterator[bytes]:
+    """The bytes of a member, as many as it declares. Raises UnreadableRecording for others."""
+    file.seek(member.start)
+    if is_zip:
+        head = file.read(LOCAL.size)
+        if len(head) < LOCAL.size or not head.startswith(LOCAL_MARK):
+            raise _failed(Reason.TRUNCATED, "no member where the directory says one is")
+        *_, n_name, n_extra = LOCAL.unpack(head)
+        file.seek(n_name + n_extra, io.SEEK_CUR)
+    total, checksum = 0, 0
+    for block in (_inflated if member.method == DEFLATED else _plain)(file, member.packed):
+        total += len(block)
+        if total > member.size:
+            raise _failed(Reason.LIMIT, "more bytes than the archive declares")
+        if is_zip:
+            checksum = zlib.crc32(block, checksum)
+        yield block
+    if total < member.size:
+        raise _failed(Reason.TRUNCATED, f"{total} bytes of {member.size}")
+    if is_zip and checksum != member.mark:
+        raise _failed(Reason.CHECKSUM, "bytes of another checksum than the archive's")
+
+
+def _plain(file: BinaryIO, left: int) -> Iterator[bytes]:
+    try:
+        while left and (block := file.read(min(left, _COPY_BYTES))):
+            left -= len(block)
+            yield block
+    except OSError as error:
+        raise SourceError(f"the archive could not be read ({error.strerror}). Run the same command again.") from None
+
+
+def _inflated(file: BinaryIO, left: int) -> Iterator[bytes]:
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        for packed in _plain(file, left):
+            while packed and not inflate.eof:
+                yield inflate.decompress(packed, _COPY_BYTES)
+                packed = inflate.unconsumed_tail
+        while not inflate.eof and (block := inflate.decompress(b"", _COPY_BYTES)):
+            yield block
+    except zlib.error:
+        raise _failed(Reason.CHECKSUM, "bytes that do not unpack") from None
+
+
+def _failed(reason: Reason, found: str) -> UnreadableRecording:
+    return UnreadableRecording(reason, f"{found}, in the archive", "a whole member", "Fetch or pack it again.")

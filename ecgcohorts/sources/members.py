@@ -1,0 +1,136 @@
+"""The members of an archive: what of them is kept, and the index that finds them by name.
+
+The index is a file in the scratch folder, mapped into memory: one pass over the archive serves all processes of a run.
+"""
+
+import json
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import SourceError
+from ecgcohorts.sources.names import fault_of
+from ecgcohorts.texts import SortedTexts, Texts
+
+MAX_MEMBERS = 1 << 24  # our default; three times the files of the largest published cohort
+MAX_FILE_BYTES = 1 << 36  # 64 GiB; our default, for one file of any source
+MAX_TOTAL_BYTES = 1 << 44  # 16 TiB over all members; our default
+MAX_RATIO = 200  # unpacked to packed bytes; design limit
+RATIO_FREE_BYTES = 1 << 20  # our default: a flat line of ten seconds packs better than 200:1, and is no bomb
+
+STORED, DEFLATED = 0, 8  # as in zip
+_STATE, _LEFT_OUT = "state", "left_out"
+
+
+class Member(NamedTuple):
+    """One regular file in an archive."""
+
+    name: str  # posix, checked
+    start: int  # of its bytes in the archive; in a zip, of the header before them
+    packed: int  # bytes in the archive
+    size: int  # bytes unpacked, as declared
+    mark: int  # changes when the content does: its CRC-32 in a zip, its time in a tar
+    method: int
+
+
+def is_bomb(unpacked: int, packed: int) -> bool:
+    return unpacked > MAX_RATIO * packed + RATIO_FREE_BYTES
+
+
+class Gathering:
+    """Members as a pass over an archive finds them, checked one by one. Raises SourceError for what no archive of ours has.
+
+    Messages tell the number of a member, not its name, which may be that of a patient.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.left_out = Counter[str]()
+        self._where = where
+        self._names, self._method = Texts(), array("b")
+        self._start, self._packed, self._size, self._mark = (array("q") for _ in range(4))
+        self._total = 0
+
+    def add(self, member: Member) -> None:
+        name = member.name.removeprefix("./")
+        while name.startswith("./"):
+            name = name[2:]
+        if fault := fault_of(name):
+            self.refuse(f"a member with {fault} (number {self.count + 1})", "plain paths below one folder")
+        if member.size > MAX_FILE_BYTES or self._total + member.size > MAX_TOTAL_BYTES:
+            self.refuse(
+                "more bytes than any cohort has", f"at most {MAX_FILE_BYTES} a member, {MAX_TOTAL_BYTES} in all"
+            )
+        if is_bomb(member.size, member.packed):
+            self.refuse(f"a member packed more than {MAX_RATIO}:1 (number {self.count + 1})", "recordings")
+        if len(self._names) >= MAX_MEMBERS:
+            self.refuse(f"more than {MAX_MEMBERS} members", "fewer")
+        self._names.append(name)
+        self._start.append(member.start)
+        self._packed.append(member.packed)
+        self._size.append(member.size)
+        self._mark.append(member.mark)
+        self._method.append(member.method)
+        self._total += member.size
+
+    def leave_out(self, kind: str) -> None:
+        """A member that is no regular file."""
+        self.left_out[kind] += 1
+        if self.left_out.total() > MAX_MEMBERS:
+            self.refuse(f"more than {MAX_MEMBERS} links", "files")
+
+    @property
+    def count(self) -> int:
+        return len(self._names) + self.left_out.total()
+
+    def refuse(self, found: str, expected: str) -> None:
+        raise SourceError(
+            f"{self._where}: found {found}, expected {expected}. Unpack it yourself, and name the folder instead."
+        )
+
+    def write(self, path: Path, state: str) -> None:
+        """The index, sorted by name, of an archive that is in this state. Raises SourceError for a name that comes twice, or is a folder's as well."""
+        import pyarrow as pa
+
+        names, order = self._names.sort()
+        if names.first_twice() is not None:
+            self.refuse("one name twice", "each once")
+        columns = {"name": names.column, "method": pa.array(np.frombuffer(self._method, np.int8)[order])}
+        for column in ("start", "packed", "size", "mark"):
+            columns[column] = pa.array(np.frombuffer(vars(self).pop(f"_{column}"), np.int64)[order])
+        notes = {_STATE: state, _LEFT_OUT: json.dumps(self.left_out)}
+        table = pa.table(columns, metadata=notes)
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Members by name."""
+
+    names: SortedTexts
+    state: str  # of the archive when it was made
+    left_out: dict[str, int]  # what is no regular file -> how many
+    _numbers: dict[str, NDArray]
+
+    @classmethod
+    def open(cls, path: Path) -> "Index":
+        import pyarrow as pa
+
+        with pa.memory_map(str(path)) as file:
+            table = pa.ipc.open_file(file).read_all().combine_chunks()
+        empty = pa.array([], pa.large_binary())
+        names = table["name"].chunk(0) if len(table) else empty
+        numbers = {name: table[name].to_numpy() for name in table.column_names if name != "name"}
+        notes = {key.decode(): text.decode() for key, text in table.schema.metadata.items()}
+        return cls(SortedTexts(names), notes[_STATE], json.loads(notes[_LEFT_OUT]), numbers)
+
+    def find(self, name: str) -> Member | None:
+        place = self.names.find(name)
+        if place is None:
+            return None
+        return Member(name, *(int(self._numbers[column][place]) for column in Member._fields[1:]))

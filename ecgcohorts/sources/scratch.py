@@ -1,0 +1,53 @@
+"""A private folder for what has to be a file for a while: mode 0700, below TMPDIR, gone with the run."""
+
+import errno
+import shutil
+import tempfile
+from pathlib import Path
+
+from ecgcohorts.errors import SourceError
+
+PREFIX = "ecgcohorts-"
+
+
+class Scratch:
+    """Made when it is first asked for; removed by `remove` in the process that made it. A killed one leaves it behind.
+
+    A copy sent to another process uses the same folder, and does not remove it.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path, self._mine = path, False
+
+    def __reduce__(self) -> tuple[type["Scratch"], tuple[Path]]:
+        return Scratch, (self.path,)
+
+    @property
+    def path(self) -> Path:
+        if self._path is None:
+            try:
+                self._path, self._mine = Path(tempfile.mkdtemp(prefix=PREFIX)), True
+            except OSError as error:
+                raise no_room(error) from None
+        return self._path
+
+    def new_folder(self) -> Path:
+        try:
+            return Path(tempfile.mkdtemp(dir=self.path))
+        except OSError as error:
+            raise no_room(error) from None
+
+    def remove(self) -> None:
+        if self._mine and self._path is not None:
+            shutil.rmtree(self._path, ignore_errors=True)
+            self._path, self._mine = None, False
+
+
+def no_room(error: OSError) -> SourceError:
+    """What to say when a temporary file cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    why = "no room left" if full else error.strerror
+    return SourceError(
+        f"{tempfile.gettempdir()}: the input needs temporary files, which cannot be written ({why}). Set TMPDIR to a folder "
+        "with more room."
+    )

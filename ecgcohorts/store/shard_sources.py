@@ -1,0 +1,151 @@
+"""Where the bytes of a signal array come from: files of a local folder, or parts of objects.
+
+What is read, in how many requests, and whether it is right, is decided in `shards.py` for both alike.
+"""
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+from ecgcohorts.errors import StoreError
+from ecgcohorts.objects import Bucket, Stamp
+
+OPEN_FILES = 64  # shards kept open; macOS allows a process 256 files
+REQUESTS = 32  # range requests of one call under way at once: each waits for the network, not for us
+
+
+class ShardSource(ABC):
+    """The shards of one array and its zarr.json. Thread-safe and picklable.
+
+    Raises OSError where a file or object cannot be read, StoreError where it is no longer the one this was opened on.
+    """
+
+    name: str  # for people: the folder or URL of the array
+    # Read through a gap up to this between records of one patient: 64 KiB holds 85 % of pairs with lz4. A request to an
+    # object store takes as long as some hundred KiB do.
+    gap_bytes: int
+    threads: int  # records are read and decoded in so many
+    records_per_part: int  # at least so many are handed to a thread at once
+
+    @abstractmethod
+    def metadata(self, limit: int) -> bytes:
+        """zarr.json; at most limit + 1 bytes of it."""
+
+    @abstractmethod
+    def size(self, number: int) -> int:
+        """Of a shard, in bytes."""
+
+    @abstractmethod
+    def read(self, number: int, start: int, stop: int) -> bytes | memoryview:
+        """Some bytes of a shard, in one read; short where it ends before."""
+
+    def shard_name(self, number: int) -> str:
+        return f"{self.name}/{shard_key(number)}"
+
+
+def shard_key(number: int) -> str:
+    """Where a shard stands below its array."""
+    return f"c/{number}/0/0"
+
+
+class _Shard:
+    """An open shard: closed when the last user lets go, so an evicted one stays readable to threads that hold it."""
+
+    __slots__ = ("fd", "size")
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self.size = os.fstat(self.fd).st_size
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):
+            os.close(self.fd)
+
+
+class FolderShards(ShardSource):
+    """Of a local folder, by pread. Needs `os.pread`, so not Windows."""
+
+    gap_bytes = 64 * 1024
+    threads = 2
+    records_per_part = 16  # handing work over costs about as much as decoding a record
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.name = str(self.folder)
+        self._open: OrderedDict[int, _Shard] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["FolderShards"], tuple[Path]]:
+        return FolderShards, (self.folder,)
+
+    def metadata(self, limit: int) -> bytes:
+        with (self.folder / "zarr.json").open("rb") as file:
+            return file.read(limit + 1)
+
+    def size(self, number: int) -> int:
+        return self._shard(number).size
+
+    def read(self, number: int, start: int, stop: int) -> bytes:
+        shard = self._shard(number)  # held by name: while it lives, its descriptor is not closed and reused
+        return os.pread(shard.fd, stop - start, start)
+
+    def _shard(self, number: int) -> _Shard:
+        with self._lock:
+            shard = self._open.get(number)
+            if shard is not None:
+                self._open.move_to_end(number)
+                return shard
+        shard = _Shard(self.folder / shard_key(number))
+        with self._lock:
+            shard = self._open.setdefault(number, shard)
+            while len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)
+        return shard
+
+
+class BucketShards(ShardSource):
+    """Of an object store, by range requests, pinned to the objects that were there when the store was opened.
+
+    zarr.json is given: the store's manifest names its SHA-256, so whoever opens the store has checked it.
+    """
+
+    gap_bytes = 256 * 1024
+    threads = REQUESTS
+    records_per_part = 2  # a pair
+
+    def __init__(self, bucket: Bucket, folder: str, metadata: bytes, stamps: Mapping[str, Stamp]) -> None:
+        """stamps: of the shards, by their names below the store."""
+        self.name = f"{bucket.url}/{folder}"
+        self._bucket, self._folder, self._metadata, self._stamps = bucket, folder, metadata, dict(stamps)
+
+    def __reduce__(self) -> tuple[type["BucketShards"], tuple[Bucket, str, bytes, dict[str, Stamp]]]:
+        return BucketShards, (self._bucket, self._folder, self._metadata, self._stamps)
+
+    def metadata(self, limit: int) -> bytes:
+        return self._metadata[: limit + 1]
+
+    def size(self, number: int) -> int:
+        return self._stamp(number).size
+
+    def read(self, number: int, start: int, stop: int) -> memoryview:
+        seen = self._stamp(number)
+        try:
+            data, stamp = self._bucket.get_range(self._key(number), start, stop)
+        except FileNotFoundError:
+            stamp = None
+        if stamp != seen:
+            what = "is gone" if stamp is None else "has been replaced"
+            raise StoreError(f"{self.shard_name(number)}: {what} since the store was opened. Open the store again.")
+        return data
+
+    def _stamp(self, number: int) -> Stamp:
+        try:
+            return self._stamps[self._key(number)]
+        except KeyError:
+            raise FileNotFoundError(2, "no such object in the manifest") from None
+
+    def _key(self, number: int) -> str:
+        return f"{self._folder}/{shard_key(number)}"

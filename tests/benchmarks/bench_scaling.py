@@ -1,0 +1,87 @@
+"""One worker process against two, the same ingest: how much of the second core is used.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_scaling.py WORK [--records 8192] [--save]
+
+Runs take turns; the best of each counts. Efficiency is the time of one worker over twice the time of two. Beside it the
+same for a loop that only computes, which is what the machine itself gives: two cores of one chip share cache and clock.
+"""
+
+import argparse
+import multiprocessing
+import shutil
+import sys
+import time
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))
+import corpus
+import numpy as np
+import results
+from scipy import fft
+
+from ecgcohorts.ingest import IngestOptions, ingest
+
+TURNS, SHARD = 3, 512
+TARGET = 0.9
+COLUMNS = ("what", "1 worker, s", "2 workers, s", "efficiency", "target")
+
+
+def encode_seconds(work: Path, records: int, workers: int) -> tuple[float, float]:
+    """Wall time of a whole ingest, and of its encoding alone."""
+    store = work / f"scaling_{workers}.zarr"
+    shutil.rmtree(store, ignore_errors=True)
+    ticks: list[float] = []
+    options = IngestOptions(workers=workers, limit=records, shard_records=SHARD, key_file=work / "key")
+    start = time.perf_counter()
+    ingest(
+        work / "raw", store, str(work / "large.yaml"), options, progress=lambda *_: ticks.append(time.perf_counter())
+    )
+    return time.perf_counter() - start, ticks[-1] - ticks[0]
+
+
+def compute(_: int) -> None:
+    block = np.random.default_rng(0).standard_normal((8, 5120))
+    for _ in range(1500):
+        fft.irfft(fft.rfft(block))
+
+
+def compute_seconds(workers: int, tasks: int = 8) -> float:
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        pool.map(compute, range(workers), chunksize=1)  # the processes are up
+        start = time.perf_counter()
+        pool.map(compute, range(tasks), chunksize=1)
+        return time.perf_counter() - start
+
+
+def measure(work: Path, records: int) -> list[tuple[str, ...]]:
+    best: dict[tuple[str, int], float] = {}
+    for _ in range(TURNS):
+        for workers in (1, 2):
+            whole, encoding = encode_seconds(work, records, workers)
+            taken = {"whole ingest": whole, "encoding": encoding, "only computing": compute_seconds(workers)}
+            for what, seconds in taken.items():
+                best[what, workers] = min(seconds, best.get((what, workers), np.inf))
+    rows = []
+    for what in ("whole ingest", "encoding", "only computing"):
+        one, two = best[what, 1], best[what, 2]
+        target = f"{TARGET:g}" if what == "whole ingest" else ""
+        rows.append((what, f"{one:.1f}", f"{two:.1f}", f"{one / two / 2:.2f}", target))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--records", type=int, default=8192)
+    parser.add_argument("--save", action="store_true")
+    asked = parser.parse_args()
+    corpus.write_corpus(asked.work, asked.records)
+    rows = measure(asked.work, asked.records)
+    print(results.table(COLUMNS, rows))
+    if asked.save:
+        command = f"python tests/benchmarks/bench_scaling.py WORK --records {asked.records} --save"
+        results.keep("scaling", command, COLUMNS, rows, ("ecgcohorts", "numpy", "scipy", "numcodecs"))
+
+
+if __name__ == "__main__":
+    main()
