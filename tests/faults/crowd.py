@@ -17,7 +17,7 @@ from corpus import OPTIONS, STORE, Corpus, accounts, add, clear, raw, snapshot, 
 import ecgcohorts as ec
 from ecgcohorts.errors import LockHeld, StoreError
 from ecgcohorts.ingest import IngestOptions, ingest, run
-from ecgcohorts.store.commit import collect_garbage
+from ecgcohorts.store.garbage import collect_garbage
 from ecgcohorts.store.labels import add_labels
 from ecgcohorts.store.remove import remove_patient
 

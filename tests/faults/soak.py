@@ -20,6 +20,7 @@ import os
 import pickle
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,7 @@ os.fsync = lambda handle: None  # only a loss of power could tell, and that is p
 PAGE, RESULTS = ROOT / "docs" / "store.md", ROOT / "docs" / "data" / "soak.json"
 BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
 FLIPS_AT_ONCE = 25
+NEEDED_BYTES = 512 << 20  # ten times what is used
 TROUBLES = {"no space left": errno.ENOSPC, "disk error": errno.EIO, "too many open files": errno.EMFILE}
 
 
@@ -66,8 +68,8 @@ class Size:
     harmed: int  # of the files, one in so many
 
 
-FULL = Size(every=1, kills=60, flips=1000, meetings=28, seconds=60, harmed=1)
-SAMPLE = Size(every=151, kills=3, flips=60, meetings=2, seconds=3, harmed=11)
+FULL = Size(every=1, kills=50, flips=1000, meetings=28, seconds=60, harmed=1)
+SAMPLE = Size(every=199, kills=3, flips=60, meetings=2, seconds=3, harmed=11)
 
 
 @dataclass
@@ -151,7 +153,10 @@ class Soak:
 
     def points(self, name: str, count: int) -> range:
         """A sample of the points of a command, all in the end for `every` 1; where it begins depends on the name."""
-        return range(sum(name.encode()) % self.size.every, count, self.size.every)
+        return range(self.first(name), count, self.size.every)
+
+    def first(self, name: str) -> int:
+        return sum(name.encode()) % self.size.every
 
 
 def _must(answer: Any) -> Any:
@@ -206,7 +211,7 @@ def real_limits(soak: Soak) -> Tally:
         (f"{one.command.name}, {kind} {amount}", partial(limits.run_limited, soak.corpus, one, kind, amount))
         for one in soak.references
         for kind in amounts
-        for amount in amounts[kind][soak.points(one.command.name, len(amounts[kind])).start :: soak.size.every]
+        for amount in amounts[kind][soak.first(one.command.name) % len(amounts[kind]) :: soak.size.every]
     ]
     for problems in soak.spread(calls):
         tally.add(problems)
@@ -391,7 +396,7 @@ def main() -> int:
     given = {name: getattr(options, name) for name in ("every", "flips", "seconds") if getattr(options, name)}
     size = replace(size, **given)
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(dir=_memory()) as place:
         found = run(Soak(Path(place).resolve(), size, options.jobs), options.names or list(CAMPAIGNS))
     if options.results:
         about = {
@@ -403,6 +408,13 @@ def main() -> int:
         }
         options.results.write_text(json.dumps({**about, "campaigns": found}, indent=1) + "\n", "utf-8")
     return 1 if any(one["failed"] for one in found.values()) else 0
+
+
+def _memory() -> Path | None:
+    """A disk of memory, if there is one with room: trials make and delete a hundred files each."""
+    disk = Path("/dev/shm")
+    has_room = disk.is_dir() and os.access(disk, os.W_OK) and shutil.disk_usage(disk).free > NEEDED_BYTES
+    return disk if has_room else None
 
 
 def _commit() -> str:
