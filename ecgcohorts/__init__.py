@@ -16,6 +16,7 @@ _PUBLIC = {
     "EcgError": "ecgcohorts.errors",
     "InDistributionBatchSampler": "ecgcohorts.samplers",
     "Loader": "ecgcohorts.loader",
+    "MachineError": "ecgcohorts.errors",
     "ObjectStoreError": "ecgcohorts.errors",
     "PatientPairSampler": "ecgcohorts.samplers",
     "PlanImpossible": "ecgcohorts.errors",
@@ -47,6 +48,7 @@ __all__ = [
     "EcgError",
     "InDistributionBatchSampler",
     "Loader",
+    "MachineError",
     "ObjectStoreError",
     "PatientPairSampler",
     "PlanImpossible",
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
     from ecgcohorts.cohort_spec import CohortSpec
     from ecgcohorts.errors import (
         EcgError,
+        MachineError,
         ObjectStoreError,
         PlanImpossible,
         RecipeMismatch,

@@ -17,8 +17,10 @@ import ecgcohorts as ec
 from ecgcohorts import splits
 from ecgcohorts.errors import StoreError
 from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, ingest, plan_to_file
+from ecgcohorts.ingest.plan import PlanHeader
 from ecgcohorts.ingest.plan_file import open_plan
 from ecgcohorts.store import save_split
+from ecgcohorts.store.compact import compact
 from ecgcohorts.store.garbage import collect_garbage
 from ecgcohorts.store.labels import add_labels
 from ecgcohorts.store.remove import remove_patient
@@ -105,12 +107,16 @@ def _append(corpus: Corpus, work: Path) -> object:
 
 def _steps(corpus: Corpus, work: Path) -> object:
     """In three steps, as a script on a cluster has them: what is committed is not planned again."""
-    plan, spec = work / PLAN, str(corpus.place / "south.yaml")
+    plan = work / PLAN
     if "south" not in ec.open(work / STORE).manifest.cohorts:
-        header = plan_to_file(corpus.raw / "south", work / STORE, spec, plan, OPTIONS)
-        for part in header.parts:
+        for part in make_plan(corpus, work).parts:
             encode_partition(plan, part.number)
     return commit_plan(plan)
+
+
+def make_plan(corpus: Corpus, work: Path) -> PlanHeader:
+    """The plan of the cohort south, into `work/run.plan`."""
+    return plan_to_file(corpus.raw / "south", work / STORE, str(corpus.place / "south.yaml"), work / PLAN, OPTIONS)
 
 
 def _label(corpus: Corpus, work: Path) -> object:
@@ -119,6 +125,10 @@ def _label(corpus: Corpus, work: Path) -> object:
 
 def _remove(corpus: Corpus, work: Path) -> object:
     return remove_patient(work / STORE, "north", GONE)
+
+
+def _compact(corpus: Corpus, work: Path) -> object:
+    return compact(work / STORE)
 
 
 def _gc(corpus: Corpus, work: Path) -> object:
@@ -138,6 +148,7 @@ COMMANDS = {
         Command("plan, encode, commit", "north", _steps),
         Command("label", "both", _label),
         Command("remove", "both", _remove),
+        Command("compact", "both", _compact),
         Command("gc", "both", _gc),
         Command("save a split", "both", _split),
     )

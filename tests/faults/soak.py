@@ -4,7 +4,7 @@
     python tests/faults/soak.py --jobs 2 --results docs/data/soak.json
     python tests/faults/soak.py kill "power loss" --jobs 2
     python tests/faults/soak.py "bit flips" --flips 10000
-    python tests/faults/soak.py --write                             the table of docs/store.md, from the last results kept
+    python tests/faults/soak.py --write                             put the last results kept into docs/store.md
 
 Every trial is a forked child of this process, which has imported all that is needed and has one thread. A trial makes a
 store in a folder of its own, harms it or the process that writes to it, and tells what is wrong afterwards. Nothing is
@@ -20,6 +20,7 @@ import os
 import pickle
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,7 @@ os.fsync = lambda handle: None  # only a loss of power could tell, and that is p
 PAGE, RESULTS = ROOT / "docs" / "store.md", ROOT / "docs" / "data" / "soak.json"
 BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
 FLIPS_AT_ONCE = 25
+NEEDED_BYTES = 512 << 20  # ten times what is used
 TROUBLES = {"no space left": errno.ENOSPC, "disk error": errno.EIO, "too many open files": errno.EMFILE}
 
 
@@ -66,8 +68,8 @@ class Size:
     harmed: int  # of the files, one in so many
 
 
-FULL = Size(every=1, kills=60, flips=1000, meetings=28, seconds=60, harmed=1)
-SAMPLE = Size(every=151, kills=3, flips=60, meetings=2, seconds=3, harmed=11)
+FULL = Size(every=1, kills=50, flips=1000, meetings=28, seconds=60, harmed=1)
+SAMPLE = Size(every=199, kills=3, flips=60, meetings=2, seconds=3, harmed=11)
 
 
 @dataclass
@@ -151,7 +153,10 @@ class Soak:
 
     def points(self, name: str, count: int) -> range:
         """A sample of the points of a command, all in the end for `every` 1; where it begins depends on the name."""
-        return range(sum(name.encode()) % self.size.every, count, self.size.every)
+        return range(self.first(name), count, self.size.every)
+
+    def first(self, name: str) -> int:
+        return sum(name.encode()) % self.size.every
 
 
 def _must(answer: Any) -> Any:
@@ -206,7 +211,7 @@ def real_limits(soak: Soak) -> Tally:
         (f"{one.command.name}, {kind} {amount}", partial(limits.run_limited, soak.corpus, one, kind, amount))
         for one in soak.references
         for kind in amounts
-        for amount in amounts[kind][soak.points(one.command.name, len(amounts[kind])).start :: soak.size.every]
+        for amount in amounts[kind][soak.first(one.command.name) % len(amounts[kind]) :: soak.size.every]
     ]
     for problems in soak.spread(calls):
         tally.add(problems)
@@ -379,16 +384,19 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="of reading beside commits")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
     parser.add_argument("--results", type=Path, help="JSON file that the documentation takes its table from")
-    parser.add_argument("--write", action="store_true", help=f"only put the results kept into {PAGE.name}")
+    parser.add_argument("--table", action="store_true", help="only print the table of the results kept")
+    parser.add_argument("--write", action="store_true", help=f"only put that table into {PAGE.name}")
     options = parser.parse_args()
-    if options.write:
-        write_page()
+    if options.table or options.write:
+        print(table(json.loads(RESULTS.read_text("utf-8"))))
+        if options.write:
+            write_page()
         return 0
     size = SAMPLE if options.sample else FULL
     given = {name: getattr(options, name) for name in ("every", "flips", "seconds") if getattr(options, name)}
     size = replace(size, **given)
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(dir=_memory()) as place:
         found = run(Soak(Path(place).resolve(), size, options.jobs), options.names or list(CAMPAIGNS))
     if options.results:
         about = {
@@ -400,6 +408,13 @@ def main() -> int:
         }
         options.results.write_text(json.dumps({**about, "campaigns": found}, indent=1) + "\n", "utf-8")
     return 1 if any(one["failed"] for one in found.values()) else 0
+
+
+def _memory() -> Path | None:
+    """A disk of memory, if there is one with room: trials make and delete a hundred files each."""
+    disk = Path("/dev/shm")
+    has_room = disk.is_dir() and os.access(disk, os.W_OK) and shutil.disk_usage(disk).free > NEEDED_BYTES
+    return disk if has_room else None
 
 
 def _commit() -> str:

@@ -75,3 +75,8 @@ def test_defects_are_seen(tmp_path: Path) -> None:
     failed = json.loads(soak.stdout.splitlines()[-1])
     assert list(failed) == list(DEFECTS)
     assert all(failed.values()), failed
+
+
+def test_the_page_shows_the_results_kept() -> None:
+    page = (SOAK.parents[2] / "docs" / "store.md").read_text("utf-8")
+    assert run(str(SOAK), "--table").stdout.strip() in page, "run: python tests/faults/soak.py --write"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import forks
 import power
-from corpus import CANARY, STORE, Command, Corpus, snapshot, tree
+from corpus import CANARY, PLAN, STORE, Command, Corpus, make_plan, snapshot, tree
 from disk import CHANGES, Act, Disk
 
 import ecgcohorts as ec
@@ -169,9 +169,20 @@ def lose_power(corpus: Corpus, reference: Reference, change: int, work: Path) ->
     for act in reference.changes[:change]:
         disk.do(act)
     how = power.HOW[change % len(power.HOW)]
-    power.write(disk.crash(how, random.Random(change)), work)
+    left = disk.crash(how, random.Random(change))
+    if PLAN in left and left[PLAN] == disk.now()[PLAN]:
+        left[PLAN] = _same_plan_for(corpus, reference, work)  # a plan names its store, and the one replayed another
+    power.write(left, work)
     allowed = [reference.before] * (change <= reference.safe) + [reference.after] * (change > reference.commit)
     return [f"{how} unsynced left: {one}" for one in afterwards(corpus, reference, tuple(allowed), work)]
+
+
+def _same_plan_for(corpus: Corpus, reference: Reference, work: Path) -> bytes:
+    corpus.fresh(reference.command.start, work)
+    make_plan(corpus, work)
+    data = (work / PLAN).read_bytes()
+    shutil.rmtree(work)
+    return data
 
 
 def afterwards(corpus: Corpus, reference: Reference, allowed: tuple[str, ...], work: Path) -> list[str]:
@@ -219,7 +230,3 @@ class _Reader(forks.Child):
         os.close(self._go)
         found = self.answer()
         return [] if may_be_gone else [f"a reader opened before: {problem}" for problem in found]
-
-
-def discard(work: Path) -> None:
-    shutil.rmtree(work, ignore_errors=True)

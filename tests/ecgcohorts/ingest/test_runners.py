@@ -129,8 +129,9 @@ import os, signal, sys
 import ecgcohorts.ingest.encode as encode
 from ecgcohorts.errors import EcgError
 from ecgcohorts.ingest import IngestOptions, ingest
+from ecgcohorts.ingest.runners import Dask, ProcessPool
 os.fsync = lambda handle: None  # as for all tests here
-raw, spec, store = sys.argv[1:]
+raw, spec, store, runner = sys.argv[1:]
 real = encode._encode_row
 def deadly(task, row, name, rows):
     if task.part.number == 1 and row == 2 and os.path.exists(store + ".deadly"):
@@ -139,20 +140,24 @@ def deadly(task, row, name, rows):
 encode._encode_row = deadly
 if __name__ == "__main__":
     try:
-        ingest(raw, store, spec, IngestOptions(shard_records=3, workers=2))
+        ingest(raw, store, spec, IngestOptions(shard_records=3, runner={"pool": ProcessPool, "dask": Dask}[runner](workers=2)))
     except EcgError as error:
         print(error)
 """
 
 
-def test_a_worker_killed_while_it_encodes(make_cohort, tmp_path):
+@pytest.mark.parametrize(("runner", "how"), [("pool", "killed by the system"), ("dask", "for lack of memory")])
+def test_a_worker_killed_while_it_encodes(make_cohort, tmp_path, monkeypatch, runner, how):
+    monkeypatch.setenv(
+        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0"
+    )  # tried once: each new process takes a second
     raw, script, store = make_cohort(patients=5), tmp_path / "run.py", tmp_path / "s.zarr"
     script.write_text(KILLED)
     (tmp_path / "s.zarr.deadly").touch()
-    command = [sys.executable, str(script), str(raw.folder), str(raw.spec), str(store)]
+    command = [sys.executable, str(script), str(raw.folder), str(raw.spec), str(store), runner]
     first = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "partition 1, at recording " in first.stdout, first
-    assert "killed by the system" in first.stdout
+    assert how in first.stdout
     [named] = [word.rstrip(":") for word in first.stdout.split() if len(word.rstrip(":")) == 32]
     (tmp_path / "s.zarr.deadly").unlink()
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""

@@ -14,6 +14,12 @@ from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.store.schema import MISSING, Manifest
 
 
+def beats(seed: int) -> np.ndarray:
+    """(12, 10 s at 500 Hz) of plausible size."""
+    coarse = np.random.default_rng(seed).integers(-900, 900, (12, 20))
+    return np.repeat(coarse, 250, axis=1).astype(np.int16)
+
+
 @pytest.fixture
 def folder(make_cohort, tmp_path) -> Path:
     """A store of two cohorts, the second in two segments."""
@@ -73,6 +79,24 @@ def test_an_open_store_keeps_showing_its_snapshot(folder, make_cohort):
     np.testing.assert_array_equal(store.read(rows), strips)
     assert "west" not in store.index.cohorts
     assert "west" in ec.open(folder).index.cohorts
+
+
+def test_swapped_shards_of_one_size_open_and_are_named_by_verify(make_cohort, tmp_path):
+    """What opening cannot see, as the documentation says."""
+    raw, folder = make_cohort(patients=0), tmp_path / "s.zarr"
+    for number in range(12):
+        raw.add(f"r{number}", np.roll(beats(1), number, axis=1), **{"Patient ID": f"P{number}"})
+    ingest(raw.folder, folder, str(raw.spec), IngestOptions(shard_records=1, quality=False))
+    by_size: dict[int, list[Path]] = {}
+    for path in sorted((folder / "signals" / "north").glob("*/c/*/0/0")):
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    one, other, *_ = next(paths for paths in by_size.values() if len(paths) > 1)
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    ec.open(folder)
+    problems = ec.verify(folder).problems
+    assert {path.relative_to(folder).as_posix() for path in (one, other)} == {text.split(":")[0] for text in problems}
 
 
 def test_a_stray_file_is_named(folder):
