@@ -150,7 +150,7 @@ def test_an_export_that_breaks_off_leaves_nothing(
 def test_two_recordings_of_one_id_are_refused(store: Store, tmp_path: Path) -> None:
     columns = dict(store.index.columns) | {"recording_id": np.zeros((len(store.index), 16), np.uint8)}
     twice = Store(
-        store.path, store.manifest, CohortIndex(columns, store.index.cohorts), store.fingerprint, pd.DataFrame()
+        store.files, store.manifest, CohortIndex(columns, store.index.cohorts), store.fingerprint, pd.DataFrame()
     )
     with pytest.raises(StoreError, match="one id"):
         export.export_wfdb(twice, tmp_path / "out")

@@ -12,6 +12,7 @@ import pytest
 from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, CohortIndex
 from ecgcohorts.quality import Flag
 from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.store.files import FolderFiles
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.schema import Accounting, FileEntry, Manifest, Segment, signals_metadata
 from ecgcohorts.store.writer import ShardWriter
@@ -110,7 +111,7 @@ def store(tmp_path: Path, make_index: Callable[..., CohortIndex]) -> Store:
         versions={"numpy": "2.0"},
         files={"signals/zarr.json": FileEntry(size=1_500_000, sha256="0" * 64)},
     )
-    return Store(tmp_path, manifest, index, "f" * 64, pd.DataFrame({"reason": []}))
+    return Store(FolderFiles(tmp_path), manifest, index, "f" * 64, pd.DataFrame({"reason": []}))
 
 
 @pytest.fixture(scope="session")
