@@ -192,6 +192,16 @@ def test_a_damaged_source_is_not_passed_on(places, tmp_path):
         assert not files_at(target).sizes(["CURRENT"])
 
 
+def test_a_snapshot_with_a_file_missing_is_never_put_in_force(places, monkeypatch):
+    first, second = places
+    copy_store(first, URL)
+    real = Bucket.put
+    monkeypatch.setattr(Bucket, "put", lambda self, *args: real(self, *args) or self.delete(["index/000002/row/c/0"]))
+    with pytest.raises(StoreError, match="index/000002/row/c/0: found no file"):
+        copy_store(second, URL)
+    assert fingerprint(URL) == fingerprint(first)
+
+
 # The lock
 
 
