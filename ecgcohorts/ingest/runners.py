@@ -119,7 +119,7 @@ def _work(pipe: Connection, encode: Callable[[Any], object]) -> None:
     while True:
         try:
             task = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):  # no more tasks; or whoever had them is dead
             return
         try:
             encode(task)
