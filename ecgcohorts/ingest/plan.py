@@ -260,8 +260,9 @@ def _order(
     orders, days = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     names = found.cohorts.values
     for cohort in sorted(names):
-        mine = rows[found.cohort[rows] == names.index(cohort)]
-        patients, place = _places(found.patient_ids[mine], cohort, key)
+        mine = rows if len(names) == 1 else rows[found.cohort[rows] == names.index(cohort)]
+        is_all = len(mine) == len(found)  # then a copy of all ids, 16 bytes each, can be spared
+        patients, place = _places(found.patient_ids if is_all else found.patient_ids[mine], cohort, key)
         time = found.time[mine]
         order = np.lexsort((time, place))
         mine = mine[order]  # one by one: each takes the place of the one before
@@ -302,7 +303,7 @@ def _sort_ties_by_name(
     found: Gathered, rows: NDArray[np.int64], time: NDArray[np.int64], place: NDArray[np.int32]
 ) -> None:
     """Order, in place, the rows of one patient at one time by name."""
-    tied = (np.diff(place) == 0) & (np.diff(time) == 0)
+    tied = (place[1:] == place[:-1]) & (time[1:] == time[:-1])
     edges = np.diff(np.concatenate([[False], tied, [False]]).astype(np.int8))
     for start, last in zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True):
         rows[start : last + 1] = sorted(rows[start : last + 1].tolist(), key=found.name)
@@ -310,10 +311,14 @@ def _sort_ties_by_name(
 
 def _days(time: NDArray[np.int64], place: NDArray[np.int32], old: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Days since the first of the patient, rows in order; NaN without a time, and for patients met in an earlier run."""
-    _, first, number = np.unique(place, return_index=True, return_inverse=True)
-    unknown = (time == UNKNOWN_TIME) | old[place]
-    since_us = np.where(unknown, 0, time - time[first][number])
-    return np.where(unknown, np.nan, since_us / 1_000_000 / SECONDS_PER_DAY).astype(np.float32)
+    began = time[np.flatnonzero(np.diff(place, prepend=np.int32(-1)))]
+    days = np.empty(len(time), np.float32)
+    for start in range(0, len(time), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        unknown = (time[rows] == UNKNOWN_TIME) | old[place[rows]]
+        since_us = np.where(unknown, 0, time[rows] - began[place[rows]])
+        days[rows] = np.where(unknown, np.nan, since_us / 1_000_000 / SECONDS_PER_DAY)
+    return days
 
 
 def _digest(target: Target, rows: str) -> str:
