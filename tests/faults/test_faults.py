@@ -28,6 +28,7 @@ DEFECTS = {
 }
 DEFECTIVE = """
 import contextlib, json, sys, tempfile
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 sys.path.insert(0, {folder!r})
@@ -41,13 +42,14 @@ def stale(*arguments):
 
 if __name__ == "__main__":
     soak.crowd.PATIENCE = 3.0
-    size = soak.Size(every=120, kills=0, flips=10, meetings=1, seconds=2, harmed=80)
+    size = soak.Size(every=120, kills=0, flips=5, meetings=1, seconds=1, harmed=100)
     with tempfile.TemporaryDirectory() as place:
         ready, failed = soak.Soak(Path(place).resolve(), size, 1, ("ingest, first", "remove")), {{}}
         for name, (target, defect) in json.loads(sys.argv[1]).items():
             with mock.patch(target, eval(defect)):
                 if name == "power loss":
                     ready.record()  # what is replayed
+                ready.size = replace(size, every=17 if name == "power loss" else size.every)
                 failed[name] = len(soak.CAMPAIGNS[name](ready).failed)
     print(json.dumps(failed))
 """
