@@ -69,7 +69,7 @@ class Size:
 
 
 FULL = Size(every=1, kills=50, flips=1000, meetings=28, seconds=60, harmed=1)
-SAMPLE = Size(every=199, kills=3, flips=60, meetings=2, seconds=3, harmed=11)
+SAMPLE = Size(every=251, kills=2, flips=60, meetings=2, seconds=2, harmed=17)
 
 
 @dataclass
@@ -365,6 +365,8 @@ def table(results: dict[str, Any]) -> str:
     for name, one in results["campaigns"].items():
         fault, must = TOLD[name]
         lines.append(f"| {fault} | {must} | {one['tried']:,} | {len(one['failed'])} |")
+    if results["every"] > 1:
+        lines += ["", f"Of the points of each command, one in {results['every']} was tried."]
     about = f"`{results['command']}`, commit {results['commit']}, {results['date']}, {results['machine']}, {results['minutes']} minutes."
     return "\n".join([*lines, "", about])
 
@@ -402,6 +404,7 @@ def main() -> int:
         about = {
             "command": shlex.join(["python", os.path.relpath(__file__, ROOT), *sys.argv[1:]]),
             "commit": _commit(),
+            "every": size.every,
             "date": date.today().isoformat(),
             "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}",
             "minutes": round((time.monotonic() - start) / 60),

@@ -42,14 +42,14 @@ def stale(*arguments):
 
 if __name__ == "__main__":
     soak.crowd.PATIENCE = 3.0
-    size = soak.Size(every=120, kills=0, flips=5, meetings=1, seconds=1, harmed=100)
+    size = soak.Size(every=120, kills=0, flips=5, meetings=1, seconds=1, harmed=40)
     with tempfile.TemporaryDirectory() as place:
         ready, failed = soak.Soak(Path(place).resolve(), size, 1, ("ingest, first", "remove")), {{}}
         for name, (target, defect) in json.loads(sys.argv[1]).items():
             with mock.patch(target, eval(defect)):
                 if name == "power loss":
                     ready.record()  # what is replayed
-                ready.size = replace(size, every=17 if name == "power loss" else size.every)
+                ready.size = replace(size, every=31 if name == "power loss" else size.every)
                 failed[name] = len(soak.CAMPAIGNS[name](ready).failed)
     print(json.dumps(failed))
 """
