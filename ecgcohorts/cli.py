@@ -14,7 +14,8 @@ from rich.table import Table
 from ecgcohorts.cli_keyed import Compact, Id, Label, Remove
 from ecgcohorts.cli_remote import Copy, Unlock
 from ecgcohorts.cli_splits import Split
-from ecgcohorts.console import EXIT_DAMAGED, Command, StoreNames, fail, output, progress, run
+from ecgcohorts.cli_views import Export, Info, Plot, Report, Table1
+from ecgcohorts.console import EXIT_DAMAGED, Command, fail, output, progress, run, short
 
 if TYPE_CHECKING:
     from ecgcohorts.ingest import IngestOptions, IngestReport
@@ -23,13 +24,7 @@ PROGRAM = "ecgcohorts"
 SOURCE = "folder, tar or zip with raw recordings, or s3://bucket/folder"
 EXIT_REJECTS = 3  # finished, but more was refused than --max-reject-frac allows
 
-_STORES = "store; several are read as one"
-_ALSO = "another store to read as one with the first; may be repeated"
 _out = output()
-
-
-def _short(letter: str, name: str) -> AliasChoices:
-    return AliasChoices(letter, name)
 
 
 class Inspect(Command):
@@ -55,7 +50,7 @@ class Draft(Command):
 
     source: CliPositionalArg[str] = Field(description=SOURCE)
     table: CliPositionalArg[Path | None] = Field(None, description="CSV with a row per recording")
-    out: Annotated[Path, Field(validation_alias=_short("o", "out"), description="cohort file to write, .yaml")]
+    out: Annotated[Path, Field(validation_alias=short("o", "out"), description="cohort file to write, .yaml")]
     sample: int = Field(200, gt=0, description="recordings to look at")
     force: bool = Field(False, description="replace the cohort file")
 
@@ -101,7 +96,7 @@ class _Request(Command):
 class Ingest(_Request):
     """Add a cohort to a store; resumes an interrupted run, and does nothing if there is nothing new."""
 
-    workers: Annotated[int, Field(gt=0, validation_alias=_short("j", "workers"), description="processes")] = 1
+    workers: Annotated[int, Field(gt=0, validation_alias=short("j", "workers"), description="processes")] = 1
     scheduler: str | None = Field(None, description="Dask scheduler to encode on, such as tcp://host:8786")
     dry_run: bool = Field(False, description="plan only, write nothing")
     work: Path | None = Field(None, description="folder for new files of a store at a URL; default: the user's cache")
@@ -128,7 +123,7 @@ class Ingest(_Request):
 class Plan(_Request):
     """The first of three steps of an ingest on many machines: lay out the partitions. Writes the plan only."""
 
-    out: Annotated[Path, Field(validation_alias=_short("o", "out"), description="plan to write; names input paths")]
+    out: Annotated[Path, Field(validation_alias=short("o", "out"), description="plan to write; names input paths")]
 
     def cli_cmd(self) -> None:
         from ecgcohorts.ingest import plan_to_file
@@ -239,74 +234,6 @@ class Gc(Command):
         _out.print(f"{self.store}: {files} files, {size / 1e6:.1f} MB deleted")
 
 
-class Info(Command):
-    """Cohorts, patients, recordings, recipe and accounts of a store."""
-
-    store: CliPositionalArg[StoreNames] = Field(description=_STORES)
-    as_json: Annotated[bool, Field(validation_alias=AliasChoices("json"), description="for programs")] = False
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.store import open_named
-        from ecgcohorts.store.info import describe, render
-
-        facts = describe(open_named(self.store))
-        if self.as_json:
-            print(json.dumps(facts, indent=2))
-        else:
-            _out.print(render(facts))
-
-
-class Table1(Command):
-    """Who is in a store: patients, recordings, age, sex, devices, labels per cohort."""
-
-    store: CliPositionalArg[StoreNames] = Field(description=_STORES)
-    form: Literal["text", "csv", "latex", "markdown"] = Field("text", description="text is for the terminal")
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.report import table1
-        from ecgcohorts.store import open_named
-
-        made = table1.table1(open_named(self.store).index)
-        if self.form == "text":
-            _out.print(table1.table1_text(made))
-        else:
-            print(getattr(table1, f"table1_{self.form}")(made))
-
-
-class Plot(Command):
-    """Draw one recording on ECG paper in exact millimetres: SVG, PNG or PDF by the suffix of the output."""
-
-    store: CliPositionalArg[str]
-    record: CliPositionalArg[str] = Field(description="row, or recording id")
-    out: Annotated[Path, Field(validation_alias=_short("o", "out"))]
-    layout: str = Field("3x4+1", description="rows x columns + rhythm strips: 3x4+1, 6x2+1, 12x1")
-    sheet: Literal["fit", "a4", "letter"] = Field("fit", description="size of the page")
-    dpi: float = Field(304.8, gt=0, description="of a PNG; 304.8 is 12 pixels a millimetre")
-    also: StoreNames = Field([], description=_ALSO)
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.report.paper import Layout, Page, plot_record
-        from ecgcohorts.store import open_named
-
-        page = Page(Layout.parse(self.layout), sheet=self.sheet)
-        plot_record(open_named([self.store, *self.also]), self.record, self.out, page, self.dpi)
-        _out.print(f"{self.out}")
-
-
-class Report(Command):
-    """One self-contained HTML page about a store."""
-
-    store: CliPositionalArg[StoreNames] = Field(description=_STORES)
-    out: Annotated[Path, Field(validation_alias=_short("o", "out"))]
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.report.html import report
-        from ecgcohorts.store import open_named
-
-        report(open_named(self.store), self.out)
-        _out.print(f"{self.out}")
-
-
 class Simulate(Command):
     """Write three raw cohorts (WFDB, MUSE XML, HDF5) with known physiology and one device signature each."""
 
@@ -325,27 +252,6 @@ class Simulate(Command):
                 progress=lambda done, total: tell("simulate", done, total),
             )
         _out.print(str(report))
-
-
-class Export(Command):
-    """Give a store back as WFDB records, or its index as a Parquet table."""
-
-    store: CliPositionalArg[str]
-    out: CliPositionalArg[Path] = Field(description="folder (wfdb) or file (parquet) to make")
-    format: Literal["wfdb", "parquet"] = Field("wfdb", description="signals, or who is in the store")
-    also: StoreNames = Field([], description=_ALSO)
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.export import export_index, export_wfdb
-        from ecgcohorts.store import open_named
-
-        store = open_named([self.store, *self.also])
-        if self.format == "parquet":
-            _out.print(f"{self.out}: {export_index(store, self.out):,} rows")
-            return
-        with progress() as tell:
-            count = export_wfdb(store, self.out, lambda done, total: tell("export", done, total))
-        _out.print(f"{self.out}: {count:,} records")
 
 
 class Formats(Command):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, NoReturn
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, ValidationError
 from pydantic_settings import CliApp, SettingsError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -22,6 +22,11 @@ class Command(BaseModel):
     """Base of all subcommands: unknown options are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def short(letter: str, name: str) -> AliasChoices:
+    """An option of two names: `-o` and `--out`."""
+    return AliasChoices(letter, name)
 
 
 def whole_names(words: list[str]) -> list[str]:

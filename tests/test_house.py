@@ -51,7 +51,7 @@ LAYERS = {
         ("samplers",),
         ("loader",),
         ("adapters", "export", "ingest", "report", "simulate"),
-        ("cli", "cli_keyed", "cli_remote", "cli_splits"),
+        ("cli", "cli_keyed", "cli_remote", "cli_splits", "cli_views"),
     ),
     "capezoo": (
         ("errors", "specs"),

@@ -42,9 +42,11 @@ def test_find_label_and_remove_a_patient(place):
     labelled = run("label", "s.zarr", "ef.csv", *given, cwd=folder)
     assert labelled.returncode == 0, labelled.stderr
     assert f"1 rows matched, 1 not; {len(recordings)} recordings matched" in labelled.stdout
+    assert run("label", "s.zarr", "ef.csv", *given, cwd=folder).stdout == labelled.stdout  # the same changes nothing
+    (folder / "ef.csv").write_text(f"patient,LVEF\n{patient},56\n")
     again = run("label", "s.zarr", "ef.csv", *given, cwd=folder)
     assert again.returncode == 2
-    assert "--replace" in again.stderr or "replace" in again.stderr
+    assert "replace it: --replace" in again.stderr
 
     removed = run("remove", "s.zarr", cohort, patient, cwd=folder)
     assert removed.returncode == 0, removed.stderr
