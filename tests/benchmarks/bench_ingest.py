@@ -8,7 +8,6 @@ this process; of each recording the best turn counts, then the median over recor
 its indispensable part takes alone: the bytes to integers, one pair of transforms, SHA-256, blosc.
 """
 
-import argparse
 import hashlib
 import statistics
 import sys
@@ -153,10 +152,4 @@ def test_ingest(benchmark):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--save", action="store_true")
-    asked, made = parser.parse_args(), rows(measure())
-    print(results.table(COLUMNS, made))
-    if asked.save:
-        packages = ("ecgcohorts", "numpy", "scipy", "numcodecs", "wfdb", "zarr")
-        results.keep("ingest", "python tests/benchmarks/bench_ingest.py --save", COLUMNS, made, packages)
+    results.tell(__file__, COLUMNS, rows(measure()), ("ecgcohorts", "numpy", "scipy", "numcodecs", "wfdb", "zarr"))

@@ -8,7 +8,6 @@ zarr-python writes the same array with the same codecs, one shard a call. LitDat
 as it is in their format. Wall time, best of some turns; MB are of raw int16.
 """
 
-import argparse
 import io
 import shutil
 import sys
@@ -147,10 +146,5 @@ def test_writing(benchmark, tmp_path):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--save", action="store_true")
-    asked, made = parser.parse_args(), rows(measure())
-    print(results.table(COLUMNS, made))
-    if asked.save:
-        packages = ("ecgcohorts", "zarr", "numcodecs", "litdata", "mosaicml-streaming")
-        results.keep("writing", "python tests/benchmarks/bench_writing.py --save", COLUMNS, made, packages)
+    packages = ("ecgcohorts", "zarr", "numcodecs", "litdata", "mosaicml-streaming")
+    results.tell(__file__, COLUMNS, rows(measure()), packages)

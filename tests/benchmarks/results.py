@@ -44,6 +44,14 @@ def keep(
     PAGE.write_text(page(), "utf-8")
 
 
+def tell(script: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], packages: Sequence[str]) -> None:
+    """Print the table of `bench_<name>.py`, and with `--save` on the command line keep it under that name."""
+    sys.stdout.write(table(columns, rows) + "\n")
+    if "--save" in sys.argv[1:]:
+        name = Path(script).stem.removeprefix("bench_")
+        keep(name, f"python tests/benchmarks/{Path(script).name} --save", columns, rows, packages)
+
+
 def machine() -> str:
     """Processor, cores this process may use, memory, system; no name of a host."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
