@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|[^*?]+")
-_MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+_STARS = re.compile(r"\*+")
 
 
 def glob_pattern(glob: str) -> str:
@@ -14,7 +13,21 @@ def glob_pattern(glob: str) -> str:
     >>> fits("a/b/1.hea", ["**/*.hea"]), fits("a/1.hea", ["*.hea"]), fits("a[1].hea", ["a[1].*"])
     (True, False, True)
     """
-    return "".join(_MEANING.get(token) or re.escape(token) for token in _TOKEN.findall(glob))
+    *folders, name = glob.split("/")
+    return "".join("(?:.*/)?" if part == "**" else f"{_part(part)}/" for part in folders) + _part(name)
+
+
+def _part(part: str) -> str:
+    """What stands between two slashes. Texts between two stars are taken where they first come, for good (`(?>...)`): a
+    glob of a hundred stars must not be tried in all the ways there are."""
+    first, *others = (
+        "".join("[^/]" if letter == "?" else re.escape(letter) for letter in text) for text in _STARS.split(part)
+    )
+    if not others:
+        return first
+    anything = ".*" if "**" in part else "[^/]*"
+    *middle, last = others
+    return first + "".join(f"(?>{anything}?{text})" for text in middle) + anything + last
 
 
 def any_of(globs: Iterable[str], below: str = "") -> re.Pattern[str]:

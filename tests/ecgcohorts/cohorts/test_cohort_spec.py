@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ecgcohorts import cohort_files
+from ecgcohorts import cohort_files, cohort_tables
 from ecgcohorts.cohort_spec import CohortSpec, Description, SourceItem, apply_rules, describe, load_spec, to_yaml
 from ecgcohorts.errors import Reason, RejectedRecording, SourceError, SpecError, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
@@ -201,7 +201,7 @@ def test_sources_are_sorted_scanned_and_never_stopped_by_a_bad_file(tmp_path: Pa
 
 
 def test_a_wrong_folder_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="found no folder"):
+    with pytest.raises(SourceError, match="found no such folder, expected the folder with the recordings"):
         spec_of().sources(tmp_path / "nowhere")
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(SourceError, match=r"found 1 files, but none like \*\*/\*\.ecg"):
@@ -341,7 +341,7 @@ def test_the_first_place_that_means_something_wins(tmp_path: Path, fake: None) -
 
 def test_without_rules_the_reader_is_believed_but_for_placeholders_and_impossible_ages() -> None:
     spec = spec_of(age_unit="months", age_codes={"35": 1})  # of the texts in files, not of what the reader understood
-    tables = cohort_files.Tables(spec.layouts[0], {})
+    tables = cohort_tables.Tables(spec.layouts[0], {})
     when = datetime(2020, 1, 1)
     header = recording(
         Path("a.ecg"), patient_id="p1", age_years=35.0, sex="male", acquired_at=when, device="MAC", site="A"
@@ -357,14 +357,14 @@ def test_without_rules_the_reader_is_believed_but_for_placeholders_and_impossibl
 def test_an_empty_rule_means_never_known() -> None:
     spec = spec_of(patient=[], age=[], sex=[], acquired_at=[], device=[], site=[])
     header = recording(Path("a.ecg"), patient_id="p", age_years=3.0, sex="male", acquired_at=datetime(2020, 1, 1))
-    found = describe(spec, cohort_files.Tables(spec.layouts[0], {}), SourceItem("a.ecg", "", header))
+    found = describe(spec, cohort_tables.Tables(spec.layouts[0], {}), SourceItem("a.ecg", "", header))
     assert (found.patient_id, found.sex, found.acquired_at) == (None, None, None)
     assert math.isnan(found.age_years)
 
 
 def test_an_unreadable_header_is_described_as_far_as_possible() -> None:
     spec = spec_of(patient={"path": "^(.*)/"}, labels={"af": {"find": {"header": "Dx"}, "codes": ["1"]}})
-    found = describe(spec, cohort_files.Tables(spec.layouts[0], {}), SourceItem("p7/a.ecg"))
+    found = describe(spec, cohort_tables.Tables(spec.layouts[0], {}), SourceItem("p7/a.ecg"))
     assert found.patient_id == "p7"
     assert math.isnan(found.labels["af"])
 
@@ -375,7 +375,7 @@ def test_ids_do_not_show_when_a_description_is_printed() -> None:
 
 def test_recordings_are_routed_by_path_and_unlabelled_is_unknown() -> None:
     spec = load_spec(str(EXAMPLE))
-    tables = cohort_files.Tables(spec.layouts[0], {})
+    tables = cohort_tables.Tables(spec.layouts[0], {})
     header = recording(Path("x"), fields={"Dx": "164889003"})
     north, south, other = (
         describe(spec, tables, SourceItem(f"{place}/a.hea", "", header)) for place in ("north", "south", "west")
