@@ -97,8 +97,9 @@ def ingest(
 ) -> IngestReport:
     """Add the recordings of a folder, a tar or zip, or the URL of a bucket to a store, which is made if it is not there.
 
-    store: a folder, or a URL such as "s3://bucket/store.zarr"; then new files are made on this machine first. cohort: name of a preset, path of a YAML description, or a CohortSpec. An interrupted run is resumed by the
-    same call; a finished one finds nothing to do and writes nothing. Raises EcgError subclasses.
+    store: a folder, or a URL such as "s3://bucket/store.zarr"; then new files are made on this machine first.
+    cohort: name of a preset, path of a YAML description, or a CohortSpec. An interrupted run is resumed by the same call;
+    a finished one finds nothing to do and writes nothing. Raises EcgError subclasses.
     """
     place = destination(store, options.work)
     with open_source(source) as opened:

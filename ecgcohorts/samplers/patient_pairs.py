@@ -18,7 +18,8 @@ class PatientPairSampler(Sampler):
     One epoch shows every patient with enough records once. Options: `samplers.options.Options`. identities: one person
     id per patient of the index, where one person is several patients; such a person is drawn as one, across cohorts.
     balance: a column of the index or an array with a value per record, the same for all records of a patient: as many
-    patients of each class in every batch, those of rare classes more often an epoch. Raises PlanImpossible if there are fewer patients than `pairs`.
+    patients of each class in every batch, those of rare classes more often an epoch. Raises PlanImpossible if there are
+    fewer patients than `pairs`.
     """
 
     def __init__(

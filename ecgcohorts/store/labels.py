@@ -54,8 +54,8 @@ def add_labels(
 
     columns: names of columns, or {column of the CSV: name of the label}. kind: what `id_column` names; a label of a
     patient goes to all their recordings. An empty cell, and a recording that the table has not, is NaN. Adding the same
-    again changes nothing, but clears away what a killed run left. Nothing of the table is repeated in messages. Raises SourceError for a table that cannot be used, or matches nothing; StoreError if
-    the cohort has such a label already (unless `replace`), or an ingest was interrupted; KeyMismatch, LockHeld.
+    again changes nothing, but clears away what a killed run left. Nothing of the table is repeated in messages. Raises
+    SourceError for a table that cannot be used, or matches nothing; StoreError if the cohort has such a label already (unless `replace`), or an ingest was interrupted; KeyMismatch, LockHeld.
     """
     folder = folder_of(store_path)
     wanted = _label_names(columns)
