@@ -221,7 +221,7 @@ def test_any_damage_to_a_plan_is_told(planned, tmp_path):
         assert plan.header == whole.header
         assert str(read) == str(rows)  # a flip in what nobody reads: a statistic, a name of the writer
         undetected += 1
-    assert undetected < 75
+    assert undetected < 100  # about 60 of 150 by the share of such bytes; a plan without sums would leave far more
     for size in range(0, len(data), 97):
         damaged.write_bytes(data[:size])
         with pytest.raises(ec.SpecError, match="plan"):
