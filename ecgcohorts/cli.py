@@ -78,6 +78,9 @@ class _Request(Command):
     on_error: Literal["quarantine", "raise"] = Field("quarantine", description="what to do with a bad recording")
     key: Path | None = Field(None, description="pseudonym key file; default: one in the user's configuration folder")
     shard: int = Field(4096, gt=0, description="records in a shard file")
+    codec: Literal["lz4", "pcodec"] | None = Field(
+        None, description="of the signals: lz4 reads fastest, pcodec takes half the space; default: the store's, or lz4"
+    )
     quality: bool = Field(True, description="measure the quality of each strip")
 
     def options(self) -> "IngestOptions":
@@ -88,6 +91,7 @@ class _Request(Command):
             limit=self.limit,
             on_error=self.on_error,
             shard_records=self.shard,
+            codec=self.codec,
             key_file=self.key,
             quality=self.quality,
         )

@@ -4,7 +4,6 @@ import queue
 import threading
 import weakref
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from ecgcohorts.samplers.base import Sampler
 
 MISSING = -32768  # a sample that is not there, as in the store
-PART_RECORDS = 128  # strips one thread decodes before it cuts them: 8 MB; fewer cost more in handing over work
 
 
 class StripSource(Protocol):
@@ -33,7 +31,15 @@ class StripSource(Protocol):
     def recipe(self) -> Recipe: ...
     @property
     def lsb_uv(self) -> float: ...
-    def read_into(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None: ...
+    def read_windows(
+        self,
+        rows: NDArray[np.int64],
+        first: NDArray[np.int64],
+        length: NDArray[np.int64],
+        out: NDArray[np.int16],
+        targets: NDArray[np.int64] | None = None,
+        threads: int | None = None,
+    ) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +63,8 @@ class Batch:
 class Loader:
     """Iterates the batches left in the sampler's epoch; the next iteration goes on with the next epoch.
 
-    `prefetch` batches are made ahead in a background thread (0: none, all in the caller's), each by `threads` threads.
+    `prefetch` batches are made ahead in a background thread (0: none, all in the caller's), each by `threads` threads
+    (None: as many as suit the store).
     A batch counts as consumed, in the sampler's state, when it is handed out, not when it is read. An error while
     reading is raised where the batch would have come. Memory: prefetch + 2 batches and what the consumer keeps.
     """
@@ -72,7 +79,7 @@ class Loader:
         rank: int | None = None,
         world_size: int | None = None,
         prefetch: int = 2,
-        threads: int = 2,
+        threads: int | None = None,
     ) -> None:
         """rank, world_size: this process's slice of every batch; by default the sampler's (`sampler.on_rank`).
 
@@ -80,9 +87,9 @@ class Loader:
         that the store does not have, or cannot serve world_size equal ranks.
         """
         for name, value, least in (("window", window, 1), ("prefetch", prefetch, 0), ("threads", threads, 1)):
-            if value < least:
+            if value is not None and value < least:
                 raise SpecError(f"found {name}={value}, expected {least} or more.")
-        self.store, self.sampler, self.window, self.prefetch = store, sampler, window, prefetch
+        self.store, self.sampler, self.window, self.prefetch, self.threads = store, sampler, window, prefetch, threads
         self.rank = sampler.rank if rank is None else rank
         self.world_size = sampler.world_size if world_size is None else world_size
         sampler.check_rank(self.rank, self.world_size)
@@ -90,8 +97,6 @@ class Loader:
         if sampler.index is not store.index:
             self._ranges.of(sampler.rows)
         self._buffers = _Buffers(spare=prefetch + 2)
-        self._scratch = threading.local()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ecgcohorts-cut")
 
     def __len__(self) -> int:
         """Batches of the sampler's current epoch."""
@@ -119,41 +124,8 @@ class Loader:
         valid.reshape(-1)[here] = present
         windows = signal.reshape(-1, *shape[2:])
         windows[rows == ABSENT] = MISSING
-        size = -(-PART_RECORDS // shape[1]) * shape[1]  # views of a patient stay together: often one read
-        jobs = [
-            self._pool.submit(self._fill, windows, here[part], rows[here[part]], start[part], present[part])
-            for part in (slice(low, low + size) for low in range(0, len(here), size))
-        ]
-        wait(jobs)  # nobody writes into the buffer any more when an error is raised
-        for job in jobs:
-            job.result()
+        self.store.read_windows(rows[here], start, present, windows, here, self.threads)
         return Batch(signal, self.store.lsb_uv, valid, plan)
-
-    def _fill(
-        self,
-        windows: NDArray[np.int16],
-        targets: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        start: NDArray[np.int64],
-        present: NDArray[np.int64],
-    ) -> None:
-        """Read some strips and cut them into windows[targets]."""
-        strips = self._strips(len(rows))
-        self.store.read_into(rows, strips)
-        # A loop of slices takes 8 microseconds a record, all of it copying; indexing all at once copies twice.
-        for strip, target, first, length in zip(
-            strips, targets.tolist(), start.tolist(), present.tolist(), strict=True
-        ):
-            windows[target, :, :length] = strip[:, first : first + length]
-            windows[target, :, length:] = MISSING
-
-    def _strips(self, count: int) -> NDArray[np.int16]:
-        """This thread's scratch space, for `count` strips."""
-        strips = getattr(self._scratch, "strips", None)
-        if strips is None or len(strips) < count:
-            recipe = self.store.recipe
-            strips = self._scratch.strips = np.empty((count, len(recipe.leads), recipe.strip_samples), np.int16)
-        return strips[:count]
 
     def _ahead(self, epoch: int, steps: range) -> Iterator[Batch]:
         """Batches of some steps in order, made in a thread that is never more than `prefetch` ahead."""

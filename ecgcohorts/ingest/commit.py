@@ -171,7 +171,7 @@ def _place_shards(
         first = part.shard * header.shard_records
         rows: NDArray[np.int64] = np.flatnonzero(copies[part.cohort][first : first + part.rows])
         if len(rows):  # the staged one stays until the commit is done, so that this can be done again
-            entry = blank_rows(files.shard, target, rows, header.shard_records, shape)
+            entry = blank_rows(files.shard, target, rows, header.shard_records, shape, header.codec)
         elif files.shard.exists():
             move_file(files.shard, target)
         entries[target.relative_to(header.folder).as_posix()] = entry
@@ -213,6 +213,7 @@ def _write_snapshot(
         devices=index.devices,
         index_columns=tuple(sorted(index.columns)),
         versions=header.versions,
+        codec=header.codec,
         files=dict(sorted(files.items())),
         removed=before.manifest.removed if before else (),
     )
@@ -221,7 +222,7 @@ def _write_snapshot(
 def _write_segment_metadata(header: PlanHeader, one: SettledCohort) -> list[str]:
     array = _segment_folder(header, one.plan.name) / "zarr.json"
     group = array.parent.parent / "zarr.json"
-    write_file(array, signals_metadata(len(one.live), header.shard_records, header.recipe))
+    write_file(array, signals_metadata(len(one.live), header.shard_records, header.recipe, header.codec))
     write_file(group, group_metadata())
     return [path.relative_to(header.folder).as_posix() for path in (array, group)]
 

@@ -31,6 +31,7 @@ from ecgcohorts.recipes import Recipe
 from ecgcohorts.recording import DIGEST_BYTES, Recording
 from ecgcohorts.sources import Source
 from ecgcohorts.sources.windows import at_hand
+from ecgcohorts.store.chunks import Codec
 from ecgcohorts.store.durable import make_folder, sha256_of, write_file
 from ecgcohorts.store.schema import STAGING, FileEntry
 from ecgcohorts.store.writer import ShardWriter
@@ -72,6 +73,7 @@ class EncodeTask:
     names: tuple[str, ...]  # pseudonyms, for messages
     files: Staged
     shard_records: int
+    codec: Codec
     raise_errors: bool
     with_quality: bool
 
@@ -99,6 +101,7 @@ def task_of(plan: AnyPlan, part: Part, source: Source) -> EncodeTask:
         names=tuple(name.hex() for name in rows["recording_id"].to_pylist()),
         files=Staged(staging_of(header), part),
         shard_records=header.shard_records,
+        codec=header.codec,
         raise_errors=header.on_error == "raise",
         with_quality=header.quality,
     )
@@ -195,7 +198,7 @@ def encode(task: EncodeTask) -> None:
     with (
         closing(at_hand(task.source, wanted, beside)) as files,
         _Now(task.files.now) as now,
-        ShardWriter(task.files.shard, task.shard_records, task.shape) as shard,
+        ShardWriter(task.files.shard, task.shard_records, task.shape, task.codec) as shard,
     ):
         for row, name in enumerate(task.names):
             now.tell(name)

@@ -23,6 +23,7 @@ from ecgcohorts.ingest.plan_table import SECONDS_PER_DAY, UNKNOWN_TIME, Gathered
 from ecgcohorts.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.recipes import Recipe
 from ecgcohorts.sources.address import path_of
+from ecgcohorts.store.chunks import Codec
 from ecgcohorts.store.lookup import REMOVED
 
 DUPLICATE_ID = "recording_id_twice"
@@ -53,6 +54,7 @@ class Target(_Frozen):
     spec: CohortSpec
     recipe: Recipe
     shard_records: Annotated[int, Field(gt=0)]
+    codec: Codec = "lz4"
     quality: bool
     on_error: Literal["quarantine", "raise"]
     key_fingerprint: str

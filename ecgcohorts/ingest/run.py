@@ -1,6 +1,7 @@
 """plan -> encode every shard -> commit: in one call, or as three steps that share a plan file."""
 
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,26 +30,28 @@ from ecgcohorts.pseudonyms import load_key
 from ecgcohorts.recipes import CAPE_V1, get_recipe
 from ecgcohorts.sources import Folder, Source, open_source
 from ecgcohorts.sources.address import uri_of
+from ecgcohorts.store.array_metadata import SHARD_RECORDS_LIMIT
+from ecgcohorts.store.chunks import Codec
 from ecgcohorts.store.commit import refuse_foreign_folder, refuse_nested, remove_unlisted
 from ecgcohorts.store.durable import machine_errors, make_folder
 from ecgcohorts.store.files import folder_of
 from ecgcohorts.store.lookup import REMOVED
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.schema import DEFAULT_SHARD_RECORDS, Accounting
-from ecgcohorts.store.shards import SHARD_RECORDS_LIMIT
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """How to ingest, beside what. Stored bytes depend on `recipe`, `shard_records`, `quality` and the key only."""
+    """How to ingest, beside what. Stored bytes depend on `recipe`, `shard_records`, `codec`, `quality` and the key only."""
 
     recipe: str = CAPE_V1.name
     workers: int = 1  # processes of this machine; 1: in this one, with plain tracebacks
     limit: int | None = None  # inputs, for a trial
     on_error: Literal["quarantine", "raise"] = "quarantine"
     shard_records: int = DEFAULT_SHARD_RECORDS
+    codec: Codec | None = None  # None: that of the store, or lz4 for a new one
     dry_run: bool = False
     key_file: Path | None = None
     quality: bool = True  # False: quality measures are left unknown, which saves about half of the time
@@ -234,6 +237,11 @@ class _Job:
             raise KeyMismatch(
                 f"{store.path}: made with another pseudonym key. Pass that key: --key FILE, or name another store."
             )
+        if self.options.codec not in (None, store.manifest.codec):
+            raise SpecError(
+                f"{store.path}: found a store of codec {store.manifest.codec}, expected {self.options.codec}. "
+                f"Name another store, or pass --codec {store.manifest.codec}."
+            )
         return store
 
     def plan(self, before: Store | None) -> Plan:
@@ -243,6 +251,7 @@ class _Job:
             spec=self.spec,
             recipe=self.recipe,
             shard_records=self.options.shard_records,
+            codec=before.manifest.codec if before else self.options.codec or "lz4",
             quality=self.options.quality,
             on_error=self.options.on_error,
             key_fingerprint=self.key.fingerprint,
@@ -392,5 +401,6 @@ def _versions() -> dict[str, str]:
     """Of the libraries whose version may change a stored byte."""
     return {
         name: importlib.metadata.version(name)
-        for name in ("ecgcohorts", "numcodecs", "numpy", "pandas", "pyarrow", "scipy")
+        for name in ("ecgcohorts", "numcodecs", "numpy", "pandas", "pcodec", "pyarrow", "scipy")
+        if name != "pcodec" or importlib.util.find_spec(name)
     }

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import StoreError
 from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, CohortIndex
+from ecgcohorts.store.chunks import pack
 from ecgcohorts.store.durable import write_file
 from ecgcohorts.store.files import StoreFiles
 from ecgcohorts.store.schema import Manifest, group_metadata, index_folder
-from ecgcohorts.store.writer import pack
 
 _CHUNK_RECORDS = 1 << 18  # 2 MB of an int64 column
 _CRC_BYTES = 4

@@ -186,13 +186,13 @@ def _write_segment(
     entries = {}
     for number, first in enumerate(range(0, new.rows, new.shard_records)):
         target = f"{new.folder}/c/{number}/0/0"
-        with ShardWriter(folder / target, new.shard_records, shape) as shard:
+        with ShardWriter(folder / target, new.shard_records, shape, store.manifest.codec) as shard:
             for segment, row in places[first : first + new.shard_records]:
                 shard.append_encoded(arrays[segment].encoded(row))
                 tell()
         entries[target] = shard.entry
     metadata = f"{new.folder}/zarr.json"
-    write_file(folder / metadata, signals_metadata(new.rows, new.shard_records, store.recipe))
+    write_file(folder / metadata, signals_metadata(new.rows, new.shard_records, store.recipe, store.manifest.codec))
     return entries | describe_files(folder, [metadata])
 
 
@@ -202,6 +202,6 @@ def _checked_array(folder: Path, store: Store, segment: Segment) -> ShardedArray
         if name.startswith(f"{segment.folder}/"):
             refuse_damaged(folder / name, entry)
     path = folder / segment.folder / "zarr.json"
-    if path.read_bytes() != signals_metadata(segment.rows, segment.shard_records, store.recipe):
+    if path.read_bytes() != signals_metadata(segment.rows, segment.shard_records, store.recipe, store.manifest.codec):
         raise StoreError(f"{path}: found another encoding than this version writes. Ingest into a new store.")
     return ShardedArray(store.files.shards(segment.folder, store.manifest))

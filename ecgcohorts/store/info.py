@@ -42,6 +42,7 @@ def _member(member: Member) -> dict[str, Any]:
         "format_version": member.manifest.format_version,
         "fingerprint": member.fingerprint,
         "generation": member.manifest.generation,
+        "codec": member.manifest.codec,
         "earlier_generations": [one.generation for one in earlier_manifests(member.files, member.manifest)],
         "bytes": sum(entry.size for entry in member.manifest.files.values()),
     }
@@ -91,6 +92,7 @@ def render(facts: dict[str, Any]) -> Group:
     """The facts of `describe` for a terminal."""
     head = Text(
         f"{facts['path']}: {facts['recordings']} recordings of {facts['patients']} patients, recipe {facts['recipe']}, "
+        f"codec {' and '.join(sorted({one['codec'] for one in facts['stores']}))}, "
         f"{facts['bytes'] / 1e6:.1f} MB, fingerprint {facts['fingerprint'][:16]}"
     )
     table = Table(box=None)

@@ -31,7 +31,7 @@ from ecgcohorts.store.schema import (
     manifest_name,
     rejects_name,
 )
-from ecgcohorts.store.shards import ShardedArray
+from ecgcohorts.store.shards import ShardedArray, Windows
 from ecgcohorts.store.upgrade import upgraded
 
 _CURRENT_LIMIT = 4096  # bytes; it has about 120
@@ -156,21 +156,42 @@ class AnyStore(ABC):
 
     def read_into(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
         """Fill `out` (n, lead, time) with the strips of `rows`, in any order. Raises StoreError for a row not there."""
+        self._read_parts(rows, np.arange(len(rows)), out, None, None)
+
+    def read_windows(
+        self,
+        rows: NDArray[np.int64],
+        first: NDArray[np.int64],
+        length: NDArray[np.int64],
+        out: NDArray[np.int16],
+        targets: NDArray[np.int64] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Fill out[targets[i]], or out[i], with length[i] samples of strip rows[i] from first[i] on, -32768 behind them.
+
+        out: int16 (place, lead, time of a window), C-contiguous. threads: None for as many as suit where the store is.
+        A row twice is decoded once. Raises StoreError for a row not there, ValueError for samples outside a strip.
+        """
+        places = np.arange(len(rows)) if targets is None else targets
+        self._read_parts(rows, places, out, Windows(first, length), threads)
+
+    def _read_parts(
+        self,
+        rows: NDArray[np.int64],
+        targets: NDArray[np.int64],
+        out: NDArray[np.int16],
+        windows: Windows | None,
+        threads: int | None,
+    ) -> None:
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.n_rows:
             raise StoreError(f"found row {rows.min()} to {rows.max()}, expected 0 to {self.n_rows - 1}.")
         segment_of = np.searchsorted(self._first_rows, rows, side="right") - 1
-        present = np.unique(segment_of)
-        for segment in present:
-            local = rows - self._first_rows[segment]
-            if len(present) == 1:
-                with self._reading(segment):
-                    self._arrays[segment].read_into(local, out)
-                return
-            places = np.flatnonzero(segment_of == segment)
-            part = np.empty((len(places), *out.shape[1:]), np.int16)
+        for segment in np.unique(segment_of):
+            here = np.flatnonzero(segment_of == segment)
+            local = rows[here] - self._first_rows[segment]
+            cut = None if windows is None else Windows(windows.first[here], windows.length[here])
             with self._reading(segment):
-                self._arrays[segment].read_into(local[places], part)
-            out[places] = part
+                self._arrays[segment].read_into(local, out, targets[here], cut, threads)
 
     def _member_of(self, place: int) -> Member:
         """Whose segment this is."""

@@ -161,7 +161,9 @@ def _rewrite(
         if inner in places:
             refuse_damaged(folder / path, entry)
             local = places[inner] % segment.shard_records
-            entry = blank_rows(folder / path, folder / target, local, segment.shard_records, shape)
+            entry = blank_rows(
+                folder / path, folder / target, local, segment.shard_records, shape, store.manifest.codec
+            )
         else:
             link_file(folder / path, folder / target)
         entries[target] = entry

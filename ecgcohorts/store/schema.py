@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ecgcohorts.recipes import Recipe
+from ecgcohorts.store.chunks import Codec, codec_metadata
 
 FORMAT_VERSION = 1
 CURRENT = "CURRENT"
@@ -121,6 +122,7 @@ class Manifest(_Model):
     index_columns: tuple[str, ...]
     versions: dict[str, str]  # of the libraries that decide bytes
     files: dict[str, FileEntry]  # relative path -> what must stand there
+    codec: Codec = "lz4"  # of all its signals
     removed: tuple[str, ...] = ()  # pseudonyms, in hexadecimal, of patients who must not come back
     earlier: tuple[Current, ...] = ()  # snapshots before, latest first; their files stay until `gc`
 
@@ -153,20 +155,12 @@ def group_metadata(attributes: dict[str, Any] | None = None) -> bytes:
     return _json({"zarr_format": 3, "node_type": "group", "attributes": attributes or {}})
 
 
-def signals_metadata(rows: int, shard_records: int, recipe: Recipe) -> bytes:
-    """`zarr.json` of a signal array: readable by any Zarr v3 implementation that knows blosc and crc32c."""
+def signals_metadata(rows: int, shard_records: int, recipe: Recipe, codec: Codec = "lz4") -> bytes:
+    """`zarr.json` of a signal array: readable by any Zarr v3 implementation that knows its codecs."""
     chunk = [1, len(recipe.leads), recipe.strip_samples]
-    codecs = [
-        {"name": "bytes", "configuration": {"endian": "little"}},
-        {
-            "name": "blosc",
-            "configuration": {"typesize": 2, "cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "blocksize": 0},
-        },
-        {"name": "crc32c"},
-    ]
     sharding = {
         "chunk_shape": chunk,
-        "codecs": codecs,
+        "codecs": codec_metadata(codec),
         "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
         "index_location": "end",
     }

@@ -6,14 +6,17 @@ What is read, in how many requests, and whether it is right, is decided in `shar
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 from ecgcohorts.errors import StoreError
 from ecgcohorts.objects import Bucket, Stamp
 
-OPEN_FILES = 64  # shards kept open; macOS allows a process 256 files
+LEAST_OPEN_FILES = 64  # shards that all arrays of a process together keep open; macOS allows a process 256 files
+MOST_OPEN_FILES = 4096  # 16 million recordings
+MOST_THREADS = 8  # a sixth of a record's time is spent under the interpreter lock: more threads wait for each other
 REQUESTS = 32  # range requests of one call under way at once: each waits for the network, not for us
 
 
@@ -39,8 +42,8 @@ class ShardSource(ABC):
         """Of a shard, in bytes."""
 
     @abstractmethod
-    def read(self, number: int, start: int, stop: int) -> bytes | memoryview:
-        """Some bytes of a shard, in one read; short where it ends before."""
+    def read_into(self, number: int, start: int, out: memoryview) -> int:
+        """Fill `out` with bytes of a shard, in one read. Returns how many there were: fewer where it ends before."""
 
     def shard_name(self, number: int) -> str:
         return f"{self.name}/{shard_key(number)}"
@@ -55,27 +58,42 @@ class _Shard:
     """An open shard: closed when the last user lets go, so an evicted one stays readable to threads that hold it."""
 
     __slots__ = ("fd", "size")
+    all_open: ClassVar[set[int]] = set()  # of this process
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self.all_open.add(self.fd)
         self.size = os.fstat(self.fd).st_size
 
     def __del__(self) -> None:
         if hasattr(self, "fd"):
+            self.all_open.discard(self.fd)  # before another may get its number
             os.close(self.fd)
 
 
+@cache
+def open_files_limit() -> int:
+    """How many shards all arrays together keep open: half of what the system allows this process."""
+    try:
+        import resource
+    except ImportError:
+        return LEAST_OPEN_FILES
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    unlimited = allowed == resource.RLIM_INFINITY
+    return MOST_OPEN_FILES if unlimited else min(max(allowed // 2, LEAST_OPEN_FILES), MOST_OPEN_FILES)
+
+
 class FolderShards(ShardSource):
-    """Of a local folder, by pread. Needs `os.pread`, so not Windows."""
+    """Of a local folder, by preadv, so not on Windows."""
 
     gap_bytes = 64 * 1024
-    threads = 2
+    threads = min(os.cpu_count() or 1, MOST_THREADS)
     records_per_part = 16  # handing work over costs about as much as decoding a record
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.name = str(self.folder)
-        self._open: OrderedDict[int, _Shard] = OrderedDict()
+        self._open: dict[int, _Shard] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type["FolderShards"], tuple[Path]]:
@@ -88,21 +106,19 @@ class FolderShards(ShardSource):
     def size(self, number: int) -> int:
         return self._shard(number).size
 
-    def read(self, number: int, start: int, stop: int) -> bytes:
+    def read_into(self, number: int, start: int, out: memoryview) -> int:
         shard = self._shard(number)  # held by name: while it lives, its descriptor is not closed and reused
-        return os.pread(shard.fd, stop - start, start)
+        return os.preadv(shard.fd, (out,), start)
 
     def _shard(self, number: int) -> _Shard:
-        with self._lock:
-            shard = self._open.get(number)
-            if shard is not None:
-                self._open.move_to_end(number)
-                return shard
+        shard = self._open.get(number)
+        if shard is not None:
+            return shard
         shard = _Shard(self.folder / shard_key(number))
         with self._lock:
             shard = self._open.setdefault(number, shard)
-            while len(self._open) > OPEN_FILES:
-                self._open.popitem(last=False)
+            while len(self._open) > 1 and len(_Shard.all_open) > open_files_limit():
+                self._open.pop(next(iter(self._open)))  # the first opened: random reads favour none
         return shard
 
 
@@ -130,16 +146,17 @@ class BucketShards(ShardSource):
     def size(self, number: int) -> int:
         return self._stamp(number).size
 
-    def read(self, number: int, start: int, stop: int) -> memoryview:
+    def read_into(self, number: int, start: int, out: memoryview) -> int:
         seen = self._stamp(number)
         try:
-            data, stamp = self._bucket.get_range(self._key(number), start, stop)
+            data, stamp = self._bucket.get_range(self._key(number), start, start + len(out))
         except FileNotFoundError:
             stamp = None
         if stamp != seen:
             what = "is gone" if stamp is None else "has been replaced"
             raise StoreError(f"{self.shard_name(number)}: {what} since the store was opened. Open the store again.")
-        return data
+        out[: len(data)] = data
+        return len(data)
 
     def _stamp(self, number: int) -> Stamp:
         try:

@@ -9,36 +9,14 @@ import os
 from pathlib import Path
 from typing import Self
 
-import google_crc32c
 import numpy as np
-from numcodecs import blosc
 from numpy.typing import NDArray
 
+from ecgcohorts.store.chunks import CRC_BYTES, Codec, encode_chunk, with_crc
 from ecgcohorts.store.durable import drop, make_folder, name_aside, sync_folder
 from ecgcohorts.store.schema import MISSING, FileEntry
 
 _ABSENT = np.uint64(2**64 - 1)  # Zarr v3 sharding: this inner chunk is not there
-_CRC_BYTES = 4
-
-
-def pack(values: NDArray, codec: bytes) -> bytes:
-    """blosc with bitshuffle, then crc32c: the last two codecs of every array in a store.
-
-    On one thread, whatever the process is set to: with several, blosc's blocks land in the order they finish, and equal
-    content would give different bytes.
-    """
-    before = blosc.use_threads
-    blosc.use_threads = False
-    try:
-        packed: bytes = blosc.compress(values, codec, 5, blosc.BITSHUFFLE)
-    finally:
-        blosc.use_threads = before
-    return packed + _crc(packed)
-
-
-def encode_chunk(strip: NDArray[np.int16]) -> bytes:
-    """One inner chunk: (lead, time) int16."""
-    return pack(np.ascontiguousarray(strip, "<i2"), b"lz4")
 
 
 class ShardWriter:
@@ -50,14 +28,14 @@ class ShardWriter:
     >>> shard.entry                                     # doctest: +SKIP
     """
 
-    def __init__(self, path: Path, shard_records: int, shape: tuple[int, int]) -> None:
+    def __init__(self, path: Path, shard_records: int, shape: tuple[int, int], codec: Codec = "lz4") -> None:
         self._path, self._aside = path, name_aside(path)
-        self._shape = shape
+        self._shape, self._codec = shape, codec
         self._index = np.full((shard_records, 2), _ABSENT, "<u8")
         self._count = 0
         self._size = 0
         self._sha = hashlib.sha256()
-        self._absent_row = encode_chunk(np.full(shape, MISSING, np.int16))
+        self._absent_row = encode_chunk(np.full(shape, MISSING, np.int16), codec)
 
     def __enter__(self) -> Self:
         make_folder(self._path.parent)
@@ -71,7 +49,7 @@ class ShardWriter:
             return
         if strip.shape != self._shape or strip.dtype != np.int16:
             raise ValueError(f"strip is {strip.dtype} {strip.shape}, expected int16 {self._shape}")
-        self.append_encoded(encode_chunk(strip))
+        self.append_encoded(encode_chunk(strip, self._codec))
 
     def append_encoded(self, chunk: bytes) -> None:
         self._index[self._count] = (self._size, len(chunk))
@@ -88,7 +66,7 @@ class ShardWriter:
             with self._file:
                 if kind is None:
                     index = self._index.tobytes()
-                    self._put(index + _crc(index))
+                    self._put(with_crc(index))
                     self._file.flush()
                     os.fsync(self._file.fileno())
             if kind is None:
@@ -104,14 +82,19 @@ class ShardWriter:
 
 
 def blank_rows(
-    path: Path, target: Path, rows: NDArray[np.integer], shard_records: int, shape: tuple[int, int]
+    path: Path,
+    target: Path,
+    rows: NDArray[np.integer],
+    shard_records: int,
+    shape: tuple[int, int],
+    codec: Codec,
 ) -> FileEntry:
     """Write a shard to `target` with some rows replaced by the missing value; all other chunks keep their bytes."""
     data = path.read_bytes()
     index_bytes = shard_records * 16
-    index = np.frombuffer(data[-index_bytes - _CRC_BYTES : -_CRC_BYTES], "<u8").reshape(-1, 2)
+    index = np.frombuffer(data[-index_bytes - CRC_BYTES : -CRC_BYTES], "<u8").reshape(-1, 2)
     blanked = set(rows.tolist())
-    writer = ShardWriter(target, shard_records, shape)
+    writer = ShardWriter(target, shard_records, shape, codec)
     with writer:
         for place, (offset, length) in enumerate(index[index[:, 0] != _ABSENT].tolist()):
             if place in blanked:
@@ -119,7 +102,3 @@ def blank_rows(
             else:
                 writer.append_encoded(data[offset : offset + length])
     return writer.entry
-
-
-def _crc(data: bytes) -> bytes:
-    return int(google_crc32c.value(data)).to_bytes(_CRC_BYTES, "little")

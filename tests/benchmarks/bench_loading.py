@@ -19,7 +19,7 @@ from ecgcohorts.loader import Loader
 from ecgcohorts.recipes import CAPE_V1
 from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler
 from ecgcohorts.samplers.roster import Roster
-from ecgcohorts.store.shards import ShardedArray
+from ecgcohorts.store.shards import ShardedArray, Windows
 
 PATIENTS, MEAN_RECORDS = 1_200_000, 4.3  # BCSV: 1,224,880 patients, 4.25 recordings each
 STORED, SHARD, BATCH = 4096, 1024, 1024
@@ -162,7 +162,11 @@ def test_loader_epoch(benchmark, folder):
     columns |= {"row": np.arange(STORED), "patient": np.arange(STORED) // 2}
     columns["valid_stop"] = np.full(STORED, CAPE_V1.strip_samples, np.int32)
     array = ShardedArray(folder)
-    store = OneArray(index=CohortIndex(columns, ("one",)), read_into=array.read_into)
+
+    def read_windows(rows, first, length, out, targets, threads) -> None:
+        array.read_into(rows, out, targets, Windows(first, length), threads)
+
+    store = OneArray(index=CohortIndex(columns, ("one",)), read_windows=read_windows)
     loader = Loader(store, PatientPairSampler(store.index, pairs=512, seed=0))
     benchmark.pedantic(lambda: [len(batch) for batch in loader], rounds=5)
     benchmark.extra_info["records_per_s"] = round(STORED / benchmark.stats.stats.min)

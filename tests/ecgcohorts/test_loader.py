@@ -15,7 +15,7 @@ from ecgcohorts.index import COLUMNS, CohortIndex
 from ecgcohorts.loader import MISSING, Loader
 from ecgcohorts.recipes import Recipe
 from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler
-from ecgcohorts.store.shards import ShardedArray
+from ecgcohorts.store.shards import ShardedArray, Windows
 
 TINY = Recipe(name="tiny", strip_s=0.5, window_s=0.3)
 T, WINDOW = TINY.strip_samples, TINY.window_samples  # 200, 120
@@ -49,12 +49,20 @@ class TinyStore:
         self.refused: set[int] = set()
         self.rows_read = 0
 
-    def read_into(self, rows, out) -> None:
+    def read_windows(self, rows, first, length, out, targets, threads) -> None:
         bad = self.refused & set(rows.tolist())
         if bad:
             raise StoreError(f"shard 7: row {min(bad)} is damaged")
         self.rows_read += len(rows)
-        out[...] = self.strips[rows]
+        for row, start, n, target in zip(rows, first, length, targets, strict=True):
+            out[target, :, :n], out[target, :, n:] = self.strips[row, :, start : start + n], MISSING
+
+
+def windows_of(array: ShardedArray):
+    def read_windows(rows, first, length, out, targets, threads) -> None:
+        array.read_into(rows, out, targets, Windows(first, length), threads)
+
+    return read_windows
 
 
 @pytest.fixture
@@ -232,11 +240,11 @@ def test_a_damaged_shard_is_named_to_the_consumer(store, tmp_path: Path):
     )
     array[:] = store.strips
     expected = [batch.signal for batch in Loader(store, sampler_of(store), window=WINDOW)]
-    store.read_into = ShardedArray(tmp_path / "signals").read_into
+    store.read_windows = windows_of(ShardedArray(tmp_path / "signals"))
     found = [batch.signal for batch in Loader(store, sampler_of(store), window=WINDOW)]
     assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
     (tmp_path / "signals/c/3/0/0").unlink()
-    store.read_into = ShardedArray(tmp_path / "signals").read_into
+    store.read_windows = windows_of(ShardedArray(tmp_path / "signals"))
     with pytest.raises(StoreError, match="c/3/0/0"):
         list(Loader(store, sampler_of(store), window=WINDOW))
 

@@ -40,8 +40,9 @@ class MemoryStore:
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.int16]:
         return self.signals[np.asarray(rows)]
 
-    def read_into(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
-        out[:] = self.signals[rows]
+    def read_windows(self, rows, first, length, out, targets, threads) -> None:
+        for row, start, n, target in zip(rows, first, length, targets, strict=True):
+            out[target, :, :n], out[target, :, n:] = self.signals[row, :, start : start + n], -32768
 
 
 def make_store(patients: tuple[int, ...] = (40, 30), records: int = 2, seed: int = 0) -> MemoryStore:

@@ -129,8 +129,8 @@ def test_patients_stand_together_and_no_row_is_empty(folder):
 def test_a_pair_is_one_read_apart(folder, monkeypatch):
     """Records of a patient side by side in one shard come in one read; before, those of two runs took two."""
     calls = []
-    genuine = os.pread
-    monkeypatch.setattr(shards.os, "pread", lambda *arguments: calls.append(1) or genuine(*arguments))
+    genuine = os.preadv
+    monkeypatch.setattr(shards.os, "preadv", lambda *arguments: calls.append(1) or genuine(*arguments))
 
     def reads_of_pairs() -> dict[tuple[int, int], int]:
         store, counts = ec.open(folder), {}
