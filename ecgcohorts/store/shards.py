@@ -27,9 +27,7 @@ from ecgcohorts.store.shard_sources import FolderShards, ShardSource
 ABSENT = 2**64 - 1  # offset and size of a chunk that was never written
 
 MERGE_REACH = 4  # records asked for within this many places of each other are taken for one patient's
-RUN_RECORDS = (
-    8  # read at once at most, so that neighbours too are shared between threads: half a MB of compressed strips
-)
+RUN_RECORDS = 8  # read at once at most: neighbours too are shared between threads, a quarter of a MB at a time
 PARTS_PER_THREAD = 4  # evens out threads that finish early
 
 
