@@ -3,7 +3,7 @@
 import queue
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ecgcohorts.samplers.base import Sampler
 
 MISSING = -32768  # a sample that is not there, as in the store
+
+
+Memory = Callable[[tuple[int, ...]], NDArray[np.int16]]  # shape -> an array of it, C-contiguous, its content unknown
 
 
 class StripSource(Protocol):
@@ -80,10 +83,12 @@ class Loader:
         world_size: int | None = None,
         prefetch: int = 2,
         threads: int | None = None,
+        memory: Memory | None = None,
     ) -> None:
         """rank, world_size: this process's slice of every batch; by default the sampler's (`sampler.on_rank`).
 
-        window: samples. Raises SpecError for a window or option out of range, PlanImpossible if the sampler plans rows
+        window: samples. memory: makes the arrays for batches, such as `adapters.torch.pinned`; by default memory of our
+        own, used again once nothing refers to it any more. Raises SpecError for a window or option out of range, PlanImpossible if the sampler plans rows
         that the store does not have, or cannot serve world_size equal ranks.
         """
         for name, value, least in (("window", window, 1), ("prefetch", prefetch, 0), ("threads", threads, 1)):
@@ -96,7 +101,7 @@ class Loader:
         self._ranges = _ValidRanges(store.index)
         if sampler.index is not store.index:
             self._ranges.of(sampler.rows)
-        self._buffers = _Buffers(spare=prefetch + 2)
+        self.memory: Memory = memory or _Buffers(spare=prefetch + 2).take
 
     def __len__(self) -> int:
         """Batches of the sampler's current epoch."""
@@ -114,7 +119,7 @@ class Loader:
         """Plan, read and cut one batch; depends on nothing but its arguments and the sampler's."""
         plan = self.sampler.plan(epoch, step, self.rank, self.world_size)
         shape = (*plan.rows.shape, len(self.store.recipe.leads), self.window)
-        signal = self._buffers.take(shape)
+        signal = self.memory(shape)
         valid = np.zeros(plan.rows.shape, np.int32)
         rows = plan.rows.ravel()
         here = np.flatnonzero(rows != ABSENT)

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ecgcohorts.errors import SpecError
@@ -31,25 +33,29 @@ class TorchBatch:
         return self.signal.masked_fill(self.signal == MISSING, 0).to(dtype) * (self.lsb_uv / 1000)
 
 
-def as_tensors(batch: Batch, pin: bool = False) -> TorchBatch:
-    """The same memory as tensors, or with `pin` a copy that a GPU can fetch by itself."""
-    signal, valid = torch.from_numpy(batch.signal), torch.from_numpy(batch.valid)
-    if pin:
-        signal, valid = signal.pin_memory(), valid.pin_memory()
-    return TorchBatch(signal, batch.lsb_uv, valid, batch.plan)
+def pinned(shape: tuple[int, ...]) -> NDArray[np.int16]:
+    """Memory that a GPU fetches from by itself, as a Loader's `memory`; torch keeps it for reuse until a copy is done."""
+    array: NDArray[np.int16] = torch.empty(shape, dtype=torch.int16, pin_memory=True).numpy()
+    return array
+
+
+def as_tensors(batch: Batch) -> TorchBatch:
+    """The same memory as tensors."""
+    return TorchBatch(torch.from_numpy(batch.signal), batch.lsb_uv, torch.from_numpy(batch.valid), batch.plan)
 
 
 class TorchBatches(IterableDataset[TorchBatch]):
     """A Loader's batches; iterate it as it stands, or pass it to `DataLoader(..., batch_size=None)`.
 
-    pin: by default, if there is a GPU. Worker processes are refused: the loader reads in threads, which is several times
+    pin: batches are made in pinned memory; by default, if there is a GPU. Worker processes are refused: the loader reads in threads, which is several times
     faster than handing batches between processes.
     """
 
     def __init__(self, loader: Loader, pin: bool | None = None) -> None:
         super().__init__()
         self.loader = loader
-        self.pin = torch.cuda.is_available() if pin is None else pin
+        if torch.cuda.is_available() if pin is None else pin:
+            loader.memory = pinned
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -60,4 +66,4 @@ class TorchBatches(IterableDataset[TorchBatch]):
                 "found a DataLoader with worker processes, expected none: each would read every batch. Set num_workers=0."
             )
         for batch in self.loader:
-            yield as_tensors(batch, self.pin)
+            yield as_tensors(batch)

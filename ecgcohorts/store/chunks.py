@@ -106,7 +106,7 @@ class Block:
     __slots__ = ("address", "array", "step", "view")
 
     def __init__(self, array: NDArray) -> None:
-        self.array, self.view = array, memoryview(array)
+        self.array, self.view = array, array.data
         self.address, self.step = array.ctypes.data, array.strides[0]
 
 

@@ -1,172 +1,165 @@
-"""Plans, reads and batches against what others do, in one run: `make bench`.
+"""From the store to batches of windows, beside a DataLoader as people write it, in one run: `make bench`.
 
-Targets hold for two cores of a 2020s server; ratios to a peer measured in the same run are what counts elsewhere.
-Every row prints its ratio in the column of extra information.
+    OMP_NUM_THREADS=2 python tests/benchmarks/bench_loading.py [--save]
+
+Batches of 512 pairs of 7 s windows (8 x 2,800 samples) out of 8,192 strips of real PTB-XL shapes, patients with 4.3
+recordings on the average, most of them few (log-normal); warm page cache. Loaders take turns, one epoch each; windows a
+second of wall time, median. Then what one batch of 128 pairs reads, counted: 128 of some 1,900 patients, so that few of
+them are neighbours.
 """
 
+import itertools
+import statistics
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from numpy.typing import NDArray
+
+sys.path.append(str(Path(__file__).parent))
+import bench_peers
+import bench_writing
+import results
 
 from ecgcohorts.index import COLUMNS, CohortIndex
 from ecgcohorts.loader import Loader
 from ecgcohorts.recipes import CAPE_V1
-from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler
-from ecgcohorts.samplers.roster import Roster
+from ecgcohorts.samplers import PatientPairSampler
 from ecgcohorts.store.shards import ShardedArray, Windows
 
-PATIENTS, MEAN_RECORDS = 1_200_000, 4.3  # BCSV: 1,224,880 patients, 4.25 recordings each
-STORED, SHARD, BATCH = 4096, 1024, 1024
-
-
-def seconds(call: Callable[[], object], rounds: int = 3) -> float:
-    """Best of some runs."""
-    taken = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
-
-
-# --- samplers ---
-
-
-@pytest.fixture(scope="module")
-def roster() -> Roster:
-    counts = 1 + np.random.default_rng(0).geometric(1 / (MEAN_RECORDS - 1), PATIENTS)
-    ptr = np.concatenate([[0], np.cumsum(counts)])
-    cohort = (np.arange(PATIENTS) * 4 // PATIENTS).astype(np.int32)
-    return Roster(np.arange(ptr[-1]), ptr, cohort, ("bidmc", "code", "shzs", "vumc"))
-
-
-@pytest.mark.parametrize("sampler_class", [PatientPairSampler, InDistributionBatchSampler])
-def test_build_from_an_index(benchmark, roster, sampler_class):
-    benchmark.extra_info["target_ms"] = 20
-    benchmark(sampler_class, roster, pairs=512, seed=0)
-
-
-def test_build_from_an_unsorted_table(benchmark, roster):
-    shuffle = np.random.default_rng(1).permutation(len(roster.rows))
-    patients = np.repeat(np.arange(PATIENTS), roster.counts)[shuffle]
-    benchmark.extra_info["target_s"] = 2
-    benchmark.pedantic(
-        InDistributionBatchSampler.from_arrays,
-        kwargs={"patients": patients, "cohorts": roster.cohort[patients], "pairs": 512, "seed": 0},
-        rounds=3,
-    )
-
-
-@pytest.mark.parametrize("sampler_class", [PatientPairSampler, InDistributionBatchSampler])
-def test_plan_512_pairs(benchmark, roster, sampler_class):
-    """Steps one after another, so that the blocks of the permutation are paid for."""
-    sampler = sampler_class(roster, pairs=512, seed=0)
-    steps = iter(range(10**9))
-    benchmark.extra_info["target_ms"] = 0.3
-    benchmark(lambda: sampler.plan(0, next(steps) % len(sampler)))
-
-
-def test_resume_in_the_middle_of_an_epoch(benchmark, roster):
-    saved = InDistributionBatchSampler(roster, pairs=512, seed=0)
-    saved.mark_consumed(7, 1200)
-    state = saved.state_dict()
-    fresh = InDistributionBatchSampler(roster, pairs=512, seed=0)
-    benchmark.extra_info |= {
-        "target_ms": 5,
-        "fingerprint_once_ms": round(1e3 * seconds(lambda: fresh.state_dict(), 1), 1),
-    }
-
-    def resume() -> None:
-        fresh.load_state_dict(state)
-        fresh.plan(*fresh.position)
-
-    benchmark(resume)
-
-
-def test_peer_m_per_class_sampler(benchmark, roster):
-    """pytorch-metric-learning: two records of each of 512 patients, on a tenth of the patients."""
-    samplers = pytest.importorskip("pytorch_metric_learning.samplers")
-    part = np.repeat(np.arange(PATIENTS // 10), roster.counts[: PATIENTS // 10])
-    sampler = samplers.MPerClassSampler(part, m=2, batch_size=1024, length_before_new_iter=10 * 1024)
-    ours = PatientPairSampler.from_arrays(patients=part, pairs=512, seed=0)
-    per_batch = seconds(lambda: list(sampler), 1) / 10
-    steps = iter(range(10**9))
-    benchmark(lambda: ours.plan(0, next(steps) % len(ours)))
-    benchmark.extra_info["times_peer"] = round(per_batch / benchmark.stats.stats.median)
-
-
-# --- reader and loader ---
+STRIPS, PAIRS, FEW_PAIRS, WINDOW, TURNS = 8192, 512, 128, 2800, 5
+LOG_MEAN, LOG_SD = 1.1, 0.85  # of recordings a patient: median 3, mean 4.3, as in the CAPE cohorts
+SLOW_WINDOWS = 512  # asked of those that take a millisecond each
+COLD_TARGETS = {"reads a pair": "1.2", "bytes read over bytes needed": "2"}
+WARM_BYTES_TARGET = "1.1"
 
 
 class OneArray(SimpleNamespace):
-    """The array below as a store: two records a patient."""
+    """A signal array as a store."""
 
     recipe, lsb_uv = CAPE_V1, 1.0
 
+    def __init__(self, array: ShardedArray) -> None:
+        counts = np.maximum(1, np.rint(np.random.default_rng(0).lognormal(LOG_MEAN, LOG_SD, STRIPS)).astype(np.int64))
+        patient = np.repeat(np.arange(STRIPS), counts)[: len(array)]
+        columns = {name: np.zeros(len(array), dtype) for name, dtype in COLUMNS.items()}
+        columns |= {"row": np.arange(len(array)), "patient": patient.astype(COLUMNS["patient"])}
+        columns["valid_stop"] = np.full(len(array), CAPE_V1.strip_samples, np.int32)
+        super().__init__(index=CohortIndex(columns, ("one",)), array=array)
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4,096 strips of an ECG-like wave with 3 uV of noise: about 33 KB each, as filtered recordings have."""
-    folder = tmp_path_factory.mktemp("bench") / "signals"
-    leads, samples = len(CAPE_V1.leads), CAPE_V1.strip_samples
-    array = zarr.create_array(
-        folder,
-        shape=(STORED, leads, samples),
-        chunks=(1, leads, samples),
-        shards=(SHARD, leads, samples),
-        dtype="int16",
-        fill_value=-32768,
-        compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=2), Crc32cCodec()],
-    )
-    rng = np.random.default_rng(0)
-    beat = np.arange(samples) / CAPE_V1.rate_hz % 0.8
-    wave = 1000 * np.exp(-(((beat - 0.4) / 0.02) ** 2)) + 150 * np.exp(-(((beat - 0.65) / 0.05) ** 2))
-    for start in range(0, STORED, SHARD):
-        strips = wave * rng.uniform(0.2, 1.5, (SHARD, leads, 1)) + rng.normal(0, 3, (SHARD, leads, samples))
-        array[start : start + SHARD] = np.rint(strips).astype(np.int16)
-    return folder
+    def read_windows(
+        self,
+        rows: NDArray[np.int64],
+        first: NDArray[np.int64],
+        length: NDArray[np.int64],
+        out: NDArray[np.int16],
+        targets: NDArray[np.int64] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.array.read_into(rows, out, targets, Windows(first, length), threads)
 
 
-def test_random_records_direct(benchmark, folder):
-    """1,024 random records, warm: at least 30 times zarr-python's own indexing."""
-    direct, reference = ShardedArray(folder), zarr.open_array(folder, mode="r")
-    rng = np.random.default_rng(0)
-    out = np.empty((BATCH, *direct.shape[1:]), np.int16)
-    rows = rng.permutation(STORED)[:BATCH]
-    expected = reference.oindex[rows]
-    direct.read_into(rows, out)
-    assert np.array_equal(out, expected)
-    peer = seconds(lambda: reference.oindex[rng.permutation(STORED)[:BATCH]])
-    benchmark(lambda: direct.read_into(rng.permutation(STORED)[:BATCH], out))
-    best = benchmark.stats.stats.min
-    benchmark.extra_info |= {"records_per_s": round(BATCH / best), "times_zarr": round(peer / best, 1)}
-    assert peer / best >= 30
+class PlainDataset(torch.utils.data.Dataset[torch.Tensor]):
+    """What one writes first: a strip by its number, and a crop."""
+
+    def __init__(self, array: object) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return STRIPS
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(self.array[row])[:, :WINDOW].copy())  # type: ignore[index]
 
 
-def test_contiguous_records_direct(benchmark, folder):
-    direct = ShardedArray(folder)
-    out = np.empty((BATCH, *direct.shape[1:]), np.int16)
-    benchmark(direct.read_into, np.arange(500, 500 + BATCH), out)
-    benchmark.extra_info["records_per_s"] = round(BATCH / benchmark.stats.stats.min)
+def windows_of(loader: Loader) -> int:
+    return sum(batch.signal.shape[0] * batch.signal.shape[1] for batch in loader)
 
 
-def test_loader_epoch(benchmark, folder):
-    """Windows of 512 pairs, prefetched, over all records."""
-    columns = {name: np.zeros(STORED, dtype) for name, dtype in COLUMNS.items()}
-    columns |= {"row": np.arange(STORED), "patient": np.arange(STORED) // 2}
-    columns["valid_stop"] = np.full(STORED, CAPE_V1.strip_samples, np.int32)
-    array = ShardedArray(folder)
+def plain(array: object, windows: int) -> Callable[[], int]:
+    made = torch.utils.data.DataLoader(PlainDataset(array), batch_size=SLOW_WINDOWS, shuffle=True)
+    return lambda: sum(len(batch) for batch in itertools.islice(made, windows // SLOW_WINDOWS))
 
-    def read_windows(rows, first, length, out, targets, threads) -> None:
-        array.read_into(rows, out, targets, Windows(first, length), threads)
 
-    store = OneArray(index=CohortIndex(columns, ("one",)), read_windows=read_windows)
-    loader = Loader(store, PatientPairSampler(store.index, pairs=512, seed=0))
-    benchmark.pedantic(lambda: [len(batch) for batch in loader], rounds=5)
-    benchmark.extra_info["records_per_s"] = round(STORED / benchmark.stats.stats.min)
+def reads_of(array: ShardedArray, warm: bool) -> tuple[float, float]:
+    """Reads a pair, and bytes read over bytes needed, of one batch, whose bytes are in memory or are not."""
+    store = OneArray(array)
+    loader = Loader(store, PatientPairSampler(store.index, FEW_PAIRS, seed=0), prefetch=0)
+    rows = loader.sampler.plan(0, 0).rows
+    array.read(rows.ravel())  # the indices of all shards, which are read once
+    needed = sum(len(array.encoded(row)) for row in np.unique(rows).tolist())
+    asked: list[int] = []
+    real = array.source.read_into
+
+    def read_into(number: int, start: int, out: memoryview) -> int:
+        asked.append(len(out))
+        return real(number, start, out)
+
+    array.source.read_into = read_into  # type: ignore[method-assign]
+    array.source.in_memory = lambda *_: warm  # type: ignore[method-assign]
+    loader.load(0, 0)
+    del array.source.read_into, array.source.in_memory
+    return len(asked) / FEW_PAIRS, sum(asked) / needed
+
+
+COLUMNS_TOLD = ("what", "measured", "target")
+
+
+def measure() -> list[tuple[str, ...]]:
+    bench_writing.STRIPS = STRIPS
+    data = bench_writing.strips()
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        arrays = {
+            "lz4": bench_peers.Ours(folder / "lz4", data).array,
+            "pcodec": bench_peers.OursCompact(folder / "pcodec", data).array,
+        }
+        np.save(folder / "raw.npy", data)
+        stores = {codec: OneArray(array) for codec, array in arrays.items()}
+        loaders: dict[str, Callable[[], int]] = {
+            f"Loader, {codec}": lambda store=store: windows_of(
+                Loader(store, PatientPairSampler(store.index, PAIRS, seed=0))
+            )  # type: ignore[misc]
+            for codec, store in stores.items()
+        }
+        reference = zarr.open_array(folder / "array", mode="r")
+        loaders["DataLoader over zarr-python, strip by strip"] = plain(reference, SLOW_WINDOWS)
+        loaders["DataLoader over a raw file in memory map"] = plain(np.load(folder / "raw.npy", mmap_mode="r"), 4096)
+        rates: dict[str, list[float]] = {name: [] for name in loaders}
+        for turn in range(1 + TURNS):  # the first fills caches and does not count
+            for name, load in loaders.items():
+                start = time.perf_counter()
+                windows = load()
+                rates[name] += [windows / (time.perf_counter() - start)] if turn else []
+        table = [(f"{name}, windows/s", f"{statistics.median(found):,.0f}", "") for name, found in rates.items()]
+        return table + [row for codec, array in arrays.items() for row in counted(codec, array)]
+
+
+def counted(codec: str, array: ShardedArray) -> Iterator[tuple[str, ...]]:
+    for (name, target), value in zip(COLD_TARGETS.items(), reads_of(array, warm=False), strict=True):
+        yield f"{name}, from disk, {codec}", f"{value:.2f}", f"at most {target}"
+    reads, over = reads_of(array, warm=True)
+    yield f"reads a pair, in memory, {codec}", f"{reads:.2f}", ""
+    yield f"bytes read over bytes needed, in memory, {codec}", f"{over:.2f}", f"at most {WARM_BYTES_TARGET}"
+
+
+@pytest.mark.shared
+def test_loading(benchmark):
+    if not bench_writing.RECORDS.is_dir():
+        pytest.skip("PTB-XL is not beside the repository")
+    rows = benchmark.pedantic(measure, rounds=1)
+    print("\n" + results.table(COLUMNS_TOLD, rows))
+    for name, value, target in rows:
+        if target:
+            assert float(value) <= float(target.removeprefix("at most ")), name
+
+
+if __name__ == "__main__":
+    results.tell(__file__, COLUMNS_TOLD, measure(), ("ecgcohorts", "numcodecs", "pcodec", "zarr", "torch"))

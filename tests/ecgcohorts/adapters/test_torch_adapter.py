@@ -81,6 +81,22 @@ def test_pinned_where_there_is_a_gpu(store, sampler):
     assert torch.equal(batch.to("cuda").signal.cpu(), batch.signal)
 
 
+def test_batches_are_made_in_the_memory_asked_for(store, sampler, monkeypatch):
+    made = []
+
+    def memory(shape):
+        made.append(np.empty(shape, np.int16))
+        return made[-1]
+
+    monkeypatch.setattr(adapter, "pinned", memory)
+    batches = list(adapter.TorchBatches(Loader(store, sampler, window=200), pin=True))
+    expected = [Loader(store, sampler, window=200).load(0, step) for step in range(len(batches))]
+    assert len(made) == len(batches) > 1
+    for batch, same, array in zip(batches, expected, made, strict=True):
+        assert batch.signal.data_ptr() == array.ctypes.data
+        np.testing.assert_array_equal(batch.signal.numpy(), same.signal)
+
+
 def test_millivolts_with_nothing_where_there_is_no_sample(store, sampler):
     store.strips[:, :, -50:] = MISSING
     batch = next(iter(adapter.TorchBatches(Loader(store, sampler, window=400))))

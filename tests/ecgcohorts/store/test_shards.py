@@ -130,12 +130,13 @@ def test_whole_shard_missing_is_an_error_not_fill(folder):
 
 
 def counted_reads(monkeypatch) -> list[int]:
-    """The size of every read from here on."""
+    """The size of every read from here on, without questions whether something is in memory."""
     real, asked = os.preadv, []
 
-    def preadv(fd: int, buffers: Any, at: int) -> int:
-        asked.append(sum(len(buffer) for buffer in buffers))
-        return real(fd, buffers, at)
+    def preadv(fd: int, buffers: Any, at: int, *flags: int) -> int:
+        if not flags:
+            asked.append(sum(len(buffer) for buffer in buffers))
+        return real(fd, buffers, at, *flags)
 
     monkeypatch.setattr(os, "preadv", preadv)
     return asked
@@ -153,12 +154,31 @@ def test_random_records_read_only_their_own_bytes(folder, monkeypatch):
     assert sum(asked) <= 1.1 * needed
 
 
-def test_neighbouring_records_come_in_one_read(folder, monkeypatch):
+def test_neighbouring_records_come_in_one_read_from_a_disk(folder, monkeypatch):
+    monkeypatch.setattr(shard_sources.FolderShards, "in_memory", lambda *_: False)
     array = ShardedArray(folder)
     array.read([0, 40])
     asked = counted_reads(monkeypatch)
     array.read([5, 3, 40, 41])  # two pairs, one with a gap of a record inside
     assert len(asked) == 2
+
+
+def test_what_is_in_memory_is_read_without_the_gaps(folder, monkeypatch):
+    array = ShardedArray(folder)
+    array.read([0, 40])
+    monkeypatch.setattr(shard_sources.FolderShards, "in_memory", lambda *_: True)
+    asked = counted_reads(monkeypatch)
+    found = array.read([5, 3, 40, 41])
+    assert len(asked) == 3
+    assert sum(asked) == array._places[[3, 5, 40, 41], 1].sum()
+    np.testing.assert_array_equal(found, zarr.open_array(folder, mode="r")[:][[5, 3, 40, 41]])
+
+
+def test_a_page_just_written_is_in_memory(folder):
+    source = ShardedArray(folder).source
+    if shard_sources.NOWAIT is None or not source.in_memory(0, 0):
+        pytest.skip("this system or file system cannot tell what is in memory")
+    assert not source.in_memory(0, 1 << 40)  # past the end
 
 
 def test_every_single_bit_flip_is_detected(folder):
