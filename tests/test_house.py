@@ -54,7 +54,7 @@ LAYERS = {
         ("cli", "cli_keyed", "cli_remote", "cli_splits", "cli_views"),
     ),
     "capezoo": (
-        ("errors", "specs"),
+        ("errors", "specs", "_timm"),
         ("encoders", "objectives", "views", "distributed", "progress", "recipes"),
         ("checkpoint", "run_folder", "monitor", "data", "train", "zoo"),
         ("embed",),
