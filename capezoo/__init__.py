@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if TYPE_CHECKING:
     from capezoo.embed import embed
     from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, RunConfig, WeightCard
+    from capezoo.timm_models import register_with_timm
     from capezoo.train import pretrain
     from capezoo.zoo.create import create_model, load
     from capezoo.zoo.listing import list_models
@@ -38,6 +39,7 @@ _HOME = {
     "load": "capezoo.zoo",
     "pretrain": "capezoo.train",
     "publish": "capezoo.zoo",
+    "register_with_timm": "capezoo.timm_models",
     "verify": "capezoo.zoo",
 }
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "load",
     "pretrain",
     "publish",
+    "register_with_timm",
     "verify",
 ]
 
