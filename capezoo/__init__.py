@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from capezoo.embed import embed
+    from capezoo.onnx_export import export_onnx
     from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, RunConfig, WeightCard
     from capezoo.timm_models import register_with_timm
     from capezoo.train import pretrain
@@ -35,6 +36,7 @@ _HOME = {
     "WeightCard": "capezoo.specs",
     "create_model": "capezoo.zoo",
     "embed": "capezoo.embed",
+    "export_onnx": "capezoo.onnx_export",
     "list_models": "capezoo.zoo",
     "load": "capezoo.zoo",
     "pretrain": "capezoo.train",
@@ -50,6 +52,7 @@ __all__ = [
     "WeightCard",
     "create_model",
     "embed",
+    "export_onnx",
     "list_models",
     "load",
     "pretrain",
