@@ -11,7 +11,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "fine_tune.py"
 
 def test_it_learns_and_tests_other_patients(simulated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main = runpy.run_path(str(EXAMPLE))["main"]
-    outcome = main(["--store", str(simulated / "store.zarr"), "--steps", "30"])
+    outcome = main(["--store", str(simulated / "store.zarr"), "--steps", "20"])
     assert np.mean(outcome.losses[-5:]) < np.mean(outcome.losses[:5])
     assert outcome.test.low <= outcome.test.value <= outcome.test.high
     people = [{bytes(row) for row in part.patient_ids} for part in (outcome.train, outcome.tested)]
@@ -27,7 +27,7 @@ def test_published_weights_start_where_they_were(simulated: Path, run_folder: Pa
 
     weights = capezoo.publish(run_folder, tmp_path / "weights")
     main = runpy.run_path(str(EXAMPLE))["main"]
-    arguments = ["--store", str(simulated / "store.zarr"), "--steps", "3"]
+    arguments = ["--store", str(simulated / "store.zarr"), "--steps", "2"]
     again = [main([*arguments, "--weights", str(weights)]).losses for _ in range(2)]
     assert again[0] == again[1]
     assert again[0] != main(arguments).losses

@@ -76,7 +76,8 @@ def test_timm_protocol(name: str) -> None:
 def test_every_parameter_is_in_one_layer_group(name: str, coarse: bool) -> None:
     import re
 
-    model = built(name)
+    with torch.device("meta"):  # names are enough
+        model = built(name)
     rules = model.group_matcher(coarse=coarse).values()  # a pattern, or a list of (pattern, place)
     patterns = [p for rule in rules for p in ([rule] if isinstance(rule, str) else [pattern for pattern, _ in rule])]
     for parameter, _ in model.named_parameters():
@@ -121,14 +122,6 @@ def test_any_leads_and_any_length(name: str, leads: int, length: int) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_lead_is_seen(name: str) -> None:
-    model = built(name).eval()
-    x = signal(model, 1).requires_grad_()
-    model(x).square().sum().backward()
-    assert (x.grad.abs().sum(-1) > 0).all()
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_recomputing_changes_neither_gradients_nor_running_statistics(name: str) -> None:
     found = []
     for enable in (False, True):
@@ -160,7 +153,7 @@ def test_gradients_reach_every_parameter_and_the_signal(name: str) -> None:
     x = signal(model).requires_grad_()
     model(x).square().sum().backward()
     assert x.grad is not None
-    assert x.grad.abs().sum() > 0
+    assert (x.grad.abs().sum(-1) > 0).all()  # of every record and lead
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
