@@ -19,7 +19,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from capezoo.embed import embed
+    from capezoo.onnx_export import export_onnx
     from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, RunConfig, WeightCard
+    from capezoo.timm_models import register_with_timm
     from capezoo.train import pretrain
     from capezoo.zoo.create import create_model, load
     from capezoo.zoo.listing import list_models
@@ -34,10 +36,12 @@ _HOME = {
     "WeightCard": "capezoo.specs",
     "create_model": "capezoo.zoo",
     "embed": "capezoo.embed",
+    "export_onnx": "capezoo.onnx_export",
     "list_models": "capezoo.zoo",
     "load": "capezoo.zoo",
     "pretrain": "capezoo.train",
     "publish": "capezoo.zoo",
+    "register_with_timm": "capezoo.timm_models",
     "verify": "capezoo.zoo",
 }
 __all__ = [
@@ -48,10 +52,12 @@ __all__ = [
     "WeightCard",
     "create_model",
     "embed",
+    "export_onnx",
     "list_models",
     "load",
     "pretrain",
     "publish",
+    "register_with_timm",
     "verify",
 ]
 

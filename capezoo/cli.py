@@ -236,6 +236,19 @@ class Publish(Command):
         )
 
 
+class Onnx(Command):
+    """Write published weights as an ONNX file that says what to feed it, if onnxruntime computes the same."""
+
+    weights: CliPositionalArg[str] = Field(description="encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
+    out: Annotated[Path, Field(validation_alias=AliasChoices("o", "out"), description="file to write")]
+
+    def cli_cmd(self) -> None:
+        from capezoo.onnx_export import export_onnx
+        from capezoo.zoo import load
+
+        _out.print(f"{export_onnx(load(self.weights), self.out)}")
+
+
 class Capezoo(
     BaseSettings,
     cli_parse_args=False,
@@ -257,6 +270,7 @@ class Capezoo(
     info: CliSubCommand[Info]
     verify: CliSubCommand[Verify]
     publish: CliSubCommand[Publish]
+    onnx: CliSubCommand[Onnx]
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)

@@ -54,10 +54,10 @@ LAYERS = {
         ("cli", "cli_keyed", "cli_remote", "cli_splits", "cli_views"),
     ),
     "capezoo": (
-        ("errors", "specs"),
+        ("errors", "specs", "_timm"),
         ("encoders", "objectives", "views", "distributed", "progress", "recipes"),
         ("checkpoint", "run_folder", "monitor", "data", "train", "zoo"),
-        ("embed",),
+        ("embed", "onnx_export", "timm_models"),
         ("evaluate",),
         ("cli",),
     ),

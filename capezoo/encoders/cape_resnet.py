@@ -4,14 +4,14 @@ Source: antonior92/automatic-ecg-diagnosis (MIT) and PCLR, layer by layer; CAPE 
 """
 
 from math import ceil, erf, sqrt
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from capezoo.encoders._protocol import SignalEncoder, Stage
 from capezoo.specs import Spec
 
 # Standard deviation of a unit normal cut at two deviations: Keras divides by it so that he_normal keeps its variance.
@@ -98,13 +98,12 @@ class Unit(nn.Module):
         return F.max_pool2d(y, (1, self.stride), padding=(0, left), ceil_mode=True)
 
 
-class Encoder(nn.Module):
-    """(batch, lead, time) in mV -> (batch, num_features), or logits if `num_classes` is not 0."""
+class Encoder(SignalEncoder):
+    """(batch, lead, time) in mV -> (batch, num_features), after the last ReLU and a mean over time."""
 
     def __init__(self, config: Config, num_classes: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.grad_checkpointing = False
         stem, *middle = config.widths
         filters = (*middle, config.embedding_dim)
         self.stem = SameConv1d(config.in_leads, stem, config.kernel, config.stem_stride)
@@ -112,72 +111,21 @@ class Encoder(nn.Module):
         self.units = nn.ModuleList(
             Unit(before, after, config) for before, after in zip((stem, *middle), filters, strict=True)
         )
-        self.num_features = self.head_hidden_size = config.embedding_dim
-        self.feature_info = [
-            {"num_chs": width, "reduction": config.stem_stride * config.unit_stride ** (i + 1), "module": f"units.{i}"}
-            for i, width in enumerate(filters)
-        ]
-        self.reset_classifier(num_classes)
+        reduction = [config.stem_stride * config.unit_stride ** (i + 1) for i in range(len(filters))]
+        self.complete([Stage(filters[i], reduction[i], f"units.{i}") for i in range(len(filters))], num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """(batch, lead, time) -> (batch, num_features, time'), after the last ReLU."""
-        return self._trunk(x, len(self.units))[-1]
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(batch, num_features, time') -> its mean over time, then the classifier unless `pre_logits`."""
-        pooled = x.mean(dim=-1)
-        return pooled if pre_logits else self.classifier(pooled)
-
-    def forward_intermediates(
-        self, x: Tensor, indices: int | list[int] | None = None, norm: bool = False, stop_early: bool = False,
-        output_fmt: Literal["NCL", "NLC"] = "NCL", intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:  # fmt: skip
-        """Outputs of chosen units, counted from 0: all, the last `indices`, or those listed. timm's signature.
-
-        norm: accepted and without effect, every unit ends in one. Returns them alone, or after the final features.
-        """
-        n = len(self.units)
-        wanted = range(n) if indices is None else range(n - indices, n) if isinstance(indices, int) else indices
-        places = [i % n for i in wanted]
-        outputs = self._trunk(x, max(places) + 1 if stop_early else n)
-        chosen = [outputs[i] if output_fmt == "NCL" else outputs[i].transpose(1, 2) for i in places]
-        return chosen if intermediates_only else (outputs[-1], chosen)
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a new one, or by nothing (0). Only average pooling is built."""
-        if global_pool not in (None, "avg"):
-            raise ValueError(f"found global_pool={global_pool!r}, expected 'avg'.")
-        self.num_classes = num_classes
-        self.classifier = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        """Layer groups from input to output, for layer-wise learning rates."""
-        return {"stem": r"^stem", "blocks": r"^units\.(\d+)"}
-
-    def no_weight_decay(self) -> set[str]:
-        return set()  # norms and biases are one-dimensional: timm leaves those out by itself
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute units in the backward pass: less memory, a third more time."""
-        self.grad_checkpointing = enable
-
-    def _trunk(self, x: Tensor, n_units: int) -> list[Tensor]:
-        x = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    def outputs(self, x: Tensor, n_stages: int) -> list[Tensor]:
+        """Of the first units, each after its ReLU."""
+        x = x.contiguous(memory_format=torch.channels_last)
         x = y = F.relu(self.stem_norm(self.stem(x)), inplace=True)
-        outputs = []
-        for unit in self.units[:n_units]:
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                x, y = checkpoint(unit, x, y, use_reentrant=False)
-            else:
-                x, y = unit(x, y)
-            outputs.append(x.squeeze(2))
-        return outputs
+        found = []
+        for unit in self.units[:n_stages]:
+            x, y = self.run_block(unit, x, y)
+            found.append(x.squeeze(2))
+        return found
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return {"stem": r"^stem", "blocks": r"^units\.(\d+)"}
 
 
 def _norm(channels: int, config: Config) -> nn.BatchNorm2d:

@@ -1,9 +1,10 @@
 """From a name to an encoder that knows its input: `model.spec` is always there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from capezoo._timm import timm
 from capezoo.encoders import build
 from capezoo.specs import EncoderSpec, InputSpec
 from capezoo.zoo.files import WEIGHTS, Architecture, read_architecture, read_header
@@ -25,36 +26,55 @@ def create_model(
     embedding_dim: int | None = None,
     num_classes: int = 0,
     seed: int = 0,
+    *,
+    features_only: bool = False,
+    config: Mapping[str, Any] | None = None,
 ) -> "nn.Module":
     """Return an encoder, (batch, lead, time) in mV -> (batch, embedding_dim), with its input contract as `model.spec`.
 
     pretrained: None for random weights; True for the weights `name` ("encoder.tag", or an encoder with one weight
     set); or "encoder.tag", a folder, "hf-hub:org/repo@revision". in_leads: 8, 12, or lead names in order.
     num_classes: a new, random classifier on top; 0 for embeddings. seed: of everything random.
-    Raises SpecError if name, leads or width are not those of the weights.
+    features_only: instead the outputs of all stages, a list of (batch, channel, time'), by timm's FeatureGetterNet;
+    `model.feature_info` tells their channels and reductions. config: other settings of the encoder, such as
+    `{"depth": 50}`; weights bring their own.
+    Raises SpecError if name, leads, width or settings are unknown or not those of the weights.
     """
+    if features_only and num_classes:
+        raise SpecError(f"found num_classes={num_classes} with features_only, expected one of them. Leave one out.")
     leads = _lead_names(in_leads)
-    if not pretrained:
-        config = {} if embedding_dim is None else {"embedding_dim": embedding_dim}
+    settings = dict(config or {}) | ({} if embedding_dim is None else {"embedding_dim": embedding_dim})
+    if pretrained:
+        folder = locate(_default_weights(name) if pretrained is True else pretrained)
+        _require_same(folder, EncoderSpec(name=name.partition(".")[0], config=settings), leads)
+        model = load(folder, num_classes, seed)
+    else:
         spec = InputSpec(leads=leads) if leads else InputSpec()
-        encoder = EncoderSpec(name=name, config={"in_leads": len(spec.leads), **config})
-        return _with_spec(build(encoder, seed, num_classes), spec)
-    folder = locate(_default_weights(name) if pretrained is True else pretrained)
-    model = load(folder, num_classes, seed)
-    architecture = read_architecture(folder)
-    if name.partition(".")[0] != architecture.encoder.name:
+        encoder = EncoderSpec(name=name, config={"in_leads": len(spec.leads), **settings})
+        model = _with_spec(build(encoder, seed, num_classes), spec)
+    return _stages_of(model) if features_only else model
+
+
+def _require_same(folder: Path, encoder: EncoderSpec, leads: tuple[str, ...] | None) -> None:
+    """Raise SpecError unless the weights are of this encoder, with these leads and settings where they are given."""
+    found = read_architecture(folder)
+    if encoder.name != found.encoder.name:
         raise SpecError(
-            f"{folder}: found weights of {architecture.encoder.name!r}, expected {name!r}. Name that encoder."
+            f"{folder}: found weights of {found.encoder.name!r}, expected {encoder.name!r}. Name that encoder."
         )
-    spec = architecture.input
-    if leads and leads != spec.leads:
-        raise SpecError(f"{folder}: found weights for leads {' '.join(spec.leads)}, expected {' '.join(leads)}. "
+    if leads and leads != found.input.leads:
+        raise SpecError(f"{folder}: found weights for leads {' '.join(found.input.leads)}, expected {' '.join(leads)}. "
                         "Give those leads, or train for others.")  # fmt: skip
-    if embedding_dim not in (None, model.num_features):
-        raise SpecError(
-            f"{folder}: found {model.num_features} features, expected {embedding_dim}. Leave embedding_dim out."
-        )
-    return model
+    for key, wanted in encoder.config.items():
+        have = found.encoder.config.get(key)
+        if have != wanted:
+            raise SpecError(f"{folder}: found weights with {key}={have}, expected {wanted}. Leave {key} out.")
+
+
+def _stages_of(model: "nn.Module") -> "nn.Module":
+    places = tuple(range(len(model.feature_info)))  # type: ignore[arg-type]
+    stages: nn.Module = timm("models._features").FeatureGetterNet(model, out_indices=places, output_fmt="NCL")
+    return _with_spec(stages, model.spec)  # type: ignore[arg-type]
 
 
 def load(weights: str | Path, num_classes: int = 0, seed: int = 0) -> "nn.Module":

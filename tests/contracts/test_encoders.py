@@ -22,7 +22,7 @@ def signal(model: nn.Module, n: int = 3) -> torch.Tensor:
 
 
 def test_there_are_encoders() -> None:
-    assert "cape_resnet" in NAMES
+    assert {"cape_resnet", "ecg_vit", "resnet50_1d", "ribeiro_resnet", "xresnet1d"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -71,23 +71,89 @@ def test_timm_protocol(name: str) -> None:
     model.set_grad_checkpointing(False)
 
 
+@pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_parameter_is_in_one_layer_group(name: str) -> None:
+def test_every_parameter_is_in_one_layer_group(name: str, coarse: bool) -> None:
     import re
 
-    model = built(name)
-    patterns = [p for p in model.group_matcher(coarse=False).values() if isinstance(p, str)]
+    with torch.device("meta"):  # names are enough
+        model = built(name)
+    rules = model.group_matcher(coarse=coarse).values()  # a pattern, or a list of (pattern, place)
+    patterns = [p for rule in rules for p in ([rule] if isinstance(rule, str) else [pattern for pattern, _ in rule])]
     for parameter, _ in model.named_parameters():
         assert sum(bool(re.match(pattern, parameter)) for pattern in patterns) == 1, parameter
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_feature_info_tells_channels_length_and_module_of_every_stage(name: str) -> None:
+    model = built(name).eval()
+    length = 4 * model.feature_info[-1]["reduction"]
+    with torch.no_grad():
+        stages = model.forward_intermediates(torch.zeros(1, 8, length), intermediates_only=True)
+    for info, stage in zip(model.feature_info, stages, strict=True):
+        assert stage.shape == (1, info["num_chs"], length // info["reduction"])
+        assert sum(p.numel() for p in model.get_submodule(info["module"]).parameters()) > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stages_that_do_not_exist_and_other_axes_are_refused(name: str) -> None:
+    model, x = built(name).eval(), torch.zeros(1, 8, LENGTH)
+    n = len(model.feature_info)
+    for indices in (n + 1, [n], [-n - 1], []):
+        with pytest.raises(IndexError, match=rf"expected up to {n} stages"):
+            model.forward_intermediates(x, indices=indices)
+    with pytest.raises(ValueError, match="found output_fmt='NCHW', expected 'NCL' or 'NLC'"):
+        model.forward_intermediates(x, output_fmt="NCHW")
+    with pytest.raises(ValueError, match="expected 'avg'"):
+        model.reset_classifier(2, global_pool="max")
+
+
+@pytest.mark.parametrize(("leads", "length"), [(8, 2800), (12, 1000), (1, 777)])
+@pytest.mark.parametrize("name", NAMES)
+def test_any_leads_and_any_length(name: str, leads: int, length: int) -> None:
+    model = encoders.build(EncoderSpec(name=name, config={"in_leads": leads}), seed=0).eval()
+    x = torch.randn(2, leads, length, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        embedding = model(x)
+        assert embedding.shape == (2, model.num_features)
+        assert embedding.isfinite().all()
+        assert not torch.equal(embedding[0], embedding[1])
+        assert torch.equal(model(x.unsqueeze(2)), embedding)  # timm's form: an image one pixel high
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recomputing_changes_neither_gradients_nor_running_statistics(name: str) -> None:
+    found = []
+    for enable in (False, True):
+        model = built(name)
+        model.set_grad_checkpointing(enable)
+        model(signal(model)).square().sum().backward()
+        statistics = [buffer.double().flatten() for buffer in model.buffers()]
+        found.append(
+            (torch.cat([p.grad.flatten() for p in model.parameters()]), torch.cat([*statistics, torch.ones(1)]))
+        )
+    torch.testing.assert_close(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_classifier_changes_no_other_weight(name: str) -> None:
+    plain, with_head = built(name).state_dict(), built(name, num_classes=3).state_dict()
+    assert set(with_head) - set(plain) == {"classifier.weight", "classifier.bias"}
+    assert all(torch.equal(value, with_head[key]) for key, value in plain.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_reach_every_parameter_and_the_signal(name: str) -> None:
     model = built(name)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():  # norms that start at 0 hold back the gradient of what is before them, at first
+                parameter.fill_(0.1)
     x = signal(model).requires_grad_()
     model(x).square().sum().backward()
     assert x.grad is not None
-    assert x.grad.abs().sum() > 0
+    assert (x.grad.abs().sum(-1) > 0).all()  # of every record and lead
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 

@@ -35,6 +35,49 @@ def test_leads_by_number_or_name():
         capezoo.create_model(in_leads=3)
 
 
+def test_settings_of_the_encoder_by_name():
+    model = capezoo.create_model("xresnet1d", in_leads=12, config={"depth": 18})
+    assert (model.num_features, model.spec.leads) == (64, TWELVE_LEADS)
+    with pytest.raises(SpecError, match="unknown key 'nonsense', expected one of in_leads, depth"):
+        capezoo.create_model("xresnet1d", config={"nonsense": 1})
+    with pytest.raises(SpecError, match="unknown key 'embedding_dim', expected one of in_leads, depth, widths"):
+        capezoo.create_model("xresnet1d", embedding_dim=64)
+
+
+@pytest.mark.parametrize("name", capezoo.list_models())
+def test_features_only_gives_every_stage_and_what_it_is(name):
+    whole, stages = capezoo.create_model(name), capezoo.create_model(name, features_only=True)
+    assert stages.spec == InputSpec()
+    x = torch.randn(2, 8, 1024, generator=torch.Generator().manual_seed(0))
+    found = stages.eval()(x)
+    wanted = whole.eval().forward_intermediates(x, intermediates_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert [y.shape[1] for y in found] == stages.feature_info.channels()
+    assert [-(-1024 // reduction) for reduction in stages.feature_info.reduction()] == [y.shape[2] for y in found]
+
+
+def test_features_only_from_published_weights_and_never_with_a_classifier(folder, tiny):
+    x = torch.randn(3, 8, 400, generator=torch.Generator().manual_seed(0))
+    stages = capezoo.create_model("cape_resnet", pretrained=folder, features_only=True)
+    assert torch.equal(stages(x)[-1], tiny.eval().forward_features(x))
+    assert stages.spec == InputSpec(length=400)
+    with pytest.raises(SpecError, match="found num_classes=2 with features_only, expected one of them"):
+        capezoo.create_model(features_only=True, num_classes=2)
+
+
+def test_a_torchvision_of_another_torch_is_one_sentence(monkeypatch):
+    from capezoo import _timm
+
+    def broken(name):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(_timm, "import_module", broken)
+    for arguments in ({"name": "ecg_vit"}, {"features_only": True}):
+        with pytest.raises(ImportError, match=r"^your torchvision does not match torch [^\n]* torch torchvision$"):
+            capezoo.create_model(**arguments)
+    assert capezoo.create_model().num_features == 256  # needs nothing of timm's
+
+
 def test_published_weights_come_back_exactly(folder, tiny):
     x = torch.randn(3, 8, 400, generator=torch.Generator().manual_seed(0))
     want = tiny.eval()(x)
@@ -53,7 +96,7 @@ def test_weights_by_name_and_by_only_weight_set(folder, tmp_path, monkeypatch):
     cache.mkdir()
     monkeypatch.setenv("CAPEZOO_CACHE", str(cache))
     monkeypatch.setattr(listing, "BUNDLED", tmp_path / "nothing")
-    assert capezoo.list_models() == ["cape_resnet"]
+    assert capezoo.list_models() == ["cape_resnet", "ecg_vit", "resnet50_1d", "ribeiro_resnet", "xresnet1d"]
     assert capezoo.list_models(pretrained=True) == []
     with pytest.raises(SpecError, match=r"found 0 weight sets of 'cape_resnet' \(none\)"):
         capezoo.create_model("cape_resnet", pretrained=True)
@@ -82,7 +125,9 @@ def test_bundled_weights_win_over_cached_ones(folder, tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         ({"in_leads": 12}, "found weights for leads I II V1 .* expected I II III"),
-        ({"embedding_dim": 256}, "found 6 features, expected 256"),
+        ({"embedding_dim": 256}, "found weights with embedding_dim=6, expected 256. Leave embedding_dim out"),
+        ({"config": {"widths": (4, 8)}}, r"found weights with widths=\[4, 4\], expected \[4, 8\]"),
+        ({"config": {"nonsense": 1}}, "found weights with nonsense=None, expected 1"),
         ({"name": "vit"}, "found weights of 'cape_resnet', expected 'vit'"),
     ],
 )

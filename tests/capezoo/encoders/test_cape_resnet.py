@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from capezoo._timm import timm
 from capezoo.encoders import build, cape_resnet
 from capezoo.encoders.cape_resnet import Config, Encoder, SameConv1d
 from capezoo.specs import EncoderSpec
@@ -141,17 +140,6 @@ def test_keras_norm_numbers() -> None:
     assert {(m.eps, m.momentum) for m in norms} == {(1e-3, 0.01)}
 
 
-def test_gradient_checkpointing_changes_nothing() -> None:
-    x = torch.randn(4, 3, 300, generator=torch.Generator().manual_seed(0))
-    gradients = []
-    for enable in (False, True):
-        model = build(SMALL, 0)
-        model.set_grad_checkpointing(enable)
-        model(x).square().sum().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-    torch.testing.assert_close(gradients[0], gradients[1])
-
-
 def test_dropout_acts_in_training_only() -> None:
     model = Encoder(Config(in_leads=2, widths=(4,), embedding_dim=4, dropout=0.5))
     x = torch.randn(2, 2, 64, generator=torch.Generator().manual_seed(0))
@@ -167,27 +155,7 @@ def test_stem_stride_shortens_and_scales_the_reductions() -> None:
     assert [info["reduction"] for info in model.feature_info] == [16, 64]
 
 
-def test_another_pooling_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected 'avg'"):
-        build(SMALL, 0).reset_classifier(2, global_pool="max")
-
-
 def test_pooling_is_the_mean_over_time() -> None:
     model = build(SMALL, 0)
     features = F.relu(torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(model.forward_head(features), features.mean(-1))
-
-
-def test_timm_optimiser_with_layer_decay_and_averaging_work_unchanged() -> None:
-    optim, utils = timm("optim"), timm("utils")
-    model = build(SMALL, 0)
-    optimiser = optim.create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05, layer_decay=0.5)
-    scales = {group["lr_scale"] for group in optimiser.param_groups}
-    assert scales == {1.0, 0.5, 0.25, 0.125}  # last unit (with the head), two units, stem
-    plain = [p.ndim for group in optimiser.param_groups if group["weight_decay"] == 0 for p in group["params"]]
-    assert set(plain) == {1}  # norms
-    average = utils.ModelEmaV3(model, decay=0.9)
-    model(torch.randn(4, 3, 200, generator=torch.Generator().manual_seed(0))).square().sum().backward()
-    optimiser.step()
-    average.update(model)
-    assert not torch.equal(average.module.stem.weight, model.stem.weight)

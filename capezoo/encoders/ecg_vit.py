@@ -1,0 +1,98 @@
+"""A vision transformer on signals: patches of all leads over a stretch of time, timm's blocks, mean over tokens.
+
+Source: Dosovitskiy et al., arXiv 2010.11929, in the smallest width of Touvron et al., arXiv 2012.12877; fixed positions
+as in He et al., arXiv 2111.06377. Names of tensors are those of timm's VisionTransformer with `img_size=(1, time)`.
+"""
+
+from functools import partial
+from math import log
+from typing import Any, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from capezoo._timm import timm
+from capezoo.encoders._protocol import SignalEncoder, Stage
+from capezoo.specs import Spec
+
+LONGEST_PERIOD = 10_000  # tokens, of the slowest sine over 2 pi; Vaswani et al., arXiv 1706.03762
+INITIAL_STD = 0.02  # of the truncated normal of linear layers; timm, arXiv 2012.12877
+
+
+class Config(Spec):
+    """Shape of the network. The defaults have 5,415,744 parameters."""
+
+    in_leads: int = Field(default=8, gt=0, description="CAPE")
+    patch: int = Field(
+        default=50,
+        gt=0,
+        description="samples per token: 0.125 s at 400 Hz, about one QRS complex; OpenECG's ViT unstated: our default",
+    )
+    embedding_dim: int = Field(default=192, gt=0, description="ViT-Tiny; OpenECG's width unstated: our default")
+    depth: int = Field(default=12, gt=0, description="ViT-Tiny, ViT-Small and ViT-Base")
+    head_dim: int = Field(default=64, gt=0, description="features per attention head; ViT")
+    mlp_ratio: float = Field(default=4.0, gt=0, description="ViT")
+    norm_eps: float = Field(default=1e-6, gt=0, description="ViT")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.embedding_dim % self.head_dim or self.embedding_dim % 2:
+            raise ValueError(f"embedding_dim {self.embedding_dim}: give an even multiple of head_dim {self.head_dim}")
+        return self
+
+
+class Encoder(SignalEncoder):
+    """(batch, lead, time) in mV -> (batch, num_features), the mean of the normed tokens.
+
+    Any length: positions are sines of the token's place, and a last patch that is not full is filled up with zeros.
+    """
+
+    def __init__(self, config: Config, num_classes: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.embedding_dim
+        self.patch_embed = timm("layers").PatchEmbed(
+            img_size=None,
+            patch_size=(1, config.patch),
+            in_chans=config.in_leads,
+            embed_dim=dim,
+            dynamic_img_pad=True,
+        )
+        block = timm("models.vision_transformer").Block
+        norm = partial(nn.LayerNorm, eps=config.norm_eps)
+        self.blocks = nn.ModuleList(
+            block(dim, dim // config.head_dim, config.mlp_ratio, qkv_bias=True, norm_layer=norm)
+            for _ in range(config.depth)
+        )
+        self.norm = norm(dim)
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=INITIAL_STD)
+                nn.init.zeros_(module.bias)
+        self.complete([Stage(dim, config.patch, f"blocks.{i}") for i in range(config.depth)], num_classes)
+
+    def outputs(self, x: Tensor, n_stages: int) -> list[Tensor]:
+        """Of the first blocks, each (batch, channel, token)."""
+        tokens = self.patch_embed(x)
+        tokens = tokens + positions(tokens.shape[1], tokens.shape[2], tokens.device).to(tokens.dtype)
+        found = []
+        for block in self.blocks[:n_stages]:
+            tokens = self.run_block(block, tokens)
+            found.append(tokens.transpose(1, 2))
+        return found
+
+    def final_norm(self, x: Tensor) -> Tensor:
+        """Layer norm over the channels of each token."""
+        return self.norm(x.transpose(1, 2)).transpose(1, 2)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        last = (99999,)  # timm's way to say: in one group with the classifier
+        return {"stem": r"^patch_embed", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", last)]}
+
+
+def positions(n_tokens: int, dim: int, device: torch.device) -> Tensor:
+    """(token, dim): sines in the first half, cosines in the second, of periods from 2 pi to 2 pi LONGEST_PERIOD."""
+    rate = torch.exp(torch.arange(dim // 2, device=device) * (-log(LONGEST_PERIOD) / (dim // 2)))
+    angle = torch.arange(n_tokens, device=device)[:, None] * rate
+    return torch.cat([angle.sin(), angle.cos()], dim=1)

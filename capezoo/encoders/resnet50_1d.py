@@ -1,0 +1,80 @@
+"""ResNet-50 with one-dimensional convolutions, the network of OpenECG's SimCLR and BYOL.
+
+Source: OpenECG, arXiv 2503.00711, which says ResNet-50 for (12, 1000) signals and no more: kernels, widths and strides
+are those of He et al., arXiv 1512.03385, in one dimension, with the stride in the middle convolution of a block.
+"""
+
+from typing import Any
+
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from capezoo.encoders._conv import Conv, ConvNorm, Residual, bottleneck, channels_last, halve_by_maximum
+from capezoo.encoders._protocol import SignalEncoder, Stage
+from capezoo.specs import Spec
+
+BLOCKS = (3, 4, 6, 3)  # He et al., 50 layers
+EXPANSION = 4  # output channels of a block per channel of its middle convolution
+DIVISOR = 32  # the features are 32 times the filters of the stem: four stages that double, widened four times
+
+
+class Config(Spec):
+    """Shape of the network. The defaults have 15,957,376 parameters."""
+
+    in_leads: int = Field(default=8, gt=0, description="CAPE's leads: our default; OpenECG 12")
+    embedding_dim: int = Field(
+        default=2048, gt=0, description="features, a multiple of 32; the stem has a 32nd of it; He et al."
+    )
+    kernel: int = Field(
+        default=3, gt=0, description="taps of the middle convolutions; OpenECG unstated: our default, He et al."
+    )
+    stem_kernel: int = Field(default=7, gt=0, description="OpenECG unstated: our default, He et al.")
+
+    @field_validator("embedding_dim")
+    @classmethod
+    def _divides(cls, embedding_dim: int) -> int:
+        if embedding_dim % DIVISOR:
+            raise ValueError(f"a multiple of {DIVISOR}")
+        return embedding_dim
+
+
+class Encoder(SignalEncoder):
+    """(batch, lead, time) in mV -> (batch, num_features), after the last ReLU and a mean over time."""
+
+    def __init__(self, config: Config, num_classes: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        stem = config.embedding_dim // DIVISOR
+        widths = [stem * 2**i for i in range(4)]
+        outs = [width * EXPANSION for width in widths]
+        self.stem = ConvNorm(config.in_leads, stem, config.stem_kernel, stride=2)
+        self.stages = nn.ModuleList(
+            nn.ModuleList(
+                _block(before if place == 0 else outs[i], widths[i], 2 if i and place == 0 else 1, config.kernel)
+                for place in range(BLOCKS[i])
+            )
+            for i, before in enumerate((stem, *outs[:-1]))
+        )
+        for module in self.modules():
+            if isinstance(module, Conv):  # He et al.'s normal by the number of outputs, as torchvision has it
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.complete([Stage(outs[i], 4 * 2**i, f"stages.{i}") for i in range(4)], num_classes)
+
+    def outputs(self, x: Tensor, n_stages: int) -> list[Tensor]:
+        """Of the first stages, each after its ReLU."""
+        x = halve_by_maximum(self.stem(channels_last(x)))
+        found = []
+        for stage in self.stages[:n_stages]:
+            for block in stage:  # type: ignore[attr-defined]
+                x = self.run_block(block, x)
+            found.append(x.squeeze(2))
+        return found
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"}
+
+
+def _block(channels: int, width: int, stride: int, kernel: int) -> Residual:
+    out = width * EXPANSION
+    skip = ConvNorm(channels, out, 1, stride, act=False) if channels != out else nn.Identity()
+    return Residual(bottleneck(channels, width, out, kernel, stride), skip)

@@ -1,0 +1,97 @@
+"""The residual networks of the PTB-XL benchmark: three stem convolutions, averages in the skip paths, 64 filters.
+
+Source: Strodthoff et al., "Deep Learning for ECG Analysis", arXiv 2004.13701, and the layer table in its public code.
+The benchmark classifies with mean and maximum over time and two layers; here the embedding is the mean alone.
+"""
+
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from capezoo.encoders._conv import Conv, ConvNorm, Residual, bottleneck, channels_last, halve_by_maximum
+from capezoo.encoders._protocol import SignalEncoder, Stage
+from capezoo.specs import Spec
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BOTTLENECK_FROM = 50  # depth from which blocks have three convolutions and widen four times
+EXPANSION = 4
+
+
+class Config(Spec):
+    """Shape of the network; the defaults are the benchmark's xresnet1d101."""
+
+    in_leads: int = Field(default=8, gt=0, description="CAPE's leads: our default; the benchmark 12")
+    depth: Literal[18, 34, 50, 101, 152] = Field(default=101, description="the benchmark's best on most tasks")
+    widths: tuple[int, int, int, int] = Field(
+        default=(64, 64, 64, 64), description="filters of the four stages, before a bottleneck widens; the benchmark"
+    )
+    stem_widths: tuple[int, int, int] = Field(default=(32, 32, 64), description="the benchmark")
+    kernel: int = Field(default=5, gt=0, description="taps of every convolution but the 1x1, odd; the benchmark")
+    zero_last_norm: bool = Field(default=True, description="every block starts as its skip path; the benchmark")
+
+
+class Encoder(SignalEncoder):
+    """(batch, lead, time) in mV -> (batch, num_features): 64 features up to depth 34, 256 from 50 on."""
+
+    def __init__(self, config: Config, num_classes: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        stem = (config.in_leads, *config.stem_widths)
+        self.stem = nn.Sequential(
+            *(ConvNorm(stem[i], stem[i + 1], config.kernel, 2 if i == 0 else 1) for i in range(3))
+        )
+        expansion = EXPANSION if config.depth >= BOTTLENECK_FROM else 1
+        outs = [width * expansion for width in config.widths]
+        self.stages = nn.ModuleList(
+            nn.ModuleList(
+                _block(before if place == 0 else outs[i], outs[i], 2 if i and place == 0 else 1, config)
+                for place in range(BLOCKS[config.depth][i])
+            )
+            for i, before in enumerate((stem[-1], *outs[:-1]))
+        )
+        _initialise(self, config.zero_last_norm)
+        self.complete([Stage(outs[i], 4 * 2**i, f"stages.{i}") for i in range(4)], num_classes)
+
+    def outputs(self, x: Tensor, n_stages: int) -> list[Tensor]:
+        """Of the first stages, each after its ReLU."""
+        x = halve_by_maximum(self.stem(channels_last(x)))
+        found = []
+        for stage in self.stages[:n_stages]:
+            for block in stage:  # type: ignore[attr-defined]
+                x = self.run_block(block, x)
+            found.append(x.squeeze(2))
+        return found
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"}
+
+
+class HalveByMean(nn.Module):
+    """Mean of two samples; of the last one alone where their number is odd."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, (1, 2), ceil_mode=True)
+
+
+def _block(channels: int, out: int, stride: int, config: Config) -> Residual:
+    if config.depth >= BOTTLENECK_FROM:
+        main = bottleneck(channels, out // EXPANSION, out, config.kernel, stride)
+    else:
+        main = nn.Sequential(
+            ConvNorm(channels, out, config.kernel, stride), ConvNorm(out, out, config.kernel, act=False)
+        )
+    skip: list[nn.Module] = [HalveByMean()] if stride > 1 else []
+    if channels != out:
+        skip.append(ConvNorm(channels, out, 1, act=False))
+    return Residual(main, nn.Sequential(*skip))
+
+
+def _initialise(model: nn.Module, zero_last_norm: bool) -> None:
+    """He et al.'s normal by the number of inputs; the last norm of each block at 0."""
+    for module in model.modules():
+        if isinstance(module, Conv):
+            nn.init.kaiming_normal_(module.weight)
+        if isinstance(module, Residual) and zero_last_norm:
+            nn.init.zeros_(module.main[-1].norm.weight)  # type: ignore[index]
