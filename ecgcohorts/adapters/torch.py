@@ -1,8 +1,8 @@
 """Batches as torch tensors: int16 as stored, in pinned memory if there is a GPU to copy them to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
@@ -43,7 +43,8 @@ class TorchBatches(IterableDataset[TorchBatch]):
     """A Loader's batches; iterate it as it stands, or pass it to `DataLoader(..., batch_size=None)`.
 
     pin: by default, if there is a GPU. Worker processes are refused: the loader reads in threads, which is several times
-    faster than handing batches between processes.
+    faster than handing batches between processes. Has the state of its sampler, under the names by which Lightning and
+    torchdata look for it.
     """
 
     def __init__(self, loader: Loader, pin: bool | None = None) -> None:
@@ -61,3 +62,11 @@ class TorchBatches(IterableDataset[TorchBatch]):
             )
         for batch in self.loader:
             yield as_tensors(batch, self.pin)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sampler's: behind the last batch handed out."""
+        return self.loader.sampler.state_dict()
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on where a run stopped. Raises StateMismatch for the state of another index, seed or option."""
+        self.loader.sampler.load_state_dict(saved)

@@ -39,7 +39,9 @@ def write_plan(plan: AnyPlan, path: Path) -> None:
         with machine_errors(path):
             handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
             with os.fdopen(handle, "wb") as file:
-                with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True, write_statistics=False) as writer:
+                with pq.ParquetWriter(
+                    file, schema, compression="zstd", write_page_checksum=True, write_statistics=False
+                ) as writer:
                     for part in header.parts:
                         writer.write_table(_padded(plan.rows(part), schema), row_group_size=part.rows)
                     for cohort in header.cohorts:
