@@ -46,8 +46,7 @@ def orders(index) -> dict[str, str]:
     found = {}
     for name, sampler in made.items():
         digest = hashlib.sha256()
-        for epoch, step in [(epoch, step) for epoch in (0, 1) for step in range(sampler.steps(epoch))]:
-            plan = sampler.plan(epoch, step)
+        for plan in [sampler.plan(epoch, step) for epoch in (0, 1) for step in range(sampler.steps(epoch))]:
             digest.update(f"{plan.cohort}".encode() + plan.patients.astype("<i8").tobytes())
             digest.update(plan.rows.astype("<i8").tobytes() + plan.offsets.astype("<f8").tobytes())
         found[name] = digest.hexdigest()[:16]
