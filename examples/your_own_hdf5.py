@@ -20,9 +20,7 @@ file = h5py.File(path)
 # the three lines
 patients, hospitals = file["patient"][:], file["hospital"].asstr()[:]
 sampler = InDistributionBatchSampler.from_arrays(patients=patients, cohorts=hospitals, pairs=32, seed=0)
-for (
-    rows
-) in sampler:  # positions in the arrays: 64 ECGs of 32 patients of one hospital, the two of a patient side by side
+for rows in sampler:  # places of 64 ECGs: 32 patients of one hospital, the two of a patient side by side
     ascending, place = np.unique(rows, return_inverse=True)  # the order in which HDF5 wants to be read
     batch = file["ecg"][ascending][place]
     print(hospitals[rows[0]], batch.shape, patients[rows[:6]])
