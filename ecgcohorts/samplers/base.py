@@ -106,9 +106,10 @@ class Sampler(ABC):
         kept = [group for group in self._candidates if len(group.units) >= self.pairs]
         if not small:
             return kept
-        single = self.options.singles == "drop"
-        need = f"patients with {self.options.views} records to draw from" if single else "patients"
-        names = ", ".join(f"{group.name} has {len(group.units)}" for group in small)
+        single = self.options.singles == "drop" and self.options.views > 1
+        who = "records" if self.options.views == 1 else "patients"
+        need = f"patients with {self.options.views} records to draw from" if single else who
+        names = ", ".join(state.shortened([f"{group.name} has {len(group.units)}" for group in small]))
         if kept and self.options.small_groups == "drop":
             log.warning("left out of every batch, fewer than pairs=%d %s: %s", self.pairs, need, names)
             return kept
