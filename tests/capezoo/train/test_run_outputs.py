@@ -162,7 +162,9 @@ def test_compiled_it_trains_the_same_parameters(store, config, tmp_path, monkeyp
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_quickly)
     changes = {"max_steps": 3, "held_out": HeldOutSpec(fraction=0.2, every_steps=2)}
-    changes |= {"encoder": {"config": {"widths": [8], "embedding_dim": 8, "stem_stride": 4}}}  # no dropout: same numbers
+    changes |= {
+        "encoder": {"config": {"widths": [8], "embedding_dim": 8, "stem_stride": 4}}
+    }  # no dropout: same numbers
     runs = {}
     for compiling in (False, True):
         compute = {"compile": compiling, "precision": "bf16-mixed"}
