@@ -36,15 +36,22 @@ class Pretrain(Command):
     )
 
     def cli_cmd(self) -> None:
+        from capezoo import distributed
         from capezoo.run_folder import RunFolder
         from capezoo.train import pretrain
         from ecgcohorts.store import open_named
 
         run = pretrain(open_named(self.store), self.run_config(), self.out)
-        status = RunFolder(run).last_status()
+        if distributed.rank() == 0:
+            self.tell(RunFolder(run))
+        distributed.leave()
+
+    def tell(self, run: Any) -> None:
+        """How the run in this RunFolder ended, in a line."""
+        status = run.last_status()
         told = {"loss": "loss", "val_loss": "held-out loss", "val_bound": "bound"}
         numbers = "".join(f"; {words} {status[key]:.3f}" for key, words in told.items() if key in status)
-        _out.print(f"{run}: {status['step']} of {status['total_steps']} steps{numbers}")
+        _out.print(f"{run.path}: {status['step']} of {status['total_steps']} steps{numbers}")
 
     def run_config(self) -> Any:
         """The recipe or file, with what was said on the command line."""

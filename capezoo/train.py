@@ -292,6 +292,9 @@ def _belongs(run: Run) -> dict[str, str]:
 
 @contextmanager
 def _bar(run: Run, step: int) -> Iterator[Callable[[Report], None]]:
+    if run.fabric.global_rank != 0:
+        yield lambda report: None
+        return
     with bar(f"pretrain {run.config.name}", run.data.total_steps, step) as show:
         yield lambda report: show(report.step, f"loss {report.loss:.3f}  {report.ecg_per_s:.0f} ECG/s")
 
