@@ -160,6 +160,7 @@ def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fab
     fabric.barrier()
     if config.compute.compile:
         trainee.encoder.compile(dynamic=False)  # in place: names of parameters stay
+    trainee.to(fabric.device)  # before the optimiser, which asks where parameters are
     model, wrapped = fabric.setup(trainee, optimiser.build(trainee.parameters(), config.optimiser, fabric.device))
     return Run(config, fabric, folder, data, trainee, model, wrapped, Courier(config, fabric))
 

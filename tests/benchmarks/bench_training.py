@@ -75,8 +75,13 @@ def cases(on_gpu: bool) -> list[Case]:
 def make_store(folder: Path, patients: int, hospitals: tuple[str, ...], workers: int) -> AnyStore:
     (folder / "key").write_text("be" * 32)
     (folder / "key").chmod(0o600)
-    with get_context("spawn").Pool(min(workers, len(hospitals))) as pool:
-        pool.starmap(simulate_one, [(folder / "raw", patients, name) for name in hospitals])
+    jobs = [(folder / "raw", patients, name) for name in hospitals]
+    if workers == 1:
+        for job in jobs:
+            simulate_one(*job)
+    else:
+        with get_context("spawn").Pool(min(workers, len(hospitals))) as pool:
+            pool.starmap(simulate_one, jobs)
     for name in hospitals:
         source = folder / "raw" / name
         options = IngestOptions(key_file=folder / "key", workers=workers, quality=False)
