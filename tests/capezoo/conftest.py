@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from capezoo.specs import EncoderSpec, HeldOutSpec, OptimiserSpec, RunConfig, SamplerSpec
+from capezoo.specs import EncoderSpec, HeldOutSpec, OptimiserSpec, ProbeSpec, RunConfig, SamplerSpec
 
 
 @pytest.fixture(scope="session")
@@ -39,5 +39,7 @@ def run_folder(simulated: Path) -> Path:
         held_out=HeldOutSpec(fraction=0.2, every_steps=2, batches_per_cohort=1),
         max_steps=4,
         log_every=1,
+        probes=ProbeSpec(patients=0),
+        curves=False,
     )
     return pretrain(open_store(simulated / "store.zarr"), config, simulated / "run", progress=lambda report: None)
