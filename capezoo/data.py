@@ -16,6 +16,7 @@ from ecgcohorts.samplers import window_starts
 
 if TYPE_CHECKING:
     from ecgcohorts import Batch, CohortIndex, Loader
+    from ecgcohorts.loader import Memory
     from ecgcohorts.samplers.base import Sampler
     from ecgcohorts.store import AnyStore
 
@@ -49,9 +50,9 @@ class TrainingData:
         steps = self.config.epochs * self.steps_per_epoch
         return min(steps, self.config.max_steps or steps)
 
-    def batches(self) -> Generator["Batch", None, None]:
+    def batches(self, memory: "Memory | None" = None) -> Generator["Batch", None, None]:
         """Training batches of this rank from the sampler's position on, epoch after epoch, without end."""
-        loader = ec.Loader(self.store, self.sampler, window=self.config.input.length)
+        loader = ec.Loader(self.store, self.sampler, window=self.config.input.length, memory=memory)
         while True:
             yield from loader
 

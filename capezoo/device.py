@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from capezoo import views
 from capezoo.specs import ComputeSpec, RunConfig, derive_seed
 from capezoo.views import Perturbation
+from ecgcohorts.adapters.torch import pinned
 from ecgcohorts.errors import SpecError
 
 if TYPE_CHECKING:
     from ecgcohorts import Batch
+    from ecgcohorts.loader import Memory
     from ecgcohorts.samplers import BatchPlan
 
 
@@ -103,6 +105,11 @@ class Courier:
         self._rank, self._world = fabric.global_rank, fabric.world_size
         self._stream = torch.cuda.Stream(fabric.device) if fabric.device.type == "cuda" else None
 
+    @property
+    def memory(self) -> "Memory | None":
+        """What the loader should make batches in: page-locked memory, which a GPU fetches from by itself."""
+        return pinned if self._stream is not None else None
+
     def send(self, batch: "Batch", use: str, number: int, sampler: dict[str, Any] | None = None) -> Loaded:
         """Begin to copy a batch. use, number: key of the perturbation's seed, drawn for the batch of all ranks."""
         pairs, n_views, _, length = batch.signal.shape
@@ -127,7 +134,7 @@ class Courier:
         return loaded
 
     def _copy(self, tensor: Tensor) -> Tensor:
-        return tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor.pin_memory().to(self._device, non_blocking=True)  # nothing to pin where the loader did
 
 
 class Feed:

@@ -168,7 +168,8 @@ def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fab
 def _loop(run: Run, state: State, tell: Callable[[Report], None]) -> None:
     config, total = run.config, run.data.total_steps
     with ExitStack() as stack:
-        batches = stack.enter_context(closing(run.data.batches()))  # closing ends the loader's threads
+        made = run.data.batches(run.courier.memory)
+        batches = stack.enter_context(closing(made))  # closing ends the loader's threads
         feed = Feed(batches, run.courier, run.data.sampler.state_dict)
         writers = _writers(run, state.step, stack)
         _status(run, state, "running")
