@@ -18,7 +18,7 @@ if find_spec("torch") is None:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from capezoo.embed import embed
+    from capezoo.embed import adaptation, embed
     from capezoo.onnx_export import export_onnx
     from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, RunConfig, WeightCard
     from capezoo.timm_models import register_with_timm
@@ -34,6 +34,7 @@ _HOME = {
     "ObjectiveSpec": "capezoo.specs",
     "RunConfig": "capezoo.specs",
     "WeightCard": "capezoo.specs",
+    "adaptation": "capezoo.embed",
     "create_model": "capezoo.zoo",
     "embed": "capezoo.embed",
     "export_onnx": "capezoo.onnx_export",
@@ -50,6 +51,7 @@ __all__ = [
     "ObjectiveSpec",
     "RunConfig",
     "WeightCard",
+    "adaptation",
     "create_model",
     "embed",
     "export_onnx",

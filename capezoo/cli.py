@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -77,6 +78,10 @@ class Embed(Command):
     weights: CliPositionalArg[str] = Field(description="weights: encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
     store: CliPositionalArg[StoreNames] = Field(description="store; several are read as one")
     out: Annotated[Path, Field(validation_alias=AliasChoices("o", "out"), description="folder to make")]
+    missing_leads: Literal["refuse", "derive", "zero"] = Field(
+        "refuse", description="leads the store has not: an error, derived from two limb leads, or fed as 0 mV as well"
+    )
+    force_recipe: bool = Field(False, description="take a store of another recipe if rate, unit and length fit")
 
     def cli_cmd(self) -> None:
         from capezoo.embed import embed_store
@@ -87,9 +92,13 @@ class Embed(Command):
 
         folder, store = locate(self.weights), open_named(self.store)
         name, card = read_card(folder).name, sha256_of(folder / CARD)
+        choices = self.model_dump(include={"missing_leads", "force_recipe"})
         with progress() as tell:
-            made = embed_store(load(folder), store, self.out, name, card, lambda d, t: tell(f"embed {name}", d, t))
+            told = partial(tell, f"embed {name}")
+            made = embed_store(load(folder), store, self.out, name, card, told, **choices)
         _out.print(f"{made.path}: {made.info.records} embeddings of {made.info.width} features by {name}")
+        for step in made.info.adaptation.steps(made.info.input):
+            _out.print(f"  {step}")
 
 
 class Ood(Command):

@@ -57,7 +57,7 @@ LAYERS = {
         ("errors", "specs", "_timm"),
         ("encoders", "objectives", "views", "distributed", "progress", "recipes"),
         ("checkpoint", "run_folder", "monitor", "data", "train", "zoo"),
-        ("embed", "onnx_export", "timm_models"),
+        ("contract", "embed", "onnx_export", "timm_models"),
         ("evaluate",),
         ("cli",),
     ),

@@ -125,7 +125,7 @@ def _embeddings(one: Contender, store: "AnyStore", folder: Path, progress: Progr
     if path.exists():
         try:
             made = open_embeddings(path)
-        except StoreError:
+        except (StoreError, SpecError):  # damaged, or written by an earlier version
             made = None
         wanted = (one.name, weights_digest(one.model), store.fingerprint, spec_of(one.model))
         if made and (made.info.name, made.info.weights, made.info.store_fingerprint, made.info.input) == wanted:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from capezoo._timm import timm
 from capezoo.encoders import build
-from capezoo.specs import EncoderSpec, InputSpec
+from capezoo.specs import EncoderSpec, InputSpec, parse
 from capezoo.zoo.files import WEIGHTS, Architecture, read_architecture, read_header
 from capezoo.zoo.listing import list_models, locate
 from ecgcohorts.errors import SourceError, SpecError
@@ -49,7 +49,7 @@ def create_model(
         _require_same(folder, EncoderSpec(name=name.partition(".")[0], config=settings), leads)
         model = load(folder, num_classes, seed)
     else:
-        spec = InputSpec(leads=leads) if leads else InputSpec()
+        spec = parse(InputSpec, {"leads": leads}, "in_leads") if leads is not None else InputSpec()
         encoder = EncoderSpec(name=name, config={"in_leads": len(spec.leads), **settings})
         model = _with_spec(build(encoder, seed, num_classes), spec)
     return _stages_of(model) if features_only else model
