@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from capezoo.zoo.create import create_model, load
     from capezoo.zoo.listing import list_models
     from capezoo.zoo.publish import publish
+    from capezoo.zoo.pull import pull
     from capezoo.zoo.verify import verify
 
 _HOME = {
@@ -42,6 +43,7 @@ _HOME = {
     "load": "capezoo.zoo",
     "pretrain": "capezoo.train",
     "publish": "capezoo.zoo",
+    "pull": "capezoo.zoo",
     "register_with_timm": "capezoo.timm_models",
     "verify": "capezoo.zoo",
 }
@@ -59,6 +61,7 @@ __all__ = [
     "load",
     "pretrain",
     "publish",
+    "pull",
     "register_with_timm",
     "verify",
 ]

@@ -290,6 +290,12 @@ class WeightCard(Spec):
     known_failures: tuple[str, ...] = ()
     sha256: dict[str, SHA256] = Field(default_factory=dict)  # file name -> digest, weights included
     golden: Golden | None = None
+    half_cosine: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="stored in half precision: least cosine of a golden embedding to the one in full; None: in full",
+    )
 
 
 def fingerprint(spec: BaseModel) -> str:
