@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from capezoo.train import pretrain
     from capezoo.zoo.create import create_model, load
     from capezoo.zoo.listing import list_models
+    from capezoo.zoo.overlap import overlap
     from capezoo.zoo.publish import publish
     from capezoo.zoo.pull import pull
     from capezoo.zoo.verify import verify
@@ -41,6 +42,7 @@ _HOME = {
     "export_onnx": "capezoo.onnx_export",
     "list_models": "capezoo.zoo",
     "load": "capezoo.zoo",
+    "overlap": "capezoo.zoo",
     "pretrain": "capezoo.train",
     "publish": "capezoo.zoo",
     "pull": "capezoo.zoo",
@@ -59,6 +61,7 @@ __all__ = [
     "export_onnx",
     "list_models",
     "load",
+    "overlap",
     "pretrain",
     "publish",
     "pull",

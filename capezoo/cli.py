@@ -122,6 +122,7 @@ class Ood(Command):
     lr: float = Field(1e-4, description="of the heads; the paper's. Small cohorts may need more", gt=0)
     max_epochs: int = Field(100, gt=0)
     test_records: int = Field(10_000, description="per cohort at most", gt=0)
+    allow_seen: bool = Field(False, description="test on patients whom pretraining has seen, or may have")
 
     def cli_cmd(self) -> None:
         from capezoo.evaluate.report import headline
@@ -129,7 +130,7 @@ class Ood(Command):
         from capezoo.evaluate.study import ood_study
         from ecgcohorts.store import open_named
 
-        settings = self.model_dump(include={"train_cohort", "seed", "runs", "lr", "max_epochs", "test_records"})
+        settings = self.model_dump(exclude={"weights", "store", "out"})
         store = open_named(self.store)
         with progress() as tell:
             study = ood_study(self.weights, store, self.out, OodConfig(**settings), _command_line(), tell)
@@ -232,6 +233,30 @@ class Pull(Command):
         _out.print(f"{pull(self.weights, self.to, self.offline)}")
 
 
+class Overlap(Command):
+    """Say which recordings and patients of a store weights were trained on, by waveform."""
+
+    weights: CliPositionalArg[str] = Field(description=WEIGHTS)
+    store: CliPositionalArg[StoreNames] = Field(description="store; several are read as one")
+    split: str | None = Field(None, description="split kept in the store: count its parts apart")
+    as_json: Annotated[bool, Field(validation_alias=AliasChoices("json"), description="for programs")] = False
+    offline: bool = Field(False, description=OFFLINE)
+
+    def cli_cmd(self) -> None:
+        from capezoo.zoo import overlap
+        from ecgcohorts.store import open_named
+
+        found = overlap(self.weights, open_named(self.store), self.split, self.offline)
+        if self.as_json:
+            print(found.model_dump_json(indent=2))
+            return
+        rows = [[f"{g.cohort} {g.part or ''}", *(f"{n:,}" for n in (g.records, g.seen_records, g.patients, g.seen_patients))]
+                for g in found.groups]  # fmt: skip
+        _print_table(["", "recordings", "trained on", "patients", "trained on"], rows)
+        _out.print(f"{found.name} {found.version}: trained on {found.training_records:,} recordings, "
+                   f"{found.seen_records:,} of them here.")  # fmt: skip
+
+
 class Publish(Command):
     """Write the newest checkpoint of a run as a weight folder with card, golden output and checksums."""
 
@@ -309,6 +334,7 @@ class Capezoo(
     verify: CliSubCommand[Verify]
     pull: CliSubCommand[Pull]
     publish: CliSubCommand[Publish]
+    overlap: CliSubCommand[Overlap]
     onnx: CliSubCommand[Onnx]
 
     def cli_cmd(self) -> None:

@@ -14,16 +14,19 @@ A weight folder is also a valid Hub repository and holds
 
 from capezoo.zoo.create import create_model, load
 from capezoo.zoo.listing import list_models, locate
+from capezoo.zoo.overlap import Overlap, overlap
 from capezoo.zoo.publish import publish, publish_to_hub, write_weights
 from capezoo.zoo.pull import pull
 from capezoo.zoo.verify import Verification, verify
 
 __all__ = [
+    "Overlap",
     "Verification",
     "create_model",
     "list_models",
     "load",
     "locate",
+    "overlap",
     "publish",
     "publish_to_hub",
     "pull",

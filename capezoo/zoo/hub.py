@@ -184,17 +184,19 @@ def _listed(api: "HfApi", address: Address, commit: str) -> dict[str, int]:
     """Names and sizes of what is to be fetched. Raises SourceError unless it is exactly a weight folder."""
     tree = {entry.path: getattr(entry, "size", None) for entry in api.list_repo_tree(
         address.repo, revision=commit, recursive=True)}  # fmt: skip
-    sizes = {path: size for path, size in tree.items() if path.split("/")[0] not in TOLERATED}
+    given = {path: size for path, size in tree.items() if path.split("/")[0] not in TOLERATED}
     for name in REQUIRED:
-        if name not in sizes:
+        if name not in given:
             raise SourceError(f"{address}: found no {name}, expected published weights: {', '.join(REQUIRED)}.")
-    for path, size in sizes.items():
+    sizes: dict[str, int] = {}
+    for path, size in given.items():
         if path not in SIZE_LIMITS:
             raise SourceError(f"{address}: refused, nothing fetched. Found {path!r:.80}, expected only files of a weight "
                               "folder. Use a repository made by capezoo publish.")  # fmt: skip
         if not isinstance(size, int) or not 0 <= size <= SIZE_LIMITS[path]:
             raise SourceError(f"{address}: refused, nothing fetched. Found {path} of {size} bytes, expected at most "
                               f"{SIZE_LIMITS[path]}.")  # fmt: skip
+        sizes[path] = size
     return sizes
 
 
