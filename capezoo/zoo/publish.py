@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ecgcohorts.store import AnyStore
 
 WEIGHTS_LICENCE = "Apache-2.0"
+THIS_FOLDER = "THIS_FOLDER"  # to be replaced by who copies the example
 GOLDEN_SIGNALS = 4  # different in rate, size and lead weights, so that a swapped lead or a lost scale shows
 HALF_COSINE = 0.9999  # our default; rounding to 11 bits alone gives about 0.9999999
 GOLDEN_SEED = 20250912  # of the golden noise; any number would do
@@ -60,6 +61,7 @@ class About:
     command: str = ""  # that trained them
     commit: str = ""
     data_licences: Mapping[str, str] | None = None  # cohort -> licence; see `licences_of`
+    where: str = THIS_FOLDER  # how the README's example names the weights
 
 
 def publish(
@@ -104,7 +106,7 @@ def publish(
         intended_use=about.intended_use,
         known_failures=about.known_failures,
     )
-    return write_weights(out, model, card, digests if digests.is_file() else None, half)
+    return write_weights(out, model, card, digests if digests.is_file() else None, half, about.where)
 
 
 def publish_to_hub(
@@ -112,7 +114,7 @@ def publish_to_hub(
 ) -> str:
     """The same to a repository "hf-hub:ORG/NAME"; returns its address with the commit that was made. See `hub.push`."""
     with tempfile.TemporaryDirectory(prefix="capezoo-") as place:
-        folder = publish(run, Path(place) / "weights", about, name, half)
+        folder = publish(run, Path(place) / "weights", replace(about, where=f"{target}@COMMIT"), name, half)
         card = read_card(folder)
         return push(folder, target, f"{card.name} {card.version}")
 
@@ -123,7 +125,12 @@ def licences_of(store: "AnyStore") -> dict[str, str]:
 
 
 def write_weights(
-    out: str | Path, model: "nn.Module", card: WeightCard, digests: Path | None = None, half: bool = False
+    out: str | Path,
+    model: "nn.Module",
+    card: WeightCard,
+    digests: Path | None = None,
+    half: bool = False,
+    where: str = THIS_FOLDER,
 ) -> Path:
     """Write a weight folder whole: beside its place first, then renamed. Returns it.
 
@@ -155,7 +162,7 @@ def write_weights(
         named = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.name != LICENCE}
         full = card.model_copy(update={"sha256": named, "golden": Golden(file=GOLDEN, sha256=named[GOLDEN])})
         write_file(aside / CARD, (full.model_dump_json(indent=2) + "\n").encode())
-        write_file(aside / README, render(full).encode())
+        write_file(aside / README, render(full, where).encode())
         sums = "".join(f"{sha256_of(path)}  {path.name}\n" for path in sorted(aside.iterdir()))
         write_file(aside / SUMS, sums.encode())
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +194,7 @@ def _require_same_embeddings(model: "nn.Module", rounded: "nn.Module", spec: Inp
     return min(cosine, 1.0)
 
 
-def render(card: WeightCard, where: str = "THIS_FOLDER") -> str:
+def render(card: WeightCard, where: str = THIS_FOLDER) -> str:
     """The card as Markdown, with the front matter that the Hub reads. where: how the weights are named in its example."""
     from jinja2 import Environment, StrictUndefined
 

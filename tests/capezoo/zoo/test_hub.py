@@ -59,6 +59,7 @@ def test_a_run_is_published_to_a_hub_and_again(hub, run_folder, folder):
     first = publish_to_hub(run_folder, f"hf-hub:{NAME}")
     assert set(hub.repos[NAME].tree("main")[1]) == {".gitattributes", *REQUIRED, DIGESTS}
     assert verify(first).ok
+    assert f'pretrained="hf-hub:{NAME}@COMMIT"' in hub.repos[NAME].tree("main")[1][README].decode()
     (folder / DIGESTS).unlink()
     second = push(folder, f"hf-hub:{NAME}", "without digests")
     assert DIGESTS not in hub.repos[NAME].tree("main")[1]
