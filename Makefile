@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: help install demo effect test test-frameworks check format bench tables fuzz soak docs clean
+.PHONY: help install demo effect test test-frameworks test-peers check format bench tables fuzz soak docs clean
 help:
 	@echo "make demo   simulate, ingest, pretrain twice, evaluate, report (about 5 minutes on 2 cores)"
 	@echo "make effect the demo over three seeds, CAPE-X and CAPE-Z paired (about 15 minutes)"
 	@echo "make test   the whole test suite"
-	@echo "make test-frameworks  the adapters for JAX and TensorFlow, in an environment of their own"
+	@echo "make test-frameworks  adapters and examples for JAX and TensorFlow, in an environment of their own"
+	@echo "make test-peers  exports read back with Hugging Face datasets and WebDataset, in an environment of their own"
 	@echo "make check  format, lint, types, import rules, tests"
 	@echo "make bench  speed against peers, in one run"
 	@echo "make tables the tables of docs/benchmarks.md, the run at scale included (about 40 minutes, 35 GB)"
@@ -40,7 +41,7 @@ TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 test: $(READY)
 	$(TESTS)
 
-# The adapters for JAX and TensorFlow, in an environment without torch.
+# Adapters and examples for JAX and TensorFlow, in an environment without torch.
 FRAMEWORKS := $(VENV)-frameworks
 $(FRAMEWORKS)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(FRAMEWORKS)
@@ -49,7 +50,7 @@ $(FRAMEWORKS)/.installed: pyproject.toml
 	touch $@
 
 test-frameworks: $(FRAMEWORKS)/.installed
-	$(FRAMEWORKS)/bin/python -m pytest tests/ecgcohorts/adapters
+	$(FRAMEWORKS)/bin/python -m pytest tests/ecgcohorts/adapters tests/test_examples.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -69,13 +70,16 @@ $(BENCH)/.installed: pyproject.toml
 	$(BENCH)/bin/python -m pip install --quiet -e '.[dev,peers]'
 	touch $@
 
+test-peers: $(BENCH)/.installed
+	$(BENCH)/bin/python -m pytest tests/ecgcohorts/test_export_shards.py
+
 bench: $(BENCH)/.installed
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m pytest tests/benchmarks --benchmark-only -o python_files='bench_*.py'
 
 # SCALE: a folder with room for 35 GB. The numbers go into docs/data and docs/benchmarks.md; needs a quiet machine.
 SCALE ?= build/scale
 tables: $(BENCH)/.installed
-	for name in ingest writing; do OMP_NUM_THREADS=1 $(BENCH)/bin/python tests/benchmarks/bench_$$name.py --save || exit 1; done
+	for name in ingest writing peers loading samplers training; do OMP_NUM_THREADS=1 $(BENCH)/bin/python tests/benchmarks/bench_$$name.py --save || exit 1; done
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python tests/benchmarks/bench_scaling.py $(SCALE) --save
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python tests/benchmarks/scale_ingest.py $(SCALE) --save
 

@@ -1,5 +1,8 @@
 """Training checkpoints: saved whole or not at all, read only if their digest matches, never unpickled.
 
+A state holds encoder, objective, optimiser, sampler, step, and fingerprints of config and store. The learning rate is
+a function of the step, and every draw of a seed and the step: no scheduler and no generator has a state to save.
+
 FOLDER/step-00001500.pt          torch.save of plain values and tensors, read with weights_only=True
 FOLDER/step-00001500.pt.sha256   its SHA-256, written second: a file without it was never finished and does not count
 """
@@ -61,7 +64,13 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointDamaged(
             f"{path.name}: found sha256 {found[:12]}, expected {wanted[:12]}. Delete it to go on from the one before."
         )
-    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever it is, nobody's checkpoint: torch has no error of its own for it
+        raise CheckpointDamaged(
+            f"{path.name}: found {type(error).__name__} in a file with the right digest, expected tensors and plain "
+            "values. Delete it: no version of this program wrote it."
+        ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise StateMismatch(
             f"{path.name}: found another checkpoint format, expected {FORMAT}. Use the version that made it."
@@ -69,17 +78,24 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+def latest(folder: Path, belongs: Mapping[str, str] | None = None) -> tuple[dict[str, Any] | None, list[str]]:
     """Return the newest state that reads well, or None if there are no checkpoints, and what was refused on the way.
 
-    Raises CheckpointDamaged if there are checkpoints and none reads: to start anew is for the user to decide.
+    belongs: entries a state must have, such as the config's fingerprint; those of another run are refused.
+    Raises CheckpointDamaged if there are checkpoints and none will do: to start anew is for the user to decide.
     """
     refused: list[str] = []
     for step in reversed(steps(folder)):
+        path = _file(folder, step)
         try:
-            return read(_file(folder, step)), refused
-        except CheckpointDamaged as error:
+            state = read(path)
+        except (CheckpointDamaged, StateMismatch) as error:
             refused.append(str(error))
+            continue
+        foreign = [name for name, value in (belongs or {}).items() if state.get(name) != value]
+        if not foreign:
+            return state, refused
+        refused.append(f"{path.name}: found another run's {' and '.join(foreign)}. Move it back to where it is from.")
     if refused:
         raise CheckpointDamaged(" ".join(refused))
     return None, refused

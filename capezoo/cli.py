@@ -16,7 +16,7 @@ from rich.table import Table
 from ecgcohorts.console import EXIT_DAMAGED, Command, StoreNames, fail, output, progress, run
 
 PROGRAM = "capezoo"
-SEVERAL = ("--weights", "--study", "--run", "--cohorts")  # options that take all words up to the next option
+SEVERAL = ("--weights", "--study", "--run", "--set")  # options that take all words up to the next option
 
 WEIGHTS = "encoder.tag, folder, or hf-hub:ORG/REPO@REVISION"
 OFFLINE = "take Hub weights from the cache only, as with HF_HUB_OFFLINE=1"
@@ -31,49 +31,46 @@ class Pretrain(Command):
     store: StoreNames = Field(description="store to train on; repeat to train on several as one")
     out: Path = Field(description="run folder to make or to continue")
     seed: int = Field(description="of everything random", ge=0)
-    recipe: str = Field("smoke_z", description="named run: cape_x, cape_z, smoke_x, smoke_z")
+    recipe: str | None = Field(None, description="named run: cape_x, cape_z, cape_single, or smoke, the default")
+    cohort: str | None = Field(None, description="the one that cape_single trains on")
     config: Path | None = Field(None, description="YAML RunConfig, instead of a recipe")
-    pairs: int | None = Field(None, description="patients in a batch", ge=2)
-    steps: int | None = Field(None, description="optimiser steps", gt=0)
-    lr: float | None = Field(None, description="initial learning rate", gt=0)
-    singles: Literal["drop", "self"] | None = Field(None, description="patients with one recording")
-    small_groups: Literal["raise", "drop"] | None = Field(None, description="cohorts with fewer patients than a batch")
-    cohorts: list[str] = Field([], description="train on these only")
+    settings: list[str] = Field(
+        [],
+        validation_alias=AliasChoices("set"),
+        description="changes to it, KEY=VALUE: optimiser.lr=1e-3 sampler.pairs=16",
+    )
 
     def cli_cmd(self) -> None:
+        from capezoo import distributed
         from capezoo.run_folder import RunFolder
         from capezoo.train import pretrain
         from ecgcohorts.store import open_named
 
         run = pretrain(open_named(self.store), self.run_config(), self.out)
-        status = json.loads((RunFolder(run).path / "status.json").read_text(encoding="utf-8"))
+        if distributed.rank() == 0:
+            self.tell(RunFolder(run))
+        distributed.leave()
+
+    def tell(self, run: Any) -> None:
+        """How the run in this RunFolder ended, in a line."""
+        status = run.last_status()
         told = {"loss": "loss", "val_loss": "held-out loss", "val_bound": "bound"}
         numbers = "".join(f"; {words} {status[key]:.3f}" for key, words in told.items() if key in status)
-        _out.print(f"{run}: {status['step']} of {status['total_steps']} steps{numbers}")
+        _out.print(f"{run.path}: {status['step']} of {status['total_steps']} steps{numbers}")
 
     def run_config(self) -> Any:
         """The recipe or file, with what was said on the command line."""
-        import yaml
-
-        from capezoo import recipes
-        from capezoo.specs import RunConfig, parse
-        from ecgcohorts.errors import SourceError
+        from capezoo import recipes, settings
+        from capezoo.run_folder import read_config
+        from ecgcohorts.errors import SpecError
 
         if self.config is None:
-            values = recipes.get(self.recipe, self.seed).model_dump()
+            config = recipes.get(self.recipe or "smoke", self.seed, self.cohort)
+        elif (self.recipe, self.cohort) != (None, None):
+            raise SpecError("found --config and --recipe or --cohort, expected one of them.")
         else:
-            try:
-                given = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-            except (OSError, yaml.YAMLError) as error:
-                reason = " ".join(str(error).split())
-                raise SourceError(f"{self.config}: cannot be read ({reason}). Give a YAML RunConfig.") from None
-            values = parse(RunConfig, given if isinstance(given, dict) else {}, str(self.config)).model_dump()
-        sampler = {"pairs": self.pairs, "singles": self.singles, "small_groups": self.small_groups}
-        values["sampler"] |= {key: value for key, value in sampler.items() if value is not None}
-        values["optimiser"] |= {} if self.lr is None else {"lr": self.lr}
-        changes: dict[str, Any] = {"seed": self.seed} | ({} if self.steps is None else {"max_steps": self.steps})
-        changes |= {"cohorts": tuple(self.cohorts)} if self.cohorts else {}
-        return parse(RunConfig, values | changes, "command line")
+            config = read_config(self.config, self.seed)
+        return settings.changed(config, self.settings)
 
 
 class Embed(Command):

@@ -10,12 +10,17 @@ from numpy.typing import NDArray
 
 import ecgcohorts as ec
 from capezoo.specs import RunConfig, SamplerSpec, derive_seed
+from ecgcohorts.index import draw_ids
+from ecgcohorts.loader import MISSING
+from ecgcohorts.samplers import window_starts
 
 if TYPE_CHECKING:
     from ecgcohorts import Batch, CohortIndex, Loader
+    from ecgcohorts.loader import Memory
     from ecgcohorts.samplers.base import Sampler
     from ecgcohorts.store import AnyStore
 
+PROBE_BLOCK = 256  # windows read and embedded at a time: 11 MB at 8 x 2800
 SMALLEST_HELD_OUT = 2  # patients: with one pair there is nothing to tell apart, and the loss is 0
 
 
@@ -45,9 +50,9 @@ class TrainingData:
         steps = self.config.epochs * self.steps_per_epoch
         return min(steps, self.config.max_steps or steps)
 
-    def batches(self) -> Generator["Batch", None, None]:
+    def batches(self, memory: "Memory | None" = None) -> Generator["Batch", None, None]:
         """Training batches of this rank from the sampler's position on, epoch after epoch, without end."""
-        loader = ec.Loader(self.store, self.sampler, window=self.config.input.length)
+        loader = ec.Loader(self.store, self.sampler, window=self.config.input.length, memory=memory)
         while True:
             yield from loader
 
@@ -56,6 +61,39 @@ class TrainingData:
         for name, loader in self._held_out_loaders.items():
             for step in range(min(len(loader), self.config.held_out.batches_per_cohort)):
                 yield name, loader.load(0, step)
+
+    @cached_property
+    def probed(self) -> "CohortIndex | None":
+        """Held-out patients for probes, one record each: of every cohort those whose pseudonyms hash lowest.
+
+        As with `held_out`, who is in it depends on no other patient, cohort or order, but on how many there are.
+        """
+        spec = self.config.probes
+        if self.held_out is None or not spec.patients:
+            return None
+        draws = draw_ids(self.held_out.patient_ids, f"{self.config.held_out.salt} probes")
+        order = np.lexsort((draws, self.held_out.patient_cohort))
+        cohort = self.held_out.patient_cohort[order]
+        place = np.arange(len(order)) - np.searchsorted(cohort, cohort)  # within the patient's cohort
+        chosen = np.sort(order[place < spec.patients])
+        return self.held_out.take(self.held_out.patient_ptr[chosen])  # each one's first record
+
+    def probe_windows(self) -> Iterator[NDArray[np.int16]]:
+        """Central windows of `probed`, unaugmented, in its order: int16 (record, lead, time), in blocks."""
+        if self.probed is None:
+            return
+        length = self.config.input.length
+        for first in range(0, len(self.probed), PROBE_BLOCK):
+            entries = np.arange(first, min(first + PROBE_BLOCK, len(self.probed)))
+            begin, end = (self.probed[f"valid_{edge}"][entries] for edge in ("start", "stop"))
+            starts = window_starts(np.full(len(entries), 0.5), begin, end, length)
+            windows = np.full((len(entries), len(self.store.recipe.leads), length), MISSING, np.int16)
+            strips = self.store.read(self.probed["row"][entries])
+            for window, strip, start, stop in zip(
+                windows, strips, starts, np.minimum(starts + length, end), strict=True
+            ):
+                window[:, : stop - start] = strip[:, start:stop]
+            yield windows
 
     def summary(self) -> dict[str, Any]:
         """What data.json holds."""

@@ -17,6 +17,12 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+def leave() -> None:
+    """End the process group, if there is one: the last thing a process that trained does."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def gather(local: Tensor) -> Tensor:
     """Rows of all ranks in rank order, (rows, ...) -> (world_size * rows, ...), with gradient to every rank.
 

@@ -3,7 +3,9 @@
 Batches are of one cohort each, also when training mixes cohorts: there the cohort alone lowers the loss by ln K.
 """
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import log
 
@@ -35,25 +37,35 @@ class ViewedBatch:
     signal: Tensor
 
 
-@torch.no_grad()
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients, nothing compiled (shapes vary here); modes are put back."""
+    before = [module.training for module in modules]
+    loaded = "torch._dynamo" in sys.modules  # else nothing is compiled, and to ask would take seconds
+    with torch.no_grad(), torch.compiler.set_stance("force_eager") if loaded else nullcontext():
+        try:
+            for module in modules:
+                module.eval()
+            yield
+        finally:
+            for module, training in zip(modules, before, strict=True):
+                module.train(training)
+
+
 def measure(encoder: nn.Module, objective: nn.Module, batches: Iterable[ViewedBatch]) -> HeldOut | None:
-    """Run the held-out batches in evaluation mode; None if there are none. Modes are put back."""
+    """Run the held-out batches in evaluation mode; None if there are none."""
     from capezoo.objectives import ViewBatch
 
-    training = encoder.training, objective.training
     embeddings: list[Tensor] = []
     losses: dict[str, list[tuple[float, int]]] = {}
     hook = encoder.register_forward_hook(lambda module, given, output: embeddings.append(gather(output.float()).cpu()))
     try:
-        encoder.eval()
-        objective.eval()
-        for batch in batches:
-            loss = gather(objective(encoder, ViewBatch(batch.signal)).reshape(1)).mean().item()
-            losses.setdefault(batch.cohort, []).append((loss, len(embeddings[-1]) // 2))
+        with evaluating(encoder, objective):
+            for batch in batches:
+                loss = gather(objective(encoder, ViewBatch(batch.signal)).reshape(1)).mean().item()
+                losses.setdefault(batch.cohort, []).append((loss, len(embeddings[-1]) // 2))
     finally:
         hook.remove()
-        encoder.train(training[0])
-        objective.train(training[1])
     if not embeddings:
         return None
     every = [pair for pairs in losses.values() for pair in pairs]

@@ -2,19 +2,20 @@
 
 OUT/config.yaml            the RunConfig
 OUT/data.json              store fingerprint; patients and records per cohort, trained on and held out
-OUT/env.json               versions of Python and libraries, nothing of the machine
+OUT/env.json               versions of Python and libraries, kind of device; nothing that names the machine
 OUT/training_digests.bin   16-byte waveform digests of all training records, sorted
-OUT/metrics.csv            one row every few steps
-OUT/status.json            where the run stands
+OUT/metrics.csv            one row every few steps: metrics.py
+OUT/curves.png             the same as pictures: curves.py
+OUT/tensorboard/           the same for TensorBoard, if asked for
+OUT/status.json            where the run stands, how fast it is, how long it will take
 OUT/checkpoints/           checkpoint.py
 """
 
-import csv
-import io
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,14 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
 
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def curves(self) -> Path:
+        return self.path / "curves.png"
+
     def config(self) -> RunConfig:
         """Raises SourceError if this is not the folder of a run."""
         path = self.path / "config.yaml"
@@ -59,7 +68,7 @@ class RunFolder:
         return values
 
     def begin(self, config: RunConfig, data: Mapping[str, Any], digests: NDArray[np.uint8], resume: bool) -> None:
-        """Write what is fixed for the run. digests: (record, 16).
+        """Write what is fixed for the run, unless it is there. digests: (record, 16).
 
         Raises StateMismatch if the folder holds another run, or the same one and `resume` is off.
         """
@@ -76,11 +85,21 @@ class RunFolder:
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
             write_file(self.path / "config.yaml", text.encode())  # last: from here on it is a run
         make_folder(self.checkpoints)
+
+    def environment(self, device: Mapping[str, Any]) -> None:
+        """Write env.json: what runs here now."""
         libraries = {name: version(name) for name in LIBRARIES if _installed(name)}
-        write_file(self.path / "env.json", _json({"python": platform.python_version(), **libraries}))
+        write_file(self.path / "env.json", _json({"python": platform.python_version(), **libraries, **device}))
 
     def status(self, values: Mapping[str, Any]) -> None:
-        write_file(self.path / "status.json", _json(values))
+        """Replace status.json, with the time."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_file(self.path / "status.json", _json({**values, "written": now}))
+
+    def last_status(self) -> dict[str, Any]:
+        """Contents of status.json."""
+        values: dict[str, Any] = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        return values
 
     def _require_same(self, config: RunConfig, data: Mapping[str, Any]) -> None:
         before, now = (_flat(spec.model_dump(mode="json")) for spec in (self.config(), config))
@@ -97,32 +116,14 @@ class RunFolder:
             )
 
 
-class MetricsFile:
-    """metrics.csv: appended while running, cut back to the checkpoint on resume. Unknown values are empty."""
-
-    def __init__(self, path: Path, columns: Sequence[str], after_step: int) -> None:
-        self._path, self._columns = path, list(columns)
-        kept: list[dict[str, str]] = []
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                kept = [row for row in csv.DictReader(file) if _step(row) is not None]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns, extrasaction="ignore", restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row for row in kept if (_step(row) or 0) <= after_step)
-        write_file(path, text.getvalue().encode())
-
-    def append(self, row: Mapping[str, object]) -> None:
-        """Add one row. Raises ValueError for a column that was not announced."""
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns, restval="", lineterminator="\n")
-            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-
-
-def _step(row: Mapping[str, str]) -> int | None:
-    """None for a line that a kill cut short."""
-    step = row.get("step") or ""
-    return int(step) if step.isdigit() and None not in row.values() else None
+def read_config(path: Path, seed: int) -> RunConfig:
+    """A RunConfig in YAML, with another seed. Raises SourceError if it is no YAML, SpecError if it is no RunConfig."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{path}: cannot be read ({reason}). Give a YAML RunConfig.") from None
+    return parse(RunConfig, {**(values if isinstance(values, dict) else {}), "seed": seed}, str(path))
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

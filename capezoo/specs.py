@@ -190,6 +190,33 @@ class HeldOutSpec(Spec):
     batches_per_cohort: int = Field(default=8, gt=0, description="at most, fixed by the seed; our default")
 
 
+class ProbeSpec(Spec):
+    """Small classifiers on embeddings of held-out patients, one unaugmented central window each."""
+
+    patients: int = Field(default=250, ge=0, description="per cohort at most; 0: no probes; our default")
+    every_steps: int = Field(default=1000, gt=0, description="between two measurements; our default")
+
+
+class ComputeSpec(Spec):
+    """How the numbers are computed. On a CPU with one process, `precision` and `compile` alone have an effect."""
+
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        default="32-true", description="bf16-mixed is what GPUs are fast at; the loss is float32 in both; our default"
+    )
+    tf32: bool = Field(
+        default=True,
+        description="float32 products on a GPU round their factors to 10 bits; default of the TensorFlow that CAPE used",
+    )
+    compile: bool = Field(
+        default=False, description="the encoder by torch.compile: minutes at the start, faster steps; our default"
+    )
+    batch_norm: Literal["sync", "local"] = Field(
+        default="sync",
+        description="statistics of the whole batch, as on one GPU, or of each process's share; torch synchronises "
+        "GPUs only; our default",
+    )
+
+
 class RunConfig(Spec):
     """Everything that decides the weights of a pretraining run, given a store."""
 
@@ -202,17 +229,18 @@ class RunConfig(Spec):
     views: ViewsSpec = ViewsSpec()
     optimiser: OptimiserSpec = OptimiserSpec()
     held_out: HeldOutSpec = HeldOutSpec()
+    probes: ProbeSpec = ProbeSpec()
+    compute: ComputeSpec = ComputeSpec()
     cohorts: tuple[str, ...] = Field(default=(), description="train on these only; empty: all in the store")
     epochs: int = Field(default=200, gt=0, description="CAPE")
     max_steps: int | None = Field(
         default=None, gt=0, description="stop, and end the cosine, here instead of after `epochs`"
     )
-    precision: Literal["32-true", "bf16-mixed"] = Field(
-        default="32-true", description="loss is float32 in both; our default"
-    )
     checkpoint_every: int = Field(default=500, gt=0, description="steps; our default")
     keep_checkpoints: int = Field(default=2, gt=0, description="newest kept: one to fall back on; our default")
     log_every: int = Field(default=10, gt=0, description="steps per line of metrics.csv; our default")
+    curves: bool = Field(default=True, description="draw curves.png with every checkpoint, if matplotlib is installed")
+    tensorboard: bool = Field(default=False, description="write what metrics.csv holds for TensorBoard, too")
 
     @model_validator(mode="after")
     def _mask_fits(self) -> Self:

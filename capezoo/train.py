@@ -5,33 +5,34 @@ every draw is keyed by the run's seed, what it is for, and the step.
 """
 
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from math import cos, isfinite, pi
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from capezoo import checkpoint, encoders, monitor, objectives, views
+from capezoo import checkpoint, curves, device, encoders, metrics, monitor, objectives, optimiser, probes, views
 from capezoo.data import TrainingData, prepare
+from capezoo.device import Courier, Feed, Loaded
 from capezoo.errors import TrainingDiverged
 from capezoo.objectives import ViewBatch
 from capezoo.progress import bar
-from capezoo.run_folder import MetricsFile, RunFolder
-from capezoo.specs import OptimiserSpec, RunConfig, derive_seed
-from ecgcohorts.errors import SourceError, StateMismatch
+from capezoo.run_folder import RunFolder
+from capezoo.specs import RunConfig, derive_seed
+from ecgcohorts.errors import SourceError
 
 if TYPE_CHECKING:
-    from ecgcohorts import Batch
     from ecgcohorts.store import AnyStore
 
 RUNNING_DECAY = 0.9  # of the running loss per cohort in metrics.csv; our default
+STATUS_S = 10.0  # seconds between two versions of status.json, which is flushed to disk; our default
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Report:
     lr: float
     ecg_per_s: float
     held_out: monitor.HeldOut | None = None  # if it was measured after this step
+    probed: Mapping[str, float] = field(default_factory=dict)  # likewise, on rank 0; names: probes.COLUMNS
 
 
 class Trainee(nn.Module):
@@ -85,6 +87,8 @@ class State:
     step: int = 0
     running: dict[str, float] = field(default_factory=dict)  # cohort -> decayed mean of its batches' loss
     clock: Clock = field(default_factory=Clock)
+    told_s: float = 0.0  # when status.json was written
+    held_out: dict[str, float] = field(default_factory=dict)  # last val_loss and val_bound, for status.json
 
 
 def pretrain(
@@ -99,49 +103,22 @@ def pretrain(
 
     progress: called after every step; by default a bar is drawn if standard error is a terminal.
     Raises RecipeMismatch if the store does not serve what config.input asks for, PlanImpossible if its patients do
-    not fill a batch, StateMismatch if `out` holds another run, TrainingDiverged at the first loss that is no number.
+    not fill a batch, SpecError for a setting that is not possible here, StateMismatch if `out` holds another run,
+    TrainingDiverged at the first loss that is no number.
     """
     config.input.require_recipe(store.recipe)
-    fabric = _fabric(config)
-    folder = RunFolder(Path(out))
-    data = prepare(store, config, fabric.global_rank, fabric.world_size)
-    if fabric.global_rank == 0:
-        folder.begin(config, data.summary(), data.digests(), resume)
-    fabric.barrier()
-    trainee = Trainee(config)
-    if fabric.world_size > 1 and fabric.device.type == "cuda":
-        trainee = nn.SyncBatchNorm.convert_sync_batchnorm(trainee)  # one batch, one set of statistics
-    optimiser = torch.optim.Adam(
-        trainee.parameters(),
-        lr=config.optimiser.lr,
-        betas=config.optimiser.betas,
-        eps=config.optimiser.eps,
-        weight_decay=config.optimiser.weight_decay,
-    )
-    model, wrapped = fabric.setup(trainee, optimiser)
-    run = Run(config, fabric, folder, data, trainee, model, wrapped)
-    state = _restore(run)
-    if state.step < data.total_steps:
-        with closing(data.batches()) as batches, nullcontext(progress) if progress else _bar(run, state.step) as tell:
-            try:
-                _loop(run, state, batches, tell)  # closing the batches ends the loader's threads
-            except TrainingDiverged as error:
-                _status(run, state.step, "diverged", reason=str(error))
-                raise
-    return folder.path
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """The fixed parts of a run."""
-
-    config: RunConfig
-    fabric: Fabric
-    folder: RunFolder
-    data: TrainingData
-    trainee: Trainee
-    model: nn.Module  # trainee as Fabric wraps it: same parameters
-    optimiser: torch.optim.Optimizer
+    fabric = device.start(config.compute)
+    with device.float32_products(config.compute.tf32, fabric.device):
+        run = _set_up(store, config, RunFolder(Path(out)), fabric, resume)
+        state = _restore(run)
+        if state.step < run.data.total_steps:
+            with nullcontext(progress) if progress else _bar(run, state.step) as tell:
+                try:
+                    _loop(run, state, tell)
+                except TrainingDiverged as error:
+                    _status(run, state, "diverged", reason=str(error))
+                    raise
+    return run.folder.path
 
 
 def trained(folder: Path) -> tuple[nn.Module, RunConfig, dict[str, Any]]:
@@ -158,34 +135,67 @@ def trained(folder: Path) -> tuple[nn.Module, RunConfig, dict[str, Any]]:
     return encoder.eval(), config, state
 
 
-def _loop(run: Run, state: State, batches: Iterator["Batch"], tell: Callable[[Report], None]) -> None:
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The fixed parts of a run."""
+
+    config: RunConfig
+    fabric: Fabric
+    folder: RunFolder
+    data: TrainingData
+    trainee: Trainee
+    model: nn.Module  # trainee as Fabric wraps it: same parameters
+    optimiser: torch.optim.Optimizer
+    courier: Courier
+
+
+def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fabric, resume: bool) -> Run:
+    """Whatever can be refused is refused before the folder is made."""
+    data = prepare(store, config, fabric.global_rank, fabric.world_size)
+    trainee = Trainee(config)
+    device.share_norms(trainee, config.compute, fabric.device, fabric.world_size)
+    if fabric.global_rank == 0:
+        folder.begin(config, data.summary(), data.digests(), resume)
+        folder.environment(device.describe(fabric))
+    fabric.barrier()
+    if config.compute.compile:
+        trainee.encoder.compile(dynamic=False)  # in place: names of parameters stay
+    trainee.to(fabric.device)  # before the optimiser, which asks where parameters are
+    model, wrapped = fabric.setup(trainee, optimiser.build(trainee.parameters(), config.optimiser, fabric.device))
+    return Run(config, fabric, folder, data, trainee, model, wrapped, Courier(config, fabric))
+
+
+def _loop(run: Run, state: State, tell: Callable[[Report], None]) -> None:
     config, total = run.config, run.data.total_steps
-    metrics = None
-    if run.fabric.global_rank == 0:
-        metrics = MetricsFile(run.folder.metrics, _columns(run.data.cohorts), state.step)
-    _status(run, state.step, "running")
-    run.model.train()
-    while state.step < total:
-        asked = time.perf_counter()
-        batch = next(batches)
-        waited_s = time.perf_counter() - asked
-        lr = half_cosine(state.step, total, config.optimiser)
-        loss, grad_norm = _step(run, state.step, lr, batch)
-        state.step += 1
-        _account(state, batch.plan.cohort, loss, waited_s, time.perf_counter() - asked, 2 * config.sampler.pairs)
-        report = Report(state.step, total, loss, lr, state.clock.ecg_per_s)
-        if _due(config.held_out.every_steps, report):
-            held_out = monitor.measure(run.trainee.encoder, run.trainee.objective, _held_out_batches(run))
-            report = replace(report, held_out=held_out)
-        if metrics and (report.held_out or _due(config.log_every, report)):
-            metrics.append(_row(run, state, report) | {"grad_norm": grad_norm, "cohort": batch.plan.cohort})
-            state.clock = Clock()
-        if _due(config.checkpoint_every, report):
-            _save(run, state)
-            _status(
-                run, state.step, "done" if state.step == total else "running", loss=loss, ecg_per_s=report.ecg_per_s
-            )
-        tell(report)
+    with ExitStack() as stack:
+        made = run.data.batches(run.courier.memory)
+        batches = stack.enter_context(closing(made))  # closing ends the loader's threads
+        feed = Feed(batches, run.courier, run.data.sampler.state_dict)
+        writers = _writers(run, state.step, stack)
+        _status(run, state, "running")
+        run.model.train()
+        while state.step < total:
+            began, waited_s = time.perf_counter(), feed.waited_s
+            loaded = feed.take(state.step)
+            lr = optimiser.half_cosine(state.step, total, config.optimiser)
+            loss_and_norm = _step(run, state.step, lr, loaded)  # on a GPU not computed yet
+            if state.step + 1 < total:
+                feed.fetch(state.step + 1)
+            loss, grad_norm = _require_finite(loss_and_norm, state.step, loaded)
+            state.step += 1
+            _account(run, state, loaded, loss, time.perf_counter() - began, feed.waited_s - waited_s)
+            report = _measure(run, state, Report(state.step, total, loss, lr, state.clock.ecg_per_s))
+            if report.held_out or report.probed or _due(config.log_every, report):
+                row = _row(run, state, report) | {"grad_norm": grad_norm, "cohort": loaded.plan.cohort}
+                for writer in writers:
+                    writer.append(row)
+                state.clock = Clock()
+            if _due(config.checkpoint_every, report):
+                _save(run, state, loaded.sampler)
+            if _due(config.checkpoint_every, report) or time.monotonic() - state.told_s > STATUS_S:
+                now = "done" if state.step == total else "running"
+                _status(run, state, now, loss=loss, ecg_per_s=report.ecg_per_s, seconds_left=_seconds_left(run, report))
+            tell(report)
 
 
 def _due(every: int, report: Report) -> bool:
@@ -193,91 +203,84 @@ def _due(every: int, report: Report) -> bool:
     return report.step % every == 0 or report.step == report.total_steps
 
 
-def _step(run: Run, step: int, lr: float, batch: "Batch") -> tuple[float, float]:
-    """One optimiser step. Returns the mean loss over all ranks and the norm of its gradient."""
+def _step(run: Run, step: int, lr: float, loaded: Loaded) -> Tensor:
+    """One optimiser step, begun. Returns the mean loss over all ranks and the norm of its gradient: float32 (2,).
+
+    Nothing waits for the device. If the loss is no number the weights are spoilt, and never saved.
+    """
     for group in run.optimiser.param_groups:
         group["lr"] = lr
-    with _seeded(derive_seed(run.config.seed, "forward", step, run.fabric.global_rank), run.fabric.device):
-        loss = run.model(_perturbed(run, batch, "views", step))
+    with device.seeded(derive_seed(run.config.seed, "forward", step, run.fabric.global_rank), run.fabric.device):
+        loss = run.model(loaded.views_mv())
     run.fabric.backward(loss)
     gradients = [p.grad for p in run.trainee.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     mean_loss = cast(Tensor, run.fabric.all_reduce(loss.detach(), reduce_op="mean"))
-    found, grad_norm = torch.stack([mean_loss.float(), norm.float()]).tolist()
-    if not (isfinite(found) and isfinite(grad_norm)):
-        rows = " ".join(str(row) for row in batch.plan.rows.ravel())
-        raise TrainingDiverged(
-            f"step {step}: found loss {found} and gradient norm {grad_norm} in a batch of cohort "
-            f"{batch.plan.cohort or 'all'}, expected numbers. Lower the learning rate, or look at rows {rows}."
-        )
     if run.config.optimiser.clip_norm is not None:
         nn.utils.clip_grads_with_norm_(run.trainee.parameters(), run.config.optimiser.clip_norm, norm)
     run.optimiser.step()
     run.optimiser.zero_grad(set_to_none=True)
     if callable(after_step := getattr(run.trainee.objective, "after_step", None)):
         after_step(run.trainee.encoder)
-    return found, grad_norm
+    return torch.stack([mean_loss.float(), norm.float()])
 
 
-def half_cosine(step: int, total: int, spec: OptimiserSpec) -> float:
-    """Learning rate of step 0 .. total - 1: lr/2 (1 + cos(pi t/T)), after a linear rise over warmup_steps if any."""
-    if step < spec.warmup_steps:
-        return spec.lr * (step + 1) / spec.warmup_steps
-    share = (step - spec.warmup_steps) / (total - spec.warmup_steps)
-    return spec.lr / 2 * (1 + cos(pi * share))
+def _require_finite(loss_and_norm: Tensor, step: int, loaded: Loaded) -> tuple[float, float]:
+    """Wait for the step and return its numbers. Raises TrainingDiverged if they are none."""
+    loss, norm = loss_and_norm.tolist()
+    if not (isfinite(loss) and isfinite(norm)):
+        rows = " ".join(str(row) for row in loaded.plan.rows.ravel())
+        raise TrainingDiverged(
+            f"step {step}: found loss {loss} and gradient norm {norm} in a batch of cohort "
+            f"{loaded.plan.cohort or 'all'}, expected numbers. Lower the learning rate, or look at rows {rows}."
+        )
+    return loss, norm
 
 
-def _perturbed(run: Run, batch: "Batch", use: str, number: int) -> Tensor:
-    """int16 as loaded -> float32 (pair, view, lead, time) in mV on the device, views perturbed."""
-    signal_mv = views.to_mv(torch.from_numpy(batch.signal).to(run.fabric.device), batch.lsb_uv)
-    pairs, n_views, _, length = signal_mv.shape
-    world = run.fabric.world_size
-    generator = torch.Generator().manual_seed(derive_seed(run.config.seed, use, number))
-    drawn = views.draw(run.config.views, (pairs * world, n_views), length, generator)
-    return views.apply(signal_mv, drawn.part(run.fabric.global_rank, world))
+def _measure(run: Run, state: State, report: Report) -> Report:
+    """The report with what is due to be measured on held-out patients: loss by all ranks, probes by rank 0."""
+    if _due(run.config.held_out.every_steps, report):
+        held_out = monitor.measure(run.trainee.encoder, run.trainee.objective, _held_out_batches(run))
+        report = replace(report, held_out=held_out)
+        if held_out:
+            state.held_out = {"val_loss": held_out.loss, "val_bound": held_out.bound}
+    if run.fabric.global_rank == 0 and run.data.probed and _due(run.config.probes.every_steps, report):
+        encoder, lsb_uv = run.trainee.encoder, run.data.store.lsb_uv
+        with monitor.evaluating(encoder):
+            windows = (torch.from_numpy(block).to(run.fabric.device) for block in run.data.probe_windows())
+            embedded = [encoder(views.to_mv(block, lsb_uv)).float().cpu().numpy() for block in windows]
+        seed = derive_seed(run.config.seed, "probes")
+        report = replace(report, probed=probes.measure(np.concatenate(embedded), run.data.probed, seed))
+    return report
 
 
 def _held_out_batches(run: Run) -> Iterator[monitor.ViewedBatch]:
     for number, (cohort, batch) in enumerate(run.data.held_out_batches()):
-        yield monitor.ViewedBatch(cohort, _perturbed(run, batch, "held_out", number))
+        loaded = run.courier.arrived(run.courier.send(batch, "held_out", number))
+        yield monitor.ViewedBatch(cohort, loaded.views_mv())
 
 
-def _fabric(config: RunConfig) -> Fabric:
-    """One process, or those that torchrun started; the GPU if there is one."""
-    local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-    fabric = Fabric(accelerator="auto", devices=local, num_nodes=world // local, precision=config.precision)
-    fabric.launch()
-    return fabric
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Global generators start from `seed` inside, for layers such as dropout that know no other, and go back after."""
-    on_gpu = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        torch.default_generator.manual_seed(seed)
-        if on_gpu:
-            torch.cuda.manual_seed(seed)
-        yield
-
-
-def _account(state: State, cohort: str | None, loss: float, waited_s: float, spent_s: float, ecgs: int) -> None:
-    clock = state.clock
-    clock.waited_s, clock.spent_s, clock.ecgs = clock.waited_s + waited_s, clock.spent_s + spent_s, clock.ecgs + ecgs
+def _account(run: Run, state: State, loaded: Loaded, loss: float, spent_s: float, waited_s: float) -> None:
+    clock, cohort = state.clock, loaded.plan.cohort
+    clock.spent_s, clock.waited_s = clock.spent_s + spent_s, clock.waited_s + waited_s
+    clock.ecgs += 2 * run.config.sampler.pairs
     if cohort is not None:
         state.running[cohort] = RUNNING_DECAY * state.running.get(cohort, loss) + (1 - RUNNING_DECAY) * loss
 
 
+def _seconds_left(run: Run, report: Report) -> int:
+    """At the present speed, without measurements on held-out patients."""
+    steps = report.total_steps - report.step
+    return round(steps * 2 * run.config.sampler.pairs / report.ecg_per_s) if report.ecg_per_s else 0
+
+
 def _restore(run: Run) -> State:
-    """Load the newest good checkpoint into the run. Raises StateMismatch if it belongs to another one."""
-    saved, refused = checkpoint.latest(run.folder.checkpoints)
+    """Load the newest good checkpoint of this run. Raises CheckpointDamaged if there are some and none is."""
+    saved, refused = checkpoint.latest(run.folder.checkpoints, _belongs(run))
     for problem in refused:
         logging.getLogger(__name__).warning("%s", problem)
     if saved is None:
         return State()
-    for name, mine in (("config", run.config.fingerprint), ("store", run.data.store.fingerprint)):
-        if saved[f"{name}_fingerprint"] != mine:
-            raise StateMismatch(f"{run.folder.path}: found checkpoints of another {name}. Give another folder.")
     run.trainee.encoder.load_state_dict(saved["encoder"])
     run.trainee.objective.load_state_dict(saved["objective"])
     run.optimiser.load_state_dict(saved["optimiser"])
@@ -285,16 +288,28 @@ def _restore(run: Run) -> State:
     return State(step=saved["step"], running=dict(saved["running"]))
 
 
+def _belongs(run: Run) -> dict[str, str]:
+    return {"config_fingerprint": run.config.fingerprint, "store_fingerprint": run.data.store.fingerprint}
+
+
 @contextmanager
 def _bar(run: Run, step: int) -> Iterator[Callable[[Report], None]]:
+    if run.fabric.global_rank != 0:
+        yield lambda report: None
+        return
     with bar(f"pretrain {run.config.name}", run.data.total_steps, step) as show:
         yield lambda report: show(report.step, f"loss {report.loss:.3f}  {report.ecg_per_s:.0f} ECG/s")
 
 
-def _columns(cohorts: tuple[str, ...]) -> list[str]:
-    fixed = ["step", "epoch", "lr", "loss", "grad_norm", "cohort", "val_loss", "val_bound", "alignment", "uniformity"]
-    fixed += ["effective_rank", "dead_units", "ecg_per_s", "wait_share"]
-    return fixed + [f"loss_{name}" for name in cohorts] + [f"val_loss_{name}" for name in cohorts]
+def _writers(run: Run, after_step: int, stack: ExitStack) -> list[metrics.MetricsFile | metrics.TensorBoard]:
+    """Where rows go; nowhere but on rank 0."""
+    if run.fabric.global_rank != 0:
+        return []
+    writers: list[metrics.MetricsFile | metrics.TensorBoard] = []
+    writers.append(metrics.MetricsFile(run.folder.metrics, metrics.columns(run.data.cohorts), after_step))
+    if run.config.tensorboard:
+        writers.append(stack.enter_context(closing(metrics.TensorBoard(run.folder.tensorboard, after_step))))
+    return writers
 
 
 def _row(run: Run, state: State, report: Report) -> dict[str, Any]:
@@ -302,31 +317,31 @@ def _row(run: Run, state: State, report: Report) -> dict[str, Any]:
     row |= {"lr": report.lr, "loss": report.loss}
     row |= {"ecg_per_s": state.clock.ecg_per_s, "wait_share": state.clock.wait_share}
     row |= {f"loss_{cohort}": loss for cohort, loss in state.running.items()}
-    if now := report.held_out:
-        row |= {"val_loss": now.loss, "val_bound": now.bound, "alignment": now.alignment}
-        row |= {"uniformity": now.uniformity, "effective_rank": now.effective_rank, "dead_units": now.dead_units}
-        row |= {f"val_loss_{cohort}": loss for cohort, loss in now.loss_per_cohort.items()}
-    return row
+    return row | metrics.held_out_row(report.held_out) | dict(report.probed)
 
 
-def _save(run: Run, state: State) -> None:
-    """Checkpoint, by rank 0; the others wait."""
+def _save(run: Run, state: State, sampler: Mapping[str, Any]) -> None:
+    """Checkpoint and curves, by rank 0; the others wait."""
     if run.fabric.global_rank == 0:
         content = {
             "encoder": run.trainee.encoder.state_dict(),
             "objective": run.trainee.objective.state_dict(),
             "optimiser": run.optimiser.state_dict(),
-            "sampler": run.data.sampler.state_dict(),
+            "sampler": sampler,
             "running": state.running,
             "config": run.config.model_dump_json(),
-            "config_fingerprint": run.config.fingerprint,
-            "store_fingerprint": run.data.store.fingerprint,
+            **_belongs(run),
         }
         checkpoint.save(run.folder.checkpoints, state.step, content, run.config.keep_checkpoints)
+        if run.config.curves:
+            title = f"{run.config.name}, seed {run.config.seed}, step {state.step} of {run.data.total_steps}"
+            curves.draw(run.folder.metrics, run.folder.curves, title)
     run.fabric.barrier()
 
 
-def _status(run: Run, step: int, now: str, **more: Any) -> None:
-    """status.json: at the start, with every checkpoint, and when the run ends, well or not."""
+def _status(run: Run, state: State, now: str, **more: Any) -> None:
+    """status.json: at the start, with every checkpoint, every few seconds, and when the run ends, well or not."""
+    state.told_s = time.monotonic()
     if run.fabric.global_rank == 0:
-        run.folder.status({"state": now, "step": step, "total_steps": run.data.total_steps, **more})
+        place = {"state": now, "step": state.step, "total_steps": run.data.total_steps}
+        run.folder.status({**place, **more, **state.held_out})

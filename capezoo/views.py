@@ -3,6 +3,7 @@
 The crop is already made: the loader cuts the window that the batch plan keys by patient. Crop first, mask second.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
 
@@ -16,11 +17,11 @@ MISSING = -32768  # stored value that means: no sample here
 
 @dataclass(frozen=True, eq=False)
 class Perturbation:
-    """One draw of the random part for a batch, on the CPU: the same whatever the device."""
+    """One draw of the random part for a batch, made on the CPU: the same whatever the device."""
 
     start: Tensor  # int64 (batch, view), first zeroed sample
     stop: Tensor  # int64 (batch, view), one past the last; equal to start: nothing is zeroed
-    gain: Tensor  # float32 (batch, view)
+    gain: Tensor | None  # float32 (batch, view); None: as they are
 
     def part(self, rank: int, world_size: int) -> "Perturbation":
         """The share of one rank: its contiguous slice of the batch. Raises ValueError unless it divides."""
@@ -28,7 +29,12 @@ class Perturbation:
         if rest:
             raise ValueError(f"{len(self.start)} pairs cannot be shared by {world_size} ranks")
         mine = slice(rank * size, (rank + 1) * size)
-        return Perturbation(self.start[mine], self.stop[mine], self.gain[mine])
+        return self.mapped(lambda whole: whole[mine])
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Perturbation":
+        """The same with a function applied to every tensor."""
+        gain = None if self.gain is None else function(self.gain)
+        return Perturbation(function(self.start), function(self.stop), gain)
 
 
 def draw(spec: ViewsSpec, shape: tuple[int, int], length: int, generator: torch.Generator) -> Perturbation:
@@ -43,18 +49,20 @@ def draw(spec: ViewsSpec, shape: tuple[int, int], length: int, generator: torch.
     uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
     start = (uniform * (length - span + 1)).long()
     low, high = (log(factor) for factor in spec.gain_range)
-    gain = (low + (high - low) * torch.rand(shape, generator=generator)).exp()
+    gain = (low + (high - low) * torch.rand(shape, generator=generator)).exp() if (low, high) != (0, 0) else None
     return Perturbation(start, torch.where(masked, start + span, start), gain)
 
 
 def apply(signal_mv: Tensor, perturbation: Perturbation) -> Tensor:
-    """(batch, view, lead, time) in mV -> the same with gains applied and spans set to 0 on all leads."""
-    device = signal_mv.device
-    start, stop = (edge.to(device)[..., None, None] for edge in (perturbation.start, perturbation.stop))
-    time = torch.arange(signal_mv.shape[-1], device=device)
+    """(batch, view, lead, time) in mV -> the same with gains applied and spans set to 0 on all leads.
+
+    Both arguments are on one device; nothing here waits for it.
+    """
+    start, stop = (edge[..., None, None] for edge in (perturbation.start, perturbation.stop))
+    time = torch.arange(signal_mv.shape[-1], device=signal_mv.device)
     masked = (time >= start) & (time < stop)  # (batch, view, 1, time)
-    if (perturbation.gain != 1).any():
-        signal_mv = signal_mv * perturbation.gain.to(device)[..., None, None]
+    if perturbation.gain is not None:
+        signal_mv = signal_mv * perturbation.gain[..., None, None]
     return signal_mv.masked_fill(masked, 0.0)
 
 

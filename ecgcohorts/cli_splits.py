@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import CliPositionalArg
 
 from ecgcohorts.console import Command, StoreNames, output
 from ecgcohorts.errors import SpecError
+
+if TYPE_CHECKING:
+    from ecgcohorts.index import CohortIndex
+    from ecgcohorts.store import AnyStore
 
 _MOST_VALUES = 10_000  # of a label in one range: more is a slip of the keyboard
 _out = output()
@@ -81,18 +85,12 @@ class Split(Command):
 
     def _made(self, store: Any) -> Any:
         from ecgcohorts.splits import make_split
-        from ecgcohorts.store import load_split, open_store, split_like
+        from ecgcohorts.store import open_store, split_like
 
         if self.like is not None:
             self._refuse_beside_like()
             return split_like(store, open_store(self.like), str(self.name))
-        index = store.index
-        if self.within is not None:
-            name, _, part = self.within.partition("=")
-            parts = load_split(store, name).of(index)
-            if part not in parts:
-                raise SpecError(f"found no part {part!r} in split {name!r}, expected one of {', '.join(parts)}.")
-            index = parts[part]
+        index = store.index if self.within is None else part_of(store, self.within)
         return make_split(index, str(self.name), self._rule(), _read_pairs(self.same) if self.same else ())
 
     def _rule(self) -> dict[str, object]:
@@ -107,6 +105,17 @@ class Split(Command):
             if not given and option in needed:
                 raise SpecError(f"found no --{option} with --by {self.by}, expected {_list(used)}.")
         return {name: value for name, value in _RULES[self.by](self).items() if value is not None}
+
+
+def part_of(store: "AnyStore", words: str) -> "CohortIndex":
+    """The recordings of SPLIT=PART. Raises SpecError where there is no such part."""
+    from ecgcohorts.store import load_split
+
+    name, _, part = words.partition("=")
+    parts = load_split(store, name).of(store.index)
+    if part not in parts:
+        raise SpecError(f"found no part {part!r} in split {name!r}, expected one of {', '.join(parts)}.")
+    return parts[part]
 
 
 def _list(options: tuple[str, ...]) -> str:

@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg
 
 from ecgcohorts.console import Command, StoreNames, output, progress, short
+from ecgcohorts.errors import SpecError
+
+if TYPE_CHECKING:
+    from ecgcohorts.index import CohortIndex
 
 _STORES = "store; several are read as one"
 _ALSO = "another store to read as one with the first; may be repeated"
@@ -83,21 +87,49 @@ class Report(Command):
 
 
 class Export(Command):
-    """Give a store back as WFDB records, or its index as a Parquet table."""
+    """Give recordings of a store to other tools: WFDB records, Hugging Face or WebDataset shards, or the index as a table."""
 
     store: CliPositionalArg[str]
-    out: CliPositionalArg[Path] = Field(description="folder (wfdb) or file (parquet) to make")
-    format: Literal["wfdb", "parquet"] = Field("wfdb", description="signals, or who is in the store")
+    out: CliPositionalArg[Path] = Field(description="folder to make; parquet: file")
+    format: Literal["wfdb", "parquet", "huggingface", "webdataset"] = Field(
+        "wfdb", description="parquet: who is in the store; the others: signals"
+    )
+    cohort: StoreNames = Field([], description="recordings of this cohort only; may be repeated")
+    within: str | None = Field(None, description="SPLIT=PART: recordings of that part only")
+    split: str | None = Field(None, description="huggingface, webdataset: every part of this split by itself")
     also: StoreNames = Field([], description=_ALSO)
 
     def cli_cmd(self) -> None:
-        from ecgcohorts.export import export_index, export_wfdb
-        from ecgcohorts.store import open_named
+        from ecgcohorts import export
+        from ecgcohorts.cli_splits import part_of
+        from ecgcohorts.store import load_split, open_named
 
         store = open_named([self.store, *self.also])
+        index = store.index if self.within is None else part_of(store, self.within)
+        if self.cohort:
+            index = index.where(cohort=self.cohort)
+        parts = {export.WHOLE: index} if self.split is None else self._parts(load_split(store, self.split).of(index))
         if self.format == "parquet":
-            _out.print(f"{self.out}: {export_index(store, self.out):,} rows")
+            _out.print(f"{self.out}: {export.export_index(store, self.out, index=index):,} rows")
             return
         with progress() as tell:
-            count = export_wfdb(store, self.out, lambda done, total: tell("export", done, total))
+
+            def said(done: int, total: int) -> None:
+                tell("export", done, total)
+
+            if self.format == "wfdb":
+                count = export.export_wfdb(store, self.out, said, index=index)
+            elif self.format == "huggingface":
+                count = export.export_huggingface(store, self.out, said, parts=parts)
+            else:
+                count = export.export_webdataset(store, self.out, said, parts=parts)
         _out.print(f"{self.out}: {count:,} records")
+
+    def _parts(self, parts: "dict[str, CohortIndex]") -> "dict[str, CohortIndex]":
+        """Refuse them for formats that have none."""
+        if self.format in ("wfdb", "parquet"):
+            raise SpecError(
+                f"found --split with --format {self.format}, expected huggingface or webdataset. "
+                "Export one part at a time: --within SPLIT=PART."
+            )
+        return parts

@@ -8,7 +8,7 @@ nobody else has replaced it.
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -156,16 +156,6 @@ class Bucket:
             return memoryview(answer.bytes()), _stamp(answer.meta)
         except Exception as error:
             raise self._failed(error, name) from None
-
-    def get_ranges(self, name: str, starts: Sequence[int], stops: Sequence[int]) -> list[memoryview]:
-        """Parts of one object; those that lie close together come in one request. Short if the object ends before."""
-        import obstore
-
-        try:
-            parts = obstore.get_ranges(self.client, name, starts=starts, ends=stops)
-        except Exception as error:
-            raise self._failed(error, name) from None
-        return [memoryview(part) for part in parts]
 
     def put(self, name: str, content: bytes | Path, sha256: str | None = None) -> None:
         """Make or replace an object. Nobody sees half of it. sha256: noted beside it, for `noted_sha256`."""

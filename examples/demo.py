@@ -17,7 +17,7 @@ import ecgcohorts.cli
 from capezoo.evaluate.results import StudyResult, read_result
 
 HOSPITALS = ("north", "river", "coast")  # WFDB, GE MUSE XML, CODE-style HDF5
-ENCODERS = {"cape-x": "smoke_x", "cape-z": "smoke_z"}  # cohorts mixed in a batch; one cohort a batch
+SAMPLERS = {"cape-x": "patient_pairs", "cape-z": "in_distribution"}  # cohorts mixed in a batch; one cohort a batch
 HEAD_LR = 1e-3  # the published 1e-4 is for heads trained on tens of thousands of recordings
 
 
@@ -29,20 +29,20 @@ def commands(patients: int, seed: int, steps: int, pairs: int) -> Iterator[str]:
         yield f"ecgcohorts ingest raw/{hospital} store.zarr --cohort raw/{hospital}/cohort.yaml --key demo.key"
     yield "ecgcohorts verify store.zarr"
     yield "ecgcohorts table1 store.zarr"
-    for name, recipe in ENCODERS.items():
+    for name, sampler in SAMPLERS.items():
         yield (
-            f"capezoo pretrain --store store.zarr --out runs/{name} --recipe {recipe} "
-            f"--seed {seed} --pairs {pairs} --steps {steps}"
+            f"capezoo pretrain --store store.zarr --out runs/{name} --recipe smoke --seed {seed} "
+            f"--set name={name} sampler.name={sampler} sampler.pairs={pairs} max_steps={steps}"
         )
         yield f"capezoo publish runs/{name} weights/{name} --name {name} --store store.zarr"
         yield f"capezoo verify weights/{name}"
         yield f"capezoo embed weights/{name} store.zarr -o embeddings/{name}.zarr"
-    weights = " ".join(f"--weights weights/{name}" for name in ENCODERS)
+    weights = " ".join(f"--weights weights/{name}" for name in SAMPLERS)
     yield (
         f"capezoo evaluate ood {weights} --weights random --store store.zarr --train-cohort north "
         f"--seed {seed} --lr {HEAD_LR:g} --allow-seen -o study"  # one store for all: pretraining has seen the tests
     )
-    runs = " ".join(f"--run runs/{name}" for name in ENCODERS)
+    runs = " ".join(f"--run runs/{name}" for name in SAMPLERS)
     yield f"capezoo report -o report.html --study study {runs} --store store.zarr"
 
 

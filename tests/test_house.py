@@ -55,8 +55,8 @@ LAYERS = {
     ),
     "capezoo": (
         ("errors", "specs", "_timm"),
-        ("encoders", "objectives", "views", "distributed", "progress", "recipes"),
-        ("checkpoint", "run_folder", "monitor", "data", "train", "zoo"),
+        ("encoders", "objectives", "views", "distributed", "optimiser", "progress", "recipes", "settings"),
+        ("checkpoint", "run_folder", "monitor", "probes", "metrics", "curves", "data", "device", "train", "zoo"),
         ("contract", "embed", "onnx_export", "timm_models"),
         ("evaluate",),
         ("cli",),

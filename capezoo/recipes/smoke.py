@@ -1,11 +1,9 @@
-"""Small runs for a laptop: the published method and loss, a network of 0.34 M parameters, small batches.
+"""A small run for a laptop: the published method and loss, a network of 0.34 M parameters, small batches.
 
 No number here is published: every one that differs from CAPE's is our default, chosen for speed on two CPU cores.
 """
 
-from typing import Literal
-
-from capezoo.specs import EncoderSpec, HeldOutSpec, OptimiserSpec, RunConfig, SamplerSpec
+from capezoo.specs import EncoderSpec, HeldOutSpec, OptimiserSpec, ProbeSpec, RunConfig, SamplerSpec
 
 # Widths are multiples of 16, which a CPU's vector units like; the stem takes every fourth sample, so that the
 # costly long layers run at 100 Hz. Twelve times as fast as the published widths at full rate, and 339,808 parameters.
@@ -15,27 +13,17 @@ ENCODER = EncoderSpec(config={"widths": [16, 32, 48, 64], "embedding_dim": 64, "
 LR = 2e-3
 
 
-def smoke_x(seed: int, pairs: int = 32, steps: int = 500) -> RunConfig:
-    """A small CAPE-X."""
-    return _smoke("smoke_x", "patient_pairs", seed, pairs, steps)
-
-
-def smoke_z(seed: int, pairs: int = 32, steps: int = 500) -> RunConfig:
-    """A small CAPE-Z."""
-    return _smoke("smoke_z", "in_distribution", seed, pairs, steps)
-
-
-def _smoke(
-    name: str, sampler: Literal["patient_pairs", "in_distribution"], seed: int, pairs: int, steps: int
-) -> RunConfig:
+def smoke(seed: int) -> RunConfig:
+    """A small CAPE-Z; with `sampler.name=patient_pairs` a small CAPE-X."""
     return RunConfig(
-        name=name,
+        name="smoke",
         seed=seed,
         encoder=ENCODER,
-        sampler=SamplerSpec(name=sampler, pairs=pairs),
+        sampler=SamplerSpec(pairs=32),
         optimiser=OptimiserSpec(lr=LR),
         held_out=HeldOutSpec(every_steps=100, batches_per_cohort=2),
-        epochs=1_000_000,  # `steps` ends the run, however few patients there are
-        max_steps=steps,
+        probes=ProbeSpec(every_steps=100),
+        epochs=1_000_000,  # `max_steps` ends the run, however few patients there are
+        max_steps=500,
         checkpoint_every=100,
     )

@@ -1,8 +1,8 @@
 """Batches as torch tensors: int16 as stored, in pinned memory if there is a GPU to copy them to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -47,8 +47,9 @@ def as_tensors(batch: Batch) -> TorchBatch:
 class TorchBatches(IterableDataset[TorchBatch]):
     """A Loader's batches; iterate it as it stands, or pass it to `DataLoader(..., batch_size=None)`.
 
-    pin: batches are made in pinned memory; by default, if there is a GPU. Worker processes are refused: the loader reads in threads, which is several times
-    faster than handing batches between processes.
+    pin: batches are made in pinned memory; by default, if there is a GPU. Worker processes are refused: the loader reads in
+    threads, which is several times faster than handing batches between processes. Has the state of its sampler, under the
+    names by which Lightning and torchdata look for it.
     """
 
     def __init__(self, loader: Loader, pin: bool | None = None) -> None:
@@ -67,3 +68,11 @@ class TorchBatches(IterableDataset[TorchBatch]):
             )
         for batch in self.loader:
             yield as_tensors(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sampler's: behind the last batch handed out."""
+        return self.loader.sampler.state_dict()
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on where a run stopped. Raises StateMismatch for the state of another index, seed or option."""
+        self.loader.sampler.load_state_dict(saved)

@@ -106,9 +106,10 @@ class Sampler(ABC):
         kept = [group for group in self._candidates if len(group.units) >= self.pairs]
         if not small:
             return kept
-        single = self.options.singles == "drop"
-        need = f"patients with {self.options.views} records to draw from" if single else "patients"
-        names = ", ".join(f"{group.name} has {len(group.units)}" for group in small)
+        single = self.options.singles == "drop" and self.options.views > 1
+        who = "records" if self.options.views == 1 else "patients"
+        need = f"patients with {self.options.views} records to draw from" if single else who
+        names = ", ".join(state.shortened([f"{group.name} has {len(group.units)}" for group in small]))
         if kept and self.options.small_groups == "drop":
             log.warning("left out of every batch, fewer than pairs=%d %s: %s", self.pairs, need, names)
             return kept
@@ -304,14 +305,15 @@ def _together(roster: Roster, usable: NDArray[np.bool_] | None) -> list[Group]:
 
 def _by_cohort(roster: Roster, usable: NDArray[np.bool_] | None) -> list[Group]:
     """Usable units of every cohort that has any unit, in the order of the cohorts."""
-    groups = _together(roster, usable)
+    units = _together(roster, usable)[0].units
     code = roster.cohort.astype(np.min_scalar_type(len(roster.cohorts)))  # numpy sorts 16 bits in linear time
-    present = np.bincount(code, minlength=len(roster.cohorts)) > 0
-    units = groups[0].units
-    if usable is not None:
-        code = code[usable]
-    if (code[1:] < code[:-1]).any():
-        order = np.argsort(code, kind="stable")
-        units, code = units[order], code[order]
-    parts = np.split(units, np.searchsorted(code, np.arange(1, len(roster.cohorts))))
+    in_order = bool((code[1:] >= code[:-1]).all())
+    ordered = code if in_order else np.sort(code, kind="stable")
+    first = np.searchsorted(ordered, np.arange(len(roster.cohorts) + 1))  # unit with which each cohort begins
+    if in_order:
+        cuts = np.searchsorted(units, first[1:-1].astype(units.dtype))
+    else:
+        units = units[np.argsort(code[units], kind="stable")]
+        cuts = np.searchsorted(code[units], np.arange(1, len(roster.cohorts)))
+    parts, present = np.split(units, cuts), np.diff(first) > 0
     return [Group(name, name, part) for name, part, there in zip(roster.cohorts, parts, present, strict=True) if there]

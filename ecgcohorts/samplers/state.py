@@ -14,6 +14,7 @@ from ecgcohorts.samplers.schedule import Course, epoch_schedule
 VERSION = 1
 FINGERPRINT_CHARS = 32  # of the index fingerprint: 128 bits
 OPTIONAL = {"since", "left_out"}
+NAMED = 8  # groups left out that a state or a message names
 _REMEDY = "Build the sampler as it was when the state was saved, or start a new run."
 
 
@@ -36,9 +37,15 @@ def identity(sampler: str, fingerprint: str, seed: int, parameters: Mapping[str,
 def save(
     belongs: Mapping[str, Any], pairs: int, position: tuple[int, int], since: Any, left_out: Sequence[str]
 ) -> dict[str, Any]:
-    """left_out: for the reader; it follows from the rest."""
+    """left_out: for the reader; it follows from the rest, so that of many groups only some are named."""
     state = {"version": VERSION, **belongs, "pairs": pairs, "epoch": position[0], "step": position[1]}
-    return state | ({} if since is None else {"since": since}) | ({"left_out": list(left_out)} if left_out else {})
+    return state | ({} if since is None else {"since": since}) | ({"left_out": shortened(left_out)} if left_out else {})
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """Some names, and how many more there are: a state stays small, and a message one that is read."""
+    rest = len(names) - NAMED
+    return [*names[:NAMED], *([f"and {rest} more"] if rest > 0 else [])]
 
 
 def parse(saved: Mapping[str, Any], belongs: Mapping[str, Any]) -> Run:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capezoo.specs import EncoderSpec, HeldOutSpec, OptimiserSpec, RunConfig, SamplerSpec
+from capezoo.specs import EncoderSpec, HeldOutSpec, OptimiserSpec, ProbeSpec, RunConfig, SamplerSpec
 from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, CohortIndex
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.preprocess import make_strip
@@ -46,6 +46,8 @@ def run_folder(simulated: Path) -> Path:
         held_out=HeldOutSpec(fraction=0.2, every_steps=2, batches_per_cohort=1),
         max_steps=4,
         log_every=1,
+        probes=ProbeSpec(patients=0),
+        curves=False,
     )
     return pretrain(open_store(simulated / "store.zarr"), config, simulated / "run", progress=lambda report: None)
 

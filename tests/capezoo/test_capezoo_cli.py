@@ -59,18 +59,23 @@ encoder: {name: cape_resnet, config: {widths: [8], embedding_dim: 8, stem_stride
 sampler: {name: patient_pairs, pairs: 4}
 held_out: {fraction: 0.2, every_steps: 2, batches_per_cohort: 1}
 max_steps: 3
+probes: {patients: 0}
+curves: false
 """
 
 
 def test_the_whole_path(run, store, tmp_path):
     Path("run.yaml").write_text(CONFIG)
-    code, out, err = run("pretrain", "--store", store, "--out", "r", "--seed", 9, "--config", "run.yaml", "--steps", 2)
+    code, out, err = run(
+        "pretrain", "--store", store, "--out", "r", "--seed", 9, "--config", "run.yaml", "--set", "max_steps=2"
+    )
     assert (code, err) == (0, "")  # no bar where there is no terminal
     assert "r: 2 of 2 steps; loss " in out
-    again = run("pretrain", "--store", store, "--out", "r", "--seed", 9, "--config", "run.yaml", "--steps", 2)
+    again = run("pretrain", "--store", store, "--out", "r", "--seed", 9, "--config", "run.yaml", "--set", "max_steps=2")
     assert again[0] == 0
     assert_one_line(
-        run("pretrain", "--store", store, "--out", "r", "--seed", 8, "--config", "run.yaml", "--steps", 2), "seed 9"
+        run("pretrain", "--store", store, "--out", "r", "--seed", 8, "--config", "run.yaml", "--set", "max_steps=2"),
+        "seed 9",
     )
     code, out, err = run("publish", "r", "w", "--name", "tiny_z", "--summary", "A test.", "--store", store)
     assert (code, out.strip(), err) == (0, "w", "")
@@ -116,7 +121,7 @@ def test_several_stores_as_one(run, simulated, tmp_path):
         ingest(source, f"{name}.zarr", str(source / "cohort.yaml"), options)
     both = ("--store", "north.zarr", "--store", "river.zarr")
     Path("run.yaml").write_text(CONFIG)
-    assert run("pretrain", *both, "--out", "r", "--seed", 9, "--config", "run.yaml", "--steps", 2)[0] == 0
+    assert run("pretrain", *both, "--out", "r", "--seed", 9, "--config", "run.yaml", "--set", "max_steps=2")[0] == 0
     made = json.loads(Path("r/data.json").read_text())
     assert made["store_fingerprint"] == open_stores(["north.zarr", "river.zarr"]).fingerprint
     assert {cohort["name"] for cohort in made["cohorts"]} == {"north", "river"}
@@ -160,8 +165,13 @@ def test_wrong_input_gives_one_line(run, store, run_folder, tmp_path):
     assert_one_line(
         run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--recipe", "cape_q"), "'cape_q'", "cape_x, cape_z"
     )
-    assert_one_line(run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--pairs", 500), "500", "patients")
-    assert_one_line(run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--pairs", "x"), "pairs")
+    assert_one_line(
+        run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--set", "sampler.pairs=500"), "500", "patients"
+    )
+    assert_one_line(
+        run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--set", "sampler.pairs=x"),
+        "--set: found 'x' for 'sampler.pairs'",
+    )
     Path("bad.yaml").write_text(CONFIG + "colour: red\n")
     bad = run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--config", "bad.yaml")
     assert_one_line(bad, "bad.yaml: found unknown key 'colour'")
@@ -170,6 +180,13 @@ def test_wrong_input_gives_one_line(run, store, run_folder, tmp_path):
     assert_one_line(bad, "bad.yaml: cannot be read")
     bad = run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--config", "none.yaml")
     assert_one_line(bad, "none.yaml: cannot be read")
+    pretrain = ("pretrain", "--store", store, "--out", "r", "--seed", 1)
+    assert_one_line(run(*pretrain, "--recipe", "smoke", "--config", "bad.yaml"), "expected one of them")
+    assert_one_line(run(*pretrain, "--recipe", "cape_single"), "expected the one to train on: --cohort NAME")
+    assert_one_line(run(*pretrain, "--recipe", "cape_single", "--cohort", "nowhere"), "no cohort 'nowhere'")
+    known = "--set: found unknown key 'optimiser.rate', expected one of lr, betas, eps"
+    assert_one_line(run(*pretrain, "--set", "max_steps=1", "--set", "optimiser.rate=1"), known)
+    assert_one_line(run(*pretrain, "--set", "encoder.config.kernels=1"), "cape_resnet: found unknown key 'kernels'")
     assert not Path("r").exists()
     assert_one_line(run("embed", "nobody", store, "-o", "e"), "found no weights 'nobody'")
     assert_one_line(run("embed", "nobody", store), "o: Field required")

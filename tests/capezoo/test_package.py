@@ -46,8 +46,9 @@ def test_a_submodule_does_not_hide_the_function_of_its_name() -> None:
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_recipes_go_to_json_and_back_and_build(name: str) -> None:
-    config = recipes.get(name, seed=3)
-    assert (config.name, config.seed) == (name, 3)
+    cohort = "code15" if name == "cape_single" else None
+    config = recipes.get(name, 3, cohort)
+    assert (config.name, config.seed) == ("cape_code15" if cohort else name, 3)
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
     assert build(config.encoder, 0).num_features in (64, 256)
 
@@ -58,20 +59,23 @@ def test_published_recipes_differ_in_their_batches_only() -> None:
     assert x.model_copy(update={"name": "", "sampler": None}) == z.model_copy(update={"name": "", "sampler": None})
     assert (z.sampler.pairs, z.epochs, z.max_steps, z.optimiser.lr) == (512, 200, None, 0.1)
     assert recipes.cape_single(1, "code15").cohorts == ("code15",)
-    small_x, small_z = recipes.smoke_x(1), recipes.smoke_z(1)
-    assert small_x.model_copy(update={"name": "", "sampler": None}) == small_z.model_copy(
-        update={"name": "", "sampler": None}
-    )
 
 
 def test_smoke_is_small() -> None:
-    parameters = sum(p.numel() for p in build(recipes.smoke_z(0).encoder, 0).parameters())
+    parameters = sum(p.numel() for p in build(recipes.smoke(0).encoder, 0).parameters())
     assert parameters == 339_808
 
 
 def test_unknown_recipe_names_the_known_ones() -> None:
-    with pytest.raises(SpecError, match="expected one of cape_x, cape_z, smoke_x, smoke_z"):
+    with pytest.raises(SpecError, match="expected one of cape_single, cape_x, cape_z, smoke"):
         recipes.get("cape_y", 0)
+
+
+def test_a_recipe_of_one_cohort_wants_one_and_the_others_none() -> None:
+    with pytest.raises(SpecError, match="cape_single without a cohort, expected the one to train on: --cohort NAME"):
+        recipes.get("cape_single", 0)
+    with pytest.raises(SpecError, match=r"'code15' for recipe cape_z, which trains on all. Use one of cape_single, or"):
+        recipes.get("cape_z", 0, "code15")
 
 
 def test_timm_that_meets_another_torchvision_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def test_what_a_draft_leaves_out_is_said(make_cohort: Callable[..., object], run
         (("draft", "numbers", "nowhere.csv", "-o", "x.yaml"), ("nowhere.csv", "expected a CSV")),
         (("ingest", "numbers", "s.zarr", "--cohort", "numbers.yaml"), ("numbers.yaml", "rate_hz", "FILL_IN")),
         (("export", "nowhere", "out"), ("nowhere", "expected a store")),
-        (("export", "empty", "out", "--format", "edf"), ("format", "'wfdb' or 'parquet'")),
+        (("export", "empty", "out", "--format", "edf"), ("format", "'webdataset'")),
     ],
 )
 def test_wrong_input_gives_one_line(

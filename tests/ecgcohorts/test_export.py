@@ -11,11 +11,13 @@ import pytest
 import ecgcohorts as ec
 from ecgcohorts import export
 from ecgcohorts.errors import SourceError, StoreError
+from ecgcohorts.export import wfdb
 from ecgcohorts.index import CohortIndex
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.store import Store, open_store
 
 MISSING = -32768
+WRITERS = (export.export_wfdb, export.export_index, export.export_huggingface, export.export_webdataset)
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_every_record_reads_back_as_stored(store: Store, tmp_path: Path) -> None
     assert [row["record"] for row in rows(out)] == records
     assert {Path(record).name for record in records} == set(strips)
     assert any((strip == MISSING).any() for strip in strips.values())
-    package = export._wfdb()
+    package = wfdb._wfdb()
     for record in records:
         cohort, folder, name = record.split("/")
         assert (cohort in ("north", "south"), folder) == (True, "000")
@@ -98,8 +100,8 @@ def test_an_export_is_ingested_again(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_thousand_records_make_a_folder(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "RECORDS_IN_FOLDER", 4)
-    monkeypatch.setattr(export, "READ_AT_ONCE", 5)
+    monkeypatch.setattr(wfdb, "RECORDS_IN_FOLDER", 4)
+    monkeypatch.setattr(wfdb, "READ_AT_ONCE", 5)
     export.export_wfdb(store, tmp_path / "out")
     folders = {
         path.relative_to(tmp_path / "out").as_posix(): len(list(path.glob("*.hea")))
@@ -116,11 +118,11 @@ def test_nothing_is_replaced(store: Store, tmp_path: Path) -> None:
     for make in (Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")):
         out = tmp_path / "out"
         make(out)
-        for write in (export.export_wfdb, export.export_index):
+        for write in WRITERS:
             with pytest.raises(SourceError, match="exists already"):
                 write(store, out)
         out.rmdir() if out.is_dir() else out.unlink()
-    for write in (export.export_wfdb, export.export_index):
+    for write in WRITERS:
         with pytest.raises(SourceError, match="lies in the store"):
             write(store, store.path / "deep" / "out")
     assert not list(tmp_path.rglob("*.part"))
@@ -137,13 +139,13 @@ def test_an_export_that_breaks_off_leaves_nothing(
             raise KeyboardInterrupt
         write_record(store, path, *others)
 
-    write_record = export._write_record
-    monkeypatch.setattr(export, "_write_record", stop)
+    write_record = wfdb._write_record
+    monkeypatch.setattr(wfdb, "_write_record", stop)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
         export.export_wfdb(store, tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == before
-    monkeypatch.setattr(export, "_write_record", write_record)
+    monkeypatch.setattr(wfdb, "_write_record", write_record)
     assert export.export_wfdb(store, tmp_path / "out") == len(store.index)
 
 
@@ -152,8 +154,9 @@ def test_two_recordings_of_one_id_are_refused(store: Store, tmp_path: Path) -> N
     twice = Store(
         store.files, store.manifest, CohortIndex(columns, store.index.cohorts), store.fingerprint, pd.DataFrame()
     )
-    with pytest.raises(StoreError, match="one id"):
-        export.export_wfdb(twice, tmp_path / "out")
+    for write in (export.export_wfdb, export.export_webdataset):
+        with pytest.raises(StoreError, match="one id"):
+            write(twice, tmp_path / "out")
 
 
 def test_the_index_as_a_table(store: Store, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Windows as planned, ahead of the consumer but never too far, and errors where they belong."""
 
 import gc
+import multiprocessing
+import pickle
 import threading
 import time
 from pathlib import Path
@@ -10,8 +12,10 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+import ecgcohorts as ec
 from ecgcohorts.errors import PlanImpossible, SpecError, StoreError
 from ecgcohorts.index import COLUMNS, CohortIndex
+from ecgcohorts.ingest import ingest
 from ecgcohorts.loader import MISSING, Loader
 from ecgcohorts.recipes import Recipe
 from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler
@@ -266,3 +270,28 @@ def test_options_out_of_range(store, options):
 def test_ranks_that_do_not_divide(store):
     with pytest.raises(PlanImpossible, match="pairs=5 for 2 ranks"):
         Loader(store, sampler_of(store), window=WINDOW, rank=0, world_size=2)
+
+
+def _rest_of(loader: Loader) -> list[np.ndarray]:
+    return [batch.signal for batch in loader]
+
+
+def test_a_loader_goes_on_in_another_process(make_cohort, tmp_path):
+    """Pickled in the middle of an epoch, continued in a spawned process: the batches that were left, no other."""
+    raw = make_cohort(patients=9)
+    ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec))
+    store = ec.open(tmp_path / "s.zarr")
+    loader = Loader(store, PatientPairSampler(store.index, pairs=2, seed=0), window=2800)
+    batches = iter(loader)
+    next(batches)
+    packed = pickle.dumps(loader)
+    expected = [batch.signal for batch in batches]
+    assert len(expected) == len(loader) - 1 > 0
+    for found in (_rest_of(pickle.loads(packed)), _in_spawned(packed)):
+        assert len(found) == len(expected)
+        assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def _in_spawned(packed: bytes) -> list[np.ndarray]:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_rest_of, (pickle.loads(packed),))

@@ -18,7 +18,6 @@ def test_what_was_put_is_listed_with_its_size_and_read_back(bucket_url: str, tmp
     assert bucket.sizes() == {"a one": 11, "b/two": 5}
     assert Bucket(bucket_url).sizes("some/folder/b") == {"some/folder/b/two": 5}
     assert bucket.get("b/two") == b"hello"
-    assert [bytes(part) for part in bucket.get_ranges("b/two", [0, 3], [2, 5])] == [b"he", b"lo"]
     bucket.fetch("a one", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"from a file"
     assert bucket.size("b/two") == 5

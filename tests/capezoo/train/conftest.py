@@ -12,7 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from capezoo import checkpoint
-from capezoo.specs import EncoderSpec, HeldOutSpec, InputSpec, OptimiserSpec, RunConfig, SamplerSpec, ViewsSpec
+from capezoo.specs import (
+    EncoderSpec,
+    HeldOutSpec,
+    InputSpec,
+    OptimiserSpec,
+    ProbeSpec,
+    RunConfig,
+    SamplerSpec,
+    ViewsSpec,
+)
 from capezoo.train import pretrain
 from ecgcohorts.index import COLUMNS, CohortIndex
 from ecgcohorts.recipes import CAPE_V1, Recipe
@@ -80,6 +89,8 @@ def make_config(**changes: object) -> RunConfig:
         "max_steps": STEPS,
         "checkpoint_every": 5,
         "log_every": 1,
+        "probes": ProbeSpec(patients=0),
+        "curves": False,
     }
     return RunConfig.model_validate(values | changes)
 

@@ -1,7 +1,9 @@
 """Killed at any moment and called again, a run ends with the weights of an undisturbed one."""
 
+import contextlib
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import torch
 
 from capezoo import checkpoint
 from capezoo.errors import CheckpointDamaged
+from capezoo.specs import HeldOutSpec
 from capezoo.train import pretrain
 
 STEPS = 12  # of the tiny run
@@ -50,62 +53,72 @@ def test_killed_after_any_step_and_resumed_ends_with_the_same_weights(
         assert {key: found[key] for key in steady} == {key: expected[key] for key in steady}
 
 
-# What a save does to the file system, in order; a kill before each must leave the checkpoint before it in force.
-SAVE_CALLS = [
-    "unlink digest",
-    "fsync file",
-    "replace file",
-    "fsync folder",
-    "fsync digest",
-    "replace digest",
-    "fsync folder 2",
-]
+LONG = 50
+HELD_OUT = HeldOutSpec(fraction=0.2, every_steps=LONG)
 
 
-@pytest.mark.parametrize("call", range(len(SAVE_CALLS)), ids=SAVE_CALLS)
+def test_the_folder_as_a_kill_after_any_of_fifty_steps_leaves_it_goes_on_with_the_same_bits(store, tmp_path, config):
+    """From each of 50 folders on, the next checkpoint is that of the undisturbed run; so by induction is the last."""
+    changes = {"max_steps": LONG, "checkpoint_every": 1, "keep_checkpoints": 2, "log_every": 10, "held_out": HELD_OUT}
+    short = config(**changes)
+    whole = tmp_path / "whole"
+    digests = {}
+
+    def copy(report):  # the callback comes after all that a step writes
+        newest = whole / "checkpoints" / f"step-{report.step:08d}.pt"
+        digests[report.step] = contents(newest)
+        if report.step < LONG:
+            shutil.copytree(whole, tmp_path / f"killed{report.step}")
+
+    pretrain(store, short, whole, progress=copy)
+    assert len(digests) == LONG
+    for step in range(1, LONG):
+        killed = tmp_path / f"killed{step}"
+        with contextlib.suppress(Killed):
+            pretrain(store, short, killed, progress=kill_after(step + 1))
+        assert checkpoint.steps(killed / "checkpoints") == [step, step + 1]
+        assert contents(killed / "checkpoints" / f"step-{step + 1:08d}.pt") == digests[step + 1], step
+
+
+def contents(path: Path) -> dict[str, object]:
+    """All of a checkpoint, tensors as bytes."""
+    return plain(checkpoint.read(path))
+
+
+def plain(value):
+    if isinstance(value, torch.Tensor):
+        return (str(value.dtype), tuple(value.shape), value.numpy().tobytes())
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("save", [1, 2])
 def test_killed_in_the_middle_of_saving(call, save, store, undisturbed, tmp_path, monkeypatch, config, weights):
-    run = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        kill_in_save(patch, save, call)
-        with pytest.raises(Killed):
-            pretrain(store, config(), run)
-    finished = checkpoint.steps(run / "checkpoints")
-    # Once the digest is in place the checkpoint counts, whether or not the folder was flushed.
-    assert finished == [5, 10][: save if SAVE_CALLS[call] == "fsync folder 2" else save - 1]
+    """At two of the places that test_checkpoint.py visits one by one, within a whole run."""
+    run, real = tmp_path / "run", checkpoint.save
+    saves = []
+
+    def killed(*args):
+        raise Killed
+
+    def saving(*args):
+        saves.append(args)
+        with monkeypatch.context() as patch:
+            if len(saves) == save:
+                patch.setattr(os, call, killed)
+            return real(*args)
+
+    monkeypatch.setattr(checkpoint, "save", saving)
+    with pytest.raises(Killed):
+        pretrain(store, config(), run)
+    assert checkpoint.steps(run / "checkpoints") == [5, 10][: save - 1]
     pretrain(store, config(), run)
     assert_same(weights(run), weights(undisturbed))
 
 
-def kill_in_save(patch: pytest.MonkeyPatch, save: int, call: int) -> None:
-    """Raise Killed in place of file system call number `call` of the `save`-th checkpoint."""
-    real_save = checkpoint.save
-    state = {"saves": 0, "calls": 0, "inside": False}
-
-    def counted(real):
-        def call_or_die(*args, **kwargs):
-            if state["inside"] and state["saves"] == save:
-                state["calls"] += 1
-                if state["calls"] > call:
-                    raise Killed
-            return real(*args, **kwargs)
-
-        return call_or_die
-
-    def watched(*args: object, **kwargs: object) -> object:
-        state.update(saves=state["saves"] + 1, calls=0, inside=True)
-        try:
-            return real_save(*args, **kwargs)  # type: ignore[arg-type]
-        finally:
-            state["inside"] = False
-
-    patch.setattr(checkpoint, "save", watched)
-    patch.setattr(Path, "unlink", counted(Path.unlink))
-    patch.setattr(os, "fsync", counted(os.fsync))
-    patch.setattr(os, "replace", counted(os.replace))
-
-
-@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "no digest"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "no digest", "foreign"])
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_used(
     damage, store, undisturbed, tmp_path, caplog, config, weights
 ):
@@ -121,12 +134,15 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_used(
         newest.write_bytes(data)
     elif damage == "empty":
         newest.write_bytes(b"")
-    else:
+    elif damage == "no digest":
         newest.with_name(f"{newest.name}.sha256").unlink()
+    else:
+        checkpoint.save(newest.parent, 10, checkpoint.read(newest) | {"config_fingerprint": "0"}, 2)
     with caplog.at_level(logging.WARNING):
         pretrain(store, config(), run)
     if damage != "no digest":  # without a digest it was never finished: nothing to warn of
-        assert "step-00000010.pt: found sha256" in caplog.text
+        found = "another run's config_fingerprint" if damage == "foreign" else "sha256"
+        assert f"step-00000010.pt: found {found}" in caplog.text
     assert_same(weights(run), weights(undisturbed))
 
 

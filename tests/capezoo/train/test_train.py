@@ -2,9 +2,6 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from importlib.metadata import version
 from math import cos, log, pi
@@ -15,55 +12,17 @@ import pytest
 import torch
 import yaml
 
-from capezoo import checkpoint, encoders, train
+from capezoo import checkpoint, device, encoders
 from capezoo.data import prepare
 from capezoo.errors import TrainingDiverged
 from capezoo.objectives import info_nce
+from capezoo.optimiser import half_cosine
 from capezoo.specs import HeldOutSpec, OptimiserSpec, RunConfig, SamplerSpec, derive_seed
-from capezoo.train import half_cosine, pretrain, trained
+from capezoo.train import pretrain, trained
 from ecgcohorts.errors import PlanImpossible, RecipeMismatch, SourceError, SpecError, StateMismatch
 from ecgcohorts.recipes import CAPE_V1
 
 STEPS = 12  # of the tiny run
-HELPERS = Path(__file__).with_name("conftest.py")
-
-
-def test_two_processes_share_the_batches(store, undisturbed, tmp_path, rows_of):
-    """As torchrun starts them: same schedule, each rank half of every batch, one run folder, equal weights."""
-    code = (
-        "import importlib.util, os, sys, torch\n"
-        "torch.set_num_threads(1)\n"
-        f"spec = importlib.util.spec_from_file_location('train_test', {str(HELPERS)!r})\n"
-        "test = importlib.util.module_from_spec(spec); sys.modules['train_test'] = test; spec.loader.exec_module(test)\n"
-        "seen = []\n"
-        f"test.pretrain(test.make_store(), test.make_config(), test.Path({str(tmp_path / 'run')!r}), progress=seen.append)\n"
-        "print([round(report.loss, 5) for report in seen], seen[-1].held_out.loss)\n"
-    )
-    common = os.environ | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "NODE_RANK": "0"}
-    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TORCHELASTIC_RUN_ID": "test"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for rank in (0, 1)
-    ]
-    said = [process.communicate(timeout=300) for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], said[0][1].decode() + said[1][1].decode()
-    assert said[0][0] == said[1][0]  # both report the loss of the whole batch
-    together, alone = rows_of(tmp_path / "run"), rows_of(undisturbed)
-    assert [row["step"] for row in together] == [row["step"] for row in alone]
-    assert [row["cohort"] for row in together] == [row["cohort"] for row in alone]
-    assert [bool(row["val_loss"]) for row in together] == [bool(row["val_loss"]) for row in alone]
-    assert trained(tmp_path / "run")[2]["step"] == STEPS
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_no_bar_is_drawn_off_a_terminal(store, tmp_path, capfd, config):
@@ -253,26 +212,26 @@ def test_gradient_clipping_bounds_the_update(store, tmp_path, config):
 
 
 def test_bfloat16_trains(store, tmp_path, config, weights, rows_of):
-    run = pretrain(store, config(precision="bf16-mixed", max_steps=2), tmp_path / "run")
+    run = pretrain(store, config(compute={"precision": "bf16-mixed"}, max_steps=2), tmp_path / "run")
     assert weights(run)["encoder.stem.weight"].dtype == torch.float32
     assert all(np.isfinite(float(row["loss"])) for row in rows_of(run))
 
 
 def test_every_step_draws_anew_and_held_out_batches_never_change(store, tmp_path, monkeypatch, config):
     seeds, masks = [], []
-    real_seeded, real_perturbed = train._seeded, train._perturbed
+    real_seeded, real_send = device.seeded, device.Courier.send
 
-    def seeded(seed, device):
+    def seeded(seed, on):
         seeds.append(seed)
-        return real_seeded(seed, device)
+        return real_seeded(seed, on)
 
-    def perturbed(run, batch, use, number):
-        signal = real_perturbed(run, batch, use, number)
-        masks.append((use, number, (signal == 0).all(dim=2)))  # (pair, view, time): zeroed on all leads
-        return signal
+    def send(courier, batch, use, number, sampler=None):
+        loaded = real_send(courier, batch, use, number, sampler)
+        masks.append((use, number, (loaded.views_mv() == 0).all(dim=2)))  # (pair, view, time): zeroed on all leads
+        return loaded
 
-    monkeypatch.setattr(train, "_seeded", seeded)
-    monkeypatch.setattr(train, "_perturbed", perturbed)
+    monkeypatch.setattr(device, "seeded", seeded)
+    monkeypatch.setattr(device.Courier, "send", send)
     pretrain(store, config(), tmp_path / "run")
     assert len(set(seeds)) == len(seeds) == STEPS
     trained_on = [mask for use, _, mask in masks if use == "views"]

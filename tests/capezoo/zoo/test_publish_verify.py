@@ -74,7 +74,7 @@ def test_publishing_over_something_is_refused(folder, tiny):
 def test_a_failed_publish_leaves_nothing(tiny, folder, tmp_path, monkeypatch):
     from capezoo.zoo import publish as module  # the function: the module is behind it
 
-    def fail(card):
+    def fail(card, where):
         raise OSError("disk full")
 
     monkeypatch.setitem(module.__globals__, "render", fail)

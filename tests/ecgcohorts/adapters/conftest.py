@@ -1,5 +1,7 @@
 """A store in memory, for adapters to hand on."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -37,5 +39,10 @@ def store() -> ArrayStore:
 
 
 @pytest.fixture
-def sampler(store) -> InDistributionBatchSampler:
-    return InDistributionBatchSampler(store.index, pairs=5, seed=0)
+def build_sampler(store) -> Callable[..., InDistributionBatchSampler]:
+    return lambda seed=0: InDistributionBatchSampler(store.index, pairs=5, seed=seed)
+
+
+@pytest.fixture
+def sampler(build_sampler) -> InDistributionBatchSampler:
+    return build_sampler()

@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import pytest
 
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SpecError, StateMismatch
 from ecgcohorts.loader import MISSING, Loader
 
 torch = pytest.importorskip("torch")
@@ -64,6 +64,20 @@ def test_worker_processes_are_refused(store, sampler):
     batches = adapter.TorchBatches(Loader(store, sampler, window=200))
     with pytest.raises(SpecError, match="num_workers=0"):
         next(iter(torch.utils.data.DataLoader(batches, batch_size=None, num_workers=1)))
+
+
+def test_the_state_is_that_of_what_was_handed_out(store, sampler, build_sampler):
+    """However many batches are read ahead; and DataLoader takes none from it."""
+    batches = adapter.TorchBatches(Loader(store, sampler, window=200, prefetch=3))
+    iterator = iter(torch.utils.data.DataLoader(batches, batch_size=None))
+    for _ in range(3):
+        next(iterator)
+    again = adapter.TorchBatches(Loader(store, build_sampler(), window=200))
+    again.load_state_dict(batches.state_dict())
+    rest = [batch.plan.step for batch in again]
+    assert rest == [batch.plan.step for batch in iterator] == [3, 4, 5, 6, 7]
+    with pytest.raises(StateMismatch, match="seed 0, expected 1"):
+        adapter.TorchBatches(Loader(store, build_sampler(seed=1))).load_state_dict(batches.state_dict())
 
 
 def test_moves_to_a_device(store, sampler):

@@ -168,6 +168,21 @@ def test_records_from_arrays(index):
         RandomBatchSampler.from_arrays(batch_size=8, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("arrays", "found", "remedy"),
+    [
+        ({"records": 10}, "too few records (all cohorts has 10)", "lower pairs to 10"),
+        ({"cohorts": ["a"] * 30 + ["b"] * 5}, "too few records (b has 5)", "small_groups='drop'"),
+    ],
+)
+def test_too_few_records_for_a_batch_are_an_error_when_built(arrays, found, remedy):
+    with pytest.raises(PlanImpossible) as caught:
+        RandomBatchSampler.from_arrays(batch_size=20, seed=0, **arrays)
+    assert found in str(caught.value)
+    assert remedy in str(caught.value)
+    assert "singles" not in str(caught.value)  # which it does not take
+
+
 def test_a_run_of_single_records_resumes_exactly(index):
     sampler = RandomBatchSampler(index, batch_size=16, seed=0)
     rows = [batch.tolist() for _ in range(2) for batch in sampler]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import StateMismatch
-from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler
+from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler, permutation, schedule
+from ecgcohorts.samplers.permutation import permute
 
 BOTH = [PatientPairSampler, InDistributionBatchSampler]
 
@@ -208,6 +209,55 @@ def test_state_stays_small_with_many_cohorts(build_index):
     after = InDistributionBatchSampler(index, 4, 2**63 - 1, weights=dict.fromkeys(names, 0.123456789), max_gap_days=1e9)
     after.load_state_dict(before.state_dict())
     through_json(after.state_dict())
+
+
+def test_state_stays_small_with_many_groups_left_out(build_index, caplog):
+    """Sites that cannot fill a batch may be hundreds: the state names some, plans name all."""
+    index = build_index({"large": [2] * 40} | {f"a_small_site_{number:03d}": [2] * 3 for number in range(300)})
+    sampler = InDistributionBatchSampler(index, 8, 0, small_groups="drop")
+    state = through_json(sampler.state_dict())
+    assert state["left_out"][:2] == ["a_small_site_000", "a_small_site_001"]
+    assert state["left_out"][-1] == "and 292 more"
+    assert len(sampler.plan(0, 0).left_out) == 300
+    assert len(caplog.text) < 1000
+    again = InDistributionBatchSampler(index, 8, 0, small_groups="drop")
+    again.load_state_dict(state)
+    assert again.left_out == sampler.left_out
+
+
+@pytest.mark.parametrize("sampler_class", BOTH)
+def test_resuming_costs_no_more_after_a_million_epochs(index, sampler_class, monkeypatch):
+    """Nothing is replayed: the next batch takes one schedule and one permutation, however long the run was."""
+    asked = []
+    for module in (permutation, schedule):
+        monkeypatch.setattr(
+            module, "permute", lambda places, *rest: asked.append(len(places)) or permute(places, *rest)
+        )
+    for epoch in (0, 1_000_000):
+        permutation._block.cache_clear()
+        asked.clear()
+        resumed = build(index, sampler_class)
+        resumed.load_state_dict(resumed.state_dict() | {"epoch": epoch, "step": 5})
+        next(iter(resumed))
+        assert len(asked) == 2
+        assert sum(asked) <= 130 + len(resumed)  # at most all eligible patients, and the steps of an epoch
+
+
+@pytest.mark.parametrize("sampler_class", BOTH)
+def test_a_run_may_change_its_number_of_ranks_again_and_again(index, sampler_class):
+    """Two steps on each of 1, 8, 2, 4 ranks, resumed from a state in between: the global batches of one rank."""
+    plain = iter(build(index, sampler_class))
+    state = build(index, sampler_class).state_dict()
+    for world_size in (1, 8, 2, 4):
+        ranks = [build(index, sampler_class).on_rank(rank, world_size) for rank in range(world_size)]
+        for rank in ranks:
+            rank.load_state_dict(through_json(state))
+            assert len(rank) == len(ranks[0])
+        for _, *parts in zip(range(2), *map(iter, ranks), strict=False):
+            assert np.concatenate(parts).tobytes() == next(plain).tobytes()
+        (state,) = {json.dumps(rank.state_dict()) for rank in ranks}
+        state = json.loads(state)
+    assert state["step"] == 8
 
 
 # --- the wrong run ---

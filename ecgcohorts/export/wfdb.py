@@ -1,44 +1,38 @@
-"""A store in formats that other tools read: WFDB records, and the index as a Parquet table.
-
-Strips leave exactly as they are stored: the recipe's rate and leads, one step = `lsb_uv`, -32768 = no sample there.
-Beside the signals go only age, sex, cohort and pseudonyms; dates, devices and sites stay behind.
-"""
+"""Every recording as a WFDB record of format 16, the whole as a folder that reads like one of PhysioNet."""
 
 import csv
 import math
-import os
-import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import SourceError, StoreError
+from ecgcohorts.export.destination import whole_folder
+from ecgcohorts.export.samples import READ_AT_ONCE, Progress, refuse_twins
 from ecgcohorts.index import SEX_CODES, CohortIndex
-from ecgcohorts.store.durable import make_folder, name_aside, sync_folder
 from ecgcohorts.store.reader import AnyStore
 
 RECORDS_IN_FOLDER = 1000
-READ_AT_ONCE = 256  # strips; 16 MB
 RECORDS, MANIFEST = "RECORDS", "manifest.csv"
 COLUMNS = ("record", "cohort", "patient", "age", "sex", "valid_start", "valid_stop")
 _SEXES = {code: name for name, code in SEX_CODES.items()}
 
 
-def export_wfdb(store: AnyStore, out: Path, progress: Callable[[int, int], None] | None = None) -> int:
-    """Write every recording as a WFDB record of format 16, and return how many.
+def export_wfdb(
+    store: AnyStore, out: Path, progress: Progress | None = None, *, index: CohortIndex | None = None
+) -> int:
+    """Write every recording of an index, by default the store's, and return how many.
 
     OUT/<cohort>/<three digits>/<recording id>.hea and .dat, OUT/RECORDS and OUT/manifest.csv. OUT appears whole, at the
     end, or not at all. Raises SourceError if OUT exists or lies in the store, StoreError if two recordings share an id.
     """
-    index = store.index
+    index = store.index if index is None else index
+    refuse_twins(index)
     records = _record_names(index)
-    with _whole_folder(store, out) as folder, (folder / MANIFEST).open("w", newline="", encoding="utf-8") as table:
+    with whole_folder(store, out) as folder, (folder / MANIFEST).open("w", newline="", encoding="utf-8") as table:
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(COLUMNS)
         for first in range(0, len(index), READ_AT_ONCE):
@@ -55,23 +49,6 @@ def export_wfdb(store: AnyStore, out: Path, progress: Callable[[int, int], None]
     return len(index)
 
 
-def export_index(store: AnyStore, out: Path) -> int:
-    """Write the index as one Parquet table, a row per recording, and return how many. Raises SourceError if OUT exists."""
-    _refuse(store, out)
-    make_folder(out.parent)
-    aside = name_aside(out)
-    try:
-        store.index.to_pandas().to_parquet(aside, index=False)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        _refuse(store, out)
-        aside.replace(out)
-    finally:
-        aside.unlink(missing_ok=True)
-    sync_folder(out.parent)
-    return len(store.index)
-
-
 def _record_names(index: CohortIndex) -> list[str]:
     """`cohort/folder/id` of every entry: a thousand records a folder, by their order in the cohort."""
     met: Counter[int] = Counter()
@@ -79,10 +56,6 @@ def _record_names(index: CohortIndex) -> list[str]:
     for code, value in zip(index["cohort"].tolist(), index["recording_id"], strict=True):
         names.append(f"{index.cohorts[code]}/{met[code] // RECORDS_IN_FOLDER:03d}/{bytes(value).hex()}")
         met[code] += 1
-    if len(set(names)) < len(names):
-        raise StoreError(
-            "found two recordings of one id in a cohort. Ingest the cohort again, with a rule that tells them apart."
-        )
     return names
 
 
@@ -120,29 +93,3 @@ def _wfdb() -> Any:
     import wfdb  # here, because it takes about a second
 
     return wfdb
-
-
-@contextmanager
-def _whole_folder(store: AnyStore, out: Path) -> Iterator[Path]:
-    """A folder to fill that becomes OUT in one step, if nothing went wrong."""
-    _refuse(store, out)
-    make_folder(out.parent)
-    aside = name_aside(out)
-    aside.mkdir()
-    try:
-        yield aside
-        os.sync()  # all its files at once: one by one takes longer than writing them
-        _refuse(store, out)
-        aside.rename(out)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    sync_folder(out.parent)
-
-
-def _refuse(store: AnyStore, out: Path) -> None:
-    if out.exists() or out.is_symlink():
-        raise SourceError(f"{out}: exists already, and an export replaces nothing. Name a new one, or remove it first.")
-    for member in store.members:
-        if isinstance(member.path, Path) and member.path.resolve() in out.resolve().parents:
-            raise SourceError(f"{out}: lies in the store {member.path}. Name a folder beside it.")

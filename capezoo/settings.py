@@ -1,0 +1,66 @@
+"""Changes to a run as a person types them: `optimiser.lr=1e-3`. Every key is known and every value checked."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from capezoo.specs import PartSpec, RunConfig, parse
+from ecgcohorts import plugins
+from ecgcohorts.errors import SpecError
+
+WHERE = "--set"
+
+
+def changed(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+    """Return the config with each KEY=VALUE set; KEY is a path such as `encoder.config.widths`.
+
+    VALUE is read as JSON, else as YAML, else it is text: 1e-3, true, null, [a, b], patient_pairs. Later ones win.
+    Raises SpecError, in one line, for an unknown key, naming the known ones, or a value that does not fit.
+    """
+    values = config.model_dump()
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not (key and equals):
+            raise SpecError(f"{WHERE}: found {setting!r}, expected KEY=VALUE, such as optimiser.lr=1e-3.")
+        if key == "seed":
+            raise SpecError(f"{WHERE}: found {setting!r}, expected the seed as an option of its own: --seed {text}.")
+        _put(values, key.split("."), _value(text))
+    made = parse(RunConfig, values, WHERE)
+    require_parts(made)
+    return made
+
+
+def require_parts(config: RunConfig) -> None:
+    """Raise SpecError unless encoder and objective exist and know the settings they are given."""
+    parts: tuple[tuple[str, PartSpec], ...] = (("encoder", config.encoder), ("objective", config.objective))
+    for kind, part in parts:
+        module = plugins.load(f"capezoo.{kind}s", part.name)
+        parse(module.Config, part.config, f"{kind} {part.name}")
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set a leaf. A branch that is not there is made: `parse` names it as unknown."""
+    *branches, leaf = path
+    for place, branch in enumerate(branches):
+        inner = values.setdefault(branch, {})
+        if not isinstance(inner, dict):
+            whole = ".".join(branches[: place + 1])
+            raise SpecError(
+                f"{WHERE}: found key {'.'.join(path)!r}, but {whole!r} has no keys of its own: {whole}=VALUE."
+            )
+        values = inner
+    values[leaf] = value
+
+
+def _value(text: str) -> Any:
+    """JSON first: YAML 1.1 takes 1e-3 for text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

@@ -1,0 +1,30 @@
+"""The index as one Parquet table: who is in a store, without signals."""
+
+import os
+from pathlib import Path
+
+from ecgcohorts.export.destination import refuse
+from ecgcohorts.index import CohortIndex
+from ecgcohorts.store.durable import make_folder, name_aside, sync_folder
+from ecgcohorts.store.reader import AnyStore
+
+
+def export_index(store: AnyStore, out: Path, *, index: CohortIndex | None = None) -> int:
+    """Write a row per recording, with all columns of the index, and return how many.
+
+    index: a part of the store's, by default all of it. Raises SourceError if OUT exists or lies in the store.
+    """
+    index = store.index if index is None else index
+    refuse(store, out)
+    make_folder(out.parent)
+    aside = name_aside(out)
+    try:
+        index.to_pandas().to_parquet(aside, index=False)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        refuse(store, out)
+        aside.replace(out)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(out.parent)
+    return len(index)
