@@ -18,14 +18,16 @@ if find_spec("torch") is None:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from capezoo.embed import embed
+    from capezoo.embed import adaptation, embed
     from capezoo.onnx_export import export_onnx
     from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, RunConfig, WeightCard
     from capezoo.timm_models import register_with_timm
     from capezoo.train import pretrain
     from capezoo.zoo.create import create_model, load
     from capezoo.zoo.listing import list_models
+    from capezoo.zoo.overlap import overlap
     from capezoo.zoo.publish import publish
+    from capezoo.zoo.pull import pull
     from capezoo.zoo.verify import verify
 
 _HOME = {
@@ -34,13 +36,16 @@ _HOME = {
     "ObjectiveSpec": "capezoo.specs",
     "RunConfig": "capezoo.specs",
     "WeightCard": "capezoo.specs",
+    "adaptation": "capezoo.embed",
     "create_model": "capezoo.zoo",
     "embed": "capezoo.embed",
     "export_onnx": "capezoo.onnx_export",
     "list_models": "capezoo.zoo",
     "load": "capezoo.zoo",
+    "overlap": "capezoo.zoo",
     "pretrain": "capezoo.train",
     "publish": "capezoo.zoo",
+    "pull": "capezoo.zoo",
     "register_with_timm": "capezoo.timm_models",
     "verify": "capezoo.zoo",
 }
@@ -50,13 +55,16 @@ __all__ = [
     "ObjectiveSpec",
     "RunConfig",
     "WeightCard",
+    "adaptation",
     "create_model",
     "embed",
     "export_onnx",
     "list_models",
     "load",
+    "overlap",
     "pretrain",
     "publish",
+    "pull",
     "register_with_timm",
     "verify",
 ]

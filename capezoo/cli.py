@@ -4,8 +4,10 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
@@ -15,6 +17,9 @@ from ecgcohorts.console import EXIT_DAMAGED, Command, StoreNames, fail, output, 
 
 PROGRAM = "capezoo"
 SEVERAL = ("--weights", "--study", "--run", "--set")  # options that take all words up to the next option
+
+WEIGHTS = "encoder.tag, folder, or hf-hub:ORG/REPO@REVISION"
+OFFLINE = "take Hub weights from the cache only, as with HF_HUB_OFFLINE=1"
 
 _out = output()
 _typed: list[str] = []  # the command line as given, for provenance
@@ -71,9 +76,14 @@ class Pretrain(Command):
 class Embed(Command):
     """Embed a store: one embedding per recording, with the index columns beside them."""
 
-    weights: CliPositionalArg[str] = Field(description="weights: encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
+    weights: CliPositionalArg[str] = Field(description=WEIGHTS)
     store: CliPositionalArg[StoreNames] = Field(description="store; several are read as one")
     out: Annotated[Path, Field(validation_alias=AliasChoices("o", "out"), description="folder to make")]
+    missing_leads: Literal["refuse", "derive", "zero"] = Field(
+        "refuse", description="leads the store has not: an error, derived from two limb leads, or fed as 0 mV as well"
+    )
+    force_recipe: bool = Field(False, description="take a store of another recipe if rate, unit and length fit")
+    offline: bool = Field(False, description=OFFLINE)
 
     def cli_cmd(self) -> None:
         from capezoo.embed import embed_store
@@ -82,11 +92,15 @@ class Embed(Command):
         from ecgcohorts.store import open_named
         from ecgcohorts.store.durable import sha256_of
 
-        folder, store = locate(self.weights), open_named(self.store)
+        folder, store = locate(self.weights, self.offline), open_named(self.store)
         name, card = read_card(folder).name, sha256_of(folder / CARD)
+        choices = self.model_dump(include={"missing_leads", "force_recipe"})
         with progress() as tell:
-            made = embed_store(load(folder), store, self.out, name, card, lambda d, t: tell(f"embed {name}", d, t))
+            told = partial(tell, f"embed {name}")
+            made = embed_store(load(folder), store, self.out, name, card, told, **choices)
         _out.print(f"{made.path}: {made.info.records} embeddings of {made.info.width} features by {name}")
+        for step in made.info.adaptation.steps(made.info.input):
+            _out.print(f"  {step}")
 
 
 class Ood(Command):
@@ -105,6 +119,7 @@ class Ood(Command):
     lr: float = Field(1e-4, description="of the heads; the paper's. Small cohorts may need more", gt=0)
     max_epochs: int = Field(100, gt=0)
     test_records: int = Field(10_000, description="per cohort at most", gt=0)
+    allow_seen: bool = Field(False, description="test on patients whom pretraining has seen, or may have")
 
     def cli_cmd(self) -> None:
         from capezoo.evaluate.report import headline
@@ -112,7 +127,7 @@ class Ood(Command):
         from capezoo.evaluate.study import ood_study
         from ecgcohorts.store import open_named
 
-        settings = self.model_dump(include={"train_cohort", "seed", "runs", "lr", "max_epochs", "test_records"})
+        settings = self.model_dump(exclude={"weights", "store", "out"})
         store = open_named(self.store)
         with progress() as tell:
             study = ood_study(self.weights, store, self.out, OodConfig(**settings), _command_line(), tell)
@@ -150,17 +165,19 @@ class Report(Command):
 
 
 class ListModels(Command):
-    """Weights that are here by name, and encoders that can be trained."""
+    """Encoders that can be trained, weights that are here by name, and Hub weights in the cache."""
 
     pattern: CliPositionalArg[str] = Field("*", description="shell pattern, such as cape*")
 
     def cli_cmd(self) -> None:
         from capezoo.zoo import list_models, locate
         from capezoo.zoo.files import read_card
+        from capezoo.zoo.hub import cached
 
         rows = [["encoder", name, "", ""] for name in list_models(self.pattern)]
-        for name in list_models(self.pattern, pretrained=True):
-            card = read_card(locate(name))
+        hub = [address for address in cached() if fnmatchcase(address, f"*{self.pattern}")]
+        for name in [*list_models(self.pattern, pretrained=True), *hub]:
+            card = read_card(locate(name, offline=True))
             rows.append(["weights", name, f"{card.parameters:,} parameters", card.summary])
         _print_table(["", "", "", ""], rows)
 
@@ -168,27 +185,30 @@ class ListModels(Command):
 class Info(Command):
     """The card of published weights."""
 
-    weights: CliPositionalArg[str] = Field(description="encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
+    weights: CliPositionalArg[str] = Field(description=WEIGHTS)
     as_json: Annotated[bool, Field(validation_alias=AliasChoices("json"), description="for programs")] = False
+    offline: bool = Field(False, description=OFFLINE)
 
     def cli_cmd(self) -> None:
         from capezoo.zoo import locate
         from capezoo.zoo.files import read_card
         from capezoo.zoo.publish import render
 
-        card = read_card(locate(self.weights))
-        print(card.model_dump_json(indent=2) if self.as_json else render(card).partition("---\n# ")[2].rstrip())
+        card = read_card(locate(self.weights, self.offline))
+        text = render(card, self.weights).partition("---\n# ")[2].rstrip()
+        print(card.model_dump_json(indent=2) if self.as_json else text)
 
 
 class Verify(Command):
     """Check files, digests, schema and golden output of published weights."""
 
-    weights: CliPositionalArg[str] = Field(description="encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
+    weights: CliPositionalArg[str] = Field(description=WEIGHTS)
+    offline: bool = Field(False, description=OFFLINE)
 
     def cli_cmd(self) -> None:
         from capezoo.zoo import verify
 
-        report = verify(self.weights)
+        report = verify(self.weights, self.offline)
         for problem in report.problems:
             _out.print(problem)
         if not report.ok:
@@ -197,12 +217,52 @@ class Verify(Command):
                    f"{report.golden_difference:.0e}.")  # fmt: skip
 
 
+class Pull(Command):
+    """Copy published weights to a folder, checked: for machines without a network, and to keep."""
+
+    weights: CliPositionalArg[str] = Field(description=WEIGHTS)
+    to: Path = Field(description="folder to make")
+    offline: bool = Field(False, description=OFFLINE)
+
+    def cli_cmd(self) -> None:
+        from capezoo.zoo import pull
+
+        _out.print(f"{pull(self.weights, self.to, self.offline)}")
+
+
+class Overlap(Command):
+    """Say which recordings and patients of a store weights were trained on, by waveform."""
+
+    weights: CliPositionalArg[str] = Field(description=WEIGHTS)
+    store: CliPositionalArg[StoreNames] = Field(description="store; several are read as one")
+    split: str | None = Field(None, description="split kept in the store: count its parts apart")
+    as_json: Annotated[bool, Field(validation_alias=AliasChoices("json"), description="for programs")] = False
+    offline: bool = Field(False, description=OFFLINE)
+
+    def cli_cmd(self) -> None:
+        from capezoo.zoo import overlap
+        from ecgcohorts.store import open_named
+
+        found = overlap(self.weights, open_named(self.store), self.split, self.offline)
+        if self.as_json:
+            print(found.model_dump_json(indent=2))
+            return
+        rows = [[f"{g.cohort} {g.part or ''}", *(f"{n:,}" for n in (g.records, g.seen_records, g.patients, g.seen_patients))]
+                for g in found.groups]  # fmt: skip
+        _print_table(["", "recordings", "trained on", "patients", "trained on"], rows)
+        _out.print(f"{found.name} {found.version}: trained on {found.training_records:,} recordings, "
+                   f"{found.seen_records:,} of them here.")  # fmt: skip
+
+
 class Publish(Command):
     """Write the newest checkpoint of a run as a weight folder with card, golden output and checksums."""
 
     run_folder: CliPositionalArg[Path] = Field(description="folder of `capezoo pretrain`")
-    out: CliPositionalArg[Path] = Field(description="folder to make")
+    target: CliPositionalArg[str] = Field(
+        description="folder to make, or hf-hub:ORG/NAME (needs a login: hf auth login)"
+    )
     name: str | None = Field(None, description="of the weights; default: of the run")
+    half: bool = Field(False, description="store numbers in half precision, if embeddings stay the same")
     version: str = "1"
     summary: str = Field("", description="one sentence for the card")
     store: StoreNames = Field(
@@ -213,30 +273,33 @@ class Publish(Command):
     )
 
     def cli_cmd(self) -> None:
-        from capezoo.zoo import publish
+        from capezoo.zoo import publish, publish_to_hub
+        from capezoo.zoo.hub import HUB
         from capezoo.zoo.publish import About, licences_of
         from ecgcohorts.store import open_named
 
         licences = licences_of(open_named(self.store)) if self.store else None
         metrics = tuple(metric for folder in self.study for metric in self.measured(folder))
         about = About(version=self.version, summary=self.summary, metrics=metrics, data_licences=licences)
-        _out.print(f"{publish(self.run_folder, self.out, about, self.name)}")
+        put = publish_to_hub if self.target.startswith(HUB) else publish
+        _out.print(f"{put(self.run_folder, self.target, about, self.name, self.half)}")
 
     def measured(self, folder: Path) -> Sequence[Any]:
         """The metrics of this run's weights in an evaluation."""
         from capezoo.embed import weights_digest
         from capezoo.evaluate.results import StudyResult, card_metrics, read_result
         from capezoo.train import trained
+        from capezoo.zoo.publish import halved
 
-        return card_metrics(
-            read_result(StudyResult, folder / "results.json").ood, weights_digest(trained(self.run_folder)[0])
-        )
+        model = trained(self.run_folder)[0]
+        digest = weights_digest(halved(model) if self.half else model)
+        return card_metrics(read_result(StudyResult, folder / "results.json").ood, digest)
 
 
 class Onnx(Command):
     """Write published weights as an ONNX file that says what to feed it, if onnxruntime computes the same."""
 
-    weights: CliPositionalArg[str] = Field(description="encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
+    weights: CliPositionalArg[str] = Field(description=WEIGHTS)
     out: Annotated[Path, Field(validation_alias=AliasChoices("o", "out"), description="file to write")]
 
     def cli_cmd(self) -> None:
@@ -266,7 +329,9 @@ class Capezoo(
     list: CliSubCommand[ListModels]
     info: CliSubCommand[Info]
     verify: CliSubCommand[Verify]
+    pull: CliSubCommand[Pull]
     publish: CliSubCommand[Publish]
+    overlap: CliSubCommand[Overlap]
     onnx: CliSubCommand[Onnx]
 
     def cli_cmd(self) -> None:

@@ -1,4 +1,4 @@
-"""Weights and signals in, embeddings out; what does not fit the weights is refused.
+"""Weights and signals in, embeddings out; what does not fit the weights is adapted exactly or refused (`contract`).
 
 One window per recording, the centre of its valid part: the same on every run.
 """
@@ -16,19 +16,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from capezoo.contract import (
+    Adaptation,
+    Mains,
+    MissingLeads,
+    array_windows,
+    fit_array,
+    fit_leads,
+    fit_recipe,
+    window_starts,
+)
 from capezoo.specs import InputSpec, Spec, parse
 from capezoo.zoo.forward import BATCH, features, features_of
-from ecgcohorts.errors import RecordingError, SpecError, StoreError
+from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, LABEL, CohortIndex
-from ecgcohorts.recipes import get_recipe
-from ecgcohorts.recording import Recording
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ecgcohorts.store import AnyStore
 
-MV_PER_UNIT = {"V": 1000.0, "mV": 1.0, "uV": 0.001}
 _MISSING = -32768
 _CHUNK_RECORDS = 4096  # of the embedding array; 4 MB at 256 features
 Progress = Callable[[int, int], None]
@@ -38,11 +45,12 @@ class EmbeddingInfo(Spec):
     """Attributes of an embeddings folder: what made it, and the digest of what it holds."""
 
     format: Literal["capezoo-embeddings"] = "capezoo-embeddings"
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2  # 1 had no adaptation
     name: str  # of the weights, for tables
     weights: str  # SHA-256 over names, shapes and bytes of all tensors of the encoder
     card: str | None  # SHA-256 of card.json, None for weights that were never published
     input: InputSpec
+    adaptation: Adaptation
     window: Literal["centre"] = "centre"
     store_fingerprint: str
     records: int
@@ -71,24 +79,62 @@ def embed(
     rate_hz: float | None = None,
     leads: Sequence[str] | None = None,
     unit: str | None = None,
-    mains_hz: float | Literal["auto"] | None = "auto",
+    mains_hz: Mains = "auto",
+    missing_leads: MissingLeads = "refuse",
+    force_recipe: bool = False,
 ) -> NDArray[np.float32]:
     """Embeddings of a store, in the order of its index, or of an array of raw signals: (record, unit).
 
     An array is (record, lead, time), NaN where missing, unfiltered, and needs `rate_hz`, `leads` and `unit` (V, mV or
-    uV). It goes through the recipe of the weights: leads put in order (limb leads derived where two others are there),
-    scaled, resampled, filtered (notch at `mains_hz`).
+    uV). It goes through the recipe of the weights: leads found by name, scaled, resampled, filtered (notch at
+    `mains_hz`). `adaptation` tells what is done, with the same arguments.
+    missing_leads: "refuse"; "derive" limb leads from two others; or "zero", which also feeds 0 mV where nothing can be
+    derived. force_recipe: take a store of another recipe, if rate, unit and length fit.
     Raises RecipeMismatch for a store of another recipe, SpecError for what cannot be adapted exactly, and
     RejectedRecording, naming the record, for signals that the recipe refuses.
     """
+    given = {"rate_hz": rate_hz, "leads": leads, "unit": unit, "mains_hz": mains_hz}
+    plan = _fit(model, source, given, missing_leads, force_recipe)
     if isinstance(source, np.ndarray):
-        if rate_hz is None or leads is None or unit is None:
-            raise SpecError("found an array without rate_hz, leads or unit, expected all three: "
-                            'embed(model, x, rate_hz=500, leads=["I", ...], unit="mV").')  # fmt: skip
-        return features(model, windows_of(source, spec_of(model), rate_hz, leads, unit, mains_hz))
-    if (rate_hz, leads, unit) != (None, None, None):
+        return features(model, array_windows(source, spec_of(model), plan))
+    return _all_features(model, store_windows(source, spec_of(model), plan))
+
+
+def adaptation(
+    model: "nn.Module",
+    source: "AnyStore | NDArray[Any]",
+    *,
+    rate_hz: float | None = None,
+    leads: Sequence[str] | None = None,
+    unit: str | None = None,
+    mains_hz: Mains = "auto",
+    missing_leads: MissingLeads = "refuse",
+    force_recipe: bool = False,
+) -> Adaptation:
+    """What `embed` does to such input before the encoder sees it; no signal is read.
+
+    Raises what `embed` raises, except for what only the samples show.
+    """
+    given = {"rate_hz": rate_hz, "leads": leads, "unit": unit, "mains_hz": mains_hz}
+    return _fit(model, source, given, missing_leads, force_recipe)
+
+
+def _fit(
+    model: "nn.Module",
+    source: "AnyStore | NDArray[Any]",
+    given: dict[str, Any],
+    missing_leads: MissingLeads,
+    force_recipe: bool,
+) -> Adaptation:
+    """How `source` is made to fit the model. given: the description of an array."""
+    if isinstance(source, np.ndarray):
+        return fit_array(spec_of(model), source, given, missing_leads)
+    spec = spec_of(model)
+    if not hasattr(source, "recipe"):
+        raise SpecError(f"found {type(source).__name__}, expected a store, or a numpy array (record, lead, time).")
+    if any(given[name] is not None for name in ("rate_hz", "leads", "unit")):
         raise SpecError("found rate_hz, leads or unit beside a store, expected none: the store knows them.")
-    return _all_features(model, store_windows(source, spec_of(model)))
+    return fit_recipe(spec, source.recipe, str(source.path), missing_leads, force_recipe)
 
 
 def spec_of(model: "nn.Module") -> InputSpec:
@@ -101,53 +147,10 @@ def spec_of(model: "nn.Module") -> InputSpec:
     return spec
 
 
-def windows_of(
-    signal: NDArray[Any],
-    spec: InputSpec,
-    rate_hz: float,
-    leads: Sequence[str],
-    unit: str,
-    mains_hz: float | Literal["auto"] | None,
-) -> NDArray[np.float32]:
-    """(record, lead, time) raw -> (record, lead, spec.length) in mV, by the recipe of the spec."""
-    from ecgcohorts.preprocess import make_strip  # loads scipy.signal
-
-    if signal.ndim != 3 or signal.shape[1] != len(leads):
-        raise SpecError(f"found an array of shape {signal.shape}, expected (record, {len(leads)} leads, time).")
-    if unit not in MV_PER_UNIT:
-        raise SpecError(f"found unit {unit!r}, expected one of {', '.join(MV_PER_UNIT)}.")
-    recipe = get_recipe(spec.recipe)
-    spec.require_recipe(recipe, f"recipe {recipe.name}")
-    out = np.empty((len(signal), len(spec.leads), spec.length), np.float32)
-    for number, raw in enumerate(signal):
-        analog_mv = np.asarray(raw, np.float64) * MV_PER_UNIT[unit]
-        recording = Recording(f"record {number}", tuple(leads), rate_hz, analog_mv=analog_mv)
-        try:
-            strip = make_strip(recording, recipe, mains_hz, with_quality=False)
-        except RecordingError as error:
-            raise type(error)(error.reason, error.found, error.expected, error.remedy, f"record {number}") from None
-        start = window_starts(np.array([strip.valid_start]), np.array([strip.valid_stop]), spec.length)[0]
-        out[number] = strip.samples[:, start : start + spec.length] * np.float32(recipe.lsb_uv / 1000)
-    return out
-
-
-def window_starts(valid_start: NDArray[Any], valid_stop: NDArray[Any], length: int) -> NDArray[np.int64]:
-    """First samples of the central windows. Raises StoreError if a valid part is shorter than the window."""
-    slack = np.asarray(valid_stop, np.int64) - valid_start - length
-    if (slack < 0).any():
-        place = int(np.argmin(slack))
-        raise StoreError(
-            f"found {int(slack[place]) + length} valid samples in entry {place}, expected at least {length}. "
-            "Use weights for shorter windows."
-        )
-    return np.asarray(valid_start + slack // 2, np.int64)
-
-
 def store_windows(
-    store: "AnyStore", spec: InputSpec, progress: Progress | None = None
+    store: "AnyStore", spec: InputSpec, plan: Adaptation, progress: Progress | None = None
 ) -> Iterator[NDArray[np.float32]]:
-    """Central windows in mV of all records, in the order of the index, in blocks. Refuses another recipe at once."""
-    spec.require_recipe(store.recipe, str(store.path))
+    """Central windows in mV of all records, in the order of the index, in blocks, adapted to the spec as planned."""
     index = store.index
     starts = window_starts(index["valid_start"], index["valid_stop"], spec.length)
 
@@ -158,7 +161,8 @@ def store_windows(
             windows = np.stack([s[:, at : at + spec.length] for s, at in zip(strips, starts[part], strict=True)])
             if (windows == _MISSING).any():
                 raise StoreError(f"{store.path}: found missing samples inside a valid part. Run: ecgcohorts verify")
-            yield windows * np.float32(store.recipe.lsb_uv / 1000)
+            windows_mv = windows * np.float32(store.recipe.lsb_uv / 1000)
+            yield fit_leads(windows_mv, store.recipe.leads, spec, plan)
             if progress:
                 progress(min(first + BATCH, len(index)), len(index))
 
@@ -191,16 +195,22 @@ def embed_store(
     name: str = "weights",
     card: str | None = None,
     progress: Progress | None = None,
+    *,
+    missing_leads: MissingLeads = "refuse",
+    force_recipe: bool = False,
 ) -> Embeddings:
     """Write the embeddings of a store as a Zarr v3 group with the index columns beside them, and return them.
 
     name: of the weights, for tables. card: SHA-256 of their card.json. progress: told records done and in all.
+    missing_leads, force_recipe: as for `embed`; what was done is kept in the group's attributes.
     Written beside its place, then renamed. Raises SpecError if `out` exists, RecipeMismatch for another recipe.
     """
     target = Path(out)
     if target.exists():
         raise SpecError(f"{target}: found something there, expected a new folder. Name another, or remove it.")
-    embedding = _all_features(model, store_windows(store, spec_of(model), progress))
+    spec = spec_of(model)
+    plan = fit_recipe(spec, store.recipe, str(store.path), missing_leads, force_recipe)
+    embedding = _all_features(model, store_windows(store, spec, plan, progress))
     columns = {
         key: column
         for key, column in sorted(store.index.columns.items())
@@ -211,7 +221,8 @@ def embed_store(
         name=name,
         weights=weights_digest(model),
         card=card,
-        input=spec_of(model),
+        input=spec,
+        adaptation=plan,
         store_fingerprint=store.fingerprint,
         records=len(embedding),
         width=embedding.shape[1],

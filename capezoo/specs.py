@@ -6,13 +6,13 @@ Every number says where it comes from in its description: "CAPE" is arXiv 2509.1
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from ecgcohorts.errors import RecipeMismatch, SpecError
-from ecgcohorts.leads import EIGHT_LEADS
+from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, canonical
 from ecgcohorts.recipes import CAPE_V1, Recipe
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -64,19 +64,36 @@ class InputSpec(Spec):
             recipe=recipe.name,
         )
 
-    def require_recipe(self, recipe: Recipe, what: str = "the store") -> None:
-        """Raise RecipeMismatch, naming every difference, unless signals of `recipe` are what this spec asks for."""
+    @field_validator("leads")
+    @classmethod
+    def _known_leads(cls, leads: tuple[str, ...]) -> tuple[str, ...]:
+        if not leads or len(set(leads)) < len(leads) or any(canonical(lead) != lead for lead in leads):
+            raise ValueError(f"some of {' '.join(TWELVE_LEADS)}, each once, spelt like this")
+        return leads
+
+    def differences(self, recipe: Recipe) -> dict[str, str]:
+        """What signals of `recipe` have otherwise than this spec asks for: name -> found and expected."""
         checks: tuple[tuple[str, object, object], ...] = (
             ("recipe", recipe.name, self.recipe),
             ("leads", recipe.leads, self.leads),
             ("rate_hz", recipe.rate_hz, self.rate_hz),
             ("unit", recipe.unit, self.unit),
         )
-        wrong = [
-            f"{name} {_text(found)} (expected {_text(wanted)})" for name, found, wanted in checks if found != wanted
-        ]
+        wrong = {
+            name: f"{name} {_text(found)} (expected {_text(wanted)})"
+            for name, found, wanted in checks
+            if found != wanted
+        }
         if self.length > recipe.strip_samples:
-            wrong.append(f"strips of {recipe.strip_samples} samples (expected at least {self.length})")
+            wrong["length"] = f"strips of {recipe.strip_samples} samples (expected at least {self.length})"
+        return wrong
+
+    def require_recipe(self, recipe: Recipe, what: str = "the store", ignoring: Collection[str] = ()) -> None:
+        """Raise RecipeMismatch, naming every difference, unless signals of `recipe` are what this spec asks for.
+
+        ignoring: names of differences that do not count.
+        """
+        wrong = [text for name, text in self.differences(recipe).items() if name not in ignoring]
         if wrong:
             raise RecipeMismatch(f"{what}: found {'; '.join(wrong)}. Ingest again with recipe {self.recipe!r}, or use "
                                  f"weights made for {recipe.name!r}.")  # fmt: skip
@@ -301,6 +318,12 @@ class WeightCard(Spec):
     known_failures: tuple[str, ...] = ()
     sha256: dict[str, SHA256] = Field(default_factory=dict)  # file name -> digest, weights included
     golden: Golden | None = None
+    half_cosine: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="stored in half precision: least cosine of a golden embedding to the one in full; None: in full",
+    )
 
 
 def fingerprint(spec: BaseModel) -> str:

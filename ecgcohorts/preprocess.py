@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts import quality
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError
+from ecgcohorts.leads import LIMB_LEADS
 from ecgcohorts.quality import Quality, Stages
 from ecgcohorts.recipes import CAPE_V1, Recipe
 from ecgcohorts.recording import Recording
@@ -64,9 +65,7 @@ def _make_strip(recording: Recording, recipe: Recipe, mains_hz: Mains, with_qual
     samples, n_clip_stored = to_steps(filtered_mv, recipe)
     valid_stop = filtered_mv.shape[1]
     stored = samples[:, :valid_stop]
-    i_and_ii = stored[[recipe.leads.index(lead) for lead in ("I", "II")]].astype(np.float32)
-    steps = np.concatenate([p99(stored), p99(_DERIVED @ i_and_ii)])
-    p99_mv = check_amplitude(steps * (recipe.lsb_uv / 1000), recipe)
+    p99_mv = check_amplitude(_p99_of_all(stored, recipe) * (recipe.lsb_uv / 1000), recipe)
     stages = Stages(native_mv, filtered_mv, rate_hz, start, n_interp, n_clip_stored, notch_hz, p99_mv)
     judge = quality.measure if with_quality else quality.unmeasured
     return Strip(samples, 0, valid_stop, judge(stages, recording, recipe))
@@ -202,6 +201,15 @@ def p99(filtered: NDArray) -> NDArray:
     """Return the 99th percentile of |x| of each lead of (lead, time), in the unit given."""
     rank = int(0.99 * (filtered.shape[1] - 1))
     return np.partition(np.abs(filtered), rank, axis=1)[:, rank]
+
+
+def _p99_of_all(stored: NDArray[np.int16], recipe: Recipe) -> NDArray:
+    """p99 of the stored leads and of those that follow from I and II, where these two are stored."""
+    derived = [place for place, lead in enumerate(LIMB_LEADS[2:]) if lead not in recipe.leads]
+    if not {"I", "II"} <= set(recipe.leads) or not derived:  # a few leads, or all, for weights that need these
+        return p99(stored)
+    i_and_ii = stored[[recipe.leads.index(lead) for lead in ("I", "II")]].astype(np.float32)
+    return np.concatenate([p99(stored), p99(_DERIVED[derived] @ i_and_ii)])
 
 
 def check_amplitude(p99_mv: NDArray[np.floating], recipe: Recipe) -> float:

@@ -57,7 +57,7 @@ LAYERS = {
         ("errors", "specs", "_timm"),
         ("encoders", "objectives", "views", "distributed", "optimiser", "progress", "recipes", "settings"),
         ("checkpoint", "run_folder", "monitor", "probes", "metrics", "curves", "data", "device", "train", "zoo"),
-        ("embed", "onnx_export", "timm_models"),
+        ("contract", "embed", "onnx_export", "timm_models"),
         ("evaluate",),
         ("cli",),
     ),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from capezoo.embed import Embeddings
 from capezoo.evaluate import heads
+from capezoo.evaluate.contamination import seen_in_tests
 from capezoo.evaluate.results import (
     Comparison,
     OodConfig,
@@ -307,17 +308,15 @@ def _result(
     candidate: Candidate, split: Split, scores: tuple[Score, ...], epochs: dict[str, tuple[int, ...]]
 ) -> WeightsResult:
     made = candidate.embeddings
-    features, digests = made.embedding, made.index["waveform_digest"]
-    seen = None
-    if candidate.trained_on is not None:
-        trained = {bytes(row) for row in candidate.trained_on}
-        seen = {name: sum(bytes(row) in trained for row in digests[at]) for name, at in split.tests.items()}
+    features = made.embedding
+    records, patients = seen_in_tests(made.index, split.tests, candidate.trained_on) or (None, None)
     return WeightsResult(
         name=candidate.name,
         weights=made.info.weights,
         card=made.info.card,
         units=features.shape[1],
-        seen=seen,
+        seen=records,
+        seen_patients=patients,
         health=health(features[split.train], {name: features[at] for name, at in split.tests.items()}),
         epochs=epochs,
         scores=scores,

@@ -73,6 +73,7 @@ class WeightsResult(Spec):
     card: str | None  # SHA-256 of card.json
     units: int
     seen: dict[str, int] | None  # cohort -> test records that pretraining had seen; None: unknown
+    seen_patients: dict[str, int] | None = None  # cohort -> test patients of whom it had seen a recording in the store
     health: Health
     epochs: dict[str, tuple[int, ...]]  # "task scaler" -> epochs of each head
     scores: tuple[Score, ...]
@@ -108,6 +109,7 @@ class OodConfig(Spec):
     lr: float = 1e-4  # of both heads; CAPE. Small cohorts may need more
     max_epochs: int = 100  # CAPE
     resamples: int = 1000  # our default
+    allow_seen: bool = False  # test patients that pretraining has seen, or may have, were accepted
 
 
 class OodResult(Spec):

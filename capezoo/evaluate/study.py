@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 from capezoo.embed import Embeddings, embed_store, open_embeddings, spec_of, weights_digest
 from capezoo.encoders import build
+from capezoo.evaluate.contamination import require_unseen
 from capezoo.evaluate.map import embedding_map
-from capezoo.evaluate.ood import Candidate, evaluate_ood
+from capezoo.evaluate.ood import Candidate, evaluate_ood, split_records
 from capezoo.evaluate.results import OodConfig, StudyResult, file_name, provenance, write_result
 from capezoo.evaluate.separability import Separability, SeparabilityConfig, separability
 from capezoo.specs import EncoderSpec, InputSpec, derive_seed
 from capezoo.zoo import load, locate
-from capezoo.zoo.files import CARD, DIGESTS, read_architecture, read_card
+from capezoo.zoo.files import CARD, DIGEST_BYTES, read_architecture, read_card
+from capezoo.zoo.overlap import training_digests
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.store.durable import sha256_of, write_file
 
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from ecgcohorts.store import AnyStore
 
 RANDOM = "random"  # in place of weights: the architecture of the first published ones, never trained
-DIGEST_BYTES = 16
 Progress = Callable[[str, int, int], None]  # what, done, total
 
 
@@ -57,11 +58,15 @@ def ood_study(
     """Embed the store with each of `weights`, evaluate out of distribution, measure and draw how cohorts separate.
 
     weights: names or folders of published weights, or "random". The result is returned and written to `out`.
-    Raises EcgError with the remedy for whatever does not fit together.
+    Raises EcgError with the remedy for whatever does not fit together, and for test patients that pretraining has seen.
     """
     folder = Path(out)
     store.index.cohort_code(config.train_cohort)  # before the long part: is there such a cohort?
     found = contenders(weights, config.seed)
+    if not config.allow_seen:
+        tests = split_records(store.index, config).tests
+        for one in found:
+            require_unseen(one.name, store.index, tests, one.trained_on)
     candidates = [Candidate(_embeddings(one, store, folder, progress), one.trained_on) for one in found]
     source = provenance(command, config.seed, store.fingerprint)
     scored = evaluate_ood(candidates, config, source, _part(progress, "heads"))
@@ -88,13 +93,15 @@ def contenders(weights: Sequence[str], seed: int) -> list[Contender]:
     found = []
     for name in weights:
         if name == RANDOM:
-            found.append(Contender(RANDOM, _random(list(folders.values()), seed), None, np.zeros((0, 16), np.uint8)))
+            found.append(
+                Contender(RANDOM, _random(list(folders.values()), seed), None, np.zeros((0, DIGEST_BYTES), np.uint8))
+            )
             continue
         folder = folders[name]
         label = names[name]
         if label == RANDOM or list(names.values()).count(label) > 1:
             label = f"{label} ({folder.name})"
-        found.append(Contender(label, load(folder), sha256_of(folder / CARD), _digests(folder / DIGESTS)))
+        found.append(Contender(label, load(folder), sha256_of(folder / CARD), training_digests(folder)))
     return found
 
 
@@ -110,22 +117,13 @@ def _random(folders: Sequence[Path], seed: int) -> "nn.Module":
     return model.eval()
 
 
-def _digests(path: Path) -> NDArray[np.uint8] | None:
-    if not path.is_file():
-        return None
-    data = np.fromfile(path, np.uint8)
-    if len(data) % DIGEST_BYTES:
-        raise SpecError(f"{path}: found {len(data)} bytes, expected a multiple of {DIGEST_BYTES}. Fetch it again.")
-    return data.reshape(-1, DIGEST_BYTES)
-
-
 def _embeddings(one: Contender, store: "AnyStore", folder: Path, progress: Progress | None) -> Embeddings:
     """Embeddings of an earlier study if they are of these very weights and this very store, else new ones."""
     path = folder / "embeddings" / file_name(one.name)
     if path.exists():
         try:
             made = open_embeddings(path)
-        except StoreError:
+        except (StoreError, SpecError):  # damaged, or written by an earlier version
             made = None
         wanted = (one.name, weights_digest(one.model), store.fingerprint, spec_of(one.model))
         if made and (made.info.name, made.info.weights, made.info.store_fingerprint, made.info.input) == wanted:

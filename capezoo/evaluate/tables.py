@@ -126,6 +126,9 @@ def health(result: OodResult) -> pd.DataFrame:
             "test records seen in pretraining": DASH
             if weights.seen is None
             else f"{sum(weights.seen.values()):,} of {sum(test.records for test in result.tests):,}",
+            "test patients seen in pretraining": DASH
+            if weights.seen_patients is None
+            else f"{sum(weights.seen_patients.values()):,} of {sum(test.patients for test in result.tests):,}",
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -1,8 +1,8 @@
-"""Weights with the input contract they need: make, find, load, publish, verify.
+"""Weights with the input contract they need: make, find, load, publish, fetch, verify.
 
 A weight folder is also a valid Hub repository and holds
 
-    model.safetensors      tensors only; the architecture is repeated in its header
+    model.safetensors      tensors only, in full or half precision; the architecture is repeated in its header
     config.json            architecture and input specification
     card.json              WeightCard
     README.md              the card for people
@@ -14,7 +14,22 @@ A weight folder is also a valid Hub repository and holds
 
 from capezoo.zoo.create import create_model, load
 from capezoo.zoo.listing import list_models, locate
-from capezoo.zoo.publish import publish, write_weights
+from capezoo.zoo.overlap import Overlap, overlap
+from capezoo.zoo.publish import publish, publish_to_hub, write_weights
+from capezoo.zoo.pull import pull
 from capezoo.zoo.verify import Verification, verify
 
-__all__ = ["Verification", "create_model", "list_models", "load", "locate", "publish", "verify", "write_weights"]
+__all__ = [
+    "Overlap",
+    "Verification",
+    "create_model",
+    "list_models",
+    "load",
+    "locate",
+    "overlap",
+    "publish",
+    "publish_to_hub",
+    "pull",
+    "verify",
+    "write_weights",
+]

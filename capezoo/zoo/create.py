@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from capezoo._timm import timm
 from capezoo.encoders import build
-from capezoo.specs import EncoderSpec, InputSpec
-from capezoo.zoo.files import WEIGHTS, Architecture, read_architecture, read_header
+from capezoo.specs import EncoderSpec, InputSpec, parse
+from capezoo.zoo.files import HALF, WEIGHTS, Architecture, read_architecture, read_header
 from capezoo.zoo.listing import list_models, locate
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
@@ -49,7 +49,7 @@ def create_model(
         _require_same(folder, EncoderSpec(name=name.partition(".")[0], config=settings), leads)
         model = load(folder, num_classes, seed)
     else:
-        spec = InputSpec(leads=leads) if leads else InputSpec()
+        spec = parse(InputSpec, {"leads": leads}, "in_leads") if leads is not None else InputSpec()
         encoder = EncoderSpec(name=name, config={"in_leads": len(spec.leads), **settings})
         model = _with_spec(build(encoder, seed, num_classes), spec)
     return _stages_of(model) if features_only else model
@@ -80,7 +80,8 @@ def _stages_of(model: "nn.Module") -> "nn.Module":
 def load(weights: str | Path, num_classes: int = 0, seed: int = 0) -> "nn.Module":
     """Return a published encoder in evaluation mode. weights: "encoder.tag", folder, or "hf-hub:org/repo@revision".
 
-    Reads safetensors only; names, shapes and types of all tensors must be those of the architecture.
+    Reads safetensors only; names, shapes and types of all tensors must be those of the architecture, but that numbers
+    may be stored in half precision.
     Raises SpecError or SourceError naming the first that differs.
     """
     import torch
@@ -93,7 +94,8 @@ def load(weights: str | Path, num_classes: int = 0, seed: int = 0) -> "nn.Module
     with torch.device("meta"):  # shapes without memory: the file decides nothing before it is checked
         model = build(architecture.encoder, seed=0)
     _require_same_tensors(folder / WEIGHTS, header.tensors, model)
-    model.load_state_dict(load_file(folder / WEIGHTS), strict=True, assign=True)
+    tensors = {name: t.float() if t.dtype == torch.half else t for name, t in load_file(folder / WEIGHTS).items()}
+    model.load_state_dict(tensors, strict=True, assign=True)
     if num_classes:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -135,7 +137,8 @@ def _default_weights(name: str) -> str:
     return found[0]
 
 
-def _require_same_tensors(path: Path, found: dict[str, tuple[str, tuple[int, ...]]], model: "nn.Module") -> None:
+def _require_same_tensors(path: Path, stored: dict[str, tuple[str, tuple[int, ...]]], model: "nn.Module") -> None:
+    found = {name: ("F32" if dtype == HALF else dtype, shape) for name, (dtype, shape) in stored.items()}
     wanted = {name: (_DTYPES[str(t.dtype)], tuple(t.shape)) for name, t in model.state_dict().items()}
     for name in sorted(set(wanted) | set(found)):
         if found.get(name) != wanted.get(name):

@@ -26,10 +26,16 @@ REQUIRED = (WEIGHTS, CONFIG, CARD, README, LICENCE, GOLDEN, SUMS)
 # What a Hub download adds by itself; it is never read.
 TOLERATED = (".gitattributes", ".gitignore", ".huggingface", ".cache")
 
+DIGEST_BYTES = 16  # of a waveform digest
 TEXT_LIMIT = 4 << 20  # bytes of config.json, card.json, SHA256SUMS; a card is about 10 kB
 HEADER_LIMIT = 1 << 20  # bytes of the safetensors header; ours is about 10 kB, the format itself allows 100 MB
+GOLDEN_LIMIT = 64 << 20  # bytes; ours has about 200 kB
+# Bytes of each file that may stand in a weight folder; a whole one has no other. 4 GiB: a billion numbers. 1 GiB: 67
+# million training recordings.
+SIZE_LIMITS = dict.fromkeys(REQUIRED, TEXT_LIMIT) | {WEIGHTS: 4 << 30, GOLDEN: GOLDEN_LIMIT, DIGESTS: 1 << 30}
 METADATA_KEY = "capezoo"  # one key only: the header's order, and so the file's digest, is then fixed
 
+HALF = "F16"
 _BYTES_OF = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
@@ -51,6 +57,11 @@ class Header:
 
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     architecture: Architecture
+
+    @property
+    def is_half(self) -> bool:
+        """Are numbers stored in half precision?"""
+        return any(dtype == HALF for dtype, _ in self.tensors.values())
 
 
 def read_text(path: Path) -> str:

@@ -4,9 +4,11 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -27,9 +29,11 @@ from capezoo.zoo.files import (
     SUMS,
     WEIGHTS,
     Architecture,
+    read_card,
     resolved,
 )
 from capezoo.zoo.forward import features
+from capezoo.zoo.hub import push
 from ecgcohorts.errors import SpecError
 from ecgcohorts.store.durable import sha256_of, sync_folder, write_file
 
@@ -39,7 +43,9 @@ if TYPE_CHECKING:
     from ecgcohorts.store import AnyStore
 
 WEIGHTS_LICENCE = "Apache-2.0"
+THIS_FOLDER = "THIS_FOLDER"  # to be replaced by who copies the example
 GOLDEN_SIGNALS = 4  # different in rate, size and lead weights, so that a swapped lead or a lost scale shows
+HALF_COSINE = 0.9999  # our default; rounding to 11 bits alone gives about 0.9999999
 GOLDEN_SEED = 20250912  # of the golden noise; any number would do
 
 
@@ -55,13 +61,17 @@ class About:
     command: str = ""  # that trained them
     commit: str = ""
     data_licences: Mapping[str, str] | None = None  # cohort -> licence; see `licences_of`
+    where: str = THIS_FOLDER  # how the README's example names the weights
 
 
-def publish(run: str | Path, out: str | Path, about: About = About(), name: str | None = None) -> Path:
+def publish(
+    run: str | Path, out: str | Path, about: About = About(), name: str | None = None, half: bool = False
+) -> Path:
     """Write the newest checkpoint of a run as a weight folder, and return it.
 
     The card states what the run folder knows: configuration, cohorts, steps, store fingerprint, versions.
-    Raises SourceError if `run` is no run or has no checkpoint, SpecError if `out` exists.
+    half: store numbers in half precision, if embeddings stay the same (HALF_COSINE).
+    Raises SourceError if `run` is no run or has no checkpoint, SpecError if `out` exists or half is not enough.
     """
     from capezoo.run_folder import RunFolder
     from capezoo.train import trained
@@ -96,7 +106,17 @@ def publish(run: str | Path, out: str | Path, about: About = About(), name: str 
         intended_use=about.intended_use,
         known_failures=about.known_failures,
     )
-    return write_weights(out, model, card, digests if digests.is_file() else None)
+    return write_weights(out, model, card, digests if digests.is_file() else None, half, about.where)
+
+
+def publish_to_hub(
+    run: str | Path, target: str, about: About = About(), name: str | None = None, half: bool = False
+) -> str:
+    """The same to a repository "hf-hub:ORG/NAME"; returns its address with the commit that was made. See `hub.push`."""
+    with tempfile.TemporaryDirectory(prefix="capezoo-") as place:
+        folder = publish(run, Path(place) / "weights", replace(about, where=f"{target}@COMMIT"), name, half)
+        card = read_card(folder)
+        return push(folder, target, f"{card.name} {card.version}")
 
 
 def licences_of(store: "AnyStore") -> dict[str, str]:
@@ -104,11 +124,18 @@ def licences_of(store: "AnyStore") -> dict[str, str]:
     return {segment.cohort: segment.licence for segment in store.segments if segment.licence}
 
 
-def write_weights(out: str | Path, model: "nn.Module", card: WeightCard, digests: Path | None = None) -> Path:
+def write_weights(
+    out: str | Path,
+    model: "nn.Module",
+    card: WeightCard,
+    digests: Path | None = None,
+    half: bool = False,
+    where: str = THIS_FOLDER,
+) -> Path:
     """Write a weight folder whole: beside its place first, then renamed. Returns it.
 
     model: built from `card.encoder`. digests: file with the waveform digests of all training recordings.
-    Raises SpecError if `out` exists.
+    Raises SpecError if `out` exists, or if half precision changes embeddings.
     """
     from safetensors.torch import save
 
@@ -116,7 +143,13 @@ def write_weights(out: str | Path, model: "nn.Module", card: WeightCard, digests
     if target.exists():
         raise SpecError(f"{target}: found something there, expected a new folder. Name another, or remove it.")
     architecture = Architecture(encoder=resolved(card.encoder), input=card.input)
+    if half:
+        rounded = halved(model)
+        card = card.model_copy(update={"half_cosine": _require_same_embeddings(model, rounded, card.input)})
+        model = rounded
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if half:
+        state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     aside = target.with_name(f".{target.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -129,7 +162,7 @@ def write_weights(out: str | Path, model: "nn.Module", card: WeightCard, digests
         named = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.name != LICENCE}
         full = card.model_copy(update={"sha256": named, "golden": Golden(file=GOLDEN, sha256=named[GOLDEN])})
         write_file(aside / CARD, (full.model_dump_json(indent=2) + "\n").encode())
-        write_file(aside / README, render(full).encode())
+        write_file(aside / README, render(full, where).encode())
         sums = "".join(f"{sha256_of(path)}  {path.name}\n" for path in sorted(aside.iterdir()))
         write_file(aside / SUMS, sums.encode())
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -140,13 +173,34 @@ def write_weights(out: str | Path, model: "nn.Module", card: WeightCard, digests
     return target
 
 
-def render(card: WeightCard) -> str:
-    """The card as Markdown, with the front matter that the Hub reads."""
+def halved(model: "nn.Module") -> "nn.Module":
+    """A copy whose numbers are rounded to half precision, as weights stored so are when they are loaded."""
+    copy = deepcopy(model)
+    tensors = model.state_dict().items()
+    copy.load_state_dict({key: t.half().float() if t.is_floating_point() else t for key, t in tensors})
+    return copy
+
+
+def _require_same_embeddings(model: "nn.Module", rounded: "nn.Module", spec: InputSpec) -> float:
+    """The least cosine between embeddings of the golden signals. Raises SpecError below HALF_COSINE."""
+    signal = golden_signal(spec)
+    one, two = (golden_embedding(each, signal).astype(np.float64) for each in (model, rounded))
+    sizes = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # infinite or dead embeddings end as NaN, which is refused
+        cosine = float(((one * two).sum(axis=1) / sizes).min())
+    if not cosine >= HALF_COSINE:
+        raise SpecError(f"found embeddings that differ in half precision (cosine {cosine:.6f}), expected at least "
+                        f"{HALF_COSINE}. Publish without half.")  # fmt: skip
+    return min(cosine, 1.0)
+
+
+def render(card: WeightCard, where: str = THIS_FOLDER) -> str:
+    """The card as Markdown, with the front matter that the Hub reads. where: how the weights are named in its example."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_plain)
     template = environment.from_string(files("capezoo.zoo").joinpath("card.md.jinja").read_text("utf-8"))
-    return re.sub(r"\n{3,}", "\n\n", template.render(card=card))
+    return re.sub(r"\n{3,}", "\n\n", template.render(card=card, where=where))
 
 
 def _plain(value: object) -> str:

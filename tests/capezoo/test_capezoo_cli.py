@@ -85,13 +85,19 @@ def test_the_whole_path(run, store, tmp_path):
     code, out, _ = run("info", "w")
     assert "| leads, in order | I II V1 V2 V3 V4 V5 V6 |" in out
     assert json.loads(run("info", "w", "--json")[1])["name"] == "tiny_z"
+    code, out, err = run("overlap", "w", store)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].split() == ["recordings", "trained", "on", "patients", "trained", "on"]
+    assert out.splitlines()[1].split()[0] == "north"
+    assert json.loads(run("overlap", "w", store, "--json")[1])["name"] == "tiny_z"
     code, out, err = run("embed", "w", store, "-o", "e")
     assert (code, err) == (0, "")
     n = len(open_store(store).index)
     assert f"e: {n} embeddings of 8 features by tiny_z" in out
     assert open_embeddings("e").info.name == "tiny_z"
     arguments = ["evaluate", "ood", "--weights", "w", "random", "--store", store, "--train-cohort", "north", "-o", "s"]
-    code, out, err = run(*arguments, "--seed", 0, "--runs", 1, "--max-epochs", 1)
+    assert_one_line(run(*arguments, "--seed", 0), "tiny_z: found test patients it was pretrained on", "--allow-seen")
+    code, out, err = run(*arguments, "--seed", 0, "--runs", 1, "--max-epochs", 1, "--allow-seen")
     assert (code, err) == (0, "")
     assert "tiny_z" in out
     assert "age error elsewhere" in out
@@ -131,7 +137,7 @@ def test_several_stores_as_one(run, simulated, tmp_path):
     for recording, values in one.items():
         np.testing.assert_allclose(two[recording], values, atol=1e-5)
     ood = ["evaluate", "ood", "--weights", "w", *both, "--train-cohort", "north", "-o", "s", "--seed", 0]
-    assert run(*ood, "--runs", 1, "--max-epochs", 1)[0] == 0
+    assert run(*ood, "--runs", 1, "--max-epochs", 1, "--allow-seen")[0] == 0
     tested = read_result(StudyResult, Path("s/results.json")).ood.tests
     assert {test.cohort for test in tested} == {"north", "river"}
     assert run("report", "-o", "r.html", "--study", "s", *both)[0] == 0

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from capezoo.contract import fit_recipe
 from capezoo.embed import EmbeddingInfo, Embeddings
 from capezoo.specs import InputSpec
 from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, CohortIndex
+from ecgcohorts.recipes import CAPE_V1
 
 COHORTS = ("north", "south", "west")
 
@@ -54,6 +56,7 @@ def make_embeddings() -> Callable[..., Embeddings]:
                 "weights": "0" * 64,
                 "card": None,
                 "input": InputSpec(),
+                "adaptation": fit_recipe(InputSpec(), CAPE_V1, "store"),
                 "store_fingerprint": "f" * 64,
                 "records": len(index),
                 "width": 12,

@@ -15,7 +15,7 @@ from capezoo.zoo import publish
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.store import open_store
 
-CONFIG = OodConfig(train_cohort="north", seed=1, runs=2, lr=3e-3, max_epochs=5, resamples=50)
+CONFIG = OodConfig(train_cohort="north", seed=1, runs=2, lr=3e-3, max_epochs=5, resamples=50, allow_seen=True)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,11 @@ def test_equal_weights_give_equal_numbers_and_p_of_one(study):
 def test_records_seen_in_pretraining(study):
     _, result = study
     a, random, _ = result.ood.weights
-    assert set(random.seen.values()) == {0}
+    assert set(random.seen.values()) == set(random.seen_patients.values()) == {0}
     tested = {test.cohort: test.records for test in result.ood.tests}
-    assert all(0 < a.seen[name] <= tested[name] for name in tested)
+    assert all(0 < a.seen_patients[name] <= a.seen[name] <= tested[name] for name in tested)
+    assert result.ood.config.allow_seen
+    assert tables.health(result.ood).loc["random", "test patients seen in pretraining"].startswith("0 of ")
 
 
 def test_a_second_study_reads_the_embeddings_and_damaged_ones_are_made_again(study, simulated, tmp_path):

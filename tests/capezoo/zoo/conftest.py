@@ -1,5 +1,6 @@
-"""A tiny encoder as published weights, in a moment."""
+"""A tiny encoder as published weights, in a moment, and a Hub on loopback."""
 
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +46,23 @@ def folder(tiny, tmp_path: Path) -> Path:
     digests = tmp_path / "digests.bin"
     digests.write_bytes(np.arange(32, dtype=np.uint8).tobytes())
     return write_weights(tmp_path / "weights", tiny, tiny_card(), digests)
+
+
+def _standin():
+    """The module beside this file: pytest's importlib mode has no import by name for helper modules."""
+    spec = spec_from_file_location("standin_hub", Path(__file__).with_name("standin_hub.py"))
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The stand-in, an empty cache, and somebody logged in."""
+    module = _standin()
+    monkeypatch.setenv("CAPEZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", module.TOKEN)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with module.Hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server

@@ -136,33 +136,6 @@ def test_other_shapes_than_the_weights_have_are_refused(folder, arguments, messa
         capezoo.create_model(**({"name": "cape_resnet", "pretrained": folder} | arguments))
 
 
-@pytest.mark.parametrize("address", ["hf-hub:org/repo", "hf-hub:org/repo@", "hf-hub:repo@main", "hf-hub:a/b/c@main"])
-def test_a_hub_address_needs_a_revision(address):
-    with pytest.raises(SpecError, match="expected hf-hub:ORG/REPO@REVISION"):
-        capezoo.load(address)
-
-
-def test_a_hub_that_does_not_answer_gives_one_line(monkeypatch):
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def fail(*args, **kwargs):
-        raise LocalEntryNotFoundError("offline\nand more")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(SourceError, match=r"hf-hub:org/repo@main: found nothing to fetch \(offline\)\. Check"):
-        capezoo.load("hf-hub:org/repo@main")
-
-
-def test_hub_weights_load_from_the_folder_the_hub_gives(folder, monkeypatch):
-    import huggingface_hub
-
-    asked = []
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda r, revision: asked.append((r, revision)) or folder)
-    assert capezoo.create_model("cape_resnet", pretrained="hf-hub:org/repo@abc123").num_features == 6
-    assert asked == [("org/repo", "abc123")]
-
-
 def test_a_folder_that_holds_no_weights(tmp_path):
     with pytest.raises(SpecError, match=r"found a folder without config.json.*capezoo publish"):
         capezoo.load(tmp_path)

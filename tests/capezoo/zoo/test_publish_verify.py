@@ -7,13 +7,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import capezoo
+from capezoo.embed import weights_digest
 from capezoo.specs import CohortUse, InputSpec, Metric, RunConfig, Training, WeightCard
 from capezoo.zoo import locate, verify, write_weights
-from capezoo.zoo.files import CARD, CONFIG, DIGESTS, GOLDEN, LICENCE, README, REQUIRED, SUMS, WEIGHTS, read_card
-from capezoo.zoo.publish import golden_signal, render
+from capezoo.zoo.files import (
+    CARD,
+    CONFIG,
+    DIGESTS,
+    GOLDEN,
+    LICENCE,
+    README,
+    REQUIRED,
+    SUMS,
+    WEIGHTS,
+    read_card,
+    read_header,
+)
+from capezoo.zoo.publish import golden_embedding, golden_signal, halved, render
 from ecgcohorts.errors import SpecError
 from ecgcohorts.store.durable import sha256_of
+
+
+def tiny_card(folder: Path) -> WeightCard:
+    """The card of a folder before it was published."""
+    return read_card(folder).model_copy(update={"sha256": {}, "golden": None})
 
 
 def full_card(card: WeightCard) -> WeightCard:
@@ -41,9 +61,7 @@ def test_a_published_folder_is_whole(folder):
 
 
 def test_publishing_twice_gives_the_same_bytes(folder, tiny, tmp_path):
-    again = write_weights(
-        tmp_path / "again", tiny, read_card(folder).model_copy(update={"sha256": {}, "golden": None}), folder / DIGESTS
-    )
+    again = write_weights(tmp_path / "again", tiny, tiny_card(folder), folder / DIGESTS)
     for name in (*REQUIRED, DIGESTS):
         assert (again / name).read_bytes() == (folder / name).read_bytes(), name
 
@@ -56,7 +74,7 @@ def test_publishing_over_something_is_refused(folder, tiny):
 def test_a_failed_publish_leaves_nothing(tiny, folder, tmp_path, monkeypatch):
     from capezoo.zoo import publish as module  # the function: the module is behind it
 
-    def fail(card):
+    def fail(card, where):
         raise OSError("disk full")
 
     monkeypatch.setitem(module.__globals__, "render", fail)
@@ -151,7 +169,7 @@ def test_the_golden_signal_is_an_ecg_like_signal_of_its_own_per_lead():
 
 def test_the_readme_says_what_the_card_says(folder):
     text = render(full_card(read_card(folder)))
-    assert text.startswith("---\nlicense: apache-2.0\n")
+    assert text.startswith('---\nlicense: "apache-2.0"\n')
     assert "| leads, in order | I II V1 V2 V3 V4 V5 V6 |" in text
     assert "| north | 1,200 | 3,400 | CC0-1.0 |" in text
     assert "| age_mae_years | south | 9.5 | 9 to 10 | 100 | ood |" in text
@@ -170,3 +188,56 @@ def test_a_bar_in_a_name_cannot_break_the_table(folder):
 def test_verify_refuses_what_is_not_there():
     with pytest.raises(SpecError, match="found no weights 'nobody'"):
         locate("nobody")
+
+
+def test_half_precision_on_disk_is_full_precision_in_memory(tiny, folder, tmp_path):
+    half = write_weights(tmp_path / "half", tiny, tiny_card(folder), half=True)
+    header = read_header(half / WEIGHTS)
+    assert header.is_half
+    assert not read_header(folder / WEIGHTS).is_half
+    assert {dtype for dtype, _ in header.tensors.values()} == {"F16", "I64"}
+    sizes = [(one / WEIGHTS).stat().st_size for one in (half, folder)]
+    assert sizes[0] < 0.8 * sizes[1]  # the rest is the header
+    report = verify(half)
+    assert report.ok, report.problems
+    assert report.golden_difference < 1e-6
+    card = read_card(half)
+    assert 0.9999 < card.half_cosine <= 1.0
+    assert read_card(folder).half_cosine is None
+    loaded = capezoo.load(half)
+    assert {tensor.dtype for tensor in loaded.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
+    assert weights_digest(loaded) == weights_digest(halved(tiny)) != weights_digest(tiny)
+    one, two = (golden_embedding(model, golden_signal(card.input)) for model in (loaded, tiny))
+    cosine = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
+    assert cosine.min() == pytest.approx(card.half_cosine, abs=1e-6)
+    assert "Stored in half precision: embeddings of the golden signals keep a cosine" in (half / README).read_text()
+
+
+@pytest.mark.parametrize("value", [1e6, 1e-9, float("nan")])
+def test_weights_that_half_precision_cannot_hold_are_refused(tiny, folder, tmp_path, value):
+    """Too large, too small, and no number at all."""
+    with torch.no_grad():
+        tiny.stem.weight.fill_(value) if value != value else tiny.stem.weight.mul_(value)
+        for name, buffer in tiny.named_buffers():
+            if name.endswith("running_var") and value < 1:
+                buffer.mul_(value**2)
+    with pytest.raises(SpecError, match=r"found embeddings that differ in half precision .*Publish without half"):
+        write_weights(tmp_path / "half", tiny, tiny_card(folder), half=True)
+    assert not (tmp_path / "half").exists()
+
+
+def test_a_card_that_hides_half_precision_is_found(tiny, folder, tmp_path):
+    half = write_weights(tmp_path / "half", tiny, tiny_card(folder), half=True)
+    card = json.loads((half / CARD).read_text()) | {"half_cosine": None}
+    (half / CARD).write_text(json.dumps(card))
+    resign(half)
+    assert verify(half).problems == ("card.json: another precision than model.safetensors has.",)
+
+
+def test_the_example_of_a_card_runs(folder, tmp_path):
+    """What stands in a README is what a newcomer copies."""
+    text = (folder / README).read_text()
+    code = re.search(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1]
+    names = {}
+    exec(code.replace("THIS_FOLDER", str(folder)), names)
+    assert names["embedding"].shape == (1, 6)

@@ -1,0 +1,218 @@
+"""Weights on a Hugging Face Hub: fetched whole and checked before anything can load them, published in one commit.
+
+CACHE/hub/ORG--REPO/COMMIT/         a weight folder, complete and checked
+CACHE/hub/ORG--REPO/refs.json       revision -> commit, as the Hub said last
+CACHE/hub/ORG--REPO/.COMMIT.part/   a download under way: nothing loads it, the next attempt keeps its whole files
+
+The Hub is asked only for what is not there, and never when HF_HUB_OFFLINE is set.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capezoo.zoo.checks import problems_of
+from capezoo.zoo.files import REQUIRED, SIZE_LIMITS, TOLERATED
+from ecgcohorts.errors import EcgError, SourceError, SpecError, is_of_machine, machine_error
+from ecgcohorts.store.durable import make_folder, sync_folder, write_file
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+HUB = "hf-hub:"
+_PART = r"[A-Za-z0-9_](?:[.-]?[A-Za-z0-9_])*"  # no `--`, which parts the two in the cache, and no `..`
+_ADDRESS = re.compile(rf"{HUB}(?P<repo>{_PART}/{_PART})(?:@(?P<revision>{_PART}(?:/{_PART})*))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_YES = {"1", "ON", "YES", "TRUE"}  # what huggingface_hub takes for yes
+_REFS = "refs.json"
+_THEIRS = {
+    "huggingface_hub",
+    "httpx",
+    "httpx2",
+    "requests",
+}  # packages of their errors: the transport has changed twice
+
+
+@dataclass(frozen=True)
+class Address:
+    """A repository, and one state of it."""
+
+    repo: str
+    revision: str
+
+    @property
+    def home(self) -> Path:
+        return cache_folder() / "hub" / self.repo.replace("/", "--")
+
+    def __str__(self) -> str:
+        return f"{HUB}{self.repo}@{self.revision}"
+
+
+def cache_folder() -> Path:
+    """Where downloaded weights live: CAPEZOO_CACHE, or capezoo/weights in the user's cache folder. Not created."""
+    if chosen := os.environ.get("CAPEZOO_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "capezoo" / "weights"
+
+
+def fetch(text: str, offline: bool = False) -> Path:
+    """Folder of the weights at "hf-hub:ORG/REPO@REVISION", downloaded and checked unless they are in the cache.
+
+    A commit, 40 hexadecimal digits, is looked for in the cache first; any other revision is asked for on the Hub every
+    time, or, offline, is the one it was last. Raises SpecError for another form, SourceError if there is nothing to
+    fetch or it is not a weight folder, MachineError for a full disk.
+    """
+    address = _parse(text)
+    quiet = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in _YES
+    commit = _commit_of(address, quiet)
+    done = address.home / commit
+    if done.is_dir():
+        return done
+    if quiet:
+        raise SourceError(f"{address}: found nothing in the cache, expected it there (offline). Fetch it where there is a "
+                          f"network: capezoo pull {address} --to DIR")  # fmt: skip
+    with _answers(address):
+        return _download(address, commit)
+
+
+def cached() -> list[str]:
+    """Addresses of everything complete in the cache, by commit."""
+    folders = (cache_folder() / "hub").glob("*--*/*")
+    found = (path for path in folders if path.is_dir() and _COMMIT.fullmatch(path.name))
+    return sorted(f"{HUB}{path.parent.name.replace('--', '/', 1)}@{path.name}" for path in found)
+
+
+def push(folder: Path, target: str, message: str) -> str:
+    """Put a weight folder on the Hub at "hf-hub:ORG/REPO" in one commit, and return its address with that commit.
+
+    A new repository is private until its owner opens it. Files of an earlier publication that are not in this one are
+    deleted in the same commit. Raises SpecError for another form, SourceError if the Hub refuses.
+    """
+    match = _ADDRESS.fullmatch(target)
+    if not match or match["revision"]:
+        raise SpecError(f"found {target!r}, expected {HUB}ORG/REPO without revision: publishing makes one.")
+    with _answers(target):
+        api = _api()
+        api.create_repo(match["repo"], private=True, exist_ok=True)
+        made = api.upload_folder(repo_id=match["repo"], folder_path=folder, commit_message=message, delete_patterns="*")
+    return f"{HUB}{match['repo']}@{made.oid}"
+
+
+def _parse(text: str) -> Address:
+    match = _ADDRESS.fullmatch(text)
+    if not match or not match["revision"]:
+        raise SpecError(
+            f"found {text}, expected {HUB}ORG/REPO@REVISION. Name a revision, best a commit: a branch can move."
+        )
+    return Address(match["repo"], match["revision"])
+
+
+def _api() -> "HfApi":
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+
+
+def _commit_of(address: Address, offline: bool) -> str:
+    """The commit a revision means, and, if the Hub was asked, a note of it for offline use."""
+    if _COMMIT.fullmatch(address.revision):
+        return address.revision
+    refs = _known_refs(address.home / _REFS)
+    if offline:
+        if address.revision not in refs:
+            raise SourceError(
+                f"{address}: not known here, and offline. Give a commit that is in the cache: capezoo list"
+            )
+        return refs[address.revision]
+    with _answers(address):
+        commit = str(_api().model_info(address.repo, revision=address.revision).sha)
+    if not _COMMIT.fullmatch(commit):
+        raise SourceError(
+            f"{address}: found commit {commit!r:.60}, expected 40 hexadecimal digits. Do not use this Hub."
+        )
+    if refs.get(address.revision) != commit:
+        refs[address.revision] = commit
+        write_file(address.home / _REFS, json.dumps(refs, indent=1, sort_keys=True).encode())
+    return commit
+
+
+def _known_refs(path: Path) -> dict[str, str]:
+    """Revisions asked for before; none if the file is missing or damaged: it only serves offline use."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {name: commit for name, commit in pairs if isinstance(commit, str) and _COMMIT.fullmatch(commit)}
+
+
+def _download(address: Address, commit: str) -> Path:
+    """Every file into a folder aside, then all checks, then one rename."""
+    from huggingface_hub.utils import WeakFileLock
+
+    stage, done = address.home / f".{commit}.part", address.home / commit
+    make_folder(address.home)
+    with WeakFileLock(address.home / f".{commit}.lock"):
+        if done.is_dir():  # another process was faster
+            return done
+        api = _api()
+        sizes = _listed(api, address, commit)
+        for name in sizes:  # those that an earlier attempt finished are not asked for again
+            api.hf_hub_download(address.repo, name, revision=commit, local_dir=stage)
+        shutil.rmtree(stage / ".cache", ignore_errors=True)  # the notes of huggingface_hub
+        found = {path.name: path.stat().st_size for path in stage.iterdir()}
+        wrong = [f"{name}: found {found.get(name)} bytes, expected {size}." for name, size in sizes.items()
+                 if found.get(name) != size] or problems_of(stage)  # fmt: skip
+        if wrong:
+            shutil.rmtree(stage)
+            raise SourceError(f"{address}: refused, nothing kept. {wrong[0]}")
+        for path in stage.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        os.rename(stage, done)
+        sync_folder(address.home)
+    return done
+
+
+def _listed(api: "HfApi", address: Address, commit: str) -> dict[str, int]:
+    """Names and sizes of what is to be fetched. Raises SourceError unless it is exactly a weight folder."""
+    tree = {entry.path: getattr(entry, "size", None) for entry in api.list_repo_tree(
+        address.repo, revision=commit, recursive=True)}  # fmt: skip
+    given = {path: size for path, size in tree.items() if path.split("/")[0] not in TOLERATED}
+    for name in REQUIRED:
+        if name not in given:
+            raise SourceError(f"{address}: found no {name}, expected published weights: {', '.join(REQUIRED)}.")
+    sizes: dict[str, int] = {}
+    for path, size in given.items():
+        if path not in SIZE_LIMITS:
+            raise SourceError(f"{address}: refused, nothing fetched. Found {path!r:.80}, expected only files of a weight "
+                              "folder. Use a repository made by capezoo publish.")  # fmt: skip
+        if not isinstance(size, int) or not 0 <= size <= SIZE_LIMITS[path]:
+            raise SourceError(f"{address}: refused, nothing fetched. Found {path} of {size} bytes, expected at most "
+                              f"{SIZE_LIMITS[path]}.")  # fmt: skip
+        sizes[path] = size
+    return sizes
+
+
+@contextmanager
+def _answers(what: object) -> Iterator[None]:
+    """Whatever the Hub, its library or the network raise, as one line."""
+    try:
+        yield
+    except EcgError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError | MemoryError) and is_of_machine(error):
+            raise machine_error(str(what), error) from None
+        theirs = type(error).__module__.partition(".")[0] in _THEIRS
+        if not theirs and not isinstance(error, OSError | ValueError | LookupError | TypeError):  # of a wrong answer
+            raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise SourceError(f"{what}: the Hub did not do it ({reason:.200}). Check name, revision, network and login "
+                          "(hf auth login), or give a folder.") from None  # fmt: skip

@@ -1,0 +1,135 @@
+"""Have weights seen these recordings? Waveform digests of the training data against those of a store.
+
+A recording counts as seen if its waveform was in the training data, whatever file or store it came from; a patient, if
+any of their recordings in the store was. Other recordings of the same patient that are only in the training data cannot
+be known.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capezoo.specs import Spec
+from capezoo.zoo.files import DIGEST_BYTES, DIGESTS, read_card
+from capezoo.zoo.listing import locate
+from ecgcohorts.errors import SourceError
+from ecgcohorts.index import CohortIndex
+from ecgcohorts.store.durable import sha256_of
+
+if TYPE_CHECKING:
+    from ecgcohorts.store import AnyStore
+
+ELSEWHERE = "in no part"  # of a split
+
+
+class GroupOverlap(Spec):
+    """One cohort of a store, or one part of a split in it."""
+
+    cohort: str
+    part: str | None  # of the split, if one was asked for
+    records: int
+    seen_records: int
+    patients: int
+    seen_patients: int
+
+
+class Overlap(Spec):
+    """How much of a store weights were trained on."""
+
+    name: str  # of the weights, as their card has it
+    version: str
+    training_records: int  # different waveforms
+    store_fingerprint: str
+    split: str | None
+    groups: tuple[GroupOverlap, ...]
+
+    @property
+    def seen_records(self) -> int:
+        return sum(group.seen_records for group in self.groups)
+
+
+def overlap(weights: str | Path, store: "AnyStore", split: str | None = None, offline: bool = False) -> Overlap:
+    """Compare published weights with a store, per cohort, or per cohort and part of the split kept by that name.
+
+    Raises SourceError if the weights do not say what they were trained on, SpecError for unknown weights or splits.
+    """
+    folder = locate(weights, offline)
+    card, trained_on = read_card(folder), training_digests(folder)
+    if trained_on is None:
+        raise SourceError(f"{folder}: found no {DIGESTS}, expected the digests of the training recordings. Nobody can say "
+                          "what these weights have seen.")  # fmt: skip
+    index = store.index
+    parts = _parts(store, split)
+    record, patient = seen(index, trained_on)
+    groups = []
+    for code, cohort in enumerate(index.cohorts):
+        for part in dict.fromkeys(parts.tolist()) if split else (None,):
+            here = (index["cohort"] == code) & (parts == part if split else True)
+            if here.any():
+                groups.append(_group(cohort, part, index["patient"], here, (record, patient)))
+    return Overlap(
+        name=card.name,
+        version=card.version,
+        training_records=len(trained_on),
+        store_fingerprint=store.fingerprint,
+        split=split,
+        groups=tuple(groups),
+    )
+
+
+def training_digests(folder: Path) -> NDArray[np.uint8] | None:
+    """(record, DIGEST_BYTES) waveform digests of all training recordings of a weight folder; None if it has none.
+
+    Raises SourceError if they are not those of the card.
+    """
+    path, training = folder / DIGESTS, read_card(folder).training
+    wanted = training.record_digests if training else None
+    if not path.is_file():
+        if wanted:
+            raise SourceError(f"{path}: found no such file, expected the one the card names. Fetch the folder again.")
+        return None
+    data = np.fromfile(path, np.uint8)
+    if len(data) % DIGEST_BYTES or (wanted and sha256_of(path) != wanted):
+        raise SourceError(f"{path}: found {len(data)} bytes, expected those the card names. Fetch the folder again.")
+    return data.reshape(-1, DIGEST_BYTES)
+
+
+def seen(index: CohortIndex, trained_on: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Per entry of an index: was the recording trained on, and was any of its patient's recordings here?"""
+    record = np.isin(_whole(index["waveform_digest"]), _whole(trained_on))
+    return record, np.isin(index["patient"], index["patient"][record])
+
+
+def _whole(digests: NDArray[np.uint8]) -> NDArray[np.void]:
+    """(record, DIGEST_BYTES) as one value a record."""
+    return np.ascontiguousarray(digests).view(f"V{DIGEST_BYTES}").reshape(-1)
+
+
+def _parts(store: "AnyStore", split: str | None) -> NDArray[np.object_]:
+    """Part of each entry."""
+    if split is None:
+        return np.full(len(store.index), None, object)
+    from ecgcohorts.store.splits import load_split
+
+    kept = load_split(store, split)
+    return np.array([*kept.definition.parts, ELSEWHERE], object)[kept.column(store.index)]  # code -1: in no part
+
+
+def _group(
+    cohort: str,
+    part: str | None,
+    patients: NDArray[np.int64],
+    here: NDArray[np.bool_],
+    seen_here: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+) -> GroupOverlap:
+    record, patient = seen_here
+    return GroupOverlap(
+        cohort=cohort,
+        part=part,
+        records=int(here.sum()),
+        seen_records=int((here & record).sum()),
+        patients=len(np.unique(patients[here])),
+        seen_patients=len(np.unique(patients[here & patient])),
+    )

@@ -1,0 +1,136 @@
+"""What weights have seen of a store: counted by waveform, by hand as well, and refused in evaluations."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from capezoo.evaluate.contamination import require_unseen, seen_in_tests
+from capezoo.evaluate.results import OodConfig
+from capezoo.evaluate.study import ood_study
+from capezoo.zoo import load, overlap, publish, write_weights
+from capezoo.zoo.files import DIGESTS, read_card
+from capezoo.zoo.overlap import seen, training_digests
+from ecgcohorts import splits
+from ecgcohorts.errors import SourceError, SpecError
+from ecgcohorts.store import open_store
+from ecgcohorts.store.splits import save_split
+
+
+@pytest.fixture(scope="module")
+def weights(run_folder, tmp_path_factory):
+    return publish(run_folder, tmp_path_factory.mktemp("w") / "weights")
+
+
+@pytest.fixture(scope="module")
+def store(simulated):
+    return open_store(simulated / "store.zarr")
+
+
+def test_a_store_that_was_trained_on_is_counted_as_the_run_counted(weights, store, run_folder):
+    found = overlap(weights, store)
+    run = {part["name"]: part for part in json.loads((run_folder / "data.json").read_text())["cohorts"]}
+    assert [group.cohort for group in found.groups] == ["north", "river"]
+    for group in found.groups:
+        assert (group.seen_records, group.seen_patients) == (
+            run[group.cohort]["records"],
+            run[group.cohort]["patients"],
+        )
+        assert 0 < group.seen_patients < group.patients == 36
+    assert found.training_records == len(training_digests(weights)) == found.seen_records
+    assert (found.name, found.split, found.store_fingerprint) == ("tiny_x", None, store.fingerprint)
+
+
+def test_seen_equals_a_comparison_one_by_one(store):
+    rng = np.random.default_rng(0)
+    digests = store.index["waveform_digest"]
+    trained = np.concatenate([digests[rng.permutation(len(digests))[:20]], rng.integers(0, 256, (30, 16)).astype("u1")])
+    known = {bytes(row) for row in trained}
+    record, patient = seen(store.index, trained)
+    assert record.tolist() == [bytes(row) in known for row in digests]
+    touched = {p for p, hit in zip(store.index["patient"], record, strict=True) if hit}
+    assert patient.tolist() == [p in touched for p in store.index["patient"]]
+    assert 20 == record.sum() < patient.sum()
+    assert not seen(store.index, trained[:0])[0].any()
+
+
+def test_parts_of_a_split_are_counted_apart(weights, simulated, tmp_path):
+    """The part that training held out is clean, by the same rule that held it out."""
+    shutil.copytree(simulated / "store.zarr", tmp_path / "store.zarr")
+    held_out = read_card(weights).training.run.held_out
+    shares = {"held_out": held_out.fraction, "train": 1 - held_out.fraction}
+    whole = open_store(tmp_path / "store.zarr")
+    parts = whole.index.split_by_patient(shares, held_out.salt)
+    kept = splits.by_patient(whole.index, {"a": 0.5, "b": 0.5}, "halves")
+    save_split(tmp_path / "store.zarr", kept)
+    store = open_store(tmp_path / "store.zarr")
+    found = overlap(weights, store, "halves")
+    assert {(group.cohort, group.part) for group in found.groups} == {(c, p) for c in ("north", "river") for p in "ab"}
+    assert sum(group.seen_records for group in found.groups) == overlap(weights, store).seen_records
+    code = kept.column(store.index)
+    record, _ = seen(store.index, training_digests(weights))
+    for group in found.groups:
+        here = (code == "ab".index(group.part)) & (store.index["cohort"] == store.index.cohorts.index(group.cohort))
+        assert (group.records, group.seen_records) == (here.sum(), (here & record).sum())
+    assert not seen(parts["held_out"], training_digests(weights))[1].any()
+    with pytest.raises(SpecError, match="found no split 'thirds'"):
+        overlap(weights, store, "thirds")
+
+
+def test_recordings_in_no_part_are_named_so(weights, simulated, tmp_path):
+    shutil.copytree(simulated / "store.zarr", tmp_path / "store.zarr")
+    index = open_store(tmp_path / "store.zarr").index
+    save_split(tmp_path / "store.zarr", splits.by_patient(index.where(cohort="north"), {"a": 1.0}, "north"))
+    found = overlap(weights, open_store(tmp_path / "store.zarr"), "north")
+    assert [(group.cohort, group.part) for group in found.groups] == [("north", "a"), ("river", "in no part")]
+
+
+def test_weights_that_say_nothing_are_not_taken_for_clean(weights, store, tmp_path):
+    card = read_card(weights)
+    silent = write_weights(
+        tmp_path / "silent",
+        load(weights),
+        card.model_copy(update={"training": card.training.model_copy(update={"record_digests": None})}),
+    )
+    with pytest.raises(SourceError, match=r"found no training_digests.bin.*Nobody can say what"):
+        overlap(silent, store)
+    config = OodConfig(train_cohort="north", seed=1)
+    with pytest.raises(SpecError, match=r"tiny_x: found no list of its training recordings.*--allow-seen"):
+        ood_study([str(silent)], store, tmp_path / "out", config)
+
+
+@pytest.mark.parametrize("damage", ["gone", "shorter", "other"])
+def test_digests_that_are_not_the_cards_are_refused(weights, store, tmp_path, damage):
+    copy = shutil.copytree(weights, tmp_path / "copy")
+    data = (copy / DIGESTS).read_bytes()
+    (copy / DIGESTS).unlink()
+    if damage != "gone":
+        (copy / DIGESTS).write_bytes(data[:-16] if damage == "shorter" else data[16:] + data[:16])
+    with pytest.raises(SourceError, match=r"training_digests.bin: found .*Fetch the folder again"):
+        overlap(copy, store)
+
+
+def test_an_evaluation_on_what_was_trained_on_is_refused_before_the_long_part(weights, store, tmp_path):
+    config = OodConfig(train_cohort="north", seed=1)
+    with pytest.raises(
+        SpecError, match=r"tiny_x: found test patients it was pretrained on \(\d+ of north, \d+ of river; "
+    ):
+        ood_study(["random", str(weights)], store, tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_patients_count_where_none_of_their_test_records_was_seen(store):
+    """One seen recording spoils the whole patient."""
+    patient = next(p for p in range(store.index.n_patients) if len(store.index.rows_of(p)) > 1)
+    mine = np.flatnonzero(store.index["patient"] == patient)
+    trained = store.index["waveform_digest"][mine[:1]]
+    tests = {"north": mine[1:]}
+    assert seen_in_tests(store.index, tests, trained) == ({"north": 0}, {"north": 1})
+    with pytest.raises(
+        SpecError, match=r"w: found test patients it was pretrained on \(1 of north; 0 of the test records"
+    ):
+        require_unseen("w", store.index, tests, trained)
+    others = {"north": np.flatnonzero(store.index["patient"] != patient)}
+    require_unseen("w", store.index, others, trained)
+    assert seen_in_tests(store.index, tests, None) is None
