@@ -4,13 +4,11 @@ Source: OpenECG, arXiv 2503.00711, which says ResNet-50 for (12, 1000) signals a
 are those of He et al., arXiv 1512.03385, in one dimension, with the stride in the middle convolution of a block.
 """
 
-from typing import Any
-
 from pydantic import Field, field_validator
-from torch import Tensor, nn
+from torch import nn
 
-from capezoo.encoders._conv import Conv, ConvNorm, Residual, bottleneck, channels_last, halve_by_maximum
-from capezoo.encoders._protocol import SignalEncoder, Stage
+from capezoo.encoders._conv import Conv, ConvNorm, Residual, bottleneck
+from capezoo.encoders._staged import StagedEncoder, stages_of
 from capezoo.specs import Spec
 
 BLOCKS = (3, 4, 6, 3)  # He et al., 50 layers
@@ -38,7 +36,7 @@ class Config(Spec):
         return embedding_dim
 
 
-class Encoder(SignalEncoder):
+class Encoder(StagedEncoder):
     """(batch, lead, time) in mV -> (batch, num_features), after the last ReLU and a mean over time."""
 
     def __init__(self, config: Config, num_classes: int = 0) -> None:
@@ -58,20 +56,7 @@ class Encoder(SignalEncoder):
         for module in self.modules():
             if isinstance(module, Conv):  # He et al.'s normal by the number of outputs, as torchvision has it
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        self.complete([Stage(outs[i], 4 * 2**i, f"stages.{i}") for i in range(4)], num_classes)
-
-    def outputs(self, x: Tensor, n_stages: int) -> list[Tensor]:
-        """Of the first stages, each after its ReLU."""
-        x = halve_by_maximum(self.stem(channels_last(x)))
-        found = []
-        for stage in self.stages[:n_stages]:
-            for block in stage:  # type: ignore[attr-defined]
-                x = self.run_block(block, x)
-            found.append(x.squeeze(2))
-        return found
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"}
+        self.complete(stages_of(outs), num_classes)
 
 
 def _block(channels: int, width: int, stride: int, kernel: int) -> Residual:

@@ -4,14 +4,14 @@ Source: Strodthoff et al., "Deep Learning for ECG Analysis", arXiv 2004.13701, a
 The benchmark classifies with mean and maximum over time and two layers; here the embedding is the mean alone.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from capezoo.encoders._conv import Conv, ConvNorm, Residual, bottleneck, channels_last, halve_by_maximum
-from capezoo.encoders._protocol import SignalEncoder, Stage
+from capezoo.encoders._conv import Conv, ConvNorm, Residual, bottleneck
+from capezoo.encoders._staged import StagedEncoder, stages_of
 from capezoo.specs import Spec
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -32,7 +32,7 @@ class Config(Spec):
     zero_last_norm: bool = Field(default=True, description="every block starts as its skip path; the benchmark")
 
 
-class Encoder(SignalEncoder):
+class Encoder(StagedEncoder):
     """(batch, lead, time) in mV -> (batch, num_features): 64 features up to depth 34, 256 from 50 on."""
 
     def __init__(self, config: Config, num_classes: int = 0) -> None:
@@ -52,20 +52,7 @@ class Encoder(SignalEncoder):
             for i, before in enumerate((stem[-1], *outs[:-1]))
         )
         _initialise(self, config.zero_last_norm)
-        self.complete([Stage(outs[i], 4 * 2**i, f"stages.{i}") for i in range(4)], num_classes)
-
-    def outputs(self, x: Tensor, n_stages: int) -> list[Tensor]:
-        """Of the first stages, each after its ReLU."""
-        x = halve_by_maximum(self.stem(channels_last(x)))
-        found = []
-        for stage in self.stages[:n_stages]:
-            for block in stage:  # type: ignore[attr-defined]
-                x = self.run_block(block, x)
-            found.append(x.squeeze(2))
-        return found
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"}
+        self.complete(stages_of(outs), num_classes)
 
 
 class HalveByMean(nn.Module):
