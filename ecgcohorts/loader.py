@@ -88,8 +88,8 @@ class Loader:
         """rank, world_size: this process's slice of every batch; by default the sampler's (`sampler.on_rank`).
 
         window: samples. memory: makes the arrays for batches, such as `adapters.torch.pinned`; by default memory of our
-        own, used again once nothing refers to it any more. Raises SpecError for a window or option out of range, PlanImpossible if the sampler plans rows
-        that the store does not have, or cannot serve world_size equal ranks.
+        own, used again once nothing refers to it any more. Raises SpecError for a window or option out of range,
+        PlanImpossible if the sampler plans rows that the store does not have, or cannot serve world_size equal ranks.
         """
         for name, value, least in (("window", window, 1), ("prefetch", prefetch, 0), ("threads", threads, 1)):
             if value is not None and value < least:

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import StoreError
 from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, CohortIndex
-from ecgcohorts.store.chunks import pack
+from ecgcohorts.store.chunks import CRC_BYTES, pack
 from ecgcohorts.store.durable import write_file
 from ecgcohorts.store.files import StoreFiles
 from ecgcohorts.store.schema import Manifest, group_metadata, index_folder
 
 _CHUNK_RECORDS = 1 << 18  # 2 MB of an int64 column
-_CRC_BYTES = 4
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "float32", "float64")
 
 
@@ -119,7 +118,7 @@ def read_column(files: StoreFiles, manifest: Manifest, folder: str) -> NDArray:
 
 
 def _unpack(data: bytes, where: str, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
-    packed, crc = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
+    packed, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
     if int(google_crc32c.value(packed)) != int.from_bytes(crc, "little"):
         raise StoreError(f"{where}: content does not match its checksum. Restore it from a copy.")
     n_bytes = int(np.prod(shape)) * dtype.itemsize
