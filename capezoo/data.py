@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 import ecgcohorts as ec
 from capezoo.specs import RunConfig, SamplerSpec, derive_seed
 from ecgcohorts.index import draw_ids
-from ecgcohorts.loader import MISSING
 from ecgcohorts.samplers import window_starts
 
 if TYPE_CHECKING:
@@ -87,12 +86,9 @@ class TrainingData:
             entries = np.arange(first, min(first + PROBE_BLOCK, len(self.probed)))
             begin, end = (self.probed[f"valid_{edge}"][entries] for edge in ("start", "stop"))
             starts = window_starts(np.full(len(entries), 0.5), begin, end, length)
-            windows = np.full((len(entries), len(self.store.recipe.leads), length), MISSING, np.int16)
-            strips = self.store.read(self.probed["row"][entries])
-            for window, strip, start, stop in zip(
-                windows, strips, starts, np.minimum(starts + length, end), strict=True
-            ):
-                window[:, : stop - start] = strip[:, start:stop]
+            windows = np.empty((len(entries), len(self.store.recipe.leads), length), np.int16)
+            present = np.minimum(starts + length, end) - starts
+            self.store.read_windows(self.probed["row"][entries], starts, present, windows)
             yield windows
 
     def summary(self) -> dict[str, Any]:

@@ -49,8 +49,9 @@ class MemoryStore:
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.int16]:
         return self.signals[np.asarray(rows)]
 
-    def read_windows(self, rows, first, length, out, targets, threads) -> None:
-        for row, start, n, target in zip(rows, first, length, targets, strict=True):
+    def read_windows(self, rows, first, length, out, targets=None, threads=None) -> None:
+        places = range(len(rows)) if targets is None else targets
+        for row, start, n, target in zip(rows, first, length, places, strict=True):
             out[target, :, :n], out[target, :, n:] = self.signals[row, :, start : start + n], -32768
 
 
