@@ -50,7 +50,7 @@ $(FRAMEWORKS)/.installed: pyproject.toml
 	touch $@
 
 test-frameworks: $(FRAMEWORKS)/.installed
-	$(FRAMEWORKS)/bin/python -m pytest tests/ecgcohorts/adapters tests/test_examples.py
+	$(FRAMEWORKS)/bin/python -m pytest tests/ecgcohorts/loading tests/test_examples.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -18,11 +18,11 @@ if find_spec("torch") is None:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from capezoo.embed import adaptation, embed
-    from capezoo.onnx_export import export_onnx
+    from capezoo.embedding.embed import adaptation, embed
+    from capezoo.interop.onnx import export_onnx
+    from capezoo.interop.timm import register_with_timm
     from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, RunConfig, WeightCard
-    from capezoo.timm_models import register_with_timm
-    from capezoo.train import pretrain
+    from capezoo.training.loop import pretrain
     from capezoo.zoo.create import create_model, load
     from capezoo.zoo.listing import list_models
     from capezoo.zoo.overlap import overlap
@@ -36,17 +36,17 @@ _HOME = {
     "ObjectiveSpec": "capezoo.specs",
     "RunConfig": "capezoo.specs",
     "WeightCard": "capezoo.specs",
-    "adaptation": "capezoo.embed",
+    "adaptation": "capezoo.embedding.embed",
     "create_model": "capezoo.zoo",
-    "embed": "capezoo.embed",
-    "export_onnx": "capezoo.onnx_export",
+    "embed": "capezoo.embedding.embed",
+    "export_onnx": "capezoo.interop.onnx",
     "list_models": "capezoo.zoo",
     "load": "capezoo.zoo",
     "overlap": "capezoo.zoo",
-    "pretrain": "capezoo.train",
+    "pretrain": "capezoo.training.loop",
     "publish": "capezoo.zoo",
     "pull": "capezoo.zoo",
-    "register_with_timm": "capezoo.timm_models",
+    "register_with_timm": "capezoo.interop.timm",
     "verify": "capezoo.zoo",
 }
 __all__ = [

@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Batch": "ecgcohorts.loader",
+    "Batch": "ecgcohorts.loading.loader",
     "BatchPlan": "ecgcohorts.samplers",
-    "CohortIndex": "ecgcohorts.index",
-    "CohortSpec": "ecgcohorts.cohort_spec",
+    "CohortIndex": "ecgcohorts.index.cohort_index",
+    "CohortSpec": "ecgcohorts.cohorts.spec",
     "EcgError": "ecgcohorts.errors",
     "InDistributionBatchSampler": "ecgcohorts.samplers",
-    "Loader": "ecgcohorts.loader",
+    "Loader": "ecgcohorts.loading.loader",
     "MachineError": "ecgcohorts.errors",
     "ObjectStoreError": "ecgcohorts.errors",
     "PatientPairSampler": "ecgcohorts.samplers",
     "PlanImpossible": "ecgcohorts.errors",
     "RandomBatchSampler": "ecgcohorts.samplers",
-    "Recipe": "ecgcohorts.recipes",
+    "Recipe": "ecgcohorts.preprocess.recipes",
     "RecipeMismatch": "ecgcohorts.errors",
     "Recording": "ecgcohorts.recording",
     "RejectedRecording": "ecgcohorts.errors",
     "SourceError": "ecgcohorts.errors",
     "SpecError": "ecgcohorts.errors",
-    "Split": "ecgcohorts.splits",
+    "Split": "ecgcohorts.index.splits",
     "StateMismatch": "ecgcohorts.errors",
     "Store": "ecgcohorts.store",
     "StoreError": "ecgcohorts.errors",
     "UnionStore": "ecgcohorts.store",
     "UnreadableRecording": "ecgcohorts.errors",
     "load_split": "ecgcohorts.store",
-    "make_strip": "ecgcohorts.preprocess",
+    "make_strip": "ecgcohorts.preprocess.strip",
     "open": "ecgcohorts.store",
     "read": "ecgcohorts.readers",
     "save_split": "ecgcohorts.store",
@@ -87,7 +87,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from ecgcohorts.cohort_spec import CohortSpec
+    from ecgcohorts.cohorts.spec import CohortSpec
     from ecgcohorts.errors import (
         EcgError,
         MachineError,
@@ -101,13 +101,14 @@ if TYPE_CHECKING:
         StoreError,
         UnreadableRecording,
     )
-    from ecgcohorts.index import CohortIndex
-    from ecgcohorts.loader import Batch, Loader
-    from ecgcohorts.preprocess import make_strip
+    from ecgcohorts.index.cohort_index import CohortIndex
+    from ecgcohorts.index.splits import Split
+    from ecgcohorts.loading.loader import Batch, Loader
+    from ecgcohorts.preprocess.recipes import Recipe
+    from ecgcohorts.preprocess.strip import make_strip
     from ecgcohorts.readers import read
-    from ecgcohorts.recipes import Recipe
     from ecgcohorts.recording import Recording
     from ecgcohorts.samplers import BatchPlan, InDistributionBatchSampler, PatientPairSampler, RandomBatchSampler
-    from ecgcohorts.splits import Split
-    from ecgcohorts.store import Store, UnionStore, load_split, save_split, verify
+    from ecgcohorts.store import Store, UnionStore, load_split, save_split
     from ecgcohorts.store import open_stores as open
+    from ecgcohorts.store.upkeep import verify

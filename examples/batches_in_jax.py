@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from small_store import small_store
 
 import ecgcohorts as ec
-from ecgcohorts.adapters.grain import batches, millivolts
+from ecgcohorts.loading.grain import batches, millivolts
 
 store = ec.open(small_store())
 sampler = ec.InDistributionBatchSampler(store.index, pairs=8, seed=0)

@@ -4,7 +4,7 @@ import numpy as np
 from small_store import small_store
 
 import ecgcohorts as ec
-from ecgcohorts.loader import MISSING
+from ecgcohorts.loading.loader import MISSING
 
 store = ec.open(small_store())
 sampler = ec.InDistributionBatchSampler(store.index, pairs=8, seed=0)

@@ -4,7 +4,7 @@ import tensorflow as tf
 from small_store import small_store
 
 import ecgcohorts as ec
-from ecgcohorts.adapters.tensorflow import batches, millivolts
+from ecgcohorts.loading.tensorflow import batches, millivolts
 
 store = ec.open(small_store())
 sampler = ec.InDistributionBatchSampler(store.index, pairs=8, seed=0)

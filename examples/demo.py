@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import capezoo.cli
-import ecgcohorts.cli
+import capezoo.cli.program
+import ecgcohorts.cli.program
 from capezoo.evaluate.results import StudyResult, read_result
 
 HOSPITALS = ("north", "river", "coast")  # WFDB, GE MUSE XML, CODE-style HDF5
@@ -50,7 +50,7 @@ def run(command: str) -> None:
     """Say a command, run it in this process (torch is loaded once), and stop the demo if it fails."""
     print(f"\n$ {command}", flush=True)
     program, *arguments = shlex.split(command)
-    {"ecgcohorts": ecgcohorts.cli.main, "capezoo": capezoo.cli.main}[program](arguments)
+    {"ecgcohorts": ecgcohorts.cli.program.main, "capezoo": capezoo.cli.program.main}[program](arguments)
 
 
 def last_lines(folder: Path) -> str:

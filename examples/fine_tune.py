@@ -22,9 +22,9 @@ from timm.utils import ModelEmaV3
 
 import capezoo
 import ecgcohorts as ec
-from capezoo.evaluate.statistics import Interval, auroc, patient_bootstrap
-from capezoo.recipes import smoke
-from ecgcohorts.index import LABEL, SEX_CODES, CohortIndex
+from capezoo.evaluate.measure.statistics import Interval, auroc, patient_bootstrap
+from capezoo.runs import smoke
+from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, CohortIndex
 
 PATIENTS = 120  # simulated
 LR, LAYER_DECAY, WEIGHT_DECAY = 2e-3, 0.75, 0.05  # of the classifier; each layer below learns 0.75 times as fast

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-import capezoo.cli
-from capezoo.evaluate.report import headline
+import capezoo.cli.program
+from capezoo.evaluate.page.report import headline
 from capezoo.evaluate.results import StudyResult, read_result
 
 DEMO = Path(__file__).with_name("demo.py")
@@ -57,7 +57,7 @@ def main() -> None:
     print("\nCAPE-Z minus CAPE-X, per seed\n" + difference.to_string(float_format="{:+.3f}".format))
     with contextlib.chdir(options.folder):
         studies = [part for seed in options.seeds for part in ("--study", f"seed{seed}/study")]
-        capezoo.cli.main(["report", "-o", "report.html", *studies])
+        capezoo.cli.program.main(["report", "-o", "report.html", *studies])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 import ecgcohorts as ec
-from ecgcohorts.adapters.torch import TorchBatch, TorchBatches
+from ecgcohorts.loading.torch import TorchBatch, TorchBatches
 
 
 class Contrast(lightning.LightningModule):

@@ -22,11 +22,11 @@ from torch import nn
 import capezoo
 import ecgcohorts as ec
 from capezoo import encoders
-from capezoo.data import prepare
-from capezoo.evaluate.statistics import Interval, auroc, patient_bootstrap, weighted_mean
+from capezoo.evaluate.measure.statistics import Interval, auroc, patient_bootstrap, weighted_mean
 from capezoo.specs import RunConfig, derive_seed
-from capezoo.train import trained
-from ecgcohorts.index import SEX_CODES, CohortIndex
+from capezoo.training.data import prepare
+from capezoo.training.loop import trained
+from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
 
 PENALTIES = np.logspace(0, 5, 11)  # of the ridge; their inverses for the logistic regression
 FOLDS = 5

@@ -6,7 +6,7 @@ from small_store import small_store
 from torch import nn
 
 import ecgcohorts as ec
-from ecgcohorts.adapters.torch import TorchBatches
+from ecgcohorts.loading.torch import TorchBatches
 
 store = ec.open(small_store())
 sampler = ec.InDistributionBatchSampler(store.index, pairs=8, seed=0)

@@ -21,7 +21,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ecgcohorts.preprocess import make_strip
+from ecgcohorts.preprocess.strip import make_strip
 from ecgcohorts.simulate import HOSPITALS, draw_exams, plan
 
 RATE_HZ, WINDOW = 400, 2800

@@ -12,8 +12,9 @@ import pytest
 
 import capezoo
 import ecgcohorts as ec
-from capezoo import recipes, settings
-from capezoo.train import pretrain
+from capezoo import runs as recipes
+from capezoo.cli import settings
+from capezoo.training.loop import pretrain
 from capezoo.zoo import verify
 from capezoo.zoo.files import read_card
 from ecgcohorts.ingest import IngestOptions, ingest

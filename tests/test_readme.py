@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ecgcohorts.cohort_spec import CohortSpec
+from ecgcohorts.cohorts.spec import CohortSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(

@@ -12,8 +12,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from capezoo._timm import timm
 from capezoo.encoders._protocol import SignalEncoder, Stage
+from capezoo.encoders._timm import timm
 from capezoo.specs import Spec
 
 LONGEST_PERIOD = 10_000  # tokens, of the slowest sine over 2 pi; Vaswani et al., arXiv 1706.03762

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from capezoo.zoo.overlap import seen
 from ecgcohorts.errors import SpecError
-from ecgcohorts.index import CohortIndex
+from ecgcohorts.index.cohort_index import CohortIndex
 
 Tests = Mapping[str, NDArray[np.int64]]  # cohort -> test entries of the index
 

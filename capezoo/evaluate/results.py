@@ -9,11 +9,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from capezoo.evaluate.scaling import Health, ScalerName
-from capezoo.evaluate.separability import Separability
+from capezoo.evaluate.measure.scalers import Health, ScalerName
+from capezoo.evaluate.questions.separability import Separability
 from capezoo.specs import Metric, Spec, parse
 from ecgcohorts.errors import SourceError, SpecError
-from ecgcohorts.store.durable import write_file
+from ecgcohorts.io.durable import write_file
 
 Task = Literal["age", "sex"]
 METRICS: dict[Task, str] = {"age": "age_mae_years", "sex": "sex_auroc"}

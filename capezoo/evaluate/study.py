@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from capezoo.embed import Embeddings, embed_store, open_embeddings, spec_of, weights_digest
+from capezoo.embedding.embed import Embeddings, embed_store, open_embeddings, spec_of, weights_digest
 from capezoo.encoders import build
 from capezoo.evaluate.contamination import require_unseen
-from capezoo.evaluate.map import embedding_map
-from capezoo.evaluate.ood import Candidate, evaluate_ood, split_records
+from capezoo.evaluate.questions.map import embedding_map
+from capezoo.evaluate.questions.ood import Candidate, evaluate_ood, split_records
+from capezoo.evaluate.questions.separability import Separability, SeparabilityConfig, separability
 from capezoo.evaluate.results import OodConfig, StudyResult, file_name, provenance, write_result
-from capezoo.evaluate.separability import Separability, SeparabilityConfig, separability
 from capezoo.specs import EncoderSpec, InputSpec, derive_seed
 from capezoo.zoo import load, locate
 from capezoo.zoo.files import CARD, DIGEST_BYTES, read_architecture, read_card
 from capezoo.zoo.overlap import training_digests
 from ecgcohorts.errors import SpecError, StoreError
-from ecgcohorts.store.durable import sha256_of, write_file
+from ecgcohorts.io.durable import sha256_of, write_file
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,7 +17,7 @@ from capezoo.zoo.files import (
     read_sums,
 )
 from ecgcohorts.errors import EcgError
-from ecgcohorts.store.durable import sha256_of
+from ecgcohorts.io.durable import sha256_of
 
 
 def problems_of(folder: Path) -> list[str]:

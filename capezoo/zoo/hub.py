@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from capezoo.zoo.checks import problems_of
 from capezoo.zoo.files import REQUIRED, SIZE_LIMITS, TOLERATED
 from ecgcohorts.errors import EcgError, SourceError, SpecError, is_of_machine, machine_error
-from ecgcohorts.store.durable import make_folder, sync_folder, write_file
+from ecgcohorts.io.durable import make_folder, sync_folder, write_file
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -15,8 +15,8 @@ from capezoo.specs import Spec
 from capezoo.zoo.files import DIGEST_BYTES, DIGESTS, read_card
 from capezoo.zoo.listing import locate
 from ecgcohorts.errors import SourceError
-from ecgcohorts.index import CohortIndex
-from ecgcohorts.store.durable import sha256_of
+from ecgcohorts.index.cohort_index import CohortIndex
+from ecgcohorts.io.durable import sha256_of
 
 if TYPE_CHECKING:
     from ecgcohorts.store import AnyStore

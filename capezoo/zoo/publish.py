@@ -35,7 +35,7 @@ from capezoo.zoo.files import (
 from capezoo.zoo.forward import features
 from capezoo.zoo.hub import push
 from ecgcohorts.errors import SpecError
-from ecgcohorts.store.durable import sha256_of, sync_folder, write_file
+from ecgcohorts.io.durable import sha256_of, sync_folder, write_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,8 +73,8 @@ def publish(
     half: store numbers in half precision, if embeddings stay the same (HALF_COSINE).
     Raises SourceError if `run` is no run or has no checkpoint, SpecError if `out` exists or half is not enough.
     """
-    from capezoo.run_folder import RunFolder
-    from capezoo.train import trained
+    from capezoo.training.loop import trained
+    from capezoo.training.run_folder import RunFolder
 
     folder = RunFolder(Path(run))
     model, config, state = trained(folder.path)

@@ -8,7 +8,7 @@ from capezoo.zoo.checks import problems_of
 from capezoo.zoo.files import SIZE_LIMITS
 from capezoo.zoo.listing import locate
 from ecgcohorts.errors import SourceError, SpecError
-from ecgcohorts.store.durable import make_folder, sync_folder, write_file
+from ecgcohorts.io.durable import make_folder, sync_folder, write_file
 
 
 def pull(weights: str | Path, to: str | Path, offline: bool = False) -> Path:

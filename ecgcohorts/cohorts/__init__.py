@@ -1,1 +1,1 @@
-"""Public cohorts, one a file: each module has SPEC, a `CohortSpec` that says where its files, ids and labels are."""
+"""Cohorts as data: descriptions, their files, tables and values."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ecgcohorts.errors import SourceError
-from ecgcohorts.store.durable import make_folder, name_aside, sync_folder
+from ecgcohorts.io.durable import make_folder, name_aside, sync_folder
 from ecgcohorts.store.reader import AnyStore
 
 

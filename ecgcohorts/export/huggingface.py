@@ -20,7 +20,7 @@ from ecgcohorts.export.samples import (
     refuse_empty,
     signal_facts,
 )
-from ecgcohorts.index import LABEL
+from ecgcohorts.index.cohort_index import LABEL
 from ecgcohorts.store.reader import AnyStore
 
 FILE_BYTES = 1 << 29  # of unpacked signal in a file, about half of that on disk; the Hub advises to stay below 500 MB

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from ecgcohorts.export.destination import refuse
-from ecgcohorts.index import CohortIndex
-from ecgcohorts.store.durable import make_folder, name_aside, sync_folder
+from ecgcohorts.index.cohort_index import CohortIndex
+from ecgcohorts.io.durable import make_folder, name_aside, sync_folder
 from ecgcohorts.store.reader import AnyStore
 
 

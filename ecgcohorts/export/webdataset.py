@@ -22,7 +22,7 @@ from ecgcohorts.export.samples import (
     refuse_twins,
     signal_facts,
 )
-from ecgcohorts.index import CohortIndex
+from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.store.reader import AnyStore
 
 SHARD_BYTES = (

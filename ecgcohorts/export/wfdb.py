@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.export.destination import whole_folder
 from ecgcohorts.export.samples import READ_AT_ONCE, Progress, refuse_twins
-from ecgcohorts.index import SEX_CODES, CohortIndex
+from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
 from ecgcohorts.store.reader import AnyStore
 
 RECORDS_IN_FOLDER = 1000

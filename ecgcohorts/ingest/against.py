@@ -11,21 +11,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.cohort_files import Found, SourceItem, scan_files
-from ecgcohorts.cohort_spec import CohortSpec, Description, apply_rules, describe, load_spec
-from ecgcohorts.cohort_tables import load_tables
-from ecgcohorts.cohort_values import AGE_CAP_YEARS
+from ecgcohorts.cohorts.files import Found, SourceItem, scan_files
+from ecgcohorts.cohorts.spec import CohortSpec, Description, apply_rules, describe, load_spec
+from ecgcohorts.cohorts.tables import load_tables
+from ecgcohorts.cohorts.values import AGE_CAP_YEARS
 from ecgcohorts.errors import RecordingError, SpecError, UnreadableRecording
-from ecgcohorts.index import SEX_CODES, UNKNOWN
+from ecgcohorts.index.cohort_index import SEX_CODES, UNKNOWN
 from ecgcohorts.ingest.plan_table import as_keys
-from ecgcohorts.preprocess import Strip, make_strip
-from ecgcohorts.pseudonyms import PseudonymKey
+from ecgcohorts.preprocess.strip import Strip, make_strip
+from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import Recording
 from ecgcohorts.sources import open_source
 from ecgcohorts.sources.windows import WINDOW, at_hand
-from ecgcohorts.store.lookup import matching_key
 from ecgcohorts.store.reader import Store, open_store
+from ecgcohorts.store.upkeep.lookup import matching_key
 
 PROBLEMS_KEPT = 1000  # our default: a wrong folder makes millions, and the first ones tell
 _ALONE = "\0alone\0"

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, UNKNOWN, CohortIndex
+from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, UNKNOWN, CohortIndex
 from ecgcohorts.ingest.encode import ShardResult
 from ecgcohorts.ingest.plan import AnyPlan, PlannedCohort, Refusal, count_reasons
 from ecgcohorts.ingest.plan_table import as_keys, ids_of
-from ecgcohorts.quality import QUALITY_COLUMNS
+from ecgcohorts.preprocess.quality import QUALITY_COLUMNS
 from ecgcohorts.recording import DIGEST_BYTES
 from ecgcohorts.store.schema import Accounting
 

@@ -15,7 +15,7 @@ from ecgcohorts.ingest import text_files
 from ecgcohorts.ingest.classify import unpacked_head
 from ecgcohorts.leads import canonical
 from ecgcohorts.readers import HEAD_BYTES
-from ecgcohorts.readers._files import read_head
+from ecgcohorts.readers._shared.files import read_head
 
 Mark = Literal["", "guess", "unknown"]
 FILL_IN = "FILL_IN"  # no valid value of any field it is written to

@@ -18,13 +18,13 @@ from types import ModuleType
 from typing import NamedTuple
 
 from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
-from ecgcohorts.globs import any_of
 from ecgcohorts.ingest import text_files
+from ecgcohorts.io.globs import any_of
 from ecgcohorts.plugins import load, names
 from ecgcohorts.readers import HEAD_BYTES, KIND, files_beside, open_reader
-from ecgcohorts.readers._files import Folder as OpenFolder
-from ecgcohorts.readers._files import read_head
-from ecgcohorts.readers._xml import root_name
+from ecgcohorts.readers._shared.files import Folder as OpenFolder
+from ecgcohorts.readers._shared.files import read_head
+from ecgcohorts.readers._xml.document import root_name
 from ecgcohorts.sources import Archive, Folder, Source
 from ecgcohorts.sources.windows import at_hand, local
 

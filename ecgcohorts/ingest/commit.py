@@ -16,10 +16,10 @@ from ecgcohorts.ingest.destination import Destination
 from ecgcohorts.ingest.encode import ShardResult, Staged, staging_of
 from ecgcohorts.ingest.plan import AnyPlan, Known, Part, PlanHeader
 from ecgcohorts.ingest.plan_table import as_keys, ids_of
-from ecgcohorts.pseudonyms import PSEUDONYM_BYTES
+from ecgcohorts.io.durable import move_file, sha256_of, write_file
+from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.commit import describe_files
-from ecgcohorts.store.durable import move_file, sha256_of, write_file
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.schema import (
     CURRENT,

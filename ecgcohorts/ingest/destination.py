@@ -12,10 +12,10 @@ from ecgcohorts.store.commit import (
     remove_unlisted,
     writer_lock,
 )
-from ecgcohorts.store.files import BucketFiles, StoreFiles, files_at
 from ecgcohorts.store.reader import Store, open_store
+from ecgcohorts.store.remote.files import BucketFiles, StoreFiles, files_at
+from ecgcohorts.store.remote.targets import BucketTarget, send
 from ecgcohorts.store.schema import CURRENT, Manifest
-from ecgcohorts.store.targets import BucketTarget, send
 
 
 class Destination(ABC):

@@ -15,21 +15,21 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from ecgcohorts.cohort_files import SourceItem, wanted_by
-from ecgcohorts.cohort_schema import Files
-from ecgcohorts.cohort_spec import CohortSpec
+from ecgcohorts.cohorts.files import SourceItem, wanted_by
+from ecgcohorts.cohorts.schema import Files
+from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import RecordingError, SourceError, SpecError
-from ecgcohorts.identity import is_placeholder
 from ecgcohorts.ingest import table_columns
 from ecgcohorts.ingest.bare_arrays import ARRAY_KINDS, Mark, open_questions
 from ecgcohorts.ingest.classify import ARRAYS, Census, FileClass, Kind, classify
 from ecgcohorts.ingest.inspect import SAMPLE, spread
 from ecgcohorts.ingest.table_columns import Columns, Key, Role
+from ecgcohorts.io.durable import write_file
+from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import Recording
 from ecgcohorts.sources import Archive, Folder, Source, open_source
 from ecgcohorts.sources.windows import at_hand, local
-from ecgcohorts.store.durable import write_file
 
 _PACKED = re.compile(r"\.(?:zip|tar|tgz|tar\.\w+)$", re.IGNORECASE)
 MAX_EXCLUDED = 20  # our default: more than that a person puts into a pattern

@@ -12,8 +12,8 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from ecgcohorts.cohort_schema import Layout, Mains
-from ecgcohorts.cohort_spec import CohortSpec, apply_rules
+from ecgcohorts.cohorts.schema import Layout, Mains
+from ecgcohorts.cohorts.spec import CohortSpec, apply_rules
 from ecgcohorts.errors import (
     EcgError,
     Reason,
@@ -24,18 +24,18 @@ from ecgcohorts.errors import (
     machine_error,
 )
 from ecgcohorts.ingest.plan import AnyPlan, Part, PlanHeader
-from ecgcohorts.preprocess import Strip, make_strip
-from ecgcohorts.quality import QUALITY_COLUMNS
+from ecgcohorts.io.durable import make_folder, sha256_of, write_file
+from ecgcohorts.io.texts import decoded
+from ecgcohorts.preprocess.quality import QUALITY_COLUMNS
+from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.preprocess.strip import Strip, make_strip
 from ecgcohorts.readers import files_beside, open_reader
-from ecgcohorts.recipes import Recipe
 from ecgcohorts.recording import DIGEST_BYTES, Recording
 from ecgcohorts.sources import Source
 from ecgcohorts.sources.windows import at_hand
-from ecgcohorts.store.chunks import Codec
-from ecgcohorts.store.durable import make_folder, sha256_of, write_file
 from ecgcohorts.store.schema import STAGING, FileEntry
+from ecgcohorts.store.signals.chunks import Codec
 from ecgcohorts.store.writer import ShardWriter
-from ecgcohorts.texts import decoded
 
 _CODES = ["", *Reason]  # outcome 0: stored
 _STAGES = ("", "read", "recipe")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ecgcohorts.errors import Reason, RecordingError, UnreadableRecording
-from ecgcohorts.identity import is_placeholder
 from ecgcohorts.ingest.classify import Census, Kind, classify
-from ecgcohorts.objects import is_url
+from ecgcohorts.io.buckets import is_url
+from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import Recording
 from ecgcohorts.sources import Folder, Source, is_archive, open_source

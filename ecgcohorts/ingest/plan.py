@@ -14,17 +14,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ecgcohorts.cohort_files import Found, scan_files
-from ecgcohorts.cohort_schema import Layout, Mains
-from ecgcohorts.cohort_spec import CohortSpec, Description, describe
-from ecgcohorts.cohort_tables import load_tables
+from ecgcohorts.cohorts.files import Found, scan_files
+from ecgcohorts.cohorts.schema import Layout, Mains
+from ecgcohorts.cohorts.spec import CohortSpec, Description, describe
+from ecgcohorts.cohorts.tables import load_tables
 from ecgcohorts.errors import SpecError
 from ecgcohorts.ingest.plan_table import SECONDS_PER_DAY, UNKNOWN_TIME, Gathered, as_keys, row_schema
-from ecgcohorts.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
-from ecgcohorts.recipes import Recipe
+from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.sources.address import path_of
-from ecgcohorts.store.chunks import Codec
-from ecgcohorts.store.lookup import REMOVED
+from ecgcohorts.store.signals.chunks import Codec
+from ecgcohorts.store.upkeep.lookup import REMOVED
 
 DUPLICATE_ID = "recording_id_twice"
 _BLOCK = 1 << 16  # rows compared at a time

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.ingest.plan import AnyPlan, Part, PlanHeader, Refusal
 from ecgcohorts.ingest.plan_table import row_schema
-from ecgcohorts.store.durable import drop, machine_errors, name_aside, sync_folder
+from ecgcohorts.io.durable import drop, machine_errors, name_aside, sync_folder
 
 FORMAT_VERSION = b"1"
 _VERSION, _HEADER, _SUM = b"ecgcohorts.plan", b"ecgcohorts.plan.header", b"ecgcohorts.plan.sha256"

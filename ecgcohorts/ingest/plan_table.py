@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ecgcohorts.cohort_schema import Layout, Mains
-from ecgcohorts.cohort_spec import Description, SourceItem
-from ecgcohorts.cohort_values import AGE_CAP_YEARS
-from ecgcohorts.index import LABEL, SEX_CODES, UNKNOWN
-from ecgcohorts.pseudonyms import PSEUDONYM_BYTES
-from ecgcohorts.texts import Texts, encoded
+from ecgcohorts.cohorts.schema import Layout, Mains
+from ecgcohorts.cohorts.spec import Description, SourceItem
+from ecgcohorts.cohorts.values import AGE_CAP_YEARS
+from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, UNKNOWN
+from ecgcohorts.io.texts import Texts, encoded
+from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 
 UNKNOWN_TIME = np.iinfo(np.int64).max  # sorts behind every known one
 SECONDS_PER_DAY = 86_400

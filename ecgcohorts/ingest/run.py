@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from ecgcohorts.cohort_spec import CohortSpec, load_spec
+from ecgcohorts.cohorts.spec import CohortSpec, load_spec
 from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError, SpecError, StoreError
 from ecgcohorts.ingest.commit import (
     commit,
@@ -26,18 +26,18 @@ from ecgcohorts.ingest.encode import EncodeTask, Staged, encode, is_done, stagin
 from ecgcohorts.ingest.plan import AnyPlan, Part, Plan, PlanHeader, Target, make_plan, part_named
 from ecgcohorts.ingest.plan_file import open_plan, write_plan
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, Runner, WorkerDied
-from ecgcohorts.pseudonyms import load_key
-from ecgcohorts.recipes import CAPE_V1, get_recipe
+from ecgcohorts.io.durable import machine_errors, make_folder
+from ecgcohorts.preprocess.recipes import CAPE_V1, get_recipe
+from ecgcohorts.privacy.pseudonyms import load_key
 from ecgcohorts.sources import Folder, Source, open_source
 from ecgcohorts.sources.address import uri_of
-from ecgcohorts.store.array_metadata import SHARD_RECORDS_LIMIT
-from ecgcohorts.store.chunks import Codec
 from ecgcohorts.store.commit import refuse_foreign_folder, refuse_nested, remove_unlisted
-from ecgcohorts.store.durable import machine_errors, make_folder
-from ecgcohorts.store.files import folder_of
-from ecgcohorts.store.lookup import REMOVED
 from ecgcohorts.store.reader import Store
+from ecgcohorts.store.remote.files import folder_of
 from ecgcohorts.store.schema import DEFAULT_SHARD_RECORDS, Accounting
+from ecgcohorts.store.signals.array_metadata import SHARD_RECORDS_LIMIT
+from ecgcohorts.store.signals.chunks import Codec
+from ecgcohorts.store.upkeep.lookup import REMOVED
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 

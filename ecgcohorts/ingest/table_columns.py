@@ -12,10 +12,10 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from ecgcohorts import cohort_values
-from ecgcohorts.cohort_files import SourceItem
-from ecgcohorts.cohort_schema import Table
-from ecgcohorts.cohort_tables import load_table
+from ecgcohorts.cohorts import values as cohort_values
+from ecgcohorts.cohorts.files import SourceItem
+from ecgcohorts.cohorts.schema import Table
+from ecgcohorts.cohorts.tables import load_table
 from ecgcohorts.errors import SourceError
 
 Role = Literal["patient", "age", "sex", "acquired_at", "device", "site"]

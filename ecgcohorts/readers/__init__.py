@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from ecgcohorts import plugins
 from ecgcohorts.errors import Reason, SpecError, UnreadableRecording
-from ecgcohorts.readers._files import read_head
+from ecgcohorts.readers._shared.files import read_head
 from ecgcohorts.recording import Recording
 
 if TYPE_CHECKING:
-    from ecgcohorts.readers._array_manifest import ArrayDescription
+    from ecgcohorts.readers.arrays.manifest import ArrayDescription
 
 KIND = "ecgcohorts.readers"
 HEAD_BYTES = 4096  # what `sniff` of a reader gets to see
@@ -39,7 +39,7 @@ def open_reader(name: str, arrays: "ArrayDescription | None" = None) -> Reader:
     if arrays is not None and not hasattr(module, "described"):
         raise SpecError(f"found a description of arrays for the reader {name}, expected the reader arrays. Remove one.")
     if getattr(module, "ISOLATED", False):
-        from ecgcohorts.readers._isolated import IsolatedReader  # here, because few formats need it
+        from ecgcohorts.readers._isolated.parent import IsolatedReader  # here, because few formats need it
 
         return IsolatedReader(name, arrays)
     reader: Reader = module if arrays is None else module.described(arrays)

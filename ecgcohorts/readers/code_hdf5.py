@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
-from ecgcohorts.readers._files import size_of
-from ecgcohorts.readers._floats import without_infinities
-from ecgcohorts.readers._hdf5 import SIGNATURE, checked_dataset, open_hdf5, refuse, typed_errors
+from ecgcohorts.readers._shared.files import size_of
+from ecgcohorts.readers._shared.floats import without_infinities
+from ecgcohorts.readers._shared.hdf5 import SIGNATURE, checked_dataset, open_hdf5, refuse, typed_errors
 from ecgcohorts.recording import Recording, Source
 
 if TYPE_CHECKING:

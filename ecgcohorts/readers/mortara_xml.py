@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
-from ecgcohorts.identity import is_placeholder
-from ecgcohorts.readers import _units
-from ecgcohorts.readers._limits import check_shape
-from ecgcohorts.readers._people import age_between, age_in_years, sex_of
-from ecgcohorts.readers._xml import read_xml, root_name
-from ecgcohorts.readers._xml_values import attribute_of, base64_bytes, integer, moment, number, refuse
+from ecgcohorts.privacy.placeholders import is_placeholder
+from ecgcohorts.readers._shared import units as _units
+from ecgcohorts.readers._shared.limits import check_shape
+from ecgcohorts.readers._shared.people import age_between, age_in_years, sex_of
+from ecgcohorts.readers._xml.document import read_xml, root_name
+from ecgcohorts.readers._xml.values import attribute_of, base64_bytes, integer, moment, number, refuse
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".xml",)

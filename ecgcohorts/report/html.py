@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecgcohorts.index import SEX_CODES, UNKNOWN, CohortIndex
+from ecgcohorts.index.cohort_index import SEX_CODES, UNKNOWN, CohortIndex
 from ecgcohorts.report.charts import stacked_bars
 from ecgcohorts.report.page import (
     Markup,

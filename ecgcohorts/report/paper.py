@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError
-from ecgcohorts.index import SEX_CODES, CohortIndex
+from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
 from ecgcohorts.leads import TWELVE_LEADS, canonical, positions, select
 from ecgcohorts.report.drawing import Drawing, Line, Text, to_svg
 from ecgcohorts.report.render import DPI, check_picture, save

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ecgcohorts.index import LABEL, SEX_CODES, UNKNOWN, CohortIndex
-from ecgcohorts.quality import Flag
+from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, UNKNOWN, CohortIndex
+from ecgcohorts.preprocess.quality import Flag
 from ecgcohorts.report.page import NOTHING, Markup, cell
 from ecgcohorts.report.page import table as html_table
 

@@ -12,7 +12,7 @@ from ecgcohorts.samplers.permutation import key_of, permute, permuted_range
 from ecgcohorts.samplers.roster import Roster
 
 if TYPE_CHECKING:
-    from ecgcohorts.index import CohortIndex
+    from ecgcohorts.index.cohort_index import CohortIndex
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from ecgcohorts.samplers.roster import Roster
 from ecgcohorts.samplers.schedule import Course, Stream, epoch_schedule, largest_remainder
 
 if TYPE_CHECKING:
-    from ecgcohorts.index import CohortIndex
+    from ecgcohorts.index.cohort_index import CohortIndex
 
 Classes = tuple[NDArray[np.int64], tuple[str, ...]]  # of each unit, and their names
 ALL = "all cohorts"  # name of the one group of mixed batches

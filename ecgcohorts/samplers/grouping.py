@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import SpecError
 
 if TYPE_CHECKING:  # loads pandas, which a project with arrays of its own can do without
-    from ecgcohorts.index import CohortIndex
+    from ecgcohorts.index.cohort_index import CohortIndex
 
 UNKNOWN = -1
 LABEL = "label_"

@@ -14,7 +14,7 @@ from ecgcohorts.samplers.options import Draw, Last, Options, PairOptions, Single
 from ecgcohorts.samplers.roster import COHORT, Roster
 
 if TYPE_CHECKING:
-    from ecgcohorts.index import CohortIndex
+    from ecgcohorts.index.cohort_index import CohortIndex
 
 
 class BalanceOptions(PairOptions, total=False):

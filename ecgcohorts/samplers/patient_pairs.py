@@ -9,7 +9,7 @@ from ecgcohorts.samplers.options import Draw, Last, Options, PairOptions, Single
 from ecgcohorts.samplers.roster import Roster
 
 if TYPE_CHECKING:
-    from ecgcohorts.index import CohortIndex
+    from ecgcohorts.index.cohort_index import CohortIndex
 
 
 class PatientPairSampler(Sampler):

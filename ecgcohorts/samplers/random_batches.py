@@ -12,7 +12,7 @@ from ecgcohorts.samplers.options import Last, RecordOptions, SmallGroups
 from ecgcohorts.samplers.roster import COHORT, Roster
 
 if TYPE_CHECKING:
-    from ecgcohorts.index import CohortIndex
+    from ecgcohorts.index.cohort_index import CohortIndex
 
 
 class RandomBatchSampler(Sampler):

@@ -12,7 +12,7 @@ from ecgcohorts.errors import SpecError
 from ecgcohorts.samplers.grouping import By, group_records, joined
 
 if TYPE_CHECKING:  # the index loads pandas, which a project that brings its own arrays of integers can do without
-    from ecgcohorts.index import CohortIndex
+    from ecgcohorts.index.cohort_index import CohortIndex
 
 
 COHORT = "cohort"

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 from urllib.parse import unquote
 
 from ecgcohorts.errors import SourceError, UnreadableRecording
-from ecgcohorts.objects import is_url
+from ecgcohorts.io.buckets import is_url
 from ecgcohorts.sources.address import FILE, path_of
 from ecgcohorts.sources.archive import Archive
 from ecgcohorts.sources.bucket import Objects

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from ecgcohorts.errors import ObjectStoreError, UnreadableRecording
-from ecgcohorts.objects import Bucket
+from ecgcohorts.io.buckets import Bucket
 from ecgcohorts.sources.members import MAX_FILE_BYTES
 from ecgcohorts.sources.names import fault_of, is_hidden
 from ecgcohorts.sources.scratch import Scratch, no_room

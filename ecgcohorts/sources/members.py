@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import SourceError
+from ecgcohorts.io.texts import SortedTexts, Texts
 from ecgcohorts.sources.names import fault_of
-from ecgcohorts.texts import SortedTexts, Texts
 
 MAX_MEMBERS = 1 << 24  # our default; three times the files of the largest published cohort
 MAX_FILE_BYTES = 1 << 36  # 64 GiB; our default, for one file of any source

@@ -8,8 +8,8 @@ import io
 from typing import BinaryIO
 
 from ecgcohorts.errors import SourceError
+from ecgcohorts.io.texts import decoded
 from ecgcohorts.sources.members import STORED, Gathering, Member
-from ecgcohorts.texts import decoded
 
 BLOCK = 512
 MAX_EXTRA_BYTES = 1 << 20  # of one long name or pax header; our default

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from ecgcohorts.errors import RecordingError, SourceError, UnreadableRecording
-from ecgcohorts.globs import any_of
+from ecgcohorts.io.globs import any_of
 from ecgcohorts.sources import Fetched, Folder, Source
 from ecgcohorts.sources.scratch import no_room
 

@@ -3,7 +3,7 @@
 from ecgcohorts.store.reader import AnyStore, Store, open_store
 from ecgcohorts.store.splits import load_split, save_split, split_like, split_names
 from ecgcohorts.store.union import UnionStore, open_named, open_stores
-from ecgcohorts.store.verify import VerifyReport, verify
+from ecgcohorts.store.upkeep.verify import VerifyReport, verify
 
 __all__ = [
     "AnyStore",

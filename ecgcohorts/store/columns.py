@@ -15,11 +15,11 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, CohortIndex
-from ecgcohorts.store.chunks import CRC_BYTES, pack
-from ecgcohorts.store.durable import write_file
-from ecgcohorts.store.files import StoreFiles
+from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, CohortIndex
+from ecgcohorts.io.durable import write_file
+from ecgcohorts.store.remote.files import StoreFiles
 from ecgcohorts.store.schema import Manifest, group_metadata, index_folder
+from ecgcohorts.store.signals.chunks import CRC_BYTES, pack
 
 _CHUNK_RECORDS = 1 << 18  # 2 MB of an int64 column
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "float32", "float64")

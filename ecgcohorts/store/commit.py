@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ecgcohorts.errors import LockHeld, StoreError
-from ecgcohorts.store.durable import machine_errors, make_folder, sha256_of, write_file
-from ecgcohorts.store.files import FolderFiles, StoreFiles
+from ecgcohorts.io.durable import machine_errors, make_folder, sha256_of, write_file
 from ecgcohorts.store.generations import is_staged
 from ecgcohorts.store.reader import check_files, files_named, manifest_bytes
+from ecgcohorts.store.remote.files import FolderFiles, StoreFiles
 from ecgcohorts.store.schema import CURRENT, LOCK, OUR_PATHS, Current, FileEntry, Manifest, manifest_name
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.store.durable import make_folder, sha256_of, sync_folder, write_file
+from ecgcohorts.io.durable import make_folder, sha256_of, sync_folder, write_file
 from ecgcohorts.store.schema import STAGING, FileEntry, Manifest, index_folder, rejects_name
 
 

@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
 from ecgcohorts.errors import StoreError, is_of_machine, machine_error
-from ecgcohorts.index import CohortIndex
-from ecgcohorts.recipes import Recipe
+from ecgcohorts.index.cohort_index import CohortIndex
+from ecgcohorts.preprocess.recipes import Recipe
 from ecgcohorts.store.columns import read_index
-from ecgcohorts.store.files import StoreFiles, files_at
+from ecgcohorts.store.remote.files import StoreFiles, files_at
 from ecgcohorts.store.schema import (
     CURRENT,
     MISSING,
@@ -31,7 +31,7 @@ from ecgcohorts.store.schema import (
     manifest_name,
     rejects_name,
 )
-from ecgcohorts.store.shards import ShardedArray, Windows
+from ecgcohorts.store.signals.shards import ShardedArray, Windows
 from ecgcohorts.store.upgrade import upgraded
 
 _CURRENT_LIMIT = 4096  # bytes; it has about 120

@@ -19,8 +19,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ecgcohorts.recipes import Recipe
-from ecgcohorts.store.chunks import Codec, codec_metadata
+from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.store.signals.chunks import Codec, codec_metadata
 
 FORMAT_VERSION = 1
 CURRENT = "CURRENT"

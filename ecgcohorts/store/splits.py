@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ecgcohorts.errors import KeyMismatch, SpecError, StoreError
-from ecgcohorts.index import CohortIndex
-from ecgcohorts.split_rules import UNASSIGNED, SplitDefinition
-from ecgcohorts.splits import Split
+from ecgcohorts.index.cohort_index import CohortIndex
+from ecgcohorts.index.rules import UNASSIGNED, SplitDefinition
+from ecgcohorts.index.splits import Split
+from ecgcohorts.io.durable import write_file
 from ecgcohorts.store.columns import read_column, write_column
 from ecgcohorts.store.commit import clear_leftovers, describe_files, publish, remove_unlisted, writer_lock
-from ecgcohorts.store.durable import write_file
-from ecgcohorts.store.files import files_at, folder_of
 from ecgcohorts.store.generations import carry_over, refuse_interrupted
 from ecgcohorts.store.reader import AnyStore, Member, Store, open_store, read_manifest
+from ecgcohorts.store.remote.files import files_at, folder_of
 from ecgcohorts.store.schema import Manifest, group_metadata, split_folder
 
 _GROUP = "zarr.json"

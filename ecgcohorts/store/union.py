@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import RecipeMismatch, StoreError
-from ecgcohorts.index import COLUMNS, CohortIndex, number_ids
-from ecgcohorts.recipes import Recipe
+from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex, number_ids
+from ecgcohorts.preprocess.recipes import Recipe
 from ecgcohorts.store.reader import AnyStore, Member, Store, open_store
 from ecgcohorts.store.schema import Segment
 

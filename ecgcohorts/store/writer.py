@@ -12,9 +12,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.store.chunks import CRC_BYTES, Codec, encode_chunk, with_crc
-from ecgcohorts.store.durable import drop, make_folder, name_aside, sync_folder
+from ecgcohorts.io.durable import drop, make_folder, name_aside, sync_folder
 from ecgcohorts.store.schema import MISSING, FileEntry
+from ecgcohorts.store.signals.chunks import CRC_BYTES, Codec, encode_chunk, with_crc
 
 _ABSENT = np.uint64(2**64 - 1)  # Zarr v3 sharding: this inner chunk is not there
 

@@ -28,11 +28,11 @@ import bench_peers
 import bench_writing
 import results
 
-from ecgcohorts.index import COLUMNS, CohortIndex
-from ecgcohorts.loader import Loader
-from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex
+from ecgcohorts.loading.loader import Loader
+from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.samplers import PatientPairSampler
-from ecgcohorts.store.shards import ShardedArray, Windows
+from ecgcohorts.store.signals.shards import ShardedArray, Windows
 
 STRIPS, PAIRS, FEW_PAIRS, WINDOW, TURNS = 8192, 512, 128, 2800, 5
 LOG_MEAN, LOG_SD = 1.1, 0.85  # of recordings a patient: median 3, mean 4.3, as in the CAPE cohorts

@@ -31,10 +31,10 @@ sys.path.append(str(Path(__file__).parent))
 import bench_writing
 import results
 
-from ecgcohorts.recipes import CAPE_V1
-from ecgcohorts.store.chunks import Block, Codec, decoder, encode_chunk
+from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.store.schema import signals_metadata
-from ecgcohorts.store.shards import ShardedArray
+from ecgcohorts.store.signals.chunks import Block, Codec, decoder, encode_chunk
+from ecgcohorts.store.signals.shards import ShardedArray
 from ecgcohorts.store.writer import ShardWriter
 
 STRIPS, SHARD, BATCH, THREADS, TURNS = 8192, 1024, 1024, 2, 9

@@ -30,11 +30,13 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.append(str(Path(__file__).parent))
 import results
 
-from capezoo import device, recipes, train
+from capezoo import runs as recipes
+from capezoo.cli.settings import changed
 from capezoo.encoders.cape_resnet import SameConv1d
-from capezoo.run_folder import RunFolder
-from capezoo.settings import changed
 from capezoo.specs import RunConfig
+from capezoo.training import device
+from capezoo.training import loop as train
+from capezoo.training.run_folder import RunFolder
 from ecgcohorts import Batch
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.simulate import HOSPITALS, simulate

@@ -27,9 +27,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 sys.path.append(str(Path(__file__).parent))
 import results
 
-from ecgcohorts.preprocess import make_strip
-from ecgcohorts.readers import wfdb
-from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.strip import make_strip
+from ecgcohorts.readers.wfdb import reader as wfdb
 from ecgcohorts.store.writer import ShardWriter
 
 RECORDS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "ptb_xl" / "records500"

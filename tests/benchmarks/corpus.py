@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.readers import wfdb
+from ecgcohorts.readers.wfdb import reader as wfdb
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data" / "ptb_xl" / "records500"

@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from ecgcohorts import quality
 from ecgcohorts.errors import EcgError
 from ecgcohorts.leads import select
-from ecgcohorts.preprocess import cut_strip, make_strip, rate_ratio
-from ecgcohorts.quality import Flag
-from ecgcohorts.readers import wfdb
-from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.preprocess import quality
+from ecgcohorts.preprocess.filter import design_filters, strip_filter
+from ecgcohorts.preprocess.quality import Flag
+from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.strip import cut_strip, make_strip, rate_ratio
+from ecgcohorts.readers.wfdb import reader as wfdb
 from ecgcohorts.recording import Recording
-from ecgcohorts.strip_filter import design_filters, strip_filter
 
 Array = NDArray[np.float64]
 PADDINGS: dict[str, dict] = {

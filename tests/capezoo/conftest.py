@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from capezoo.specs import EncoderSpec, HeldOutSpec, OptimiserSpec, ProbeSpec, RunConfig, SamplerSpec
-from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, CohortIndex
+from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, CohortIndex
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.preprocess import make_strip
-from ecgcohorts.recipes import CAPE_V1, Recipe
+from ecgcohorts.preprocess.recipes import CAPE_V1, Recipe
+from ecgcohorts.preprocess.strip import make_strip
 from ecgcohorts.recording import Recording
 
 
@@ -34,7 +34,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run_folder(simulated: Path) -> Path:
     """A finished run of four steps; in the same folder as the store."""
-    from capezoo.train import pretrain
+    from capezoo.training.loop import pretrain
     from ecgcohorts.store import open_store
 
     config = RunConfig(

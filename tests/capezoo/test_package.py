@@ -7,8 +7,8 @@ from types import ModuleType
 import pytest
 
 import capezoo
-from capezoo import _timm, recipes
-from capezoo.encoders import build
+from capezoo import runs as recipes
+from capezoo.encoders import _timm, build
 from capezoo.specs import RunConfig
 from ecgcohorts.errors import SpecError
 
@@ -40,7 +40,7 @@ def test_public_names_are_there_and_others_are_not() -> None:
 
 
 def test_a_submodule_does_not_hide_the_function_of_its_name() -> None:
-    done = python("import capezoo.embed, capezoo; print(type(capezoo.embed).__name__)")
+    done = python("import capezoo.embedding.embed, capezoo; print(type(capezoo.embedding.embed).__name__)")
     assert done.stdout.strip() == "function", done.stderr
 
 

@@ -17,10 +17,10 @@ import pytest
 import yaml
 
 from ecgcohorts import plugins
-from ecgcohorts.cohort_spec import CohortSpec, describe, load_spec, to_yaml
+from ecgcohorts.cohorts.spec import CohortSpec, describe, load_spec, to_yaml
 from ecgcohorts.leads import TWELVE_LEADS
 
-NAMES = plugins.names("ecgcohorts.cohorts")
+NAMES = plugins.names("ecgcohorts.cohorts.presets")
 FIXTURES = Path(__file__).parent / "cohorts"
 
 

@@ -19,7 +19,7 @@ import victims
 import ecgcohorts as ec
 from ecgcohorts import plugins, readers
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.globs import any_of
+from ecgcohorts.io.globs import any_of
 from ecgcohorts.recording import Recording
 from ecgcohorts.sources import Folder
 

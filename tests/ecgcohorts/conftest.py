@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgcohorts import objects
-from ecgcohorts.objects import Bucket
+from ecgcohorts.io import buckets as objects
+from ecgcohorts.io.buckets import Bucket
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 RATE_HZ = 500

@@ -16,7 +16,7 @@ import pytest
 import victims
 
 import ecgcohorts as ec
-from ecgcohorts import cli
+from ecgcohorts.cli import program as cli
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.readers import open_reader
 from ecgcohorts.recording import Recording

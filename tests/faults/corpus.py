@@ -14,16 +14,16 @@ from typing import Any
 import victims
 
 import ecgcohorts as ec
-from ecgcohorts import splits
 from ecgcohorts.errors import StoreError
+from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, ingest, plan_to_file
 from ecgcohorts.ingest.plan import PlanHeader
 from ecgcohorts.ingest.plan_file import open_plan
 from ecgcohorts.store import save_split
-from ecgcohorts.store.compact import compact
-from ecgcohorts.store.garbage import collect_garbage
-from ecgcohorts.store.labels import add_labels
-from ecgcohorts.store.remove import remove_patient
+from ecgcohorts.store.upkeep.compact import compact
+from ecgcohorts.store.upkeep.garbage import collect_garbage
+from ecgcohorts.store.upkeep.labels import add_labels
+from ecgcohorts.store.upkeep.remove import remove_patient
 
 raw = victims.load_file(victims.TESTS / "ecgcohorts" / "conftest.py")
 

@@ -17,9 +17,9 @@ from corpus import OPTIONS, STORE, Corpus, accounts, add, clear, raw, snapshot, 
 import ecgcohorts as ec
 from ecgcohorts.errors import LockHeld, StoreError
 from ecgcohorts.ingest import IngestOptions, ingest, run
-from ecgcohorts.store.garbage import collect_garbage
-from ecgcohorts.store.labels import add_labels
-from ecgcohorts.store.remove import remove_patient
+from ecgcohorts.store.upkeep.garbage import collect_garbage
+from ecgcohorts.store.upkeep.labels import add_labels
+from ecgcohorts.store.upkeep.remove import remove_patient
 
 LOCK_SECONDS = 1.0  # within which a second writer has to be told
 PATIENCE = 60.0  # seconds until a process that does not come on is taken for stuck

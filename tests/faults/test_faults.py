@@ -18,12 +18,12 @@ GROUPS = {
 }
 # Campaign: a defect it has to see, as what is replaced by what.
 DEFECTS = {
-    "kill": ("ecgcohorts.store.remove.remove_unlisted", "lambda *_: None"),
-    "power loss": ("ecgcohorts.store.durable.sync_folder", "lambda _: None"),
+    "kill": ("ecgcohorts.store.upkeep.remove.remove_unlisted", "lambda *_: None"),
+    "power loss": ("ecgcohorts.io.durable.sync_folder", "lambda _: None"),
     "no space left": ("ecgcohorts.store.commit.machine_errors", "lambda _: contextlib.nullcontext()"),
     "writers": ("fcntl.flock", "lambda *_: None"),
     "readers": ("ecgcohorts.store.reader.read_index", "stale"),
-    "bit flips": ("ecgcohorts.store.verify._check_files", "lambda *_: ()"),
+    "bit flips": ("ecgcohorts.store.upkeep.verify._check_files", "lambda *_: ()"),
     "harmed files": ("ecgcohorts.store.reader.check_files", "lambda *_: None"),
 }
 DEFECTIVE = """

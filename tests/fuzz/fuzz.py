@@ -233,7 +233,7 @@ def replay(folder: Path) -> bool:
 def code_digest(name: str) -> str:
     """Of everything that decides what a block finds."""
     reader = Path(str(plugins.load(readers.KIND, name).__file__))
-    sources = {reader, *Path(str(readers.__file__)).parent.glob("*.py"), *Path(__file__).parent.glob("*.py")}
+    sources = {reader, *Path(str(readers.__file__)).parent.rglob("*.py"), *Path(__file__).parent.glob("*.py")}
     sources.add(Path(str(victims.writer_of(name).__file__)))
     digest = hashlib.sha256()
     for source in sorted(sources):

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import capezoo
-from capezoo._timm import timm
 from capezoo.encoders import build
+from capezoo.encoders._timm import timm
 from capezoo.specs import EncoderSpec
 from ecgcohorts.errors import SpecError
 
@@ -159,6 +159,6 @@ def test_timm_arguments_that_work_and_that_do_not() -> None:
 
 def test_importing_everything_registers_nothing() -> None:
     """Without timm nothing can be entered in its registry."""
-    script = "import capezoo, capezoo.timm_models, capezoo.onnx_export, capezoo.encoders.ecg_vit, sys; print('timm' in sys.modules)"
+    script = "import capezoo, capezoo.interop.timm, capezoo.interop.onnx, capezoo.encoders.ecg_vit, sys; print('timm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.strip() == "False", done.stderr

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from capezoo._timm import timm
 from capezoo.encoders import build
+from capezoo.encoders._timm import timm
 from capezoo.specs import EncoderSpec
 from ecgcohorts.errors import SpecError
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capezoo.contract import fit_recipe
-from capezoo.embed import EmbeddingInfo, Embeddings
+from capezoo.embedding.adapt import fit_recipe
+from capezoo.embedding.embed import EmbeddingInfo, Embeddings
 from capezoo.specs import InputSpec
-from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, CohortIndex
-from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, CohortIndex
+from ecgcohorts.preprocess.recipes import CAPE_V1
 
 COHORTS = ("north", "south", "west")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from capezoo.evaluate import heads
-from capezoo.evaluate.heads import AGE, SEX, HeadConfig, examples, train_heads
+from capezoo.evaluate.measure import heads
+from capezoo.evaluate.measure.heads import AGE, SEX, HeadConfig, examples, train_heads
 
 SMALL = HeadConfig(hidden=(8, 6), loss="mse", lr=1e-2, max_epochs=15, batch=16, patience=4, plateau_patience=2)
 

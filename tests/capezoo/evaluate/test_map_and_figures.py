@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from capezoo.evaluate.figures import LAYERS, lines, scatter, ticks
-from capezoo.evaluate.map import EmbeddingMap, embedding_map
+from capezoo.evaluate.page.figures import LAYERS, lines, scatter, ticks
+from capezoo.evaluate.questions.map import EmbeddingMap, embedding_map
 
 DOT = re.compile(r"M([\d.-]+) ([\d.-]+)h0")
 

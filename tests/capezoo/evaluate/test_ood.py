@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from capezoo.evaluate.ood import Candidate, Exam, evaluate_ood, split_records, targets
+from capezoo.evaluate.questions.ood import Candidate, Exam, evaluate_ood, split_records, targets
 from capezoo.evaluate.results import (
     OodConfig,
     OodResult,

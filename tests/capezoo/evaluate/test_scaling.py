@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from capezoo.evaluate.scaling import CLIP, effective_rank, fit_scaler, health
+from capezoo.evaluate.measure.scalers import CLIP, effective_rank, fit_scaler, health
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from capezoo.evaluate.separability import (
+from capezoo.evaluate.questions.separability import (
     SeparabilityConfig,
     balanced_sample,
     between_share,

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from capezoo.evaluate import statistics as st
+from capezoo.evaluate.measure import statistics as st
 
 # Ten recorded heads of two encoders on the same external records: age error in years (CODE-15, PTB-XL).
 X_CODE = [15.6116, 20.1596, 15.8508, 29.3555, 31.6461, 29.1054, 38.4405, 22.5271, 16.9614, 26.5772]

@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from capezoo.evaluate import tables
-from capezoo.evaluate.map import EmbeddingMap
-from capezoo.evaluate.report import build_report, headline
+from capezoo.evaluate.page import tables
+from capezoo.evaluate.page.report import build_report, headline
+from capezoo.evaluate.questions.map import EmbeddingMap
 from capezoo.evaluate.results import OodConfig, StudyResult, file_name, read_result
 from capezoo.evaluate.study import contenders, ood_study
 from capezoo.zoo import publish

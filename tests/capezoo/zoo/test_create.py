@@ -66,7 +66,7 @@ def test_features_only_from_published_weights_and_never_with_a_classifier(folder
 
 
 def test_a_torchvision_of_another_torch_is_one_sentence(monkeypatch):
-    from capezoo import _timm
+    from capezoo.encoders import _timm
 
     def broken(name):
         raise RuntimeError("operator torchvision::nms does not exist")

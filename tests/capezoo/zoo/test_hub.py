@@ -12,12 +12,12 @@ import huggingface_hub
 import pytest
 
 import capezoo
-from capezoo.embed import weights_digest
+from capezoo.embedding.embed import weights_digest
 from capezoo.zoo import publish_to_hub, pull, verify
 from capezoo.zoo.files import CARD, DIGESTS, GOLDEN, README, REQUIRED, SUMS, WEIGHTS
 from capezoo.zoo.hub import cached, fetch, push
 from ecgcohorts.errors import SourceError, SpecError
-from ecgcohorts.store.durable import sha256_of
+from ecgcohorts.io.durable import sha256_of
 
 NAME = "org/tiny"
 

@@ -12,8 +12,8 @@ from capezoo.evaluate.study import ood_study
 from capezoo.zoo import load, overlap, publish, write_weights
 from capezoo.zoo.files import DIGESTS, read_card
 from capezoo.zoo.overlap import seen, training_digests
-from ecgcohorts import splits
 from ecgcohorts.errors import SourceError, SpecError
+from ecgcohorts.index import splits
 from ecgcohorts.store import open_store
 from ecgcohorts.store.splits import save_split
 

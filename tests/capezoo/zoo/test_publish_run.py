@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 import capezoo
-from capezoo.embed import weights_digest
-from capezoo.train import trained
+from capezoo.embedding.embed import weights_digest
+from capezoo.training.loop import trained
 from capezoo.zoo import publish, verify
 from capezoo.zoo.files import DIGESTS, read_card
 from capezoo.zoo.publish import About, licences_of
 from ecgcohorts.errors import SourceError
+from ecgcohorts.io.durable import sha256_of
 from ecgcohorts.store import open_store
-from ecgcohorts.store.durable import sha256_of
 
 
 def test_a_run_becomes_weights_with_a_card(run_folder, simulated, tmp_path):

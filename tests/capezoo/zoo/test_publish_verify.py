@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import capezoo
-from capezoo.embed import weights_digest
+from capezoo.embedding.embed import weights_digest
 from capezoo.specs import CohortUse, InputSpec, Metric, RunConfig, Training, WeightCard
 from capezoo.zoo import locate, verify, write_weights
 from capezoo.zoo.files import (
@@ -28,7 +28,7 @@ from capezoo.zoo.files import (
 )
 from capezoo.zoo.publish import golden_embedding, golden_signal, halved, render
 from ecgcohorts.errors import SpecError
-from ecgcohorts.store.durable import sha256_of
+from ecgcohorts.io.durable import sha256_of
 
 
 def tiny_card(folder: Path) -> WeightCard:

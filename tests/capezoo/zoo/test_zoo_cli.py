@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from capezoo import cli
+from capezoo.cli import program as cli
 from capezoo.zoo import listing
 from capezoo.zoo.files import WEIGHTS, read_header
 

@@ -7,13 +7,13 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from ecgcohorts.cohort_files import SourceItem, find_layout, wanted_by, without_suffix
-from ecgcohorts.cohort_schema import Files, Layout, Table
-from ecgcohorts.cohort_tables import load_table
+from ecgcohorts.cohorts.files import SourceItem, find_layout, wanted_by, without_suffix
+from ecgcohorts.cohorts.schema import Files, Layout, Table
+from ecgcohorts.cohorts.tables import load_table
 from ecgcohorts.errors import SourceError
-from ecgcohorts.globs import fits
+from ecgcohorts.io.globs import fits
+from ecgcohorts.io.texts import Texts, encoded
 from ecgcohorts.sources import Folder
-from ecgcohorts.texts import Texts, encoded
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
-from ecgcohorts import cohort_files, cohort_tables
-from ecgcohorts.cohort_spec import CohortSpec, Description, SourceItem, apply_rules, describe, load_spec, to_yaml
+from ecgcohorts.cohorts import files as cohort_files
+from ecgcohorts.cohorts import tables as cohort_tables
+from ecgcohorts.cohorts.spec import CohortSpec, Description, SourceItem, apply_rules, describe, load_spec, to_yaml
 from ecgcohorts.errors import Reason, RejectedRecording, SourceError, SpecError, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.recording import Recording, Source

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from ecgcohorts import cohort_values as values
+from ecgcohorts.cohorts import values
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgcohorts.cohort_spec import CohortSpec, Description, apply_rules, describe, load_spec
+from ecgcohorts.cohorts.spec import CohortSpec, Description, apply_rules, describe, load_spec
 from ecgcohorts.errors import Reason, RejectedRecording
 from ecgcohorts.leads import LIMB_LEADS, select
-from ecgcohorts.preprocess import make_strip
-from ecgcohorts.readers import open_reader, wfdb
+from ecgcohorts.preprocess.strip import make_strip
+from ecgcohorts.readers import open_reader
+from ecgcohorts.readers.wfdb import reader as wfdb
 
 pytestmark = pytest.mark.shared
 CINC2011_GRADES = {"1.0": 181, "0.0": 117, "nan": 2}  # two of set a are in neither list

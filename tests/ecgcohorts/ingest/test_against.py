@@ -9,7 +9,7 @@ import ecgcohorts as ec
 from ecgcohorts.errors import KeyMismatch, SourceError, SpecError
 from ecgcohorts.ingest import IngestOptions, against, ingest
 from ecgcohorts.ingest.against import verify_against
-from ecgcohorts.pseudonyms import load_key
+from ecgcohorts.privacy.pseudonyms import load_key
 
 
 def pseudonym(name: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ecgcohorts.cohort_spec import CohortSpec, describe, load_spec
+from ecgcohorts.cohorts.spec import CohortSpec, describe, load_spec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.ingest.draft import Draft, draft, write_draft

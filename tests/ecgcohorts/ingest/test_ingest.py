@@ -12,10 +12,11 @@ import pytest
 import ecgcohorts as ec
 from ecgcohorts.errors import KeyMismatch, LockHeld, MachineError, RecipeMismatch, SourceError
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.preprocess import make_strip
-from ecgcohorts.recipes import CAPE_V1
-from ecgcohorts.store import commit, durable, open_store
-from ecgcohorts.store.garbage import collect_garbage
+from ecgcohorts.io import durable
+from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.strip import make_strip
+from ecgcohorts.store import commit, open_store
+from ecgcohorts.store.upkeep.garbage import collect_garbage
 
 
 def beats(seed: int) -> np.ndarray:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import ecgcohorts as ec
-from ecgcohorts import cli
+from ecgcohorts.cli import program as cli
 from ecgcohorts.errors import LockHeld, SpecError, StoreError
 from ecgcohorts.ingest import IngestOptions, encode, ingest, plan_to_file, run
-from ecgcohorts.objects import Bucket
+from ecgcohorts.io.buckets import Bucket
 
 OPTIONS = IngestOptions(shard_records=3, quality=False)
 
@@ -101,7 +101,7 @@ def test_killed_anywhere_it_goes_on_without_decoding_again(make_cohort, memory_u
 KILLED = """
 import os, signal, sys
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.objects import Bucket
+from ecgcohorts.io.buckets import Bucket
 name, real = sys.argv[4], getattr(Bucket, sys.argv[4])
 def stop(self, what, *args):
     if name == "put" or what == "CURRENT":

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 
 import ecgcohorts as ec
-from ecgcohorts.cohort_files import Found, SourceItem
-from ecgcohorts.cohort_spec import load_spec
+from ecgcohorts.cohorts.files import Found, SourceItem
+from ecgcohorts.cohorts.spec import load_spec
 from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, ingest, plan_to_file
 from ecgcohorts.ingest.commit import spans
 from ecgcohorts.ingest.plan import Known, Target, make_plan
 from ecgcohorts.ingest.plan_file import open_plan, write_plan
 from ecgcohorts.ingest.plan_table import ids_of
-from ecgcohorts.pseudonyms import PseudonymKey, load_key
-from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.privacy.pseudonyms import PseudonymKey, load_key
 from ecgcohorts.recording import Recording
 from ecgcohorts.sources import Folder
 from ecgcohorts.sources.address import path_of, uri_of

@@ -9,10 +9,10 @@ from scipy import signal
 
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.leads import EIGHT_LEADS
-from ecgcohorts.preprocess import MISSING, make_strip, rate_ratio
-from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.preprocess.filter import design_filters, strip_filter
+from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.strip import MISSING, make_strip, rate_ratio
 from ecgcohorts.recording import Recording
-from ecgcohorts.strip_filter import design_filters, strip_filter
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "cape-v1.npy"
 CENTRE = slice(600, 3400)  # the 7 s in the middle of 10 s at 400 Hz

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from ecgcohorts import quality
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, select
-from ecgcohorts.preprocess import make_strip
-from ecgcohorts.quality import QUALITY_COLUMNS, Flag
-from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.preprocess import quality
+from ecgcohorts.preprocess.quality import QUALITY_COLUMNS, Flag
+from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.strip import make_strip
 
 
 def test_bits_keep_their_meaning():  # stores hold them: a new flag takes a new bit

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgcohorts import quality
 from ecgcohorts.errors import Reason, RejectedRecording
 from ecgcohorts.leads import select
-from ecgcohorts.preprocess import check_amplitude, cut_strip, make_strip, p99
-from ecgcohorts.quality import Flag
-from ecgcohorts.readers import wfdb
-from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.preprocess import quality
+from ecgcohorts.preprocess.filter import strip_filter
+from ecgcohorts.preprocess.quality import Flag
+from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.strip import check_amplitude, cut_strip, make_strip, p99
+from ecgcohorts.readers.wfdb import reader as wfdb
 from ecgcohorts.recording import Recording
-from ecgcohorts.strip_filter import strip_filter
 
 pytestmark = pytest.mark.shared
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers import arrays
-from ecgcohorts.readers._array_manifest import ArrayDescription
+from ecgcohorts.readers.arrays import reader as arrays
+from ecgcohorts.readers.arrays.manifest import ArrayDescription
 from ecgcohorts.recording import Recording
 
 ROWS = np.array([[1, -2], [30, 400], [-5, 6]])  # (time, lead)

@@ -12,9 +12,10 @@ import pytest
 
 import ecgcohorts as ec
 from ecgcohorts.errors import Reason, SpecError, UnreadableRecording
-from ecgcohorts.readers import arrays, open_reader
-from ecgcohorts.readers._array_manifest import ArrayDescription
-from ecgcohorts.readers._floats import NOT_FINITE
+from ecgcohorts.readers import open_reader
+from ecgcohorts.readers._shared.floats import NOT_FINITE
+from ecgcohorts.readers.arrays import reader as arrays
+from ecgcohorts.readers.arrays.manifest import ArrayDescription
 from ecgcohorts.recording import Recording
 
 ROWS = np.array([[1, -2], [30, 400], [-5, 6]])  # (time, lead)

@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers import _dicom_channels, _dicom_waveform, dicom
+from ecgcohorts.readers.dicom import channels as _dicom_channels
+from ecgcohorts.readers.dicom import reader as dicom
+from ecgcohorts.readers.dicom import waveform as _dicom_waveform
 from ecgcohorts.recording import Recording
 
 SENSITIVITY, UNITS, CORRECTION, BASELINE = 0x003A0210, 0x003A0211, 0x003A0212, 0x003A0213

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ecgcohorts.leads import TWELVE_LEADS, canonical
-from ecgcohorts.readers import dicom
+from ecgcohorts.readers.dicom import reader as dicom
 from ecgcohorts.recording import Recording
 
 

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers import _edf_signal, edf
+from ecgcohorts.readers.edf import reader as edf
+from ecgcohorts.readers.edf import signal as _edf_signal
 from ecgcohorts.recording import Recording
 
 Read = Callable[..., Recording]

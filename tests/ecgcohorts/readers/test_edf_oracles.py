@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ecgcohorts.readers import _edf_signal, edf
+from ecgcohorts.readers.edf import reader as edf
+from ecgcohorts.readers.edf import signal as _edf_signal
 from ecgcohorts.recording import Recording
 
 DECODE_MS = 1.0  # our default: pyedflib takes as long

@@ -19,8 +19,9 @@ import pytest
 import ecgcohorts as ec
 from ecgcohorts import plugins, readers
 from ecgcohorts.errors import EcgError, Reason, UnreadableRecording
-from ecgcohorts.readers import _isolated, code_hdf5, open_reader
-from ecgcohorts.readers._isolated import IsolatedReader
+from ecgcohorts.readers import code_hdf5, open_reader
+from ecgcohorts.readers._isolated import parent as _isolated
+from ecgcohorts.readers._isolated.parent import IsolatedReader
 from ecgcohorts.recording import Recording
 
 # A reader that tests install as a distribution of its own.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers import _isolated_wire as wire
+from ecgcohorts.readers._isolated import wire
 from ecgcohorts.recording import Recording, Source
 
 PATH = Path("a.h5")

@@ -15,7 +15,7 @@ import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
-from ecgcohorts.readers import philips_xml
+from ecgcohorts.readers.philips_xml import reader as philips_xml
 from ecgcohorts.recording import Recording
 
 FOLDER = Path("vendor/philips_sierra_xml")

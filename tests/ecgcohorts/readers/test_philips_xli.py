@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers import _xli, philips_xml
+from ecgcohorts.readers.philips_xml import reader as philips_xml
+from ecgcohorts.readers.philips_xml import xli as _xli
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.readers import philips_xml
+from ecgcohorts.readers.philips_xml import reader as philips_xml
 from ecgcohorts.recording import Recording
 
 

@@ -8,7 +8,9 @@ from types import ModuleType
 import numpy as np
 
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.readers import code_hdf5, muse_xml, wfdb
+from ecgcohorts.readers import code_hdf5
+from ecgcohorts.readers.muse_xml import reader as muse_xml
+from ecgcohorts.readers.wfdb import reader as wfdb
 
 
 def best_ms(call: Callable[[], object], runs: int) -> float:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import ecgcohorts as ec
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers import scp
-from ecgcohorts.readers._scp_sections import MORE_LEADS, NOT_DECLARED_SIMULTANEOUS, TRAILING
+from ecgcohorts.readers.scp import reader as scp
+from ecgcohorts.readers.scp.sections import MORE_LEADS, NOT_DECLARED_SIMULTANEOUS, TRAILING
 from ecgcohorts.recording import Recording
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers import scp
-from ecgcohorts.readers._scp_tags import NOT_UNDERSTOOD, WRONG_LENGTHS
+from ecgcohorts.readers.scp import reader as scp
+from ecgcohorts.readers.scp.tags import NOT_UNDERSTOOD, WRONG_LENGTHS
 from ecgcohorts.recording import Recording
 
 FIRST_POINTER = 22  # bytes before it: length and CRC of the file, header of section 0

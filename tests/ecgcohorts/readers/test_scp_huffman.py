@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers import scp
-from ecgcohorts.readers._scp_huffman import LOOKUP_BITS, MOST_TABLES, decode, read_book
+from ecgcohorts.readers.scp import reader as scp
+from ecgcohorts.readers.scp.huffman import LOOKUP_BITS, MOST_TABLES, decode, read_book
 
 # The worked example of EN 1064, annex C: second differences. One byte is printed wrong in drafts of the standard (F5
 # for F1), and a last zero bit is not printed.

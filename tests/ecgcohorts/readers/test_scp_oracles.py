@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.readers import scp
+from ecgcohorts.readers.scp import reader as scp
 from ecgcohorts.recording import Recording
 
 V3 = "{urn:hl7-org:v3}"

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers import _wfdb_header as wh
+from ecgcohorts.readers.wfdb import header as wh
 
 LINE = "r.dat 16 1000(0)/mV 16 0 5 -7 0 I"
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers import _files, wfdb
+from ecgcohorts.readers._shared import files as _files
+from ecgcohorts.readers.wfdb import reader as wfdb
 
 RECORD = "r 1 500 9\n{file} {cluster} 1000/mV 16 0 0 36 0 I\n"
 

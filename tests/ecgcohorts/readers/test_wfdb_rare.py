@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers import _wfdb_package, wfdb
+from ecgcohorts.readers.wfdb import package as _wfdb_package
+from ecgcohorts.readers.wfdb import reader as wfdb
 
 RNG_SEED = 8
 

@@ -9,8 +9,8 @@ import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.readers import _wfdb_header as wh
-from ecgcohorts.readers import wfdb
+from ecgcohorts.readers.wfdb import header as wh
+from ecgcohorts.readers.wfdb import reader as wfdb
 from ecgcohorts.recording import Recording
 
 FORMATS = (8, 16, 24, 32, 61, 80, 160, 212, 310, 311)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ecgcohorts.readers import wfdb
+from ecgcohorts.readers.wfdb import reader as wfdb
 
 BITS = {8: 8, 16: 16, 24: 24, 32: 32, 61: 16, 80: 8, 160: 16, 212: 12, 310: 10, 311: 10}
 RATES = {"500": 500.0, "257": 257.0, "360.": 360.0, "3.6e2": 360.0, "1E3": 1000.0, "128/64(0)": 128.0}

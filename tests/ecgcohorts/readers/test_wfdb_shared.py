@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers import _units, wfdb
+from ecgcohorts.readers._shared import units as _units
+from ecgcohorts.readers.wfdb import reader as wfdb
 
 # Folder -> records, refused by the package (a dot in the record name), refused by us (checksum).
 FOLDERS = {

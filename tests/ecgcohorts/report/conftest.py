@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, CohortIndex
-from ecgcohorts.quality import Flag
-from ecgcohorts.recipes import CAPE_V1
-from ecgcohorts.store.files import FolderFiles
+from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, CohortIndex
+from ecgcohorts.preprocess.quality import Flag
+from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.store.reader import Store
+from ecgcohorts.store.remote.files import FolderFiles
 from ecgcohorts.store.schema import Accounting, FileEntry, Manifest, Segment, signals_metadata
 from ecgcohorts.store.writer import ShardWriter
 

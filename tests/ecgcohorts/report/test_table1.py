@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecgcohorts.index import COLUMNS, CohortIndex
-from ecgcohorts.quality import Flag
+from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex
+from ecgcohorts.preprocess.quality import Flag
 from ecgcohorts.report.page import NOTHING
 from ecgcohorts.report.table1 import (
     _counts,

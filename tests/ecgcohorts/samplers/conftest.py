@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
-from ecgcohorts.index import BYTE_COLUMNS, COLUMNS, CohortIndex
+from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, CohortIndex
 
 
 def make_index(records: Mapping[str, Sequence[int]], seed: int = 0) -> CohortIndex:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import PlanImpossible, SpecError, StateMismatch
-from ecgcohorts.index import CohortIndex
+from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler, RandomBatchSampler
 
 

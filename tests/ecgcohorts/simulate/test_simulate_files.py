@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
-from ecgcohorts.cohort_spec import CohortSpec, apply_rules, describe, load_spec
+from ecgcohorts.cohorts.spec import CohortSpec, apply_rules, describe, load_spec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, select
 from ecgcohorts.plugins import load
-from ecgcohorts.preprocess import make_strip
+from ecgcohorts.preprocess.strip import make_strip
 from ecgcohorts.readers import detect, read
 from ecgcohorts.simulate import HOSPITALS, SimulationReport, draw_exams, plan, simulate, simulate_recordings
 from ecgcohorts.simulate.exams import Exam, Visit

@@ -8,11 +8,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from ecgcohorts.cohort_spec import describe, load_spec
-from ecgcohorts.preprocess import make_strip
-from ecgcohorts.quality import find_beats
+from ecgcohorts.cohorts.spec import describe, load_spec
+from ecgcohorts.preprocess.quality import find_beats
+from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.strip import make_strip
 from ecgcohorts.readers import read
-from ecgcohorts.recipes import CAPE_V1
 from ecgcohorts.recording import Recording
 from ecgcohorts.simulate import HOSPITALS, simulate_recordings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ecgcohorts.objects import Bucket
+from ecgcohorts.io.buckets import Bucket
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import ecgcohorts as ec
-from ecgcohorts import cli
+from ecgcohorts.cli import program as cli
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, ingest, plan_to_file
 from ecgcohorts.ingest.against import verify_against
 from ecgcohorts.ingest.runners import Dask
-from ecgcohorts.objects import Bucket
+from ecgcohorts.io.buckets import Bucket
 
 KINDS = ("tar", "tar.gz", "tar.xz", "zip", "stored.zip", "bucket")
 OPTIONS = IngestOptions(shard_records=3, quality=False)

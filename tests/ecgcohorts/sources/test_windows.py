@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ecgcohorts import cli
+from ecgcohorts.cli import program as cli
 from ecgcohorts.errors import Reason, SourceError, SpecError, UnreadableRecording
 from ecgcohorts.ingest.inspect import as_json, inspect
-from ecgcohorts.objects import Bucket
+from ecgcohorts.io.buckets import Bucket
 from ecgcohorts.readers import files_beside
 from ecgcohorts.sources import Folder, open_source
 from ecgcohorts.sources.windows import WINDOW, at_hand, local

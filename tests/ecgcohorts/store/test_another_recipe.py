@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 import ecgcohorts as ec
-from ecgcohorts import cli, recipes, splits
+from ecgcohorts.cli import program as cli
 from ecgcohorts.errors import KeyMismatch, RecipeMismatch, SpecError
+from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.ingest.against import verify_against
+from ecgcohorts.preprocess import recipes
 from ecgcohorts.store import load_split, save_split, split_like
-from ecgcohorts.store.labels import add_labels
+from ecgcohorts.store.upkeep.labels import add_labels
 
 NARROW = recipes.CAPE_V1.model_copy(update={"name": "narrow-1", "band_hz": (1.0, 40.0), "window_s": 9.0})
 OPTIONS = IngestOptions(recipe=NARROW.name)

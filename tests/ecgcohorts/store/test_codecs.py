@@ -7,11 +7,11 @@ import pytest
 import zarr
 
 import ecgcohorts as ec
-from ecgcohorts.cli import main
+from ecgcohorts.cli.program import main
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.store import chunks
-from ecgcohorts.store.compact import compact
-from ecgcohorts.store.remove import remove_patient
+from ecgcohorts.store.signals import chunks
+from ecgcohorts.store.upkeep.compact import compact
+from ecgcohorts.store.upkeep.remove import remove_patient
 
 COMPACT = IngestOptions(codec="pcodec", shard_records=4)
 

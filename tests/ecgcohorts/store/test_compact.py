@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 
 import ecgcohorts as ec
-from ecgcohorts import cli, splits
+from ecgcohorts.cli import program as cli
 from ecgcohorts.errors import KeyMismatch, LockHeld, SpecError, StoreError
+from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.store import commit, durable, load_split, open_store, save_split, shards
+from ecgcohorts.io import durable
+from ecgcohorts.store import commit, load_split, open_store, save_split
 from ecgcohorts.store.commit import writer_lock
-from ecgcohorts.store.compact import compact
-from ecgcohorts.store.garbage import collect_garbage
-from ecgcohorts.store.info import describe
-from ecgcohorts.store.remove import remove_patient
+from ecgcohorts.store.signals import shards
+from ecgcohorts.store.upkeep.compact import compact
+from ecgcohorts.store.upkeep.garbage import collect_garbage
+from ecgcohorts.store.upkeep.info import describe
+from ecgcohorts.store.upkeep.remove import remove_patient
 
 OPTIONS = IngestOptions(shard_records=3)
 SPANNING, GONE = "CANARYPAT0001", "CANARYPAT0002"
@@ -363,7 +366,7 @@ def test_damage_does_not_pass_for_the_original(folder, place, monkeypatch):
     with pytest.raises(StoreError, match=r"does not match its SHA-256\. Restore"):
         compact(folder)
     assert ec.open(folder).fingerprint
-    monkeypatch.setattr("ecgcohorts.store.compact.refuse_damaged", lambda path, entry: None)
+    monkeypatch.setattr("ecgcohorts.store.upkeep.compact.refuse_damaged", lambda path, entry: None)
     with pytest.raises(StoreError, match="checksum"):  # of the record, or of the index of the shard
         compact(folder)
     assert {name: data for name, data in content(folder).items() if name in before} == before
@@ -391,7 +394,7 @@ def test_requests_that_cannot_be_met(folder, tmp_path):
 
 def test_another_encoding_is_not_copied_under_a_wrong_name(folder, monkeypatch):
     before = ec.open(folder).fingerprint
-    monkeypatch.setattr("ecgcohorts.store.compact.signals_metadata", lambda *_: b"{}")
+    monkeypatch.setattr("ecgcohorts.store.upkeep.compact.signals_metadata", lambda *_: b"{}")
     with pytest.raises(StoreError, match=r"zarr\.json: found another encoding"):
         compact(folder)
     assert ec.open(folder).fingerprint == before

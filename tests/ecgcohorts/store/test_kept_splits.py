@@ -8,8 +8,8 @@ import pytest
 import zarr
 
 import ecgcohorts as ec
-from ecgcohorts import splits
 from ecgcohorts.errors import LockHeld, SpecError, StoreError
+from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.store import load_split, save_split, split_names
 from ecgcohorts.store.commit import writer_lock

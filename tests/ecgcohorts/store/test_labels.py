@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 import ecgcohorts as ec
-from ecgcohorts import splits
 from ecgcohorts.errors import KeyMismatch, LockHeld, SourceError, SpecError, StoreError
+from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.store import durable, save_split
+from ecgcohorts.io import durable
+from ecgcohorts.store import save_split
 from ecgcohorts.store.commit import writer_lock
-from ecgcohorts.store.labels import add_labels
-from ecgcohorts.store.lookup import find_by_id
+from ecgcohorts.store.upkeep.labels import add_labels
+from ecgcohorts.store.upkeep.lookup import find_by_id
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import ecgcohorts as ec
 from ecgcohorts.errors import KeyMismatch, SpecError
 from ecgcohorts.ingest import ingest
-from ecgcohorts.store.lookup import find_by_id
+from ecgcohorts.store.upkeep.lookup import find_by_id
 
 
 @pytest.fixture

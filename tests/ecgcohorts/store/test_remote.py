@@ -11,22 +11,22 @@ import pytest
 
 import ecgcohorts as ec
 from ecgcohorts.errors import ObjectStoreError, SpecError, StoreError
-from ecgcohorts.index import COLUMNS, CohortIndex
+from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.loader import Loader
-from ecgcohorts.objects import Bucket
-from ecgcohorts.recipes import CAPE_V1
+from ecgcohorts.io.buckets import Bucket
+from ecgcohorts.io.durable import write_file
+from ecgcohorts.loading.loader import Loader
+from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.samplers import PatientPairSampler
 from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.commit import describe_files, publish
-from ecgcohorts.store.copy import copy_store
-from ecgcohorts.store.durable import write_file
-from ecgcohorts.store.info import describe
-from ecgcohorts.store.labels import add_labels
-from ecgcohorts.store.remove import remove_patient
+from ecgcohorts.store.remote.copy import copy_store
 from ecgcohorts.store.schema import Accounting, Manifest, Segment, group_metadata, rejects_name, signals_metadata
-from ecgcohorts.store.shards import ShardedArray
+from ecgcohorts.store.signals.shards import ShardedArray
 from ecgcohorts.store.splits import load_split, save_split, split_names
+from ecgcohorts.store.upkeep.info import describe
+from ecgcohorts.store.upkeep.labels import add_labels
+from ecgcohorts.store.upkeep.remove import remove_patient
 from ecgcohorts.store.writer import ShardWriter
 
 RAW = [f"CANARYPAT{patient:04d}" for patient in range(4)]

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 import ecgcohorts as ec
-from ecgcohorts import splits
 from ecgcohorts.errors import KeyMismatch, LockHeld, SpecError, StoreError
+from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.store import durable, load_split, save_split
-from ecgcohorts.store.chunks import encode_chunk
+from ecgcohorts.io import durable
+from ecgcohorts.store import load_split, save_split
 from ecgcohorts.store.commit import writer_lock
-from ecgcohorts.store.info import describe
-from ecgcohorts.store.lookup import find_by_id
-from ecgcohorts.store.remove import remove_patient
 from ecgcohorts.store.schema import MISSING
+from ecgcohorts.store.signals.chunks import encode_chunk
+from ecgcohorts.store.upkeep.info import describe
+from ecgcohorts.store.upkeep.lookup import find_by_id
+from ecgcohorts.store.upkeep.remove import remove_patient
 
 OPTIONS = IngestOptions(shard_records=3)
 GONE = "CANARYPAT0002"  # three recordings, and a fourth from a later run

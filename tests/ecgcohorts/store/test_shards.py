@@ -18,8 +18,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.codecs.numcodecs import PCodec
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.store import array_metadata, chunks, shard_sources, shards
-from ecgcohorts.store.shards import ShardedArray
+from ecgcohorts.store.signals import array_metadata, chunks, shard_sources, shards
+from ecgcohorts.store.signals.shards import ShardedArray
 
 LEADS, TIME, SHARD = 8, 50, 16
 FILL = -32768

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import ecgcohorts as ec
-from ecgcohorts.cli import main
+from ecgcohorts.cli.program import main
 from ecgcohorts.errors import LockHeld, StoreError
+from ecgcohorts.index.splits import by_patient
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.splits import by_patient
 from ecgcohorts.store import open_store, save_split
 from ecgcohorts.store.commit import writer_lock
-from ecgcohorts.store.garbage import collect_garbage
-from ecgcohorts.store.remove import remove_patient
+from ecgcohorts.store.upkeep.garbage import collect_garbage
+from ecgcohorts.store.upkeep.remove import remove_patient
 
 
 @pytest.fixture

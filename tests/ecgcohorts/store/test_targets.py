@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from ecgcohorts import objects
 from ecgcohorts.errors import LockHeld, ObjectStoreError, StoreError
-from ecgcohorts.objects import Bucket
-from ecgcohorts.recipes import CAPE_V1
-from ecgcohorts.store.bucket_lock import BucketLock, bucket_lock, refuse_unconditional, unlock
+from ecgcohorts.io import buckets as objects
+from ecgcohorts.io.buckets import Bucket
+from ecgcohorts.io.durable import write_file
+from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.store.commit import describe_files, publish
-from ecgcohorts.store.copy import copy_store
-from ecgcohorts.store.durable import write_file
-from ecgcohorts.store.files import files_at
 from ecgcohorts.store.reader import check_files, manifest_bytes
+from ecgcohorts.store.remote.bucket_lock import BucketLock, bucket_lock, refuse_unconditional, unlock
+from ecgcohorts.store.remote.copy import copy_store
+from ecgcohorts.store.remote.files import files_at
 from ecgcohorts.store.schema import Manifest
 
 URL = "s3://memory/s.zarr"
@@ -283,7 +283,7 @@ def test_answers_that_get_lost_are_not_taken_for_a_refusal(places, monkeypatch):
     """The request was granted, the answer lost, and the library asked again."""
     first, second = places
     copy_store(first, URL)
-    monkeypatch.setattr("ecgcohorts.store.bucket_lock.refuse_unconditional", lambda bucket: None)
+    monkeypatch.setattr("ecgcohorts.store.remote.bucket_lock.refuse_unconditional", lambda bucket: None)
     for name in ("put_new", "replace"):
         real = getattr(Bucket, name)
         monkeypatch.setattr(Bucket, name, lambda self, *args, real=real: bool(real(self, *args)) and False)

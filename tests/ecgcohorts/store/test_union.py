@@ -11,9 +11,9 @@ import pytest
 
 import ecgcohorts as ec
 from ecgcohorts.errors import RecipeMismatch, StoreError
-from ecgcohorts.index import BYTE_COLUMNS, COLUMNS
+from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.store.files import FolderFiles
+from ecgcohorts.store.remote.files import FolderFiles
 from ecgcohorts.store.union import join_stores
 
 

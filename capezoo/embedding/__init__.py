@@ -1,0 +1,1 @@
+"""Weights and signals in, embeddings out."""

@@ -1,0 +1,182 @@
+"""Signals meet the input contract of weights: what is adapted exactly, what is refused, and what was done.
+
+Leads are found by name. Order, subset, unit and, for raw arrays, everything the recipe does are adapted exactly; leads
+that are not there are refused unless a policy says otherwise; nothing else is guessed.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capezoo.specs import InputSpec, Spec, parse
+from ecgcohorts.errors import RecordingError, SpecError, StoreError
+from ecgcohorts.leads import LIMB_LEADS, positions, select
+from ecgcohorts.preprocess.recipes import Recipe, get_recipe
+from ecgcohorts.recording import Recording
+
+MV_PER_UNIT = {"V": 1000.0, "mV": 1.0, "uV": 0.001}
+# refuse: an error. derive: limb leads from two others, by Einthoven and Goldberger; others are an error.
+# zero: as derive, and what cannot be derived is fed as 0 mV.
+MissingLeads = Literal["refuse", "derive", "zero"]
+Mains = float | Literal["auto"] | None
+
+
+class Adaptation(Spec):
+    """What is done to signals before an encoder sees them. Kept beside the embeddings of a store."""
+
+    kind: Literal["store", "array"]
+    leads: tuple[str, ...]  # as given
+    rate_hz: float  # as given
+    unit: Literal["V", "mV", "uV"]  # as given
+    recipe: str  # of the store, or applied to the array
+    mains_hz: Mains = None  # notch; of a store: as it was ingested
+    missing_leads: MissingLeads = "refuse"
+    derived: tuple[str, ...] = ()  # of two other limb leads
+    zeroed: tuple[str, ...] = ()  # fed as 0 mV
+    forced: tuple[str, ...] = ()  # differences of the recipe that were overruled
+
+    def steps(self, spec: InputSpec) -> list[str]:
+        """The same in words, one line a step; empty if the signals are what `spec` asks for."""
+        found = [f"recipe {self.recipe} applied to the raw signal"] if self.kind == "array" else []
+        found += [f"{self.unit} scaled to {spec.unit}"] if self.unit != spec.unit else []
+        found += [f"{self.rate_hz:g} resampled to {spec.rate_hz:g} Hz"] if self.rate_hz != spec.rate_hz else []
+        own = [lead for lead in spec.leads if lead not in (*self.derived, *self.zeroed)]
+        found += [f"leads {' '.join(own)} taken by name"] if list(self.leads) != own else []
+        found += [f"{' '.join(self.derived)} derived from two limb leads"] if self.derived else []
+        found += [f"{' '.join(self.zeroed)} missing, fed as 0 mV"] if self.zeroed else []
+        return found + [f"forced: {difference}" for difference in self.forced]
+
+
+def fit_recipe(
+    spec: InputSpec, recipe: Recipe, what: str, missing_leads: MissingLeads = "refuse", force_recipe: bool = False
+) -> Adaptation:
+    """What a store of `recipe` needs to feed weights of `spec`. `what`: its name in messages.
+
+    force_recipe overrules another recipe name only: rate, unit and length must fit in any case.
+    Raises RecipeMismatch naming every difference, SpecError for a missing lead.
+    """
+    differences = spec.differences(recipe)
+    overruled = ("leads", "recipe") if force_recipe else ("leads",)
+    spec.require_recipe(recipe, what, overruled)
+    derived, zeroed = plan_leads(spec.leads, recipe.leads, missing_leads, what)
+    return Adaptation(
+        kind="store",
+        leads=recipe.leads,
+        rate_hz=recipe.rate_hz,
+        unit=recipe.unit,
+        recipe=recipe.name,
+        missing_leads=missing_leads,
+        derived=derived,
+        zeroed=zeroed,
+        forced=(differences["recipe"],) if "recipe" in differences else (),
+    )
+
+
+def fit_array(
+    spec: InputSpec, signal: NDArray[Any], given: dict[str, Any], missing_leads: MissingLeads = "refuse"
+) -> Adaptation:
+    """What a raw array, described by `given` (rate_hz, leads, unit, mains_hz), needs to feed weights of `spec`.
+
+    Raises SpecError for a shape, type, description or lead that does not fit.
+    """
+    absent = [name for name in ("rate_hz", "leads", "unit") if given[name] is None]
+    if absent:
+        raise SpecError(f"found an array without {', '.join(absent)}, expected rate_hz, leads and unit: "
+                        'embed(model, x, rate_hz=500, leads=["I", ...], unit="mV").')  # fmt: skip
+    if isinstance(given["leads"], str):
+        raise SpecError(f"found leads={given['leads']!r}, expected a list of names in the order of the array's axis.")
+    if given["unit"] not in MV_PER_UNIT:
+        raise SpecError(f"found unit {given['unit']!r}, expected one of {', '.join(MV_PER_UNIT)}.")
+    leads = tuple(given["leads"])
+    _require_shape(signal, leads)
+    recipe = get_recipe(spec.recipe)
+    spec.require_recipe(recipe, f"recipe {recipe.name}", ("leads",))
+    derived, zeroed = plan_leads(spec.leads, leads, missing_leads, "the array")
+    made = {"kind": "array", "recipe": recipe.name, "missing_leads": missing_leads, "derived": derived}
+    return parse(Adaptation, {**given, **made, "leads": leads, "zeroed": zeroed}, "the array's description")
+
+
+def _require_shape(signal: NDArray[Any], leads: tuple[str, ...]) -> None:
+    if signal.dtype.kind not in "iuf":
+        raise SpecError(f"found an array of {signal.dtype}, expected real numbers.")
+    if signal.ndim == 3 and signal.shape[1] == len(leads):
+        return
+    remedy = ""
+    if signal.ndim == 2 and signal.shape[0] == len(leads):
+        remedy = " For one record give x[None]."
+    elif signal.ndim == 3 and signal.shape[2] == len(leads):
+        remedy = " Give x.transpose(0, 2, 1)."
+    raise SpecError(f"found an array of shape {signal.shape}, expected (record, {len(leads)} leads, time).{remedy}")
+
+
+def plan_leads(
+    wanted: Sequence[str], given: Sequence[str], policy: MissingLeads, what: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which of the wanted leads are derived, and which zeroed. Raises SpecError if the policy has no answer to one."""
+    have = positions(given)
+    missing = [lead for lead in wanted if lead not in have]
+    derivable = [lead for lead in missing if lead in LIMB_LEADS and sum(limb in have for limb in LIMB_LEADS) >= 2]
+    lost = [lead for lead in missing if lead not in derivable]
+    if policy == "zero" and len(lost) < len(wanted):
+        return tuple(derivable), tuple(lost)
+    refused = missing if policy == "refuse" else lost
+    if not refused:
+        return tuple(derivable), ()
+    ways = ['missing_leads="derive"'] if not lost else ['missing_leads="zero"'] if len(lost) < len(wanted) else []
+    remedy = f"Give them, or state what to do: {ways[0]}." if ways else "Give them by these names."
+    raise SpecError(
+        f"{what}: found no {', '.join(refused)} among {len(given)} leads, expected {' '.join(wanted)}. {remedy}"
+    )
+
+
+def fit_leads(
+    windows: NDArray[np.float32], names: Sequence[str], spec: InputSpec, adaptation: Adaptation
+) -> NDArray[np.float32]:
+    """(record, name, time) -> (record, lead of the spec, time): chosen, put in order, derived and zeroed as planned."""
+    if tuple(names) == spec.leads:
+        return windows
+    there = [lead for lead in spec.leads if lead not in adaptation.zeroed]
+    out = np.zeros((len(windows), len(spec.leads), windows.shape[2]), np.float32)
+    by_lead = select(np.moveaxis(windows, 1, 0), names, there)
+    out[:, [spec.leads.index(lead) for lead in there]] = np.moveaxis(by_lead, 0, 1)
+    return out
+
+
+def array_windows(signal: NDArray[Any], spec: InputSpec, adaptation: Adaptation) -> NDArray[np.float32]:
+    """(record, lead, time) raw -> (record, lead, spec.length) in mV, by the recipe of the spec.
+
+    The recipe runs on all its leads that there are, wanted or not, so that the same ECG gives what its store gives.
+    Raises RejectedRecording, naming the record, for a signal that the recipe refuses.
+    """
+    from ecgcohorts.preprocess.strip import make_strip  # loads scipy.signal
+
+    recipe = get_recipe(spec.recipe)
+    have = {*positions(adaptation.leads), *adaptation.derived}
+    leads = tuple(lead for lead in dict.fromkeys((*recipe.leads, *spec.leads)) if lead in have)
+    on_these = recipe.model_copy(update={"leads": leads})
+    out = np.empty((len(signal), len(spec.leads), spec.length), np.float32)
+    for number, raw in enumerate(signal):
+        analog_mv = np.asarray(raw, np.float64) * MV_PER_UNIT[adaptation.unit]
+        recording = Recording(f"record {number}", adaptation.leads, adaptation.rate_hz, analog_mv=analog_mv)
+        try:
+            strip = make_strip(recording, on_these, adaptation.mains_hz, with_quality=False)
+        except RecordingError as error:
+            raise type(error)(error.reason, error.found, error.expected, error.remedy, f"record {number}") from None
+        start = window_starts(np.array([strip.valid_start]), np.array([strip.valid_stop]), spec.length)[0]
+        window_mv = strip.samples[None, :, start : start + spec.length] * np.float32(recipe.lsb_uv / 1000)
+        out[number] = fit_leads(window_mv, leads, spec, adaptation)[0]
+    return out
+
+
+def window_starts(valid_start: NDArray[Any], valid_stop: NDArray[Any], length: int) -> NDArray[np.int64]:
+    """First samples of the central windows. Raises StoreError if a valid part is shorter than the window."""
+    slack = np.asarray(valid_stop, np.int64) - valid_start - length
+    if (slack < 0).any():
+        place = int(np.argmin(slack))
+        raise StoreError(
+            f"found {int(slack[place]) + length} valid samples in entry {place}, expected at least {length}. "
+            "Use weights for shorter windows."
+        )
+    return np.asarray(valid_start + slack // 2, np.int64)

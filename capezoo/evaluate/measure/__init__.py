@@ -1,0 +1,1 @@
+"""What evaluation questions share: heads, scalers, statistics."""

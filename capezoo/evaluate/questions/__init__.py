@@ -1,0 +1,1 @@
+"""Evaluation questions, one a file."""

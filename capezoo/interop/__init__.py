@@ -1,0 +1,1 @@
+"""Our encoders in ONNX and timm."""

@@ -1,0 +1,1 @@
+"""The pretraining loop, and what a run watches and writes."""

@@ -1,0 +1,171 @@
+"""Which patients a run trains on and which it keeps back, and the batches of both."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import ecgcohorts as ec
+from capezoo.specs import RunConfig, SamplerSpec, derive_seed
+from ecgcohorts.index.cohort_index import draw_ids
+from ecgcohorts.samplers import window_starts
+
+if TYPE_CHECKING:
+    from ecgcohorts import Batch, CohortIndex, Loader
+    from ecgcohorts.loading.loader import Memory
+    from ecgcohorts.samplers.base import Sampler
+    from ecgcohorts.store import AnyStore
+
+PROBE_BLOCK = 256  # windows read and embedded at a time: 11 MB at 8 x 2800
+SMALLEST_HELD_OUT = 2  # patients: with one pair there is nothing to tell apart, and the loss is 0
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """One rank's view of a run's data. No patient is in both `train` and `held_out`."""
+
+    store: "AnyStore"
+    config: RunConfig
+    train: "CohortIndex"
+    held_out: "CohortIndex | None"
+    sampler: "Sampler"
+    rank: int
+    world_size: int
+
+    @property
+    def cohorts(self) -> tuple[str, ...]:
+        """Names of the cohorts with training patients."""
+        return tuple(name for code, name in enumerate(self.train.cohorts) if (self.train["cohort"] == code).any())
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        return self.sampler.steps(0)
+
+    @property
+    def total_steps(self) -> int:
+        steps = self.config.epochs * self.steps_per_epoch
+        return min(steps, self.config.max_steps or steps)
+
+    def batches(self, memory: "Memory | None" = None) -> Generator["Batch", None, None]:
+        """Training batches of this rank from the sampler's position on, epoch after epoch, without end."""
+        loader = ec.Loader(self.store, self.sampler, window=self.config.input.length, memory=memory)
+        while True:
+            yield from loader
+
+    def held_out_batches(self) -> Iterator[tuple[str, "Batch"]]:
+        """Held-out batches, the same every time: of one cohort each, as large as in training where patients allow."""
+        for name, loader in self._held_out_loaders.items():
+            for step in range(min(len(loader), self.config.held_out.batches_per_cohort)):
+                yield name, loader.load(0, step)
+
+    @cached_property
+    def probed(self) -> "CohortIndex | None":
+        """Held-out patients for probes, one record each: of every cohort those whose pseudonyms hash lowest.
+
+        As with `held_out`, who is in it depends on no other patient, cohort or order, but on how many there are.
+        """
+        spec = self.config.probes
+        if self.held_out is None or not spec.patients:
+            return None
+        draws = draw_ids(self.held_out.patient_ids, f"{self.config.held_out.salt} probes")
+        order = np.lexsort((draws, self.held_out.patient_cohort))
+        cohort = self.held_out.patient_cohort[order]
+        place = np.arange(len(order)) - np.searchsorted(cohort, cohort)  # within the patient's cohort
+        chosen = np.sort(order[place < spec.patients])
+        return self.held_out.take(self.held_out.patient_ptr[chosen])  # each one's first record
+
+    def probe_windows(self) -> Iterator[NDArray[np.int16]]:
+        """Central windows of `probed`, unaugmented, in its order: int16 (record, lead, time), in blocks."""
+        if self.probed is None:
+            return
+        length = self.config.input.length
+        for first in range(0, len(self.probed), PROBE_BLOCK):
+            entries = np.arange(first, min(first + PROBE_BLOCK, len(self.probed)))
+            begin, end = (self.probed[f"valid_{edge}"][entries] for edge in ("start", "stop"))
+            starts = window_starts(np.full(len(entries), 0.5), begin, end, length)
+            windows = np.empty((len(entries), len(self.store.recipe.leads), length), np.int16)
+            present = np.minimum(starts + length, end) - starts
+            self.store.read_windows(self.probed["row"][entries], starts, present, windows)
+            yield windows
+
+    def summary(self) -> dict[str, Any]:
+        """What data.json holds."""
+        return {
+            "store_fingerprint": self.store.fingerprint,
+            "total_steps": self.total_steps,
+            "sampler": self.sampler.describe(),
+            "cohorts": _uses(self._used),
+            "held_out": [] if self.held_out is None else _uses(self.held_out),
+        }
+
+    def digests(self) -> NDArray[np.uint8]:
+        """(record, 16) waveform digests of the records that batches can draw from."""
+        return self._used["waveform_digest"]
+
+    @cached_property
+    def _used(self) -> "CohortIndex":
+        """Training records that batches can hold."""
+        in_batches = [name for name in self.train.cohorts if name not in self.sampler.left_out]
+        return _drawn_from(self.train.where(cohort=in_batches), self.config.sampler)
+
+    @cached_property
+    def _held_out_loaders(self) -> dict[str, "Loader"]:
+        """One per cohort with enough patients for a batch."""
+        loaders: dict[str, Loader] = {}
+        if self.held_out is None:
+            return loaders
+        spec = self.config.sampler
+        for name in self.held_out.cohorts:
+            cohort = _drawn_from(self.held_out.where(cohort=name), spec)
+            pairs = min(spec.pairs, cohort.n_patients) // self.world_size * self.world_size
+            if pairs >= max(SMALLEST_HELD_OUT, self.world_size):
+                seed = derive_seed(self.config.seed, "held_out")
+                sampler = ec.PatientPairSampler(cohort, pairs=pairs, seed=seed, singles=spec.singles)
+                loaders[name] = ec.Loader(
+                    self.store, sampler.on_rank(self.rank, self.world_size), self.config.input.length
+                )
+        return loaders
+
+
+def prepare(store: "AnyStore", config: RunConfig, rank: int = 0, world_size: int = 1) -> TrainingData:
+    """Choose cohorts, hold patients out, build the sampler.
+
+    Raises SpecError for an unknown cohort, PlanImpossible if patients do not fill a batch.
+    """
+    index = store.index.where(cohort=config.cohorts) if config.cohorts else store.index
+    held_out = None
+    if config.held_out.fraction > 0:
+        shares = {"held_out": config.held_out.fraction, "train": 1 - config.held_out.fraction}
+        parts = index.split_by_patient(shares, config.held_out.salt)
+        index, held_out = parts["train"], parts["held_out"]
+    sampler = _sampler(config.sampler, index, config.seed).on_rank(rank, world_size)
+    return TrainingData(store, config, index, held_out, sampler, rank, world_size)
+
+
+def _sampler(spec: SamplerSpec, index: "CohortIndex", seed: int) -> "Sampler":
+    if spec.name == "patient_pairs":
+        return ec.PatientPairSampler(index, pairs=spec.pairs, seed=seed, singles=spec.singles)
+    return ec.InDistributionBatchSampler(
+        index,
+        pairs=spec.pairs,
+        seed=seed,
+        singles=spec.singles,
+        small_groups=spec.small_groups,
+        temperature=spec.cohort_temperature,
+    )
+
+
+def _drawn_from(index: "CohortIndex", spec: SamplerSpec) -> "CohortIndex":
+    """Without patients of one record if the sampler drops those."""
+    return index if spec.singles == "self" else index.take(np.diff(index.patient_ptr)[index["patient"]] > 1)
+
+
+def _uses(index: "CohortIndex") -> list[dict[str, Any]]:
+    """Patients and records of each cohort that has any."""
+    parts = {name: index.where(cohort=name) for name in index.cohorts}
+    return [
+        {"name": name, "patients": part.n_patients, "records": len(part)} for name, part in parts.items() if len(part)
+    ]

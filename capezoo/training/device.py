@@ -1,0 +1,162 @@
+"""Where a run is computed and how: processes, precision, BatchNorm across processes, batches on their way to the GPU."""
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from capezoo import views
+from capezoo.specs import ComputeSpec, RunConfig, derive_seed
+from capezoo.views import Perturbation
+from ecgcohorts.errors import SpecError
+from ecgcohorts.loading.torch import pinned
+
+if TYPE_CHECKING:
+    from ecgcohorts import Batch
+    from ecgcohorts.loading.loader import Memory
+    from ecgcohorts.samplers import BatchPlan
+
+
+def start(spec: ComputeSpec) -> Fabric:
+    """One process, or those that torchrun started, on any number of nodes; GPUs if there are any."""
+    local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    fabric = Fabric(accelerator="auto", devices=local, num_nodes=world // local, precision=spec.precision)
+    fabric.launch()
+    return fabric
+
+
+def describe(fabric: Fabric) -> dict[str, Any]:
+    """What a reader of results wants to know of the device; nothing that names the machine."""
+    on_gpu = fabric.device.type == "cuda"
+    name = torch.cuda.get_device_name(fabric.device) if on_gpu else "cpu"
+    return {"device": name, "processes": fabric.world_size, "cuda": torch.version.cuda if on_gpu else None,
+            "threads": torch.get_num_threads()}  # fmt: skip
+
+
+def share_norms(model: nn.Module, spec: ComputeSpec, device: torch.device, world_size: int) -> None:
+    """Let BatchNorm layers use the statistics of all processes' batches, if asked to.
+
+    Raises SpecError where that is impossible: torch synchronises them on GPUs only.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if world_size == 1 or spec.batch_norm == "local" or not norms:
+        return
+    if device.type != "cuda":
+        raise SpecError(
+            f"found compute.batch_norm='sync' with {world_size} processes on a {device.type}, expected GPUs. Set "
+            "compute.batch_norm=local (statistics of each process's share of a batch), or use one process."
+        )
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place, for all but the outermost module
+
+
+@contextmanager
+def float32_products(tf32: bool, device: torch.device) -> Iterator[None]:
+    """TF32 or full float32 for matrix products and convolutions on a GPU; what was set before comes back."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Global generators start from `seed` inside, for layers such as dropout that know no other, and go back after."""
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A batch on the device, as stored, with what is to be done to it there."""
+
+    plan: "BatchPlan"
+    signal: Tensor  # int16 (pair, view, lead, time), this rank's share
+    lsb_uv: float
+    perturbation: Perturbation
+    sampler: dict[str, Any]  # state of the sampler once this batch is used
+
+    def views_mv(self) -> Tensor:
+        """float32 (pair, view, lead, time) in mV, perturbed: computed where the signal is."""
+        return views.apply(views.to_mv(self.signal, self.lsb_uv), self.perturbation)
+
+
+class Courier:
+    """Brings batches to the device. On a GPU copies run beside computing: page-locked memory, a stream of their own."""
+
+    def __init__(self, config: RunConfig, fabric: Fabric) -> None:
+        self._config, self._device = config, fabric.device
+        self._rank, self._world = fabric.global_rank, fabric.world_size
+        self._stream = torch.cuda.Stream(fabric.device) if fabric.device.type == "cuda" else None
+
+    @property
+    def memory(self) -> "Memory | None":
+        """What the loader should make batches in: page-locked memory, which a GPU fetches from by itself."""
+        return pinned if self._stream is not None else None
+
+    def send(self, batch: "Batch", use: str, number: int, sampler: dict[str, Any] | None = None) -> Loaded:
+        """Begin to copy a batch. use, number: key of the perturbation's seed, drawn for the batch of all ranks."""
+        pairs, n_views, _, length = batch.signal.shape
+        generator = torch.Generator().manual_seed(derive_seed(self._config.seed, use, number))
+        drawn = views.draw(self._config.views, (pairs * self._world, n_views), length, generator)
+        mine = drawn.part(self._rank, self._world)
+        if self._stream is None:
+            return Loaded(batch.plan, torch.from_numpy(batch.signal), batch.lsb_uv, mine, sampler or {})
+        with torch.cuda.stream(self._stream):
+            signal = self._copy(torch.from_numpy(batch.signal))
+            return Loaded(batch.plan, signal, batch.lsb_uv, mine.mapped(self._copy), sampler or {})
+
+    def arrived(self, loaded: Loaded) -> Loaded:
+        """Make the device wait for the copy; the host does not."""
+        if self._stream is not None:
+            here = torch.cuda.current_stream(self._device)
+            here.wait_stream(self._stream)
+            drawn = loaded.perturbation
+            for tensor in (loaded.signal, drawn.start, drawn.stop, drawn.gain):
+                if tensor is not None:
+                    tensor.record_stream(here)  # its memory is not given away while computing needs it
+        return loaded
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(self._device, non_blocking=True)  # nothing to pin where the loader did
+
+
+class Feed:
+    """Training batches on the device, the next one fetched while the device computes."""
+
+    def __init__(self, batches: Generator["Batch", None, None], courier: Courier, state: Callable[[], dict[str, Any]]):
+        """state: of the sampler, which counts a batch as used when the loader hands it out."""
+        self._batches, self._courier, self._state = batches, courier, state
+        self._next: Loaded | None = None
+        self.waited_s = 0.0  # for the loader, in all
+
+    def fetch(self, step: int) -> None:
+        """Wait for the loader's next batch, that of `step`, and send it."""
+        asked = time.perf_counter()
+        batch = next(self._batches)
+        self.waited_s += time.perf_counter() - asked
+        self._next = self._courier.send(batch, "views", step, self._state())
+
+    def take(self, step: int) -> Loaded:
+        """The batch of `step`, which is the one fetched last; fetched now if none was."""
+        if self._next is None:
+            self.fetch(step)
+        assert self._next is not None
+        loaded, self._next = self._courier.arrived(self._next), None
+        return loaded

@@ -1,0 +1,348 @@
+"""The pretraining loop: a store and a RunConfig in, a run folder out.
+
+Killed at any step and called again, it ends with the same weights on a CPU. There are no generator states to save:
+every draw is keyed by the run's seed, what it is for, and the step.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from capezoo import encoders, objectives, views
+from capezoo.errors import TrainingDiverged
+from capezoo.objectives import ViewBatch
+from capezoo.specs import RunConfig, derive_seed
+from capezoo.training import checkpoint, curves, device, metrics, monitor, optimiser, probes
+from capezoo.training.data import TrainingData, prepare
+from capezoo.training.device import Courier, Feed, Loaded
+from capezoo.training.progress import bar
+from capezoo.training.run_folder import RunFolder
+from ecgcohorts.errors import SourceError
+
+if TYPE_CHECKING:
+    from ecgcohorts.store import AnyStore
+
+RUNNING_DECAY = 0.9  # of the running loss per cohort in metrics.csv; our default
+STATUS_S = 10.0  # seconds between two versions of status.json, which is flushed to disk; our default
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a progress callback is told after every step."""
+
+    step: int  # steps done
+    total_steps: int
+    loss: float
+    lr: float
+    ecg_per_s: float
+    held_out: monitor.HeldOut | None = None  # if it was measured after this step
+    probed: Mapping[str, float] = field(default_factory=dict)  # likewise, on rank 0; names: probes.COLUMNS
+
+
+class Trainee(nn.Module):
+    """Encoder and objective as one module, so that wrappers see every parameter."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__()
+        self.encoder = encoders.build(config.encoder, derive_seed(config.seed, "encoder"))
+        dim = int(self.encoder.num_features)  # type: ignore[arg-type]
+        self.objective = objectives.build(config.objective, dim, derive_seed(config.seed, "objective"))
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """float32 (pair, view, lead, time) in mV -> loss."""
+        loss: Tensor = self.objective(self.encoder, ViewBatch(signal))
+        return loss
+
+
+@dataclass
+class Clock:
+    """Seconds and ECGs since the last line of metrics.csv."""
+
+    waited_s: float = 0.0
+    spent_s: float = 0.0
+    ecgs: int = 0
+
+    @property
+    def ecg_per_s(self) -> float:
+        return self.ecgs / self.spent_s if self.spent_s else 0.0
+
+    @property
+    def wait_share(self) -> float:
+        return self.waited_s / self.spent_s if self.spent_s else 0.0
+
+
+@dataclass
+class State:
+    """What changes from step to step, apart from weights and optimiser."""
+
+    step: int = 0
+    running: dict[str, float] = field(default_factory=dict)  # cohort -> decayed mean of its batches' loss
+    clock: Clock = field(default_factory=Clock)
+    told_s: float = 0.0  # when status.json was written
+    held_out: dict[str, float] = field(default_factory=dict)  # last val_loss and val_bound, for status.json
+
+
+def pretrain(
+    store: "AnyStore",
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = True,
+    progress: Callable[[Report], None] | None = None,
+) -> Path:
+    """Pretrain as `config` says and return the run folder `out`. A run already there is continued, or found done.
+
+    progress: called after every step; by default a bar is drawn if standard error is a terminal.
+    Raises RecipeMismatch if the store does not serve what config.input asks for, PlanImpossible if its patients do
+    not fill a batch, SpecError for a setting that is not possible here, StateMismatch if `out` holds another run,
+    TrainingDiverged at the first loss that is no number.
+    """
+    config.input.require_recipe(store.recipe)
+    fabric = device.start(config.compute)
+    with device.float32_products(config.compute.tf32, fabric.device):
+        run = _set_up(store, config, RunFolder(Path(out)), fabric, resume)
+        state = _restore(run)
+        if state.step < run.data.total_steps:
+            with nullcontext(progress) if progress else _bar(run, state.step) as tell:
+                try:
+                    _loop(run, state, tell)
+                except TrainingDiverged as error:
+                    _status(run, state, "diverged", reason=str(error))
+                    raise
+    return run.folder.path
+
+
+def trained(folder: Path) -> tuple[nn.Module, RunConfig, dict[str, Any]]:
+    """Return the encoder of a run's newest checkpoint in evaluation mode, its config, and the checkpoint.
+
+    Raises SourceError if `folder` is no run, or has no checkpoint yet.
+    """
+    config = RunFolder(Path(folder)).config()
+    state, _ = checkpoint.latest(RunFolder(Path(folder)).checkpoints)
+    if state is None:
+        raise SourceError(f"{folder}: found no checkpoint, expected one. Let the run reach its first, or resume it.")
+    encoder = encoders.build(config.encoder, seed=0)
+    encoder.load_state_dict(state["encoder"])
+    return encoder.eval(), config, state
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The fixed parts of a run."""
+
+    config: RunConfig
+    fabric: Fabric
+    folder: RunFolder
+    data: TrainingData
+    trainee: Trainee
+    model: nn.Module  # trainee as Fabric wraps it: same parameters
+    optimiser: torch.optim.Optimizer
+    courier: Courier
+
+
+def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fabric, resume: bool) -> Run:
+    """Whatever can be refused is refused before the folder is made."""
+    data = prepare(store, config, fabric.global_rank, fabric.world_size)
+    trainee = Trainee(config)
+    device.share_norms(trainee, config.compute, fabric.device, fabric.world_size)
+    if fabric.global_rank == 0:
+        folder.begin(config, data.summary(), data.digests(), resume)
+        folder.environment(device.describe(fabric))
+    fabric.barrier()
+    if config.compute.compile:
+        trainee.encoder.compile(dynamic=False)  # in place: names of parameters stay
+    trainee.to(fabric.device)  # before the optimiser, which asks where parameters are
+    model, wrapped = fabric.setup(trainee, optimiser.build(trainee.parameters(), config.optimiser, fabric.device))
+    return Run(config, fabric, folder, data, trainee, model, wrapped, Courier(config, fabric))
+
+
+def _loop(run: Run, state: State, tell: Callable[[Report], None]) -> None:
+    config, total = run.config, run.data.total_steps
+    with ExitStack() as stack:
+        made = run.data.batches(run.courier.memory)
+        batches = stack.enter_context(closing(made))  # closing ends the loader's threads
+        feed = Feed(batches, run.courier, run.data.sampler.state_dict)
+        writers = _writers(run, state.step, stack)
+        _status(run, state, "running")
+        run.model.train()
+        while state.step < total:
+            began, waited_s = time.perf_counter(), feed.waited_s
+            loaded = feed.take(state.step)
+            lr = optimiser.half_cosine(state.step, total, config.optimiser)
+            loss_and_norm = _step(run, state.step, lr, loaded)  # on a GPU not computed yet
+            if state.step + 1 < total:
+                feed.fetch(state.step + 1)
+            loss, grad_norm = _require_finite(loss_and_norm, state.step, loaded)
+            state.step += 1
+            _account(run, state, loaded, loss, time.perf_counter() - began, feed.waited_s - waited_s)
+            report = _measure(run, state, Report(state.step, total, loss, lr, state.clock.ecg_per_s))
+            if report.held_out or report.probed or _due(config.log_every, report):
+                row = _row(run, state, report) | {"grad_norm": grad_norm, "cohort": loaded.plan.cohort}
+                for writer in writers:
+                    writer.append(row)
+                state.clock = Clock()
+            if _due(config.checkpoint_every, report):
+                _save(run, state, loaded.sampler)
+            if _due(config.checkpoint_every, report) or time.monotonic() - state.told_s > STATUS_S:
+                now = "done" if state.step == total else "running"
+                _status(run, state, now, loss=loss, ecg_per_s=report.ecg_per_s, seconds_left=_seconds_left(run, report))
+            tell(report)
+
+
+def _due(every: int, report: Report) -> bool:
+    """Every so many steps, and at the end."""
+    return report.step % every == 0 or report.step == report.total_steps
+
+
+def _step(run: Run, step: int, lr: float, loaded: Loaded) -> Tensor:
+    """One optimiser step, begun. Returns the mean loss over all ranks and the norm of its gradient: float32 (2,).
+
+    Nothing waits for the device. If the loss is no number the weights are spoilt, and never saved.
+    """
+    for group in run.optimiser.param_groups:
+        group["lr"] = lr
+    with device.seeded(derive_seed(run.config.seed, "forward", step, run.fabric.global_rank), run.fabric.device):
+        loss = run.model(loaded.views_mv())
+    run.fabric.backward(loss)
+    gradients = [p.grad for p in run.trainee.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    mean_loss = cast(Tensor, run.fabric.all_reduce(loss.detach(), reduce_op="mean"))
+    if run.config.optimiser.clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(run.trainee.parameters(), run.config.optimiser.clip_norm, norm)
+    run.optimiser.step()
+    run.optimiser.zero_grad(set_to_none=True)
+    if callable(after_step := getattr(run.trainee.objective, "after_step", None)):
+        after_step(run.trainee.encoder)
+    return torch.stack([mean_loss.float(), norm.float()])
+
+
+def _require_finite(loss_and_norm: Tensor, step: int, loaded: Loaded) -> tuple[float, float]:
+    """Wait for the step and return its numbers. Raises TrainingDiverged if they are none."""
+    loss, norm = loss_and_norm.tolist()
+    if not (isfinite(loss) and isfinite(norm)):
+        rows = " ".join(str(row) for row in loaded.plan.rows.ravel())
+        raise TrainingDiverged(
+            f"step {step}: found loss {loss} and gradient norm {norm} in a batch of cohort "
+            f"{loaded.plan.cohort or 'all'}, expected numbers. Lower the learning rate, or look at rows {rows}."
+        )
+    return loss, norm
+
+
+def _measure(run: Run, state: State, report: Report) -> Report:
+    """The report with what is due to be measured on held-out patients: loss by all ranks, probes by rank 0."""
+    if _due(run.config.held_out.every_steps, report):
+        held_out = monitor.measure(run.trainee.encoder, run.trainee.objective, _held_out_batches(run))
+        report = replace(report, held_out=held_out)
+        if held_out:
+            state.held_out = {"val_loss": held_out.loss, "val_bound": held_out.bound}
+    if run.fabric.global_rank == 0 and run.data.probed and _due(run.config.probes.every_steps, report):
+        encoder, lsb_uv = run.trainee.encoder, run.data.store.lsb_uv
+        with monitor.evaluating(encoder):
+            windows = (torch.from_numpy(block).to(run.fabric.device) for block in run.data.probe_windows())
+            embedded = [encoder(views.to_mv(block, lsb_uv)).float().cpu().numpy() for block in windows]
+        seed = derive_seed(run.config.seed, "probes")
+        report = replace(report, probed=probes.measure(np.concatenate(embedded), run.data.probed, seed))
+    return report
+
+
+def _held_out_batches(run: Run) -> Iterator[monitor.ViewedBatch]:
+    for number, (cohort, batch) in enumerate(run.data.held_out_batches()):
+        loaded = run.courier.arrived(run.courier.send(batch, "held_out", number))
+        yield monitor.ViewedBatch(cohort, loaded.views_mv())
+
+
+def _account(run: Run, state: State, loaded: Loaded, loss: float, spent_s: float, waited_s: float) -> None:
+    clock, cohort = state.clock, loaded.plan.cohort
+    clock.spent_s, clock.waited_s = clock.spent_s + spent_s, clock.waited_s + waited_s
+    clock.ecgs += 2 * run.config.sampler.pairs
+    if cohort is not None:
+        state.running[cohort] = RUNNING_DECAY * state.running.get(cohort, loss) + (1 - RUNNING_DECAY) * loss
+
+
+def _seconds_left(run: Run, report: Report) -> int:
+    """At the present speed, without measurements on held-out patients."""
+    steps = report.total_steps - report.step
+    return round(steps * 2 * run.config.sampler.pairs / report.ecg_per_s) if report.ecg_per_s else 0
+
+
+def _restore(run: Run) -> State:
+    """Load the newest good checkpoint of this run. Raises CheckpointDamaged if there are some and none is."""
+    saved, refused = checkpoint.latest(run.folder.checkpoints, _belongs(run))
+    for problem in refused:
+        logging.getLogger(__name__).warning("%s", problem)
+    if saved is None:
+        return State()
+    run.trainee.encoder.load_state_dict(saved["encoder"])
+    run.trainee.objective.load_state_dict(saved["objective"])
+    run.optimiser.load_state_dict(saved["optimiser"])
+    run.data.sampler.load_state_dict(saved["sampler"])
+    return State(step=saved["step"], running=dict(saved["running"]))
+
+
+def _belongs(run: Run) -> dict[str, str]:
+    return {"config_fingerprint": run.config.fingerprint, "store_fingerprint": run.data.store.fingerprint}
+
+
+@contextmanager
+def _bar(run: Run, step: int) -> Iterator[Callable[[Report], None]]:
+    if run.fabric.global_rank != 0:
+        yield lambda report: None
+        return
+    with bar(f"pretrain {run.config.name}", run.data.total_steps, step) as show:
+        yield lambda report: show(report.step, f"loss {report.loss:.3f}  {report.ecg_per_s:.0f} ECG/s")
+
+
+def _writers(run: Run, after_step: int, stack: ExitStack) -> list[metrics.MetricsFile | metrics.TensorBoard]:
+    """Where rows go; nowhere but on rank 0."""
+    if run.fabric.global_rank != 0:
+        return []
+    writers: list[metrics.MetricsFile | metrics.TensorBoard] = []
+    writers.append(metrics.MetricsFile(run.folder.metrics, metrics.columns(run.data.cohorts), after_step))
+    if run.config.tensorboard:
+        writers.append(stack.enter_context(closing(metrics.TensorBoard(run.folder.tensorboard, after_step))))
+    return writers
+
+
+def _row(run: Run, state: State, report: Report) -> dict[str, Any]:
+    row: dict[str, Any] = {"step": report.step, "epoch": (report.step - 1) // run.data.steps_per_epoch}
+    row |= {"lr": report.lr, "loss": report.loss}
+    row |= {"ecg_per_s": state.clock.ecg_per_s, "wait_share": state.clock.wait_share}
+    row |= {f"loss_{cohort}": loss for cohort, loss in state.running.items()}
+    return row | metrics.held_out_row(report.held_out) | dict(report.probed)
+
+
+def _save(run: Run, state: State, sampler: Mapping[str, Any]) -> None:
+    """Checkpoint and curves, by rank 0; the others wait."""
+    if run.fabric.global_rank == 0:
+        content = {
+            "encoder": run.trainee.encoder.state_dict(),
+            "objective": run.trainee.objective.state_dict(),
+            "optimiser": run.optimiser.state_dict(),
+            "sampler": sampler,
+            "running": state.running,
+            "config": run.config.model_dump_json(),
+            **_belongs(run),
+        }
+        checkpoint.save(run.folder.checkpoints, state.step, content, run.config.keep_checkpoints)
+        if run.config.curves:
+            title = f"{run.config.name}, seed {run.config.seed}, step {state.step} of {run.data.total_steps}"
+            curves.draw(run.folder.metrics, run.folder.curves, title)
+    run.fabric.barrier()
+
+
+def _status(run: Run, state: State, now: str, **more: Any) -> None:
+    """status.json: at the start, with every checkpoint, every few seconds, and when the run ends, well or not."""
+    state.told_s = time.monotonic()
+    if run.fabric.global_rank == 0:
+        place = {"state": now, "step": state.step, "total_steps": run.data.total_steps}
+        run.folder.status({**place, **more, **state.held_out})

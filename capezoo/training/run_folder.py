@@ -1,0 +1,144 @@
+"""What a run leaves on disk besides checkpoints.
+
+OUT/config.yaml            the RunConfig
+OUT/data.json              store fingerprint; patients and records per cohort, trained on and held out
+OUT/env.json               versions of Python and libraries, kind of device; nothing that names the machine
+OUT/training_digests.bin   16-byte waveform digests of all training records, sorted
+OUT/metrics.csv            one row every few steps: metrics.py
+OUT/curves.png             the same as pictures: curves.py
+OUT/tensorboard/           the same for TensorBoard, if asked for
+OUT/status.json            where the run stands, how fast it is, how long it will take
+OUT/checkpoints/           checkpoint.py
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from capezoo.specs import RunConfig, parse
+from ecgcohorts.errors import SourceError, StateMismatch
+from ecgcohorts.io.durable import make_folder, write_file
+
+LIBRARIES = ("ecgcohorts", "lightning-fabric", "numpy", "pandas", "pydantic", "scipy", "torch", "zarr")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run, and the few ways they are written."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def curves(self) -> Path:
+        return self.path / "curves.png"
+
+    def config(self) -> RunConfig:
+        """Raises SourceError if this is not the folder of a run."""
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            raise SourceError(
+                f"{self.path}: found no config.yaml, expected the folder of a run. Give the --out of a run."
+            )
+        return parse(RunConfig, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+
+    def data(self) -> dict[str, Any]:
+        """Contents of data.json."""
+        values: dict[str, Any] = json.loads((self.path / "data.json").read_text(encoding="utf-8"))
+        return values
+
+    def begin(self, config: RunConfig, data: Mapping[str, Any], digests: NDArray[np.uint8], resume: bool) -> None:
+        """Write what is fixed for the run, unless it is there. digests: (record, 16).
+
+        Raises StateMismatch if the folder holds another run, or the same one and `resume` is off.
+        """
+        if (self.path / "config.yaml").is_file():
+            if not resume:
+                raise StateMismatch(
+                    f"{self.path}: found a run, expected an empty folder. Resume it, or give another folder."
+                )
+            self._require_same(config, data)
+        else:
+            ordered = np.unique(digests, axis=0)
+            write_file(self.path / "training_digests.bin", np.ascontiguousarray(ordered).tobytes())
+            write_file(self.path / "data.json", _json(data))
+            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+            write_file(self.path / "config.yaml", text.encode())  # last: from here on it is a run
+        make_folder(self.checkpoints)
+
+    def environment(self, device: Mapping[str, Any]) -> None:
+        """Write env.json: what runs here now."""
+        libraries = {name: version(name) for name in LIBRARIES if _installed(name)}
+        write_file(self.path / "env.json", _json({"python": platform.python_version(), **libraries, **device}))
+
+    def status(self, values: Mapping[str, Any]) -> None:
+        """Replace status.json, with the time."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_file(self.path / "status.json", _json({**values, "written": now}))
+
+    def last_status(self) -> dict[str, Any]:
+        """Contents of status.json."""
+        values: dict[str, Any] = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        return values
+
+    def _require_same(self, config: RunConfig, data: Mapping[str, Any]) -> None:
+        before, now = (_flat(spec.model_dump(mode="json")) for spec in (self.config(), config))
+        changed = [
+            f"{key} {before.get(key)!r} (now {now.get(key)!r})"
+            for key in {**before, **now}
+            if before.get(key) != now.get(key)
+        ]
+        if self.data()["store_fingerprint"] != data["store_fingerprint"]:
+            changed.append("another store, or one changed since")
+        if changed:
+            raise StateMismatch(
+                f"{self.path}: found a run with {'; '.join(changed)}. Give another folder, or go back to it."
+            )
+
+
+def read_config(path: Path, seed: int) -> RunConfig:
+    """A RunConfig in YAML, with another seed. Raises SourceError if it is no YAML, SpecError if it is no RunConfig."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{path}: cannot be read ({reason}). Give a YAML RunConfig.") from None
+    return parse(RunConfig, {**(values if isinstance(values, dict) else {}), "seed": seed}, str(path))
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except ModuleNotFoundError:  # PackageNotFoundError is one: run from a checkout that was never installed
+        return False

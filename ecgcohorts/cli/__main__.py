@@ -1,0 +1,7 @@
+"""`python -m ecgcohorts.cli`."""
+
+import sys
+
+from ecgcohorts.cli.program import main
+
+sys.exit(main())

@@ -1,0 +1,169 @@
+"""The files of a cohort: which are there, what their headers say, and which of its layouts they are."""
+
+import posixpath
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from ecgcohorts.cohorts.schema import Files, Layout
+from ecgcohorts.errors import (
+    MachineError,
+    Reason,
+    RecordingError,
+    SourceError,
+    UnreadableRecording,
+    is_of_machine,
+    machine_error,
+)
+from ecgcohorts.io.globs import any_of
+from ecgcohorts.readers import files_beside, open_reader
+from ecgcohorts.recording import Recording
+from ecgcohorts.sources import Archive, Folder, Source
+from ecgcohorts.sources.windows import Wanted, at_hand
+
+
+@dataclass(frozen=True)
+class SourceItem:
+    """One recording to be read: path below SRC, entry inside that file, and its header or why it has none."""
+
+    path: str  # posix
+    entry: str = ""
+    header: Recording | None = field(default=None, repr=False)
+    error: RecordingError | None = field(default=None, repr=False)
+    state: str = field(default="", repr=False)  # what changes whenever the file does
+
+    @property
+    def location(self) -> str:
+        """`path`, or `path#entry` in a file of several recordings."""
+        return f"{self.path}#{self.entry}" if self.entry else self.path
+
+    @property
+    def stem(self) -> str:
+        """`location` without the file's suffix: unique below SRC."""
+        name = without_suffix(self.path)
+        return f"{name}#{self.entry}" if self.entry else name
+
+
+def without_suffix(path: str) -> str:
+    """A posix path without the suffix of its last part, as pathlib has it, and several times as fast.
+
+    >>> without_suffix("a.b/1.hea"), without_suffix("a.b/1"), without_suffix("a/.b"), without_suffix("a/1.")
+    ('a.b/1', 'a.b/1', 'a/.b', 'a/1.')
+    """
+    dot = path.rfind(".")
+    return path[:dot] if path.rfind("/") + 1 < dot < len(path) - 1 else path
+
+
+def as_source(place: Path | Source) -> Source:
+    """A source as it is; a folder by its path. What needs closing after use is opened by who closes it."""
+    return Folder(place) if isinstance(place, Path) else place
+
+
+def wanted_by(files: Files) -> re.Pattern[str]:
+    """What matches, as a whole, each path that an include glob fits and no exclude glob does."""
+    include = any_of(files.include).pattern
+    return re.compile(f"(?!(?:{any_of(files.exclude).pattern})\\Z){include}" if files.exclude else include, re.DOTALL)
+
+
+class Found(NamedTuple):
+    """The layout that a source has files of, and where they are: the source, or the one top folder of an archive."""
+
+    layout: Layout
+    source: Source
+
+
+def find_layout(layouts: Sequence[Layout], source: Source) -> Found:
+    """The one layout whose files are in the source; a fallback only where no other layout has any.
+
+    Where all files of an archive stand below one top folder and a layout has files there, that folder is the source.
+    Raises SourceError for no layout, or several.
+    """
+    top = source.top_folder() if isinstance(source, Archive) else None
+    if isinstance(source, Archive) and top is not None and (found := _fitting(layouts, source.inside(top))):
+        source = source.inside(top)
+    else:
+        found = _fitting(layouts, source)
+    if not found:
+        raise _no_files(layouts, source)
+    found = [layout for layout in found if not layout.fallback] or found
+    if len(found) > 1:
+        names = " and ".join(layout.name for layout in found)
+        raise SourceError(
+            f"{source}: found files of the layouts {names}, expected one. Name the folder of one of them."
+        )
+    return Found(found[0], source)
+
+
+def _fitting(layouts: Sequence[Layout], source: Source) -> list[Layout]:
+    """In one pass over the names, which ends when all layouts are found."""
+    left = {place: wanted_by(layout.files) for place, layout in enumerate(layouts)}
+    found = set()
+    everything = re.compile("|".join(f"(?:{pattern.pattern})" for pattern in left.values()), re.DOTALL)
+    for name in source.names(everything):
+        met = {place for place, pattern in left.items() if pattern.fullmatch(name)}
+        found |= met
+        left = {place: pattern for place, pattern in left.items() if place not in met}
+        if not left:
+            break
+    return [layouts[place] for place in sorted(found)]
+
+
+def _no_files(layouts: Sequence[Layout], source: Source) -> SourceError:
+    wanted = " or ".join(", ".join(layout.files.include) for layout in layouts)
+    count, common = 0, ""
+    for count, name in enumerate(source.names(), 1):
+        folder = posixpath.dirname(name)
+        common = folder if count == 1 else posixpath.commonpath([common, folder])
+    where = f" (all below {common})" if common else ""
+    return SourceError(
+        f"{source}: found {count} files{where}, but none like {wanted}. Name the folder that holds the recordings, "
+        "or another cohort."
+    )
+
+
+def scan_files(files: Found) -> Iterator[SourceItem]:
+    """Yield one item per recording, in the order of paths and of entries inside a file. Payloads are not read."""
+    layout, source = files
+    reader = open_reader(layout.reader, layout.arrays)
+    beside = files_beside(layout.reader, layout.arrays, samples=False)
+    ahead: deque[str] = deque()
+
+    def wanted() -> Iterator[Wanted]:
+        for path in source.names(wanted_by(layout.files)):
+            ahead.append(path)
+            yield path, None
+
+    for file in at_hand(source, wanted(), beside):
+        path = ahead.popleft()
+        if isinstance(file, UnreadableRecording):
+            yield SourceItem(path, error=file)
+            continue
+        state = _state(source, path, file)
+        trouble: MachineError | None = None
+        try:
+            for header in reader.scan(file):
+                entry = header.source.entry if header.source else ""
+                yield SourceItem(path, entry, header, state=state)
+        except RecordingError as error:
+            yield SourceItem(path, error=error, state=state)
+        except Exception as error:  # one strange file must not end the scan of 100,000
+            if isinstance(error, MemoryError | OSError) and is_of_machine(error):
+                trouble = machine_error(str(source), error)
+            else:
+                unexpected = UnreadableRecording(
+                    Reason.UNEXPECTED, type(error).__name__, f"a {layout.reader} file", "Look at this file.", path
+                )
+                unexpected.__cause__ = error
+                yield SourceItem(path, error=unexpected, state=state)
+        if trouble is not None:
+            raise trouble  # out here: as its context, the first error would still name paths
+
+
+def _state(source: Source, path: str, file: Path) -> str:
+    try:
+        return source.state(path, file)
+    except OSError:  # a link that leads nowhere
+        return ""

@@ -1,0 +1,34 @@
+"""Brugada-HUCA: 363 ECGs of 363 patients, Hospital Universitario Central de Asturias, Spain; 12 s at 100 Hz.
+
+Layout `files/188981/188981.hea` and `metadata.csv`, whose `patient_id` is also the name of the record. The release
+explains no value of `brugada`: 0 and 1 are taken as no and yes, and 2 as unknown, since others call it "atypical".
+"""
+
+from ecgcohorts.cohorts.schema import Files, Label, Layout, Place, Table
+from ecgcohorts.cohorts.spec import CohortSpec
+
+SPEC = CohortSpec(
+    name="brugada_huca",
+    title="Brugada-HUCA, Spain",
+    licence="CC BY-SA 4.0",
+    citation="Brugada-HUCA: 12-lead ECG recordings for the study of Brugada syndrome, https://physionet.org",
+    mains_hz=50,  # Spain; half the sampling rate, so a recipe finds nothing to notch
+    layouts=(
+        Layout(
+            name="wfdb",
+            reader="wfdb",
+            files=Files(include=("**/*.hea",)),
+            tables=(Table(file="metadata.csv", key="patient_id", match="stem"),),
+            recording=(Place(path=r"([^/]+)\.hea$"),),
+            patient=(Place(column="patient_id"),),
+            age=(),
+            sex=(),
+            acquired_at=(),
+            labels={
+                "brugada": Label(find=(Place(column="brugada"),), values={"0": 0, "1": 1}),
+                "basal_pattern": Label(find=(Place(column="basal_pattern"),)),  # pathological baseline ECG
+                "sudden_death": Label(find=(Place(column="sudden_death"),)),
+            },
+        ),
+    ),
+)

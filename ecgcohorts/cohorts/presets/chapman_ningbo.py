@@ -1,0 +1,60 @@
+"""Chapman-Ningbo: 45,152 ten-second ECGs, Shaoxing People's Hospital and Ningbo First Hospital, China.
+
+PhysioNet `ecg-arrhythmia` 1.0.0: `WFDBRecords/01/010/JS00001.hea` with a MAT v4 file beside it, comments as in the
+Challenge of 2021, which holds the same recordings. Patients are unknown. The two hospitals are told apart by the
+record number, as in the Challenge (assumed: this release has no folder that says it). The date in a header is that of
+the conversion, so no acquisition time is taken from it.
+"""
+
+from ecgcohorts.cohorts.presets._snomed import FROM_NINGBO, SIX, present
+from ecgcohorts.cohorts.schema import Cohort, Files, Layout, Place
+from ecgcohorts.cohorts.spec import CohortSpec
+
+_FLUTTER = "164890007"
+_SINUS_RHYTHM = "426783006"
+
+SPEC = CohortSpec(
+    name="chapman_ningbo",
+    title="Chapman-Ningbo, China",
+    licence="CC BY 4.0 (assumed)",
+    citation="Zheng et al. 2020, doi:10.1038/s41598-020-59821-7; data doi:10.13026/wgex-er52",
+    mains_hz=50,  # China
+    expected_gain_per_mv=1000,
+    sentinel="clipping",  # -32768 is a sample at the foot of the range, in about a hundred records
+    cohorts=(
+        Cohort(
+            name="chapman_ningbo_ningbo",  # `ningbo` and `chapman_shaoxing` are the Challenge's
+            path=rf"(^|/){FROM_NINGBO}",
+            title="Ningbo First Hospital, China",
+            mains_hz=50,
+            sentinel="clipping",
+            # none has the code of fibrillation and 7,615 have flutter: fibrillation is among those (assumed).
+            # Source: the counts in dx_mapping_scored.csv of the Challenge.
+            unlabelled=("af",),
+        ),
+        Cohort(
+            name="chapman_ningbo_shaoxing",
+            path=r"(^|/)JS\d{5}$",  # what is not Ningbo
+            title="Shaoxing People's Hospital, China",
+            mains_hz=50,
+            sentinel="clipping",
+        ),
+    ),
+    layouts=(
+        Layout(
+            name="wfdb",
+            reader="wfdb",
+            files=Files(include=("**/*.hea",)),
+            recording=(Place(path=r"([^/]+)\.hea$"),),
+            patient=(),
+            age=(Place(header="Age"),),
+            sex=(Place(header="Sex"),),
+            acquired_at=(),
+            labels={
+                **{name: present(*codes) for name, codes in SIX.items()},
+                "af_or_flutter": present(*SIX["af"], _FLUTTER),
+                "sinus_rhythm": present(_SINUS_RHYTHM),
+            },
+        ),
+    ),
+)

@@ -1,0 +1,84 @@
+"""PhysioNet/CinC Challenge 2020 and 2021: eight public sources in one format, each a cohort of its own here.
+
+The first six are those of 2020; 2021 added Chapman-Shaoxing and Ningbo. The record name says the source. These two
+share the letters JS: the published folders `chapman_shaoxing` and `ningbo` tell them apart, and without such a folder
+the number does (Chapman-Shaoxing ends at JS10646). Patients are unknown, except that `ptbxl_database.csv`, put beside
+the records, gives those of HR records (HR00001 is ecg_id 1). The date in a header is that of the conversion, so no
+acquisition time is taken from it.
+"""
+
+from ecgcohorts.cohorts.presets._snomed import FROM_NINGBO, SIX, present
+from ecgcohorts.cohorts.schema import Cohort, Files, Layout, Place, Table
+from ecgcohorts.cohorts.spec import CohortSpec
+
+_NINGBO = rf"(?i)^(?:.*/)?ningbo/(?:.*/)?JS\d{{5}}$|^(?!(?:.*/)?chapman[-_]?shaoxing/).*{FROM_NINGBO}"
+
+SPEC = CohortSpec(
+    name="cinc2021",
+    title="PhysioNet/CinC Challenge 2020 and 2021 training data",
+    licence="CC BY 4.0 (assumed)",
+    citation="Reyna et al. 2021, doi:10.23919/CinC53138.2021.9662687; data doi:10.13026/34va-7q14",
+    mains_hz=None,  # of a record of unknown source
+    expected_gain_per_mv=1000,  # early headers claim 4880 (Georgia), 200 (PTB-XL) or 2,000,000 (PTB) for the same integers
+    # A label is "unlabelled" where not one record of the source carries it: nobody looked, so 0 would be a claim.
+    # Source: the counts in dx_mapping_scored.csv.
+    cohorts=(
+        Cohort(name="cpsc2018", path=r"(^|/)A\d{4}$", title="CPSC 2018, China", mains_hz=50, unlabelled=("sb", "st")),
+        Cohort(name="cpsc2018_extra", path=r"(^|/)Q\d{4}$", title="CPSC 2018 extra, China", mains_hz=50),
+        Cohort(
+            name="incart",
+            path=r"(^|/)I\d{4}$",
+            title="INCART, Russia",
+            mains_hz=50,
+            unlabelled=("avb1", "lbbb", "sb"),
+        ),
+        Cohort(
+            name="cinc2021_ptb",  # as converted; `ptb` is left to the original
+            path=r"(^|/)S\d{4}$",
+            title="PTB Diagnostic ECG, Germany",
+            mains_hz=50,
+            unlabelled=("avb1", "rbbb", "lbbb", "sb"),
+        ),
+        Cohort(name="cinc2021_ptb_xl", path=r"(^|/)HR\d{5}$", title="PTB-XL, Germany", mains_hz=50),
+        Cohort(
+            name="georgia",
+            path=r"(^|/)E\d{5}$",
+            title="Georgia 12-lead, Emory University, USA",
+            mains_hz=60,
+            sentinel="clipping",  # -32768 is a sample at the foot of the range, in six or more records
+        ),
+        Cohort(
+            name="ningbo",
+            path=_NINGBO,
+            title="Ningbo First Hospital, China",
+            mains_hz=50,
+            sentinel="clipping",
+            unlabelled=("af",),
+        ),
+        Cohort(
+            name="chapman_shaoxing",
+            path=r"(^|/)JS\d{5}$",  # what is not Ningbo
+            title="Shaoxing People's Hospital, China",
+            mains_hz=50,
+            sentinel="clipping",
+        ),
+    ),
+    layouts=(
+        Layout(
+            name="wfdb",
+            reader="wfdb",
+            files=Files(include=("**/*.hea",)),
+            tables=(
+                Table(
+                    name="ptb_xl", file="ptbxl_database.csv", key="ecg_id", pattern=r"HR(\d{5})\.hea$", required=False
+                ),
+            ),
+            recording=(Place(path=r"([^/]+)\.hea$"),),
+            patient=(Place(column="patient_id"),),
+            age=(Place(header="Age"),),
+            sex=(Place(header="Sex"),),
+            acquired_at=(),
+            labels={name: present(*codes) for name, codes in SIX.items()},
+        ),
+    ),
+)

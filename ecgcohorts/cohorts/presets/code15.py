@@ -1,0 +1,60 @@
+"""CODE-15%: 345,779 ECGs of 233,770 patients, Telehealth Network of Minas Gerais, Brazil.
+
+Two layouts: the published one, `exams.csv` beside `exams_part*.hdf5` (joined by exam id inside each file, never by
+row), and the WFDB conversion of the 2025 Challenge, whose headers carry the patient id. `exams.csv` beside the
+conversion adds its labels.
+"""
+
+from ecgcohorts.cohorts.schema import Files, Label, Layout, Place, Table
+from ecgcohorts.cohorts.spec import CohortSpec
+
+_FROM_CSV = {
+    name: Label(find=(Place(column=column),))
+    for name, column in {
+        "avb1": "1dAVb",
+        "rbbb": "RBBB",
+        "lbbb": "LBBB",
+        "sb": "SB",
+        "af": "AF",
+        "st": "ST",
+        "normal_ecg": "normal_ecg",
+        "death": "death",  # on the first exam of a patient only
+        "follow_up_years": "timey",
+    }.items()
+}
+
+SPEC = CohortSpec(
+    name="code15",
+    title="CODE-15%, Brazil, 2010-2016",
+    licence="CC BY 4.0 (assumed)",
+    citation="Ribeiro et al. 2021, doi:10.5281/zenodo.4916206; Ribeiro et al. 2020, doi:10.1038/s41467-020-15432-4",
+    mains_hz=60,  # Brazil
+    layouts=(
+        Layout(
+            name="hdf5",
+            reader="code_hdf5",
+            files=Files(include=("**/exams_part*.hdf5",)),
+            tables=(Table(file="exams.csv", key="exam_id", match="entry"),),
+            recording=(Place(path=r"#(.+)$"),),
+            patient=(Place(column="patient_id"),),
+            age=(Place(column="age"),),
+            sex=(Place(column="is_male"),),
+            sex_codes={"True": "male", "False": "female", "1": "male", "0": "female"},
+            acquired_at=(),
+            labels=_FROM_CSV,
+        ),
+        Layout(
+            name="wfdb",
+            reader="wfdb",
+            files=Files(include=("**/*.hea",)),
+            tables=(Table(file="exams.csv", key="exam_id", match="stem", required=False),),
+            recording=(Place(path=r"([^/]+)\.hea$"),),  # not the exam id: an altered copy of an exam keeps it
+            patient=(Place(header="Patient ID"), Place(column="patient_id")),
+            age=(Place(header="Age"), Place(column="age")),
+            sex=(Place(header="Sex"), Place(column="is_male")),
+            sex_codes={"True": "male", "False": "female", "1": "male", "0": "female"},
+            acquired_at=(),
+            labels={**_FROM_CSV, "chagas": Label(find=(Place(header="Chagas label"),))},  # self-reported
+        ),
+    ),
+)

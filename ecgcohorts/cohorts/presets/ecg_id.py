@@ -1,0 +1,30 @@
+"""ECG-ID: 310 recordings of 20 s of 90 volunteers, Saint Petersburg, Russia. Lead I only, raw and filtered.
+
+Layout `Person_01/rec_1.hea`; the person is the folder. With one lead no recipe of eight leads can be filled: cape-v1
+refuses every recording as `leads_missing` (11 of them before that, for their checksums), so a store of it is empty.
+The preset serves `ecgcohorts ingest --dry-run` and recipes of one lead to come.
+"""
+
+from ecgcohorts.cohorts.schema import Files, Layout, Place
+from ecgcohorts.cohorts.spec import CohortSpec
+
+SPEC = CohortSpec(
+    name="ecg_id",
+    title="ECG-ID, Russia, 2004-2005, lead I only",
+    licence="ODC-BY 1.0 (assumed)",
+    citation="Lugovaya 2005, master's thesis, Electrotechnical University LETI; data doi:10.13026/C2J01F",
+    mains_hz=50,  # Russia
+    layouts=(
+        Layout(
+            name="wfdb",
+            reader="wfdb",
+            files=Files(include=("**/*.hea",)),
+            recording=(Place(path=r"(Person_\d+/[^/]+)\.hea$"),),  # every person has a rec_1
+            patient=(Place(path=r"(?:^|/)(Person_\d+)/"),),
+            age=(Place(header="Age"),),
+            sex=(Place(header="Sex"),),
+            acquired_at=(Place(header="ECG date"),),
+            time_format="%d.%m.%Y",
+        ),
+    ),
+)

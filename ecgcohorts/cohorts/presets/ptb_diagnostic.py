@@ -1,0 +1,47 @@
+"""PTB Diagnostic ECG: 549 ECGs of 290 patients, mostly with myocardial infarction, Berlin, Germany.
+
+Layout `patient001/s0010_re.hea`: twelve leads in `.dat`, the Frank leads in `.xyz`, 1000 Hz, up to two minutes. The
+patient is the folder, so where the folders are lost every recording is a patient of its own. The comments are a
+clinical summary; the one label source is `Reason for admission`, which is the diagnosis of a person, not of the ECG.
+The Challenge of 2020 has the same recordings with half the steps per mV (`cinc2021_ptb`): no digest finds them equal.
+"""
+
+from ecgcohorts.cohorts.schema import Files, Label, Layout, Place
+from ecgcohorts.cohorts.spec import CohortSpec
+
+# Texts of `Reason for admission` (assumed but for the first, which is in the sample at hand); `n/a` is unknown.
+_REASONS = {
+    "admitted_mi": ("Myocardial infarction",),
+    "healthy_control": ("Healthy control",),
+    "admitted_bundle_branch_block": ("Bundle branch block",),
+    "admitted_cardiomyopathy": ("Cardiomyopathy",),
+    "admitted_dysrhythmia": ("Dysrhythmia",),
+    "admitted_heart_failure": ("Heart failure (NYHA 2)", "Heart failure (NYHA 3)", "Heart failure (NYHA 4)"),
+    "admitted_hypertrophy": ("Hypertrophy",),
+    "admitted_valvular_disease": ("Valvular heart disease",),
+}
+
+SPEC = CohortSpec(
+    name="ptb_diagnostic",
+    title="PTB Diagnostic ECG, Germany, 1990-1998",
+    licence="ODC-BY 1.0 (assumed)",
+    citation="Bousseljot et al. 1995, doi:10.1515/bmte.1995.40.s1.317; data doi:10.13026/C28C71",
+    mains_hz=50,  # Germany
+    layouts=(
+        Layout(
+            name="wfdb",
+            reader="wfdb",
+            files=Files(include=("**/*.hea",)),
+            recording=(Place(path=r"([^/]+)\.hea$"),),
+            patient=(Place(path=r"(?:^|/)(patient\d+)/"),),
+            age=(Place(header="age"),),
+            sex=(Place(header="sex"),),
+            acquired_at=(Place(header="ECG date"),),
+            time_format="%d/%m/%Y",
+            labels={
+                name: Label(find=(Place(header="Reason for admission"),), codes=texts)
+                for name, texts in _REASONS.items()
+            },
+        ),
+    ),
+)

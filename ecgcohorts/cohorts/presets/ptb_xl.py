@@ -1,0 +1,59 @@
+"""PTB-XL: 21,799 ten-second clinical ECGs of 18,869 patients, Physikalisch-Technische Bundesanstalt, Germany.
+
+Layout of releases 1.0.1 to 1.0.3: `ptbxl_database.csv` beside `records500/`; the 100 Hz copies are left alone.
+"""
+
+from ecgcohorts.cohorts.schema import Files, Label, Layout, Place, Table
+from ecgcohorts.cohorts.spec import CohortSpec
+
+# SCP-ECG statement codes by diagnostic superclass. Source: scp_statements.csv of the release, `diagnostic` rows.
+_SUPERCLASSES = {
+    "norm": ["NORM"],
+    "mi": [
+        *["AMI", "ASMI", "ALMI", "LMI", "IMI", "ILMI", "IPMI", "IPLMI", "PMI"],
+        *["INJAS", "INJAL", "INJLA", "INJIN", "INJIL"],
+    ],
+    "sttc": [
+        *["NDT", "NST_", "DIG", "LNGQT", "ANEUR", "EL"],
+        *["ISC_", "ISCAL", "ISCAN", "ISCAS", "ISCIL", "ISCIN", "ISCLA"],
+    ],
+    "cd": ["1AVB", "2AVB", "3AVB", "LAFB", "LPFB", "CLBBB", "ILBBB", "CRBBB", "IRBBB", "IVCD", "WPW"],
+    "hyp": ["LVH", "RVH", "LAO/LAE", "RAO/RAE", "SEHYP"],
+}
+# The six abnormalities of CODE by their nearest SCP code: complete bundle branch blocks, fibrillation without flutter.
+_SIX = {"avb1": ["1AVB"], "rbbb": ["CRBBB"], "lbbb": ["CLBBB"], "sb": ["SBRAD"], "af": ["AFIB"], "st": ["STACH"]}
+
+
+def _present(codes: list[str]) -> Label:
+    # A code counts whatever its likelihood, because 0 means "likelihood not given" (Wagner 2020, table of columns)
+    return Label(find=(Place(column="scp_codes"),), codes=tuple(codes))
+
+
+SPEC = CohortSpec(
+    name="ptb_xl",
+    title="PTB-XL, Germany, 1989-1996",
+    licence="CC BY 4.0",
+    citation="Wagner et al. 2020, doi:10.1038/s41597-020-0495-6; data doi:10.13026/kfzx-aw45",
+    mains_hz=50,  # Germany
+    layouts=(
+        Layout(
+            name="records500",
+            reader="wfdb",
+            files=Files(include=("records500/**/*.hea",)),
+            tables=(Table(file="ptbxl_database.csv", key="filename_hr", match="path"),),
+            recording=(Place(path=r"([^/]+)\.hea$"),),
+            patient=(Place(column="patient_id"),),
+            age=(Place(column="age"),),
+            age_codes={"300": 90},  # "over 89"; releases before it carry 90 to 94 as they are, capped alike
+            sex=(Place(column="sex"),),
+            sex_codes={"0": "male", "1": "female"},
+            acquired_at=(Place(column="recording_date"),),
+            device=(Place(column="device"),),
+            site=(Place(column="site"),),
+            labels={
+                **{name: _present(codes) for name, codes in {**_SUPERCLASSES, **_SIX}.items()},
+                "strat_fold": Label(find=(Place(column="strat_fold"),)),  # 1-8 train, 9 validation, 10 test
+            },
+        ),
+    ),
+)

@@ -1,0 +1,47 @@
+"""SaMi-Trop: ECGs of 1,631 patients with chronic Chagas disease, Minas Gerais, Brazil; one exam a patient.
+
+Two layouts: the published one, `exams.csv` beside `exams.hdf5` (no exam ids in it: joined by row order), and the
+WFDB conversion of the 2025 Challenge. Neither has patient ids.
+"""
+
+from ecgcohorts.cohorts.schema import Files, Label, Layout, Place, Table
+from ecgcohorts.cohorts.spec import CohortSpec
+
+SPEC = CohortSpec(
+    name="sami_trop",
+    title="SaMi-Trop, Brazil, 2011-2012",
+    licence="CC BY 4.0 (assumed)",
+    citation="Ribeiro et al. 2021, doi:10.5281/zenodo.4905618",
+    mains_hz=60,  # Brazil
+    layouts=(
+        Layout(
+            name="hdf5",
+            reader="code_hdf5",
+            files=Files(include=("**/exams.hdf5",)),
+            tables=(Table(file="exams.csv", match="row"),),  # row order is unconfirmed: no release note says it
+            recording=(Place(column="exam_id"),),
+            patient=(),
+            age=(Place(column="age"),),
+            sex=(Place(column="is_male"),),
+            sex_codes={"True": "male", "False": "female", "1": "male", "0": "female"},
+            acquired_at=(),
+            labels={
+                "normal_ecg": Label(find=(Place(column="normal_ecg"),)),
+                "death": Label(find=(Place(column="death"),)),
+                "follow_up_years": Label(find=(Place(column="timey"),)),
+                "chagas": Label(find=(Place(constant="1"),)),  # what the cohort was recruited for
+            },
+        ),
+        Layout(
+            name="wfdb",
+            reader="wfdb",
+            files=Files(include=("**/*.hea",)),
+            recording=(Place(path=r"([^/]+)\.hea$"),),
+            patient=(),
+            age=(Place(header="Age"),),
+            sex=(Place(header="Sex"),),
+            acquired_at=(),
+            labels={"chagas": Label(find=(Place(header="Chagas label"),))},
+        ),
+    ),
+)

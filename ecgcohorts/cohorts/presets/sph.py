@@ -1,0 +1,48 @@
+"""SPH: 25,770 ECGs of 10 to 60 s of 24,666 patients, Shandong Provincial Hospital, China.
+
+Layout `records/A00001.h5` (unpacked from records.tar) and `metadata.csv`. Each file holds one dataset `ecg`, (12 leads,
+time), 500 Hz. That its unit is mV and its order I, II, III, aVR, aVL, aVF, V1-V6 is how public loaders read it
+(assumed: no release note was at hand). The recorder removed mains, drift and muscle noise before the files were made.
+"""
+
+from ecgcohorts.cohorts.schema import Files, Label, Layout, Place, Table
+from ecgcohorts.cohorts.spec import CohortSpec
+from ecgcohorts.leads import TWELVE_LEADS
+from ecgcohorts.readers.arrays.manifest import ArrayDescription
+
+# Primary statements of AHA/ACC/HRS, doi:10.1161/CIRCULATIONAHA.106.180201. Statements are separated by ";", their
+# modifiers follow after "+" (50+346: fibrillation with a rapid response); a modified statement counts as one.
+_STATEMENTS = {
+    "avb1": "82",  # prolonged PR interval: the standard has no other statement for a first-degree block
+    "rbbb": "106",
+    "lbbb": "104",
+    "sb": "22",
+    "af": "50",
+    "st": "21",
+    "normal_ecg": "1",
+}
+
+SPEC = CohortSpec(
+    name="sph",
+    title="SPH, Shandong Provincial Hospital, China, 2019-2020",
+    licence="CC BY 4.0 (assumed)",
+    citation="Liu et al. 2022, doi:10.1038/s41597-022-01403-5; data doi:10.6084/m9.figshare.c.5779802.v1",
+    mains_hz=50,  # China
+    layouts=(
+        Layout(
+            name="hdf5",
+            reader="arrays",
+            files=Files(include=("**/A*.h5",)),
+            arrays=ArrayDescription(
+                kind="hdf5", name="ecg", rate_hz=500, unit="mV", leads=TWELVE_LEADS, axes="lead_time"
+            ),
+            tables=(Table(file="metadata.csv", key="ECG_ID", match="stem"),),
+            recording=(Place(path=r"([^/]+)\.h5$"),),
+            patient=(Place(column="Patient_ID"),),
+            age=(Place(column="Age"),),
+            sex=(Place(column="Sex"),),
+            acquired_at=(Place(column="Date"),),
+            labels={name: Label(find=(Place(column="AHA_Code"),), codes=(code,)) for name, code in _STATEMENTS.items()},
+        ),
+    ),
+)

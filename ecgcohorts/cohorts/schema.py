@@ -1,0 +1,191 @@
+"""The parts of a cohort's description: where its files are and where each fact about a recording stands.
+
+A rule (`patient`, `age` ...) is a list of places tried in turn: the first whose value means something wins, and an
+empty list says "never known". A single place needs no list. `cohort_spec.CohortSpec` puts the parts together.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.recording import Sex
+
+
+class Frozen(BaseModel):
+    """Base of all parts: immutable, and an unknown key is an error."""
+
+    # numbers as text: in YAML an id, a code or a key may stand without quotes
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+
+
+def _regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"found a pattern that is no regular expression ({error})") from None
+    return text
+
+
+def _regex_with_group(text: str) -> str:
+    if re.compile(_regex(text)).groups < 1:
+        raise ValueError("found a pattern without a group, expected one in brackets around the value")
+    return text
+
+
+def _mains(value: Any) -> Any:
+    if value not in (None, "auto", 50, 60):
+        raise ValueError(f"found mains frequency {value!r:.20}, expected 50, 60, auto or null")
+    return value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]  # becomes a folder or column name
+Pattern = Annotated[str, AfterValidator(_regex)]
+Mains = Annotated[float | Literal["auto"] | None, BeforeValidator(_mains)]
+Sentinel = Literal["missing", "clipping"]
+LISTED = "listed"  # the one column of a table that is a bare list
+
+
+class Place(Frozen):
+    """Where one value may stand: exactly one of header, column, path, reader, constant."""
+
+    header: str | None = None  # key of the file's own header text (Recording.fields); case does not matter
+    column: str | None = None  # column of a table
+    table: str | None = None  # name of that table, where there are several
+    path: Annotated[str, AfterValidator(_regex_with_group)] | None = None  # searched in "path" or "path#entry"
+    reader: bool = False  # what the reader itself understood, e.g. Recording.patient_id
+    constant: str | None = None  # the same for all recordings
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Place":
+        given = [name for name in ("header", "column", "path", "constant") if getattr(self, name) is not None]
+        given += ["reader"] * self.reader
+        if len(given) != 1:
+            raise ValueError(
+                f"found {' and '.join(given) or 'none'} of header, column, path, reader, constant: give one"
+            )
+        if self.table is not None and self.column is None:
+            raise ValueError("found table without column: name the column of that table")
+        return self
+
+
+Rule = Annotated[tuple[Place, ...], BeforeValidator(_listed, json_schema_input_type=Place | list[Place])]
+FROM_READER = (Place(reader=True),)
+
+
+class Label(Frozen):
+    """One numeric label column. NaN where the value is absent or means nothing.
+
+    With `codes`: 1 if the value (a list "a,b" or a Python dict as text) holds one of them, else 0.
+    With `values`: the number of a text. Otherwise the text is read as a number or as true/false, yes/no.
+    """
+
+    find: Rule
+    codes: tuple[str, ...] = ()
+    values: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> "Label":
+        if self.codes and self.values:
+            raise ValueError("found codes and values: give one")
+        if not self.find or any(place.reader for place in self.find):
+            raise ValueError("expected a header, column, path or constant to find the label in")
+        return self
+
+
+class Files(Frozen):
+    """Which files are recordings: globs over the path below SRC; `**/` is any folder or none."""
+
+    include: tuple[str, ...] = Field(min_length=1)
+    exclude: tuple[str, ...] = ()
+
+
+class Table(Frozen):
+    """A CSV beside the recordings. `key` is its column that names the recording; `match` says by what.
+
+    path: the path below SRC without suffix; stem: the file name without suffix; entry: the entry inside a
+    multi-record file; row: the number of the entry, by row order (no key); or `pattern`, whose first group in the
+    path is the key. Whole numbers match however they are printed (`7`, `7.0`, `007`).
+    With `listed` the file is no CSV but a bare list of keys, one a line; each has that text in the column `listed`.
+    """
+
+    name: str = "table"
+    file: str  # path below SRC
+    key: str | None = None
+    match: Literal["path", "stem", "entry", "row"] = "stem"
+    pattern: Annotated[str, AfterValidator(_regex_with_group)] | None = None
+    listed: str | None = None
+    required: bool = True
+
+    @model_validator(mode="after")
+    def _one_way_to_match(self) -> "Table":
+        if (self.match == "row") + (self.key is not None) + (self.listed is not None) != 1:
+            raise ValueError("expected exactly one of a key column, match: row, and listed")
+        return self
+
+
+class Layout(Frozen):
+    """One published arrangement of the files, and where each fact stands in it."""
+
+    name: str = "files"
+    reader: str  # a reader of `ecgcohorts formats`
+    files: Files
+    fallback: bool = False  # used only where no other layout finds files: a copy of the same recordings
+    arrays: ArrayDescription | None = None  # with the reader `arrays`, where no manifest lies beside the files
+    tables: tuple[Table, ...] = ()
+    recording: Rule = ()  # empty: the path below SRC, which is unique
+    patient: Rule = FROM_READER
+    age: Rule = FROM_READER
+    age_unit: Literal["years", "months", "weeks", "days"] = "years"
+    age_codes: dict[str, float] = Field(default_factory=dict)  # e.g. {"300": 90}: codes that are no ages
+    sex: Rule = FROM_READER
+    sex_codes: dict[str, Sex] = Field(default_factory=dict)  # beside m, f, male, female in any case
+    acquired_at: Rule = FROM_READER
+    time_format: str | None = None  # strptime; None: ISO 8601
+    device: Rule = FROM_READER
+    site: Rule = FROM_READER
+    labels: dict[Name, Label] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _arrays_have_their_reader(self) -> "Layout":
+        if self.arrays is not None and self.reader != "arrays":
+            raise ValueError(f"found arrays with the reader {self.reader}, expected the reader arrays")
+        return self
+
+    @model_validator(mode="after")
+    def _tables_exist(self) -> "Layout":
+        names = [table.name for table in self.tables]
+        if len(set(names)) < len(names):
+            raise ValueError("found two tables of one name: give each its own")
+        for place in self.places():
+            if place.column is None:
+                continue
+            if place.table is None and len(names) != 1:
+                raise ValueError(f"found column {place.column} and {len(names)} tables: say which table")
+            if place.table is not None and place.table not in names:
+                raise ValueError(f"found table {place.table}, expected one of {', '.join(names) or 'none'}")
+            table = self.tables[names.index(place.table)] if place.table is not None else self.tables[0]
+            if table.listed is not None and place.column != LISTED:
+                raise ValueError(f"found column {place.column} of the list {table.name}, which has only {LISTED}")
+        return self
+
+    def places(self) -> list[Place]:
+        """Every place any rule of this layout looks at."""
+        rules = [self.recording, self.patient, self.age, self.sex, self.acquired_at, self.device, self.site]
+        return [place for rule in [*rules, *(label.find for label in self.labels.values())] for place in rule]
+
+
+class Cohort(Frozen):
+    """One of several cohorts in a collection: the recordings whose path (without suffix) holds `path`."""
+
+    name: Name
+    path: Pattern
+    title: str = ""
+    mains_hz: Mains  # of the country of recording
+    sentinel: Sentinel = "missing"
+    unlabelled: tuple[str, ...] = ()  # labels nobody annotated here: NaN, where 0 would be a claim

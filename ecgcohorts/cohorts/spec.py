@@ -1,0 +1,301 @@
+"""CohortSpec: one cohort as data, from a preset or a YAML file, and what it says about each recording."""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from ecgcohorts.cohorts import values
+from ecgcohorts.cohorts.files import Found, SourceItem, as_source, find_layout, scan_files
+from ecgcohorts.cohorts.schema import Cohort, Files, Frozen, Label, Layout, Mains, Name, Place, Rule, Sentinel, Table
+from ecgcohorts.cohorts.tables import Tables, load_tables
+from ecgcohorts.errors import Reason, RejectedRecording, SpecError
+from ecgcohorts.leads import canonical
+from ecgcohorts.plugins import load, names
+from ecgcohorts.privacy.placeholders import is_placeholder
+from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.recording import Recording, Sex
+from ecgcohorts.sources import Source
+
+__all__ = ["CohortSpec", "Description", "SourceItem", "Tables", "apply_rules", "describe", "load_spec", "to_yaml"]
+
+T = TypeVar("T")
+KIND = "ecgcohorts.cohorts.presets"
+MAX_YAML_BYTES = 1 << 20  # our default; a complete cohort file has about 2 kB
+MISSING_INT16 = -32768  # WFDB's "no sample" of 16-bit formats
+_PARTS: dict[str, type[BaseModel]] = {
+    "layouts": Layout, "files": Files, "arrays": ArrayDescription, "tables": Table, "labels": Label, "cohorts": Cohort,
+    **dict.fromkeys(("recording", "patient", "age", "sex", "acquired_at", "device", "site", "find"), Place),
+}  # fmt: skip
+
+
+class CohortSpec(Frozen):
+    """A cohort, or a collection of cohorts published together. Its JSON Schema is `model_json_schema()`."""
+
+    name: Name
+    title: str
+    licence: str  # of the data
+    citation: str  # or the source in words
+    layouts: Annotated[tuple[Layout, ...], Field(min_length=1)]  # the one whose files are there is used
+    cohorts: tuple[Cohort, ...] = ()  # first match wins; a recording of none belongs to `name`
+    mains_hz: Mains  # of the country of recording; null: no notch, auto: found in the signal
+    expected_gain_per_mv: Annotated[float, Field(gt=0)] | None = None  # another gain is refused, never rescaled
+    sentinel: Sentinel = "missing"  # what -32768 means
+
+    @model_validator(mode="after")
+    def _names_apart(self) -> "CohortSpec":
+        layouts, cohorts = [layout.name for layout in self.layouts], [cohort.name for cohort in self.cohorts]
+        for kind, found in (("layouts", layouts), ("cohorts", cohorts)):
+            if len(set(found)) < len(found):
+                raise ValueError(f"found two {kind} of one name: give each its own")
+        labels = {name for layout in self.layouts for name in layout.labels}
+        unknown = {name for cohort in self.cohorts for name in cohort.unlabelled} - labels
+        if unknown:
+            raise ValueError(f"found unlabelled {', '.join(sorted(unknown))}: expected names of labels")
+        return self
+
+    @property
+    def cohort_names(self) -> tuple[str, ...]:
+        """Names a recording may be filed under."""
+        return (*(cohort.name for cohort in self.cohorts), self.name) if self.cohorts else (self.name,)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """All label columns, over all layouts, in the order they are declared."""
+        return tuple(dict.fromkeys(name for layout in self.layouts for name in layout.labels))
+
+    def cohort_of(self, item: SourceItem) -> Cohort:
+        """The cohort a recording belongs to, by its path."""
+        stem = item.stem
+        found = next((cohort for cohort in self.cohorts if re.search(cohort.path, stem)), None)
+        return found or self._whole()
+
+    def cohort(self, name: str) -> Cohort:
+        """A cohort by name; `self.name` is the whole."""
+        found = next((cohort for cohort in self.cohorts if cohort.name == name), None)
+        if found is None and name != self.name:
+            raise SpecError(f"{self.name}: found no cohort {name!r}, expected one of {', '.join(self.cohort_names)}.")
+        return found or self._whole()
+
+    def find(self, place: Path | Source) -> Found:
+        """The layout whose files are in a folder, by its path, or in another source.
+
+        Raises SourceError if there is no such folder, or it holds no file of this cohort.
+        """
+        return find_layout(self.layouts, as_source(place))
+
+    def scan(self, place: Path | Source) -> Iterator[SourceItem]:
+        """Yield what `sources` lists, one at a time: for collections too large to hold all headers."""
+        yield from scan_files(self.find(place))
+
+    def sources(self, place: Path | Source, limit: int | None = None) -> list[SourceItem]:
+        """Every recording there, by path and order in the file; an unreadable header is an item with `error`."""
+        return list(islice(self.scan(place), limit))
+
+    def load_tables(self, place: Path | Source) -> Tables:
+        """The tables beside the recordings. Raises SourceError for a missing one, or a missing column."""
+        return load_tables(self.find(place))
+
+    def _whole(self) -> Cohort:
+        return Cohort(name=self.name, path="", title=self.title, mains_hz=self.mains_hz, sentinel=self.sentinel)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known about one recording beside its signal. Ids are as printed in the source: never stored so."""
+
+    cohort: str
+    patient_id: str | None = field(repr=False)  # None: unknown or a placeholder, so a patient of its own
+    recording_id: str = field(repr=False)
+    age_years: float = math.nan  # capped at 90
+    sex: Sex | None = None
+    acquired_at: datetime | None = None
+    device: str | None = None
+    site: str | None = None
+    mains_hz: float | Literal["auto"] | None = None
+    labels: dict[str, float] = field(default_factory=dict)
+
+
+def describe(spec: CohortSpec, tables: Tables, item: SourceItem) -> Description:
+    """What the spec's rules find about one recording, in its header, its path and the tables.
+
+    `tables` comes from `spec.load_tables` of the same folder. An item without header is described as far as possible.
+    """
+    layout, cohort, header = tables.layout, spec.cohort_of(item), item.header
+    facts = _Facts(item, tables)
+    age = facts.first(
+        layout.age,
+        values.age_years(str(header.age_years)) if header and header.age_years is not None else math.nan,
+        lambda text: values.age_years(text, layout.age_unit, layout.age_codes),
+    )
+    labels = {
+        name: facts.first(label.find, None, partial(values.label_number, codes=label.codes, values=label.values))
+        for name, label in layout.labels.items()
+        if name not in cohort.unlabelled
+    }
+    return Description(
+        cohort=cohort.name,
+        patient_id=facts.first(layout.patient, _patient(header.patient_id if header else None), _patient),
+        recording_id=facts.first(layout.recording, header.recording_id if header else None, _text) or item.stem,
+        age_years=math.nan if age is None else age,
+        sex=facts.first(layout.sex, header.sex if header else None, lambda text: values.sex(text, layout.sex_codes)),
+        acquired_at=facts.first(
+            layout.acquired_at,
+            header.acquired_at if header else None,
+            lambda text: values.moment(text, layout.time_format),
+        ),
+        device=facts.first(layout.device, header.device if header else None, _text),
+        site=facts.first(layout.site, header.site if header else None, _text),
+        mains_hz=cohort.mains_hz,
+        labels=dict.fromkeys(layout.labels, math.nan) | {k: v for k, v in labels.items() if v is not None},
+    )
+
+
+def apply_rules(spec: CohortSpec, cohort: str, recording: Recording) -> Recording:
+    """The recording as its cohort understands it: -32768 as a clipped sample where the cohort says so.
+
+    Raises RejectedRecording if the cohort expects a gain and a lead has another: a gain is never corrected here,
+    because nothing in the file says which of the two is right.
+    """
+    if spec.expected_gain_per_mv is not None and recording.gain_per_mv is not None:
+        _check_gain(recording, spec.expected_gain_per_mv)
+    if spec.cohort(cohort).sentinel == "missing" or recording.missing is None or recording.digital is None:
+        return recording
+    clipped = recording.missing & (recording.digital == MISSING_INT16)
+    if not clipped.any():
+        return recording
+    return replace(recording, missing=recording.missing & ~clipped, notes=(*recording.notes, "clipped_at_minimum"))
+
+
+def _check_gain(recording: Recording, expected: float) -> None:
+    assert recording.gain_per_mv is not None
+    for name, gain in zip(recording.leads, recording.gain_per_mv.tolist(), strict=True):
+        # signals that are no ECG lead (respiration ...) have gains of their own
+        if canonical(name) and not math.isclose(gain, expected):
+            raise RejectedRecording(
+                Reason.GAIN,
+                f"gain {gain:g} per mV in lead {name}",
+                f"{expected:g} as in the whole cohort",
+                "Fetch the corrected release of this header.",
+            )
+
+
+def to_yaml(spec: CohortSpec) -> str:
+    """The spec as a cohort file, defaults left out; `load_spec` of that file gives an equal spec."""
+    return yaml.safe_dump(spec.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+
+
+def load_spec(name_or_yaml: str) -> CohortSpec:
+    """A preset by name, or the cohort a YAML file describes.
+
+    Raises SpecError, in one line, for an unknown name, a missing file, an unknown key or a value that is not allowed.
+    """
+    if Path(name_or_yaml).suffix.lower() not in (".yaml", ".yml"):
+        if name_or_yaml not in names(KIND):
+            raise SpecError(
+                f"found no cohort {name_or_yaml!r}, expected one of {', '.join(names(KIND))}, or a file ending in .yaml."
+            )
+        spec: CohortSpec = load(KIND, name_or_yaml).SPEC
+        return spec
+    spec = _from_yaml(Path(name_or_yaml))
+    readers = names("ecgcohorts.readers")
+    for layout in spec.layouts:
+        if layout.reader not in readers:
+            raise SpecError(f"{name_or_yaml}: found reader {layout.reader!r}, expected one of {', '.join(readers)}.")
+    return spec
+
+
+def _from_yaml(path: Path) -> CohortSpec:
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_YAML_BYTES + 1)
+    except OSError as error:
+        raise SpecError(f"{path}: found no readable file ({error.strerror}), expected a cohort file.") from None
+    if len(text) > MAX_YAML_BYTES:
+        raise SpecError(f"{path}: found more than {MAX_YAML_BYTES} bytes, expected a cohort file of a few kB.")
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise SpecError(f"{path}: found text that is no YAML ({where}). Correct it there.") from None
+    try:
+        return CohortSpec.model_validate(content)
+    except ValidationError as error:
+        raise SpecError(f"{path}: {_complaint(error)}") from None
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first thing wrong, and how many more, in one line."""
+    first, *others = error.errors(include_url=False)
+    place = ".".join(map(str, first["loc"])) or "the file"
+    context = first.get("ctx", {})
+    if first["type"] == "extra_forbidden":
+        allowed = list(_model_at(first["loc"]).model_fields)
+        close = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
+        remedy = f"Did you mean {close[0]}?" if close else "Rename or remove it."
+        text = f"found unknown key {place}, expected one of {', '.join(allowed)}. {remedy}"
+    elif first["type"] == "missing":
+        text = f"found no key {place}, expected one. Add it."
+    elif first["type"] == "value_error":
+        text = f"{place}: {context['error']}."
+    elif first["type"] == "literal_error":
+        text = f"{place}: found {first['input']!r:.60}, expected {context['expected']}."
+    else:
+        text = f"{place}: found {first['input']!r:.60}, expected: {first['msg']}."
+    return " ".join(text.split()) + (f" ({len(others)} more like this.)" if others else "")
+
+
+def _model_at(place: tuple[int | str, ...]) -> type[BaseModel]:
+    holders = [part for part in place[:-1] if part in _PARTS]
+    return _PARTS[str(holders[-1])] if holders else CohortSpec
+
+
+class _Facts:
+    """The texts about one recording, wherever a rule says they stand."""
+
+    def __init__(self, item: SourceItem, tables: Tables) -> None:
+        self.item, self.tables = item, tables
+        fields = item.header.fields if item.header else {}
+        self.fields = {key.casefold(): value for key, value in fields.items()}
+        self.rows = {name: table.row(item) for name, table in tables.loaded.items()}
+
+    def first(self, rule: Rule, by_reader: T | None, parse: Callable[[str], T | None]) -> T | None:
+        """The first value that means something: not None, not NaN."""
+        for place in rule:
+            text = None if place.reader else self.text(place)
+            value = by_reader if place.reader else None if text is None else parse(text)
+            if value is not None and value == value:
+                return value
+        return None
+
+    def text(self, place: Place) -> str | None:
+        if place.header is not None:
+            return self.fields.get(place.header.casefold())
+        if place.path is not None:
+            found = re.search(place.path, self.item.location)
+            return found.group(1) if found else None
+        if place.column is not None:
+            name = place.table or self.tables.layout.tables[0].name
+            row = self.rows.get(name)
+            return None if row is None else row[self.tables.loaded[name].columns[place.column]]
+        return place.constant
+
+
+def _patient(text: str | None) -> str | None:
+    printed = None if text is None else values.id_text(text)
+    return None if is_placeholder(printed) else printed
+
+
+def _text(text: str) -> str | None:
+    """Text with single spaces; None for what stands for nothing."""
+    squeezed = " ".join(values.id_text(text).split())
+    return None if squeezed.casefold() in ("", "nan", "unknown", "n/a") else squeezed

@@ -1,0 +1,232 @@
+"""The rules of splits: each gives every recording of an index a part, or none, and goes to JSON and back.
+
+All but `ByLabel`, which takes what a cohort came with, put a person on one side only, whatever the index.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from ecgcohorts.errors import SpecError
+from ecgcohorts.index.cohort_index import LABEL, CohortIndex, draw_ids, number_ids, share_out
+
+UNASSIGNED = -1
+_ID_BYTES = 16
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]  # also a folder in a store
+Pairs = NDArray[np.uint8]  # (pair, 2, 16): two pseudonyms of one person
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """Persons of an index: its patients, joined where an identity map says that two of them are one."""
+
+    of_patient: NDArray[np.int64]  # [patient]
+    of_record: NDArray[np.int64]  # [record]
+    first_id: NDArray[np.uint8]  # [person, 16] the lowest pseudonym, of those that only the map knows too
+
+    @classmethod
+    def of(cls, index: CohortIndex, pairs: Pairs) -> "People":
+        person, first_id = join_ids(index.patient_ids, pairs)
+        return cls(person, person[index["patient"]], first_id)
+
+    @property
+    def count(self) -> int:
+        return len(self.first_id)
+
+    def draws(self, seed: str) -> NDArray[np.float64]:
+        """One number in [0, 1) per person."""
+        return draw_ids(self.first_id, seed)
+
+
+def join_ids(ids: NDArray[np.uint8], pairs: Pairs) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Number of the person of each of (id, 16) ids, and the lowest id of each person: (person, 16).
+
+    Equal ids and ids linked by pairs, over any number of steps, are one person; persons that only the pairs know count.
+    """
+    every = np.concatenate([ids, pairs.reshape(-1, _ID_BYTES)])
+    number = number_ids(every)
+    _, first = np.unique(number, return_index=True)
+    if not len(pairs):
+        return number, every[first]
+    from scipy.sparse import coo_array  # slow to load, and needed for identity maps only
+    from scipy.sparse.csgraph import connected_components
+
+    one, other = number[len(ids) :].reshape(-1, 2).T
+    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(first), len(first)))
+    _, person = connected_components(graph, directed=False)
+    _, lowest = np.unique(person, return_index=True)  # ids are numbered in their own order
+    return person.astype(np.int64)[number[: len(ids)]], every[first[lowest]]
+
+
+def as_pairs(same: Iterable[tuple[str | bytes, str | bytes]]) -> Pairs:
+    """(pair, 2, 16) of pairs of pseudonyms, as hexadecimal text or 16 bytes. Raises SpecError for anything else."""
+    try:
+        found = [[bytes.fromhex(one) if isinstance(one, str) else bytes(one) for one in pair] for pair in same]
+    except ValueError:
+        found = [[]]
+    if any(len(pair) != 2 or any(len(one) != _ID_BYTES for one in pair) for pair in found):
+        raise SpecError(
+            f"found something else in the identity map, expected pairs of pseudonyms: {_ID_BYTES} bytes, or "
+            f"{2 * _ID_BYTES} hexadecimal digits."
+        )
+    return np.frombuffer(b"".join(one for pair in found for one in pair), np.uint8).reshape(-1, 2, _ID_BYTES)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _shares(fractions: dict[str, float]) -> str:
+    return ", ".join(f"{part} {share:g}" for part, share in fractions.items())
+
+
+class ByPatient(_Model):
+    """A person's part follows from a hash of the pseudonym and `seed`; it stays when recordings are added."""
+
+    kind: Literal["patient"] = "patient"
+    fractions: dict[str, float]
+    seed: str
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self.fractions)
+
+    @property
+    def words(self) -> str:
+        """For people to read; so for every rule."""
+        return f"patients at random: {_shares(self.fractions)}"
+
+    def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
+        """int64 [record]: place in `parts`, -1 for none. So for every rule."""
+        return share_out(people.draws(self.seed), self.fractions)[people.of_record]
+
+
+class ByTime(_Model):
+    """Parts follow each other in time; a person is in the part of their last recording, with the recordings of its time.
+
+    until: part -> where it ends (exclusive), in the units of the column, ascending; None in the last: open.
+    """
+
+    kind: Literal["time"] = "time"
+    column: str
+    until: dict[str, float | None]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self.until)
+
+    @property
+    def words(self) -> str:
+        ends = (f"{part} {'to the end' if end is None else f'before {end:g}'}" for part, end in self.until.items())
+        return f"last recording by {self.column}: {', '.join(ends)}"
+
+    def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
+        ends = [np.inf if end is None else end for end in self.until.values()]
+        if any(late <= early for early, late in pairwise(ends)):
+            raise SpecError(
+                f"found parts ending at {list(self.until.values())}, expected each later than the one before."
+            )
+        if self.column != "days" and not self.column.startswith(LABEL):
+            raise SpecError(f"found column {self.column!r} for a split by time, expected `days` or a label column.")
+        time = index[self.column]
+        code = np.searchsorted(ends, time, side="right")
+        code[(code == len(ends)) | np.isnan(time)] = UNASSIGNED
+        last = np.full(people.count, UNASSIGNED)
+        np.maximum.at(last, people.of_record, code)
+        return np.where(code == last[people.of_record], code, UNASSIGNED)
+
+
+class ByLabel(_Model):
+    """Recordings whose label has one of a part's values; those with another value, or none, are in no part."""
+
+    kind: Literal["label"] = "label"
+    label: str
+    values: dict[str, tuple[float, ...]]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self.values)
+
+    @property
+    def words(self) -> str:
+        parts = (f"{part} {' '.join(f'{value:g}' for value in values)}" for part, values in self.values.items())
+        return f"label {self.label}: {', '.join(parts)}"
+
+    def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
+        column = index[LABEL + self.label]
+        code = np.full(len(index), UNASSIGNED)
+        for place, wanted in enumerate(self.values.values()):
+            code[np.isin(column, np.array(wanted, column.dtype))] = place
+        return code
+
+
+class LeaveCohortOut(_Model):
+    """One cohort is the last part; persons who have no recording in it are shared out over the other parts."""
+
+    kind: Literal["cohort"] = "cohort"
+    cohort: str
+    fractions: dict[str, float]
+    seed: str
+    left_out: str = "test"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (*self.fractions, self.left_out)
+
+    @property
+    def words(self) -> str:
+        return f"cohort {self.cohort} is {self.left_out}; others: {_shares(self.fractions)}"
+
+    def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
+        is_out = index["cohort"] == index.cohort_code(self.cohort)
+        met = np.zeros(people.count, bool)
+        met[people.of_record[is_out]] = True
+        code = share_out(people.draws(self.seed), self.fractions)[people.of_record]
+        code[met[people.of_record]] = UNASSIGNED
+        code[is_out] = len(self.fractions)
+        return code
+
+
+class Nested(_Model):
+    """Shares of the persons, each containing the smaller ones. A person's code is the smallest share they are in."""
+
+    kind: Literal["nested"] = "nested"
+    percent: tuple[float, ...]
+    seed: str
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(f"{share:g}%" for share in self.percent)
+
+    @property
+    def words(self) -> str:
+        return "shares of the patients, each with all smaller ones"
+
+    def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
+        edges = np.array(self.percent) / 100
+        if not len(edges) or edges[0] <= 0 or edges[-1] > 1 or (np.diff(edges) <= 0).any():
+            raise SpecError(f"found shares {self.percent} %, expected ascending ones above 0 and up to 100.")
+        # A seed apart from that of `by_patient`: else the training patients of a split would be a nested share already.
+        code = np.searchsorted(edges, people.draws(f"{self.seed}\0nested"), side="right")
+        return np.where(code < len(edges), code, UNASSIGNED)[people.of_record]
+
+
+Rule = Annotated[ByPatient | ByTime | ByLabel | LeaveCohortOut | Nested, Field(discriminator="kind")]
+
+
+class SplitDefinition(_Model):
+    """All that a split says in words: goes to JSON and back to an equal object."""
+
+    name: Name
+    rule: Rule
+    identities: str | None = None  # SHA-256 of the identity map it was made with
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.rule.parts

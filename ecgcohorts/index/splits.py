@@ -1,0 +1,222 @@
+"""Splits: which recordings are for training and which are kept from it, by rules that can be written down.
+
+A Split holds the outcome of a rule under a name. Recordings are found again by their id, so that a split made once
+serves parts of its index, a grown store, several stores opened as one, and embeddings.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from ecgcohorts.errors import SpecError
+from ecgcohorts.index.cohort_index import CohortIndex, number_ids
+from ecgcohorts.index.rules import UNASSIGNED, Nested, Pairs, People, Rule, SplitDefinition, as_pairs, join_ids
+
+PTB_XL_FOLDS = {"train": range(1, 9), "val": (9,), "test": (10,)}  # recommended: Wagner 2020, "Cross-validation folds"
+NESTED_PERCENT = (1, 2, 5, 10, 20, 50, 100)  # our default, about even steps on a logarithmic axis
+MAX_PARTS = 127  # codes are int8
+_ALL_TRAIN: Mapping[str, float] = MappingProxyType({"train": 1.0})
+
+Same = Iterable[tuple[str | bytes, str | bytes]]  # pseudonyms of one person, as hexadecimal text or 16 bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Recordings by part, under a name. Made by the functions of this module; kept in a store by `save_split`."""
+
+    definition: SplitDefinition
+    recording_id: NDArray[np.uint8] = field(repr=False)  # [recording, 16], of those that are in a part
+    codes: NDArray[np.int8] = field(repr=False)  # [recording], place in `parts`
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.definition.parts
+
+    @property
+    def is_nested(self) -> bool:
+        """Does each part contain those before it?"""
+        return isinstance(self.definition.rule, Nested)
+
+    def column(self, index: CohortIndex) -> NDArray[np.int8]:
+        """int8 [record of the index]: place in `parts`, -1 for recordings that are in none or that came later.
+
+        Of nested parts it is the smallest that the recording is in.
+        """
+        number = number_ids(np.concatenate([self.recording_id, index["recording_id"]]))
+        known = np.full(number.max(initial=-1) + 1, UNASSIGNED, np.int8)
+        known[number[: len(self.codes)]] = self.codes
+        return known[number[len(self.codes) :]]
+
+    def names(self, index: CohortIndex) -> NDArray[np.object_]:
+        """Per record of the index the name of its part, or None."""
+        return np.array([*self.parts, None], object)[self.column(index)]
+
+    def of(self, index: CohortIndex) -> dict[str, CohortIndex]:
+        """The parts of an index, by name; nested parts each with all smaller ones. Parts may be empty."""
+        code = self.column(index)
+        if self.is_nested:
+            return {name: index.take((code >= 0) & (code <= place)) for place, name in enumerate(self.parts)}
+        return {name: index.take(code == place) for place, name in enumerate(self.parts)}
+
+    def on(self, index: CohortIndex) -> "Split":
+        """The split of the recordings of one index only, as `save_split` wants it."""
+        code = self.column(index)
+        return Split(self.definition, index["recording_id"][code >= 0], code[code >= 0])
+
+    def summary(self, index: CohortIndex) -> pd.DataFrame:
+        """One line per cohort and part: patients, recordings. Of nested parts with all smaller ones."""
+        lines = [
+            (cohort, name, part.where(cohort=cohort).n_patients, len(part.where(cohort=cohort)))
+            for name, part in self.of(index).items()
+            for cohort in index.cohorts
+        ]
+        return pd.DataFrame(lines, columns=["cohort", "part", "patients", "recordings"]).sort_values(
+            "cohort", kind="stable", ignore_index=True
+        )
+
+    def assert_disjoint(self, index: CohortIndex, same: Same = ()) -> None:
+        """Raise SpecError if a patient, a person of the identity map or a waveform is in two parts.
+
+        Of nested parts what each adds to the smaller ones is compared.
+        """
+        code = self.column(index)
+        assert_disjoint({name: index.take(code == place) for place, name in enumerate(self.parts)}, same)
+
+
+def by_patient(index: CohortIndex, fractions: Mapping[str, float], name: str, same: Same = ()) -> Split:
+    """Share the patients out: {"train": 0.8, "val": 0.1, "test": 0.1}. The name is the seed.
+
+    Fractions hold on average: a patient's part depends on nobody else, so that it stays when patients are added.
+    same: pairs of pseudonyms known to be one person. Raises SpecError, as all functions here, for what cannot be.
+    """
+    return make_split(index, name, {"kind": "patient", "fractions": dict(fractions), "seed": name}, same)
+
+
+def by_time(
+    index: CohortIndex, until: Mapping[str, float | None], name: str, column: str = "days", same: Same = ()
+) -> Split:
+    """Train on the past, test on the future: {"train": 365, "test": None} cuts at 365 of the column's units.
+
+    column: `days` since the patient's first recording, the only clock in every index; or a label column with calendar
+    time, such as `label_year`, where a cohort's description has one. A patient belongs to the part of their last
+    recording; their recordings of other times, and all of unknown time, are in no part.
+    """
+    return make_split(index, name, {"kind": "time", "column": column, "until": dict(until)}, same)
+
+
+def by_label(
+    index: CohortIndex, label: str, values: Mapping[str, Iterable[float]], name: str, same: Same = ()
+) -> Split:
+    """Parts by the values of a label column, such as folds that a cohort came with: {"train": range(1, 9), "test": [10]}.
+
+    Raises SpecError if the folds cut a patient in two.
+    """
+    listed = {part: tuple(wanted) for part, wanted in values.items()}
+    return make_split(index, name, {"kind": "label", "label": label, "values": listed}, same)
+
+
+def ptb_xl_folds(index: CohortIndex, name: str = "strat_fold") -> Split:
+    """The folds recommended with PTB-XL: 1-8 train, 9 val, 10 test. Recordings of other cohorts are in no part."""
+    return by_label(index, "strat_fold", PTB_XL_FOLDS, name)
+
+
+def leave_cohort_out(
+    index: CohortIndex,
+    cohort: str,
+    name: str,
+    fractions: Mapping[str, float] = _ALL_TRAIN,
+    same: Same = (),
+) -> Split:
+    """Test on one cohort; share the patients of all others out over `fractions`.
+
+    Persons of the cohort left out who have recordings elsewhere, as the identity map tells, are in no other part.
+    """
+    rule = {"kind": "cohort", "cohort": cohort, "fractions": dict(fractions), "seed": name}
+    return make_split(index, name, rule, same)
+
+
+def nested(index: CohortIndex, name: str, percent: Sequence[float] = NESTED_PERCENT, same: Same = ()) -> Split:
+    """1, 2, 5, 10, 20, 50 and 100 % of the patients, each set containing the smaller: parts "1%", "2%" ...
+
+    For the share of a training part, give that part for an index: `nested(parts["train"], "curve")`.
+    """
+    return make_split(index, name, {"kind": "nested", "percent": tuple(percent), "seed": name}, same)
+
+
+def make_split(index: CohortIndex, name: str, rule: Rule | Mapping[str, object], same: Same = ()) -> Split:
+    """Apply a rule to an index: a new one, or that of an older split (`old.definition.rule`) to a store that has grown.
+
+    Raises SpecError if the rule or the name cannot be, and if a person or a waveform would be in two parts.
+    """
+    pairs = as_pairs(same)
+    definition = _define(name, rule, _digest(pairs))
+    code = definition.rule.codes(index, People.of(index, pairs)).astype(np.int8)
+    _refuse_shared({part: index.take(code == place) for place, part in enumerate(definition.parts)}, pairs)
+    return Split(definition, index["recording_id"][code >= 0], code[code >= 0])
+
+
+def _define(name: str, rule: Rule | Mapping[str, object], identities: str | None) -> SplitDefinition:
+    try:
+        definition = SplitDefinition.model_validate({"name": name, "rule": rule, "identities": identities})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SpecError(f"split {name!r}: found {str(first['input'])[:80]!r} at {place}. {first['msg']}.") from None
+    if not 0 < len(set(definition.parts)) == len(definition.parts) <= MAX_PARTS:
+        raise SpecError(
+            f"split {name!r}: found parts {definition.parts}, expected 1 to {MAX_PARTS}, each of its own name."
+        )
+    return definition
+
+
+def assert_disjoint(parts: Mapping[str, CohortIndex], same: Same = ()) -> None:
+    """Raise SpecError if a patient, a person of the identity map or a waveform is in two of some parts.
+
+    Parts may come from different stores: `{"train": a.index, "test": b.index}`. Patients are compared by pseudonym,
+    which tells nothing between stores of different keys or cohorts of different names; waveforms by their digest.
+    """
+    _refuse_shared(parts, as_pairs(same))
+
+
+def identities(index: CohortIndex, same: Same) -> NDArray[np.int64]:
+    """int64 [patient]: one number per person, as samplers take it (`identities=`)."""
+    return People.of(index, as_pairs(same)).of_patient
+
+
+def _refuse_shared(parts: Mapping[str, CohortIndex], pairs: Pairs) -> None:
+    indexes = list(parts.values())
+    person, _ = join_ids(np.concatenate([index.patient_ids for index in indexes]), pairs)
+    waveform = number_ids(np.concatenate([index["waveform_digest"] for index in indexes]))
+    names = ", ".join(parts)
+    for what, number, counts, remedy in (
+        ("patients", person, [index.n_patients for index in indexes], "Split by patient, with their identity map."),
+        ("waveforms", waveform, [len(index) for index in indexes], "Leave copies out: ec.open([a, b]) does."),
+    ):
+        shared = _in_two(number, np.repeat(np.arange(len(indexes)), counts))
+        if shared:
+            raise SpecError(f"found {shared} {what} in more than one of {names}, expected none. {remedy}")
+
+
+def _in_two(number: NDArray[np.int64], part: NDArray[np.int64]) -> int:
+    """How many numbers stand in more than one part."""
+    any_of = np.zeros(number.max(initial=-1) + 1, np.int64)
+    any_of[number] = part
+    return len(np.unique(number[part != any_of[number]]))
+
+
+def _digest(pairs: Pairs) -> str | None:
+    """Of an identity map, whatever the order of its pairs."""
+    if not len(pairs):
+        return None
+    lines = sorted({b"".join(sorted(one.tobytes() for one in pair)) for pair in pairs})
+    return hashlib.sha256(b"".join(lines)).hexdigest()

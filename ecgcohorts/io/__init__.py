@@ -1,0 +1,1 @@
+"""Files and buckets: durable writes, globs, texts."""

@@ -1,0 +1,208 @@
+"""BatchPlan -> Batch: reads the planned strips, cuts their windows, a few batches ahead of the consumer."""
+
+import queue
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import PlanImpossible, SpecError
+from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.samplers import BatchPlan, window_starts
+from ecgcohorts.samplers.plan import ABSENT
+
+if TYPE_CHECKING:
+    from ecgcohorts.index.cohort_index import CohortIndex
+    from ecgcohorts.samplers.base import Sampler
+
+MISSING = -32768  # a sample that is not there, as in the store
+
+
+Memory = Callable[[tuple[int, ...]], NDArray[np.int16]]  # shape -> an array of it, C-contiguous, its content unknown
+
+
+class StripSource(Protocol):
+    """What a loader needs of a store."""
+
+    @property
+    def index(self) -> "CohortIndex": ...
+    @property
+    def recipe(self) -> Recipe: ...
+    @property
+    def lsb_uv(self) -> float: ...
+    def read_windows(
+        self,
+        rows: NDArray[np.int64],
+        first: NDArray[np.int64],
+        length: NDArray[np.int64],
+        out: NDArray[np.int16],
+        targets: NDArray[np.int64] | None = None,
+        threads: int | None = None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Windows as stored integers; scale on the device: int16 is half the bytes of anything else.
+
+    signal: int16 [batch, view, lead, time], one step = lsb_uv microvolts, -32768 = no sample there.
+    valid: int32 [batch, view], samples present at the start of each window; fewer than the window only where a strip is
+    shorter.
+    """
+
+    signal: NDArray[np.int16]
+    lsb_uv: float
+    valid: NDArray[np.int32]
+    plan: BatchPlan
+
+    def __len__(self) -> int:
+        return len(self.signal)
+
+
+class Loader:
+    """Iterates the batches left in the sampler's epoch; the next iteration goes on with the next epoch.
+
+    `prefetch` batches are made ahead in a background thread (0: none, all in the caller's), each by `threads` threads
+    (None: as many as suit the store).
+    A batch counts as consumed, in the sampler's state, when it is handed out, not when it is read. An error while
+    reading is raised where the batch would have come. Memory: prefetch + 2 batches and what the consumer keeps.
+    """
+
+    # Many parameters because two are the data, one the window, and four say how to run; all but those three have defaults.
+    def __init__(
+        self,
+        store: StripSource,
+        sampler: "Sampler",
+        window: int = 2800,
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+        prefetch: int = 2,
+        threads: int | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        """rank, world_size: this process's slice of every batch; by default the sampler's (`sampler.on_rank`).
+
+        window: samples. memory: makes the arrays for batches, such as `loading.torch.pinned`; by default memory of our
+        own, used again once nothing refers to it any more. Raises SpecError for a window or option out of range,
+        PlanImpossible if the sampler plans rows that the store does not have, or cannot serve world_size equal ranks.
+        """
+        for name, value, least in (("window", window, 1), ("prefetch", prefetch, 0), ("threads", threads, 1)):
+            if value is not None and value < least:
+                raise SpecError(f"found {name}={value}, expected {least} or more.")
+        self.store, self.sampler, self.window, self.prefetch, self.threads = store, sampler, window, prefetch, threads
+        self.rank = sampler.rank if rank is None else rank
+        self.world_size = sampler.world_size if world_size is None else world_size
+        sampler.check_rank(self.rank, self.world_size)
+        self._ranges = _ValidRanges(store.index)
+        if sampler.index is not store.index:
+            self._ranges.of(sampler.rows)
+        self.memory: Memory = memory or _Buffers(spare=prefetch + 2).take
+
+    def __len__(self) -> int:
+        """Batches of the sampler's current epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, first = self.sampler.position
+        steps = range(first, self.sampler.steps(epoch))
+        batches = self._ahead(epoch, steps) if self.prefetch else (self.load(epoch, step) for step in steps)
+        for step, batch in zip(steps, batches, strict=True):
+            self.sampler.mark_consumed(epoch, step)
+            yield batch
+
+    def load(self, epoch: int, step: int) -> Batch:
+        """Plan, read and cut one batch; depends on nothing but its arguments and the sampler's."""
+        plan = self.sampler.plan(epoch, step, self.rank, self.world_size)
+        shape = (*plan.rows.shape, len(self.store.recipe.leads), self.window)
+        signal = self.memory(shape)
+        valid = np.zeros(plan.rows.shape, np.int32)
+        rows = plan.rows.ravel()
+        here = np.flatnonzero(rows != ABSENT)
+        start, stop = self._ranges.of(rows[here])
+        start = window_starts(plan.offsets.ravel()[here], start, stop, self.window)
+        present = np.clip(stop - start, 0, self.window)
+        valid.reshape(-1)[here] = present
+        windows = signal.reshape(-1, *shape[2:])
+        windows[rows == ABSENT] = MISSING
+        self.store.read_windows(rows[here], start, present, windows, here, self.threads)
+        return Batch(signal, self.store.lsb_uv, valid, plan)
+
+    def _ahead(self, epoch: int, steps: range) -> Iterator[Batch]:
+        """Batches of some steps in order, made in a thread that is never more than `prefetch` ahead."""
+        ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
+        slots = threading.Semaphore(self.prefetch)
+        stop = threading.Event()
+
+        def produce() -> None:
+            for step in steps:
+                slots.acquire()
+                if stop.is_set():
+                    return
+                try:
+                    ready.put(self.load(epoch, step))
+                except BaseException as error:  # whatever it is, it belongs to the consumer
+                    error.add_note(f"While loading step {step} of epoch {epoch}.")
+                    ready.put(error)
+                    return
+
+        producer = threading.Thread(target=produce, name="ecgcohorts-loader", daemon=True)
+        producer.start()
+        try:
+            for _ in steps:
+                made = ready.get()
+                slots.release()
+                if isinstance(made, BaseException):
+                    raise made
+                yield made
+        finally:  # also when the consumer stops early: the thread ends with the batch it is making
+            stop.set()
+            slots.release()
+            producer.join()
+
+
+class _ValidRanges:
+    """Store row -> the part of its strip that holds signal."""
+
+    def __init__(self, index: "CohortIndex") -> None:
+        rows = index["row"]
+        order = slice(None) if (np.diff(rows) > 0).all() else np.argsort(rows)
+        self._rows, self._start, self._stop = rows[order], index["valid_start"][order], index["valid_stop"][order]
+
+    def of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First valid sample, and one past the last, of some rows. Raises PlanImpossible for a row not in the index."""
+        places = np.minimum(np.searchsorted(self._rows, rows), len(self._rows) - 1)
+        strange = self._rows[places] != rows
+        if strange.any():
+            raise PlanImpossible(
+                f"found {int(strange.sum())} planned rows that the store's index does not list, the first {rows[strange][0]}. "
+                "Build the sampler from this store's index, or a part of it."
+            )
+        return self._start[places].astype(np.int64), self._stop[places].astype(np.int64)
+
+
+class _Buffers:
+    """Memory for batches, used again once nothing refers to it any more: new pages cost as much as cutting."""
+
+    def __init__(self, spare: int) -> None:
+        self._spare = spare
+        self._free: list[bytearray] = []
+
+    def take(self, shape: tuple[int, ...]) -> NDArray[np.int16]:
+        size = 2 * int(np.prod(shape))
+        memory = self._free.pop() if self._free else bytearray()
+        if len(memory) != size:
+            memory = bytearray(size)
+        # Every array made from `whole`, by slicing or by another framework, keeps `whole` alive: numpy follows the chain
+        # of owners up to an array over foreign memory, and stops there.
+        whole = np.frombuffer(memory, np.int16)
+        weakref.finalize(whole, self._give_back, memory).atexit = False
+        return whole.reshape(shape)
+
+    def _give_back(self, memory: bytearray) -> None:
+        if len(self._free) < self._spare:
+            self._free.append(memory)

@@ -1,0 +1,39 @@
+"""Batches as a `tf.data.Dataset`, and millivolts made on the device."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from ecgcohorts.errors import SpecError
+from ecgcohorts.loading.loader import MISSING, Loader
+
+
+def batches(loader: Loader, epochs: int = 1, prefetch: int = 1) -> "tf.data.Dataset":
+    """The next `epochs` epochs of a loader, from the sampler's position on, as dicts of whole batches.
+
+    signal int16 [batch, view, lead, time], valid int32 [batch, view], rows int64 [batch, view]. TensorFlow copies each
+    batch once. A batch counts as consumed when TensorFlow fetches it: up to `prefetch` ahead of the training step.
+    """
+    if epochs < 1:
+        raise SpecError(f"found epochs={epochs}, expected 1 or more.")
+    sampler = loader.sampler
+    places = (sampler.check_rank(loader.rank, loader.world_size), sampler.options.views)
+    signature = {
+        "signal": tf.TensorSpec((*places, len(loader.store.recipe.leads), loader.window), tf.int16),
+        "valid": tf.TensorSpec(places, tf.int32),
+        "rows": tf.TensorSpec(places, tf.int64),
+    }
+
+    def generate() -> Iterator[dict[str, Any]]:
+        for _ in range(epochs):
+            for batch in loader:
+                yield {"signal": batch.signal, "valid": batch.valid, "rows": batch.plan.rows}
+
+    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(prefetch)
+
+
+def millivolts(signal: "tf.Tensor", lsb_uv: float) -> "tf.Tensor":
+    """float32 in mV from int16 steps, 0 where there is no sample."""
+    present = tf.where(signal == MISSING, tf.zeros_like(signal), signal)
+    return tf.cast(present, tf.float32) * (lsb_uv / 1000)

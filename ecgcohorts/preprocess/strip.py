@@ -1,0 +1,232 @@
+"""Recording to strip: leads, gaps, trim, rate, filters, whole microvolts, as a named recipe says.
+
+Every number is in `ecgcohorts.preprocess.recipes`; docs/preprocessing.md holds the measurements behind them.
+Importing this module loads scipy.signal: import it where strips are made, not in the package root.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import Reason, RejectedRecording, SpecError
+from ecgcohorts.leads import LIMB_LEADS
+from ecgcohorts.preprocess import quality
+from ecgcohorts.preprocess.filter import strip_filter
+from ecgcohorts.preprocess.quality import Quality, Stages
+from ecgcohorts.preprocess.recipes import CAPE_V1, Recipe
+from ecgcohorts.recording import Recording
+
+Mains = float | Literal["auto"] | None
+
+MISSING = -32768  # the int16 that means "no sample" in a store
+LARGEST = 32767
+_RATE_TOLERANCE = 1e-6  # relative; 10 us over a strip, under 1 uV on the steepest QRS
+_DERIVED = quality.FROM_I_AND_II[2:].astype(np.float32)
+_SLOP = 1e-6  # samples; forgives 0.040 * 250 = 10.000000000000002
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """One preprocessed recording as a store keeps it.
+
+    samples: int16 (lead, time) of the recipe's length, in steps of `recipe.lsb_uv`; MISSING outside the valid part.
+    The valid part is [valid_start, valid_stop); strips of this recipe begin at 0.
+    """
+
+    samples: NDArray[np.int16]
+    valid_start: int
+    valid_stop: int
+    quality: Quality
+
+
+def make_strip(
+    recording: Recording, recipe: Recipe = CAPE_V1, mains_hz: Mains = None, with_quality: bool = True
+) -> Strip:
+    """Return the strip of one recording.
+
+    mains_hz: 50 or 60 puts a notch there, "auto" asks the signal itself, None leaves the notch out.
+    Raises RejectedRecording: LEADS, RATE, EMPTY, TOO_SHORT, GAPS or AMPLITUDE. The result depends on nothing
+    but the arguments: alone or among others, the same bits.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # absurd numbers end as AMPLITUDE, without a warning
+        return _make_strip(recording, recipe, mains_hz, with_quality)
+
+
+def _make_strip(recording: Recording, recipe: Recipe, mains_hz: Mains, with_quality: bool) -> Strip:
+    rate_hz = recording.rate_hz
+    ratio = rate_ratio(rate_hz, recipe)
+    native_mv, start, n_interp = cut_strip(recording.leads_mv(recipe.leads), rate_hz, recipe)
+    notch_hz = choose_notch(native_mv, rate_hz, recipe, mains_hz)
+    filtered_mv = strip_filter(native_mv.shape[1], ratio, rate_hz, recipe, notch_hz)(native_mv)
+    samples, n_clip_stored = to_steps(filtered_mv, recipe)
+    valid_stop = filtered_mv.shape[1]
+    stored = samples[:, :valid_stop]
+    p99_mv = check_amplitude(_p99_of_all(stored, recipe) * (recipe.lsb_uv / 1000), recipe)
+    stages = Stages(native_mv, filtered_mv, rate_hz, start, n_interp, n_clip_stored, notch_hz, p99_mv)
+    judge = quality.measure if with_quality else quality.unmeasured
+    return Strip(samples, 0, valid_stop, judge(stages, recording, recipe))
+
+
+@lru_cache(maxsize=64)
+def rate_ratio(rate_hz: float, recipe: Recipe) -> tuple[int, int]:
+    """Return (up, down), the recipe's rate over the source's in lowest terms. Raises RejectedRecording (RATE)."""
+    low, high = recipe.source_rate_hz
+    if not low <= rate_hz <= high:
+        raise RejectedRecording(Reason.RATE, f"{rate_hz:g} samples per second", f"{low:g} to {high:g}")
+    # The bound on the denominator is also what keeps the resampling filter small.
+    ratio = Fraction(rate_hz / recipe.rate_hz).limit_denominator(recipe.max_denominator)
+    if abs(float(ratio) * recipe.rate_hz / rate_hz - 1) > _RATE_TOLERANCE:
+        raise RejectedRecording(
+            Reason.RATE,
+            f"{rate_hz!r} samples per second",
+            f"a multiple of {recipe.rate_hz:g} by a fraction with a denominator of at most {recipe.max_denominator}",
+            "Give the nominal rate.",
+        )
+    return ratio.denominator, ratio.numerator
+
+
+# --- gaps and trimming --------------------------------------------------------------------------------------------
+
+
+def cut_strip(signal_mv: NDArray[np.float64], rate_hz: float, recipe: Recipe) -> tuple[NDArray[np.float64], int, int]:
+    """Return the strip at its own rate, the column it begins at, and how many samples of it were interpolated.
+
+    signal_mv: (lead, time), NaN or infinite where missing. The strip is the first stretch of at least the recipe's
+    window in which no lead has a gap too long to fill, without the columns of zeros at its ends (CODE pads with
+    them), and at most the recipe's strip long. Raises RejectedRecording (EMPTY, TOO_SHORT, GAPS).
+    """
+    n, longest = signal_mv.shape[1], int(recipe.strip_s * rate_hz + _SLOP)
+    if n >= longest and np.isfinite(signal_mv.sum()) and signal_mv[:, 0].any() and signal_mv[:, -1].any():
+        return signal_mv[:, :longest], 0, 0  # nothing to fill or trim, as in most recordings
+    finite = np.isfinite(signal_mv)
+    filled_mv, unfilled = fill_gaps(signal_mv, finite, rate_hz, recipe)
+    alive = np.asarray(filled_mv.any(axis=0))  # NaN counts, but only where a stretch cannot lie
+    needed = recipe.window_s * rate_hz - _SLOP
+    for first, stop in _stretches(~unfilled, alive):
+        if stop - first >= needed:
+            stop = min(stop, first + longest)
+            return filled_mv[:, first:stop], first, int((~finite[:, first:stop]).sum())
+    where = np.flatnonzero(np.where(finite, signal_mv, 0.0).any(axis=0))
+    if not len(where):
+        raise RejectedRecording(Reason.EMPTY, "nothing but 0 mV or missing samples", "an ECG")
+    extent = int(where[-1] - where[0] + 1)
+    found, expected = f"{extent / rate_hz:.3f} s after trimming", f"at least {recipe.window_s:g} s"
+    if extent < needed:
+        raise RejectedRecording(Reason.TOO_SHORT, found, expected)
+    raise RejectedRecording(
+        Reason.GAPS, f"{found}, broken by gaps", f"{expected} without a gap over {recipe.max_gap_s * 1000:g} ms"
+    )
+
+
+def _stretches(good: NDArray[np.bool_], alive: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return [first, stop) of each run of good columns, without the columns at its ends that are not alive."""
+    found = []
+    for start, length in zip(*quality.runs(good[None])[1:], strict=True):
+        where = np.flatnonzero(alive[start : start + length])
+        if len(where):
+            found.append((int(start + where[0]), int(start + where[-1] + 1)))
+    return found
+
+
+def fill_gaps(
+    signal_mv: NDArray[np.float64], finite: NDArray[np.bool_], rate_hz: float, recipe: Recipe
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the signal with short gaps linearly interpolated, and a mask of the columns that still have a gap.
+
+    A gap at the very beginning or end of a lead has nothing to interpolate from and stays.
+    """
+    n = signal_mv.shape[1]
+    if finite.all():
+        return signal_mv, np.zeros(n, bool)
+    filled_mv = signal_mv.copy()
+    still = ~finite
+    for row, start, length in zip(*quality.runs(~finite), strict=True):
+        stop = start + length
+        if length > recipe.max_gap_s * rate_hz + _SLOP or start == 0 or stop == n:
+            continue
+        left, right = signal_mv[row, start - 1], signal_mv[row, stop]
+        filled_mv[row, start:stop] = left + (right - left) * np.arange(1, length + 1) / (length + 1)
+        still[row, start:stop] = False
+    return filled_mv, np.asarray(still.any(axis=0))
+
+
+# --- notch, amplitude and storage ---------------------------------------------------------------------------------
+
+
+def choose_notch(
+    native_mv: NDArray[np.float64], source_rate_hz: float, recipe: Recipe, mains_hz: Mains
+) -> float | None:
+    """Return the frequency to notch, or None. Raises SpecError for a mains frequency there is not.
+
+    "auto" takes the one of 50 and 60 Hz with the higher mains score, if that is at least 6 dB.
+    """
+    if mains_hz is None:
+        return None
+    if mains_hz != "auto" and mains_hz not in quality.MAINS_HZ:
+        raise SpecError(f"found mains frequency {mains_hz!r}, expected 50, 60, 'auto' or none.")
+    asked = quality.MAINS_HZ if mains_hz == "auto" else (float(mains_hz),)
+    possible = [f0 for f0 in asked if source_rate_hz / f0 >= recipe.notch_min_rate_ratio]
+    if mains_hz != "auto" or not possible:
+        return possible[0] if possible else None
+    density = quality.power_density(native_mv, source_rate_hz)
+    score_db, loudest_hz = max((float(quality.mains_score(density, f0)), f0) for f0 in possible)
+    return loudest_hz if score_db >= quality.MAINS_DB else None
+
+
+def to_steps(filtered_mv: NDArray[np.float64], recipe: Recipe) -> tuple[NDArray[np.int16], int]:
+    """Return int16 (lead, strip) in steps of lsb_uv, MISSING past the end, and how many samples were clipped.
+
+    A sample is never MISSING: the range is symmetric. Raises RejectedRecording (AMPLITUDE) where the source held
+    numbers too large to compute with.
+    """
+    steps = filtered_mv * (1000 / recipe.lsb_uv)
+    np.rint(steps, out=steps)
+    largest = max(steps.max(), -steps.min())
+    if not np.isfinite(largest):
+        raise RejectedRecording(Reason.AMPLITUDE, "numbers beyond any voltage", "millivolts", "Check gain and unit.")
+    n_clipped = 0
+    if largest > LARGEST:
+        n_clipped = int((np.abs(steps) > LARGEST).sum())
+        np.clip(steps, -LARGEST, LARGEST, out=steps)
+    samples = np.full((len(steps), recipe.strip_samples), MISSING, np.int16)
+    samples[:, : steps.shape[1]] = steps
+    return samples, n_clipped
+
+
+def p99(filtered: NDArray) -> NDArray:
+    """Return the 99th percentile of |x| of each lead of (lead, time), in the unit given."""
+    rank = int(0.99 * (filtered.shape[1] - 1))
+    return np.partition(np.abs(filtered), rank, axis=1)[:, rank]
+
+
+def _p99_of_all(stored: NDArray[np.int16], recipe: Recipe) -> NDArray:
+    """p99 of the stored leads and of those that follow from I and II, where these two are stored."""
+    derived = [place for place, lead in enumerate(LIMB_LEADS[2:]) if lead not in recipe.leads]
+    if not {"I", "II"} <= set(recipe.leads) or not derived:  # a few leads, or all, for weights that need these
+        return p99(stored)
+    i_and_ii = stored[[recipe.leads.index(lead) for lead in ("I", "II")]].astype(np.float32)
+    return np.concatenate([p99(stored), p99(_DERIVED[derived] @ i_and_ii)])
+
+
+def check_amplitude(p99_mv: NDArray[np.floating], recipe: Recipe) -> float:
+    """Return the median over leads of their 99th percentile in mV, if an ECG can have it.
+
+    p99_mv: (lead,), after the band-pass, so offset and slow drift do not count. For a strip: of the twelve standard
+    leads, as the limits were measured on them; the eight independent ones alone lie up to 60 % higher.
+    Raises RejectedRecording (AMPLITUDE), never rescales. It finds microvolts or volts mistaken for millivolts, and
+    saturated recordings; a gain wrong by a factor of five stays inside the limits.
+    """
+    low, high = recipe.amplitude_mv
+    amplitude_mv = float(quality.median(p99_mv))
+    if not low <= amplitude_mv <= high:
+        raise RejectedRecording(
+            Reason.AMPLITUDE,
+            f"an amplitude of {amplitude_mv:.3g} mV",
+            f"{low:g} to {high:g} mV",
+            "Check gain and unit.",
+        )
+    return amplitude_mv

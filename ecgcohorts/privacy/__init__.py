@@ -1,0 +1,1 @@
+"""Pseudonyms, and ids that are placeholders."""

@@ -1,0 +1,1 @@
+"""Readers that call C libraries, run in a process that may die."""

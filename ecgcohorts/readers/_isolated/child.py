@@ -1,0 +1,179 @@
+"""The process in which readers that call C libraries run: it answers requests of one parent until that parent ends.
+
+Limits it sets on itself: address space, no core file, and processor time per recording, which ends it even where the
+parent is gone and C code never returns. Systems without `resource` (Windows) have none of them.
+"""
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from numpy.typing import NDArray
+
+from ecgcohorts import plugins
+from ecgcohorts.readers import KIND
+from ecgcohorts.readers._isolated.wire import (
+    MAX_RECORDINGS,
+    PREFIX,
+    as_bytes,
+    describe_error,
+    header_frame,
+    header_length,
+    parse_header,
+    to_wire,
+)
+from ecgcohorts.recording import Recording
+
+MEMORY_BYTES = 2 << 30  # of address space; design limit per worker
+# A reply holds one recording, or as many small ones as these allow (our defaults): headers of a scan go in batches.
+BATCH_BYTES = 64 << 10
+BATCH_SECONDS = 0.005
+
+
+class _Stream:
+    """One call of read or scan, continued request by request."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        reader = plugins.load(KIND, request["reader"])
+        if request["arrays"] is not None:
+            from ecgcohorts.readers.arrays.manifest import ArrayDescription  # pydantic takes a while
+
+            reader = reader.described(ArrayDescription.model_validate_json(request["arrays"]))
+        path, entries, self.skip = Path(request["path"]), request["entries"], request["skip"]
+        self.left = None  # recordings until the call is over, where that is known
+        if entries is not None:
+            entries, self.skip = entries[self.skip :], 0
+            self.left = len(entries)
+        call = reader.scan(path) if request["call"] == "scan" else reader.read(path, entries)
+        self.recordings: Iterator[Recording] = iter(call)
+
+    def batch(self) -> tuple[list[Recording], bool, Exception | None]:
+        """The next recordings, whether the call is over, and what ended it."""
+        found: list[Recording] = []
+        size, start = 0, time.monotonic()
+        try:
+            for _ in islice(self.recordings, self.skip):
+                pass
+            self.skip = 0
+            while size < BATCH_BYTES and len(found) < MAX_RECORDINGS and time.monotonic() < start + BATCH_SECONDS:
+                found.append(next(self.recordings))
+                size += sum(array.nbytes for array in (found[-1].digital, found[-1].analog_mv) if array is not None)
+                if self.left is not None:
+                    self.left -= 1
+                    if not self.left:
+                        self.close()
+                        return found, True, None
+        except StopIteration:
+            return found, True, None
+        except Exception as error:
+            return found, True, error
+        return found, False, None
+
+    def close(self) -> None:
+        """Let the reader close its file."""
+        close = getattr(self.recordings, "close", None)
+        if close is not None:
+            close()
+
+
+def main() -> None:
+    """Answer requests on standard input until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end ends this process
+    requests, replies = _take_pipes()
+    _limit_memory()
+    threading.Thread(target=_end_with_parent, args=(requests.fileno(),), daemon=True).start()
+    streams: dict[int, _Stream] = {}
+    _send(replies, {"ready": True}, [])
+    while (request := _receive(requests)) is not None:
+        if request["do"] == "close":
+            for number in request["streams"]:
+                with suppress(Exception):
+                    streams.pop(number).close()
+            _send(replies, {"ready": True}, [])
+            continue
+        _limit_processor_time(request["seconds"])
+        _answer(request, streams, replies)
+
+
+def _answer(request: dict[str, Any], streams: dict[int, _Stream], replies: BinaryIO) -> None:
+    number = request["stream"]
+    found: list[Recording] = []
+    over, error = True, None
+    try:
+        if request["do"] == "open":
+            if request["folder"] is not None:
+                os.chdir(request["folder"])
+            streams[number] = _Stream(request)
+        found, over, error = streams[number].batch()
+        wired = [to_wire(recording) for recording in found]
+    except Exception as unforeseen:
+        wired, over, error = [], True, unforeseen
+    if over:
+        streams.pop(number, None)
+    header = {
+        "recordings": [facts for facts, _ in wired],
+        "stream": 0 if over else number,
+        "error": None if error is None else describe_error(error),
+    }
+    _send(replies, header, [array for _, arrays in wired for array in arrays])
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Our two pipes under numbers of their own: what a C library prints must not end up between the frames."""
+    requests, replies = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nothing, number)
+    os.close(nothing)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open as long as the process
+    return open(requests, "rb", closefd=False), open(replies, "wb", closefd=False)
+
+
+def _end_with_parent(descriptor: int) -> None:
+    """End this process, busy or not, when the other end of its input closes: the parent is gone."""
+    if hasattr(select, "poll"):
+        ended = select.poll()
+        ended.register(descriptor, 0)  # only a hang-up is told
+        ended.poll()
+        os._exit(0)
+
+
+def _limit_memory() -> None:
+    with suppress(ImportError, ValueError, OSError):  # ImportError: Windows; ValueError: macOS knows no RLIMIT_AS
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        limit = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _limit_processor_time(seconds: float) -> None:
+    """From now on. The parent's own clock comes first; this one is for C code that outlives the parent."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + seconds) + 2, hard))
+
+
+def _send(replies: BinaryIO, header: dict[str, Any], arrays: list[NDArray]) -> None:
+    replies.write(header_frame(header))
+    for array in arrays:
+        replies.write(as_bytes(array))
+    replies.flush()
+
+
+def _receive(requests: BinaryIO) -> dict[str, Any] | None:
+    prefix = requests.read(PREFIX.size)
+    if len(prefix) < PREFIX.size:
+        return None
+    return parse_header(requests.read(header_length(prefix)))

@@ -1,0 +1,1 @@
+"""What readers of different formats share: opening files, limits, units, people."""

@@ -1,0 +1,1 @@
+"""XML files of all makers: read within bounds, digits and values."""

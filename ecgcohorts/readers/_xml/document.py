@@ -1,0 +1,206 @@
+"""XML as if its writer were hostile: no entities, known encodings, and caps on bytes, depth and elements."""
+
+import codecs
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers.expat import ExpatError, ParserCreate, XMLParserType, errors
+
+from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.readers._shared.files import read_bounded
+
+XML_LIMIT = 64 << 20  # bytes
+MAX_DEPTH = 64  # our default; ECG formats nest about ten deep
+MAX_ELEMENTS = 200_000  # our default; a 12-lead resting ECG has a few hundred to a few thousand
+TEXT_BUFFER = 1 << 16  # characters of text that expat gathers before it hands them on
+CHUNK = 1 << 18  # characters given to the parser at a time, so that a cap stops it early
+# Bytes of one tag or comment; our default, 13 min of Mortara samples, which stand in an attribute. Until its end comes,
+# expat before 2.6 goes over a tag again with every chunk: 10 MB took 4 s.
+LONGEST_TOKEN = 1 << 20
+
+# Most of each character in a document. Our defaults: far more than 200,000 elements of two attributes need, and as many
+# as are read in under a second; without, 63 MB of empty comments took 6 s, of declared attributes 13 s.
+MOST_MARKS = {
+    "<": 2 * MAX_ELEMENTS + 100_000,
+    "=": 2 * MAX_ELEMENTS,
+    "&": 2 * MAX_ELEMENTS,
+    "\n": 8 << 20,
+    "\r": 8 << 20,
+}
+# Characters of text in elements where one is not ASCII, which samples always are: Python then takes up to four bytes for
+# each. Our default.
+MAX_WIDE_TEXT = 4 << 20
+
+# Declared name -> Python codec. cp949: tabular MUSE exports from Korea.
+ENCODINGS = {
+    "utf-8": "utf-8",
+    "utf-16": "utf-16",
+    "us-ascii": "ascii",
+    "ascii": "ascii",
+    "iso-8859-1": "iso-8859-1",
+    "iso-8859-15": "iso-8859-15",
+    "windows-1252": "windows-1252",
+    "cp949": "cp949",
+}
+_BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_DECLARATION = re.compile(rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
+_TRUNCATED = {
+    errors.codes[text]
+    for text in (errors.XML_ERROR_NO_ELEMENTS, errors.XML_ERROR_UNCLOSED_TOKEN, errors.XML_ERROR_PARTIAL_CHAR)
+} | {errors.codes[errors.XML_ERROR_UNCLOSED_CDATA_SECTION]}
+
+
+def read_xml(path: Path) -> Element:
+    """Parse an XML file; names of elements and attributes lose their namespaces.
+
+    A DOCTYPE is allowed (MUSE writes one), its external DTD is not fetched, entities are refused.
+    Raises UnreadableRecording.
+    """
+    return parse_xml(read_bounded(path, XML_LIMIT), str(path))
+
+
+def parse_xml(data: bytes, where: str) -> Element:
+    """Parse XML bytes of at most XML_LIMIT."""
+    builder = _CappedBuilder(where)
+    parser = builder.parser()
+    fed = 0
+    marks = {mark: most for mark, most in MOST_MARKS.items() if most < len(data)}
+    try:
+        for text in _decoded(data, where):
+            _count_marks(text, marks, where)
+            # As text, not bytes: expat then ignores the declared encoding, which it may not know (cp949).
+            parser.Parse(text, False)
+            fed += len(text.encode())
+            if fed - parser.CurrentByteIndex > LONGEST_TOKEN:
+                _refuse(Reason.LIMIT, f"a tag or comment of more than {LONGEST_TOKEN} bytes", where)
+        parser.Parse("", True)
+    except ExpatError as error:
+        cut = error.code in _TRUNCATED
+        _refuse(
+            Reason.TRUNCATED if cut else Reason.HEADER, f"XML that {'ends early' if cut else 'is malformed'}", where
+        )
+    except UnicodeEncodeError:  # lone surrogates, which UTF-16 input can hold
+        _refuse(Reason.HEADER, "XML with broken characters", where)
+    return builder.close()
+
+
+def root_name(head: bytes) -> str:
+    """Name of the first element in the first bytes of a file, without prefix; empty if there is none."""
+    try:
+        text = head[: len(head) // 2 * 2].decode(_codec(head) or "utf-8", errors="ignore")
+    except (UnicodeDecodeError, LookupError):
+        return ""
+    place = 0
+    # Step over declaration, comments and DOCTYPE one by one: a single pattern for all could take exponential time.
+    while (start := text.find("<", place)) >= 0 and not text[place:start].strip():
+        stop = "-->" if text.startswith("<!--", start) else "?>" if text.startswith("<?", start) else ">"
+        if stop == ">" and not text.startswith("<!", start):
+            match = re.match(r"<(?:[\w.-]+:)?([\w.-]+)[\s/>]", text[start : start + 200])
+            return match[1] if match else ""
+        end = text.find(stop, start)
+        if end < 0:
+            break
+        place = end + len(stop)
+    return ""
+
+
+class _CappedBuilder:
+    """A tree builder that counts, and what expat calls. Entities cannot be declared, so none is ever expanded."""
+
+    def __init__(self, where: str) -> None:
+        self._builder = TreeBuilder()
+        self._where = where
+        self._depth = self._count = 0
+        self._text = self._wide_text = 0  # characters of the text that goes on; of those before that were wide
+        self._is_wide = False
+        self.close = self._builder.close
+
+    def parser(self) -> XMLParserType:
+        """An expat parser that builds the tree. It knows no namespaces: names keep their prefix, which is cut here."""
+        parser = ParserCreate()
+        parser.buffer_text, parser.buffer_size = True, TEXT_BUFFER
+        parser.StartElementHandler, parser.EndElementHandler = self.start, self.end
+        parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = self.data, self.doctype
+        parser.SkippedEntityHandler = self.entity
+        return parser
+
+    def doctype(self, _name: str, _system: str | None, _public: str | None, holds_declarations: int) -> None:
+        """A DOCTYPE may name a DTD, which is never fetched, and hold nothing itself."""
+        if holds_declarations:
+            _refuse(Reason.UNSUPPORTED, "XML that declares entities or elements in its DOCTYPE", self._where)
+
+    def entity(self, _name: str, _is_parameter: bool) -> None:
+        """Only the DTD that a DOCTYPE names could say what this entity is; expat would leave it out silently."""
+        _refuse(Reason.UNSUPPORTED, "XML that uses an entity it does not declare", self._where)
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        self._count += 1
+        if self._depth > MAX_DEPTH or self._count > MAX_ELEMENTS:
+            what = f"more than {MAX_ELEMENTS} elements" if self._depth <= MAX_DEPTH else f"more than {MAX_DEPTH} levels"
+            _refuse(Reason.LIMIT, f"XML of {what}", self._where)
+        self._end_text()
+        if any(":" in name for name in attributes):
+            attributes = {_local(name): text for name, text in attributes.items()}
+        self._builder.start(_local(tag), attributes)
+
+    def data(self, text: str) -> None:
+        self._text += len(text)
+        self._is_wide = self._is_wide or not text.isascii()
+        if self._is_wide and self._wide_text + self._text > MAX_WIDE_TEXT:
+            _refuse(Reason.LIMIT, f"more than {MAX_WIDE_TEXT} characters of text beyond ASCII", self._where)
+        self._builder.data(text)
+
+    def end(self, tag: str) -> None:
+        self._depth -= 1
+        self._end_text()
+        self._builder.end(_local(tag))
+
+    def _end_text(self) -> None:
+        """The builder is about to make one text of all parts, and one wide character widens it as a whole."""
+        self._wide_text += self._text if self._is_wide else 0
+        self._text, self._is_wide = 0, False
+
+
+def _local(name: str) -> str:
+    """A name without its namespace prefix, which some writers and most de-identifiers leave out: `xsi:type`."""
+    return name.rpartition(":")[2]
+
+
+def _codec(data: bytes) -> str | None:
+    """Python codec by byte order mark, else by declaration, else UTF-8; None if the encoding is not one of ours."""
+    for mark, codec in _BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            return codec
+    match = _DECLARATION.match(data[:400])
+    declared = match[1].decode("ascii").casefold() if match else "utf-8"
+    # UTF-16 without a mark could not have been matched as bytes, so a declaration of it is wrong.
+    return None if declared == "utf-16" else ENCODINGS.get(declared)
+
+
+def _decoded(data: bytes, where: str) -> Iterator[str]:
+    """The text of a document, chunk by chunk: as a whole, one wide character would make it four times its size."""
+    codec = _codec(data)
+    if codec is None:
+        _refuse(Reason.UNSUPPORTED, "XML of an encoding that is not allowed", where)
+    decoder = codecs.getincrementaldecoder(codec)()
+    try:
+        for start in range(0, max(1, len(data)), CHUNK):
+            yield decoder.decode(data[start : start + CHUNK], start + CHUNK >= len(data))
+    except UnicodeDecodeError:
+        _refuse(Reason.HEADER, f"bytes that are not {codec}", where)
+
+
+def _count_marks(text: str, left: dict[str, int], where: str) -> None:
+    """Take what a chunk holds from what is left of each character that costs expat more than others."""
+    for mark in left:
+        left[mark] -= text.count(mark)
+        if left[mark] < 0:
+            _refuse(Reason.LIMIT, f"XML of more than {MOST_MARKS[mark]} characters {mark!r}", where)
+
+
+def _refuse(reason: Reason, found: str, where: str) -> NoReturn:
+    expected = f"well-formed XML without entities, in one of {', '.join(ENCODINGS)}"
+    raise UnreadableRecording(reason, found, expected, "Export the file again.", where)

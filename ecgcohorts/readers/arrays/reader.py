@@ -1,0 +1,161 @@
+"""The reader of this format; what is said about it stands in the package."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.readers._shared.files import size_of
+from ecgcohorts.readers._shared.floats import without_infinities
+from ecgcohorts.readers._shared.units import steps_per_mv
+from ecgcohorts.readers.arrays import hdf5 as _array_hdf5
+from ecgcohorts.readers.arrays import matlab as _array_matlab
+from ecgcohorts.readers.arrays import npy as _array_npy
+from ecgcohorts.readers.arrays import text as _array_text
+from ecgcohorts.readers.arrays.files import data_file, files_below
+from ecgcohorts.readers.arrays.manifest import ArrayDescription, load_manifest, opens_manifest
+from ecgcohorts.recording import Recording, Source
+
+SUFFIXES = (".yaml", ".yml")  # of the manifest
+VARIANTS = (
+    "text of numbers: comma, semicolon, tab or space separated, decimal comma, gzipped",
+    "NumPy .npy",
+    "a dataset of an HDF5 file, MATLAB 7.3 included",
+    "a variable of a MATLAB 4 to 7 file",
+)
+ISOLATED = True
+UNDECLARED = "length not declared"
+_KINDS = {"csv": _array_text, "npy": _array_npy, "hdf5": _array_hdf5, "matlab": _array_matlab}
+_INT32 = np.iinfo(np.int32)
+
+
+def sniff(head: bytes) -> bool:
+    """Whether the file is a manifest. The data files themselves say nothing about what they are."""
+    return opens_manifest(head)
+
+
+def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
+    """Yield the recordings of the data files of a manifest; entries are their paths from its folder.
+
+    digital (integers) or analog_mv (floats): (lead, time). recording_id is the stem of the data file, which files of
+    two folders may share; the entry is unique. Raises UnreadableRecording at the first file that does not fit.
+    """
+    manifest = load_manifest(path)
+    for entry in _listed(path) if entries is None else entries:
+        file = data_file(path.parent, entry, manifest.files)
+        yield _recording(file, manifest.description, Source("arrays", path, entry))
+
+
+def scan(path: Path) -> Iterator[Recording]:
+    """Yield one header per data file of a manifest, in the order of paths.
+
+    A file whose length cannot be told has n_samples 0; reading it says why. So one damaged file hides no others.
+    """
+    manifest = load_manifest(path)
+    for entry in _listed(path):
+        try:
+            n_samples = _length(data_file(path.parent, entry, manifest.files), manifest.description)
+        except UnreadableRecording:
+            n_samples = 0
+        yield _header(manifest.description, Source("arrays", path, entry), n_samples)
+
+
+def beside(path: Path, entries: Sequence[str] | None = None, samples: bool = True) -> list[str]:
+    """The data files of a manifest that `read` opens, by name or glob from its folder; `scan` looks into all of them."""
+    return list(load_manifest(path).files if entries is None else entries)
+
+
+@dataclass(frozen=True)
+class Described:
+    """A reader of data files by themselves, for a description that stands elsewhere: in that of a cohort."""
+
+    description: ArrayDescription
+
+    def read(self, path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
+        """Yield the one recording of a data file; its entry is empty."""
+        for entry in [""] if entries is None else entries:
+            if entry:
+                raise _refusal(Reason.MISSING_FILE, "no such entry", "the one recording of the file", path)
+            yield _recording(path, self.description, Source("arrays", path))
+
+    def scan(self, path: Path) -> Iterator[Recording]:
+        """Yield its header."""
+        yield _header(self.description, Source("arrays", path), _length(path, self.description))
+
+
+def described(description: ArrayDescription) -> Described:
+    """A reader for data files of one description, without a manifest."""
+    return Described(description)
+
+
+def _listed(path: Path) -> list[str]:
+    found = [entry for entry in files_below(path.parent, load_manifest(path).files) if entry != path.name]
+    if not found:
+        raise _refusal(Reason.MISSING_FILE, "no file that `files` fits", "data files below its folder", path)
+    return found
+
+
+def _length(path: Path, description: ArrayDescription) -> int:
+    """Samples per lead as declared, at most one pass over the file."""
+    if description.samples is not None:
+        size_of(path)  # a link or a pipe is refused at once
+        return description.samples
+    shape = _KINDS[description.kind].shape_of(path, description)
+    return shape[1] if description.axes == "lead_time" else shape[0]
+
+
+def _header(description: ArrayDescription, source: Source, n_samples: int) -> Recording:
+    return Recording(
+        recording_id=_stem(source),
+        leads=description.leads,
+        rate_hz=description.rate_hz,
+        analog_mv=np.zeros((len(description.leads), 0)),
+        n_samples=n_samples,
+        source=source,
+    )
+
+
+def _recording(path: Path, description: ArrayDescription, source: Source) -> Recording:
+    stored = _KINDS[description.kind].load(path, description)
+    samples = stored if description.axes == "lead_time" else stored.T
+    per_mv = steps_per_mv(description.steps_per_unit, description.unit, description.leads[0], str(path))
+    notes = (UNDECLARED,) if description.kind == "csv" and description.samples is None else ()
+    header = _header(description, source, samples.shape[1])
+    if samples.dtype.kind == "f":
+        analog_mv, more = _in_mv(samples, description, per_mv)
+        return replace(header, analog_mv=analog_mv, notes=notes + more)
+    if samples.min() < _INT32.min or samples.max() > _INT32.max:
+        raise _refusal(Reason.UNSUPPORTED, "integers of more than 32 bits", "32 bits or fewer", path)
+    digital = np.ascontiguousarray(samples, np.int32)
+    return replace(
+        header,
+        analog_mv=None,
+        digital=digital,
+        gain_per_mv=np.full(len(digital), per_mv),
+        baseline=np.zeros(len(digital)),
+        missing=None if description.missing is None else digital == description.missing,
+        notes=notes,
+    )
+
+
+def _in_mv(
+    samples: NDArray, description: ArrayDescription, per_mv: float
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Floats in mV, NaN where missing, and notes."""
+    with np.errstate(invalid="ignore", over="ignore"):  # signalling NaN, and values that no voltage has
+        analog_mv, notes = without_infinities(np.ascontiguousarray(samples, np.float64) / per_mv)
+        if description.missing is not None:  # in the precision of the file: 0.1 as float32 is not 0.1
+            analog_mv[samples == samples.dtype.type(description.missing)] = np.nan
+    return analog_mv, notes
+
+
+def _stem(source: Source) -> str:
+    name = Path(source.entry).name or source.path.name
+    return Path(name.removesuffix(".gz")).stem
+
+
+def _refusal(reason: Reason, found: str, expected: str, path: Path) -> UnreadableRecording:
+    return UnreadableRecording(reason, found, expected, "See arrays in docs/formats.md.", str(path))

@@ -1,0 +1,8 @@
+"""European Data Format: EDF, EDF+ and BioSemi's BDF. One ASCII header, then records of integers.
+
+Sources: Kemp et al. 1992; the specification at edfplus.info; BioSemi's description of BDF.
+"""
+
+from ecgcohorts.readers.edf.reader import SUFFIXES, VARIANTS, read, scan, sniff
+
+__all__ = ["SUFFIXES", "VARIANTS", "read", "scan", "sniff"]

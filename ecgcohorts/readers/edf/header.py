@@ -1,0 +1,198 @@
+"""Headers of EDF, EDF+ and BDF files: fixed ASCII fields, each matched from end to end.
+
+Sources: Kemp et al. 1992 (EDF); Kemp and Olivan 2003 and the specification at edfplus.info (EDF+); BioSemi's description
+of BDF.
+"""
+
+import re
+from decimal import Context, Decimal
+from functools import lru_cache
+from typing import NamedTuple, NoReturn
+
+from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.readers._shared.limits import MAX_LEADS
+
+HEADER_BYTES = 256  # fixed part, and as much again for every signal
+EDF, BDF = b"0       ", b"\xffBIOSEMI"
+MAX_SIGNALS = 2 * MAX_LEADS  # our default: those that are left out count too
+ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
+CHARACTERS = "latin-1"  # only ASCII is allowed, but the micro sign is met
+UNFINISHED = -1  # number of records while a file is being written
+FETCH_AGAIN = "Fetch the file again from its source."
+
+_EXACT = Context(prec=40)  # decimal digits: many more than two 8-character fields can need
+_INTEGER = re.compile(r"[+-]?[0-9]{1,8}")
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,8}(?:\.[0-9]{0,7})?|\.[0-9]{1,7})(?:[eE][+-]?[0-9]{1,2})?")
+# Fields of the part per signal, in the file's order: width in bytes.
+_WIDTHS = {
+    "label": 16,
+    "transducer": 80,
+    "dimension": 8,
+    "physical_minimum": 8,
+    "physical_maximum": 8,
+    "digital_minimum": 8,
+    "digital_maximum": 8,
+    "prefilter": 80,
+    "samples": 8,
+    "reserved": 32,
+}
+
+
+class Signal(NamedTuple):
+    """One signal as declared; its calibration stays text until it is used."""
+
+    label: str
+    dimension: str
+    calibration: tuple[str, str, str, str]  # physical minimum and maximum, digital minimum and maximum
+    prefilter: str
+    per_record: int
+    offset: int  # samples of a record in front of its own
+
+    @property
+    def is_annotation(self) -> bool:
+        return self.label in ANNOTATIONS
+
+
+class Header(NamedTuple):
+    patient: str
+    recording: str
+    start_date: str
+    start_time: str
+    kind: str  # "EDF+C", "EDF+D", "BDF+C", "BDF+D", or empty
+    sample_bytes: int
+    n_records: int
+    record_s: Decimal
+    signals: tuple[Signal, ...]
+
+    @property
+    def is_discontinuous(self) -> bool:
+        return self.kind.endswith("D")
+
+    @property
+    def header_bytes(self) -> int:
+        return HEADER_BYTES * (1 + len(self.signals))
+
+    @property
+    def record_samples(self) -> int:
+        return sum(signal.per_record for signal in self.signals)
+
+    @property
+    def declared_bytes(self) -> int:
+        return self.header_bytes + self.n_records * self.record_samples * self.sample_bytes
+
+    def rate_hz(self, signal: Signal) -> float:
+        return float(_EXACT.divide(Decimal(signal.per_record), self.record_s))
+
+
+class Scale(NamedTuple):
+    """physical = minimum + (digital - least) * (maximum - minimum) / (most - least), turned around."""
+
+    steps_per_unit: float
+    baseline: float  # digital value that is 0 units
+    least: int
+    most: int
+
+
+def fits(head: bytes) -> bool:
+    """Whether bytes begin with an EDF or BDF header whose two statements of its length agree."""
+    if head[:8] not in (EDF, BDF):
+        return False
+    text = head.decode(CHARACTERS)
+    declared, n_signals = (_INTEGER.fullmatch(field.strip(" ")) for field in (text[184:192], text[252:256]))
+    return bool(declared and n_signals and int(declared[0]) == HEADER_BYTES * (1 + int(n_signals[0])))
+
+
+def parse_fixed(head: bytes, where: str) -> int:
+    """Number of signals, from the first 256 bytes. Raises UnreadableRecording."""
+    if head[:8] not in (EDF, BDF):
+        refuse(Reason.FORMAT, "another version", "EDF or BDF", where)
+    if len(head) < HEADER_BYTES:
+        refuse(Reason.TRUNCATED, f"{len(head)} bytes", f"{HEADER_BYTES} of a header", where)
+    text = head.decode(CHARACTERS)
+    n_signals, declared = _integer(text[252:256], "signals", where), _integer(text[184:192], "header bytes", where)
+    if not 1 <= n_signals <= MAX_SIGNALS:
+        refuse(Reason.LIMIT, f"{n_signals} signals", f"1 to {MAX_SIGNALS}", where)
+    if declared != HEADER_BYTES * (1 + n_signals):
+        refuse(Reason.HEADER, f"a header of {declared} bytes", f"{HEADER_BYTES * (1 + n_signals)}", where)
+    return n_signals
+
+
+def parse_header(data: bytes, where: str) -> Header:
+    """A whole header. Raises UnreadableRecording."""
+    n_signals = parse_fixed(data, where)
+    if len(data) < HEADER_BYTES * (1 + n_signals):
+        refuse(Reason.TRUNCATED, f"{len(data)} bytes", f"{HEADER_BYTES * (1 + n_signals)} of a header", where)
+    text = data.decode(CHARACTERS)
+    n_records = _integer(text[236:244], "records", where)
+    if n_records == UNFINISHED:
+        refuse(Reason.UNSUPPORTED, "a file that its writer has not finished (-1 records)", "a number", where)
+    record_s = _decimal(text[244:252], "seconds of a record", where)
+    if n_records < 1:
+        refuse(Reason.EMPTY, f"{n_records} records", "at least one", where)
+    if record_s <= 0:
+        refuse(Reason.HEADER, f"records of {float(record_s):g} s", "more than 0 s", where)
+    is_bdf = data[:8] == BDF
+    kind = text[192:197]
+    return Header(
+        patient=text[8:88].strip(" "),
+        recording=text[88:168].strip(" "),
+        start_date=text[168:176].strip(" "),
+        start_time=text[176:184].strip(" "),
+        kind=kind if kind in (("BDF+C", "BDF+D") if is_bdf else ("EDF+C", "EDF+D")) else "",
+        sample_bytes=3 if is_bdf else 2,
+        n_records=n_records,
+        record_s=record_s,
+        signals=_signals(text, n_signals, where),
+    )
+
+
+@lru_cache(maxsize=256)  # the signals of a file share theirs, and so do the files of a cohort
+def scale_of(calibration: tuple[str, str, str, str], sample_bytes: int) -> Scale | None:
+    """Scale by the four limits of a signal; None if they give no gain."""
+    texts = calibration[:2], calibration[2:]
+    if not all(map(_DECIMAL.fullmatch, texts[0])) or not all(map(_INTEGER.fullmatch, texts[1])):
+        return None
+    (low, high), (least, most) = map(Decimal, texts[0]), map(int, texts[1])
+    bound = 1 << 8 * sample_bytes - 1
+    if low == high or not -bound <= least < most < bound:
+        return None
+    # In decimals, so that -3276.8 to 3276.7 over -32768 to 32767 gives the baseline 0 and not nearly 0.
+    steps, units = Decimal(most - least), _EXACT.subtract(high, low)
+    baseline = _EXACT.subtract(Decimal(least), _EXACT.divide(_EXACT.multiply(low, steps), units))
+    return Scale(float(_EXACT.divide(steps, units)), float(baseline), least, most)
+
+
+def _signals(text: str, count: int, where: str) -> tuple[Signal, ...]:
+    """The part per signal: every field for all signals, then the next field."""
+    columns: dict[str, list[str]] = {}
+    at = HEADER_BYTES
+    for name, width in _WIDTHS.items():
+        columns[name] = [text[start : start + width].strip(" ") for start in range(at, at + width * count, width)]
+        at += width * count
+    per_record = [_integer(field, "samples of a record", where) for field in columns["samples"]]
+    if min(per_record) < 1:
+        refuse(Reason.HEADER, f"{min(per_record)} samples in a record", "at least one", where)
+    offsets = [sum(per_record[:place]) for place in range(count)]
+    limits = ("physical_minimum", "physical_maximum", "digital_minimum", "digital_maximum")
+    calibrations = zip(*(columns[name] for name in limits), strict=True)
+    dimensions = [dimension.replace("\xc2\xb5", "\xb5") for dimension in columns["dimension"]]  # a micro sign in UTF-8
+    columns_of_signals = (columns["label"], dimensions, calibrations, columns["prefilter"])
+    return tuple(Signal(*values) for values in zip(*columns_of_signals, per_record, offsets, strict=True))
+
+
+def _integer(text: str, what: str, where: str) -> int:
+    text = text.strip(" ")
+    if not _INTEGER.fullmatch(text):
+        refuse(Reason.HEADER, f"an unreadable number of {what}", "a whole one", where)
+    return int(text)
+
+
+def _decimal(text: str, what: str, where: str) -> Decimal:
+    text = text.strip(" ")
+    if not _DECIMAL.fullmatch(text):
+        refuse(Reason.HEADER, f"an unreadable number as {what}", "a decimal one", where)
+    return Decimal(text)
+
+
+def refuse(reason: Reason, found: str, expected: str, where: str) -> NoReturn:
+    raise UnreadableRecording(reason, found, expected, FETCH_AGAIN, where)

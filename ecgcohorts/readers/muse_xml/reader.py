@@ -1,0 +1,196 @@
+"""The reader of this format; what is said about it stands in the package."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree.ElementTree import Element
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import Reason
+from ecgcohorts.readers._shared import units as _units
+from ecgcohorts.readers._shared.limits import check_shape
+from ecgcohorts.readers._xml.document import read_xml, root_name
+from ecgcohorts.readers._xml.values import base64_bytes, integer_of, number_of, refuse, text_of
+from ecgcohorts.readers.muse_xml.context import read_context
+from ecgcohorts.recording import Recording, Source
+
+SUFFIXES = (".xml",)
+VARIANTS = (
+    "MUSE 7 to 9, with and without waveform types, CRC-32 and demographics",
+    "any rate, 8, 11 or 12 leads, any unit per lead; text as UTF-8, Latin-1 or cp949",
+)
+MISSING = -(1 << 15)
+SAMPLE_BYTES = 2
+# A median beat is 1.2 s long, a rhythm strip 10 s: what lies between is our default.
+SHORTEST_RHYTHM_S = 2.0
+MAX_WAVEFORMS = 64  # our default; MUSE writes two
+UNTYPED = "waveform type absent, the only long one taken"
+NO_CRC = "no CRC-32, samples not verified"
+LEAD_IN = "invalid lead-in marked missing"
+LEAD_COUNT = "another number of leads than declared"
+
+
+class Lead(NamedTuple):
+    """One LeadData element; samples stay encoded."""
+
+    name: str
+    encoded: str  # base64, white space removed
+    n_samples: int  # as declared, else as encoded
+    declared_bytes: int | None
+    crc: int | None
+    per_mv: float
+    baseline: float
+    first_valid: int
+
+
+class Rhythm(NamedTuple):
+    waveform: Element
+    rate_hz: float
+    leads: tuple[Lead, ...]
+    untyped: bool  # the writer declared no waveform type
+
+
+def sniff(head: bytes) -> bool:
+    """Whether the first element is `RestingECG`."""
+    return root_name(head) == "RestingECG"
+
+
+def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
+    """Yield the one recording of a MUSE file. `entries` is ignored, a file has none.
+
+    digital: (lead, time) int32, the stored integers; -32768 is missing. Raises UnreadableRecording.
+    """
+    root = read_xml(path)
+    rhythm = _rhythm(root, str(path))
+    digital = np.stack([_samples(lead, str(path)) for lead in rhythm.leads])
+    first_valid = np.array([lead.first_valid for lead in rhythm.leads])
+    missing = (digital == MISSING) | (np.arange(digital.shape[1]) < first_valid[:, None])
+    yield _recording(path, root, rhythm, digital, missing if missing.any() else None)
+
+
+def scan(path: Path) -> Iterator[Recording]:
+    """Yield the same recording without samples; no payload is decoded."""
+    root = read_xml(path)
+    rhythm = _rhythm(root, str(path))
+    yield _recording(path, root, rhythm, np.zeros((len(rhythm.leads), 0), np.int32))
+
+
+def _recording(
+    path: Path, root: Element, rhythm: Rhythm, digital: NDArray[np.int32], missing: NDArray[np.bool_] | None = None
+) -> Recording:
+    context = read_context(root, rhythm.waveform)
+    leads = rhythm.leads
+    quirks = {
+        UNTYPED: rhythm.untyped,
+        NO_CRC: any(lead.crc is None for lead in leads),
+        LEAD_IN: any(lead.first_valid for lead in leads),
+        LEAD_COUNT: text_of(rhythm.waveform, "NumberofLeads") not in ("", str(len(leads))),
+    }
+    return Recording(
+        recording_id=path.stem,
+        leads=tuple(lead.name for lead in leads),
+        rate_hz=rhythm.rate_hz,
+        digital=digital,
+        gain_per_mv=np.array([lead.per_mv for lead in leads]),
+        baseline=np.array([lead.baseline for lead in leads]),
+        missing=missing,
+        n_samples=leads[0].n_samples,
+        patient_id=context.patient_id,
+        age_years=context.age_years,
+        sex=context.sex,
+        acquired_at=context.acquired_at,
+        device=context.device,
+        site=context.site,
+        mains_hz=context.mains_hz,
+        fields=context.fields,
+        source=Source("muse_xml", path),
+        notes=(*(name for name, met in quirks.items() if met), *context.notes),
+    )
+
+
+def _rhythm(root: Element, where: str) -> Rhythm:
+    """Find the rhythm by its declared type; by its length only where the writer declared no type."""
+    if root.tag != "RestingECG":
+        refuse(Reason.FORMAT, "another root element", "RestingECG", where)
+    waveforms = root.findall("Waveform")
+    if len(waveforms) > MAX_WAVEFORMS:
+        refuse(Reason.LIMIT, f"{len(waveforms)} waveforms", f"at most {MAX_WAVEFORMS}", where)
+    typed = [waveform for waveform in waveforms if text_of(waveform, "WaveformType").casefold() == "rhythm"]
+    if len(typed) > 1:
+        refuse(Reason.UNSUPPORTED, f"{len(typed)} rhythm waveforms", "one", where)
+    if typed:
+        return _parse(typed[0], False, where)
+    untyped = [_parse(waveform, True, where) for waveform in waveforms if not text_of(waveform, "WaveformType")]
+    long = [rhythm for rhythm in untyped if rhythm.leads[0].n_samples / rhythm.rate_hz >= SHORTEST_RHYTHM_S]
+    if len(long) != 1:
+        refuse(Reason.EMPTY, f"{len(long)} rhythms among {len(waveforms)} waveforms", "one of type Rhythm", where)
+    return long[0]
+
+
+def _rate_hz(waveform: Element, where: str) -> float:
+    """SampleBase times ten to the SampleExponent."""
+    base = number_of(waveform, "SampleBase", where)
+    exponent = integer_of(waveform, "SampleExponent", where) or 0
+    if base is None or base <= 0 or abs(exponent) > 6:
+        refuse(Reason.HEADER, "no usable sampling rate", "SampleBase and SampleExponent", where)
+    return base * 10.0**exponent
+
+
+def _parse(waveform: Element, untyped: bool, where: str) -> Rhythm:
+    """The leads of one waveform, as declared, checked against each other and against the limits."""
+    elements = waveform.findall("LeadData")
+    if not elements:
+        refuse(Reason.EMPTY, "a waveform without leads", "at least one", where)
+    if text_of(waveform, "SampleType") not in ("", "CONTINUOUS_SAMPLES"):
+        refuse(Reason.UNSUPPORTED, "another sample type", "CONTINUOUS_SAMPLES", where)
+    rate_hz = _rate_hz(waveform, where)
+    leads = tuple(_lead(element, where) for element in elements)
+    if len({lead.n_samples for lead in leads}) > 1:
+        refuse(Reason.UNSUPPORTED, "leads of unequal length", "equal ones", where)
+    if len({number_of(element, "LeadTimeOffset", where) or 0.0 for element in elements}) > 1:
+        refuse(Reason.UNSUPPORTED, "leads that start at different times", "simultaneous ones", where)
+    check_shape(len(leads), leads[0].n_samples, rate_hz, where)
+    return Rhythm(waveform, rate_hz, leads, untyped)
+
+
+def _lead(element: Element, where: str) -> Lead:
+    """Parse a LeadData element. A gain or unit that is absent is an error: 4.88 uV is usual, but not certain."""
+    name = text_of(element, "LeadID")
+    if integer_of(element, "LeadSampleSize", where) not in (None, SAMPLE_BYTES):
+        refuse(Reason.UNSUPPORTED, "samples of another size", f"{SAMPLE_BYTES} bytes", where)
+    per_bit, unit = number_of(element, "LeadAmplitudeUnitsPerBit", where), text_of(element, "LeadAmplitudeUnits")
+    if not per_bit or not unit:
+        refuse(Reason.UNIT, "no amplitude per bit, or no unit", "both, for every lead", where)
+    encoded = "".join((element.findtext("WaveFormData") or "").split())
+    crc = integer_of(element, "LeadDataCRC32", where)
+    count = integer_of(element, "LeadSampleCountTotal", where)
+    first_valid = integer_of(element, "LeadOffsetFirstSample", where) or 0
+    if first_valid < 0:
+        refuse(Reason.HEADER, "a negative LeadOffsetFirstSample", "a number of samples", where)
+    return Lead(
+        name,
+        encoded,
+        len(encoded.rstrip("=")) * 3 // 4 // SAMPLE_BYTES if count is None else count,
+        integer_of(element, "LeadByteCountTotal", where),
+        None if crc is None else crc & 0xFFFFFFFF,
+        _units.steps_per_mv(1.0 / per_bit, unit, name, where),
+        # It is added to the stored integers, so 0 mV lies that many steps below.
+        -(number_of(element, "FirstSampleBaseline", where) or 0.0),
+        first_valid,
+    )
+
+
+def _samples(lead: Lead, where: str) -> NDArray[np.int32]:
+    """Decode one lead, verified against declared counts and CRC-32."""
+    if not lead.encoded:
+        refuse(Reason.EMPTY, "a lead without samples", "base64 in every WaveFormData", where)
+    data = base64_bytes(lead.encoded, where)
+    declared = (lead.n_samples * SAMPLE_BYTES, lead.declared_bytes if lead.declared_bytes is not None else len(data))
+    if declared != (len(data), len(data)):
+        refuse(Reason.TRUNCATED, f"{len(data)} bytes in a lead", f"{declared[0]} as declared", where)
+    if lead.crc is not None and zlib.crc32(data) != lead.crc:
+        refuse(Reason.CHECKSUM, "another CRC-32", "the declared one in every lead", where)
+    return np.frombuffer(data, "<i2").astype(np.int32)

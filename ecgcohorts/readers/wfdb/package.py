@@ -1,0 +1,230 @@
+"""Rare WFDB records: several segments, put together here; several rates, skewed signals and FLAC by the `wfdb` package.
+
+The package checks neither sizes nor checksums and raises whatever its parts raise, so both are done around it: files
+are measured before it is called, sums compared afterwards, its errors given as UnreadableRecording.
+"""
+
+import os
+import warnings
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import Reason, UnreadableRecording, is_of_machine
+from ecgcohorts.leads import canonical
+from ecgcohorts.readers._shared import units as _units
+from ecgcohorts.readers._shared.files import Folder
+from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header, Signal, check_sample_count, parse_header
+from ecgcohorts.readers.wfdb.signal import (
+    FETCH_AGAIN,
+    FLAC_MISSING,
+    STORAGE,
+    Samples,
+    find_missing,
+    is_plain,
+    read_samples,
+    verify,
+)
+
+# FLAC may pack a constant signal a thousandfold, so its files say little about what they unpack to. Our default.
+MAX_FLAC_SAMPLES = 1 << 25
+# Null segments cost nothing in the file and memory here: 256 MiB, an hour and a half of 12 leads at 500 Hz. Our default.
+MAX_SEGMENT_SAMPLES = 1 << 25
+THROUGH_PACKAGE = "read through the wfdb package"
+SEVERAL_SEGMENTS = "several segments"
+OTHER_RATES = "signals at other rates than the ECG left out"
+CONVERT = "Convert it to one segment at one rate, for example with `wfdb.wrsamp`."
+
+
+def read_rare(header: Header, folder: Folder, path: Path) -> Samples:
+    """Read a record that `_wfdb_signal` does not. Raises UnreadableRecording."""
+    if path.suffix != ".hea":
+        _unsupported("a header of another suffix", ".hea", path)
+    if header.segments:
+        return _read_segments(header, folder, path)
+    return _read_single(header, folder, path)
+
+
+def outline(header: Header, folder: Folder, path: Path) -> Samples:
+    """The same without samples: zero columns. Reads headers only."""
+    if header.segments:
+        signals = _reference_signals(header, folder, path)
+        return Samples(signals, header.rate_hz, None, None, np.zeros((len(signals), 0)))
+    if is_plain(header):
+        return Samples(header.signals, header.rate_hz, np.zeros((header.n_signals, 0), np.int32))
+    signals = tuple(header.signals[place] for place in _of_one_rate(header.signals, path))
+    return Samples(signals, header.rate_hz * signals[0].per_frame, np.zeros((len(signals), 0), np.int32))
+
+
+def _reference_signals(header: Header, folder: Folder, path: Path) -> tuple[Signal, ...]:
+    """The signals of a multi-segment record, from its layout header or its first segment that is there."""
+    name = next((name for name, _ in header.segments if name != NULL), None)
+    if name is None:
+        raise UnreadableRecording(Reason.EMPTY, "null segments only", "one segment", FETCH_AGAIN, str(path))
+    return _segment_header(name, folder).signals
+
+
+def _read_single(header: Header, folder: Folder, path: Path) -> Samples:
+    where = str(path)
+    signals = header.signals
+    _check_files(header, folder, path)
+    record = _package_record(path, physical=False, smooth_frames=False, ignore_skew=True)
+    samples = [np.asarray(values) for values in record.e_d_signal]
+    if [len(values) for values in samples] != [header.n_frames * signal.per_frame for signal in signals]:
+        raise UnreadableRecording(
+            Reason.TRUNCATED, "other lengths than declared", f"{header.n_frames} frames", FETCH_AGAIN, where
+        )
+    sums = [int(values.sum(dtype=np.int64)) for values in samples]
+    verify(signals, [int(values[0]) for values in samples], sums, True, where)
+
+    kept, notes = _of_one_rate(signals, path), [THROUGH_PACKAGE]
+    if len(kept) < len(signals):
+        notes.append(OTHER_RATES)
+    per_frame = signals[kept[0]].per_frame
+    signals = tuple(signals[place] for place in kept)
+    digital = np.stack([samples[place] for place in kept]).astype(np.int32)
+    missing = find_missing(signals, digital)
+    if any(signal.skew for signal in signals):
+        missing = np.zeros(digital.shape, bool) if missing is None else missing
+        for row, signal in enumerate(signals):
+            _shift(digital[row], missing[row], signal.skew * per_frame)
+    return Samples(signals, header.rate_hz * per_frame, digital, missing, None, tuple(notes))
+
+
+def _check_files(header: Header, folder: Folder, path: Path) -> None:
+    """Refuse, before the package allocates anything, what cannot be there or cannot be right."""
+    where = str(path)
+    if not header.n_frames:
+        _unsupported("no number of samples", "one in the record line", path)
+    check_sample_count(header.n_frames * sum(signal.per_frame for signal in header.signals), where)
+    for name, group in groupby(header.signals, key=lambda signal: signal.file):
+        signals = tuple(group)
+        if name == NULL:
+            _unsupported("a layout header, which has no samples", "a record", path)
+        first, count = signals[0], header.n_frames * sum(signal.per_frame for signal in signals)
+        with folder.open(name) as stream:
+            available = os.fstat(stream.fileno()).st_size - first.offset
+        if first.format in FLAC_MISSING:
+            needed = 1
+            if count > MAX_FLAC_SAMPLES:
+                raise UnreadableRecording(
+                    Reason.LIMIT, f"{count} samples", f"at most {MAX_FLAC_SAMPLES} in FLAC", CONVERT, where
+                )
+        elif first.format in STORAGE:
+            needed = STORAGE[first.format].size(count)
+        else:
+            _unsupported(f"storage format {first.format}", f"one of {[*STORAGE, *FLAC_MISSING]}", path)
+        if available < needed:
+            raise UnreadableRecording(
+                Reason.TRUNCATED, f"{max(available, 0)} bytes of samples", f"{needed}", FETCH_AGAIN, where
+            )
+
+
+def _of_one_rate(signals: tuple[Signal, ...], path: Path) -> list[int]:
+    """Places of the signals sampled like the ECG leads, or of the fastest where none is one of the twelve."""
+    rates = {signal.per_frame for signal in signals if canonical(signal.name) is not None}
+    if len(rates) > 1:
+        _unsupported("ECG leads at several rates", "one rate", path)
+    wanted = rates.pop() if rates else max(signal.per_frame for signal in signals)
+    return [place for place, signal in enumerate(signals) if signal.per_frame == wanted]
+
+
+def _shift(digital: NDArray[np.int32], missing: NDArray[np.bool_], count: int) -> None:
+    """Move one signal to the left by `count` samples, in place; what is not there at its end becomes missing."""
+    count = min(count, len(digital))
+    kept = len(digital) - count
+    digital[:kept], missing[:kept] = digital[count:].copy(), missing[count:].copy()
+    missing[kept:] = True
+
+
+def _read_segments(header: Header, folder: Folder, path: Path) -> Samples:
+    """Read several segments as one, in mV: gains may differ between them. Gaps, and signals a segment lacks, are NaN."""
+    where = str(path)
+    if header.n_frames * header.n_signals > MAX_SEGMENT_SAMPLES:
+        raise UnreadableRecording(
+            Reason.LIMIT,
+            f"{header.n_frames * header.n_signals} samples",
+            f"at most {MAX_SEGMENT_SAMPLES} in segments",
+            CONVERT,
+            where,
+        )
+    reference = _reference_signals(header, folder, path)
+    if len(reference) != header.n_signals:
+        _unsupported(f"{len(reference)} signals in its first segment", f"{header.n_signals}", path)
+    if not header.n_frames:
+        raise UnreadableRecording(Reason.EMPTY, "0 samples", "at least one", FETCH_AGAIN, where)
+    analog_mv = np.full((header.n_signals, header.n_frames), np.nan)
+    rows = {signal.name: row for row, signal in enumerate(reference)}
+    start = 0
+    for name, n_frames in header.segments:
+        if name != NULL and n_frames:
+            segment = _segment_header(name, folder)
+            _check_segment(segment, n_frames, reference, folder)
+            found = _segment_mv(segment, folder)
+            analog_mv[[rows[signal.name] for signal in segment.signals], start : start + n_frames] = found
+        start += n_frames
+    return Samples(reference, header.rate_hz, None, None, analog_mv, (SEVERAL_SEGMENTS,))
+
+
+def _check_segment(segment: Header, n_frames: int, reference: tuple[Signal, ...], folder: Folder) -> None:
+    """Refuse a segment that is no plain part of this record, before it is read."""
+    where = folder.path / f"{segment.record_name}.hea"
+    names = [signal.name for signal in segment.signals]
+    if not {signal.name for signal in reference} >= set(names) or len(set(names)) < len(names):
+        _unsupported("a segment with other signals than the first", "the same ones", where)
+    if segment.segments or any(signal.per_frame != 1 or signal.skew for signal in segment.signals):
+        _unsupported("a segment of several segments or rates", "a plain one", where)
+    if segment.n_frames != n_frames:
+        raise UnreadableRecording(
+            Reason.HEADER, f"a segment of {segment.n_frames} samples", f"{n_frames}", FETCH_AGAIN, str(where)
+        )
+
+
+def _segment_mv(segment: Header, folder: Folder) -> NDArray[np.float64]:
+    """(signal, time) of one segment in mV, verified against its own sums."""
+    path = folder.path / f"{segment.record_name}.hea"
+    if is_plain(segment):
+        digital = read_samples(segment, folder, str(path))
+        missing = find_missing(segment.signals, digital)
+    else:
+        found = _read_single(segment, folder, path)
+        assert found.digital is not None
+        digital, missing = found.digital, found.missing
+    per_mv = [_units.steps_per_mv(signal.gain, signal.unit, signal.name, str(path)) for signal in segment.signals]
+    baseline = np.array([signal.baseline for signal in segment.signals])
+    analog_mv: NDArray[np.float64] = (digital - baseline[:, None]) / np.array(per_mv)[:, None]
+    if missing is not None:
+        analog_mv[missing] = np.nan
+    return analog_mv
+
+
+def _segment_header(name: str, folder: Folder) -> Header:
+    file = f"{name}.hea"
+    header = parse_header(folder.read(file, HEADER_LIMIT), str(folder.path / file))
+    # The package finds a segment by its file, its messages and ours name the record.
+    return header._replace(record_name=name)
+
+
+def _package_record(path: Path, **options: Any) -> Any:
+    """`wfdb.rdrecord`, with everything it raises as UnreadableRecording."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its own deprecations say nothing about the record
+            import wfdb  # here, because it takes about a second
+
+            return wfdb.rdrecord(str(path.with_suffix("")), **options)
+    except ModuleNotFoundError as error:
+        _unsupported(f"a FLAC file and no {error.name}", 'it installed (`pip install "ecgcohorts[flac]"`)', path)
+    except Exception as error:  # it raises IndexError, KeyError, TypeError and more on damaged files
+        if isinstance(error, OSError) and is_of_machine(error):
+            raise
+        raise UnreadableRecording(
+            Reason.UNSUPPORTED, f"{type(error).__name__} in the wfdb package", "a record it reads", CONVERT, str(path)
+        ) from error
+
+
+def _unsupported(found: str, expected: str, path: Path) -> NoReturn:
+    raise UnreadableRecording(Reason.UNSUPPORTED, found, expected, CONVERT, str(path))

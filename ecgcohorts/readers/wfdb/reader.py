@@ -1,0 +1,102 @@
+"""The reader of this format; what is said about it stands in the package."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from ecgcohorts.errors import UnreadableRecording
+from ecgcohorts.readers._shared import units as _units
+from ecgcohorts.readers._shared.files import Folder
+from ecgcohorts.readers._shared.limits import check_rate
+from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header, parse_header, sniff_header
+from ecgcohorts.readers.wfdb.package import outline, read_rare
+from ecgcohorts.readers.wfdb.signal import Samples, find_missing, is_plain, read_samples
+from ecgcohorts.recording import Recording, Source
+
+SUFFIXES = (".hea",)
+VARIANTS = (
+    "formats 8 16 24 32 61 80 160 212 310 311 and FLAC 508 516 524",
+    "several files, segments and rates, skew, byte offsets",
+    "MATLAB 4 signal files and header quirks of the PhysioNet Challenges",
+)
+NO_CHECKSUM = "no checksum, samples not verified"
+
+
+def sniff(head: bytes) -> bool:
+    """Whether a file starts with a WFDB record line and a line for its first signal or segment."""
+    return sniff_header(head)
+
+
+def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
+    """Yield the one recording of a WFDB header. `entries` is ignored, a record has none.
+
+    digital: (lead, time) int32, native integers. Records of several segments come as analog_mv, since their gains may
+    differ. Signals that are no voltage (respiration ...) are kept with a NaN gain. Raises UnreadableRecording.
+    """
+    with Folder(path.parent) as folder:
+        header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
+        if is_plain(header):
+            digital = read_samples(header, folder, str(path))
+            found = Samples(header.signals, header.rate_hz, digital, find_missing(header.signals, digital))
+        else:
+            found = read_rare(header, folder, path)
+    check_rate(found.rate_hz, str(path))
+    yield _recording(path, header, found, 0)
+
+
+def scan(path: Path) -> Iterator[Recording]:
+    """Yield the same recording without samples, from the header alone; n_samples is 0 where it does not say."""
+    with Folder(path.parent) as folder:
+        header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
+        found = outline(header, folder, path)
+    check_rate(found.rate_hz, str(path))
+    yield _recording(path, header, found, round(header.n_frames * found.rate_hz / header.rate_hz))
+
+
+def beside(path: Path, entries: Sequence[str] | None = None, samples: bool = True) -> list[str]:
+    """Names of the files of the same folder that `read` opens: signals, and segments with theirs as far as they are there.
+
+    Without `samples`, those that `scan` opens: of a record of segments, the first. `entries` is ignored.
+    """
+    with Folder(path.parent) as folder:
+        header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
+        if not header.segments:
+            return _signal_files(header) if samples else []
+        headers = list(dict.fromkeys(f"{name}.hea" for name, _ in header.segments if name != NULL))
+        if not samples:
+            return headers[:1]
+        found = list(headers)
+        for name in headers:
+            with suppress(UnreadableRecording):  # one that is not there, or that `read` will refuse
+                found += _signal_files(parse_header(folder.read(name, HEADER_LIMIT), name))
+    return found
+
+
+def _signal_files(header: Header) -> list[str]:
+    return list(dict.fromkeys(signal.file for signal in header.signals if signal.file != NULL))
+
+
+def _recording(path: Path, header: Header, found: Samples, n_samples: int) -> Recording:
+    signals = found.signals
+    verified = header.n_frames and all(signal.checksum is not None for signal in signals)
+    gain_per_mv = baseline = None
+    if found.digital is not None:
+        per_mv = [_units.steps_per_mv(signal.gain, signal.unit, signal.name, str(path)) for signal in signals]
+        gain_per_mv, baseline = np.array(per_mv), np.array([signal.baseline for signal in signals])
+    return Recording(
+        recording_id=path.stem,
+        leads=tuple([signal.name for signal in signals]),
+        rate_hz=found.rate_hz,
+        digital=found.digital,
+        gain_per_mv=gain_per_mv,
+        baseline=baseline,
+        missing=found.missing,
+        analog_mv=found.analog_mv,
+        n_samples=n_samples,
+        acquired_at=header.acquired_at,
+        fields=header.fields,
+        source=Source("wfdb", path),
+        notes=header.notes + found.notes + (() if verified else (NO_CHECKSUM,)),
+    )

@@ -1,0 +1,1 @@
+"""Signals as bytes: chunks, shards, and where shards are."""

@@ -1,0 +1,136 @@
+"""What a store holds, as plain facts and as a table."""
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ecgcohorts.errors import StoreError
+from ecgcohorts.index.rules import UNASSIGNED
+from ecgcohorts.index.splits import Split
+from ecgcohorts.store.reader import AnyStore, Member, earlier_manifests
+from ecgcohorts.store.schema import Accounting
+from ecgcohorts.store.splits import load_split, split_names
+
+
+def describe(store: AnyStore) -> dict[str, Any]:
+    """Facts about a store, or several opened as one, as JSON-ready values. `stores` has what each folder is."""
+    rejects = store.rejects()
+    stores = [_member(member) for member in store.members]
+    return {
+        "path": str(store.path),
+        "stores": stores,
+        "fingerprint": store.fingerprint,
+        "recipe": store.recipe.name,
+        "leads": list(store.recipe.leads),
+        "rate_hz": store.recipe.rate_hz,
+        "lsb_uv": store.lsb_uv,
+        "recordings": len(store.index),
+        "patients": store.index.n_patients,
+        "bytes": sum(one["bytes"] for one in stores),
+        "labels": store.index.labels,
+        "cohorts": [_cohort(store, name, account) for name, account in sorted(store.accounts().items())],
+        "splits": list_splits(store),
+        "rejects": {str(reason): int(count) for reason, count in rejects["reason"].value_counts().sort_index().items()},
+    }
+
+
+def _member(member: Member) -> dict[str, Any]:
+    return {
+        "path": str(member.path),
+        "format_version": member.manifest.format_version,
+        "fingerprint": member.fingerprint,
+        "generation": member.manifest.generation,
+        "codec": member.manifest.codec,
+        "earlier_generations": [one.generation for one in earlier_manifests(member.files, member.manifest)],
+        "bytes": sum(entry.size for entry in member.manifest.files.values()),
+    }
+
+
+def list_splits(store: AnyStore) -> list[dict[str, Any]]:
+    """Facts about all splits kept; of one that cannot be loaded, the `problem`."""
+    found: list[dict[str, Any]] = []
+    for name in split_names(store):
+        try:
+            found.append(describe_split(store, load_split(store, name)))
+        except StoreError as error:
+            found.append({"name": name, "problem": str(error)})
+    return found
+
+
+def describe_split(store: AnyStore, split: Split) -> dict[str, Any]:
+    """Facts about a split of a store as JSON-ready values. Nested parts count all smaller ones."""
+    return {
+        "name": split.name,
+        "rule": split.definition.rule.model_dump(mode="json"),
+        "words": split.definition.rule.words,
+        "parts": [
+            {"name": part, "recordings": len(index), "patients": index.n_patients}
+            for part, index in split.of(store.index).items()
+        ],
+        "in_no_part": int((split.column(store.index) == UNASSIGNED).sum()),
+    }
+
+
+def _cohort(store: AnyStore, name: str, account: Accounting) -> dict[str, Any]:
+    licences = [segment.licence for segment in store.segments if segment.cohort == name]
+    part = store.index.where(cohort=name) if name in store.index.cohorts else None
+    return {
+        "name": name,
+        "licence": licences[-1],
+        "inputs": account.inputs,
+        "stored": account.stored,
+        "duplicates": account.duplicates,
+        "rejected": sum(account.rejected.values()),
+        "patients": part.n_patients if part else 0,
+        "patients_with_two": int((part.patient_ptr[1:] - part.patient_ptr[:-1] > 1).sum()) if part else 0,
+    }
+
+
+def render(facts: dict[str, Any]) -> Group:
+    """The facts of `describe` for a terminal."""
+    head = Text(
+        f"{facts['path']}: {facts['recordings']} recordings of {facts['patients']} patients, recipe {facts['recipe']}, "
+        f"codec {' and '.join(sorted({one['codec'] for one in facts['stores']}))}, "
+        f"{facts['bytes'] / 1e6:.1f} MB, fingerprint {facts['fingerprint'][:16]}"
+    )
+    table = Table(box=None)
+    for column in ("cohort", "inputs", "stored", "duplicates", "rejected", "patients", "with >= 2", "licence"):
+        table.add_column(
+            column, justify="left" if column in ("cohort", "licence") else "right", no_wrap=column == "cohort"
+        )
+    for one in facts["cohorts"]:
+        numbers = (one[key] for key in ("inputs", "stored", "duplicates", "rejected", "patients", "patients_with_two"))
+        table.add_row(one["name"], *(str(number) for number in numbers), one["licence"])
+    lines: list[RenderableType] = [head]
+    if len(facts["stores"]) > 1:
+        lines += [Text(_member_line(one)) for one in facts["stores"]]
+    reasons = ", ".join(f"{count} {reason}" for reason, count in facts["rejects"].items()) or "nothing"
+    lines += [table, Text(f"not stored: {reasons}")]
+    for one in facts["stores"]:
+        if one["earlier_generations"]:
+            earlier = ", ".join(str(number) for number in one["earlier_generations"])
+            lines.append(Text(f"{one['path']}: snapshots before this one, until `ecgcohorts gc`: {earlier}"))
+    return Group(*lines, *([splits_table(facts["splits"])] if facts["splits"] else []))
+
+
+def splits_table(splits: list[dict[str, Any]]) -> Table:
+    """Splits as `describe` tells of them, one line a part."""
+    table = Table(box=None)
+    for column in ("split", "part", "recordings", "patients", "rule"):
+        table.add_column(column, justify="right" if column in ("recordings", "patients") else "left")
+    for split in splits:
+        if "problem" in split:
+            table.add_row(split["name"], "", "", "", split["problem"])
+            continue
+        first = (split["name"], split["words"])
+        for part in split["parts"]:
+            table.add_row(first[0], part["name"], str(part["recordings"]), str(part["patients"]), first[1])
+            first = ("", "")
+        table.add_row("", "in no part", str(split["in_no_part"]))
+    return table
+
+
+def _member_line(one: dict[str, Any]) -> str:
+    return f"  {one['path']}: generation {one['generation']}, fingerprint {one['fingerprint'][:16]}"

@@ -1,0 +1,240 @@
+"""Labels that a user has in a table of their own, joined to a store by their own ids after ingest."""
+
+import csv
+import math
+import re
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import SourceError, SpecError, StoreError
+from ecgcohorts.index.cohort_index import LABEL, number_ids
+from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
+from ecgcohorts.store.columns import write_column
+from ecgcohorts.store.commit import clear_leftovers, describe_files, publish, remove_unlisted, writer_lock
+from ecgcohorts.store.generations import carry_over, refuse_interrupted
+from ecgcohorts.store.reader import Store, open_store, read_manifest
+from ecgcohorts.store.remote.files import files_at, folder_of
+from ecgcohorts.store.schema import Manifest, index_folder
+from ecgcohorts.store.upkeep.lookup import IdKind, matching_key, pseudonyms_of
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")  # as in a cohort description; becomes a folder
+_UNKNOWN = ("", "nan", "na", "n/a", "none", "null")
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """How a table and a cohort met, as counts only."""
+
+    rows_matched: int  # of the table: those whose recording or patient is in the cohort
+    rows_unmatched: int
+    recordings_matched: int  # of the cohort
+    recordings_unmatched: int  # these have NaN
+    known: dict[str, int]  # label -> recordings with a number
+    fingerprint: str  # of the store afterwards
+
+
+def add_labels(
+    store_path: str | Path,
+    csv_path: str | Path,
+    cohort: str,
+    key_file: Path | None = None,
+    *,
+    id_column: str,
+    kind: IdKind = "recording",
+    columns: Sequence[str] | Mapping[str, str],
+    replace: bool = False,
+) -> LabelReport:
+    """Add number columns of a CSV in UTF-8 to the index, as `label_<name>`. No signal is read or written.
+
+    columns: names of columns, or {column of the CSV: name of the label}. kind: what `id_column` names; a label of a
+    patient goes to all their recordings. An empty cell, and a recording that the table has not, is NaN. Adding the same
+    again changes nothing, but clears away what a killed run left. Nothing of the table is repeated in messages. Raises
+    SourceError for a table that cannot be used, or matches nothing; StoreError if the cohort has such a label already (unless `replace`), or an ingest was interrupted; KeyMismatch, LockHeld.
+    """
+    folder = folder_of(store_path)
+    wanted = _label_names(columns)
+    read_manifest(files_at(folder))  # is there a store? Locking would make its folder
+    with writer_lock(folder):
+        store = open_store(folder)
+        mine = store.index["cohort"] == store.index.cohort_code(cohort)
+        table = _read_table(Path(csv_path), id_column, wanted)
+        table.add_pseudonyms(matching_key(store, key_file), cohort, kind)
+        place = table.places(store.index[f"{kind}_id"])
+        found = place >= 0
+        if not found.any():
+            raise SourceError(
+                f"{csv_path}: found no {kind} of cohort {cohort!r} in the id column, expected some. Name another "
+                "column, cohort or kind of id."
+            )
+        values = {name: _joined(store, name, mine, place, column) for name, column in table.values.items()}
+        if all(_has(store, name, column) for name, column in values.items()):
+            clear_leftovers(folder, store.manifest)
+            fingerprint = store.fingerprint
+        else:
+            if not replace:
+                _refuse_taken(store, cohort, mine, wanted)
+            refuse_interrupted(folder)
+            remove_unlisted(folder, store.manifest)
+            fingerprint = publish(folder, _next_manifest(folder, store, values))
+    rows = len(np.unique(place[found]))
+    return LabelReport(
+        rows_matched=rows,
+        rows_unmatched=table.n_rows - rows,
+        recordings_matched=int(found.sum()),
+        recordings_unmatched=int((mine & ~found).sum()),
+        known={name: int(np.isfinite(column[found]).sum()) for name, column in values.items()},
+        fingerprint=fingerprint,
+    )
+
+
+def _label_names(columns: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """Column of the CSV -> name of the label."""
+    if isinstance(columns, str):
+        raise SpecError("found one text for columns, expected several names, or column and label in pairs.")
+    wanted = dict(columns) if isinstance(columns, Mapping) else {name: name for name in columns}
+    if not wanted or len(set(wanted.values())) < len(wanted):
+        raise SpecError("found no columns, or two for one label, expected each label once. Name the columns to add.")
+    for name in wanted.values():
+        if not _NAME.fullmatch(name):
+            raise SpecError(
+                f"found label name {name!r}, expected small letters, digits and _. Give it another: COLUMN=label."
+            )
+    return wanted
+
+
+def _refuse_taken(store: Store, cohort: str, mine: NDArray[np.bool_], wanted: Mapping[str, str]) -> None:
+    for name in wanted.values():
+        column = store.index.columns.get(LABEL + name)
+        if column is not None and np.isfinite(column[mine]).any():
+            raise StoreError(
+                f"{store.path}: cohort {cohort!r} has a label {name!r} already. Give yours another name, or replace "
+                "it: --replace."
+            )
+
+
+class _Table:
+    """Ids and numbers of a CSV, by row."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.ids: list[str] = []
+        self._values = {name: array("f") for name in labels}
+
+    def append(self, original: str, numbers: Sequence[float]) -> None:
+        self.ids.append(original)
+        for column, number in zip(self._values.values(), numbers, strict=True):
+            column.append(number)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.ids)
+
+    @property
+    def values(self) -> dict[str, NDArray[np.float32]]:
+        return {name: np.frombuffer(column, np.float32) for name, column in self._values.items()}
+
+    def add_pseudonyms(self, key: PseudonymKey, cohort: str, kind: IdKind) -> None:
+        """Raises SourceError for an id that comes twice: which of the two values is meant?"""
+        names, rows = bytearray(), array("q")
+        for row, original in enumerate(self.ids):
+            for name in pseudonyms_of(key, cohort, kind, original):
+                names += name
+                rows.append(row)
+        self._names = np.frombuffer(names, np.uint8).reshape(-1, PSEUDONYM_BYTES)
+        self._rows = np.frombuffer(rows, np.int64)
+        number = number_ids(self._names)
+        _, first = np.unique(number, return_index=True)
+        twice = self._rows != self._rows[first][number]
+        if twice.any():
+            again = int(self._rows[twice][0]) + 1
+            raise SourceError(f"found one id in two rows of the table, the second is row {again}, expected each once.")
+
+    def places(self, ids: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """[id] row of the table, -1 for none. Pseudonyms of other cohorts never match: the cohort is hashed too."""
+        number = number_ids(np.concatenate([self._names, ids]))
+        row_of = np.full(number.max(initial=-1) + 1, -1, np.int64)
+        row_of[number[: len(self._rows)]] = self._rows
+        return row_of[number[len(self._rows) :]]
+
+
+def _read_table(path: Path, id_column: str, wanted: Mapping[str, str]) -> _Table:
+    table = _Table(tuple(wanted.values()))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = csv.reader(file, strict=True)
+            header = next(lines, [])
+            id_place, *places = [_place(header, name, path) for name in (id_column, *wanted)]
+            for number, line in _numbered(lines):
+                if len(line) != len(header):
+                    raise SourceError(
+                        f"{path}: found {len(line)} cells in row {number}, expected {len(header)}. Mend it."
+                    )
+                cells = zip(wanted, (line[place] for place in places), strict=True)
+                table.append(line[id_place], [_number(cell, f"{path}: row {number}, {name}") for name, cell in cells])
+    except OSError as error:
+        raise SourceError(f"{path}: found no readable file ({error.strerror}), expected a CSV.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        what = type(error).__name__  # its text may hold a value
+        raise SourceError(f"{path}: found text that is no CSV in UTF-8 ({what}). Save it as such.") from None
+    return table
+
+
+def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+    return enumerate((line for line in lines if line), 1)
+
+
+def _place(header: Sequence[str], name: str, path: Path) -> int:
+    if header.count(name) != 1:
+        raise SourceError(f"{path}: found {header.count(name)} columns {name!r} in its first line, expected one.")
+    return header.index(name)
+
+
+def _number(cell: str, where: str) -> float:
+    text = cell.strip().casefold()
+    if text in _UNKNOWN:
+        return math.nan
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.inf
+    if not abs(number) <= _FLOAT32_MAX:
+        raise SourceError(f"{where}: found something else, expected a number that float32 holds, or nothing. Mend it.")
+    return number
+
+
+def _joined(
+    store: Store, name: str, mine: NDArray[np.bool_], place: NDArray[np.int64], values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The column of a label for the whole index; other cohorts keep what they have."""
+    before = store.index.columns.get(LABEL + name)
+    column = np.full(len(store.index), np.nan, np.float32) if before is None else before.copy()
+    column[mine] = np.nan
+    column[place >= 0] = values[place[place >= 0]]
+    return column
+
+
+def _has(store: Store, name: str, column: NDArray[np.float32]) -> bool:
+    before = store.index.columns.get(LABEL + name)
+    return before is not None and np.array_equal(before, column, equal_nan=True)
+
+
+def _next_manifest(folder: Path, store: Store, values: Mapping[str, NDArray[np.float32]]) -> Manifest:
+    """Write the new columns of the next generation; all other files are carried over."""
+    manifest, generation = store.manifest, store.manifest.generation + 1
+    old, new = index_folder(manifest.generation), index_folder(generation)
+    files = carry_over(folder, manifest, generation, without=tuple(f"{old}/{LABEL}{name}/" for name in values))
+    written = []
+    for name, column in values.items():
+        home = folder / new / f"{LABEL}{name}"
+        write_column(home, column)
+        written += [path.relative_to(folder).as_posix() for path in sorted(home.rglob("*")) if path.is_file()]
+    files |= describe_files(folder, written)
+    columns = sorted({*manifest.index_columns, *(LABEL + name for name in values)})
+    return manifest.model_copy(
+        update={"generation": generation, "index_columns": tuple(columns), "files": dict(sorted(files.items()))}
+    )

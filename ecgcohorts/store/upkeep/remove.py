@@ -1,0 +1,192 @@
+"""Taking a patient out of a store for good: consent withdrawn.
+
+Signals are overwritten in new shard files beside the old ones, which go when the new snapshot is in force: until then a
+kill leaves the old snapshot whole. What stays are pseudonyms: that of the patient in the manifest and those of the
+recordings in the table of rejects, so that a later ingest of the same source knows whom to leave out.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import SpecError
+from ecgcohorts.index.cohort_index import COLUMNS, UNKNOWN, CohortIndex
+from ecgcohorts.io.durable import write_file
+from ecgcohorts.store.columns import write_index
+from ecgcohorts.store.commit import describe_files, publish, remove_unlisted, writer_lock
+from ecgcohorts.store.generations import carry_over, link_file, refuse_damaged, refuse_interrupted
+from ecgcohorts.store.reader import Store, open_store, read_manifest
+from ecgcohorts.store.remote.files import files_at, folder_of
+from ecgcohorts.store.schema import FileEntry, Manifest, Segment, index_folder, rejects_name
+from ecgcohorts.store.splits import load_split, split_names, write_split
+from ecgcohorts.store.upkeep.lookup import REMOVED, entries_of, find_by_id, matching_key, pseudonyms_of
+from ecgcohorts.store.writer import blank_rows
+
+
+@dataclass(frozen=True)
+class RemovalReport:
+    """What was taken out. `written` is False if the patient had been removed before."""
+
+    patient: str  # pseudonym, in hexadecimal
+    recordings: int
+    shards: int  # rewritten
+    splits: int  # rewritten
+    copies: int  # of these recordings under other ids, refused as duplicates when they were ingested
+    fingerprint: str
+    written: bool
+
+
+def remove_patient(
+    store_path: str | Path, cohort: str, original_id: str, key_file: Path | None = None
+) -> RemovalReport:
+    """Take all recordings of a patient out of signals, index and splits, and keep them out of later ingests.
+
+    original_id: as the source has it; of a recording without patient id, the id of the recording. Removing again
+    changes nothing, but clears away what a killed removal left. Needs room for a copy of the shards the patient is in.
+    Raises SpecError for a patient the cohort has not, StoreError for a damaged shard or an interrupted ingest,
+    KeyMismatch, LockHeld.
+    """
+    folder = folder_of(store_path)
+    read_manifest(files_at(folder))  # is there a store? Locking would make its folder
+    with writer_lock(folder):
+        store = open_store(folder)
+        refuse_interrupted(folder)
+        names = _names_of(store, cohort, original_id, key_file)
+        remove_unlisted(folder, store.manifest)
+        code = store.index.cohort_code(cohort)
+        for name in names:
+            gone = entries_of(store.index, code, "patient", name)
+            if gone.any():
+                return _remove(folder, store, name.hex(), gone)
+    before = [name.hex() for name in names if name.hex() in store.manifest.removed]
+    if before or find_by_id(store, cohort, original_id, "recording", key_file).reason == REMOVED:
+        return RemovalReport(names[0].hex(), 0, 0, 0, 0, store.fingerprint, written=False)
+    raise SpecError(f"{folder}: found no patient of this id in cohort {cohort!r}. Give the id as the source has it.")
+
+
+def _names_of(store: Store, cohort: str, original_id: str, key_file: Path | None) -> list[bytes]:
+    """Pseudonyms the patient may have: that of the id; and that of a recording that is a patient of its own."""
+    key = matching_key(store, key_file)
+    store.index.cohort_code(cohort)
+    names = pseudonyms_of(key, cohort, "patient", original_id)
+    for recording in pseudonyms_of(key, cohort, "recording", original_id):
+        same = entries_of(store.index, store.index.cohort_code(cohort), "recording", recording)
+        names += [one.tobytes() for one in store.index["patient_id"][same & ~store.index["patient_known"]]]
+    return names
+
+
+def _remove(folder: Path, store: Store, patient: str, gone: NDArray[np.bool_]) -> RemovalReport:
+    """Write and publish the generation without the entries `gone`."""
+    manifest = store.manifest
+    rows = np.sort(store.index["row"][gone])
+    hit = [one for one in manifest.segments if len(_inside(one, rows))]
+    # Each rewritten segment takes the number of a generation for its name: two of one cohort must not share it.
+    new_names = {one.folder: f"{manifest.generation + place:06d}" for place, one in enumerate(hit, 1)}
+    generation = manifest.generation + len(hit)
+    without = (f"{index_folder(manifest.generation)}/", "rejects-", *(f"{one.folder}/" for one in hit))
+    kept = split_names(store)
+    without += tuple(f"splits/{name}/" for name in kept)
+    files = carry_over(folder, manifest, generation, without)
+    segments, shards = [], 0
+    for segment in manifest.segments:
+        new = segment
+        if segment.folder in new_names:
+            local = _inside(segment, rows)
+            new, entries = _rewrite(folder, store, segment, new_names[segment.folder], local)
+            files |= entries
+            shards += len(np.unique(local // segment.shard_records))
+        segments.append(new)
+    index = _without(store.index, gone)
+    written = write_index(folder, generation, index)
+    for name in kept:
+        split = load_split(store, name)
+        written += write_split(folder, generation, split.definition, split.column(index), index, store.n_rows)
+    rejects = store.rejects()
+    removed_ids = [one.tobytes().hex() for one in store.index["recording_id"][gone]]
+    write_file(folder / rejects_name(generation), _rejects(store, gone, removed_ids).to_parquet(index=False))
+    files |= describe_files(folder, [*dict.fromkeys(written), rejects_name(generation)])
+    following = _manifest(manifest, generation, tuple(segments), index, patient, dict(sorted(files.items())))
+    fingerprint = publish(folder, following, forget=True)
+    copies = int(rejects["duplicate_of"].isin(removed_ids).sum())
+    return RemovalReport(patient, int(gone.sum()), shards, len(kept), copies, fingerprint, written=True)
+
+
+def _manifest(
+    before: Manifest,
+    generation: int,
+    segments: tuple[Segment, ...],
+    index: CohortIndex,
+    patient: str,
+    files: dict[str, FileEntry],
+) -> Manifest:
+    return before.model_copy(
+        update={
+            "generation": generation,
+            "segments": segments,
+            "sites": index.sites,
+            "devices": index.devices,
+            "removed": tuple(sorted({*before.removed, patient})),
+            "files": files,
+        }
+    )
+
+
+def _inside(segment: Segment, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of the store's rows that are in a segment, counted from its first."""
+    return rows[(rows >= segment.first_row) & (rows < segment.first_row + segment.rows)] - segment.first_row
+
+
+def _rewrite(
+    folder: Path, store: Store, segment: Segment, name: str, rows: NDArray[np.int64]
+) -> tuple[Segment, dict[str, FileEntry]]:
+    """Write a segment under another name with some of its rows blank; shards without any are only linked."""
+    account = segment.accounting
+    rejected = {**account.rejected, REMOVED: account.rejected.get(REMOVED, 0) + len(rows)}
+    account = account.model_copy(
+        update={"stored": account.stored - len(rows), "rejected": dict(sorted(rejected.items()))}
+    )
+    new = segment.model_copy(update={"name": name, "accounting": account})
+    shape = (len(store.recipe.leads), store.recipe.strip_samples)
+    shards = rows // segment.shard_records
+    places = {f"c/{shard}/0/0": rows[shards == shard] for shard in np.unique(shards).tolist()}
+    entries = {}
+    for path, entry in store.manifest.files.items():
+        if not path.startswith(f"{segment.folder}/"):
+            continue
+        inner = path.removeprefix(f"{segment.folder}/")
+        target = f"{new.folder}/{inner}"
+        if inner in places:
+            refuse_damaged(folder / path, entry)
+            local = places[inner] % segment.shard_records
+            entry = blank_rows(
+                folder / path, folder / target, local, segment.shard_records, shape, store.manifest.codec
+            )
+        else:
+            link_file(folder / path, folder / target)
+        entries[target] = entry
+    return new, entries
+
+
+def _without(index: CohortIndex, gone: NDArray[np.bool_]) -> CohortIndex:
+    """The other entries; names of sites and devices that were this patient's alone go too."""
+    kept = index.take(~gone)
+    columns = dict(kept.columns)
+    names = {}
+    for column, values in (("site", index.sites), ("device", index.devices)):
+        used = np.unique(columns[column])
+        used = used[used != UNKNOWN]
+        code = np.full(len(values) + 1, UNKNOWN, COLUMNS[column])  # the last is for the code -1
+        code[used] = np.arange(len(used))
+        columns[column] = code[columns[column]]
+        names[column] = tuple(values[place] for place in used.tolist())
+    return CohortIndex(columns, kept.cohorts, names["site"], names["device"])
+
+
+def _rejects(store: Store, gone: NDArray[np.bool_], recording_ids: list[str]) -> pd.DataFrame:
+    cohorts = [store.index.cohorts[code] for code in store.index["cohort"][gone].tolist()]
+    rows = {"cohort": cohorts, "recording_id": recording_ids, "stage": "remove", "reason": REMOVED}
+    frame = pd.DataFrame({**rows, "error": "", "duplicate_of": ""}, dtype=str)
+    return pd.concat([store.rejects(), frame], ignore_index=True)

@@ -1,0 +1,60 @@
+"""Pseudonyms: keyed, stable, and a key that nobody else can read."""
+
+import hmac
+import stat
+from hashlib import sha256
+
+import pytest
+
+from ecgcohorts.errors import SpecError
+from ecgcohorts.privacy.pseudonyms import PseudonymKey, default_key_path, load_key
+
+KEY = PseudonymKey(bytes(range(32)))
+
+
+def test_it_is_the_documented_hmac():
+    expected = hmac.new(bytes(range(32)), b"north\0patient\x000012", sha256).digest()[:16]
+    assert KEY.pseudonym("north", "patient", " 0012 ") == expected
+
+
+def test_cohort_kind_key_and_leading_zeros_all_matter():
+    names = {
+        KEY.pseudonym("north", "patient", "12"),
+        KEY.pseudonym("south", "patient", "12"),
+        KEY.pseudonym("north", "recording", "12"),
+        KEY.pseudonym("north", "patient", "0012"),
+        PseudonymKey(bytes(32)).pseudonym("north", "patient", "12"),
+    }
+    assert len(names) == 5
+
+
+def test_composed_and_decomposed_letters_are_one_id():
+    assert KEY.pseudonym("c", "patient", "Z\u00fcrich") == KEY.pseudonym("c", "patient", "Zu\u0308rich")
+
+
+def test_the_default_key_is_made_once_and_for_its_owner_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    first = load_key()
+    assert stat.S_IMODE(default_key_path().stat().st_mode) == 0o600
+    assert load_key() == first
+    assert [path.name for path in default_key_path().parent.iterdir()] == ["pseudonym.key"]
+
+
+def test_the_secret_does_not_show():
+    assert KEY.secret.hex() not in repr(KEY)
+    assert "secret" not in repr(KEY)
+    assert KEY.fingerprint not in KEY.secret.hex()
+
+
+@pytest.mark.parametrize("text", ["", "xyz", "abcd", "00" * 31])
+def test_what_is_no_key_is_refused(tmp_path, text):
+    path = tmp_path / "key"
+    path.write_text(text)
+    with pytest.raises(SpecError):
+        load_key(path)
+
+
+def test_a_named_key_is_never_made_silently(tmp_path):
+    with pytest.raises(SpecError, match="openssl rand -hex 32 > key"):
+        load_key(tmp_path / "key")
+    assert not (tmp_path / "key").exists()
