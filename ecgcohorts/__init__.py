@@ -109,6 +109,5 @@ if TYPE_CHECKING:
     from ecgcohorts.readers import read
     from ecgcohorts.recording import Recording
     from ecgcohorts.samplers import BatchPlan, InDistributionBatchSampler, PatientPairSampler, RandomBatchSampler
-    from ecgcohorts.store import Store, UnionStore, load_split, save_split
+    from ecgcohorts.store import Store, UnionStore, load_split, save_split, verify
     from ecgcohorts.store import open_stores as open
-    from ecgcohorts.store.upkeep import verify

@@ -192,7 +192,7 @@ class Verify(Command):
     key: Path | None = Field(None, description="with --against: pseudonym key file")
 
     def cli_cmd(self) -> None:
-        from ecgcohorts.store.upkeep import verify
+        from ecgcohorts.store import verify
 
         if (self.against is None) == bool(self.cohort):
             fail(PROGRAM, "found one of --against and --cohort, expected both or neither.")
