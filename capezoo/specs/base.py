@@ -1,0 +1,76 @@
+"""The base of all specs: frozen values that go to JSON and back to an equal object."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+
+from ecgcohorts.errors import SpecError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Spec(BaseModel):
+    """Base of all specs: frozen, unknown keys refused, no infinities (JSON has none)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+AnySpec = TypeVar("AnySpec", bound=BaseModel)
+
+
+def parse(kind: type[AnySpec], values: Mapping[str, Any] | str, where: str) -> AnySpec:
+    """Build a spec from a mapping or JSON text. Raises SpecError, in one line, naming the first wrong key."""
+    try:
+        if isinstance(values, str):
+            return kind.model_validate_json(values)
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(_keys_beside(kind, first["loc"]))
+            raise SpecError(f"{where}: found unknown key {key!r}, expected one of {known}.") from None
+        raise SpecError(f"{where}: found {first['input']!r:.80} for {key!r}, expected: {first['msg']}.") from None
+
+
+class PartSpec(Spec):
+    """A plug-in by its registered name, and the values of its `Config` that differ from the defaults."""
+
+    name: str
+    config: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _lists(cls, config: object) -> object:
+        """Tuples become lists, as JSON would make them, so that a spec equals its round trip."""
+        if not isinstance(config, Mapping):
+            return config
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+
+
+def fingerprint(spec: BaseModel) -> str:
+    """SHA-256 of a spec's canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def derive_seed(seed: int, *key: str | int) -> int:
+    """A seed of its own for one use, from the run's seed and a key such as ("views", step): 63 bits of SHA-256."""
+    digest = hashlib.sha256(json.dumps([seed, *key]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _keys_beside(kind: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
+    """Keys of the spec in which the last part of `place` was found."""
+    for part in place[:-1]:
+        inner = kind.model_fields[part].annotation if isinstance(part, str) else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    return list(kind.model_fields)
