@@ -253,6 +253,6 @@ def test_as_a_program(run_folder, tmp_path):
     unknown = start("fly")
     assert unknown.returncode == 2
     assert "Traceback" not in unknown.stderr
-    script = "import sys; from capezoo import cli; cli.main(['list']); print('torch' in sys.modules)"
+    script = "import sys; from capezoo.cli import program as cli; cli.main(['list']); print('torch' in sys.modules)"
     listed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert listed.stdout.strip().endswith("False")

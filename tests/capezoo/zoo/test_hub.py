@@ -124,7 +124,7 @@ def test_a_killed_pull_leaves_nothing_that_loads(hub, folder, tmp_path):
     script = (
         "import os, huggingface_hub.file_download as f; get = f.http_get\n"
         "def die(*a, **k):\n    try: get(*a, **k | {'_nb_retries': 0})\n    except Exception: os._exit(9)\n"
-        "f.http_get = die\nfrom capezoo import cli; cli.main()"
+        "f.http_get = die\nfrom capezoo.cli import program as cli; cli.main()"
     )
     command = ["pull", f"hf-hub:{NAME}@{commit}", "--to", str(tmp_path / "to")]
     killed = subprocess.run([sys.executable, "-c", script, *command], env=os.environ, timeout=120)

@@ -179,6 +179,8 @@ def test_refused_files_show_their_reason(shared: Path) -> None:
     assert found.n_recordings + found.n_unreadable == found.n_candidates
     refused = {name: refusal for refusal, names in found.unreadable.items() for name in names}
     assert refused == {
+        "contec/demo.scp": Refusal("scp", "bad_header"),
+        "healforce/62.SCP": Refusal("scp", "truncated"),
         "hl7_aecg/empty.xml": Refusal("hl7_aecg", "empty_signal"),
         "philips_sierra_xml/invalid-doc-type.xml": Refusal("philips_xml", "unsupported_variant"),
         "philips_sierra_xml/invalid-doc-version.xml": Refusal("philips_xml", "unsupported_variant"),

@@ -284,6 +284,8 @@ def test_the_format_is_found_by_its_structure(make: ModuleType, path: Path, shar
     assert not scp.sniff(head[:31])
     assert not scp.sniff(bytes(4096))
     vendor = [file for file in (shared / "vendor").rglob("*") if file.is_file()]
-    assert {file.parent.name for file in vendor if scp.sniff(file.read_bytes()[:4096])} == {"scp_ecg"}
+    assert {file.parent.name for file in vendor if scp.sniff(file.read_bytes()[:4096])} == {
+        *("scp_ecg", "healforce", "contec")
+    }
     path.write_bytes(data)
     assert ec.read(path)[0].source.reader == "scp"
