@@ -30,13 +30,13 @@ from capezoo.specs import InputSpec, Spec, parse
 from capezoo.zoo.forward import BATCH, features, features_of
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, CohortIndex
+from ecgcohorts.recording import MISSING
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ecgcohorts.store import AnyStore
 
-_MISSING = -32768
 _CHUNK_RECORDS = 4096  # of the embedding array; 4 MB at 256 features
 Progress = Callable[[int, int], None]
 
@@ -159,7 +159,7 @@ def store_windows(
             part = slice(first, first + BATCH)
             strips = store.read(index["row"][part])
             windows = np.stack([s[:, at : at + spec.length] for s, at in zip(strips, starts[part], strict=True)])
-            if (windows == _MISSING).any():
+            if (windows == MISSING).any():
                 raise StoreError(f"{store.path}: found missing samples inside a valid part. Run: ecgcohorts verify")
             windows_mv = windows * np.float32(store.recipe.lsb_uv / 1000)
             yield fit_leads(windows_mv, store.recipe.leads, spec, plan)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from capezoo.specs import ViewsSpec
-
-MISSING = -32768  # stored value that means: no sample here
+from ecgcohorts.recording import MISSING
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, CohortIndex, number_ids
-from ecgcohorts.loading.loader import MISSING
+from ecgcohorts.recording import MISSING
 from ecgcohorts.store.reader import AnyStore
 
 READ_AT_ONCE = 256  # strips; 16 MB

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.loading.loader import MISSING, Loader
+from ecgcohorts.loading.loader import Loader
+from ecgcohorts.recording import MISSING
 
 
 class PlannedBatches:

@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.recording import MISSING
 from ecgcohorts.samplers import BatchPlan, window_starts
 from ecgcohorts.samplers.plan import ABSENT
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
     from ecgcohorts.samplers.base import Sampler
-
-MISSING = -32768  # a sample that is not there, as in the store
-
 
 Memory = Callable[[tuple[int, ...]], NDArray[np.int16]]  # shape -> an array of it, C-contiguous, its content unknown
 

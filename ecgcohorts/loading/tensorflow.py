@@ -6,7 +6,8 @@ from typing import Any
 import tensorflow as tf
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.loading.loader import MISSING, Loader
+from ecgcohorts.loading.loader import Loader
+from ecgcohorts.recording import MISSING
 
 
 def batches(loader: Loader, epochs: int = 1, prefetch: int = 1) -> "tf.data.Dataset":

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.loading.loader import MISSING, Batch, Loader
+from ecgcohorts.loading.loader import Batch, Loader
+from ecgcohorts.recording import MISSING
 from ecgcohorts.samplers import BatchPlan
 
 

@@ -18,11 +18,10 @@ from ecgcohorts.preprocess import quality
 from ecgcohorts.preprocess.filter import strip_filter
 from ecgcohorts.preprocess.quality import Quality, Stages
 from ecgcohorts.preprocess.recipes import CAPE_V1, Recipe
-from ecgcohorts.recording import Recording
+from ecgcohorts.recording import MISSING, Recording
 
 Mains = float | Literal["auto"] | None
 
-MISSING = -32768  # the int16 that means "no sample" in a store
 LARGEST = 32767
 _RATE_TOLERANCE = 1e-6  # relative; 10 us over a strip, under 1 uV on the steepest QRS
 _DERIVED = quality.FROM_I_AND_II[2:].astype(np.float32)

@@ -18,11 +18,11 @@ from pydantic import ValidationError
 from ecgcohorts.errors import StoreError, is_of_machine, machine_error
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.recording import MISSING
 from ecgcohorts.store.columns import read_index
 from ecgcohorts.store.remote.files import StoreFiles, files_at
 from ecgcohorts.store.schema import (
     CURRENT,
-    MISSING,
     Accounting,
     Current,
     FileEntry,

@@ -16,17 +16,16 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.recording import MISSING
 from ecgcohorts.store.signals.chunks import Codec, codec_metadata
 
 FORMAT_VERSION = 1
 CURRENT = "CURRENT"
 LOCK = "lock"
 STAGING = ".staging"
-MISSING = np.int16(-32768)  # fill value: no sample here
 DEFAULT_SHARD_RECORDS = 4096  # 5.2 M records make 1,271 files of about 100 MB
 
 # Every path a store may hold, staging and half-written files included. A folder ends with a slash.
@@ -172,7 +171,7 @@ def signals_metadata(rows: int, shard_records: int, recipe: Recipe, codec: Codec
             "data_type": "int16",
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard_records, *chunk[1:]]}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": int(MISSING),
+            "fill_value": MISSING,
             "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
             "attributes": {
                 "recipe": recipe.name,
@@ -181,7 +180,7 @@ def signals_metadata(rows: int, shard_records: int, recipe: Recipe, codec: Codec
                 "unit": recipe.unit,
                 "lsb_uv": recipe.lsb_uv,
                 "scale_factor": recipe.lsb_uv / 1000,  # stored integer x scale_factor = mV
-                "missing_value": int(MISSING),
+                "missing_value": MISSING,
             },
             "dimension_names": ["row", "lead", "time"],
             "storage_transformers": [],

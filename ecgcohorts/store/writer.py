@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.io.durable import drop, make_folder, name_aside, sync_folder
-from ecgcohorts.store.schema import MISSING, FileEntry
+from ecgcohorts.recording import MISSING
+from ecgcohorts.store.schema import FileEntry
 from ecgcohorts.store.signals.chunks import CRC_BYTES, Codec, encode_chunk, with_crc
 
 _ABSENT = np.uint64(2**64 - 1)  # Zarr v3 sharding: this inner chunk is not there

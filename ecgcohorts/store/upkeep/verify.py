@@ -9,8 +9,9 @@ import numpy as np
 import zarr
 
 from ecgcohorts.errors import StoreError
+from ecgcohorts.recording import MISSING
 from ecgcohorts.store.reader import Store, files_named, open_store
-from ecgcohorts.store.schema import CURRENT, LOCK, MISSING, FileEntry
+from ecgcohorts.store.schema import CURRENT, LOCK, FileEntry
 
 _ROWS_AT_ONCE = 256  # 16 MB of strips
 _REFERENCE_ROWS = 16  # rows also read through zarr-python, an independent decoder

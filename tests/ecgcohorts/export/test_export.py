@@ -14,9 +14,9 @@ from ecgcohorts.errors import SourceError, StoreError
 from ecgcohorts.export import wfdb
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.ingest import IngestOptions, ingest
+from ecgcohorts.recording import MISSING
 from ecgcohorts.store import Store, open_store
 
-MISSING = -32768
 WRITERS = (export.export_wfdb, export.export_index, export.export_huggingface, export.export_webdataset)
 
 

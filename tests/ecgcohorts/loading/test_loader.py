@@ -16,8 +16,9 @@ import ecgcohorts as ec
 from ecgcohorts.errors import PlanImpossible, SpecError, StoreError
 from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex
 from ecgcohorts.ingest import ingest
-from ecgcohorts.loading.loader import MISSING, Loader
+from ecgcohorts.loading.loader import Loader
 from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.recording import MISSING
 from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler
 from ecgcohorts.store.signals.shards import ShardedArray, Windows
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.loading.loader import MISSING, Loader
+from ecgcohorts.loading.loader import Loader
+from ecgcohorts.recording import MISSING
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed: make test-frameworks")
 

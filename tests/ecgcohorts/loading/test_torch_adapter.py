@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import SpecError, StateMismatch
-from ecgcohorts.loading.loader import MISSING, Loader
+from ecgcohorts.loading.loader import Loader
+from ecgcohorts.recording import MISSING
 
 torch = pytest.importorskip("torch")
 adapter = pytest.importorskip("ecgcohorts.loading.torch")

@@ -11,8 +11,8 @@ from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.leads import EIGHT_LEADS
 from ecgcohorts.preprocess.filter import design_filters, strip_filter
 from ecgcohorts.preprocess.recipes import CAPE_V1
-from ecgcohorts.preprocess.strip import MISSING, make_strip, rate_ratio
-from ecgcohorts.recording import Recording
+from ecgcohorts.preprocess.strip import make_strip, rate_ratio
+from ecgcohorts.recording import MISSING, Recording
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "cape-v1.npy"
 CENTRE = slice(600, 3400)  # the 7 s in the middle of 10 s at 400 Hz

@@ -10,9 +10,9 @@ from ecgcohorts.errors import KeyMismatch, LockHeld, SpecError, StoreError
 from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.io import durable
+from ecgcohorts.recording import MISSING
 from ecgcohorts.store import load_split, save_split
 from ecgcohorts.store.commit import writer_lock
-from ecgcohorts.store.schema import MISSING
 from ecgcohorts.store.signals.chunks import encode_chunk
 from ecgcohorts.store.upkeep.info import describe
 from ecgcohorts.store.upkeep.lookup import find_by_id

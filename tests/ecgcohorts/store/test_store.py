@@ -11,7 +11,8 @@ import zarr
 import ecgcohorts as ec
 from ecgcohorts.errors import StoreError
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.store.schema import MISSING, Manifest
+from ecgcohorts.recording import MISSING
+from ecgcohorts.store.schema import Manifest
 
 
 def beats(seed: int) -> np.ndarray:
