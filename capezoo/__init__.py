@@ -10,8 +10,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-if find_spec("torch") is None:
-    raise ImportError('capezoo needs torch, which is not installed. Run: pip install "ecgcohorts[zoo]"', name="torch")
+from capezoo.errors import clear
 
 # OpenMP threads that wait by spinning take the cores from the loader's threads: on two cores a step then takes three
 # to seven times as long. Read when torch loads; whoever set it or loaded torch before keeps their choice.
@@ -73,6 +72,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'capezoo' has no attribute {name!r}")
+    if find_spec("torch") is None:
+        # Said here and not when `capezoo` is imported: the command line has help to give without torch.
+        raise clear(ModuleNotFoundError(name="torch"))
     return getattr(import_module(_HOME[name]), name)
 
 

@@ -17,7 +17,9 @@ EcgError                     catch this one; its text says what was found, what 
 
 import errno
 import os
+from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 
 # Errors of a call that say something about the machine and nothing about what is read; what to do about each.
 _MACHINE = {
@@ -139,3 +141,39 @@ class PlanImpossible(EcgError):
 
 class StateMismatch(EcgError):
     """A saved sampler or training state belongs to another index, seed or configuration."""
+
+
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """Return a question that names the closest of the known names, with a leading space, or an empty string.
+
+    >>> did_you_mean("ptb-xl", ["code15", "ptb_xl"])
+    " Did you mean 'ptb_xl'?"
+    """
+    from difflib import get_close_matches  # only a mistyped name needs it
+
+    close = get_close_matches(found, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def install_line(extra: str) -> str:
+    """Return the command that installs an optional part of this package, from wherever the package itself came.
+
+    A name alone fails where no index has the package: a clone is named by its folder, and anything else that pip
+    fetched from an address by that address (PEP 610).
+    """
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    checkout = Path(__file__).resolve().parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        return f'pip install "{checkout}[{extra}]"'
+    try:
+        origin = json.loads(distribution("ecgcohorts").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        origin = {}
+    url = origin.get("url", "")
+    if "dir_info" in origin:
+        return f'pip install "{url.removeprefix("file://")}[{extra}]"'
+    if "vcs_info" in origin:
+        url = f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"
+    return f'pip install "ecgcohorts[{extra}]{f" @ {url}" if url else ""}"'

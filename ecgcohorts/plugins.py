@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from types import ModuleType
 
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SpecError, did_you_mean
 
 
 @cache
@@ -21,7 +21,8 @@ def names(kind: str) -> tuple[str, ...]:
 def load(kind: str, name: str) -> ModuleType:
     """Import and return one plug-in. Raises SpecError naming the plug-ins there are."""
     if name not in names(kind):
-        raise SpecError(f"found no {kind} plug-in {name!r}, expected one of {', '.join(names(kind))}.")
+        noun, known = kind.rpartition(".")[2].removesuffix("s"), names(kind)
+        raise SpecError(f"found no {noun} {name!r}, expected one of {', '.join(known)}.{did_you_mean(name, known)}")
     for point in entry_points(group=kind):
         if point.name == name:
             module: ModuleType = point.load()

@@ -3,6 +3,8 @@
 from importlib import import_module
 from types import ModuleType
 
+from ecgcohorts.errors import install_line
+
 
 def timm(part: str = "") -> ModuleType:
     """Return timm, or a part of it such as "optim". Raises ImportError, in one line, saying what to install."""
@@ -22,4 +24,4 @@ def timm(part: str = "") -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "timm":
             raise
-        raise ImportError('timm is not installed. Run: pip install "ecgcohorts[zoo]"', name="timm") from None
+        raise ImportError(f"timm is not installed. Run: {install_line('zoo')}", name="timm") from None

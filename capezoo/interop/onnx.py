@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capezoo.specs import InputSpec
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SpecError, install_line
 from ecgcohorts.io.durable import machine_errors, write_file
 
 if TYPE_CHECKING:
@@ -106,4 +106,4 @@ def _library(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise SpecError(f'{name} is not installed. Run: pip install "ecgcohorts[onnx]"') from None
+        raise SpecError(f"{name} is not installed. Run: {install_line('onnx')}") from None

@@ -12,7 +12,7 @@ from typing import Any
 
 from capezoo.training import probes
 from capezoo.training.monitor import HeldOut
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SpecError, install_line
 from ecgcohorts.io.durable import write_file
 
 
@@ -69,8 +69,8 @@ class TensorBoard:
             writer = import_module("torch.utils.tensorboard").SummaryWriter
         except ImportError:
             raise SpecError(
-                "found tensorboard=true, but it is not installed. Run: pip install 'ecgcohorts[tensorboard]', or leave "
-                "it away: metrics.csv holds the same."
+                "found tensorboard=true, but it is not installed. metrics.csv holds the same numbers: leave it away, or "
+                f"run: {install_line('tensorboard')}"
             ) from None
         self._writer = writer(str(folder), purge_step=after_step + 1)
 

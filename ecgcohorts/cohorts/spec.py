@@ -18,7 +18,7 @@ from ecgcohorts.cohorts import values
 from ecgcohorts.cohorts.files import Found, SourceItem, as_source, find_layout, scan_files
 from ecgcohorts.cohorts.schema import Cohort, Files, Frozen, Label, Layout, Mains, Name, Place, Rule, Sentinel, Table
 from ecgcohorts.cohorts.tables import Tables, load_tables
-from ecgcohorts.errors import Reason, RejectedRecording, SpecError
+from ecgcohorts.errors import Reason, RejectedRecording, SpecError, did_you_mean
 from ecgcohorts.leads import canonical
 from ecgcohorts.plugins import load, names
 from ecgcohorts.privacy.placeholders import is_placeholder
@@ -83,7 +83,10 @@ class CohortSpec(Frozen):
         """A cohort by name; `self.name` is the whole."""
         found = next((cohort for cohort in self.cohorts if cohort.name == name), None)
         if found is None and name != self.name:
-            raise SpecError(f"{self.name}: found no cohort {name!r}, expected one of {', '.join(self.cohort_names)}.")
+            known = self.cohort_names
+            raise SpecError(
+                f"{self.name}: found no cohort {name!r}, expected one of {', '.join(known)}.{did_you_mean(name, known)}"
+            )
         return found or self._whole()
 
     def find(self, place: Path | Source) -> Found:
@@ -203,6 +206,7 @@ def load_spec(name_or_yaml: str) -> CohortSpec:
         if name_or_yaml not in names(KIND):
             raise SpecError(
                 f"found no cohort {name_or_yaml!r}, expected one of {', '.join(names(KIND))}, or a file ending in .yaml."
+                + did_you_mean(name_or_yaml, names(KIND))
             )
         spec: CohortSpec = load(KIND, name_or_yaml).SPEC
         return spec

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SpecError, did_you_mean
 
 SEX_CODES = {"male": 0, "female": 1}  # -1: unknown
 UNKNOWN = -1
@@ -127,7 +127,8 @@ class CohortIndex:
 
     def cohort_code(self, name: str) -> int:
         if name not in self.cohorts:
-            raise SpecError(f"found no cohort {name!r}, expected one of {', '.join(self.cohorts)}.")
+            known = self.cohorts
+            raise SpecError(f"found no cohort {name!r}, expected one of {', '.join(known)}.{did_you_mean(name, known)}")
         return self.cohorts.index(name)
 
     def split_by_patient(self, fractions: Mapping[str, float], salt: str) -> dict[str, "CohortIndex"]:

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SpecError, install_line
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -198,7 +198,7 @@ class Dask:
         try:
             from distributed import KilledWorker, as_completed
         except ImportError:
-            raise SpecError("found no Dask here, expected it. Install it: pip install 'ecgcohorts[dask]'.") from None
+            raise SpecError(f"found no Dask here, which a scheduler needs. Run: {install_line('dask')}") from None
         with ExitStack() as stack:
             client = _connect(self.address, self.workers, stack)
             left, running = iter(tasks), as_completed()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from ecgcohorts.errors import ObjectStoreError, SpecError
+from ecgcohorts.errors import ObjectStoreError, SpecError, install_line
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -248,7 +248,7 @@ def _connect(url: str) -> "ObjectStore":
         from obstore.store import from_url
     except ImportError:
         raise SpecError(
-            f"{url}: found no obstore here, expected it. Install it: pip install 'ecgcohorts[objects]'."
+            f"{url}: found no obstore here, which reaches object stores. Run: {install_line('objects')}"
         ) from None
     try:
         return from_url(url)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SpecError, install_line
 from ecgcohorts.report.drawing import HALO_MM, INK, PAPER, Drawing, Line, Text, shown, to_svg
 from ecgcohorts.report.page import write_bytes
 
@@ -57,7 +57,7 @@ def _painted(drawing: Drawing, kind: str, dpi: float) -> bytes:
         from matplotlib.figure import Figure
     except ImportError:
         raise SpecError(
-            f'found no matplotlib, which .{kind} needs. Run: pip install "ecgcohorts[plot]", or write .svg.'
+            f"found no matplotlib, which .{kind} needs. Write .svg, or run: {install_line('plot')}"
         ) from None
     size_in = np.array(drawing.size_mm) / MM_PER_INCH
     if kind == "png":

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ecgcohorts.errors import KeyMismatch, SpecError, StoreError
+from ecgcohorts.errors import KeyMismatch, SpecError, StoreError, did_you_mean
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.index.rules import UNASSIGNED, SplitDefinition
 from ecgcohorts.index.splits import Split
@@ -71,8 +71,9 @@ def load_split(store: AnyStore, name: str) -> Split:
     kept = [(member, _generations(member)) for member in store.members]
     parts = [_load(member, store.index, name, found[name]) for member, found in kept if name in found]
     if not parts:
-        there = ", ".join(split_names(store)) or "none there"
-        raise SpecError(f"{store.path}: found no split {name!r}, expected one of: {there}.")
+        known = split_names(store)
+        there = ", ".join(known) or "none there"
+        raise SpecError(f"{store.path}: found no split {name!r}, expected one of: {there}.{did_you_mean(name, known)}")
     if any(part.definition != parts[0].definition for part in parts):
         raise StoreError(f"{store.path}: found two splits {name!r}, expected one. Load that of each store by itself.")
     ids, codes = ([getattr(part, field) for part in parts] for field in ("recording_id", "codes"))

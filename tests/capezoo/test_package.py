@@ -1,7 +1,9 @@
 """The package: light to import, clear without torch, its recipes, and the guard around timm."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -10,7 +12,8 @@ import capezoo
 from capezoo import runs as recipes
 from capezoo.encoders import _timm, build
 from capezoo.specs import RunConfig
-from ecgcohorts.errors import SpecError
+from ecgcohorts import errors
+from ecgcohorts.errors import SpecError, install_line
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -24,11 +27,39 @@ def test_import_loads_neither_torch_nor_timm() -> None:
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
-def test_without_torch_one_line_says_what_to_install() -> None:
-    done = python("import sys; sys.modules['torch'] = None\nimport capezoo")
+@pytest.mark.parametrize("use", ["from capezoo import embed", "import capezoo; capezoo.create_model('cape_resnet')"])
+def test_without_torch_one_line_says_what_to_install(use: str) -> None:
+    """The first use says so, not `import capezoo`: the command line has help to give without torch."""
+    done = python(f"import sys; sys.modules['torch'] = None\n{use}")
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
-    assert last == 'ImportError: capezoo needs torch, which is not installed. Run: pip install "ecgcohorts[zoo]"'
+    assert last == f"ImportError: capezoo needs torch, which is not installed. Run: {install_line('zoo')}"
+
+
+@pytest.mark.parametrize(
+    ("origin", "line"),
+    [
+        ("{}", 'pip install "ecgcohorts[zoo]"'),
+        ('{"url": "file:///src/clone", "dir_info": {}}', 'pip install "/src/clone[zoo]"'),
+        ('{"url": "file:///a.whl", "archive_info": {}}', 'pip install "ecgcohorts[zoo] @ file:///a.whl"'),
+        (
+            '{"url": "https://x/y.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}}',
+            'pip install "ecgcohorts[zoo] @ git+https://x/y.git@abc"',
+        ),
+    ],
+)
+def test_the_install_line_fits_where_the_package_came_from(
+    origin: str, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Installed:
+        def read_text(self, name: str) -> str:
+            assert name == "direct_url.json"
+            return origin
+
+    assert install_line("zoo") == f'pip install "{Path(errors.__file__).parents[1]}[zoo]"'  # this checkout
+    monkeypatch.setattr(errors, "__file__", str(tmp_path / "site-packages" / "ecgcohorts" / "errors.py"))
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Installed())
+    assert install_line("zoo") == line
 
 
 def test_public_names_are_there_and_others_are_not() -> None:
@@ -104,5 +135,5 @@ def test_other_errors_of_timm_are_not_disguised(monkeypatch: pytest.MonkeyPatch)
 
 def test_missing_timm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ImportError, match=r'pip install "ecgcohorts\[zoo\]"'):
+    with pytest.raises(ImportError, match=re.escape(install_line("zoo"))):
         _timm.timm()

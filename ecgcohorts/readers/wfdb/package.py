@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import Reason, UnreadableRecording, is_of_machine
+from ecgcohorts.errors import Reason, UnreadableRecording, install_line, is_of_machine
 from ecgcohorts.leads import canonical
 from ecgcohorts.readers._shared import units as _units
 from ecgcohorts.readers._shared.files import Folder
@@ -217,7 +217,7 @@ def _package_record(path: Path, **options: Any) -> Any:
 
             return wfdb.rdrecord(str(path.with_suffix("")), **options)
     except ModuleNotFoundError as error:
-        _unsupported(f"a FLAC file and no {error.name}", 'it installed (`pip install "ecgcohorts[flac]"`)', path)
+        _unsupported(f"a FLAC file and no {error.name}", f"it installed: {install_line('flac')}", path)
     except Exception as error:  # it raises IndexError, KeyError, TypeError and more on damaged files
         if isinstance(error, OSError) and is_of_machine(error):
             raise

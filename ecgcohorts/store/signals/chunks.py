@@ -16,7 +16,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SpecError, install_line
 
 Codec = Literal["lz4", "pcodec"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
@@ -182,7 +182,6 @@ def _pcodec() -> Any:
         import pcodec
     except ImportError:
         raise SpecError(
-            "found no pcodec here, expected it to read or write compact signals. Install it: pip install "
-            "'ecgcohorts[compact]'."
+            f"found no pcodec here, which reads and writes compact signals. Run: {install_line('compact')}"
         ) from None
     return pcodec

@@ -1,5 +1,6 @@
 """ONNX files: what onnxruntime computes from them, what they say about themselves, and when none is written."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from capezoo.interop import onnx as onnx_export
 from capezoo.specs import EncoderSpec, InputSpec, WeightCard
 from capezoo.zoo import write_weights
 from capezoo.zoo.files import resolved
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SpecError, install_line
 
 SMALL = {
     "cape_resnet": {"widths": [4, 6], "embedding_dim": 8},
@@ -92,7 +93,7 @@ def test_a_network_without_an_input_contract_is_refused(tmp_path) -> None:
 @pytest.mark.parametrize("library", ["onnx", "onnxscript"])
 def test_a_missing_library_says_what_to_install(tmp_path, monkeypatch, library) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(SpecError, match=rf'^{library} is not installed. Run: pip install "ecgcohorts\[onnx\]"'):
+    with pytest.raises(SpecError, match=f"^{library} is not installed. Run: {re.escape(install_line('onnx'))}"):
         capezoo.export_onnx(made("cape_resnet"), tmp_path / "model.onnx")
 
 

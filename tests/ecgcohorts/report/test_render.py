@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from ecgcohorts.errors import SourceError, SpecError
+from ecgcohorts.errors import SourceError, SpecError, install_line
 from ecgcohorts.leads import EIGHT_LEADS
 from ecgcohorts.report.drawing import UNITS_PER_MM, Drawing, Line, Text, to_svg
 from ecgcohorts.report.paper import Layout, Page, paper_drawing, plot_record
@@ -160,7 +160,7 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".pdf"])
 def test_without_matplotlib_the_error_names_the_extra(suffix, store, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(SpecError, match=re.escape('pip install "ecgcohorts[plot]"')):
+    with pytest.raises(SpecError, match=re.escape(install_line("plot"))):
         plot_record(store, 1, tmp_path / f"x{suffix}")
     assert plot_record(store, 1, tmp_path / "x.svg").stat().st_size > 10_000
 
