@@ -74,10 +74,17 @@ def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
 
-def imports(name: str) -> set[str]:
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Every node of a file's syntax tree: a dozen rules look at each, and walking takes as long as parsing."""
+    return tuple(ast.walk(parse(path)))
+
+
+@cache
+def imports(name: str) -> frozenset[str]:
     """Full names of all modules a module imports, anywhere in it; `from package import module` names the module."""
     found = set()
-    for node in ast.walk(parse(MODULES[name])):
+    for node in nodes(MODULES[name]):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -85,7 +92,7 @@ def imports(name: str) -> set[str]:
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
                 found.add(full if full in MODULES else str(node.module))
-    return found
+    return frozenset(found)
 
 
 def part_of(name: str) -> str:
@@ -111,7 +118,7 @@ def dotted(node: ast.AST) -> str:
 
 
 def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
-    for node in ast.walk(parse(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             yield dotted(node.func), node
 
@@ -169,7 +176,7 @@ def test_sizes(path):
     lines = path.read_text("utf-8").splitlines()
     excused = any(line.startswith(EXCUSES[0]) for line in lines[:12])
     assert len(lines) <= FILE_LINES or excused, f"{path}: {len(lines)} lines; cut it, or say why: {EXCUSES[0]} ..."
-    for node in ast.walk(parse(path)):
+    for node in nodes(path):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
@@ -228,7 +235,7 @@ def test_randomness_is_an_argument(name):
 )
 def test_annotations_are_evaluated(path):
     """pydantic and runtime checkers read them."""
-    for node in ast.walk(parse(path)):
+    for node in nodes(path):
         assert not (isinstance(node, ast.ImportFrom) and node.module == "__future__"), f"line {node.lineno}"
 
 
