@@ -133,7 +133,7 @@ class Plan(_Request):
         from ecgcohorts.ingest import plan_to_file
 
         header = plan_to_file(self.source, self.store, self.cohort, self.out, self.options())
-        last = len(header.parts) - 1
+        last = len(header.partitions) - 1
         which = f"partitions, 0 to {last}" if last > 0 else "partition, 0" if last == 0 else "partitions"
         _out.print(f"{self.out}: {header.n_rows} recordings in {last + 1} {which}; {header.known} are known already")
 

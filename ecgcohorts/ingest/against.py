@@ -1,7 +1,5 @@
-"""Does a store hold what its source holds? Decodes the raw files again, one at a time, and compares every value."""
+"""Compare a store with its source: decode the raw files again, one at a time, and check every stored value."""
 
-import hashlib
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +12,10 @@ from numpy.typing import NDArray
 from ecgcohorts.cohorts.files import Found, SourceItem, scan_files
 from ecgcohorts.cohorts.spec import CohortSpec, Description, apply_rules, describe, load_spec
 from ecgcohorts.cohorts.tables import load_tables
-from ecgcohorts.cohorts.values import AGE_CAP_YEARS
 from ecgcohorts.errors import RecordingError, SpecError, UnreadableRecording
 from ecgcohorts.index.cohort_index import SEX_CODES, UNKNOWN
-from ecgcohorts.ingest.plan_table import as_keys
+from ecgcohorts.ingest.plan import as_keys, spec_sha256
+from ecgcohorts.ingest.planning import patient_pseudonym, repeated_pseudonym, stored_age
 from ecgcohorts.preprocess.strip import Strip, make_strip
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.readers import files_beside, open_reader
@@ -27,21 +25,20 @@ from ecgcohorts.sources.windows import WINDOW, at_hand
 from ecgcohorts.store.reader import Store, open_store
 from ecgcohorts.store.upkeep.lookup import matching_key
 
-PROBLEMS_KEPT = 1000  # our default: a wrong folder makes millions, and the first ones tell
-_ALONE = "\0alone\0"
+PROBLEMS_KEPT = 1000  # our default: a wrong folder makes millions, and the first ones show what is wrong
 
 
 @dataclass(frozen=True)
 class AgainstReport:
-    """How a store compares with its source. `ok` if and only if nothing differs, is gone, or is unaccounted for."""
+    """The differences between a store and its source. `ok`: nothing differs, is gone, or is unaccounted for."""
 
-    cohorts: tuple[str, ...]  # that were compared
+    cohorts: tuple[str, ...]  # the cohorts compared
     compared: int  # recordings decoded again
-    differing: int  # recordings of which a stored value is another one, or which can no longer be read
-    gone: int  # stored, and no longer in the source
-    unknown: int  # in the source, and neither stored nor refused: never ingested
+    differing: int  # recordings with another stored value, or that can no longer be read
+    gone: int  # stored, but no longer in the source
+    unknown: int  # in the source, but neither stored nor refused: never ingested
     refused: dict[str, int]  # reason -> recordings of the source that the store refused; they are not decoded again
-    problems: tuple[str, ...]  # the first ones, by pseudonym
+    problems: tuple[str, ...]  # the first problems; recordings are named by pseudonym
 
     @property
     def ok(self) -> bool:
@@ -55,12 +52,12 @@ def verify_against(
     key_file: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> AgainstReport:
-    """Decode the recordings of a folder, an archive or a bucket with the store's recipe, and compare them with what the store has of them.
+    """Decode the recordings of a folder, archive or bucket with the store's recipe and compare them with the store.
 
-    Compared are every sample of the strip, its valid range, the waveform's digest, patient, age and sex.
-    progress(done, stored) is called per recording. Raises SourceError for a folder without recordings of the cohort,
-    SpecError for another description than the store was made with, KeyMismatch, StoreError if the store does not open
-    or a shard is damaged.
+    Compares every sample of the strip, its valid range, the digest of the waveform, patient, age and sex.
+    progress(done, stored) is called for each recording. Raises SourceError for a source without recordings of the cohort,
+    SpecError if the store was made with another description, KeyMismatch for another key, StoreError if the store does
+    not open or a shard is damaged.
     """
     store = open_store(store_path)
     spec = cohort if isinstance(cohort, CohortSpec) else load_spec(cohort)
@@ -70,7 +67,7 @@ def verify_against(
         check = _Comparison(store, files, spec, key)
         items = scan_files(files)
         beside = files_beside(files.layout.reader, files.layout.arrays)
-        while window := list(islice(items, WINDOW)):  # again, now with samples
+        while window := list(islice(items, WINDOW)):  # scanning read the headers only; now fetch the samples
             again = at_hand(files.source, [(item.path, [item.entry]) for item in window], beside)
             for item, file in zip(window, again, strict=True):
                 check.compare(item, file)
@@ -89,7 +86,7 @@ def verify_against(
 
 
 class _Comparison:
-    """One pass over a source. Keeps counts, the first problems, and which entries of the index were met."""
+    """One pass over a source, with counts, the first problems, and the entries of the index met so far."""
 
     def __init__(self, store: Store, files: Found, spec: CohortSpec, key: PseudonymKey) -> None:
         self._store, self._spec, self._key = store, spec, key
@@ -112,30 +109,30 @@ class _Comparison:
         return len(self._entries)
 
     def compare(self, item: SourceItem, file: Path | UnreadableRecording) -> None:
+        """Compare one recording of the source with its entry in the store, if there is one."""
         about = describe(self._spec, self._tables, item)
         name = self._key.pseudonym(about.cohort, "recording", about.recording_id)
-        place = self._place(name)
-        if place is not None and self._met[place]:  # the second of one id was refused, under a pseudonym of its own
-            again = f"{about.recording_id}\0{item.path}\0{item.entry}"
-            name, place = self._key.pseudonym(about.cohort, "recording", again), None
-        if place is None:
+        at = self._find(name)
+        if at is not None and self._met[at]:  # ingest refused the second of one id, under a pseudonym of its own
+            name = repeated_pseudonym(about.cohort, about.recording_id, item.path, item.entry, self._key)
+            at = None
+        if at is None:
             reason = self._reasons.get(name.hex())
             if reason is None:
                 self._tell("unknown", name, "in the source, but neither stored nor refused: ingest it")
             else:
                 self.refused[str(reason)] += 1
             return
-        self._met[place] = True
+        self._met[at] = True
         self.compared += 1
-        entry = int(self._entries[place])
-        differences = list(self._differences(item, file, about, entry))
+        differences = list(self._differences(item, file, about, int(self._entries[at])))
         if differences:
             self._tell("differing", name, "; ".join(differences))
 
-    def _place(self, name: bytes) -> int | None:
-        place = int(np.searchsorted(self._keys, np.array(name, self._keys.dtype)))
-        found = place < len(self._keys) and self._keys[place] == np.array(name, self._keys.dtype)
-        return place if found else None
+    def _find(self, name: bytes) -> int | None:
+        wanted = np.array(name, self._keys.dtype)
+        at = int(np.searchsorted(self._keys, wanted))
+        return at if at < len(self._keys) and self._keys[at] == wanted else None
 
     def _differences(
         self, item: SourceItem, file: Path | UnreadableRecording, about: Description, entry: int
@@ -157,10 +154,9 @@ class _Comparison:
         yield from _signal_differences(self._store, entry, strip)
         if index["waveform_digest"][entry].tobytes() != recording.waveform_digest:
             yield "waveform digest differs"
-        if index["patient_id"][entry].tobytes() != self._patient(about):
+        if index["patient_id"][entry].tobytes() != patient_pseudonym(about, self._key):
             yield "patient differs"
-        age = np.float32(min(about.age_years, AGE_CAP_YEARS) if math.isfinite(about.age_years) else math.nan)
-        if not np.array_equal(index["age"][entry], age, equal_nan=True):
+        if not np.array_equal(index["age"][entry], np.float32(stored_age(about.age_years)), equal_nan=True):
             yield "age differs"
         if index["sex"][entry] != SEX_CODES.get(about.sex or "", UNKNOWN):
             yield "sex differs"
@@ -175,14 +171,10 @@ class _Comparison:
         recording = apply_rules(self._spec, about.cohort, recording)
         return recording, make_strip(recording, self._store.recipe, about.mains_hz, with_quality=False)
 
-    def _patient(self, about: Description) -> bytes:
-        patient = _ALONE + about.recording_id if about.patient_id is None else about.patient_id
-        return self._key.pseudonym(about.cohort, "patient", patient)
-
     def find_gone(self) -> None:
-        """Stored recordings that the source did not show."""
-        for place in np.flatnonzero(~self._met).tolist():
-            name = self._store.index["recording_id"][self._entries[place]].tobytes()
+        """Report stored recordings that the source did not show."""
+        for at in np.flatnonzero(~self._met).tolist():
+            name = self._store.index["recording_id"][self._entries[at]].tobytes()
             self._tell("gone", name, "stored, but no longer in the source")
 
     def _tell(self, kind: str, name: bytes, what: str) -> None:
@@ -192,16 +184,16 @@ class _Comparison:
 
 
 def _cohorts_of(store: Store, spec: CohortSpec) -> tuple[str, ...]:
-    """Cohorts of the store that the description tells of. Raises SpecError for none, or if another one made them."""
+    """Return the store's cohorts that a description covers. Raises SpecError for none, or if another one made them."""
     mine = [segment for segment in store.segments if segment.cohort in spec.cohort_names]
     if not mine:
         have = ", ".join(sorted({segment.cohort for segment in store.segments}))
-        raise SpecError(f"{store.path}: found no cohort of {spec.name!r}, expected one of those it has: {have}.")
-    digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+        raise SpecError(f"{store.path}: the store has no cohort of {spec.name!r}. It has {have}.")
+    digest = spec_sha256(spec)
     for segment in mine:
         if segment.spec_sha256 != digest:
             raise SpecError(
-                f"{store.path}: found cohort {segment.cohort!r} by another description. Pass the one it was made with."
+                f"{store.path}: cohort {segment.cohort!r} was made with another description. Pass that one."
             )
     return tuple(sorted({segment.cohort for segment in mine}))
 

@@ -1,23 +1,30 @@
-"""The last step: from shards that are all there to a snapshot that readers see, all of it or nothing."""
+"""Turn a plan whose shards are all encoded into a snapshot that readers see, all of it or nothing.
 
-import hashlib
+Index and accounts are filled partition by partition into arrays made once: an index of 5 million records takes a gigabyte.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.ingest.assemble import SettledCohort, extend_index, extend_rejects, settle
+from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, UNKNOWN, CohortIndex
 from ecgcohorts.ingest.destination import Destination
-from ecgcohorts.ingest.encode import ShardResult, Staged, staging_of
-from ecgcohorts.ingest.plan import AnyPlan, Known, Part, PlanHeader
-from ecgcohorts.ingest.plan_table import as_keys, ids_of
+from ecgcohorts.ingest.encode import ShardResult, Staged
+from ecgcohorts.ingest.plan import AnyPlan, Partition, PlanHeader, PlannedCohort, Refusal, as_keys, ids_of, spec_sha256
+from ecgcohorts.ingest.planning import Known
 from ecgcohorts.io.durable import move_file, sha256_of, write_file
+from ecgcohorts.preprocess.quality import QUALITY_COLUMNS
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
+from ecgcohorts.recording import DIGEST_BYTES
 from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.commit import describe_files
 from ecgcohorts.store.reader import Store
@@ -36,12 +43,32 @@ from ecgcohorts.store.schema import (
 )
 from ecgcohorts.store.writer import blank_rows
 
-_MARK = "plan"  # a file in a staging folder that belongs to a plan file: the snapshot the plan was made for
+DUPLICATE = "duplicate"
+_REJECT_COLUMNS = ("cohort", "recording_id", "stage", "reason", "error", "duplicate_of")
+_FROM_PLAN = ("patient_known", "age", "sex", "days")  # columns that the index takes over as they are
+_MARK = "plan"  # a file in a staging folder that belongs to a plan file; it names the snapshot the plan was made for
 _RESULT_ERRORS = (OSError, ValueError, KeyError, BadZipFile)
 
 
+@dataclass(frozen=True, eq=False)
+class _Settled:
+    """Which rows of a planned cohort are live, and what was refused."""
+
+    plan: PlannedCohort
+    first_row: int
+    live: NDArray[np.bool_]  # per planned row
+    copies: NDArray[np.bool_]
+    refused: tuple[Refusal, ...]
+
+    @property
+    def accounting(self) -> Accounting:
+        reasons = dict(sorted(Counter(one.reason for one in self.refused).items()))
+        duplicates = reasons.pop(DUPLICATE, 0)
+        return Accounting(inputs=self.plan.inputs, stored=int(self.live.sum()), duplicates=duplicates, rejected=reasons)
+
+
 def fingerprint_of(folder: Path) -> str:
-    """SHA-256 of the manifest in force, or nothing where no store is. Cheap: no index is read."""
+    """Return the SHA-256 of the manifest in force, or "" where there is no store. This is cheap: it reads no index."""
     try:
         return Current.model_validate_json((folder / CURRENT).read_bytes()).sha256
     except FileNotFoundError:
@@ -51,7 +78,7 @@ def fingerprint_of(folder: Path) -> str:
 
 
 def known_to(store: Store | None) -> Known:
-    """What a store has met: recordings, stored or refused, and patients, those who were removed apart."""
+    """Return the recordings that a store has met, stored or refused, its patients, and those removed from it."""
     if store is None:
         return Known()
     refused = np.frombuffer(bytes.fromhex("".join(store.rejects()["recording_id"])), np.uint8)
@@ -61,50 +88,40 @@ def known_to(store: Store | None) -> Known:
 
 
 def is_committed(plan: AnyPlan, known: Known) -> bool:
-    """Has the store met every input of this plan, stored or refused?"""
+    """Tell whether the store has met every input of this plan, stored or refused."""
     met = as_keys(known.recordings)
-    for part in plan.header.parts:
-        if not np.isin(as_keys(ids_of(plan.rows(part, ["recording_id"])["recording_id"])), met).all():
+    for partition in plan.header.partitions:
+        if not np.isin(as_keys(ids_of(plan.rows(partition, ["recording_id"])["recording_id"])), met).all():
             return False
     refused = b"".join(one.recording_id for cohort in plan.header.cohorts for one in plan.refused(cohort.name))
     return bool(np.isin(as_keys(np.frombuffer(refused, np.uint8)), met).all())
 
 
 def mark_staging(header: PlanHeader) -> None:
-    """Say, in the store, that the shards being staged belong to a plan file, so that no ingest takes them for litter."""
-    mark = staging_of(header) / _MARK
+    """Mark the staged shards as a plan file's own, so that no ingest removes them as leftovers."""
+    mark = header.staging / _MARK
     if not mark.exists():
         write_file(mark, header.base.encode())
 
 
 def plans_under_way(folder: Path, base: str) -> tuple[str, ...]:
-    """Staging folders of plan files made for the snapshot in force, relative, with a slash at the end.
+    """Return the staging folders of plan files made for the snapshot in force, relative, each with a slash at its end.
 
-    Those of plans for an earlier one are litter: such a plan can no longer be committed.
+    A plan made for an earlier snapshot can no longer be committed, so its folder is not among them.
     """
     marks = sorted((folder / STAGING).glob(f"*/{_MARK}"))
     return tuple(f"{STAGING}/{mark.parent.name}/" for mark in marks if mark.read_bytes() == base.encode())
 
 
-def shard_path(header: PlanHeader, part: Part) -> Path:
-    """Where the shard of a partition stands in the snapshot to come."""
-    return _segment_folder(header, part.cohort) / "c" / str(part.shard) / "0" / "0"
-
-
-def _segment_folder(header: PlanHeader, cohort: str) -> Path:
-    return header.folder / "signals" / cohort / f"{header.generation:06d}"
-
-
 def commit(plan: AnyPlan, before: Store | None, place: Destination) -> tuple[dict[str, Accounting], str]:
-    """Make the snapshot of a plan whose partitions are all encoded. Return accounts per cohort and the fingerprint.
+    """Make a snapshot of a plan whose partitions are all encoded. Return the accounts per cohort and the fingerprint.
 
-    For the holder of the write lock. What it does before the snapshot is in force, it can do again. Raises StoreError
-    naming the partitions that are missing.
+    The caller holds the write lock. A commit that was interrupted before the snapshot is in force can be repeated. Raises
+    StoreError naming the partitions that are missing.
     """
     header = plan.header
     results = _whole_results(header)
-    index = before.index if before else None
-    settled = settle(plan, results, index, before.n_rows if before else 0)
+    settled = _settle(plan, results, before)
     entries = _place_shards(header, results, settled)
     manifest = _write_snapshot(plan, before, results, settled, entries)
     fingerprint = place.publish(before.manifest if before else None, manifest)
@@ -113,67 +130,104 @@ def commit(plan: AnyPlan, before: Store | None, place: Destination) -> tuple[dic
 
 def _whole_results(header: PlanHeader) -> list[ShardResult]:
     results, missing = [], []
-    for part in header.parts:
-        files = Staged(staging_of(header), part)
+    for partition in header.partitions:
+        staged = Staged(header.staging, partition)
         try:
-            result = ShardResult(files.result)
-            if not _is_there(files.shard, shard_path(header, part), result.entry) or len(result) != part.rows:
+            result = ShardResult(staged.result)
+            if not _is_there(staged.shard, header.shard_path(partition), result.entry) or len(result) != partition.rows:
                 raise ValueError
             results.append(result)
         except _RESULT_ERRORS:
-            missing.append(part)
+            missing.append(partition)
     if missing:
         raise StoreError(_missing(header, missing))
     return results
 
 
 def _is_there(staged: Path, moved: Path, entry: FileEntry) -> bool:
-    """Its size is enough for a staged shard, which got its name when it was whole.
-
-    A place in the segment is not the plan's own, and can only be met after a commit that was killed.
-    """
+    # A staged shard gets its name only once it is whole, so its size is check enough. A shard in the segment may be
+    # another plan's: it is met only after a commit that was killed, and its sum has to tell.
     if staged.exists():
         return staged.stat().st_size == entry.size
     return moved.exists() and sha256_of(moved) == entry.sha256
 
 
-def _missing(header: PlanHeader, missing: Sequence[Part]) -> str:
-    numbers = spans([part.number for part in missing])
-    text = f"{header.folder}: missing partitions {numbers} of {len(header.parts)}, expected all to be encoded."
-    for part in missing:
-        stopped = Staged(staging_of(header), part).stopped_at()
+def _missing(header: PlanHeader, missing: Sequence[Partition]) -> str:
+    numbers = _spans([partition.number for partition in missing])
+    text = f"{header.folder}: missing partitions {numbers} of {len(header.partitions)}, expected all to be encoded."
+    for partition in missing:
+        stopped = Staged(header.staging, partition).stopped_at()
         if stopped:
-            text += f" Partition {part.number} stopped, or still is, at recording {stopped}."
+            text += f" Partition {partition.number} stopped, or still is, at recording {stopped}."
             break
     return f"{text} Encode them: ecgcohorts encode PLAN --partition {missing[0].number}"
 
 
-def spans(numbers: Sequence[int]) -> str:
-    """Ascending numbers in short.
-
-    >>> spans([3, 7, 8, 9])
-    '3, 7-9'
-    """
+def _spans(numbers: Sequence[int]) -> str:
+    """Shorten ascending numbers: [3, 7, 8, 9] becomes "3, 7-9"."""
     runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
+def _settle(plan: AnyPlan, results: Sequence[ShardResult], before: Store | None) -> list[_Settled]:
+    """Refuse copies of waveforms that the store or an earlier row of this run has."""
+    known = len(before.index) if before else 0
+    empty = np.zeros((0, DIGEST_BYTES), np.uint8)
+    digests = [before.index["waveform_digest"] if before else empty]
+    ids = [before.index["recording_id"] if before else empty]
+    good = [np.ones(known, bool)]
+    for partition, result in zip(plan.header.partitions, results, strict=True):
+        digests.append(result.digest)
+        ids.append(ids_of(plan.rows(partition, ["recording_id"])["recording_id"]))
+        good.append(result.outcome == 0)
+    is_good, all_ids = np.concatenate(good), np.concatenate(ids)
+    original = _first_like(np.concatenate(digests), is_good)
+    copy = is_good & (original != np.arange(len(original)))
+    settled, first = [], known
+    for cohort in plan.header.cohorts:
+        mine = slice(first, first + cohort.rows)
+        refused = [*plan.refused(cohort.name)]
+        shards = [one for at, one in zip(plan.header.partitions, results, strict=True) if at.cohort == cohort.name]
+        for row in np.flatnonzero(~is_good[mine] | copy[mine]).tolist():
+            recording, like = all_ids[first + row].tobytes(), all_ids[original[first + row]].tobytes()
+            if copy[first + row]:
+                refused.append(Refusal(cohort.name, recording, "commit", DUPLICATE, "", like))
+            else:
+                shard, row_of_shard = divmod(row, plan.header.shard_records)
+                refused.append(Refusal(cohort.name, recording, *shards[shard].refusal(row_of_shard)))
+        live = is_good[mine] & ~copy[mine]
+        # Rows of the store count refused ones too: a strip keeps its row whatever becomes of its neighbours.
+        first_row = (before.n_rows if before else 0) + first - known
+        settled.append(_Settled(cohort, first_row, live, copy[mine], tuple(refused)))
+        first += cohort.rows
+    return settled
+
+
+def _first_like(digests: NDArray[np.uint8], among: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return, for each row of `among`, the first of them with the same digest; for each other row, itself."""
+    rows = np.flatnonzero(among)
+    _, first, number = np.unique(as_keys(digests[rows]), return_index=True, return_inverse=True)
+    original = np.arange(len(digests))
+    original[rows] = rows[first[number]]
+    return original
+
+
 def _place_shards(
-    header: PlanHeader, results: Sequence[ShardResult], settled: Sequence[SettledCohort]
+    header: PlanHeader, results: Sequence[ShardResult], settled: Sequence[_Settled]
 ) -> dict[str, FileEntry]:
-    """Give every shard its place in the segment, rows of copies blanked; relative path -> what stands there now."""
+    """Move every shard into the segment, with the rows of copies blanked. Return relative path -> size and sum."""
     copies = {one.plan.name: one.copies for one in settled}
     shape = (len(header.recipe.leads), header.recipe.strip_samples)
     entries = {}
-    for part, result in zip(header.parts, results, strict=True):
-        target, entry = shard_path(header, part), result.entry
-        files = Staged(staging_of(header), part)
-        first = part.shard * header.shard_records
-        rows: NDArray[np.int64] = np.flatnonzero(copies[part.cohort][first : first + part.rows])
-        if len(rows):  # the staged one stays until the commit is done, so that this can be done again
-            entry = blank_rows(files.shard, target, rows, header.shard_records, shape, header.codec)
-        elif files.shard.exists():
-            move_file(files.shard, target)
+    for partition, result in zip(header.partitions, results, strict=True):
+        target, entry = header.shard_path(partition), result.entry
+        staged = Staged(header.staging, partition)
+        first = partition.shard * header.shard_records
+        rows: NDArray[np.int64] = np.flatnonzero(copies[partition.cohort][first : first + partition.rows])
+        if len(rows):  # the staged shard stays until the commit is done, so that this can be repeated
+            entry = blank_rows(staged.shard, target, rows, header.shard_records, shape, header.codec)
+        elif staged.shard.exists():
+            move_file(staged.shard, target)
         entries[target.relative_to(header.folder).as_posix()] = entry
     return entries
 
@@ -182,10 +236,10 @@ def _write_snapshot(
     plan: AnyPlan,
     before: Store | None,
     results: Sequence[ShardResult],
-    settled: Sequence[SettledCohort],
+    settled: Sequence[_Settled],
     entries: dict[str, FileEntry],
 ) -> Manifest:
-    """Write metadata, index and rejects of the new generation; return the manifest that names them all."""
+    """Write metadata, index and rejects of the new generation. Return the manifest that names them all."""
     header = plan.header
     folder, generation = header.folder, header.generation
     write_file(folder / "zarr.json", group_metadata({"recipe": header.recipe.model_dump(mode="json")}))
@@ -197,17 +251,34 @@ def _write_snapshot(
     for name in ("signals/zarr.json", "index/zarr.json"):
         write_file(folder / name, group_metadata())
     for one in settled:
-        written += _write_segment_metadata(header, one)
-    index = extend_index(before.index if before else None, plan, results, settled)
+        array = header.segment_folder(one.plan.name) / "zarr.json"
+        group = array.parent.parent / "zarr.json"
+        write_file(array, signals_metadata(len(one.live), header.shard_records, header.recipe, header.codec))
+        write_file(group, group_metadata())
+        written += [path.relative_to(folder).as_posix() for path in (array, group)]
+    index = _extend_index(before.index if before else None, plan, results, settled)
     written += write_index(folder, generation, index)
-    rejects = extend_rejects(before.rejects() if before else None, settled)
+    rejects = _extend_rejects(before.rejects() if before else None, settled)
     write_file(folder / rejects_name(generation), rejects.to_parquet(index=False))
     files |= entries | describe_files(folder, written)
+    segments = [
+        Segment(
+            cohort=one.plan.name,
+            name=f"{generation:06d}",
+            first_row=one.first_row,
+            rows=len(one.live),
+            shard_records=header.shard_records,
+            accounting=one.accounting,
+            licence=header.spec.licence,
+            spec_sha256=spec_sha256(header.spec),
+        )
+        for one in settled
+    ]
     return Manifest(
         generation=generation,
         recipe=header.recipe,
         key_fingerprint=header.key_fingerprint,
-        segments=(*(before.segments if before else ()), *(_segment(header, one) for one in settled)),
+        segments=(*(before.segments if before else ()), *segments),
         cohorts=index.cohorts,
         sites=index.sites,
         devices=index.devices,
@@ -219,27 +290,105 @@ def _write_snapshot(
     )
 
 
-def _write_segment_metadata(header: PlanHeader, one: SettledCohort) -> list[str]:
-    array = _segment_folder(header, one.plan.name) / "zarr.json"
-    group = array.parent.parent / "zarr.json"
-    write_file(array, signals_metadata(len(one.live), header.shard_records, header.recipe, header.codec))
-    write_file(group, group_metadata())
-    return [path.relative_to(header.folder).as_posix() for path in (array, group)]
+def _extend_index(
+    index: CohortIndex | None, plan: AnyPlan, results: Sequence[ShardResult], settled: Sequence[_Settled]
+) -> CohortIndex:
+    """Add the live records of a run to an index. Patients met before keep their number and their records."""
+    names = [list(index.cohorts), list(index.sites), list(index.devices)] if index is not None else [[], [], []]
+    pieces = [dict(index.columns)] if index is not None else []
+    for one in settled:
+        pieces.append(_new_columns(plan, results, one, names))
+    lengths = [len(piece["row"]) for piece in pieces]
+    patient = _number_patients(_joined(pieces, lengths, "cohort"), _joined(pieces, lengths, "patient_id"))
+    order = np.argsort(patient, kind="stable")
+    in_order = bool((np.diff(patient) >= 0).all())
+    columns = {"patient": patient[order]}
+    for name in sorted({name for piece in pieces for name in piece} - {"patient"}):
+        column = _joined(pieces, lengths, name)
+        columns[name] = column if in_order else column[order]
+        for piece in pieces:
+            piece.pop(name, None)  # not needed again, and a tenth of the memory
+    cohorts, sites, devices = (tuple(known) for known in names)
+    return CohortIndex(columns, cohorts, sites, devices)
 
 
-def _segment(header: PlanHeader, one: SettledCohort) -> Segment:
-    return Segment(
-        cohort=one.plan.name,
-        name=f"{header.generation:06d}",
-        first_row=one.first_row,
-        rows=len(one.live),
-        shard_records=header.shard_records,
-        accounting=one.accounting,
-        licence=header.spec.licence,
-        spec_sha256=digest_of_spec(header),
-    )
+def _joined(pieces: Sequence[dict[str, NDArray]], lengths: Sequence[int], name: str) -> NDArray:
+    """Join a column of all pieces; label and quality columns that a piece never had are unknown there."""
+    columns = [
+        piece[name] if name in piece else np.full(length, np.nan, np.float32)
+        for piece, length in zip(pieces, lengths, strict=True)
+    ]
+    return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
 
-def digest_of_spec(header: PlanHeader) -> str:
-    """Under which a segment remembers its description."""
-    return hashlib.sha256(header.spec.model_dump_json().encode()).hexdigest()
+def _number_patients(cohort: NDArray, patient_id: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Number patients densely in order of first appearance, by cohort and pseudonym."""
+    key = np.concatenate([cohort.astype("<i4")[:, None].view(np.uint8).reshape(-1, 4), patient_id], axis=1)
+    flat = np.ascontiguousarray(key).view(f"S{key.shape[1]}").ravel()
+    _, first, number = np.unique(flat, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[number].astype(COLUMNS["patient"])
+
+
+def _new_columns(
+    plan: AnyPlan, results: Sequence[ShardResult], one: _Settled, names: Sequence[list[str]]
+) -> dict[str, NDArray]:
+    """Return the index columns of one settled cohort. New names of cohorts, sites and devices are appended to `names`."""
+    header, n = plan.header, int(one.live.sum())
+    columns = {name: np.zeros(n, dtype) for name, dtype in COLUMNS.items() if name != "patient"}
+    columns |= {name: np.zeros((n, DIGEST_BYTES), np.uint8) for name in BYTE_COLUMNS}
+    labels = [LABEL + name for name in header.labels if n]
+    columns |= {name: np.zeros(n, np.float32) for name in labels}
+    columns |= {QUALITY + name: np.zeros(n, dtype) for name, dtype in QUALITY_COLUMNS.items()}
+    columns["row"][:] = one.first_row + np.flatnonzero(one.live)
+    at = first = 0
+    wanted = ["recording_id", "patient_id", "site", "device", *_FROM_PLAN, *labels]
+    for partition, result in zip(header.partitions, results, strict=True):
+        if partition.cohort != one.plan.name:
+            continue
+        live = one.live[first : first + partition.rows]
+        here = slice(at, at + int(live.sum()))
+        rows, found = plan.rows(partition, wanted), result.columns()
+        for name in (*_FROM_PLAN, *labels, "site", "device"):
+            columns[name][here] = rows[name].to_numpy()[live]
+        for name in ("recording_id", "patient_id"):
+            columns[name][here] = ids_of(rows[name])[live]
+        columns["waveform_digest"][here] = result.digest[live]
+        columns["valid_start"][here], columns["valid_stop"][here] = found["valid"][live].T
+        columns["quality"][here] = found["flags"][live]
+        for name in QUALITY_COLUMNS:
+            columns[QUALITY + name][here] = found[f"q_{name}"][live]
+        first, at = first + partition.rows, here.stop
+    cohorts, sites, devices = names
+    if one.plan.name not in cohorts:
+        cohorts.append(one.plan.name)
+    columns["cohort"][:] = cohorts.index(one.plan.name)
+    columns["site"] = _recoded(columns["site"], header.sites, sites)
+    columns["device"] = _recoded(columns["device"], header.devices, devices)
+    return columns
+
+
+def _recoded(codes: NDArray[np.int32], own: Sequence[str], names: list[str]) -> NDArray[np.int32]:
+    """Translate codes into `own` to codes into `names`; names not there yet are appended in order of appearance."""
+    used, first = np.unique(codes, return_index=True)
+    known = {name: number for number, name in enumerate(names)}
+    new = np.full(len(own) + 1, UNKNOWN, np.int32)  # the last is for the code -1
+    for code in used[np.argsort(first)].tolist():
+        if code != UNKNOWN:
+            if own[code] not in known:
+                known[own[code]] = len(names)
+                names.append(own[code])
+            new[code] = known[own[code]]
+    return new[codes]
+
+
+def _extend_rejects(before: pd.DataFrame | None, settled: Sequence[_Settled]) -> pd.DataFrame:
+    """Add the refused recordings of a run to the table of them, with ids as hexadecimal text."""
+    rows = [
+        (one.cohort, one.recording_id.hex(), one.stage, one.reason, one.error, one.duplicate_of.hex())
+        for cohort in settled
+        for one in sorted(cohort.refused, key=lambda refusal: refusal.recording_id)
+    ]
+    frame = pd.DataFrame(rows, columns=list(_REJECT_COLUMNS), dtype=str)
+    return frame if before is None else pd.concat([before, frame], ignore_index=True)

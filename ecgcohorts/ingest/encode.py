@@ -1,4 +1,4 @@
-"""One partition = one shard: read, check, filter, pack. Runs anywhere, in any order, and gives the same bytes."""
+"""Encode one partition into one shard: read, check, filter, pack. The bytes are the same on any machine, in any order."""
 
 import io
 import os
@@ -23,7 +23,7 @@ from ecgcohorts.errors import (
     is_of_machine,
     machine_error,
 )
-from ecgcohorts.ingest.plan import AnyPlan, Part, PlanHeader
+from ecgcohorts.ingest.plan import AnyPlan, Partition
 from ecgcohorts.io.durable import make_folder, sha256_of, write_file
 from ecgcohorts.io.texts import decoded
 from ecgcohorts.preprocess.quality import QUALITY_COLUMNS
@@ -33,7 +33,7 @@ from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import DIGEST_BYTES, Recording
 from ecgcohorts.sources import Source
 from ecgcohorts.sources.windows import at_hand
-from ecgcohorts.store.schema import STAGING, FileEntry
+from ecgcohorts.store.schema import FileEntry
 from ecgcohorts.store.signals.chunks import Codec
 from ecgcohorts.store.writer import ShardWriter
 
@@ -42,14 +42,26 @@ _STAGES = ("", "read", "recipe")
 
 
 class Staged:
-    """Where the files of one partition stand until the commit."""
+    """The files of one partition before the commit."""
 
-    def __init__(self, staging: Path, part: Part) -> None:
-        name = f"{part.cohort}-{part.shard}"
+    def __init__(self, staging: Path, partition: Partition) -> None:
+        name = f"{partition.cohort}-{partition.shard}"
         self.shard, self.result, self.now = (staging / f"{name}.{kind}" for kind in ("shard", "npz", "on"))
 
+    def is_done(self, rows: int, moved: Path) -> bool:
+        """Tell whether the shard of `rows` rows is whole on disk, with the bytes that its result names.
+
+        moved: where a commit that was killed may have put the shard.
+        """
+        try:
+            result = ShardResult(self.result)
+            shard = self.shard if self.shard.exists() else moved
+            return len(result) == rows and sha256_of(shard) == result.entry.sha256
+        except (OSError, ValueError, KeyError, BadZipFile):
+            return False
+
     def stopped_at(self) -> str | None:
-        """Pseudonym of the recording that a process was at when it was killed; None if none was."""
+        """Return the pseudonym of the recording at which a process was killed; None if none was."""
         try:
             return self.now.read_text("ascii") or None
         except (OSError, UnicodeDecodeError):
@@ -62,9 +74,9 @@ class Staged:
 
 @dataclass(frozen=True)
 class EncodeTask:
-    """All that a worker needs for one shard. Holds input paths; lives in memory only."""
+    """All that a worker needs for one shard. It holds paths of the input, so it is never written to disk."""
 
-    part: Part
+    partition: Partition
     source: Source
     spec: CohortSpec
     recipe: Recipe
@@ -82,24 +94,25 @@ class EncodeTask:
         return len(self.recipe.leads), self.recipe.strip_samples
 
 
-def task_of(plan: AnyPlan, part: Part, source: Source) -> EncodeTask:
-    """What there is to do for one partition. Raises SpecError for a path that leads out of the source."""
+def task_of(plan: AnyPlan, partition: Partition, source: Source) -> EncodeTask:
+    """Return the task of one partition. Raises SpecError for a path that leads out of the source."""
     header = plan.header
-    rows = plan.rows(part, ["path", "entry", "mains", "recording_id"])
+    rows = plan.rows(partition, ["path", "entry", "mains", "recording_id"])
     paths = [decoded(path) for path in rows["path"].to_pylist()]
+    # A plan file may come from elsewhere: it must not make this process read files that are no input.
     if any(path.startswith("/") or ".." in path.split("/") for path in paths):
-        raise SpecError(f"partition {part.number}: found a path that leads out of the source. Plan again.")
+        raise SpecError(f"partition {partition.number}: a path of the plan leads out of the source. Plan again.")
     entries = [decoded(entry) for entry in rows["entry"].to_pylist()]
     mains = [header.mains[code] for code in rows["mains"].to_pylist()]
     return EncodeTask(
-        part=part,
+        partition=partition,
         source=source,
         spec=header.spec,
         recipe=header.recipe,
         layout=header.layout,
         inputs=tuple(zip(paths, entries, mains, strict=True)),
         names=tuple(name.hex() for name in rows["recording_id"].to_pylist()),
-        files=Staged(staging_of(header), part),
+        files=Staged(header.staging, partition),
         shard_records=header.shard_records,
         codec=header.codec,
         raise_errors=header.on_error == "raise",
@@ -107,15 +120,11 @@ def task_of(plan: AnyPlan, part: Part, source: Source) -> EncodeTask:
     )
 
 
-def staging_of(header: PlanHeader) -> Path:
-    return header.folder / STAGING / header.digest
-
-
 class ShardResult:
-    """What `encode` found out about the rows of one shard, read on demand.
+    """The result file that `encode` writes beside a shard: one entry per row, larger columns read on demand.
 
-    Arrays by row: outcome (0: stored), stage, error (codes of what was refused), digest (row, 16), valid (row, 2),
-    flags, and the columns of quality. Raises OSError, ValueError or KeyError if the file is not whole.
+    Arrays by row: outcome (0: stored), stage and error (codes of a refusal), digest (row, 16), valid (row, 2), flags, and
+    the quality measures. Raises OSError, ValueError or KeyError if the file is not whole.
     """
 
     def __init__(self, path: Path) -> None:
@@ -130,17 +139,17 @@ class ShardResult:
         return len(self.outcome)
 
     def refusal(self, row: int) -> tuple[str, str, str]:
-        """Stage, reason and class of the error of a row that is not stored."""
+        """Return stage, reason and error class of a row that is not stored."""
         return _STAGES[self._stage[row]], str(_CODES[self.outcome[row]]), str(self._errors[self._error[row]])
 
     def columns(self) -> dict[str, NDArray]:
-        """valid, flags, and q_... for each measure of quality."""
+        """Return valid, flags, and q_... for each quality measure."""
         with np.load(self._path, allow_pickle=False) as data:
             return {name: data[name] for name in ("valid", "flags", *(f"q_{name}" for name in QUALITY_COLUMNS))}
 
 
 class _Rows:
-    """Collects the per-row facts of a shard while it is written."""
+    """The facts about the rows of a shard that is being written."""
 
     def __init__(self, n: int) -> None:
         self.outcome = np.zeros(n, np.uint8)
@@ -150,7 +159,9 @@ class _Rows:
         self.digest = np.zeros((n, DIGEST_BYTES), np.uint8)
         self.valid = np.zeros((n, 2), np.int32)
         self.flags = np.zeros(n, np.uint32)
-        self.quality = {name: np.full(n, _blank(dtype), dtype) for name, dtype in QUALITY_COLUMNS.items()}
+        # A refused row keeps these blanks; it has no entry in the index, so nobody reads them.
+        blank = {name: np.nan if np.issubdtype(dtype, np.floating) else 0 for name, dtype in QUALITY_COLUMNS.items()}
+        self.quality = {name: np.full(n, blank[name], dtype) for name, dtype in QUALITY_COLUMNS.items()}
 
     def accept(self, row: int, recording: Recording, strip: Strip) -> None:
         self.digest[row] = np.frombuffer(recording.waveform_digest, np.uint8)
@@ -168,30 +179,13 @@ class _Rows:
         self.error[row] = self.errors.index(name)
 
 
-def _blank(dtype: np.dtype) -> float:
-    return np.nan if np.issubdtype(dtype, np.floating) else 0
-
-
-def is_done(files: Staged, rows: int, moved: Path | None = None) -> bool:
-    """Is this shard whole on disk, with its result? Its bytes must be those its result tells.
-
-    moved: where a commit that was killed may have put it.
-    """
-    try:
-        result = ShardResult(files.result)
-        shard = files.shard if moved is None or files.shard.exists() else moved
-        return len(result) == rows and sha256_of(shard) == result.entry.sha256
-    except (OSError, ValueError, KeyError, BadZipFile):
-        return False
-
-
 def encode(task: EncodeTask) -> None:
-    """Write one shard file and, once that is whole on disk, its result file.
+    """Write one shard file and, once it is whole on disk, its result file.
 
-    A recording that cannot be used leaves a row of the missing value and its reason. With `raise_errors` the first
-    one is raised instead, under its pseudonym.
+    A recording that cannot be used becomes a row of missing values and a reason in the result. With `raise_errors` the
+    first such error is raised instead; it names the recording by its pseudonym.
     """
-    blosc.use_threads = False  # one thread a process: workers are the parallelism
+    blosc.use_threads = False  # workers are the parallelism already
     rows = _Rows(len(task.inputs))
     wanted = ((path, [entry]) for path, entry, _ in task.inputs)
     beside = files_beside(task.layout.reader, task.layout.arrays)
@@ -207,10 +201,7 @@ def encode(task: EncodeTask) -> None:
 
 
 class _Now:
-    """A file that names the recording being encoded. It stays behind only if the process is killed.
-
-    Not synced: it is for whoever asks after a death of the process, not of the machine.
-    """
+    """A file that names the recording being encoded. It remains only if the process is killed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -221,6 +212,8 @@ class _Now:
         return self
 
     def tell(self, name: str) -> None:
+        # Not synced: the file explains the death of a process, not of the machine. All names have one length, so each
+        # overwrites the one before.
         os.pwrite(self._handle, name.encode("ascii"), 0)
 
     def __exit__(self, *_: object) -> None:
@@ -236,7 +229,7 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
             raise file
         recording = next(open_reader(task.layout.reader, task.layout.arrays).read(file, [entry]))
         stage = "recipe"
-        recording = apply_rules(task.spec, task.part.cohort, recording)
+        recording = apply_rules(task.spec, task.partition.cohort, recording)
         strip = make_strip(recording, task.recipe, mains_hz, task.with_quality)
         rows.accept(row, recording, strip)
         return strip.samples
@@ -250,14 +243,15 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
 
 
 def _to_raise(error: Exception, where: str, stage: str, raise_errors: bool) -> EcgError | None:
-    """What ends the run, told by pseudonym: what was found may be header text. None: the row is refused, the run goes on.
+    """Return the error that ends the run, or None if the row is refused and the run goes on.
 
-    A defect of ours must not stop a night's run; it is counted under its own reason.
+    A defect of this program does not stop a night's run; it is counted under a reason of its own.
     """
     if isinstance(error, RecordingError):
+        # Named by pseudonym and without `found`: what was found may be text of a header.
         again = type(error)(error.reason, error.reason, error.expected, error.remedy, where)
         return again if raise_errors else None
-    if isinstance(error, EcgError):  # no process to read in: nothing is wrong with the recording
+    if isinstance(error, EcgError):  # for example no process to read in; the recording itself may be good
         return EcgError(f"{where}: {error}")
     if isinstance(error, MemoryError | OSError) and is_of_machine(error):
         return machine_error(where, error)

@@ -1,38 +1,45 @@
-"""Before anything is decoded: which recordings there are, whose they are, and which row each will have."""
+"""The plan of one run, and the file that carries it to other processes and machines.
+
+A plan file is Parquet. Row group I holds the rows of partition I; the groups after them hold what the plan refused, one
+group for each cohort with refusals. The header is JSON in the metadata of the schema. Because the file names the paths of
+the input, only its owner may read it (mode 0600). It holds pseudonyms and the key's fingerprint, never the key.
+"""
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ecgcohorts.cohorts.files import Found, scan_files
 from ecgcohorts.cohorts.schema import Layout, Mains
-from ecgcohorts.cohorts.spec import CohortSpec, Description, describe
-from ecgcohorts.cohorts.tables import load_tables
-from ecgcohorts.errors import SpecError
-from ecgcohorts.ingest.plan_table import SECONDS_PER_DAY, UNKNOWN_TIME, Gathered, as_keys, row_schema
+from ecgcohorts.cohorts.spec import CohortSpec
+from ecgcohorts.errors import SourceError, SpecError
+from ecgcohorts.index.cohort_index import LABEL
+from ecgcohorts.io.durable import drop, machine_errors, name_aside, sync_folder
 from ecgcohorts.preprocess.recipes import Recipe
-from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
+from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 from ecgcohorts.sources.address import path_of
+from ecgcohorts.store.schema import STAGING
 from ecgcohorts.store.signals.chunks import Codec
-from ecgcohorts.store.upkeep.lookup import REMOVED
 
-DUPLICATE_ID = "recording_id_twice"
-_BLOCK = 1 << 16  # rows compared at a time
+PSEUDONYM = pa.binary(PSEUDONYM_BYTES)  # type of a column of pseudonyms
+_FORMAT_VERSION = b"1"
+_VERSION, _HEADER, _SUM = b"ecgcohorts.plan", b"ecgcohorts.plan.header", b"ecgcohorts.plan.sha256"
+_OWNER_ONLY = 0o600
+_MAGIC = b"PAR1"
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One input without a row in the index: refused, or a copy of another recording."""
+    """One input that gets no row in the index: it was refused, or it is a copy of another recording."""
 
     cohort: str
     recording_id: bytes
@@ -46,10 +53,10 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Target(_Frozen):
-    """What is asked for: from where, into which snapshot of which store, and how."""
+class Request(_Frozen):
+    """What to ingest, into which snapshot of which store, and how."""
 
-    source: str  # the address of a source: an absolute file URI, which holds any name, or the URL of a bucket
+    source: str  # its address: an absolute file URI, which can spell any file name, or the URL of a bucket
     store: str
     spec: CohortSpec
     recipe: Recipe
@@ -58,8 +65,8 @@ class Target(_Frozen):
     quality: bool
     on_error: Literal["quarantine", "raise"]
     key_fingerprint: str
-    generation: Annotated[int, Field(gt=0)]  # of the snapshot to come
-    base: str  # SHA-256 of the manifest it extends; empty for a new store
+    generation: Annotated[int, Field(gt=0)]  # of the snapshot that this run makes
+    base: str  # SHA-256 of the manifest that it extends; empty for a new store
     versions: dict[str, str]  # of the libraries that decide bytes
 
     @property
@@ -68,7 +75,7 @@ class Target(_Frozen):
 
 
 class PlannedCohort(_Frozen):
-    """How much one run adds to one cohort."""
+    """How many rows and refusals one run adds to one cohort."""
 
     name: str
     rows: Annotated[int, Field(ge=0)]
@@ -79,12 +86,12 @@ class PlannedCohort(_Frozen):
         return self.rows + self.refused
 
 
-class PlanHeader(Target):
-    """All of a plan but its rows. Equal inputs, description, recipe, options and key give an equal digest."""
+class PlanHeader(Request):
+    """A plan without its rows. The same inputs, description, recipe, options and key give the same digest."""
 
     layout: Layout  # of all files
     cohorts: tuple[PlannedCohort, ...]
-    known: int  # inputs that the store has, or has refused, already
+    known: int  # inputs that the store already holds or has refused
     sites: tuple[str, ...]
     devices: tuple[str, ...]
     mains: tuple[Mains, ...]
@@ -100,24 +107,42 @@ class PlanHeader(Target):
         return sum(cohort.inputs for cohort in self.cohorts)
 
     @cached_property
-    def parts(self) -> tuple["Part", ...]:
-        """The partitions, in the order of their numbers."""
-        parts: list[Part] = []
+    def partitions(self) -> tuple["Partition", ...]:
+        """All partitions, by number."""
+        made: list[Partition] = []
         before = 0
         for cohort in self.cohorts:
             for shard, first in enumerate(range(0, cohort.rows, self.shard_records)):
                 rows = min(self.shard_records, cohort.rows - first)
-                parts.append(Part(len(parts), cohort.name, shard, before + first, rows))
+                made.append(Partition(len(made), cohort.name, shard, before + first, rows))
             before += cohort.rows
-        return tuple(parts)
+        return tuple(made)
 
-    def parts_of(self, cohort: str) -> list["Part"]:
-        return [part for part in self.parts if part.cohort == cohort]
+    def partition(self, number: int) -> "Partition":
+        """Return a partition by number. Raises SpecError if there is none of that number."""
+        n = len(self.partitions)
+        if not n:
+            raise SpecError(f"Partition {number}: this plan has nothing to encode, commit it.")
+        if not 0 <= number < n:
+            raise SpecError(f"found partition {number}, expected 0 to {n - 1}: this plan has {n}.")
+        return self.partitions[number]
+
+    @property
+    def staging(self) -> Path:
+        """Folder of the store where shards wait for the commit. Its name is the digest: only this very plan resumes it."""
+        return self.folder / STAGING / self.digest
+
+    def segment_folder(self, cohort: str) -> Path:
+        return self.folder / "signals" / cohort / f"{self.generation:06d}"
+
+    def shard_path(self, partition: "Partition") -> Path:
+        """Where the shard of a partition stands in the new snapshot."""
+        return self.segment_folder(partition.cohort) / "c" / str(partition.shard) / "0" / "0"
 
 
 @dataclass(frozen=True)
-class Part:
-    """One partition: one shard of one cohort, with one owner."""
+class Partition:
+    """One shard of one cohort. One process at a time encodes it."""
 
     number: int
     cohort: str
@@ -127,31 +152,31 @@ class Part:
 
 
 class AnyPlan(Protocol):
-    """A plan in memory or in a file: its header, and the rows on demand."""
+    """A plan, in memory or in a file: its header, and its rows on demand."""
 
     @property
     def header(self) -> PlanHeader: ...
 
-    def rows(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one partition, with the columns of `row_schema`, or some of them."""
+    def rows(self, partition: Partition, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows of one partition, with all columns of `_row_schema` or some of them."""
 
     def refused(self, cohort: str) -> tuple[Refusal, ...]: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What one run will do, in memory: rows in store order, patients contiguous, their records in time order."""
+    """A plan in memory. Rows are in store order: patients are contiguous, their recordings in order of time."""
 
     header: PlanHeader
     _files: pa.Array = field(repr=False)
     _rows: pa.Table = field(repr=False)
     _refused: tuple[Refusal, ...] = field(repr=False)
 
-    def rows(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
-        wanted = row_schema(self.header.labels)
+    def rows(self, partition: Partition, columns: Sequence[str] | None = None) -> pa.Table:
+        wanted = _row_schema(self.header.labels)
         if columns is not None:
             wanted = pa.schema([wanted.field(name) for name in columns])
-        rows = self._rows.slice(part.first, part.rows)
+        rows = self._rows.slice(partition.first, partition.rows)
         if "path" in wanted.names:
             rows = rows.append_column("path", self._files.take(rows["file"].combine_chunks()))
         return rows.select(wanted.names).cast(wanted)
@@ -160,185 +185,165 @@ class Plan:
         return tuple(one for one in self._refused if one.cohort == cohort)
 
 
-def _no_ids() -> NDArray[np.uint8]:
-    return np.zeros((0, PSEUDONYM_BYTES), np.uint8)
+def _row_schema(labels: tuple[str, ...]) -> pa.Schema:
+    """The columns of one partition. `path` and `entry` lead back to the input and never enter a store."""
+    return pa.schema(
+        [
+            ("path", pa.binary()),  # below the source, UTF-8 with surrogateescape
+            ("entry", pa.binary()),
+            ("recording_id", PSEUDONYM),
+            ("patient_id", PSEUDONYM),
+            ("patient_known", pa.bool_()),
+            ("age", pa.float32()),
+            ("sex", pa.int8()),  # SEX_CODES
+            ("days", pa.float32()),
+            ("site", pa.int32()),  # index into the header's `sites`, -1: unknown
+            ("device", pa.int32()),
+            ("mains", pa.int8()),  # index into the header's `mains`
+            *((LABEL + name, pa.float32()) for name in labels),
+        ]
+    )
+
+
+def ids_of(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    """Return a column of pseudonyms as (row, 16) uint8."""
+    # From the buffers: `to_pylist` would make 50 bytes of Python object out of each 16.
+    parts = [
+        np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * PSEUDONYM_BYTES :][: len(chunk) * PSEUDONYM_BYTES]
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate([np.zeros(0, np.uint8), *parts]).reshape(-1, PSEUDONYM_BYTES)
+
+
+def as_keys(ids: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """Return (row, 16) uint8 as (row,) fixed-width bytes, to sort and look up. Keys are equal where all 16 bytes are."""
+    # numpy drops trailing zero bytes when it compares, but all keys have one width, so no two ids become equal.
+    return np.ascontiguousarray(ids).reshape(-1, PSEUDONYM_BYTES).view(f"S{PSEUDONYM_BYTES}").ravel()
+
+
+def spec_sha256(spec: CohortSpec) -> str:
+    """Return the digest by which a segment remembers its description."""
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+
+
+def write_plan(plan: AnyPlan, path: Path) -> None:
+    """Write a plan whole or not at all, readable by its owner only. An older plan of that name is replaced."""
+    _refuse_other_content(path)
+    header = plan.header
+    data = header.model_dump_json().encode()
+    notes = {_VERSION: _FORMAT_VERSION, _HEADER: data, _SUM: hashlib.sha256(data).hexdigest().encode()}
+    schema = _file_schema(header).with_metadata(notes)
+    aside = name_aside(path)
+    try:
+        with machine_errors(path):
+            # The mode is given at creation: between an open() and a chmod() others could read the paths.
+            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+            with os.fdopen(handle, "wb") as file:
+                # No statistics: nobody reads them, and no checksum covers them.
+                with pq.ParquetWriter(
+                    file, schema, compression="zstd", write_page_checksum=True, write_statistics=False
+                ) as writer:
+                    for partition in header.partitions:
+                        writer.write_table(_padded(plan.rows(partition), schema), row_group_size=partition.rows)
+                    for cohort in header.cohorts:
+                        if refused := plan.refused(cohort.name):
+                            writer.write_table(_refused_table(refused, schema), row_group_size=len(refused))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+            sync_folder(path.parent)
+    finally:
+        drop(aside)
+
+
+def _refuse_other_content(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise SourceError(f"{path}: found no folder {path.parent}, expected one to write the plan into. Make it.")
+    if path.exists():
+        try:
+            open_plan(path)
+        except SpecError:
+            raise SpecError(f"{path}: this file is no whole plan. Delete it, or name another.") from None
+
+
+def _file_schema(header: PlanHeader) -> pa.Schema:
+    schema = _row_schema(header.labels)
+    for name in ("reason", "error"):
+        schema = schema.append(pa.field(name, pa.string()))  # of refusals; null in rows to encode
+    return schema
+
+
+def _padded(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = [
+        rows[name] if name in rows.column_names else pa.nulls(len(rows), schema.field(name).type)
+        for name in schema.names
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _refused_table(refused: Sequence[Refusal], schema: pa.Schema) -> pa.Table:
+    given = {name: [getattr(one, name) for one in refused] for name in ("recording_id", "reason", "error")}
+    return _padded(pa.table({name: pa.array(given[name], schema.field(name).type) for name in given}), schema)
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
-    """Pseudonyms, (id, 16) uint8, that the store has met in earlier runs, refused recordings included."""
+class _PlanFile:
+    """A plan on disk. It reads its rows a partition at a time."""
 
-    recordings: NDArray[np.uint8] = field(default_factory=_no_ids)
-    patients: NDArray[np.uint8] = field(default_factory=_no_ids)
-    removed: NDArray[np.uint8] = field(default_factory=_no_ids)  # patients whose new recordings are refused too
+    path: Path
+    header: PlanHeader
+    _file: pq.ParquetFile = field(repr=False)
+
+    def rows(self, partition: Partition, columns: Sequence[str] | None = None) -> pa.Table:
+        wanted = _row_schema(self.header.labels).names if columns is None else list(columns)
+        return self._group(partition.number, wanted)
+
+    def refused(self, cohort: str) -> tuple[Refusal, ...]:
+        with_refusals = [one.name for one in self.header.cohorts if one.refused]
+        if cohort not in with_refusals:
+            return ()
+        group = len(self.header.partitions) + with_refusals.index(cohort)
+        rows = self._group(group, ["recording_id", "reason", "error"]).to_pylist()
+        return tuple(Refusal(cohort, row["recording_id"], "plan", row["reason"], row["error"]) for row in rows)
+
+    def _group(self, number: int, columns: list[str]) -> pa.Table:
+        try:
+            return self._file.read_row_group(number, columns=columns, use_threads=False)
+        except (pa.ArrowException, OSError):
+            raise _damaged(self.path) from None
 
 
-def make_plan(target: Target, files: Found, key: PseudonymKey, known: Known, limit: int | None = None) -> Plan:
-    """Scan headers and tables of the source and lay out the rows of every cohort found there.
+def open_plan(path: Path) -> AnyPlan:
+    """Open a plan file and check its header against its content.
 
-    limit: inputs, for a trial. Days since a patient's first recording are unknown for patients the store knows: their
-    first is not read again. Raises SourceError if there is nothing to read, SpecError for an input nobody can name.
+    Raises SpecError if there is no such file, or if it is damaged or of another version.
     """
-    spec, tables = target.spec, load_tables(files)
-    found = Gathered(files.layout)
-    unusable: list[Refusal] = []
-    removed = {one.tobytes() for one in known.removed}
-    for item in islice(scan_files(files), limit):
-        about = describe(spec, tables, item)
-        recording = key.pseudonym(about.cohort, "recording", about.recording_id)
-        patient = _patient(about, key)
-        if patient in removed:
-            unusable.append(Refusal(about.cohort, recording, "plan", REMOVED, ""))
-        elif item.error is not None:
-            reason, error = str(item.error.reason), type(item.error).__name__
-            unusable.append(Refusal(about.cohort, recording, "plan", reason, error))
-        else:
-            found.append(item, about, recording, patient)
-    del tables  # as large as the plan, and not wanted again
-    refused, n_known = _not_known(unusable, known)
-    rows, twice, met = _new_rows(found, known, key)
-    refused += twice
-    order, days = _order(found, rows, key, known)
-    counts = dict(zip(found.cohorts.values, np.bincount(found.cohort[order]).tolist(), strict=False))
-    del rows
-    table, digest = found.lay_out(order, days)
-    n_refused = Counter(one.cohort for one in refused)
-    header = PlanHeader(
-        **dict(target),
-        layout=files.layout,
-        cohorts=tuple(
-            PlannedCohort(name=name, rows=counts.get(name, 0), refused=n_refused[name])
-            for name in sorted({name for name in counts if counts[name]} | set(n_refused))
-        ),
-        known=n_known + met,
-        sites=found.sites.values,
-        devices=found.devices.values,
-        mains=found.mains.values,
-        labels=found.labels,
-        digest=_digest(target, digest),
-    )
-    return Plan(header, found.files.column(), table, tuple(refused))
+    try:
+        with path.open("rb") as start:
+            is_parquet = start.read(len(_MAGIC)) == _MAGIC
+    except OSError as error:
+        raise SpecError(f"{path}: found no readable plan ({error.strerror}). Make one: ecgcohorts plan.") from None
+    if not is_parquet:
+        raise SpecError(f"{path}: this file is no plan. Name one that `ecgcohorts plan` wrote.")
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
+        notes = file.schema_arrow.metadata or {}
+        if notes.get(_VERSION, _FORMAT_VERSION) != _FORMAT_VERSION:
+            raise SpecError(f"{path}: another version of this program made this plan. Plan again with this one.")
+        # Page checksums cover the rows only; the header needs a sum of its own.
+        data = notes.get(_HEADER, b"")
+        if hashlib.sha256(data).hexdigest().encode() != notes.get(_SUM):
+            raise _damaged(path)
+        header = PlanHeader.model_validate_json(data)
+        groups = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+    except (pa.ArrowException, OSError, ValidationError):
+        raise _damaged(path) from None
+    expected = [one.rows for one in header.partitions] + [one.refused for one in header.cohorts if one.refused]
+    if groups != expected or not file.schema_arrow.equals(_file_schema(header), check_metadata=False):
+        raise _damaged(path)
+    return _PlanFile(path, header, file)
 
 
-def _patient(about: Description, key: PseudonymKey) -> bytes:
-    # A record without a patient id is a patient of its own: placeholders hashed alike would become one person.
-    patient = f"\0alone\0{about.recording_id}" if about.patient_id is None else about.patient_id
-    return key.pseudonym(about.cohort, "patient", patient)
-
-
-def _not_known(refused: list[Refusal], known: Known) -> tuple[list[Refusal], int]:
-    """Those the store has not met, and how many it has."""
-    ids = np.frombuffer(b"".join(one.recording_id for one in refused), np.uint8)
-    met = np.isin(as_keys(ids), as_keys(known.recordings))
-    return [one for one, old in zip(refused, met, strict=True) if not old], int(met.sum())
-
-
-def _new_rows(found: Gathered, known: Known, key: PseudonymKey) -> tuple[NDArray[np.int64], list[Refusal], int]:
-    """Rows to lay out; refusals for ids that come twice, of which the first is kept; and how many are known."""
-    keys = as_keys(found.recording_ids)
-    new = np.flatnonzero(~np.isin(keys, as_keys(known.recordings)))
-    order, is_new = _grouped(keys if len(new) == len(keys) else keys[new])
-    first = np.zeros(len(new), bool)
-    first[order[is_new]] = True
-    del order, is_new
-    twice = []
-    for row in new[~first].tolist():
-        cohort = found.cohorts.values[found.cohort[row]]
-        path, entry = found.source(row)
-        again = key.pseudonym(cohort, "recording", f"{found.name(row)}\0{path}\0{entry}")
-        twice.append(Refusal(cohort, again, "plan", DUPLICATE_ID, "SourceError"))
-    refused, n_known = _not_known(twice, known)
-    return new[first], refused, n_known + len(keys) - len(new)
-
-
-def _order(
-    found: Gathered, rows: NDArray[np.int64], key: PseudonymKey, known: Known
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rows in store order, and days since the patient's first.
-
-    Cohorts by name; patients in the order of a keyed digest, so that no reader sees site or date drift; their records
-    by time, then by name.
-    """
-    orders, days = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    names = found.cohorts.values
-    for cohort in sorted(names):
-        mine = rows if len(names) == 1 else rows[found.cohort[rows] == names.index(cohort)]
-        is_all = len(mine) == len(found)  # then a copy of all ids, 16 bytes each, can be spared
-        patients, place = _places(found.patient_ids if is_all else found.patient_ids[mine], cohort, key)
-        time = found.time[mine]
-        order = np.lexsort((time, place))
-        mine = mine[order]  # one by one: each takes the place of the one before
-        time = time[order]
-        place = place[order]
-        del order
-        _sort_ties_by_name(found, mine, time, place)
-        orders.append(mine)
-        old = np.isin(as_keys(patients), as_keys(known.patients))
-        days.append(_days(time, place, old))
-    return np.concatenate(orders), np.concatenate(days)
-
-
-def _places(ids: NDArray[np.uint8], cohort: str, key: PseudonymKey) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """The patients in store order, (patient, 16) uint8; and for every row the place of its patient among them."""
-    order, is_new = _grouped(as_keys(ids))
-    number = np.empty(len(order), np.int32)
-    number[order] = np.cumsum(is_new, dtype=np.int32) - 1
-    patients = ids[order[is_new]]
-    del order, is_new
-    order = key.store_order(cohort, patients)
-    place = np.empty(len(order), np.int32)
-    place[order] = np.arange(len(order), dtype=np.int32)
-    return patients[order], place[number]
-
-
-def _grouped(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """An order that brings equal keys together, the first of them first; and where in it another key begins."""
-    order = np.argsort(keys, kind="stable")
-    is_new = np.ones(len(keys), bool)
-    for start in range(1, len(keys), _BLOCK):  # not all at once: a sorted copy would be as large as the keys
-        block = keys[order[start - 1 : start + _BLOCK]]
-        is_new[start : start + _BLOCK] = block[1:] != block[:-1]
-    return order, is_new
-
-
-def _sort_ties_by_name(
-    found: Gathered, rows: NDArray[np.int64], time: NDArray[np.int64], place: NDArray[np.int32]
-) -> None:
-    """Order, in place, the rows of one patient at one time by name."""
-    tied = (place[1:] == place[:-1]) & (time[1:] == time[:-1])
-    edges = np.diff(np.concatenate([[False], tied, [False]]).astype(np.int8))
-    for start, last in zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True):
-        rows[start : last + 1] = sorted(rows[start : last + 1].tolist(), key=found.name)
-
-
-def _days(time: NDArray[np.int64], place: NDArray[np.int32], old: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Days since the first of the patient, rows in order; NaN without a time, and for patients met in an earlier run."""
-    began = time[np.flatnonzero(np.diff(place, prepend=np.int32(-1)))]
-    days = np.empty(len(time), np.float32)
-    for start in range(0, len(time), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        unknown = (time[rows] == UNKNOWN_TIME) | old[place[rows]]
-        since_us = np.where(unknown, 0, time[rows] - began[place[rows]])
-        days[rows] = np.where(unknown, np.nan, since_us / 1_000_000 / SECONDS_PER_DAY)
-    return days
-
-
-def _digest(target: Target, rows: str) -> str:
-    """What a run under way must share with a later one for its finished shards to be kept."""
-    parts = target.model_dump_json(exclude={"source", "store", "on_error"})
-    return hashlib.sha256(f"{parts}\0{rows}".encode()).hexdigest()[:32]
-
-
-def count_reasons(refused: Iterable[Refusal]) -> dict[str, int]:
-    return dict(sorted(Counter(one.reason for one in refused).items()))
-
-
-def part_named(header: PlanHeader, number: int) -> Part:
-    """A partition by number. Raises SpecError, saying how many there are."""
-    if not 0 <= number < len(header.parts):
-        raise SpecError(
-            f"found partition {number}, expected 0 to {len(header.parts) - 1}: this plan has {len(header.parts)}."
-            if header.parts
-            else f"found partition {number}, expected none: this plan has nothing to encode, commit it."
-        )
-    return header.parts[number]
+def _damaged(path: Path) -> SpecError:
+    return SpecError(f"{path}: this file is no plan, or it is damaged. Plan again: ecgcohorts plan.")

@@ -1,4 +1,4 @@
-"""plan -> encode every shard -> commit: in one call, or as three steps that share a plan file."""
+"""Plan, encode every shard, commit: in one call, or in three steps that share a plan file."""
 
 import importlib.metadata
 import importlib.util
@@ -13,18 +13,16 @@ from ecgcohorts.cohorts.spec import CohortSpec, load_spec
 from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError, SpecError, StoreError
 from ecgcohorts.ingest.commit import (
     commit,
-    digest_of_spec,
     fingerprint_of,
     is_committed,
     known_to,
     mark_staging,
     plans_under_way,
-    shard_path,
 )
 from ecgcohorts.ingest.destination import BucketDestination, Destination, FolderDestination, destination
-from ecgcohorts.ingest.encode import EncodeTask, Staged, encode, is_done, staging_of, task_of
-from ecgcohorts.ingest.plan import AnyPlan, Part, Plan, PlanHeader, Target, make_plan, part_named
-from ecgcohorts.ingest.plan_file import open_plan, write_plan
+from ecgcohorts.ingest.encode import EncodeTask, Staged, encode, task_of
+from ecgcohorts.ingest.plan import AnyPlan, Partition, Plan, PlanHeader, Request, open_plan, spec_sha256, write_plan
+from ecgcohorts.ingest.planning import make_plan
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, Runner, WorkerDied
 from ecgcohorts.io.durable import machine_errors, make_folder
 from ecgcohorts.preprocess.recipes import CAPE_V1, get_recipe
@@ -44,7 +42,7 @@ Progress = Callable[[str, int, int], None]  # what, done, total
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """How to ingest, beside what. Stored bytes depend on `recipe`, `shard_records`, `codec`, `quality` and the key only."""
+    """How to ingest. Stored bytes depend on `recipe`, `shard_records`, `codec`, `quality` and the key only."""
 
     recipe: str = CAPE_V1.name
     workers: int = 1  # processes of this machine; 1: in this one, with plain tracebacks
@@ -54,10 +52,10 @@ class IngestOptions:
     codec: Codec | None = None  # None: that of the store, or lz4 for a new one
     dry_run: bool = False
     key_file: Path | None = None
-    quality: bool = True  # False: quality measures are left unknown, which saves about half of the time
+    quality: bool = True  # False: quality measures stay unknown, which saves about half of the time
     runner: Runner | None = None  # instead of `workers`
-    plan_file: Path | None = None  # where a runner on other machines finds the plan; None: beside the store
-    work: Path | None = None  # for a store in an object store: where its files are made; None: in the user's cache
+    plan_file: Path | None = None  # where runners on other machines find the plan; None: beside the store
+    work: Path | None = None  # for a store in a bucket: folder in which its files are made; None: in the user's cache
 
     def __post_init__(self) -> None:
         if self.shard_records > SHARD_RECORDS_LIMIT:
@@ -71,7 +69,7 @@ class IngestOptions:
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What one run did: per cohort, inputs = stored + duplicates + rejected. `known`: inputs met in earlier runs."""
+    """The result of one run. For each cohort, inputs = stored + duplicates + rejected. `known`: inputs of earlier runs."""
 
     accounting: dict[str, Accounting]
     known: int
@@ -98,11 +96,12 @@ def ingest(
     *,
     progress: Progress | None = None,
 ) -> IngestReport:
-    """Add the recordings of a folder, a tar or zip, or the URL of a bucket to a store, which is made if it is not there.
+    """Add the recordings of a folder, a tar or zip, or a bucket to a store. The store is made if there is none.
 
-    store: a folder, or a URL such as "s3://bucket/store.zarr"; then new files are made on this machine first.
-    cohort: name of a preset, path of a YAML description, or a CohortSpec. An interrupted run is resumed by the same call;
-    a finished one finds nothing to do and writes nothing. Raises EcgError subclasses.
+    source: a path, or the URL of a bucket. store: a folder, or a URL such as "s3://bucket/store.zarr", whose new files
+    are made on this machine first. cohort: name of a preset, path of a YAML description, or a CohortSpec. The same call
+    resumes an interrupted run; after a finished run it finds nothing to do and writes nothing. Raises EcgError
+    subclasses.
     """
     place = destination(store, options.work)
     with open_source(source) as opened:
@@ -121,7 +120,7 @@ def _ingest(job: "_Job", place: Destination, options: IngestOptions, progress: P
         if not plan.header.n_inputs:
             place.clear(before.manifest if before else None, under_way)
             return _nothing_written(plan, before, place)
-        done = [part for part in plan.header.parts if is_done(*_files(plan.header, part))]
+        done = [one for one in plan.header.partitions if _is_done(plan.header, one)]
         _clear(plan.header, before, done, under_way)
         _encode(plan, job.files.source, done, options, progress)
         return _commit(plan, before, place)
@@ -134,59 +133,60 @@ def plan_to_file(
     path: str | Path,
     options: IngestOptions = IngestOptions(),
 ) -> PlanHeader:
-    """The first of three steps: what `ingest` would do, into a file. Nothing is written to the store.
+    """Write a plan of what `ingest` would do: the first of three steps. The store is left as it is.
 
-    The file names the paths of the input: only its owner may read it. `len(header.parts)` is the number of partitions,
-    each for one call of `encode_partition`. Raises EcgError subclasses; SourceError if there is nothing new.
+    The file names the paths of the input, so only its owner may read it. `len(header.partitions)` is the number of
+    partitions; `encode_partition` is called once for each. Raises EcgError subclasses; SourceError if there is nothing
+    new.
     """
     folder = folder_of(store)
     with open_source(source) as opened:
         for inside in (folder, *((opened.path,) if isinstance(opened, Folder) else ())):
             if Path(path).resolve().is_relative_to(inside.resolve()):
-                raise SpecError(f"{path}: found the plan inside {inside}, expected it outside of input and store.")
+                raise SpecError(f"{path} is inside {inside}. Write the plan to a file outside of input and store.")
         _refuse_unseen(opened)
         job = _Job(opened, FolderDestination(folder), cohort, options)
         plan = job.plan(job.open_before())
     if not plan.header.n_inputs:
-        raise SourceError(f"{source}: found nothing new: all {plan.header.known} inputs were met before.")
+        raise SourceError(f"{source}: found nothing new: all {plan.header.known} inputs are in the store already.")
     write_plan(plan, Path(path))
     return plan.header
 
 
 def encode_partition(path: str | Path, partition: int) -> bool:
-    """The second step, for one partition of a plan file. False if it was done already.
+    """Encode one partition of a plan file: the second step. Return False if it was encoded already.
 
-    Any number of these may run at once, on any machine that sees input and store under the same paths. Nothing that a
-    reader sees is written. Raises SpecError for a number the plan has not, or another version of a library that decides
-    bytes; StoreError if the store is no longer the one planned for.
+    Any number of these may run at once, on any machine that sees input and store under the same paths. Readers of the
+    store see nothing of it. Raises SpecError for a partition that the plan does not have, or for another version of a
+    library that decides bytes; StoreError if the store has changed since the plan was made.
     """
     plan = open_plan(Path(path))
     header = plan.header
-    part = part_named(header, partition)
+    own = header.partition(partition)
     _check_versions(Path(path), header)
     with machine_errors(header.folder):
         _refuse_stale(header)
         refuse_foreign_folder(header.folder)
-        make_folder(staging_of(header))
+        make_folder(header.staging)
         mark_staging(header)
-        if is_done(*_files(header, part)):
+        if _is_done(header, own):
             return False
         try:
             with open_source(header.source) as source:
-                encode(task_of(plan, part, source))
+                encode(task_of(plan, own, source))
         finally:
-            # Who commits in the meantime clears staging away; what was written since would stay as litter.
+            # Another writer's commit in the meantime has cleared staging; what was written since would remain there.
             if fingerprint_of(header.folder) != header.base:
-                Staged(staging_of(header), part).remove()
+                Staged(header.staging, own).remove()
         _refuse_stale(header)
     return True
 
 
 def commit_plan(path: str | Path) -> IngestReport:
-    """The third step: all partitions of a plan file into a snapshot that readers see.
+    """Make a snapshot of all partitions of a plan file: the third step.
 
     `written` is False if the store has all of it already. Raises StoreError naming the partitions that are missing, or if
-    another writer was faster; LockHeld if one is at work.
+    another writer changed the store first; LockHeld if a writer is at work.
     """
     plan = open_plan(Path(path))
     header = plan.header
@@ -200,12 +200,12 @@ def commit_plan(path: str | Path) -> IngestReport:
                 remove_unlisted(header.folder, before.manifest, keep_folders=under_way)
                 return _nothing_written(plan, before, place)
             _refuse_stale(header)
-        _clear(header, before, header.parts, plans_under_way(header.folder, header.base))
+        _clear(header, before, header.partitions, plans_under_way(header.folder, header.base))
         return _commit(plan, before, place)
 
 
 class _Job:
-    """One request, its parts looked up and checked before anything is read."""
+    """One run, with description, recipe and key looked up and checked before anything is read."""
 
     def __init__(self, source: Source, place: Destination, cohort: str | CohortSpec, options: IngestOptions) -> None:
         if isinstance(source, Folder):
@@ -214,17 +214,17 @@ class _Job:
             _refuse_unseen(source)
             if isinstance(place, BucketDestination):
                 raise SpecError(
-                    f"{place.files.path}: found other machines to encode for an object store, expected a folder that all "
-                    "of them see. Ingest into one, then send it: ecgcohorts copy FOLDER URL."
+                    f"{place.files.path}: other machines cannot encode into a bucket. Ingest into a folder that all of "
+                    "them see, then send it: ecgcohorts copy FOLDER URL."
                 )
         self.place, self.options = place, options
         self.spec = cohort if isinstance(cohort, CohortSpec) else load_spec(cohort)
         self.recipe = get_recipe(options.recipe)
         self.key = load_key(options.key_file)
-        self.files = self.spec.find(source)  # is there anything to read? Before the store's folder is made
+        self.files = self.spec.find(source)  # raises if there is nothing to read, before the store's folder is made
 
     def open_before(self) -> Store | None:
-        """The snapshot to extend. Raises RecipeMismatch or KeyMismatch if it is of another kind."""
+        """Return the snapshot to extend. Raises RecipeMismatch or KeyMismatch if this run cannot extend it."""
         store = self.place.open_before()
         if store is None:
             return None
@@ -245,7 +245,7 @@ class _Job:
         return store
 
     def plan(self, before: Store | None) -> Plan:
-        target = Target(
+        request = Request(
             source=self.files.source.address,
             store=uri_of(self.place.folder),
             spec=self.spec,
@@ -259,9 +259,9 @@ class _Job:
             base=before.fingerprint if before else "",
             versions=_versions(),
         )
-        plan = make_plan(target, self.files, self.key, known_to(before), self.options.limit)
+        plan = make_plan(request, self.files, self.key, known_to(before), self.options.limit)
         if before is None and not plan.header.n_inputs:
-            raise SourceError(f"{self.files.source}: found files but no recordings in them, expected some.")
+            raise SourceError(f"{self.files.source}: its files hold no recordings. Check the path.")
         if not self.options.dry_run:
             _refuse_another_description(before, plan.header)
             _raise_first_refusal(plan)
@@ -269,22 +269,22 @@ class _Job:
 
 
 def _refuse_unseen(source: Source) -> None:
-    """Other machines, and other processes than those of one run, do not see what is unpacked here."""
+    # A compressed tar is unpacked for the processes of one run; other machines do not see those files.
     if source.only_here:
         raise SpecError(
-            f"{source}: found a compressed tar, which each process would unpack again, expected a plain one. Unpack it "
-            "first, for example with gunzip, or run ingest on one machine."
+            f"{source}: each process would unpack this compressed tar again. Unpack it first, for example with gunzip, or "
+            "run ingest on one machine."
         )
 
 
 def _refuse_another_description(before: Store | None, header: PlanHeader) -> None:
-    """Two descriptions of one name would make one person of two patients with the same number."""
-    mine = digest_of_spec(header)
+    # Two hospitals under one name: patient 17 of each would get one pseudonym and become one person.
+    mine = spec_sha256(header.spec)
     for segment in before.segments if before else ():
         if segment.cohort in {cohort.name for cohort in header.cohorts} and segment.spec_sha256 != mine:
             raise SpecError(
-                f"cohort {segment.cohort!r}: the store has it by another description. Give the new cohort a name of its "
-                "own, or ingest with the description of the first."
+                f"cohort {segment.cohort!r}: the store's cohort of this name has another description. Give the new cohort "
+                "a name of its own, or use the description of the first."
             )
 
 
@@ -295,7 +295,7 @@ def _raise_first_refusal(plan: Plan) -> None:
         for refusal in plan.refused(cohort.name):
             if refusal.reason != REMOVED:  # nothing is wrong with it
                 raise SourceError(
-                    f"recording {refusal.recording_id.hex()}: {refusal.reason}. Mend it, or quarantine it."
+                    f"recording {refusal.recording_id.hex()}: {refusal.reason}. Fix it, or use on_error='quarantine'."
                 )
 
 
@@ -305,25 +305,25 @@ def _nothing_written(plan: AnyPlan, before: Store | None, place: Destination) ->
     return IngestReport({}, header.known, fingerprint, written=False, store=place.files.path, plan_rows=header.n_rows)
 
 
-def _files(header: PlanHeader, part: Part) -> tuple[Staged, int, Path]:
-    return Staged(staging_of(header), part), part.rows, shard_path(header, part)
+def _is_done(header: PlanHeader, partition: Partition) -> bool:
+    return Staged(header.staging, partition).is_done(partition.rows, header.shard_path(partition))
 
 
-def _clear(header: PlanHeader, before: Store | None, done: Iterable[Part], under_way: tuple[str, ...]) -> None:
-    """Remove what an interrupted run left, except the shards it finished for this very plan, and plan files' own."""
+def _clear(header: PlanHeader, before: Store | None, done: Iterable[Partition], under_way: tuple[str, ...]) -> None:
+    """Remove what an interrupted run left, except finished shards of this very plan and those of plan files."""
     keep = set()
-    for part in done:
-        staged, _, moved = _files(header, part)
-        keep |= {path.relative_to(header.folder).as_posix() for path in (staged.shard, staged.result, moved.absolute())}
+    for partition in done:
+        staged, moved = Staged(header.staging, partition), header.shard_path(partition)
+        keep |= {path.relative_to(header.folder).as_posix() for path in (staged.shard, staged.result, moved)}
     remove_unlisted(header.folder, before.manifest if before else None, frozenset(keep), under_way)
 
 
 def _encode(
-    plan: Plan, source: Source, done: Sequence[Part], options: IngestOptions, progress: Progress | None
+    plan: Plan, source: Source, done: Sequence[Partition], options: IngestOptions, progress: Progress | None
 ) -> None:
     header = plan.header
-    numbers = {part.number for part in done}
-    left = [part for part in header.parts if part.number not in numbers]
+    numbers = {partition.number for partition in done}
+    left = [partition for partition in header.partitions if partition.number not in numbers]
     runner = options.runner
     if runner is None:
         several = options.workers > 1 and len(left) > 1
@@ -332,7 +332,7 @@ def _encode(
 
     def tell() -> None:
         if progress:
-            progress("encode", finished, len(header.parts))
+            progress("encode", finished, len(header.partitions))
 
     tell()
     try:
@@ -341,33 +341,34 @@ def _encode(
                 finished += 1
                 tell()
     except WorkerDied as death:
-        raise EcgError(_obituary(header, death)) from None
+        raise EcgError(_cause_of_death(header, death)) from None
 
 
 @contextmanager
 def _handed_out(
-    plan: Plan, left: list[Part], source: Source, runner: Runner, options: IngestOptions
+    plan: Plan, left: list[Partition], source: Source, runner: Runner, options: IngestOptions
 ) -> Iterator[tuple[Iterable[Any], Callable[[Any], object]]]:
-    """The tasks for a runner and what carries them out. Other machines get a plan file, for as long as they need it."""
+    """Yield the tasks for a runner and the function that does them. Other machines get a plan file while they work."""
     if not runner.elsewhere or not left:
-        yield (task_of(plan, part, source) for part in left), encode
+        yield (task_of(plan, partition, source) for partition in left), encode
         return
     folder = plan.header.folder
     path = options.plan_file or folder.with_name(f"{folder.name}.plan")
     write_plan(plan, path)
     try:
-        yield (part.number for part in left), partial(encode_partition, Path(path).absolute())
+        yield (partition.number for partition in left), partial(encode_partition, Path(path).absolute())
     finally:
         path.unlink(missing_ok=True)
 
 
-def _obituary(header: PlanHeader, death: WorkerDied) -> str:
-    part = death.task.part if isinstance(death.task, EncodeTask) else part_named(header, int(str(death.task)))
-    stopped = Staged(staging_of(header), part).stopped_at()
+def _cause_of_death(header: PlanHeader, death: WorkerDied) -> str:
+    task = death.task
+    partition = task.partition if isinstance(task, EncodeTask) else header.partition(int(str(task)))
+    stopped = Staged(header.staging, partition).stopped_at()
     where = f", at recording {stopped}" if stopped else ""
     return (
-        f"partition {part.number}{where}: its process {death.how}. Run again, with fewer processes if memory is short: "
-        "finished partitions are kept."
+        f"partition {partition.number}{where}: its process {death.how}. Run again, with fewer processes if memory is "
+        "short: finished partitions are kept."
     )
 
 
@@ -382,8 +383,8 @@ def _commit(plan: AnyPlan, before: Store | None, place: Destination) -> IngestRe
 def _refuse_stale(header: PlanHeader) -> None:
     if fingerprint_of(header.folder) != header.base:
         raise StoreError(
-            f"{header.folder}: this plan was made for another snapshot than the store has now: it is committed, or another "
-            "writer was faster. Plan again: ecgcohorts plan."
+            f"{header.folder}: the store has another snapshot than this plan was made for: the plan is committed already, "
+            "or another writer was faster. Plan again: ecgcohorts plan."
         )
 
 
@@ -392,13 +393,13 @@ def _check_versions(path: Path, header: PlanHeader) -> None:
     for name, planned in header.versions.items():
         if here.get(name) != planned:
             raise SpecError(
-                f"{path}: planned with {name} {planned}, found {here.get(name, 'none')} here, expected the same: versions "
-                "decide stored bytes. Use one environment everywhere, or plan again."
+                f"{path}: planned with {name} {planned}, but {here.get(name, 'none')} is installed here. Versions decide "
+                "stored bytes: Use one environment everywhere, or plan again."
             )
 
 
 def _versions() -> dict[str, str]:
-    """Of the libraries whose version may change a stored byte."""
+    """Return the versions of the libraries that may change a stored byte."""
     return {
         name: importlib.metadata.version(name)
         for name in ("ecgcohorts", "numcodecs", "numpy", "pandas", "pcodec", "pyarrow", "scipy")

@@ -17,8 +17,7 @@ import ecgcohorts as ec
 from ecgcohorts.errors import StoreError
 from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, ingest, plan_to_file
-from ecgcohorts.ingest.plan import PlanHeader
-from ecgcohorts.ingest.plan_file import open_plan
+from ecgcohorts.ingest.plan import PlanHeader, open_plan
 from ecgcohorts.store import save_split
 from ecgcohorts.store.upkeep.compact import compact
 from ecgcohorts.store.upkeep.garbage import collect_garbage
@@ -109,7 +108,7 @@ def _steps(corpus: Corpus, work: Path) -> object:
     """In three steps, as a script on a cluster has them: what is committed is not planned again."""
     plan = work / PLAN
     if "south" not in ec.open(work / STORE).manifest.cohorts:
-        for part in make_plan(corpus, work).parts:
+        for part in make_plan(corpus, work).partitions:
             encode_partition(plan, part.number)
     return commit_plan(plan)
 

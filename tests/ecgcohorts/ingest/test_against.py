@@ -180,10 +180,10 @@ def test_another_key_description_or_folder_is_refused(raw, folder, make_cohort, 
     other_key.write_text("ab" * 32)
     with pytest.raises(KeyMismatch, match="--key FILE"):
         verify_against(folder, raw.folder, str(raw.spec), other_key)
-    with pytest.raises(SpecError, match="found no cohort of 'south', expected one of those it has: north"):
+    with pytest.raises(SpecError, match="the store has no cohort of 'south'. It has north"):
         verify_against(folder, raw.folder, str(make_cohort("south", 1).spec))
     raw.spec.write_text(raw.spec.read_text().replace("mains_hz: 50", "mains_hz: 60"))
-    with pytest.raises(SpecError, match="cohort 'north' by another description"):
+    with pytest.raises(SpecError, match="cohort 'north' was made with another description"):
         verify_against(folder, raw.folder, str(raw.spec))
 
 

@@ -28,7 +28,7 @@ from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, inge
 if __name__ == "__main__":
     if how == "steps":
         header = plan_to_file(raw, store, spec, store + ".plan", IngestOptions(shard_records=3))
-        numbers = list(range(len(header.parts)))
+        numbers = list(range(len(header.partitions)))
         random.Random(order).shuffle(numbers)
         for number in numbers:
             encode_partition(store + ".plan", number)

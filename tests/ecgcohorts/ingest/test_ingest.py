@@ -342,7 +342,7 @@ def test_another_description_of_a_known_name_is_refused(make_cohort, tmp_path):
     ingest(raw.folder, folder, str(raw.spec))
     raw.add("later", np.roll(next(iter(raw.signals.values())), 400, axis=1))
     raw.spec.write_text(raw.spec.read_text().replace("mains_hz: 50", "mains_hz: 60"))
-    with pytest.raises(ec.SpecError, match="by another description"):
+    with pytest.raises(ec.SpecError, match="cohort 'north': the store's cohort of this name has another description"):
         ingest(raw.folder, folder, str(raw.spec))
 
 

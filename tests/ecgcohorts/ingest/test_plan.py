@@ -18,10 +18,9 @@ import ecgcohorts as ec
 from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.spec import load_spec
 from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, ingest, plan_to_file
-from ecgcohorts.ingest.commit import spans
-from ecgcohorts.ingest.plan import Known, Target, make_plan
-from ecgcohorts.ingest.plan_file import open_plan, write_plan
-from ecgcohorts.ingest.plan_table import ids_of
+from ecgcohorts.ingest.commit import _spans
+from ecgcohorts.ingest.plan import Request, ids_of, open_plan, write_plan
+from ecgcohorts.ingest.planning import Known, make_plan
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.privacy.pseudonyms import PseudonymKey, load_key
 from ecgcohorts.recording import Recording
@@ -49,8 +48,8 @@ def header(name: str, patient: str, time: datetime | None) -> Recording:
     )
 
 
-def target(spec: Path, folder: Path) -> Target:
-    return Target(
+def request_of(spec: Path, folder: Path) -> Request:
+    return Request(
         source=uri_of(folder), store=uri_of(folder / "s.zarr"), spec=load_spec(str(spec)), recipe=CAPE_V1,
         shard_records=5, quality=True, on_error="quarantine", key_fingerprint=KEY.fingerprint, generation=1, base="",
         versions={},
@@ -62,15 +61,15 @@ def scanned(monkeypatch, make_cohort, tmp_path):
     """scanned(items) plans those items as if they had been found below a folder."""
 
     def plan(items, known=None):
-        monkeypatch.setattr("ecgcohorts.ingest.plan.scan_files", lambda files: iter(items))
-        asked = target(make_cohort(patients=0).spec, tmp_path)
+        monkeypatch.setattr("ecgcohorts.ingest.planning.scan_files", lambda files: iter(items))
+        asked = request_of(make_cohort(patients=0).spec, tmp_path)
         return make_plan(asked, Found(asked.spec.layouts[0], Folder(tmp_path)), KEY, known or Known())
 
     return plan
 
 
 def rows_of(plan, name: str) -> list:
-    return [value for part in plan.header.parts for value in plan.rows(part, [name])[name].to_pylist()]
+    return [value for part in plan.header.partitions for value in plan.rows(part, [name])[name].to_pylist()]
 
 
 def some_items(count: int, seed: int) -> list[SourceItem]:
@@ -101,14 +100,16 @@ def test_rows_stand_in_the_order_written_out_by_hand(scanned, seed):
         first = min(time for time in own if time) if any(own) else None
         since = np.nan if item.header.acquired_at is None else (item.header.acquired_at - first).total_seconds() / 86400
         np.testing.assert_equal(day, np.float32(since))
-    assert [part.rows for part in plan.header.parts] == [5] * 12
+    assert [part.rows for part in plan.header.partitions] == [5] * 12
     assert plan.header.n_rows == 60
 
 
 def test_ids_met_before_or_twice_are_counted_once(scanned):
     items = some_items(6, 0)
     first = scanned(items[:2])
-    ids = np.concatenate([ids_of(first.rows(part, ["recording_id"])["recording_id"]) for part in first.header.parts])
+    ids = np.concatenate(
+        [ids_of(first.rows(part, ["recording_id"])["recording_id"]) for part in first.header.partitions]
+    )
     plan = scanned([*items, items[4]], Known(ids))
     assert plan.header.known == 2
     assert plan.header.n_rows == 4
@@ -145,7 +146,7 @@ def planned(make_cohort, tmp_path):
 
 def test_three_steps_make_what_one_call_makes(make_cohort, tmp_path, planned):
     assert not (tmp_path / "s.zarr").exists()
-    parts = len(open_plan(planned).header.parts)
+    parts = len(open_plan(planned).header.partitions)
     assert parts == 4
     assert [encode_partition(planned, part) for part in reversed(range(parts))] == [True] * parts
     assert not encode_partition(planned, 1)
@@ -172,7 +173,7 @@ def test_commit_names_what_is_missing_and_where_it_stopped(tmp_path, planned):
     shard.with_name("north-2.on").write_text("ab" * 16)
     with pytest.raises(ec.StoreError, match=r"missing partitions 0-3 of 4.*Partition 2 stopped.*abababab"):
         commit_plan(planned)
-    assert spans([0, 1, 3, 5, 6, 7]) == "0-1, 3, 5-7"
+    assert _spans([0, 1, 3, 5, 6, 7]) == "0-1, 3, 5-7"
 
 
 @pytest.mark.parametrize("number", [4, -1])
@@ -183,7 +184,7 @@ def test_a_partition_out_of_range_is_refused(planned, number):
 
 def test_a_plan_is_for_its_owner_only_and_holds_no_key(planned, tmp_path):
     script = (
-        "import os, sys; os.umask(0); from pathlib import Path; from ecgcohorts.ingest.plan_file import *\n"
+        "import os, sys; os.umask(0); from pathlib import Path; from ecgcohorts.ingest.plan import *\n"
         "plan = open_plan(Path(sys.argv[1])); write_plan(plan, Path(sys.argv[2]))"
     )
     copy = tmp_path / "copy.plan"
@@ -207,7 +208,7 @@ def test_paths_of_the_input_stay_out_of_the_store(tmp_path, planned):
 def test_any_damage_to_a_plan_is_told(planned, tmp_path):
     data, damaged = planned.read_bytes(), tmp_path / "damaged.plan"
     whole = open_plan(planned)
-    rows = [whole.rows(part).to_pylist() for part in whole.header.parts]
+    rows = [whole.rows(part).to_pylist() for part in whole.header.partitions]
     rng, undetected = random.Random(0), 0
     for _ in range(150):
         changed = bytearray(data)
@@ -215,7 +216,7 @@ def test_any_damage_to_a_plan_is_told(planned, tmp_path):
         damaged.write_bytes(changed)
         try:
             plan = open_plan(damaged)
-            read = [plan.rows(part).to_pylist() for part in plan.header.parts]
+            read = [plan.rows(part).to_pylist() for part in plan.header.partitions]
         except ec.SpecError:
             continue
         assert plan.header == whole.header
@@ -331,7 +332,7 @@ def test_a_plan_of_refusals_only_is_committed(make_cohort, tmp_path):
     raw.folder.mkdir()
     (raw.folder / "junk.hea").write_text("CANARY\n")
     path = tmp_path / "run.plan"
-    assert plan_to_file(raw.folder, tmp_path / "s.zarr", str(raw.spec), path).parts == ()
+    assert plan_to_file(raw.folder, tmp_path / "s.zarr", str(raw.spec), path).partitions == ()
     with pytest.raises(ec.SpecError, match="nothing to encode, commit it"):
         encode_partition(path, 0)
     assert commit_plan(path).total.rejected == {"bad_header": 1}

@@ -111,7 +111,7 @@ def test_where_a_worker_died_is_told(make_cohort, tmp_path):
         def run(self, tasks, encode):
             for task in tasks:
                 assert isinstance(task, EncodeTask)
-                if task.part.number == 1:
+                if task.partition.number == 1:
                     task.files.now.parent.mkdir(parents=True, exist_ok=True)
                     task.files.now.write_text(task.names[0])
                     raise WorkerDied(task, "was killed by the system, most likely for lack of memory")
@@ -134,7 +134,7 @@ os.fsync = lambda handle: None  # as for all tests here
 raw, spec, store, runner = sys.argv[1:]
 real = encode._encode_row
 def deadly(task, row, name, rows):
-    if task.part.number == 1 and row == 2 and os.path.exists(store + ".deadly"):
+    if task.partition.number == 1 and row == 2 and os.path.exists(store + ".deadly"):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(task, row, name, rows)
 encode._encode_row = deadly

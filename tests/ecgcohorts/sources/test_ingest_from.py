@@ -107,7 +107,7 @@ def test_two_workers_give_the_same_bytes(kind, raw, expected, packed, tmp_path, 
 def test_three_steps_give_the_same_bytes(kind, raw, expected, packed, tmp_path, temporary):
     plan = tmp_path / "run.plan"
     header = plan_to_file(packed(raw.folder, kind), tmp_path / "other.zarr", str(raw.spec), plan, OPTIONS)
-    for part in reversed(header.parts):
+    for part in reversed(header.partitions):
         assert encode_partition(plan, part.number)
     commit_plan(plan)
     assert tree(tmp_path / "other.zarr") == expected
@@ -121,7 +121,7 @@ def test_an_archive_below_one_top_folder_is_that_folder(raw, expected, packed, t
         ingest(source, tmp_path / f"{kind}.zarr", str(raw.spec), OPTIONS)
         assert tree(tmp_path / f"{kind}.zarr") == expected
         header = plan_to_file(source, tmp_path / f"{kind}2.zarr", str(raw.spec), plan, OPTIONS)
-        for part in header.parts:
+        for part in header.partitions:
             encode_partition(plan, part.number)
         commit_plan(plan)
         assert tree(tmp_path / f"{kind}2.zarr") == expected
