@@ -5,7 +5,8 @@ Signals go in as float32 (batch, lead, time) in mV, embeddings come out as (batc
 
 from typing import TYPE_CHECKING, cast
 
-from capezoo.specs import EncoderSpec, parse
+from capezoo.specs.base import parse
+from capezoo.specs.run import EncoderSpec
 from ecgcohorts import plugins
 
 if TYPE_CHECKING:

@@ -62,6 +62,17 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+# In channels-last memory a row of tokens lies as (token, channel) already: neither of these two copies anything.
+def to_tokens(x: Tensor) -> Tensor:
+    """Turn (batch, channel, 1, time) into (batch, token, channel)."""
+    return x.squeeze(2).transpose(1, 2)
+
+
+def from_tokens(tokens: Tensor) -> Tensor:
+    """Turn (batch, token, channel) into (batch, channel, 1, time)."""
+    return tokens.transpose(1, 2).unsqueeze(2)
+
+
 def halve_by_maximum(x: Tensor) -> Tensor:
     """Largest of three samples, every second one, one sample of padding on both sides."""
     return F.max_pool2d(x, (1, 3), stride=(1, 2), padding=(0, 1))

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from ecgcohorts.errors import SpecError
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -58,7 +60,7 @@ class SignalEncoder(nn.Module, ABC):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(batch, lead, time) -> (batch, num_features, time')."""
-        return self.final_norm(self.outputs(_rows(x), len(self.feature_info))[-1])
+        return self.final_norm(self.outputs(as_rows(x), len(self.feature_info))[-1])
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(batch, num_features, time') -> its mean over time, then the classifier unless `pre_logits`."""
@@ -78,7 +80,7 @@ class SignalEncoder(nn.Module, ABC):
             raise ValueError(f"found output_fmt={str(output_fmt)!r}, expected 'NCL' or 'NLC'. A signal has one axis.")
         n = len(self.feature_info)
         places = _places(indices, n)
-        outputs = self.outputs(_rows(x), max(places) + 1 if stop_early else n)
+        outputs = self.outputs(as_rows(x), max(places) + 1 if stop_early else n)
         chosen = [self.final_norm(outputs[i]) if norm else outputs[i] for i in places]
         chosen = [y if output_fmt == "NCL" else y.transpose(1, 2) for y in chosen]
         return chosen if intermediates_only else (self.final_norm(outputs[-1]), chosen)
@@ -101,13 +103,54 @@ class SignalEncoder(nn.Module, ABC):
         """Recompute blocks in the backward pass: less memory, a third more time."""
         self.grad_checkpointing = enable
 
-    def run_block(self, block: nn.Module, *tensors: Tensor) -> Any:
+    def run_block(self, block: nn.Module, *tensors: Tensor, **options: Any) -> Any:
         """Call a block, or have it recomputed in the backward pass if so set."""
         if not (self.grad_checkpointing and torch.is_grad_enabled()):
-            return block(*tensors)
+            return block(*tensors, **options)
         return checkpoint(
-            block, *tensors, use_reentrant=False, context_fn=lambda: (nullcontext(), _without_counting(block))
+            block,
+            *tensors,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), _without_counting(block)),
+            **options,
         )
+
+
+class TokenEncoder(SignalEncoder):
+    """An encoder that cuts the signal into tokens first and gives them context afterwards.
+
+    Methods that hide, drop or predict tokens work between the two. A subclass gives `tokens` and `context`; pooling,
+    timm's protocol, ONNX and embedding see the same network as before.
+
+    token_dim: channels of a token. causal: no output depends on later tokens. can_drop: `contextualise` takes `keep`.
+    """
+
+    token_dim: int
+    causal: bool = False
+    can_drop: bool = False
+
+    @abstractmethod
+    def tokens(self, x: Tensor) -> Tensor:
+        """(batch, lead, time) -> (batch, token, token_dim): nothing hidden, no positions yet."""
+
+    @abstractmethod
+    def context(self, tokens: Tensor, n_stages: int, keep: Tensor | None = None) -> list[Tensor]:
+        """Run the first stages, each (batch, token, channel), before any final norm."""
+
+    def contextualise(self, tokens: Tensor, keep: Tensor | None = None) -> list[Tensor]:
+        """Add positions and run all stages, each (batch, token, channel), the last after the final norm.
+
+        keep: int64 (batch, kept), places of the tokens to go on with; the others are dropped. Raises SpecError if the
+        encoder cannot drop tokens: a convolution has no output without its neighbours.
+        """
+        if keep is not None and not self.can_drop:
+            name = type(self).__module__.rpartition(".")[2]
+            raise SpecError(f"encoder {name} cannot drop tokens. Use one that can, such as ecg_vit.")
+        *inner, last = self.context(tokens, len(self.feature_info), keep)
+        return [*inner, self.final_norm(last.transpose(1, 2)).transpose(1, 2)]
+
+    def outputs(self, x: Tensor, n_stages: int) -> list[Tensor]:
+        return [stage.transpose(1, 2) for stage in self.context(self.tokens(x), n_stages)]
 
 
 @contextmanager
@@ -125,7 +168,7 @@ def _without_counting(block: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-def _rows(x: Tensor) -> Tensor:
+def as_rows(x: Tensor) -> Tensor:
     """As an image one pixel high."""
     return x if x.ndim == 4 else x.unsqueeze(2)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from capezoo.encoders._conv import channels_last, halve_by_maximum
-from capezoo.encoders._protocol import SignalEncoder, Stage
+from capezoo.encoders._conv import channels_last, from_tokens, halve_by_maximum, to_tokens
+from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
 
 
 def stages_of(widths: Sequence[int]) -> list[Stage]:
@@ -14,20 +14,23 @@ def stages_of(widths: Sequence[int]) -> list[Stage]:
     return [Stage(width, 4 * 2**i, f"stages.{i}") for i, width in enumerate(widths)]
 
 
-class StagedEncoder(SignalEncoder):
+class StagedEncoder(TokenEncoder):
     """Has `stem` and `stages`, lists of blocks."""
 
     stem: nn.Module
     stages: nn.ModuleList
 
-    def outputs(self, x: Tensor, n_stages: int) -> list[Tensor]:
-        """Of the first stages, each after its ReLU."""
-        x = halve_by_maximum(self.stem(channels_last(x)))
-        found = []
+    def tokens(self, x: Tensor) -> Tensor:
+        """Stem and maximum: a token every four samples."""
+        return to_tokens(halve_by_maximum(self.stem(channels_last(as_rows(x)))))
+
+    def context(self, tokens: Tensor, n_stages: int, keep: Tensor | None = None) -> list[Tensor]:
+        """Run the first stages, each after its ReLU."""
+        x, found = from_tokens(tokens), []
         for stage in self.stages[:n_stages]:
             for block in stage:  # type: ignore[attr-defined]
                 x = self.run_block(block, x)
-            found.append(x.squeeze(2))
+            found.append(to_tokens(x))
         return found
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

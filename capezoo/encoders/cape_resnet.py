@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from capezoo.encoders._protocol import SignalEncoder, Stage
+from capezoo.encoders._conv import channels_last, from_tokens, to_tokens
+from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
 from capezoo.specs import Spec
 
 # Standard deviation of a unit normal cut at two deviations: Keras divides by it so that he_normal keeps its variance.
@@ -98,7 +99,7 @@ class Unit(nn.Module):
         return F.max_pool2d(y, (1, self.stride), padding=(0, left), ceil_mode=True)
 
 
-class Encoder(SignalEncoder):
+class Encoder(TokenEncoder):
     """(batch, lead, time) in mV -> (batch, num_features), after the last ReLU and a mean over time."""
 
     def __init__(self, config: Config, num_classes: int = 0) -> None:
@@ -111,17 +112,21 @@ class Encoder(SignalEncoder):
         self.units = nn.ModuleList(
             Unit(before, after, config) for before, after in zip((stem, *middle), filters, strict=True)
         )
+        self.token_dim = stem
         reduction = [config.stem_stride * config.unit_stride ** (i + 1) for i in range(len(filters))]
         self.complete([Stage(filters[i], reduction[i], f"units.{i}") for i in range(len(filters))], num_classes)
 
-    def outputs(self, x: Tensor, n_stages: int) -> list[Tensor]:
-        """Of the first units, each after its ReLU."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        x = y = F.relu(self.stem_norm(self.stem(x)), inplace=True)
+    def tokens(self, x: Tensor) -> Tensor:
+        """Run the stem: a token every `stem_stride` samples."""
+        return to_tokens(F.relu(self.stem_norm(self.stem(channels_last(as_rows(x)))), inplace=True))
+
+    def context(self, tokens: Tensor, n_stages: int, keep: Tensor | None = None) -> list[Tensor]:
+        """Run the first units, each after its ReLU."""
+        x = y = from_tokens(tokens)
         found = []
         for unit in self.units[:n_stages]:
             x, y = self.run_block(unit, x, y)
-            found.append(x.squeeze(2))
+            found.append(to_tokens(x))
         return found
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

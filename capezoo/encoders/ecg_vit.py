@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from capezoo.encoders._protocol import SignalEncoder, Stage
+from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
 from capezoo.encoders._timm import timm
 from capezoo.specs import Spec
 
@@ -34,6 +34,7 @@ class Config(Spec):
     head_dim: int = Field(default=64, gt=0, description="features per attention head; ViT")
     mlp_ratio: float = Field(default=4.0, gt=0, description="ViT")
     norm_eps: float = Field(default=1e-6, gt=0, description="ViT")
+    causal: bool = Field(default=False, description="a token attends to no later one, as CPC asks; ViT attends to all")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -42,7 +43,7 @@ class Config(Spec):
         return self
 
 
-class Encoder(SignalEncoder):
+class Encoder(TokenEncoder):
     """(batch, lead, time) in mV -> (batch, num_features), the mean of the normed tokens.
 
     Any length: positions are sines of the token's place, and a last patch that is not full is filled up with zeros.
@@ -70,16 +71,29 @@ class Encoder(SignalEncoder):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=INITIAL_STD)
                 nn.init.zeros_(module.bias)
+        self.token_dim, self.causal, self.can_drop = dim, config.causal, True
         self.complete([Stage(dim, config.patch, f"blocks.{i}") for i in range(config.depth)], num_classes)
 
-    def outputs(self, x: Tensor, n_stages: int) -> list[Tensor]:
-        """Of the first blocks, each (batch, channel, token)."""
-        tokens = self.patch_embed(x)
-        tokens = tokens + positions(tokens.shape[1], tokens.shape[2], tokens.device).to(tokens.dtype)
+    def tokens(self, x: Tensor) -> Tensor:
+        """Project each patch to a token."""
+        tokens: Tensor = self.patch_embed(as_rows(x))
+        return tokens
+
+    def context(self, tokens: Tensor, n_stages: int, keep: Tensor | None = None) -> list[Tensor]:
+        """Run the first blocks."""
+        n, dim = tokens.shape[1:]
+        tokens = tokens + positions(n, dim, tokens.device).to(tokens.dtype)
+        if keep is not None:  # after the positions, so that a kept token still knows where it was
+            tokens = tokens.gather(1, keep[..., None].expand(-1, -1, dim))
+        options = {}
+        if self.causal:
+            place = torch.arange(n, device=tokens.device) if keep is None else keep[:, None]
+            later = place[..., None, :] > place[..., :, None]  # (token, token), or (batch, 1, kept, kept)
+            options["attn_mask"] = torch.zeros_like(later, dtype=tokens.dtype).masked_fill(later, -torch.inf)
         found = []
         for block in self.blocks[:n_stages]:
-            tokens = self.run_block(block, tokens)
-            found.append(tokens.transpose(1, 2))
+            tokens = self.run_block(block, tokens, **options)
+            found.append(tokens)
         return found
 
     def final_norm(self, x: Tensor) -> Tensor:

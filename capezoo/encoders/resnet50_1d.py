@@ -56,6 +56,7 @@ class Encoder(StagedEncoder):
         for module in self.modules():
             if isinstance(module, Conv):  # He et al.'s normal by the number of outputs, as torchvision has it
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.token_dim = stem
         self.complete(stages_of(outs), num_classes)
 
 

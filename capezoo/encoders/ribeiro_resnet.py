@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from capezoo.encoders._conv import Conv, channels_last
-from capezoo.encoders._protocol import SignalEncoder, Stage
+from capezoo.encoders._conv import Conv, channels_last, from_tokens, to_tokens
+from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
 from capezoo.specs import Spec
 
 
@@ -66,7 +66,7 @@ class Unit(nn.Module):
         return self.dropout(F.relu(self.norm2(y))), y
 
 
-class Encoder(SignalEncoder):
+class Encoder(TokenEncoder):
     """(batch, lead, time) in mV -> (batch, num_features), after the last ReLU and a mean over time."""
 
     def __init__(self, config: Config, num_classes: int = 0) -> None:
@@ -81,16 +81,21 @@ class Encoder(SignalEncoder):
             Unit(before, after, stride, config)
             for before, after, stride in zip((stem, *middle), filters, strides, strict=True)
         )
+        self.token_dim = stem
         stages = [Stage(after, config.unit_stride**i, f"units.{i}") for i, after in enumerate(filters)]
         self.complete(stages, num_classes)
 
-    def outputs(self, x: Tensor, n_stages: int) -> list[Tensor]:
-        """Of the first units, each after its ReLU."""
-        x = y = self.stem_norm(self.stem(channels_last(x)))
+    def tokens(self, x: Tensor) -> Tensor:
+        """Run the stem: a token every sample."""
+        return to_tokens(self.stem_norm(self.stem(channels_last(as_rows(x)))))
+
+    def context(self, tokens: Tensor, n_stages: int, keep: Tensor | None = None) -> list[Tensor]:
+        """Run the first units, each after its ReLU."""
+        x = y = from_tokens(tokens)
         found = []
         for unit in self.units[:n_stages]:
             x, y = self.run_block(unit, x, y)
-            found.append(x.squeeze(2))
+            found.append(to_tokens(x))
         return found
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

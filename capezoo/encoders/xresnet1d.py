@@ -52,6 +52,7 @@ class Encoder(StagedEncoder):
             for i, before in enumerate((stem[-1], *outs[:-1]))
         )
         _initialise(self, config.zero_last_norm)
+        self.token_dim = stem[-1]
         self.complete(stages_of(outs), num_classes)
 
 

@@ -122,7 +122,11 @@ class Loader:
         rows = plan.rows.ravel()
         here = np.flatnonzero(rows != ABSENT)
         start, stop = self._ranges.of(rows[here])
-        start = window_starts(plan.offsets.ravel()[here], start, stop, self.window)
+        views = plan.rows.shape[1]
+        stretch = self.window * views if plan.adjacent else self.window
+        start = window_starts(plan.offsets.ravel()[here], start, stop, stretch)
+        if plan.adjacent:
+            start = np.minimum(start + here % views * self.window, stop)  # a short strip has nothing for the last ones
         present = np.clip(stop - start, 0, self.window)
         valid.reshape(-1)[here] = present
         windows = signal.reshape(-1, *shape[2:])

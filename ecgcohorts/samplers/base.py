@@ -62,6 +62,7 @@ class Sampler(ABC):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise SpecError(f"found {name}={value!r}, expected an integer of {least} or more.")
         self.pairs, self.seed, self.options = pairs, seed, options
+        self.adjacent = False  # the windows of a row lie side by side in time
         self.rank, self.world_size = 0, 1  # of iteration
         self._parameters = asdict(options) | parameters
         self._roster = roster
@@ -149,7 +150,9 @@ class Sampler(ABC):
             rows = np.pad(rows, ((0, empty), (0, 0)), constant_values=ABSENT)
             patients = np.pad(patients, (0, empty), constant_values=ABSENT)
             is_self, offsets = np.pad(is_self, (0, empty)), np.pad(offsets, ((0, empty), (0, 0)))
-        return BatchPlan(group.cohort, rows, patients, is_self, offsets, epoch, step, self.left_out)
+        if self.adjacent:  # one draw places the whole stretch
+            offsets = np.repeat(offsets[:, :1], self.options.views, axis=1)
+        return BatchPlan(group.cohort, rows, patients, is_self, offsets, epoch, step, self.left_out, self.adjacent)
 
     def _drawn(
         self, group: Group, pass_: int, start: int, skip: int, share: int

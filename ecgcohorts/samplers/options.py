@@ -79,7 +79,7 @@ class Options:
 
 @dataclass(frozen=True)
 class RecordOptions(Options):
-    """For batches of single records: one view of each, whoever's it is."""
+    """Options for batches of single records: one window of each, or several."""
 
     least_views: ClassVar[int] = 1
     views: int = 1

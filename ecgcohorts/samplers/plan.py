@@ -16,6 +16,7 @@ class BatchPlan:
     the sampler was built from). patients: int64 [batch], all different. is_self: bool [batch], one record seen twice.
     offsets: float64 [batch, view] in [0, 1), where in its valid range each window starts: see `window_starts`.
     left_out: cohorts too small for a batch, which this run never draws from.
+    adjacent: the views of a row are neighbouring windows of one record, in the order of time.
     """
 
     cohort: str | None
@@ -26,6 +27,7 @@ class BatchPlan:
     epoch: int
     step: int
     left_out: tuple[str, ...] = ()
+    adjacent: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from ecgcohorts.errors import SpecError
 from ecgcohorts.samplers.base import Group, Sampler
 from ecgcohorts.samplers.grouping import By
-from ecgcohorts.samplers.options import Last, RecordOptions, SmallGroups
+from ecgcohorts.samplers.options import Last, RecordOptions, Singles, SmallGroups
 from ecgcohorts.samplers.roster import COHORT, Roster
 
 if TYPE_CHECKING:
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 
 class RandomBatchSampler(Sampler):
-    """Per step, `batch_size` different records; every record once an epoch. Plans have one view.
+    """Plan batches of `batch_size` different records; an epoch shows every record once.
 
-    A patient's records may meet in a batch: for losses that take others in the batch for negatives, use the pair samplers.
+    views: windows of each record, drawn apart, or side by side in time with `adjacent`. A patient's records may meet in a
+    batch: a loss that takes others in the batch for negatives must leave those out (`BatchPlan.patients` says whose they
+    are), or use the pair samplers.
     by: None mixes all; a column of the index, or several, such as "cohort" or ("cohort", "device"), gives
     in-distribution batches. balance: a column, or an array with a value per record: as many records of each class in
     every batch, rare ones more often an epoch. Raises PlanImpossible if a group has fewer records than `batch_size`.
@@ -30,17 +32,23 @@ class RandomBatchSampler(Sampler):
         batch_size: int,
         seed: int,
         *,
+        views: int = 1,
+        adjacent: bool = False,
         by: By | None = None,
         small_groups: SmallGroups = "raise",
         last: Last = "drop",
         balance: ArrayLike | str | None = None,
     ) -> None:
-        options = RecordOptions(small_groups=small_groups, last=last)
+        # A record has as many windows as are asked for: with "drop", one record would be too few for two views.
+        singles: Singles = "drop" if views == 1 else "self"
+        options = RecordOptions(views, singles, small_groups, last)
+        if adjacent and views < 2:
+            raise SpecError(f"found adjacent=True with views={views}, expected 2 or more windows of a record.")
         roster = index if isinstance(index, Roster) else Roster.of_records(index, COHORT if by is None else by)
-        in_groups = {"by": by if by is None or isinstance(by, str) else list(by)}
-        super().__init__(
-            roster, batch_size, seed, options, by is not None, in_groups, self._classes(index, roster, balance)
-        )
+        # States saved before there were neighbouring windows have no such key, and still load.
+        also = {"by": by if by is None or isinstance(by, str) else list(by)} | ({"adjacent": True} if adjacent else {})
+        super().__init__(roster, batch_size, seed, options, by is not None, also, self._classes(index, roster, balance))
+        self.adjacent = adjacent
 
     @property
     def batch_size(self) -> int:
@@ -56,6 +64,8 @@ class RandomBatchSampler(Sampler):
         records: int | None = None,
         patients: ArrayLike | None = None,
         cohorts: ArrayLike | tuple[ArrayLike, ...] | None = None,
+        views: int = 1,
+        adjacent: bool = False,
         small_groups: SmallGroups = "raise",
         last: Last = "drop",
         balance: ArrayLike | None = None,
@@ -75,6 +85,8 @@ class RandomBatchSampler(Sampler):
             roster,
             batch_size,
             seed,
+            views=views,
+            adjacent=adjacent,
             by=None if cohorts is None else COHORT,
             small_groups=small_groups,
             last=last,

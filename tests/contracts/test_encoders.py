@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from capezoo import encoders
+from capezoo.encoders._protocol import TokenEncoder
 from capezoo.specs import EncoderSpec
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError
@@ -171,3 +172,55 @@ def test_weights_follow_from_the_seed_and_touch_no_global_generator(name: str) -
     first, again = built(name, 2), built(name, 2)
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tokens_in_context_are_the_features(name: str) -> None:
+    model = built(name).eval()
+    assert isinstance(model, TokenEncoder)
+    x = signal(model)
+    with torch.no_grad():
+        tokens = model.tokens(x)
+        assert tokens.shape[::2] == (3, model.token_dim)
+        assert torch.equal(tokens, model.tokens(x.unsqueeze(2)))
+        stages = model.contextualise(tokens)
+        assert [stage.shape[2] for stage in stages] == [info["num_chs"] for info in model.feature_info]
+        assert torch.equal(stages[-1].transpose(1, 2), model.forward_features(x))
+        for stage, output in zip(stages[:-1], model.forward_intermediates(x, intermediates_only=True), strict=False):
+            assert torch.equal(stage.transpose(1, 2), output)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropped_tokens_change_nothing_or_are_refused_by_name(name: str) -> None:
+    model = built(name).eval()
+    with torch.no_grad():
+        tokens = model.tokens(signal(model))
+        keep = torch.tensor([0, 3, 4]).expand(3, -1)
+        if not model.can_drop:
+            with pytest.raises(SpecError, match=f"encoder {name} cannot drop tokens"):
+                model.contextualise(tokens, keep)
+            return
+        kept = model.contextualise(tokens, keep)[-1]
+        other = tokens.clone()
+        other[:, [1, 2, 5]] = 7.0
+        assert torch.equal(model.contextualise(other, keep)[-1], kept)
+        assert kept.shape[1] == 3
+        every = torch.arange(tokens.shape[1]).expand(3, -1)
+        torch.testing.assert_close(model.contextualise(tokens, every)[-1], model.contextualise(tokens)[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_encoder_that_says_causal_looks_at_no_later_token(name: str) -> None:
+    model = built(name).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():  # a block whose last norm starts at 0 is its skip path, and looks at nothing
+                parameter.fill_(0.1)
+    tokens = model.tokens(signal(model)).detach()
+    middle = tokens.shape[1] // 2
+    later = tokens.clone()
+    later[:, middle:] += torch.randn(later[:, middle:].shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before, after = (model.contextualise(one)[-1] for one in (tokens, later))
+    past = middle * before.shape[1] // tokens.shape[1]
+    assert torch.equal(before[:, :past], after[:, :past]) == model.causal

@@ -77,3 +77,17 @@ def test_order_in_time_matters() -> None:
 def test_a_width_that_does_not_divide_is_refused(config: dict[str, int]) -> None:
     with pytest.raises(SpecError, match=r"embedding_dim \d+: give an even multiple of head_dim"):
         made(**config)
+
+
+def test_causal_attention_sees_no_later_sample_and_has_the_same_weights() -> None:
+    model, plain = (made(**SMALL, causal=causal).eval() for causal in (True, False))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), plain.state_dict().values(), strict=True))
+    x = torch.randn(2, 3, 300, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    for token in (0, 6, 14):
+        (gradient,) = torch.autograd.grad(model.contextualise(model.tokens(x))[-1][:, token, 0].sum(), x)
+        assert gradient[..., 20 * (token + 1) :].abs().sum() == 0
+        assert (gradient[..., : 20 * (token + 1)].abs().sum((0, 1)) > 0).all()
+    keep = torch.tensor([[2, 0, 5], [1, 3, 4]])  # in any order: places decide, not the order they are listed in
+    kept = model.contextualise(model.tokens(x), keep)[-1]
+    (gradient,) = torch.autograd.grad(kept[0, 1, 0], x)
+    assert gradient[0, :, 20:].abs().sum() == 0

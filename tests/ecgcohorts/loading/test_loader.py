@@ -19,7 +19,7 @@ from ecgcohorts.ingest import ingest
 from ecgcohorts.loading.loader import Loader
 from ecgcohorts.preprocess.recipes import Recipe
 from ecgcohorts.recording import MISSING
-from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler
+from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler, RandomBatchSampler
 from ecgcohorts.store.signals.shards import ShardedArray, Windows
 
 TINY = Recipe(name="tiny", strip_s=0.5, window_s=0.3)
@@ -113,6 +113,23 @@ def test_windows_are_the_planned_ones(store, window, options):
             assert (expected[:, :present] != MISSING).all()
             some_short |= present < window
     assert some_short == (window > 1)
+
+
+@pytest.mark.parametrize("window", [30, 60, WINDOW])  # a fifth of the strips has 70 samples: one window, and a rest
+def test_neighbouring_windows_lie_side_by_side(store, window):
+    sampler = RandomBatchSampler(store.index, batch_size=20, seed=0, views=2, adjacent=True)
+    for step in range(len(sampler)):
+        plan = sampler.plan(0, step)
+        batch = Loader(store, sampler, window).load(0, step)
+        for place, row in enumerate(plan.rows[:, 0].tolist()):
+            entry = int(np.flatnonzero(store.index["row"] == row)[0])
+            start, stop = (int(store.index[f"valid_{edge}"][entry]) for edge in ("start", "stop"))
+            begin = start + int(plan.offsets[place, 0] * max(stop - start - 2 * window + 1, 1))
+            expected = np.full((8, 2 * window), MISSING, np.int16)
+            present = min(2 * window, stop - begin)
+            expected[:, :present] = store.strips[row, :, begin : begin + present]
+            assert np.array_equal(np.concatenate(list(batch.signal[place]), axis=1), expected)
+            assert batch.valid[place].tolist() == [min(present, window), max(0, present - window)]
 
 
 def test_padded_places_hold_nothing(store):

@@ -321,3 +321,29 @@ def test_a_balanced_run_resumes_exactly_and_only_with_its_own_classes(rare):
         PatientPairSampler(rare, pairs=8, seed=0, balance="sex").load_state_dict(state)
     with pytest.raises(StateMismatch, match="batches are balanced"):
         PatientPairSampler(rare, pairs=4, seed=0, balance="af").load_state_dict(state)
+
+
+@pytest.mark.parametrize("by", [None, "cohort"])
+def test_several_windows_of_each_record_are_drawn_apart(index, by):
+    sampler, single = (RandomBatchSampler(index, batch_size=16, seed=3, by=by, views=views) for views in (3, 1))
+    plans = [sampler.plan(0, step) for step in range(len(sampler))]
+    assert [plan.rows[:, 0].tolist() for plan in plans] == [
+        single.plan(0, step).rows[:, 0].tolist() for step in range(len(single))
+    ]
+    assert all((plan.rows == plan.rows[:, :1]).all() and plan.is_self.all() for plan in plans)
+    offsets = np.concatenate([plan.offsets for plan in plans])
+    assert len(np.unique(offsets)) == offsets.size
+    assert abs(np.corrcoef(offsets[:, 0], offsets[:, 1])[0, 1]) < 4 / np.sqrt(len(offsets))
+
+
+def test_neighbouring_windows_share_one_draw_and_old_states_still_load(index):
+    sampler = RandomBatchSampler(index, batch_size=16, seed=3, views=2, adjacent=True)
+    plan = sampler.plan(0, 2)
+    assert plan.adjacent
+    assert (plan.offsets == plan.offsets[:, :1]).all()
+    assert not RandomBatchSampler(index, batch_size=16, seed=3, views=2).plan(0, 2).adjacent
+    with pytest.raises(StateMismatch):
+        RandomBatchSampler(index, batch_size=16, seed=3, views=2).load_state_dict(sampler.state_dict())
+    assert "adjacent" not in RandomBatchSampler(index, batch_size=16, seed=3).state_dict()
+    with pytest.raises(SpecError, match="expected 2 or more windows"):
+        RandomBatchSampler(index, batch_size=16, seed=3, adjacent=True)
