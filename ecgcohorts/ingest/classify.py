@@ -1,30 +1,24 @@
-"""What every file of a source is: one class each, from its first bytes and its neighbours, never from its name alone.
+"""Give every file of a source one class, from its first bytes and its neighbours, never from its name alone.
 
-A WFDB record is several files, so a header says which of its neighbours are signals; so does a manifest of arrays. HDF5
-does not say in its first bytes what it holds: it is opened far enough to see its layout.
+A WFDB record is several files, so a header says which of its neighbours are signals; so does a manifest of arrays. The
+first bytes of HDF5 do not say what it holds, so it is opened far enough to see its layout.
 """
 
 import os
-import re
-import struct
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
-from ecgcohorts.ingest import text_files
+from ecgcohorts.ingest.content import NO_FORMAT, TEXT, FileClass, Kind, of_head
 from ecgcohorts.io.globs import any_of
 from ecgcohorts.plugins import load, names
 from ecgcohorts.readers import HEAD_BYTES, KIND, files_beside, open_reader
 from ecgcohorts.readers._shared.files import Folder as OpenFolder
 from ecgcohorts.readers._shared.files import read_head
-from ecgcohorts.readers._xml.document import root_name
 from ecgcohorts.sources import Archive, Folder, Source
 from ecgcohorts.sources.windows import at_hand, local
 
@@ -32,43 +26,14 @@ WFDB, HDF5, ARRAYS = "wfdb", "code_hdf5", "arrays"
 WFDB_HEADER = ".hea"
 _TELL_EVERY = 100  # files
 
-_GZIP = b"\x1f\x8b\x08"
-_TAR = re.compile(rb".{257}ustar", re.DOTALL)
-_MATLAB_4 = struct.Struct("<5i")  # type, rows, columns, complex, length of the name
-_MATLAB_4_TYPES = frozenset(10 * storage + kind for storage in range(6) for kind in range(2))  # little-endian, no text
-_HTML_ROOTS = frozenset(("html", "head", "body", "div", "p", "table", "title", "center", "script", "style"))
-_HTML_TAGS = re.compile(r"<(?:html|body|div|p|table)\b", re.IGNORECASE)
-
-
-class Kind(StrEnum):
-    """What a file is good for. The order is that of the report."""
-
-    RECORDING = "recording"
-    PART = "part of a recording"
-    TABLE = "table"
-    ARRAY = "undescribed array"
-    DOCUMENT = "documentation"
-    ARCHIVE = "archive"
-    LINK = "link, not followed"
-    HIDDEN = "hidden, left out"
-    UNKNOWN = "unknown or unreadable"
-
-
-class FileClass(NamedTuple):
-    """Kind, what it is in a few words (of a recording: the reader), and why it does not read."""
-
-    kind: Kind
-    what: str
-    reason: str = ""
-
 
 @dataclass(frozen=True)
 class Census:
-    """Every file of a source, once, by class. Names are paths in it, sorted."""
+    """Every file of a source, once, by class. Names are paths inside the source, sorted."""
 
     source: Source
     files: dict[FileClass, list[str]] = field(repr=False)
-    left_out: dict[str, int] = field(default_factory=dict)  # of an archive: what has no name there -> how many
+    left_out: dict[str, int] = field(default_factory=dict)  # of an archive: kind of entry that is no file -> how many
 
     @property
     def n_files(self) -> int:
@@ -77,40 +42,15 @@ class Census:
     @property
     def recordings(self) -> dict[str, list[str]]:
         """Files by reader, the commonest first."""
-        found = [(each.what, paths) for each, paths in self.files.items() if each.kind is Kind.RECORDING]
-        return dict(sorted(found, key=lambda pair: (-len(pair[1]), pair[0])))
+        return {each.what: paths for each, paths in self.of(Kind.RECORDING)}
 
     def of(self, kind: Kind) -> list[tuple[FileClass, list[str]]]:
-        """The classes of a kind, the commonest first."""
+        """Return the classes of a kind, the commonest first."""
         found = [(each, paths) for each, paths in self.files.items() if each.kind is kind]
         return sorted(found, key=lambda pair: (-len(pair[1]), pair[0]))
 
 
-# First bytes -> what it is. Sources: the formats' own specifications.
-_MAGIC: tuple[tuple[bytes, FileClass], ...] = (
-    (b"\x93NUMPY", FileClass(Kind.ARRAY, "NumPy")),
-    (b"MATLAB 5.0 MAT-file", FileClass(Kind.ARRAY, "MATLAB 5")),
-    (b"MATLAB 7.3 MAT-file", FileClass(Kind.ARRAY, "MATLAB 7.3")),
-    (b"\x89HDF\r\n\x1a\n", FileClass(Kind.ARRAY, "HDF5 of no known layout")),
-    (b"PAR1", FileClass(Kind.TABLE, "Parquet")),
-    (b"ARROW1\0\0", FileClass(Kind.TABLE, "Arrow")),
-    (b"SQLite format 3\0", FileClass(Kind.TABLE, "SQLite")),
-    (b"%PDF-", FileClass(Kind.DOCUMENT, "PDF")),
-    (b"\x89PNG\r\n\x1a\n", FileClass(Kind.DOCUMENT, "picture")),
-    (b"\xff\xd8\xff", FileClass(Kind.DOCUMENT, "picture")),
-    (b"GIF8", FileClass(Kind.DOCUMENT, "picture")),
-    (b"II*\0", FileClass(Kind.DOCUMENT, "picture")),
-    (b"MM\0*", FileClass(Kind.DOCUMENT, "picture")),
-    (b"7z\xbc\xaf\x27\x1c", FileClass(Kind.ARCHIVE, "7z")),
-    (b"Rar!\x1a\x07", FileClass(Kind.ARCHIVE, "rar")),
-    (b"\xfd7zXZ\0", FileClass(Kind.ARCHIVE, "xz")),
-    (b"BZh", FileClass(Kind.ARCHIVE, "bzip2")),
-    (b"\x28\xb5\x2f\xfd", FileClass(Kind.ARCHIVE, "zstd")),
-)
-_TEXT = FileClass(Kind.DOCUMENT, "text")
 _EMPTY = FileClass(Kind.UNKNOWN, "empty file")
-_NO_FORMAT = FileClass(Kind.UNKNOWN, "binary of no known format", Reason.FORMAT.value)
-_NO_XML = FileClass(Kind.UNKNOWN, "XML of no known format", Reason.FORMAT.value)
 _SIGNALS = FileClass(Kind.PART, "WFDB signals")
 _SEGMENT = FileClass(Kind.PART, "WFDB header of a segment")
 _ANNOTATIONS = FileClass(Kind.PART, "WFDB annotations")
@@ -119,32 +59,32 @@ _MANIFEST = FileClass(Kind.RECORDING, ARRAYS)
 
 
 def classify(source: Source, only: str | None = None, tell: Callable[[int], None] | None = None) -> Census:
-    """Give every file of a source its class. Of archives and buckets, those that have a name there.
+    """Give every file of a source its class.
 
-    only: one file. tell: called with the number of files done. Raises SourceError if there is no file.
+    only: the one file to look at. tell: called with the number of files done. Raises SourceError if there is no file.
     """
     readers = {name: load(KIND, name) for name in names(KIND)}
     found: dict[FileClass, list[str]] = defaultdict(list)
     done = 0
     one: dict[str, FileClass | None] = {} if only is None else {only: None}
     for below, entries in [("", one)] if one else _folders(source):
-        for name, each in _Folder(source, below, readers).classes(entries):
+        for name, each in _Siblings(source, below, readers).classes(entries):
             found[each].append(below + name)
             done += 1
             if tell is not None and done % _TELL_EVERY == 0:
                 tell(done)
     if not found:
-        raise SourceError(f"found no file below {source}, expected raw ECG files. Check the path.")
+        raise SourceError(f"{source}: there is no file in it. Check the path.")
     _give_to_manifests(source, found)
     left_out = source.left_out if isinstance(source, Archive) else {}
     return Census(source, {each: sorted(paths) for each, paths in found.items()}, left_out)
 
 
 def _give_to_manifests(source: Source, found: dict[FileClass, list[str]]) -> None:
-    """Move what a manifest of arrays names, in its folder and below, to its parts. Changes `found`."""
+    """Move files that a manifest of arrays names, in its folder and below, to its parts. Changes `found`."""
     named = []
     for name in found.get(_MANIFEST, ()):
-        with local(source, [name]) as folder, suppress(RecordingError):  # which shows where the manifest is read
+        with local(source, [name]) as folder, suppress(RecordingError):  # reading the manifest itself will report it
             named.append(any_of(files_beside(ARRAYS)(folder / name, None), name[: name.rfind("/") + 1]))
     for each in list(found):
         if named and each.kind in (Kind.TABLE, Kind.ARRAY, Kind.DOCUMENT):
@@ -156,7 +96,7 @@ def _give_to_manifests(source: Source, found: dict[FileClass, list[str]]) -> Non
 
 
 def _folders(source: Source) -> Iterator[tuple[str, dict[str, FileClass | None]]]:
-    """Every folder, with its slash, and its files; a class stands where the name or the kind of entry says enough."""
+    """Yield every folder, with a slash, and its files, with a class where the name or the kind of entry says enough."""
     if isinstance(source, Folder):
         yield from _folders_below(source.path)
         return
@@ -168,12 +108,9 @@ def _folders(source: Source) -> Iterator[tuple[str, dict[str, FileClass | None]]
 
 
 def _folders_below(path: Path) -> Iterator[tuple[str, dict[str, FileClass | None]]]:
-    """The same of a folder, hidden files and links as well."""
-
+    # Of a folder on disk, hidden files and links are listed too, so that a person sees what ingest will leave out.
     def refuse(error: OSError) -> None:
-        raise SourceError(
-            f"{path}: found a folder in it that cannot be read ({error.strerror}). Give this user access."
-        )
+        raise SourceError(f"{path}: a folder in it cannot be read ({error.strerror}). Give this user access.")
 
     for base, folders, files in os.walk(path, onerror=refuse):
         folder = Path(base)
@@ -189,8 +126,8 @@ def _folders_below(path: Path) -> Iterator[tuple[str, dict[str, FileClass | None
         yield "" if folder == path else f"{folder.relative_to(path).as_posix()}/", entries
 
 
-class _Folder:
-    """One folder's files: what the WFDB headers in it name is part of their record."""
+class _Siblings:
+    """The files of one folder. Files that its WFDB headers name are parts of their records."""
 
     def __init__(self, source: Source, below: str, readers: dict[str, ModuleType]) -> None:
         self.source, self.below, self.readers = source, below, readers
@@ -209,9 +146,10 @@ class _Folder:
                 else:
                     found[name] = known
             for name, path in self._at_hand(todo):
-                part = self.parts.get(name)  # said by a header that was among them
+                part = self.parts.get(name)  # a header among `todo` may have named it
                 found[name] = part if part is not None and part is not _SEGMENT else self._by_content(name, path)
-        odd = [name for name, each in found.items() if each is _NO_FORMAT and name.rpartition(".")[0] in self.records]
+        # Annotations have no magic number, so only unknown files with the name of a record are tried.
+        odd = [name for name, each in found.items() if each is NO_FORMAT and name.rpartition(".")[0] in self.records]
         annotations = {name for name, path in self._at_hand(odd) if _is_annotation(path)}
         for name, each in found.items():
             is_header = each == FileClass(Kind.RECORDING, WFDB)
@@ -245,23 +183,19 @@ class _Folder:
             self._note_parts(path)
             return FileClass(Kind.RECORDING, WFDB)
         if fitting == [HDF5]:
-            return self._hdf5(path, found)
-        return self._by_suffix(path) or found if found in (_TEXT, _NO_FORMAT) else found
+            return found if _refusal(HDF5, path) is Reason.FORMAT else FileClass(Kind.RECORDING, HDF5)
+        return self._by_suffix(path) or found if found in (TEXT, NO_FORMAT) else found
 
     def _note_parts(self, header: Path) -> None:
-        """Remember which files a header names."""
+        """Note the files that a header names."""
         self.records.add(header.stem)
         with suppress(RecordingError):  # a header that cannot be read names nothing
             for name in files_beside(WFDB)(header, None):
                 if name != header.name:
                     self.parts[name] = _SEGMENT if name.endswith(WFDB_HEADER) else _SIGNALS
 
-    def _hdf5(self, path: Path, otherwise: FileClass) -> FileClass:
-        """The first bytes of HDF5 say nothing of its layout: a recording if the reader knows it."""
-        return otherwise if _refusal(HDF5, path) is Reason.FORMAT else FileClass(Kind.RECORDING, HDF5)
-
     def _by_suffix(self, path: Path) -> FileClass | None:
-        """What the one reader that owns a suffix says about a file whose bytes no reader knows."""
+        """Ask the one reader that owns a suffix about a file whose first bytes no reader knows."""
         owners = [name for name, module in self.readers.items() if path.suffix.casefold() in module.SUFFIXES]
         if len(owners) != 1 or owners[0] in (HDF5, ARRAYS):
             return None
@@ -272,7 +206,7 @@ class _Folder:
 
 
 def _is_annotation(path: Path | UnreadableRecording) -> bool:
-    """MIT annotations are 16-bit words and end with a word of zeros. Source: annot(5)."""
+    """Tell whether a file can be MIT annotations: 16-bit words, the last of them zero. Source: annot(5)."""
     if isinstance(path, UnreadableRecording):
         return False
     try:
@@ -285,7 +219,7 @@ def _is_annotation(path: Path | UnreadableRecording) -> bool:
 
 
 def _refusal(reader: str, path: Path) -> Reason | None:
-    """Why a reader refuses a file at its first header; None if it does not."""
+    """Return the reason for which a reader refuses the first header of a file, or None."""
     try:
         next(iter(open_reader(reader).scan(path)), None)
     except RecordingError as error:
@@ -293,74 +227,3 @@ def _refusal(reader: str, path: Path) -> Reason | None:
     except Exception:  # a strange file must not end the look at the others
         return Reason.UNEXPECTED
     return None
-
-
-def of_head(head: bytes, whole: bool) -> FileClass:
-    """The class of a file that no reader knows, from its first bytes. `whole`: these are all its bytes."""
-    found = next((each for magic, each in _MAGIC if head.startswith(magic)), None)
-    if found is not None:
-        return found
-    if head.startswith(b"PK\x03\x04"):
-        return _of_zip(head)
-    if head.startswith(_GZIP):
-        return _of_gzip(head)
-    if _TAR.match(head):
-        return FileClass(Kind.ARCHIVE, "tar")
-    text = text_files.decode(head)
-    if text is None:
-        return FileClass(Kind.ARRAY, "MATLAB 4") if _is_matlab_4(head) else _NO_FORMAT
-    return _of_text(head, text, whole)
-
-
-def _of_text(head: bytes, text: str, whole: bool) -> FileClass:
-    if text.lstrip().startswith("<"):
-        is_html = root_name(head).casefold() in _HTML_ROOTS or _HTML_TAGS.search(text)
-        return FileClass(Kind.DOCUMENT, "web page") if is_html else _NO_XML
-    if text_files.is_json(text, whole):
-        return FileClass(Kind.DOCUMENT, "JSON")
-    numbers = text_files.find_numbers(text, whole)
-    table = text_files.find_table(text, whole)
-    if numbers is not None and (table is None or not numbers.names or 2 * len(numbers.leads) >= numbers.columns):
-        return FileClass(Kind.ARRAY, "numbers as text")
-    if table is not None:
-        return FileClass(Kind.TABLE, "tab-separated" if table.separator == "\t" else "CSV")
-    return _TEXT
-
-
-def unpacked_head(head: bytes) -> bytes:
-    """The first bytes of the content of a gzip file; empty if there are none to be had."""
-    try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
-    except zlib.error:
-        return b""
-
-
-def _of_gzip(head: bytes) -> FileClass:
-    """A gzipped array is read as it is; gzipped recordings have to be unpacked first."""
-    content = unpacked_head(head)
-    is_nested = content.startswith(_GZIP)  # there are gzip files that hold themselves
-    inner = of_head(content, whole=False) if content and not is_nested else _NO_FORMAT
-    if inner.kind in (Kind.TABLE, Kind.ARRAY, Kind.DOCUMENT):
-        return FileClass(inner.kind, f"{inner.what}, gzipped")
-    fitting = [name for name in names(KIND) if load(KIND, name).sniff(content)]
-    return FileClass(Kind.ARCHIVE, f"gzipped {fitting[0]}" if fitting else "gzip")
-
-
-def _of_zip(head: bytes) -> FileClass:
-    """By the name of the first member, which stands in the first bytes."""
-    name_length = int.from_bytes(head[26:28], "little")
-    name = head[30 : 30 + name_length]
-    if name.endswith(b".npy"):
-        return FileClass(Kind.ARRAY, "NumPy archive")
-    if name == b"[Content_Types].xml":
-        return FileClass(Kind.DOCUMENT, "office document")
-    return FileClass(Kind.ARCHIVE, "zip")
-
-
-def _is_matlab_4(head: bytes) -> bool:
-    if len(head) < _MATLAB_4.size:
-        return False
-    kind, rows, columns, is_complex, name_length = _MATLAB_4.unpack_from(head)
-    plausible = kind in _MATLAB_4_TYPES and rows > 0 and columns > 0 and is_complex in (0, 1) and 1 < name_length < 64
-    name = head[_MATLAB_4.size : _MATLAB_4.size + name_length]
-    return plausible and name.endswith(b"\0") and name[:-1].decode("latin-1").isidentifier()

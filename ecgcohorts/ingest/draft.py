@@ -1,17 +1,19 @@
-"""A first cohort description of a folder, an archive or a bucket, for a person to finish: guesses and gaps are marked as such in it.
+"""Draft a cohort description of a folder, an archive or a bucket for a person to finish. Guesses and gaps are marked.
 
-Nothing is guessed that would silently change a signal: mains frequency, rates, units and leads that no file states stay
-open, and a layout of bare numbers is written so that `ingest` refuses it until it is filled in.
+Nothing is guessed that would silently change a signal. Mains frequency, rates, units and leads that no file states stay
+open, and a draft of bare numbers holds placeholders that `ingest` refuses until they are filled in.
 """
 
+import io
 import math
 import os
 import re
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import yaml
 from pydantic import ValidationError
 
@@ -19,26 +21,42 @@ from ecgcohorts.cohorts.files import SourceItem, wanted_by
 from ecgcohorts.cohorts.schema import Files
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import RecordingError, SourceError, SpecError
-from ecgcohorts.ingest import table_columns
-from ecgcohorts.ingest.bare_arrays import ARRAY_KINDS, Mark, open_questions
-from ecgcohorts.ingest.classify import ARRAYS, Census, FileClass, Kind, classify
+from ecgcohorts.ingest.classify import ARRAYS, Census, classify
+from ecgcohorts.ingest.content import FileClass, Kind, numbers_in
 from ecgcohorts.ingest.inspect import SAMPLE, spread
-from ecgcohorts.ingest.table_columns import Columns, Key, Role
+from ecgcohorts.ingest.table_columns import Columns, Key, Role, find_key
 from ecgcohorts.io.durable import write_file
+from ecgcohorts.leads import canonical
 from ecgcohorts.privacy.placeholders import is_placeholder
-from ecgcohorts.readers import files_beside, open_reader
+from ecgcohorts.readers import HEAD_BYTES, files_beside, open_reader
+from ecgcohorts.readers._shared.files import read_head
 from ecgcohorts.recording import Recording
 from ecgcohorts.sources import Archive, Folder, Source, open_source
 from ecgcohorts.sources.windows import at_hand, local
 
+Mark = Literal["", "guess", "unknown"]
+
 _PACKED = re.compile(r"\.(?:zip|tar|tgz|tar\.\w+)$", re.IGNORECASE)
-MAX_EXCLUDED = 20  # our default: more than that a person puts into a pattern
-ROLES: tuple[Role, ...] = ("patient", "age", "sex", "acquired_at", "device", "site")
+_MAX_EXCLUDED = 20  # our default: for more names, a person writes a pattern
+_MAX_LEADS_OF_A_GUESS = 24  # our default: a longer side of an array is time
+_ROLES: tuple[Role, ...] = ("patient", "age", "sex", "acquired_at", "device", "site")
+_FILL_IN = "FILL_IN"  # no valid value of any field that it stands for
+
+# What `classify` calls a kind of array -> what the reader `arrays` calls it.
+_ARRAY_KINDS = {
+    "numbers as text": "csv",
+    "numbers as text, gzipped": "csv",
+    "NumPy": "npy",
+    "HDF5 of no known layout": "hdf5",
+    "MATLAB 4": "matlab",
+    "MATLAB 5": "matlab",
+    "MATLAB 7.3": "matlab",
+}
 
 
 @dataclass(frozen=True)
 class Draft:
-    """The text of a cohort file, and what to tell the person who asked for it."""
+    """The text of a cohort file, and counts of what is left to a person."""
 
     text: str
     reader: str
@@ -50,14 +68,14 @@ class Draft:
 
 @dataclass
 class _Page:
-    """YAML under way, a value a line, with what is not certain marked in comments."""
+    """A YAML text in the making: one value a line, with a comment where a value is not certain."""
 
     lines: list[str] = field(default_factory=list)
     guesses: int = 0
     unknowns: int = 0
 
     def put(self, key: str, value: Any, mark: Mark = "", why: str = "") -> None:
-        """key: with its indentation."""
+        """Add a line. key: with its indentation."""
         self.guesses += mark == "guess"
         self.unknowns += mark == "unknown"
         comment = ": ".join(filter(None, (mark, why)))
@@ -67,15 +85,14 @@ class _Page:
         self.lines.append(f"# {text}")
 
 
-def draft(place: str | Path, table: Path | None = None, sample: int = SAMPLE) -> Draft:
-    """Describe the commonest format in a folder, an archive or a bucket, with the facts that files and table are seen to
-    hold.
+def draft(source: str | Path, table: Path | None = None, sample: int = SAMPLE) -> Draft:
+    """Describe the commonest format in a folder, an archive or a bucket, with facts found in its files and in a table.
 
-    Raises SourceError if there is nothing to describe, or the table is no CSV.
+    table: a CSV about the recordings. Raises SourceError if there is nothing to describe, or the table is no CSV.
     """
-    with open_source(place) as source:
-        top = source.top_folder() if isinstance(source, Archive) else None
-        return _draft(source.inside(top) if isinstance(source, Archive) and top else source, table, sample)
+    with open_source(source) as opened:
+        top = opened.top_folder() if isinstance(opened, Archive) else None
+        return _draft(opened.inside(top) if isinstance(opened, Archive) and top else opened, table, sample)
 
 
 def _draft(source: Source, table: Path | None, sample: int) -> Draft:
@@ -103,11 +120,10 @@ def _draft(source: Source, table: Path | None, sample: int) -> Draft:
     if is_bare:
         page.lines.append("    arrays:")
         with local(source, paths[:1]) as folder:
-            for question in open_questions(folder / paths[0], ARRAY_KINDS[each.what]):
-                page.put(f"      {question.key}", question.value, question.mark, question.why)
+            _put_arrays(page, read_head(folder / paths[0], HEAD_BYTES), _ARRAY_KINDS[each.what])
     _put_table(page, source, table, key, len(items), census)
     headers = _headers(items)
-    for role in ROLES:
+    for role in _ROLES:
         _put_role(page, role, columns if key else Columns(), headers, items)
     text = "\n".join(page.lines) + "\n"
     if not is_bare:
@@ -116,15 +132,16 @@ def _draft(source: Source, table: Path | None, sample: int) -> Draft:
 
 
 def check_out(out: Path, force: bool) -> None:
-    """Raises SpecError for a name that is no cohort file's, or a file that is there already."""
+    """Refuse a file name without the suffix of a cohort file, or, without `force`, of an existing file."""
+    # The suffix is what tells the path of a cohort file from the name of a preset.
     if out.suffix.lower() not in (".yaml", ".yml"):
-        raise SpecError(f"{out}: found the suffix {out.suffix!r}, expected .yaml: cohort files are told by it.")
+        raise SpecError(f"{out}: found the suffix {out.suffix!r}, expected .yaml, by which cohort files are known.")
     if out.exists() and not force:
-        raise SpecError(f"{out}: found a file there. Name another, or pass --force to replace it.")
+        raise SpecError(f"{out}: this file exists. Name another, or pass --force to replace it.")
 
 
 def write_draft(made: Draft, out: Path, force: bool = False) -> None:
-    """Write a draft, whole or not at all. Raises SpecError as `check_out` does."""
+    """Write a draft whole or not at all. Raises SpecError as `check_out` does."""
     check_out(out, force)
     write_file(out, made.text.encode())
 
@@ -140,10 +157,10 @@ def _flow(value: Any) -> str:
 
 def _commonest(census: Census) -> tuple[FileClass, list[str]]:
     found = census.of(Kind.RECORDING)
-    found += [pair for pair in census.of(Kind.ARRAY) if pair[0].what in ARRAY_KINDS]
+    found += [pair for pair in census.of(Kind.ARRAY) if pair[0].what in _ARRAY_KINDS]
     if not found:
         raise SourceError(
-            f"{census.source}: found no recordings among {census.n_files} files. See `ecgcohorts inspect "
+            f"{census.source}: none of its {census.n_files} files is a recording. See `ecgcohorts inspect "
             f"{census.source}`."
         )
     return max(found, key=lambda pair: len(pair[1]))
@@ -160,7 +177,7 @@ def _left_out(census: Census, chosen: FileClass) -> tuple[str, ...]:
 
 
 def _items(source: Source, reader: str, paths: list[str], sample: int) -> list[SourceItem]:
-    """Headers of recordings, evenly spread over the files. Payloads are not read."""
+    """Return headers of recordings, evenly spread over the files. Signals are not read."""
     opened = open_reader(reader)
     chosen = spread(paths, sample)
     share = -(-sample // len(chosen))
@@ -174,7 +191,7 @@ def _items(source: Source, reader: str, paths: list[str], sample: int) -> list[S
             continue
     if not items:
         raise SourceError(
-            f"{source}: found {len(chosen)} {reader} files of which none reads. See `ecgcohorts inspect {source}`."
+            f"{source}: none of {len(chosen)} {reader} files can be read. See `ecgcohorts inspect {source}`."
         )
     return items
 
@@ -182,7 +199,7 @@ def _items(source: Source, reader: str, paths: list[str], sample: int) -> list[S
 def _read_table(table: Path, items: list[SourceItem]) -> tuple[Columns, Key | None]:
     if not table.is_file():
         raise SourceError(f"found no file {table}, expected a CSV about the recordings. Check the path.")
-    return table_columns.read_columns(table), table_columns.find_key(table, items)
+    return Columns.read(table), find_key(table, items)
 
 
 def _put_cohort(page: _Page, source: Source, items: list[SourceItem]) -> None:
@@ -199,15 +216,65 @@ def _put_cohort(page: _Page, source: Source, items: list[SourceItem]) -> None:
         page.put("mains_hz", None, "unknown", "fill in 50 or 60, of the country of recording; null: no notch filter")
 
 
+def _put_arrays(page: _Page, head: bytes, kind: str) -> None:
+    """Put the block about bare numbers. head: the first bytes of one file. kind: a value of _ARRAY_KINDS."""
+    numbers = numbers_in(head) if kind == "csv" else None
+    page.put("      kind", kind)
+    if kind in ("hdf5", "matlab"):
+        what = "path of the dataset" if kind == "hdf5" else "name of the variable"
+        page.put("      name", [_FILL_IN], "unknown", f"fill in the {what}, as text")
+    page.put("      rate_hz", _FILL_IN, "unknown", "fill in the samples a second")
+    why = "fill in nV, uV, mV or V; add steps_per_unit for integers of another step"
+    page.put("      unit", _FILL_IN, "unknown", why)
+    columns = [number for number, name in enumerate(numbers.names if numbers else ()) if canonical(name)]
+    if numbers and columns:
+        leads = [numbers.names[number] for number in columns]
+        page.put("      leads", leads, "guess", "by the line above the numbers")
+    else:
+        page.put("      leads", _FILL_IN, "unknown", "fill in a list of names, in the order of the array")
+    shape = (numbers.rows, numbers.columns) if numbers else _npy_shape(head) if kind == "npy" else ()
+    if len(shape) == 2 and min(shape) <= _MAX_LEADS_OF_A_GUESS < max(shape):
+        of_time = shape[1] < shape[0]
+        why = f"{min(shape)} {'columns' if of_time else 'rows'}"
+        page.put("      axes", "time_lead" if of_time else "lead_time", "guess", why)
+    else:
+        page.put("      axes", _FILL_IN, "unknown", "fill in lead_time (one row per lead) or time_lead")
+    if numbers is None:
+        return
+    why = "as in the first file"
+    if not columns and numbers.columns > 1:
+        of = f"{numbers.columns} columns; list those with leads, from 0, if not all"
+        page.put("      columns", None, "unknown", of)
+    elif columns and len(columns) < numbers.columns:
+        page.put("      columns", columns, "guess", "those with names of leads")
+    if numbers.skip_lines:
+        page.put("      skip_lines", numbers.skip_lines, "guess", why)
+    page.put("      separator", numbers.separator, "guess", why)
+    if numbers.decimal != ".":
+        page.put("      decimal", numbers.decimal, "guess", why)
+
+
+def _npy_shape(head: bytes) -> tuple[int, ...]:
+    """Return the shape of an NPY file by its header, or ()."""
+    stream = io.BytesIO(head)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape: tuple[int, ...] = read(stream)[0]
+    except ValueError:
+        return ()
+    return shape
+
+
 def _put_files(page: _Page, source: Source, paths: list[str]) -> None:
     globs = sorted({f"**/*{_suffix(path)}" for path in paths})
     if all(path.casefold().endswith((".yaml", ".yml")) for path in paths):  # as cohort files do, this one among them
         globs = paths
     others = sorted(set(source.names(wanted_by(Files(include=tuple(globs))))) - set(paths))
     files: dict[str, list[str]] = {"include": globs}
-    if 0 < len(others) <= MAX_EXCLUDED:
+    if 0 < len(others) <= _MAX_EXCLUDED:
         files["exclude"] = others
-    if len(others) > MAX_EXCLUDED:
+    if len(others) > _MAX_EXCLUDED:
         page.put("    files", files, "unknown", f"fits {len(others)} files of other content, too: exclude them")
     else:
         page.put("    files", files, "guess", "all files of this suffix")
@@ -228,6 +295,7 @@ def _put_table(page: _Page, source: Source, table: Path | None, key: Key | None,
         return
     if key is None:
         return
+    # Paths of a description are relative to the source; of an archive or a bucket, the table may be a member.
     where = PurePosixPath("..", table.name)
     if isinstance(source, Folder):
         where = PurePosixPath(os.path.relpath(table.resolve(), source.path.resolve()))
@@ -246,16 +314,16 @@ def _put_table(page: _Page, source: Source, table: Path | None, key: Key | None,
 
 
 def _headers(items: list[SourceItem]) -> Columns:
-    """Roles of the header texts that files themselves hold, by key."""
+    """Return the roles of the header texts in the files themselves, by key."""
     values: dict[str, list[str]] = {}
     for item in items:
         for name, text in (item.header.fields if item.header else {}).items():
             values.setdefault(name, []).append(text)
-    return table_columns.guess_columns(values)
+    return Columns.guess(values)
 
 
 def _put_role(page: _Page, role: Role, columns: Columns, headers: Columns, items: list[SourceItem]) -> None:
-    """One rule: the table first, then the files. Patients come from one place only, or one becomes two."""
+    """Put the rule for one role: the table first, then the files."""
     known = sum(item.header is not None and _has(item.header, role) for item in items)
     by_header = len(headers.of(role)) if role in headers.by_role else 0
     places: list[dict[str, Any]] = []
@@ -266,6 +334,7 @@ def _put_role(page: _Page, role: Role, columns: Columns, headers: Columns, items
     elif by_header > known:
         source = headers
         places.append({"header": headers.by_role[role]})
+    # Patients come from one place only: a patient named otherwise by table and file would become two.
     if known and not (places and role == "patient"):
         places.append({"reader": True})
     rule = places[0] if len(places) == 1 else places
@@ -275,7 +344,7 @@ def _put_role(page: _Page, role: Role, columns: Columns, headers: Columns, items
     elif places:
         page.put(f"    {role}", rule, why=f"found in {known} of {len(items)} recordings looked at")
     else:
-        why = "fill in where it stands, if anywhere"
+        why = "fill in where to find it, if anywhere"
         if role == "patient":
             why += "; as it is, every recording is a patient of its own"
         page.put(f"    {role}", {"reader": True}, "unknown", why)
@@ -294,19 +363,18 @@ def _has(header: Recording, role: Role) -> bool:
 
 
 def _put_meaning(page: _Page, role: Role, source: Columns) -> None:
-    """What the values of a column mean, where the name of the column is not enough."""
-    name = source.by_role[role]
-    if role == "age" and (unit := table_columns.age_unit(name)) != "years":
+    """Put what the values of a column mean, if its name alone does not say."""
+    if role == "age" and (unit := source.age_unit) != "years":
         page.put("    age_unit", unit, "guess", "by its name")
     elif role == "sex":
-        known, open_codes = table_columns.sex_codes(name, source.of(role))
+        known, open_codes = source.sex_codes()
         if open_codes:
             why = f"found {', '.join(open_codes)}; fill in each code, in quotes, as male or female"
             page.put("    sex_codes", known, "unknown", why)
         elif known:
             page.put("    sex_codes", known, "guess", "beside m, f, male, female")
     elif role == "acquired_at":
-        formats = table_columns.time_formats(source.of(role))
+        formats = source.time_formats()
         if len(formats) > 1:
             page.put("    time_format", None, "unknown", f"fill in one of {', '.join(map(repr, formats))}")
         elif formats != [""]:
@@ -314,8 +382,8 @@ def _put_meaning(page: _Page, role: Role, source: Columns) -> None:
 
 
 def _check(text: str) -> None:
-    """Raises SpecError if the draft would not load: a column's name may be one that YAML cannot hold in a line."""
+    # A column may have a name that YAML cannot hold in one line.
     try:
         CohortSpec.model_validate(yaml.safe_load(text))
     except (yaml.YAMLError, ValidationError):
-        raise SpecError("found names in the table that make no cohort file. Rename its columns.") from None
+        raise SpecError("The names of the table's columns make no valid cohort file. Rename them.") from None

@@ -1,4 +1,4 @@
-"""What is in a folder, an archive or a bucket of raw ECG files, before anything is decided about it. Writes nothing.
+"""Report what a folder, an archive or a bucket of raw ECG files holds, without writing anything.
 
 Every file gets a class (`classify`); a sample of the recordings is decoded and counted.
 """
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ecgcohorts.errors import Reason, RecordingError, UnreadableRecording
-from ecgcohorts.ingest.classify import Census, Kind, classify
+from ecgcohorts.ingest.classify import Census, classify
+from ecgcohorts.ingest.content import Kind
 from ecgcohorts.io.buckets import is_url
 from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers import files_beside, open_reader
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SAMPLE = 200  # our default
-ROWS_SHOWN = 8  # our default: of each kind of finding, the commonest
-EXAMPLES = 3  # our default: files named where a person will want to look at them
+_ROWS_SHOWN = 8  # our default: of each kind of finding, the commonest
+_EXAMPLES = 3  # our default: files named where a person will want to look at them
 
 
-class Refusal(NamedTuple):
-    """Why recordings of a format do not read."""
+class Unreadable(NamedTuple):
+    """A reader and the reason for which it refuses files."""
 
     reader: str
     reason: str  # code
@@ -42,21 +43,21 @@ class Refusal(NamedTuple):
 class Inspection:
     """The class of every file, and counts over a sample of the recordings.
 
-    Texts are names of files, keys and leads, never header values.
+    Its texts are names of files, keys and leads. Values of headers are health data and never among them.
     """
 
     census: Census
-    n_sampled: int  # files of recordings looked at
-    formats: Counter[str] = field(default_factory=Counter)  # from here on: recordings read
+    n_sampled: int  # files of recordings decoded
+    formats: Counter[str] = field(default_factory=Counter)  # from here on: numbers of recordings read
     rates_hz: Counter[float] = field(default_factory=Counter)
     leads: Counter[str] = field(default_factory=Counter)  # names in file order
     units: Counter[str] = field(default_factory=Counter)
     lengths_s: tuple[float, ...] = ()
-    missing: Counter[str] = field(default_factory=Counter)  # facts the reader itself does not find
+    missing: Counter[str] = field(default_factory=Counter)  # facts that the reader does not find
     header_keys: Counter[str] = field(default_factory=Counter)  # further facts, for the rules of a cohort file
     notes: Counter[str] = field(default_factory=Counter)
-    unreadable: dict[Refusal, list[str]] = field(default_factory=dict)  # files
-    expected: dict[Refusal, str] = field(default_factory=dict)  # what the first of them should have held
+    unreadable: dict[Unreadable, list[str]] = field(default_factory=dict)  # files
+    expected: dict[Unreadable, str] = field(default_factory=dict)  # what the reader expected of the first of them
 
     @property
     def path(self) -> str:
@@ -64,7 +65,7 @@ class Inspection:
 
     @property
     def n_recordings(self) -> int:
-        """Recordings read whole."""
+        """Number of recordings read whole."""
         return self.formats.total()
 
     @property
@@ -73,60 +74,64 @@ class Inspection:
 
     @property
     def n_candidates(self) -> int:
-        """Files of recordings, by their content."""
+        """Number of files that are recordings by their content."""
         return sum(map(len, self.census.recordings.values()))
 
 
-def inspect(place: str | Path, sample: int = SAMPLE, tell: Callable[[int], None] | None = None) -> Inspection:
-    """Classify every file of a folder, an archive or a bucket, decode up to `sample` recordings and count what they are.
+def inspect(source: str | Path, sample: int = SAMPLE, tell: Callable[[int], None] | None = None) -> Inspection:
+    """Classify every file of a folder, an archive or a bucket, and decode and count up to `sample` recordings.
 
-    A file that is no archive is looked at alone.
-
-    The sample is shared between the formats, so that the rare ones are seen, and spread evenly over the files of each.
-    Signals are decoded, so that a truncated or altered payload shows. tell: called with the number of files classified.
-    Raises SourceError if there is no file.
+    The formats share the sample, so that rare ones are seen, and each spreads its share evenly over its files. Signals
+    are decoded, so that a truncated or altered payload shows. A single file that is no archive is inspected alone. tell:
+    called with the number of files classified. Raises SourceError if there is no file.
     """
-    path = Path(place)
-    if not is_url(str(place)) and path.is_file() and not is_archive(path):
+    path = Path(source)
+    if not is_url(str(source)) and path.is_file() and not is_archive(path):
         return _inspect(Folder(path.parent), path.name, sample, tell)
-    with open_source(place) as source:
-        return _inspect(source, None, sample, tell)
+    with open_source(source) as opened:
+        return _inspect(opened, None, sample, tell)
 
 
 def _inspect(source: Source, only: str | None, sample: int, tell: Callable[[int], None] | None) -> Inspection:
     census = classify(source, only, tell)
-    reader_of = {name: reader for reader, names in spread_over_formats(census, sample).items() for name in names}
+    reader_of = {name: reader for reader, names in _chosen(census, sample).items() for name in names}
     found = Inspection(census, len(reader_of))
     lengths: list[float] = []
     left = sample
-    for place, (name, reader) in enumerate(sorted(reader_of.items())):
-        share = -(-left // (len(reader_of) - place))  # files of many recordings share what is left of the sample
+    for number, (name, reader) in enumerate(sorted(reader_of.items())):
+        share = -(-left // (len(reader_of) - number))  # a file may hold many recordings: it gets its share of the rest
         try:
-            for recording in read_some(reader, source, name, share):
+            for recording in _decoded(reader, source, name, share):
                 _count(found, reader, recording)
                 lengths.append(recording.duration_s)
                 left -= 1
         except RecordingError as error:
             left -= 1
-            refusal = Refusal(reader, error.reason.value)
+            refusal = Unreadable(reader, error.reason.value)
             found.unreadable.setdefault(refusal, []).append(name)
-            found.expected.setdefault(refusal, error.expected)  # `found` may be header text
+            found.expected.setdefault(refusal, error.expected)  # not error.found, which may be text of a header
     return replace(found, lengths_s=tuple(sorted(lengths)))
 
 
-def spread_over_formats(census: Census, n: int) -> dict[str, list[str]]:
-    """At most n files, by reader: an equal share for each format, and what rare ones leave goes to the others."""
+def _chosen(census: Census, n: int) -> dict[str, list[str]]:
+    """Choose at most n files, by reader: an equal share for each format, and what rare formats leave for the others."""
     chosen: dict[str, list[str]] = {}
     left = n
     rarest_first = sorted(census.recordings.items(), key=lambda item: len(item[1]))
-    for place, (reader, names) in enumerate(rarest_first):
-        chosen[reader] = spread(names, -(-left // (len(rarest_first) - place)))
+    for number, (reader, names) in enumerate(rarest_first):
+        chosen[reader] = spread(names, -(-left // (len(rarest_first) - number)))
         left -= len(chosen[reader])
     return chosen
 
 
-def read_some(reader: str, source: Source, name: str, limit: int) -> Iterable[Recording]:
-    """The first `limit` recordings of a file, decoded. Raises RecordingError, and of others only what is the source's."""
+def spread(items: list[str], n: int) -> list[str]:
+    """Choose at most n items at equal distances: items are sorted by folder, and the first n would be of one folder."""
+    n = min(n, len(items))
+    return [items[number * len(items) // n] for number in range(n)]
+
+
+def _decoded(reader: str, source: Source, name: str, limit: int) -> Iterable[Recording]:
+    """Decode the first `limit` recordings of a file. Raises RecordingError for any fault of the file."""
     opened = open_reader(reader)
     with closing(at_hand(source, [(name, None)], files_beside(reader))) as files:
         file = next(files)
@@ -143,7 +148,7 @@ def read_some(reader: str, source: Source, name: str, limit: int) -> Iterable[Re
 
 
 def render(found: Inspection) -> "Group":
-    """The inspection for a terminal: every file by class, then what the sample of recordings is."""
+    """Render an inspection for a terminal: every file by class, then the sample of recordings."""
     from rich.console import Group
     from rich.text import Text
 
@@ -158,7 +163,7 @@ def render(found: Inspection) -> "Group":
 
 
 def as_json(found: Inspection) -> dict[str, Any]:
-    """The inspection as values that JSON has. `classes` adds up to `files`."""
+    """Return an inspection as JSON values. The `files` of `classes` add up to `files`."""
     lengths = found.lengths_s
     return {
         "path": found.path,
@@ -170,7 +175,7 @@ def as_json(found: Inspection) -> dict[str, Any]:
                 "what": each.what,
                 "reason": each.reason,
                 "files": len(names),
-                "examples": names[:EXAMPLES],
+                "examples": names[:_EXAMPLES],
             }
             for kind in Kind
             for each, names in found.census.of(kind)
@@ -198,10 +203,10 @@ def as_json(found: Inspection) -> dict[str, Any]:
 def _classes_table(census: Census) -> "Table":
     table = _table("class", "files", "of what", "for example")
     for kind in Kind:
-        for place, (each, names) in enumerate(census.of(kind)):
+        for row, (each, names) in enumerate(census.of(kind)):
             what = f"{each.what}: {each.reason}" if each.reason not in ("", Reason.FORMAT.value) else each.what
-            shown = names[: EXAMPLES if kind is Kind.UNKNOWN else 1]
-            table.add_row(kind.value if place == 0 else "", f"{len(names):,}", what, "\n".join(shown))
+            shown = names[: _EXAMPLES if kind is Kind.UNKNOWN else 1]
+            table.add_row(kind.value if row == 0 else "", f"{len(names):,}", what, "\n".join(shown))
     table.add_row("total", f"{census.n_files:,}")
     return table
 
@@ -221,10 +226,10 @@ def _sample_table(found: Inspection) -> "Table":
     ]
     for kind, unsorted in kinds:
         counts = Counter(unsorted)
-        for place, (text, count) in enumerate(counts.most_common(ROWS_SHOWN)):
-            table.add_row(kind if place == 0 else "", f"{count:,}", text)
-        if len(counts) > ROWS_SHOWN:
-            table.add_row("", "", f"and {len(counts) - ROWS_SHOWN} more")
+        for row, (text, count) in enumerate(counts.most_common(_ROWS_SHOWN)):
+            table.add_row(kind if row == 0 else "", f"{count:,}", text)
+        if len(counts) > _ROWS_SHOWN:
+            table.add_row("", "", f"and {len(counts) - _ROWS_SHOWN} more")
     return table
 
 
@@ -237,12 +242,6 @@ def _table(first: str, count: str, *others: str) -> "Table":
     for name in others:
         table.add_column(name, overflow="fold")
     return table
-
-
-def spread(items: list[str], n: int) -> list[str]:
-    """At most n items at equal distances: the order is that of folders, and the first n would be one folder."""
-    n = min(n, len(items))
-    return [items[place * len(items) // n] for place in range(n)]
 
 
 def _count(found: Inspection, reader: str, recording: Recording) -> None:
@@ -268,13 +267,13 @@ def _count(found: Inspection, reader: str, recording: Recording) -> None:
 
 def _length_rows(lengths_s: tuple[float, ...]) -> Counter[str]:
     rounded = Counter(f"{length:.3f} s" for length in lengths_s)
-    if len(rounded) <= ROWS_SHOWN:
+    if len(rounded) <= _ROWS_SHOWN:
         return rounded
-    low, middle, high = (lengths_s[place] for place in (0, len(lengths_s) // 2, -1))
+    low, middle, high = (lengths_s[at] for at in (0, len(lengths_s) // 2, -1))
     return Counter({f"{low:.3f} to {high:.3f} s, median {middle:.3f} s": len(lengths_s)})
 
 
-def _refusal_row(found: Inspection, refusal: Refusal) -> str:
+def _refusal_row(found: Inspection, refusal: Unreadable) -> str:
     names = found.unreadable[refusal]
-    shown = ", ".join(names[:EXAMPLES]) + (" ..." if len(names) > EXAMPLES else "")
+    shown = ", ".join(names[:_EXAMPLES]) + (" ..." if len(names) > _EXAMPLES else "")
     return f"{refusal.reader}, {refusal.reason}: {shown} (expected {found.expected[refusal]})"

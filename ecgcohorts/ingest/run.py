@@ -148,7 +148,7 @@ def plan_to_file(
         job = _Job(opened, FolderDestination(folder), cohort, options)
         plan = job.plan(job.open_before())
     if not plan.header.n_inputs:
-        raise SourceError(f"{source}: found nothing new: all {plan.header.known} inputs are in the store already.")
+        raise SourceError(f"{source}: found nothing new: all {plan.header.known} inputs were met before.")
     write_plan(plan, Path(path))
     return plan.header
 

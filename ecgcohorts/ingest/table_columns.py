@@ -1,6 +1,7 @@
-"""What the columns of a table mean, guessed from their names and checked against their values. Values go no further.
+"""Guess what the columns of a table mean, by their names, and check the guess against their values.
 
-The only values that ever leave this module are codes of sex, which a person has to see to say what they mean.
+Values are health data and stay in this module. The only exception are codes of sex, which a person has to see to say what
+they mean.
 """
 
 import csv
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from ecgcohorts.cohorts import values as cohort_values
 from ecgcohorts.cohorts.files import SourceItem
@@ -20,8 +21,8 @@ from ecgcohorts.errors import SourceError
 
 Role = Literal["patient", "age", "sex", "acquired_at", "device", "site"]
 
-# Names as people write them, without spaces, signs and case.
-NAMES: dict[Role, tuple[str, ...]] = {
+# Column names as people write them, without spaces, signs and case. The first that fits is taken.
+_NAMES: dict[Role, tuple[str, ...]] = {
     "patient": (
         "patientid", "patient", "subjectid", "subject", "personid", "person", "participantid", "participant", "eid",
         "mrn", "patid", "pid", "patientno", "patientnumber", "patientnr", "patnr", "subjectno", "caseid",
@@ -55,68 +56,96 @@ VALUES_KEPT = 1000  # our default: of each column, for the checks above
 KEYS_TRIED = 5
 
 # First and last number of a file name: `00001_hr.hea` is recording 1 of a table.
-NUMBER_PATTERNS = (r"([0-9]+)[^/]*$", r"([0-9]+)[^/0-9]*$")
+_NUMBER_PATTERNS = (r"([0-9]+)[^/]*$", r"([0-9]+)[^/0-9]*$")
 _DATES = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%d-%b-%Y")
 _TIMES = ("", " %H:%M", " %H:%M:%S")
-TIME_FORMATS = (*(date + time for date in _DATES for time in _TIMES), "%Y%m%d%H%M%S")
+_TIME_FORMATS = (*(date + time for date in _DATES for time in _TIMES), "%Y%m%d%H%M%S")
 
-
-Way = tuple[Literal["path", "stem", "entry"], str | None]  # match and pattern of a Table
+_Way = tuple[Literal["path", "stem", "entry"], str | None]  # match and pattern of a Table
 
 
 class Key(NamedTuple):
-    """How a table names the recordings."""
+    """The column by which a table names the recordings."""
 
     column: str
     match: Literal["path", "stem", "entry"]
     pattern: str | None
-    matched: int  # recordings looked at that have a row
+    matched: int  # number of the sampled recordings that have a row
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What a table, or the header texts of files, say about the recordings."""
+    """The columns of a table, or of header texts, that say something about the recordings."""
 
     by_role: dict[Role, str] = field(default_factory=dict)
     values: dict[str, list[str]] = field(default_factory=dict, repr=False)  # never printed
 
+    @classmethod
+    def guess(cls, values: dict[str, list[str]]) -> Self:
+        """Give every role the first column whose name fits it and whose values make sense. values: some of each column."""
+        folded: dict[str, str] = {}
+        for name in values:
+            folded.setdefault(_fold(name), name)
+        found: dict[Role, str] = {}
+        for role, candidates in _NAMES.items():
+            fitting = (folded[name] for name in candidates if name in folded)
+            chosen = next((name for name in fitting if _makes_sense(role, values[name])), None)
+            if chosen is not None:
+                found[role] = chosen
+        return cls(found, values)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Guess the roles of a table's columns. Raises SourceError for text that is no CSV in UTF-8."""
+        values: dict[str, list[str]] = {}
+        for number, row in enumerate(_rows(path)):
+            if number == 0:
+                values = {name: [] for name in row}
+                names = row
+            elif number > VALUES_KEPT:
+                break
+            else:
+                for name, cell in zip(names, row, strict=False):
+                    values[name].append(cell)
+        if len(values) < 2:
+            raise SourceError(f"{path}: found no columns separated by commas, expected a CSV. Save it as one.")
+        return cls.guess(values)
+
     def of(self, role: Role) -> list[str]:
         return self.values.get(self.by_role[role], [])
 
+    @property
+    def age_unit(self) -> str:
+        """The unit in the name of the age column, years if there is none."""
+        folded = _fold(self.by_role["age"])
+        return next((unit for unit in ("months", "weeks", "days") if unit in folded), "years")
 
-def guess_columns(values: dict[str, list[str]]) -> Columns:
-    """Give every role the first name that fits it and whose values make sense. values: some of each column."""
-    folded: dict[str, str] = {}
-    for name in values:
-        folded.setdefault(_fold(name), name)
-    found: dict[Role, str] = {}
-    for role, candidates in NAMES.items():
-        fitting = (folded[name] for name in candidates if name in folded)
-        chosen = next((name for name in fitting if _makes_sense(role, values[name])), None)
-        if chosen is not None:
-            found[role] = chosen
-    return Columns(found, values)
+    def sex_codes(self) -> tuple[dict[str, str], list[str]]:
+        """Return known codes of the sex column with their meaning, and codes whose meaning only a person can tell.
 
+        The values m, f, male and female need no code, so they are in neither.
+        """
+        column = _fold(self.by_role["sex"])
+        folded = {cohort_values.plain(text).casefold() for text in self.of("sex")} - _NOTHING
+        # More or longer values are free text, which may name a person: none of it is shown.
+        if len(folded) > MAX_CODES or any(len(code) > MAX_CODE or not code.isalnum() for code in folded):
+            return {}, []
+        known: dict[str, str] = {}
+        for code in sorted(folded):
+            yes, no = ("female", "male") if column == "isfemale" else ("male", "female")
+            if column in ("ismale", "isfemale") and code in ("true", "false", "1", "0", "yes", "no"):
+                known[code] = yes if code in ("true", "1", "yes") else no
+            elif code in _MALE | _FEMALE and cohort_values.sex(code) is None:
+                known[code] = "male" if code in _MALE else "female"
+        return known, sorted(code for code in folded - set(known) if cohort_values.sex(code) is None)
 
-def read_columns(path: Path) -> Columns:
-    """The roles of a table's columns. Raises SourceError for text that is no CSV in UTF-8."""
-    values: dict[str, list[str]] = {}
-    for number, row in enumerate(_rows(path)):
-        if number == 0:
-            values = {name: [] for name in row}
-            names = row
-        elif number > VALUES_KEPT:
-            break
-        else:
-            for name, cell in zip(names, row, strict=False):
-                values[name].append(cell)
-    if len(values) < 2:
-        raise SourceError(f"{path}: found no columns separated by commas, expected a CSV. Save it as one.")
-    return guess_columns(values)
+    def time_formats(self) -> list[str]:
+        """Return the formats that fit all times: [""] for ISO 8601, which needs none; several if they are ambiguous."""
+        return _time_formats(self.of("acquired_at"))
 
 
 def find_key(path: Path, items: Sequence[SourceItem]) -> Key | None:
-    """The column that names most of the recordings, each once, and by what. None if no column does.
+    """Find the column that names most of the recordings, each once. None if no column does.
 
     Raises SourceError for text that is no CSV.
     """
@@ -134,33 +163,11 @@ def find_key(path: Path, items: Sequence[SourceItem]) -> Key | None:
     return None
 
 
-def age_unit(column: str) -> str:
-    """The unit that a column's name tells, years if none."""
-    folded = _fold(column)
-    return next((unit for unit in ("months", "weeks", "days") if unit in folded), "years")
-
-
-def sex_codes(column: str, values: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Codes beside m, f, male, female with what they mean, and those that nobody but a person can tell."""
-    folded = {cohort_values.plain(text).casefold() for text in values} - _NOTHING
-    if len(folded) > MAX_CODES or any(len(code) > MAX_CODE or not code.isalnum() for code in folded):
-        return {}, []
-    known: dict[str, str] = {}
-    for code in sorted(folded):
-        yes, no = ("female", "male") if _fold(column) == "isfemale" else ("male", "female")
-        if _fold(column) in ("ismale", "isfemale") and code in ("true", "false", "1", "0", "yes", "no"):
-            known[code] = yes if code in ("true", "1", "yes") else no
-        elif code in _MALE | _FEMALE and cohort_values.sex(code) is None:
-            known[code] = "male" if code in _MALE else "female"
-    return known, sorted(code for code in folded - set(known) if cohort_values.sex(code) is None)
-
-
-def time_formats(values: Iterable[str]) -> list[str]:
-    """Formats in which every value is a moment: none needed for ISO 8601 gives `[""]`, several are ambiguous."""
+def _time_formats(values: Iterable[str]) -> list[str]:
     texts = [text.strip() for text in values if text.strip().casefold() not in _NOTHING]
     if all(cohort_values.moment(text) is not None for text in texts):
         return [""]
-    return [each for each in TIME_FORMATS if all(_is_moment(text, each) for text in texts)]
+    return [each for each in _TIME_FORMATS if all(_is_moment(text, each) for text in texts)]
 
 
 def _fold(name: str) -> str:
@@ -174,7 +181,7 @@ def _makes_sense(role: Role, values: list[str]) -> bool:
     if role == "age":
         meaningful = sum(cohort_values.number(text) == cohort_values.number(text) for text in filled)
     elif role == "acquired_at":
-        meaningful = len(filled) if time_formats(filled) else 0
+        meaningful = len(filled) if _time_formats(filled) else 0
     elif role == "sex":
         meaningful = len(filled) if len(set(filled)) <= MAX_CODES else 0
     else:
@@ -195,45 +202,45 @@ def _rows(path: Path) -> Iterator[list[str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield from (row for row in csv.reader(file, strict=True) if row)
     except (UnicodeDecodeError, csv.Error):
-        raise SourceError(f"{path}: found text that is no CSV in UTF-8. Save it as such.") from None
+        raise SourceError(f"{path}: this file is no CSV in UTF-8. Save it as one.") from None
 
 
 def _candidates(path: Path, items: Sequence[SourceItem]) -> list[Key]:
-    """Columns by how many recordings they seem to name. The exact count comes later."""
-    wanted: dict[Way, set[str]] = {}
+    """Return columns by the number of recordings they seem to name; `find_key` counts exactly."""
+    wanted: dict[_Way, set[str]] = {}
     if any(item.entry for item in items):
         wanted[("entry", None)] = {cohort_values.plain(item.entry) for item in items}
     else:
         paths = [PurePosixPath(item.path) for item in items]
         wanted[("path", None)] = {text for each in paths for text in (str(each), str(each.with_suffix("")))}
         wanted[("stem", None)] = {text for each in paths for text in (cohort_values.plain(each.stem), each.name)}
-        for pattern in NUMBER_PATTERNS:
+        for pattern in _NUMBER_PATTERNS:
             numbers = (re.search(pattern, item.location) for item in items)
             keys = {cohort_values.plain(found.group(1)) for found in numbers if found}
             if len(keys) >= MIN_DISTINCT * len(items):
                 wanted[("stem", pattern)] = keys
-    hits: dict[tuple[int, Way], set[str]] = defaultdict(set)
+    hits: dict[tuple[int, _Way], set[str]] = defaultdict(set)
     rows = _rows(path)
     header = next(rows, [])
     for row in rows:
-        for place, cell in enumerate(row[: len(header)]):
+        for number, cell in enumerate(row[: len(header)]):
             key = cohort_values.plain(cell)
             for way, keys in wanted.items():
                 if key in keys:
-                    hits[(place, way)].add(key)
+                    hits[(number, way)].add(key)
     order = list(wanted)
     ranked = sorted(hits.items(), key=lambda pair: (-len(pair[1]), order.index(pair[0][1]), pair[0][0]))
-    return [Key(header[place], *way, len(keys)) for (place, way), keys in ranked[:KEYS_TRIED]]
+    return [Key(header[number], *way, len(keys)) for (number, way), keys in ranked[:KEYS_TRIED]]
 
 
-def _unique_columns(path: Path, places: set[int]) -> set[int]:
-    """Those of the columns in which no value comes twice: others cannot name recordings."""
-    seen: dict[int, set[str]] = {place: set() for place in places}
-    for number, row in enumerate(_rows(path)):
-        for place in list(seen):
-            key = cohort_values.plain(row[place]) if place < len(row) else ""
-            if number and key in seen[place]:
-                del seen[place]
-            elif number:
-                seen[place].add(key)
+def _unique_columns(path: Path, numbers: set[int]) -> set[int]:
+    """Return those of the columns in which no value comes twice: no other can name recordings."""
+    seen: dict[int, set[str]] = {number: set() for number in numbers}
+    for row_number, row in enumerate(_rows(path)):
+        for number in list(seen):
+            key = cohort_values.plain(row[number]) if number < len(row) else ""
+            if row_number and key in seen[number]:
+                del seen[number]
+            elif row_number:
+                seen[number].add(key)
     return set(seen)

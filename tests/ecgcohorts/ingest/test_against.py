@@ -7,6 +7,7 @@ import pytest
 
 import ecgcohorts as ec
 from ecgcohorts.errors import KeyMismatch, SourceError, SpecError
+from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.ingest import IngestOptions, against, ingest
 from ecgcohorts.ingest.against import verify_against
 from ecgcohorts.privacy.pseudonyms import load_key
@@ -82,7 +83,7 @@ def test_a_changed_store_is_found(raw, folder, monkeypatch):
     changed = type(store)(
         store.files,
         store.manifest,
-        ec.index.CohortIndex(columns, store.index.cohorts),
+        CohortIndex(columns, store.index.cohorts),
         store.fingerprint,
         store.rejects(),
     )
@@ -180,7 +181,7 @@ def test_another_key_description_or_folder_is_refused(raw, folder, make_cohort, 
     other_key.write_text("ab" * 32)
     with pytest.raises(KeyMismatch, match="--key FILE"):
         verify_against(folder, raw.folder, str(raw.spec), other_key)
-    with pytest.raises(SpecError, match="the store has no cohort of 'south'. It has north"):
+    with pytest.raises(SpecError, match=r"the store has no cohort of 'south'\. It has north"):
         verify_against(folder, raw.folder, str(make_cohort("south", 1).spec))
     raw.spec.write_text(raw.spec.read_text().replace("mains_hz: 50", "mains_hz: 60"))
     with pytest.raises(SpecError, match="cohort 'north' was made with another description"):

@@ -17,8 +17,8 @@ import victims
 
 from ecgcohorts import plugins, readers
 from ecgcohorts.errors import SourceError
-from ecgcohorts.ingest.classify import FileClass, Kind, classify, of_head
-from ecgcohorts.ingest.text_files import find_numbers, find_table
+from ecgcohorts.ingest.classify import classify
+from ecgcohorts.ingest.content import TEXT, FileClass, Kind, numbers_in, of_head
 from ecgcohorts.sources import Folder
 
 ROWS = "".join(f"{n},{n % 7 - 3},{n % 5}\n" for n in range(40))
@@ -259,7 +259,7 @@ def test_random_bytes_have_a_class_too() -> None:
 def test_how_numbers_stand_in_a_text(
     text: str, separator: str, decimal: str, skip_lines: int, columns: int, leads: tuple[str, ...]
 ) -> None:
-    numbers = find_numbers(text, whole=True)
+    numbers = numbers_in(text.encode())
     assert numbers is not None
     assert (numbers.separator, numbers.decimal) == (separator, decimal)
     assert (numbers.skip_lines, numbers.columns, numbers.leads) == (skip_lines, columns, leads)
@@ -267,12 +267,12 @@ def test_how_numbers_stand_in_a_text(
 
 @pytest.mark.parametrize("text", ["1,2\n3,4\n", "a, b\n" * 20, "1,2,3\n1,2\n" * 20, "x\n" * 30 + ROWS])
 def test_what_are_no_rows_of_numbers(text: str) -> None:
-    assert find_numbers(text, whole=True) is None
+    assert numbers_in(text.encode()) is None
 
 
 @pytest.mark.parametrize("text", ["", "one line, two\n", "prose, with\na comma, or, two\nof, it\n", "1,2\n3,4\n"])
 def test_what_is_no_table(text: str) -> None:
-    assert find_table(text, whole=True) is None
+    assert of_head(text.encode(), whole=True) == TEXT
 
 
 @pytest.mark.shared

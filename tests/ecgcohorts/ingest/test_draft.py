@@ -13,7 +13,7 @@ from ecgcohorts.cohorts.spec import CohortSpec, describe, load_spec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.ingest.draft import Draft, draft, write_draft
-from ecgcohorts.ingest.table_columns import find_key, guess_columns, sex_codes, time_formats
+from ecgcohorts.ingest.table_columns import Columns, find_key
 from ecgcohorts.simulate import simulate
 from ecgcohorts.store import open_store
 
@@ -224,7 +224,7 @@ def test_a_file_that_is_there_is_kept(make_cohort: Callable[..., object], tmp_pa
 def test_nothing_to_describe(make_cohort: Callable[..., object], tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("Only a note.")
-    with pytest.raises(SourceError, match="no recordings among 1 files"):
+    with pytest.raises(SourceError, match="none of its 1 files is a recording"):
         draft(tmp_path / "notes")
     with pytest.raises(SourceError, match="no archive"):
         draft(tmp_path / "notes" / "a.txt")
@@ -241,7 +241,7 @@ def test_a_table_that_is_none(content: bytes, make_cohort: Callable[..., object]
 
 def test_a_broken_folder_says_so(tmp_path: Path) -> None:
     (tmp_path / "1.hea").write_text("1 1 500 4\n1.dat 16 x/mV\n")
-    with pytest.raises(SourceError, match="none reads"):
+    with pytest.raises(SourceError, match="files can be read"):
         draft(tmp_path)
 
 
@@ -254,7 +254,7 @@ def test_columns_are_found_by_name_and_kept_if_their_values_make_sense() -> None
         "date": ["soon"],
         "device": [""],
     }
-    assert guess_columns(values).by_role == {"patient": "PATIENT-ID", "age": "Age_in_months"}
+    assert Columns.guess(values).by_role == {"patient": "PATIENT-ID", "age": "Age_in_months"}
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_columns_are_found_by_name_and_kept_if_their_values_make_sense() -> None
     ],
 )
 def test_sex_codes(column: str, values: list[str], known: dict[str, str], unknown: list[str]) -> None:
-    assert sex_codes(column, values) == (known, unknown)
+    assert Columns({"sex": column}, {column: values}).sex_codes() == (known, unknown)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_sex_codes(column: str, values: list[str], known: dict[str, str], unknow
     ],
 )
 def test_time_formats(values: list[str], formats: list[str]) -> None:
-    assert time_formats(values) == formats
+    assert Columns({"acquired_at": "at"}, {"at": values}).time_formats() == formats
 
 
 def test_days_and_months_that_cannot_be_told_apart_stay_open(

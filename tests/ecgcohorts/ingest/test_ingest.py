@@ -13,6 +13,7 @@ import ecgcohorts as ec
 from ecgcohorts.errors import KeyMismatch, LockHeld, MachineError, RecipeMismatch, SourceError
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.io import durable
+from ecgcohorts.preprocess import recipes
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.preprocess.strip import make_strip
 from ecgcohorts.store import commit, open_store
@@ -239,7 +240,7 @@ def test_another_recipe_key_or_writer_is_refused(make_cohort, tmp_path, monkeypa
     other_key.write_text("ab" * 32)
     with pytest.raises(KeyMismatch, match=r"another pseudonym key.*--key"):
         ingest(raw.folder, folder, str(raw.spec), IngestOptions(key_file=other_key))
-    monkeypatch.setitem(ec.recipes._RECIPES, "other", CAPE_V1.model_copy(update={"name": "other"}))
+    monkeypatch.setitem(recipes._RECIPES, "other", CAPE_V1.model_copy(update={"name": "other"}))
     with pytest.raises(RecipeMismatch, match=r"recipe cape-v1, expected other.*--recipe cape-v1"):
         ingest(raw.folder, folder, str(raw.spec), IngestOptions(recipe="other"))
     monkeypatch.undo()
