@@ -130,9 +130,7 @@ class Ood(Command):
         questions = {"ood": self.model_dump(exclude={"weights", "store", "out", "seed"}), "separability": {}, "map": {}}
         store = open_named(self.store)
         with progress() as tell:
-            made = study(
-                self.weights, store, self.out, self.seed, questions, command=_command_line(), progress=tell
-            )
+            made = study(self.weights, store, self.out, self.seed, questions, command=_command_line(), progress=tell)
         rows = headline(made)
         _print_table(
             ["", *next(iter(rows.values()))], [[name, *map(_short_number, row.values())] for name, row in rows.items()]
