@@ -1,11 +1,13 @@
 """Errors of training and of weights, beside those of `ecgcohorts.errors`.
 
 EcgError
-├── TrainingDiverged         the loss is not a number any more
-└── CheckpointDamaged        a checkpoint file is not what was saved
+├── TrainingDiverged         the loss is no longer a number
+├── CheckpointDamaged        a checkpoint file is not what was saved
+└── SpecError
+    └── Unanswerable         the store lacks what an evaluation question needs
 """
 
-from ecgcohorts.errors import EcgError, install_line
+from ecgcohorts.errors import EcgError, SpecError, install_line
 
 # What the extra `zoo` brings, by the name of the module: a base install has none of it.
 _ZOO = {
@@ -20,6 +22,10 @@ class TrainingDiverged(EcgError):
 
 class CheckpointDamaged(EcgError):
     """A checkpoint is truncated, altered or without its digest. It is never unpickled."""
+
+
+class Unanswerable(SpecError):
+    """An evaluation question that a store cannot answer: too few cohorts, patients or labels."""
 
 
 def clear(error: ModuleNotFoundError) -> ImportError:

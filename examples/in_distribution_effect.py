@@ -17,8 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 import capezoo.cli.program
-from capezoo.evaluate.page.report import headline
-from capezoo.evaluate.results import StudyResult, read_result
+from capezoo.evaluate.results import headline, read_study
 
 DEMO = Path(__file__).with_name("demo.py")
 
@@ -27,7 +26,7 @@ def table(folder: Path, seeds: list[int]) -> pd.DataFrame:
     """One row per seed and encoder, one column per measure."""
     rows = []
     for seed in seeds:
-        study = read_result(StudyResult, folder / f"seed{seed}" / "study" / "results.json")
+        study = read_study(folder / f"seed{seed}" / "study")
         rows += [{"seed": seed, "encoder": name, **values} for name, values in headline(study).items()]
     return pd.DataFrame(rows)
 

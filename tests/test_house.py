@@ -47,6 +47,7 @@ PLUGIN_KINDS = (
     "ecgcohorts.cohorts.presets",
     "capezoo.encoders",
     "capezoo.objectives",
+    "capezoo.evaluate.questions",
 )
 
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 450, 60, 6

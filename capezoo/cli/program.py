@@ -123,16 +123,15 @@ class Ood(Command):
     allow_seen: bool = Field(False, description="test on patients whom pretraining has seen, or may have")
 
     def cli_cmd(self) -> None:
-        from capezoo.evaluate.page.report import headline
-        from capezoo.evaluate.results import OodConfig
-        from capezoo.evaluate.study import ood_study
+        from capezoo.evaluate.results import headline
+        from capezoo.evaluate.study import study
         from ecgcohorts.store import open_named
 
-        settings = self.model_dump(exclude={"weights", "store", "out"})
+        questions = {"ood": self.model_dump(exclude={"weights", "store", "out", "seed"}), "separability": {}, "map": {}}
         store = open_named(self.store)
         with progress() as tell:
-            study = ood_study(self.weights, store, self.out, OodConfig(**settings), _command_line(), tell)
-        rows = headline(study)
+            made = study(self.weights, store, self.out, self.seed, questions, command=_command_line(), progress=tell)
+        rows = headline(made)
         _print_table(
             ["", *next(iter(rows.values()))], [[name, *map(_short_number, row.values())] for name, row in rows.items()]
         )
@@ -288,13 +287,13 @@ class Publish(Command):
     def measured(self, folder: Path) -> Sequence[Any]:
         """The metrics of this run's weights in an evaluation."""
         from capezoo.embedding.embed import weights_digest
-        from capezoo.evaluate.results import StudyResult, card_metrics, read_result
+        from capezoo.evaluate.results import card_metrics, read_study
         from capezoo.training.loop import trained
         from capezoo.zoo.publish import halved
 
         model = trained(self.run_folder)[0]
         digest = weights_digest(halved(model) if self.half else model)
-        return card_metrics(read_result(StudyResult, folder / "results.json").ood, digest)
+        return card_metrics(read_study(folder), digest)
 
 
 class Onnx(Command):

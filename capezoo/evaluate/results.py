@@ -1,186 +1,182 @@
-"""What an evaluation writes down: numbers with their intervals, and everything needed to get them again."""
+"""results.json: the answers to all questions asked of some weights and a store, and what it takes to get them again."""
 
 import json
 import re
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from math import isfinite
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
-from capezoo.evaluate.measure.scalers import Health, ScalerName
-from capezoo.evaluate.questions.separability import Separability
-from capezoo.specs import Metric, Spec, parse
+from pydantic import Field, SerializeAsAny, field_validator
+
+from capezoo.evaluate.questions import KIND
+from capezoo.specs.base import SHA256, Spec, parse
+from capezoo.specs.card import Metric
+from ecgcohorts import plugins
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.io.durable import write_file
 
-Task = Literal["age", "sex"]
-METRICS: dict[Task, str] = {"age": "age_mae_years", "sex": "sex_auroc"}
+RESULTS = "results.json"
 _LIBRARIES = ("ecgcohorts", "numpy", "scikit-learn", "scipy", "torch")
-_RESULT_LIMIT = 64 << 20  # bytes; a study of three weights and ten cohorts has about 300 kB
-
-AnyResult = TypeVar("AnyResult", bound=Spec)
+_LIMIT = 64 << 20  # bytes; three weights and ten cohorts make about 1 MB, most of it the points of the maps
 
 
 class Provenance(Spec):
-    """Where numbers come from."""
+    """How an answer was made. Holds nothing of the machine."""
 
-    command: str
-    seed: int
-    store_fingerprint: str
+    command: str  # empty: called from Python
     commit: str | None  # of a git checkout this package runs from; None for an installed one
     versions: dict[str, str]
 
 
-class TestSet(Spec):
-    """Records of one cohort that heads are tested on: the same for all weights and all runs."""
-
-    __test__ = False  # not a test class, whatever pytest thinks of its name
-
-    cohort: str
-    records: int
-    patients: int
-    age_known: int  # and below 90
-    age_90: int  # 90 or more: ages are capped there, so left out
-    sex_known: int
-    constant_age_mae: float | None  # error of always answering the training cohort's median age
-
-
-class Score(Spec):
-    """One metric of one set of weights in one cohort."""
-
-    task: Task
-    cohort: str
-    scaler: ScalerName
-    runs: tuple[float, ...]  # one value per head
-    mean: float
-    se: float | None  # standard error over runs
-    runs_low: float | None  # t interval over runs
-    runs_high: float | None
-    averaged: float  # of the prediction averaged over runs
-    low: float | None  # of `averaged`, patients drawn anew
-    high: float | None
-    records: int
-    patients: int
-
-
-class WeightsResult(Spec):
-    """Everything measured on one set of weights."""
+class EvaluatedWeights(Spec):
+    """One set of weights: name in tables, digest of all tensors, and SHA-256 of card.json if there is one."""
 
     name: str
-    weights: str  # digest of all tensors
-    card: str | None  # SHA-256 of card.json
-    units: int
-    seen: dict[str, int] | None  # cohort -> test records that pretraining had seen; None: unknown
-    seen_patients: dict[str, int] | None = None  # cohort -> test patients of whom it had seen a recording in the store
-    health: Health
-    epochs: dict[str, tuple[int, ...]]  # "task scaler" -> epochs of each head
-    scores: tuple[Score, ...]
-
-    def score(self, task: Task, cohort: str, scaler: ScalerName) -> Score | None:
-        return next((s for s in self.scores if (s.task, s.cohort, s.scaler) == (task, cohort, scaler)), None)
+    weights: SHA256
+    card: str | None
 
 
-class Comparison(Spec):
-    """Two sets of weights on the same test records: metric of `first` minus metric of `second`."""
+class Answer(Spec):
+    """What one question found, with its settings: `Config` and `Result` of its module."""
 
-    first: str
-    second: str
-    task: Task
-    cohort: str
-    scaler: ScalerName
-    difference: float  # of the averaged predictions
-    low: float | None
-    high: float | None
-    wilcoxon_p: float | None  # paired runs; n runs never give less than 2 / 2**n
-    delong_p: float | None  # sex only, one record per patient
-    delong_patients: int | None
-
-
-class OodConfig(Spec):
-    """`evaluate ood`: heads trained on one cohort, tested on the others."""
-
-    train_cohort: str
-    seed: int
-    runs: int = 3  # CAPE: 10
-    shares: tuple[float, float, float] = (0.5, 0.1, 0.4)  # train, validation, test; CAPE
-    test_records: int = 10_000  # per cohort at most, at random; CAPE
-    lr: float = 1e-4  # of both heads; CAPE. Small cohorts may need more
-    max_epochs: int = 100  # CAPE
-    resamples: int = 1000  # our default
-    allow_seen: bool = False  # test patients that pretraining has seen, or may have, were accepted
-
-
-class OodResult(Spec):
-    """Result of `evaluate ood`."""
-
-    config: OodConfig
+    config: SerializeAsAny[Spec]
+    result: SerializeAsAny[Spec]
     provenance: Provenance
-    train_records: dict[str, int]  # task -> labelled training records
-    tests: tuple[TestSet, ...]
-    weights: tuple[WeightsResult, ...]
-    comparisons: tuple[Comparison, ...]
 
 
-class StudyResult(Spec):
-    """results.json: out-of-distribution scores, and how well each embedding tells cohorts apart."""
+class Study(Spec):
+    """results.json: questions asked of the same weights, store and seed."""
 
-    kind: Literal["ood"] = "ood"
-    format_version: Literal[1] = 1
-    ood: OodResult
-    separability: dict[str, Separability]  # weights -> measures; empty if there is but one cohort of some size
+    format: Literal["capezoo-results"] = "capezoo-results"
+    format_version: Literal[2] = 2
+    seed: int
+    store_fingerprint: str
+    weights: tuple[EvaluatedWeights, ...]
+    answers: dict[str, Answer] = Field(default_factory=dict)  # name of a question -> its answer
+    left_out: dict[str, str] = Field(default_factory=dict)  # name of a question -> why this store cannot answer it
+
+    @field_validator("answers", mode="before")
+    @classmethod
+    def _of_their_questions(cls, answers: Any) -> Any:
+        """Read each answer as its question writes it. Raises SpecError for a question that is not installed."""
+        if not isinstance(answers, Mapping):
+            return answers
+        return {
+            name: _typed(name, values) if isinstance(values, Mapping) else values for name, values in answers.items()
+        }
 
 
-def provenance(command: str, seed: int, store_fingerprint: str) -> Provenance:
-    """Describe this run. Holds nothing of the machine."""
+def read_study(folder: Path) -> Study:
+    """Read results.json of a folder; one of format 1, from before questions were plug-ins, is brought up to date.
+
+    Raises SourceError if it is missing or too large, SpecError if it is something else.
+    """
+    path = folder / RESULTS
+    if not path.is_file() or path.stat().st_size > _LIMIT:
+        raise SourceError(f"{path}: found no result, expected a file written by `capezoo evaluate`.")
+    text = path.read_text(encoding="utf-8")
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise SpecError(f"{path}: found no JSON ({error}), expected a file written by `capezoo evaluate`.") from None
+    if isinstance(values, dict) and values.get("format_version") == 1:
+        values = _from_format_1(values, folder)
+    return parse(Study, values if isinstance(values, dict) else text, str(path))
+
+
+def write_study(folder: Path, study: Study) -> None:
+    """Write results.json whole, as JSON that a person can read."""
+    text = json.dumps(study.model_dump(mode="json"), indent=1, allow_nan=False)
+    write_file(folder / RESULTS, (text + "\n").encode())
+
+
+def headline(study: Study, over_studies: bool = False) -> dict[str, dict[str, float | None]]:
+    """Collect the numbers that matter from all answers: weights -> measure -> number.
+
+    over_studies: the measures that are compared where there are several studies; a question may name more of them.
+    """
+    found: dict[str, dict[str, float | None]] = {one.name: {} for one in study.weights}
+    for name, answer in study.answers.items():
+        module: Any = plugins.load(KIND, name)
+        collect = getattr(module, "paired", None) if over_studies else None
+        collect = collect or getattr(module, "headline", None)
+        for weights, numbers in collect(answer.result).items() if collect else ():
+            found[weights] |= numbers
+    return found
+
+
+def card_metrics(study: Study, weights: str) -> tuple[Metric, ...]:
+    """Collect what the card of the weights with this tensor digest should say. Raises SpecError if they are not here."""
+    name = next((one.name for one in study.weights if one.weights == weights), None)
+    if name is None:
+        names = ", ".join(f"{one.name} {one.weights[:12]}" for one in study.weights)
+        raise SpecError(f"found evaluations of {names}, expected one of {weights[:12]}. Evaluate these weights first.")
+    metrics: list[Metric] = []
+    for question, answer in study.answers.items():
+        collect = getattr(plugins.load(KIND, question), "card_metrics", None)
+        source = f"{answer.provenance.command or 'called from Python'}; commit {answer.provenance.commit or 'unknown'}; " \
+                 f"store {study.store_fingerprint[:16]}"  # fmt: skip
+        for metric in collect(answer.result, name) if collect else ():
+            metrics.append(metric.model_copy(update={"method": f"{metric.method}; {source}"}))
+    return tuple(metrics)
+
+
+def provenance(command: str) -> Provenance:
+    """Describe what is running now."""
     versions = {}
     for name in _LIBRARIES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:  # run from a checkout that was never installed
             continue
-    return Provenance(
-        command=command, seed=seed, store_fingerprint=store_fingerprint, commit=_commit(), versions=versions
-    )
-
-
-def known(value: float) -> float | None:
-    """None for NaN and infinities, which JSON has not."""
-    return value if isfinite(value) else None
-
-
-def card_metrics(result: OodResult, weights: str) -> tuple[Metric, ...]:
-    """Scores of the weights with this tensor digest, guarded scaler, for their card. Raises SpecError if there are none."""
-    mine = next((one for one in result.weights if one.weights == weights), None)
-    if mine is None:
-        names = ", ".join(f"{one.name} {one.weights[:12]}" for one in result.weights)
-        raise SpecError(f"found evaluations of {names}, expected one of {weights[:12]}. Evaluate these weights first.")
-    source = result.provenance
-    how = f"heads trained on {result.config.train_cohort}, guarded scaler; {source.command or 'called from Python'}; " \
-          f"commit {source.commit or 'unknown'}; store {source.store_fingerprint[:16]}"  # fmt: skip
-    return tuple(
-        Metric(name=METRICS[s.task], cohort=s.cohort, value=s.averaged, low=s.low, high=s.high, n=s.records, method=how)
-        for s in mine.scores
-        if s.scaler == "guarded"
-    )
+    return Provenance(command=command, commit=_commit(), versions=versions)
 
 
 def file_name(name: str) -> str:
-    """A name of weights as a file name: letters, digits and `_.-`, never a hidden file or another folder."""
+    """Return a name of weights as a file name: letters, digits and `_.-`, never hidden and never in another folder."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip(".") or "weights"
 
 
-def write_result(path: Path, result: Spec) -> None:
-    """Write a result whole, as JSON that a person can read."""
-    write_file(path, (json.dumps(result.model_dump(mode="json"), indent=1, allow_nan=False) + "\n").encode())
+def _typed(name: str, values: Mapping[str, Any]) -> Answer:
+    module: Any = plugins.load(KIND, name)
+    kinds = {"config": module.Config, "result": module.Result}
+    parsed = {key: parse(kind, values.get(key, {}), f"{name}.{key}") for key, kind in kinds.items()}
+    return parse(Answer, {**values, **parsed}, f"answer {name!r}")
 
 
-def read_result(kind: type[AnyResult], path: Path) -> AnyResult:
-    """Read a result. Raises SourceError if it is missing or too large, SpecError if it is of another kind."""
-    if not path.is_file() or path.stat().st_size > _RESULT_LIMIT:
-        raise SourceError(f"{path}: found no result, expected a file written by `capezoo evaluate`.")
-    return parse(kind, path.read_text(encoding="utf-8"), str(path))
+def _from_format_1(old: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Bring results of format 1 up to date: one question with `separability` beside it, maps in files of their own."""
+    try:
+        ood, config = dict(old["ood"]), dict(old["ood"]["config"])
+        source, seed = ood.pop("provenance"), config.pop("seed")
+        weights = [{key: one[key] for key in ("name", "weights", "card")} for one in ood["weights"]]
+        ood["weights"] = [{k: v for k, v in one.items() if k not in ("weights", "card")} for one in ood["weights"]]
+        del ood["config"]
+        results = {"ood": {**ood, "train_cohort": config["train_cohort"]}}
+        if measured := old["separability"]:
+            shared = {key: next(iter(measured.values()))[key] for key in ("cohorts", "left_out", "patients_per_cohort")}
+            results["separability"] = {**shared, "weights": {name: one["metrics"] for name, one in measured.items()}}
+        paths = [folder / "maps" / f"{file_name(one['name'])}.json" for one in weights]
+        if maps := [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]:
+            drawn = [{key: one[key] for key in ("name", "method", "perplexity", "points")} for one in maps]
+            results["map"] = {**{key: maps[0][key] for key in ("cohorts", "cohort", "rows")}, "maps": drawn}
+        # Format 1 asked the other two with their defaults, which are those of today.
+        configs = {"ood": config, "separability": {}, "map": {}}
+        origin = {key: source[key] for key in ("command", "commit", "versions")}
+        return {
+            "seed": seed,
+            "store_fingerprint": source["store_fingerprint"],
+            "weights": weights,
+            "answers": {
+                name: {"config": configs[name], "result": results[name], "provenance": origin}
+                for name in sorted(results)
+            },
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SpecError(f"{folder / RESULTS}: damaged, format 1 lacks {error}. Evaluate again.") from None
 
 
 @cache

@@ -1,107 +1,160 @@
-"""One command's worth of evaluation: weights and a store in, a folder with results.json, maps and embeddings out.
+"""One or several questions asked of weights and a store: a folder with results.json, pictures and embeddings.
 
-OUT/results.json              StudyResult
-OUT/maps/<name>.json, .svg    EmbeddingMap
-OUT/embeddings/<name>/        kept: a second study of the same weights and store reads them
+OUT/results.json                   Study
+OUT/figures/<question>/*.svg       the pictures of the report, one a file
+OUT/embeddings/<weights>/          kept: the next question about the same weights and store reads them
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capezoo.embedding.embed import Embeddings, embed_store, open_embeddings, spec_of, weights_digest
+from capezoo.embedding.embed import embed_store, open_embeddings, spec_of, weights_digest
 from capezoo.encoders import build
-from capezoo.evaluate.contamination import require_unseen
-from capezoo.evaluate.questions.map import embedding_map
-from capezoo.evaluate.questions.ood import Candidate, evaluate_ood, split_records
-from capezoo.evaluate.questions.separability import Separability, SeparabilityConfig, separability
-from capezoo.evaluate.results import OodConfig, StudyResult, file_name, provenance, write_result
-from capezoo.specs import EncoderSpec, InputSpec, derive_seed
-from capezoo.zoo import load, locate
+from capezoo.errors import Unanswerable
+from capezoo.evaluate.measure.parts import Home, require_unseen, split_records
+from capezoo.evaluate.questions import KIND, Context, Subject
+from capezoo.evaluate.results import (
+    RESULTS,
+    Answer,
+    EvaluatedWeights,
+    Study,
+    file_name,
+    provenance,
+    read_study,
+    write_study,
+)
+from capezoo.specs.base import Spec, derive_seed, parse
+from capezoo.specs.input import InputSpec
+from capezoo.specs.run import EncoderSpec
+from capezoo.zoo.create import load
 from capezoo.zoo.files import CARD, DIGEST_BYTES, read_architecture, read_card
+from capezoo.zoo.listing import locate
 from capezoo.zoo.overlap import training_digests
+from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.io.durable import sha256_of, write_file
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ecgcohorts.store import AnyStore
+    from capezoo.embedding.embed import Embeddings
+    from ecgcohorts.index.cohort_index import CohortIndex
+    from ecgcohorts.store.union import AnyStore
 
 RANDOM = "random"  # in place of weights: the architecture of the first published ones, never trained
 Progress = Callable[[str, int, int], None]  # what, done, total
 
 
 @dataclass(frozen=True, eq=False)
-class Contender:
-    """Weights under evaluation, by the name they have in tables."""
+class _Contender:
+    """Weights under evaluation, before anything is embedded."""
 
-    name: str
+    evaluated: EvaluatedWeights
     model: "nn.Module"
-    card: str | None = None  # SHA-256 of card.json
-    trained_on: NDArray[np.uint8] | None = None  # (record, 16); None: unknown
+    trained_on: NDArray[np.uint8] | None  # (record, 16); None: unknown
+
+    @property
+    def name(self) -> str:
+        return self.evaluated.name
 
 
-def ood_study(
+def study(
     weights: Sequence[str],
     store: "AnyStore",
     out: str | Path,
-    config: OodConfig,
+    seed: int,
+    questions: Mapping[str, Mapping[str, Any]],
+    *,
     command: str = "",
     progress: Progress | None = None,
-) -> StudyResult:
-    """Embed the store with each of `weights`, evaluate out of distribution, measure and draw how cohorts separate.
+) -> Study:
+    """Embed the store with each of `weights`, ask the questions, and return the study, which `out` then holds.
 
-    weights: names or folders of published weights, or "random". The result is returned and written to `out`.
+    weights: names or folders of published weights, or "random". questions: name -> values of its `Config`. A folder of
+    an earlier study of the same weights, store and seed keeps its other answers. A question that the store cannot
+    answer is listed in `left_out`, or, asked alone, raises Unanswerable.
     Raises EcgError with the remedy for whatever does not fit together, and for test patients that pretraining has seen.
     """
     folder = Path(out)
-    store.index.cohort_code(config.train_cohort)  # before the long part: is there such a cohort?
-    found = contenders(weights, config.seed)
-    if not config.allow_seen:
-        tests = split_records(store.index, config).tests
-        for one in found:
-            require_unseen(one.name, store.index, tests, one.trained_on)
-    candidates = [Candidate(_embeddings(one, store, folder, progress), one.trained_on) for one in found]
-    source = provenance(command, config.seed, store.fingerprint)
-    scored = evaluate_ood(candidates, config, source, _part(progress, "heads"))
-    measured: dict[str, Separability] = {}
-    for place, candidate in enumerate(candidates):
-        made = candidate.embeddings
-        cohort = np.array(made.index.cohorts)[made.index["cohort"]].tolist()
-        drawn = embedding_map(candidate.name, made.embedding, cohort, made.index["row"], config.seed)
-        write_result(folder / "maps" / f"{file_name(candidate.name)}.json", drawn)
-        write_file(folder / "maps" / f"{file_name(candidate.name)}.svg", drawn.svg().encode())
-        if _two_cohorts(made):
-            measured[candidate.name] = separability(made.embedding, cohort, made.index["patient"], config.seed)
-        if progress:
-            progress("maps", place + 1, len(candidates))
-    result = StudyResult(ood=scored, separability=measured)
-    write_result(folder / "results.json", result)
-    return result
+    asked = {name: _config(name, values) for name, values in sorted(questions.items())}
+    found = _contenders(weights, seed)
+    _require_testable(asked, found, store.index, seed)
+    made = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
+    if (folder / RESULTS).is_file():
+        made = _continued(folder, made)
+    subjects = tuple(Subject(_embeddings(one, store, folder, progress), one.trained_on) for one in found)
+    for name, config in asked.items():
+        module: Any = plugins.load(KIND, name)
+        answers, left_out = dict(made.answers), dict(made.left_out)
+        for before in (answers, left_out):
+            before.pop(name, None)
+        try:
+            result = module.run(Context(subjects, seed, _part(progress, name)), config)
+            answers[name] = Answer(config=config, result=result, provenance=provenance(command))
+        except Unanswerable as error:
+            if len(asked) == 1:
+                raise
+            left_out[name] = str(error)
+        made = made.model_copy(update={"answers": dict(sorted(answers.items())), "left_out": left_out})
+        # After every answer: whoever stops a long study keeps those it has.
+        write_study(folder, made)
+        if name in answers:
+            _draw(folder / "figures" / name, module.figures(answers[name].result))
+    return made
 
 
-def contenders(weights: Sequence[str], seed: int) -> list[Contender]:
+def _config(name: str, values: Mapping[str, Any]) -> Spec:
+    module: Any = plugins.load(KIND, name)
+    config: Spec = parse(module.Config, values, f"question {name}")
+    return config
+
+
+def _require_testable(asked: Mapping[str, Spec], found: Sequence[_Contender], index: "CohortIndex", seed: int) -> None:
+    """Raise SpecError, before the long part, for an unknown home cohort or test patients that pretraining has seen."""
+    for config in asked.values():
+        if isinstance(config, Home):
+            tests = split_records(index, config, seed).tests
+            for one in () if config.allow_seen else found:
+                require_unseen(one.name, index, tests, one.trained_on)
+
+
+def _continued(folder: Path, made: Study) -> Study:
+    """The study that the folder holds. Raises SpecError unless it is of the same weights, store and seed."""
+    earlier = read_study(folder)
+    differing = [
+        name for name in ("seed", "store_fingerprint", "weights") if getattr(earlier, name) != getattr(made, name)
+    ]
+    if differing:
+        what = " and ".join(name.replace("_fingerprint", "") for name in differing)
+        raise SpecError(
+            f"{folder / RESULTS}: found a study of another {what}. Name another folder, or remove this one."
+        )
+    return earlier
+
+
+def _contenders(weights: Sequence[str], seed: int) -> list[_Contender]:
     """Load weights in the order given; names in tables are those of the cards, made different if they are not."""
     folders = {name: locate(name) for name in weights if name != RANDOM}
     names = {name: read_card(folder).name for name, folder in folders.items()}
     found = []
     for name in weights:
         if name == RANDOM:
-            found.append(
-                Contender(RANDOM, _random(list(folders.values()), seed), None, np.zeros((0, DIGEST_BYTES), np.uint8))
-            )
+            model = _random(list(folders.values()), seed)
+            evaluated = EvaluatedWeights(name=RANDOM, weights=weights_digest(model), card=None)
+            found.append(_Contender(evaluated, model, np.zeros((0, DIGEST_BYTES), np.uint8)))
             continue
-        folder = folders[name]
-        label = names[name]
+        folder, label = folders[name], names[name]
         if label == RANDOM or list(names.values()).count(label) > 1:
             label = f"{label} ({folder.name})"
-        found.append(Contender(label, load(folder), sha256_of(folder / CARD), training_digests(folder)))
+        model = load(folder)
+        evaluated = EvaluatedWeights(name=label, weights=weights_digest(model), card=sha256_of(folder / CARD))
+        found.append(_Contender(evaluated, model, training_digests(folder)))
     return found
 
 
@@ -117,7 +170,7 @@ def _random(folders: Sequence[Path], seed: int) -> "nn.Module":
     return model.eval()
 
 
-def _embeddings(one: Contender, store: "AnyStore", folder: Path, progress: Progress | None) -> Embeddings:
+def _embeddings(one: _Contender, store: "AnyStore", folder: Path, progress: Progress | None) -> "Embeddings":
     """Embeddings of an earlier study if they are of these very weights and this very store, else new ones."""
     path = folder / "embeddings" / file_name(one.name)
     if path.exists():
@@ -125,18 +178,18 @@ def _embeddings(one: Contender, store: "AnyStore", folder: Path, progress: Progr
             made = open_embeddings(path)
         except (StoreError, SpecError):  # damaged, or written by an earlier version
             made = None
-        wanted = (one.name, weights_digest(one.model), store.fingerprint, spec_of(one.model))
+        wanted = (one.name, one.evaluated.weights, store.fingerprint, spec_of(one.model))
         if made and (made.info.name, made.info.weights, made.info.store_fingerprint, made.info.input) == wanted:
             return made
         shutil.rmtree(path)
-    return embed_store(one.model, store, path, one.name, one.card, _part(progress, f"embed {one.name}"))
+    return embed_store(one.model, store, path, one.name, one.evaluated.card, _part(progress, f"embed {one.name}"))
 
 
-def _two_cohorts(made: Embeddings) -> bool:
-    """Whether two cohorts at least have patients enough to be told apart."""
-    sizes = np.bincount(made.index.patient_cohort, minlength=len(made.index.cohorts))
-    return bool((sizes >= SeparabilityConfig().min_patients).sum() >= 2)
+def _draw(folder: Path, figures: Sequence[Any]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # of the answer before
+    for figure in figures:
+        write_file(folder / f"{file_name(figure.title)}.svg", figure.svg.encode())
 
 
-def _part(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(what, done, total)
+def _part(progress: Progress | None, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: None if progress is None else progress(what, done, total)

@@ -1,12 +1,30 @@
-"""Small charts as inline SVG in the colours of `page`: they follow light and dark screens and print."""
+"""Bars, lines and dots as SVG text in the colours of `page`: they follow light and dark screens and print.
 
-from collections.abc import Mapping, Sequence
+Every colour names its light value as well, so that a picture saved on its own looks the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from math import ceil, floor, log10
 
-COLOURS = tuple(f"var(--c{place})" for place in range(1, 9))  # defined by the style of `page`
-WIDTH, HEIGHT = 360, 200  # px
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 8, 26, 38
+import numpy as np
+from numpy.typing import NDArray
+
+# The colours that the style of `page` defines, with its light values behind the comma.
+_COLOURS = tuple(
+    f"var(--c{place},{light})"
+    for place, light in enumerate(
+        ("#1f6f8b", "#c8553d", "#6a994e", "#7b4fa3", "#b8860b", "#46627f", "#a33b6f", "#2f8f83"), start=1
+    )
+)
+_INK, _FAINT, _RULE = "var(--ink,#1c2430)", "var(--faint,#5b6675)", "var(--rule,#d9dee5)"
+_BARS, _LINES = (360, 190), (420, 250)  # px, width and height without the legend
+_MAP_SIDE = 380  # px, of the square a map is drawn in
+_LETTER = 6.2  # px; our default: mean width of a letter at 11 px
+# Our default: a map is drawn in so many rounds of all names, so that the last name does not cover the others.
+_LAYERS = 8
+
+Limits = tuple[float | None, float, float | None]  # low, value, high
 
 
 def stacked_bars(title: str, bins: Sequence[str], parts: Mapping[str, Sequence[int]], axis: str = "") -> str:
@@ -19,52 +37,179 @@ def stacked_bars(title: str, bins: Sequence[str], parts: Mapping[str, Sequence[i
             f"found {[len(counts) for counts in parts.values()]} counts, expected {len(bins)} for each part"
         )
     totals = [sum(counts[place] for counts in parts.values()) for place in range(len(bins))]
-    ticks = nice_ticks(max(totals, default=0))
-    high, wide = HEIGHT - _TOP - _BOTTOM, (WIDTH - _LEFT - _RIGHT) / max(len(bins), 1)
-    scale = high / ticks[-1]
-    pieces = [_text(_LEFT, 14, title, anchor="start", weight="600")]
-    for tick in ticks:
-        y = _TOP + high - tick * scale
-        pieces.append(f'<path d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}" style="stroke:var(--rule)"/>')
-        pieces.append(_text(_LEFT - 5, y + 3.5, f"{tick:,}", anchor="end"))
+    left, right, top, bottom = 48, _BARS[0] - 8, 26, _BARS[1] - 28
+    # Counts of patients: half a patient is no tick.
+    y_ticks, pieces = _rules(ticks(0, max(totals, default=0) or 1, 5, least_step=1), (left, right, top, bottom))
+    scale, wide = (bottom - top) / y_ticks[-1], (right - left) / max(len(bins), 1)
     for place, name in enumerate(bins):
-        top = float(_TOP + high)
-        x = _LEFT + place * wide
-        for colour, (part, counts) in zip(COLOURS, parts.items(), strict=False):
+        y, x = float(bottom), left + place * wide
+        for colour, (part, counts) in zip(_COLOURS, parts.items(), strict=False):
             length = counts[place] * scale
-            top -= length
+            y -= length
             tip = f"<title>{escape(f'{name}, {part}: {counts[place]:,}')}</title>"
-            box = f'x="{x + 1:.1f}" y="{top:.2f}" width="{wide - 2:.1f}" height="{length:.2f}"'
+            box = f'x="{x + 1:.1f}" y="{y:.2f}" width="{wide - 2:.1f}" height="{length:.2f}"'
             pieces.append(f'<rect {box} style="fill:{colour}">{tip}</rect>')
-        pieces.append(_text(x + wide / 2, HEIGHT - _BOTTOM + 13, name))
-    pieces.append(_text(_LEFT, HEIGHT - 6, axis, anchor="start"))
-    pieces += _legend(list(parts))
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img">{"".join(pieces)}</svg>'
+        pieces.append(_text(x + wide / 2, bottom + 13, name, anchor="middle"))
+    pieces.append(_text(right, bottom + 27, axis, anchor="end", colour=_FAINT))
+    return _svg(title, _BARS, pieces, _legend(list(parts), _BARS, dots=True))
 
 
-def nice_ticks(top: float, at_most: int = 5) -> list[int]:
-    """Return whole numbers from 0 to at least `top` in steps of 1, 2 or 5 times a power of ten.
+def lines(title: str, series: Mapping[str, tuple[NDArray, NDArray]], x_label: str, y_label: str) -> str:
+    """Return lines over common axes. series: name -> (x, y); a line breaks where y is NaN."""
+    finite = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in series.values()]
+    all_x = np.concatenate([np.zeros(1), *(x for x, _ in finite)])
+    all_y = np.concatenate([y for _, y in finite]) if any(len(y) for _, y in finite) else np.array([0.0, 1.0])
+    x_ticks = ticks(0.0, float(all_x.max()))
+    left, right, top, bottom = 46, _LINES[0] - 10, 44, _LINES[1] - 30
+    y_ticks, rules = _rules(ticks(float(all_y.min()), float(all_y.max())), (left, right, top, bottom))
 
-    >>> nice_ticks(37), nice_ticks(1), nice_ticks(0)
-    ([0, 10, 20, 30, 40], [0, 1], [0, 1])
+    def px(x: float) -> float:
+        return left + (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (right - left)
+
+    def py(y: float) -> float:
+        return bottom - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (bottom - top)
+
+    pieces = [_text(10, 34, y_label, colour=_FAINT), *rules]
+    pieces += [_text(px(tick), bottom + 14, f"{tick:g}", anchor="middle") for tick in x_ticks]
+    pieces.append(_text(right, bottom + 30, x_label, anchor="end", colour=_FAINT))
+    for code, (x, y) in enumerate(series.values()):
+        thick = 2 if np.isfinite(y).sum() > 1 else 6  # one number is a dot
+        pieces.append(f'<path d="{_polyline(x, y, px, py)}" {_stroke(code, thick)}{_dashes(code)}/>')
+    return _svg(title, _LINES, pieces, _legend(list(series), _LINES, dots=False))
+
+
+def intervals(title: str, names: Sequence[str], series: Mapping[str, Sequence[Limits | None]], axis: str) -> str:
+    """Return values with their intervals as dots on bars, one row per name and, within it, one line per series.
+
+    series: name -> (low, value, high) for each of `names`, None where there is none; a value without limits has no bar.
     """
-    needed = max(top, 1) / (at_most - 1)
-    power = 10 ** floor(log10(needed))
-    step = max(1, round(next(factor for factor in (1, 2, 5, 10) if factor * power >= needed) * power))
-    return [step * place for place in range(ceil(max(top, 1) / step) + 1)]
+    left, right, top = round(18 + _LETTER * max(map(len, names), default=0)), _LINES[0] - 14, 26
+    pitch, gap = 11, 9  # px between two series of a row, and between two rows
+    known = [number for row in series.values() for cell in row if cell for number in cell if number is not None]
+    x_ticks = ticks(min(known, default=0.0), max(known, default=1.0))
+    bottom = top + len(names) * (pitch * len(series) + gap)
+
+    def px(x: float) -> float:
+        return left + (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (right - left)
+
+    pieces = [f'<path d="M{px(tick):.1f} {top}V{bottom}" style="stroke:{_RULE}"/>' for tick in x_ticks]
+    pieces += [_text(px(tick), bottom + 14, f"{tick:g}", anchor="middle") for tick in x_ticks]
+    pieces.append(_text(right, bottom + 30, axis, anchor="end", colour=_FAINT))
+    for place, name in enumerate(names):
+        y = top + place * (pitch * len(series) + gap) + gap / 2 + pitch / 2
+        pieces.append(_text(left - 8, y + pitch * (len(series) - 1) / 2 + 4, name, anchor="end"))
+        for code, row in enumerate(series.values()):
+            if cell := row[place]:
+                low, value, high = cell
+                at = y + pitch * code
+                if low is not None and high is not None:
+                    pieces.append(f'<path d="M{px(low):.1f} {at:.1f}H{px(high):.1f}" {_stroke(code, 2)}/>')
+                tip = f"<title>{escape(f'{list(series)[code]}, {name}: {value:.3g}')}</title>"
+                pieces.append(f'<path d="M{px(value):.1f} {at:.1f}h0" {_dot(code, 7)}>{tip}</path>')
+    return _svg(title, (_LINES[0], bottom + 32), pieces, _legend(list(series), (_LINES[0], bottom + 32), dots=True))
 
 
-def _legend(names: Sequence[str]) -> list[str]:
-    pieces, x = [], float(WIDTH - _RIGHT)
-    for colour, name in reversed(list(zip(COLOURS, names, strict=False))):
-        x -= 6.2 * len(name) + 24  # our default: mean width of a letter at 11 px
-        pieces.append(f'<rect x="{x:.1f}" y="{HEIGHT - 15}" width="9" height="9" style="fill:{colour}"/>')
-        pieces.append(_text(x + 13, HEIGHT - 6, name, anchor="start"))
-    return pieces
+def scatter(title: str, points: NDArray[np.float64], codes: NDArray[np.int64], names: Sequence[str]) -> str:
+    """Return dots of one colour per name on one scale for both axes. points: (point, 2); codes: place in `names`.
+
+    After eight names colours come again, with squares for dots.
+    """
+    spread = np.ptp(points, axis=0) if len(points) else np.zeros(2)
+    middle = points.min(axis=0) + spread / 2 if len(points) else np.zeros(2)
+    scale = (_MAP_SIDE - 20) / max(float(spread.max()), 1e-9)
+    top, centre = 24, _MAP_SIDE / 2
+    pieces = [
+        f'<rect x="0.5" y="{top}" width="{_MAP_SIDE - 1}" height="{_MAP_SIDE}" style="fill:none;stroke:{_RULE}"/>'
+    ]
+    for layer in range(_LAYERS):
+        for code in range(len(names)):
+            mine = np.flatnonzero(codes == code)[layer::_LAYERS]
+            if len(mine):
+                # y of a picture grows downwards, y of a map upwards.
+                xy = (points[mine] - middle) * (scale, -scale) + (centre, top + centre)
+                pieces.append(f'<path d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in xy)}" {_dot(code)}/>')
+    size = (_MAP_SIDE, top + _MAP_SIDE)
+    return _svg(title, size, pieces, _legend(names, size, dots=True))
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle", weight: str = "400") -> str:
+def ticks(low: float, high: float, at_most: int = 6, least_step: float = 0.0) -> list[float]:
+    """Return round numbers from at most `low` to at least `high`, in steps of 1, 2 or 5 times a power of ten.
+
+    >>> ticks(0.0, 500.0), ticks(2.9, 4.1)
+    ([0.0, 100.0, 200.0, 300.0, 400.0, 500.0], [2.5, 3.0, 3.5, 4.0, 4.5])
+    """
+    span = high - low if high > low else max(abs(high), 1.0)
+    power = 10.0 ** floor(log10(span / (at_most - 1)))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * (at_most - 1) >= span * (1 - 1e-9))
+    step = max(step, least_step)
+    first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
+    last = max(last, first + 1)
+    return [round(place * step, 12) for place in range(first, last + 1)]
+
+
+def _rules(at: list[float], box: tuple[int, int, int, int]) -> tuple[list[float], list[str]]:
+    """The ticks of the y axis, and a rule with its number for each. box: left, right, top, bottom in px."""
+    left, right, top, bottom = box
+    pieces = []
+    for tick in at:
+        y = bottom - (tick - at[0]) / (at[-1] - at[0]) * (bottom - top)
+        pieces.append(f'<path d="M{left} {y:.1f}H{right}" style="stroke:{_RULE}"/>')
+        whole = float(tick).is_integer()
+        pieces.append(_text(left - 5, y + 3.5, f"{int(tick):,}" if whole else f"{tick:g}", anchor="end"))
+    return at, pieces
+
+
+def _polyline(x: NDArray, y: NDArray, px: Callable[[float], float], py: Callable[[float], float]) -> str:
+    """Path data; a new piece begins after every NaN. The first point of a piece is a dot, so that one alone shows."""
+    path: list[str] = []
+    pen = "M"
+    for at, value in zip(x.tolist(), y.tolist(), strict=True):
+        if np.isfinite(value):
+            path.append(f"{pen}{px(at):.1f} {py(value):.1f}" + ("h0" if pen == "M" else ""))
+            pen = "L"
+        else:
+            pen = "M"
+    return "".join(path)
+
+
+def _legend(names: Sequence[str], size: tuple[int, int], dots: bool) -> tuple[list[str], float]:
+    """Marks and names below a picture, in as many rows as they need; and the height of the whole."""
+    pieces, x, y = [], 10.0, size[1] + 16.0
+    for code, name in enumerate(names):
+        needed = _LETTER * len(name) + 28
+        if x > 10 and x + needed > size[0]:
+            x, y = 10.0, y + 16
+        mark = f"M{x + 5:.1f} {y - 3.5:.1f}h0" if dots else f"M{x:.1f} {y - 3.5:.1f}h12"
+        pieces.append(f'<path d="{mark}" {_dot(code, 9) if dots else _stroke(code, 2) + _dashes(code)}/>')
+        pieces.append(_text(x + 16, y, name))
+        x += needed
+    return pieces, y + 8
+
+
+def _stroke(code: int, width: float, cap: str = "round") -> str:
+    colour = _COLOURS[code % len(_COLOURS)]
+    return f'style="fill:none;stroke:{colour};stroke-width:{width};stroke-linecap:{cap}"'
+
+
+def _dot(code: int, size: float = 3.4) -> str:
+    # A line of no length with a round cap is a dot: thousands of them fit in one path.
+    return _stroke(code, size, "round" if code < len(_COLOURS) else "square") + ' stroke-opacity=".75"'
+
+
+def _dashes(code: int) -> str:
+    return "" if code < len(_COLOURS) else ' stroke-dasharray="5 3"'
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start", weight: str = "400", colour: str = _INK) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="11" font-weight="{weight}" '
-        f'style="fill:var(--ink)">{escape(text)}</text>'
+        f'font-family="system-ui, sans-serif" style="fill:{colour}">{escape(text)}</text>'
+    )
+
+
+def _svg(title: str, size: tuple[int, int], pieces: Sequence[str], legend: tuple[list[str], float]) -> str:
+    width, height = size[0], legend[1]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img" '
+        f'aria-label="{escape(title)}">{_text(10, 15, title, weight="600")}{"".join(pieces)}{"".join(legend[0])}</svg>'
     )

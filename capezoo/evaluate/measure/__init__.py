@@ -1,1 +1,1 @@
-"""What evaluation questions share: heads, scalers, statistics."""
+"""What evaluation questions share: heads and what they are taught, scalers, statistics, the split of records."""

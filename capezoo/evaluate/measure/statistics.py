@@ -35,6 +35,11 @@ class Paired:
     p: float
 
 
+def known(value: float) -> float | None:
+    """Return None for NaN and infinities, which JSON has not."""
+    return value if np.isfinite(value) else None
+
+
 def standard_error(values: ArrayLike) -> float:
     """s / sqrt(n) with n - 1 in s; NaN below two values."""
     array = np.asarray(values, float)

@@ -1,1 +1,1 @@
-"""Results as tables, figures and a page."""
+"""Studies, training runs and a store on one page."""

@@ -1,28 +1,27 @@
-"""One HTML page of a whole experiment: who, what the ECGs look like, how training went, what the embeddings know.
+"""One HTML page of a whole experiment: who, what the ECGs look like, how training went, what each question found.
 
 Every piece may be missing: the page shows what there is. It is one file, without script or anything from elsewhere.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from capezoo.evaluate.page import tables
-from capezoo.evaluate.page.figures import lines
-from capezoo.evaluate.questions.map import EmbeddingMap
-from capezoo.evaluate.results import StudyResult, Task, file_name, read_result
+from capezoo.evaluate.questions import KIND, about
+from capezoo.evaluate.results import Study, headline, read_study
+from ecgcohorts import plugins
 from ecgcohorts.errors import SourceError
+from ecgcohorts.report.charts import lines
 from ecgcohorts.report.page import Markup, Section, facts, figure, heading, page, paragraph, table, write_text
 
 if TYPE_CHECKING:
-    from ecgcohorts.store import AnyStore
+    from ecgcohorts.store.union import AnyStore
 
 EXAMPLES = 1  # ECGs per cohort; about 50 kB each
-TASKS: tuple[Task, ...] = ("age", "sex")
 
 
 def build_report(
@@ -34,53 +33,56 @@ def build_report(
 ) -> Path:
     """Write the report and return where it is.
 
-    studies: folders written by `capezoo evaluate ood`; several of them (one per seed) are also compared pairwise.
-    runs: folders of pretraining runs, for their loss curves. store: for cohort table and example ECGs.
+    studies: folders written by `capezoo evaluate`; several of them (one per seed) are also compared pairwise.
+    runs: folders of pretraining runs, for their curves. store: for cohort table and example ECGs.
     Raises SourceError if a folder named is not what it should be, or `out` cannot be written.
     """
-    results = [read_result(StudyResult, Path(folder) / "results.json") for folder in studies]
+    results = [read_study(Path(folder)) for folder in studies]
     sections = [Section("In short", _in_short(results))]
     if store is not None:
         sections += [Section("Cohorts", _cohorts(store)), Section("ECGs", _examples(store))]
     if runs:
         sections.append(Section("Training", _training([Path(run) for run in runs])))
+    for name in dict.fromkeys(name for study in results for name in (*study.answers, *study.left_out)):
+        sections.append(Section(about(name)[0], _answers(name, results)))
     if results:
-        sections.append(Section("Maps", _maps(results[0], Path(studies[0]))))
-        sections.append(Section("Do cohorts separate?", _separation(results)))
-        sections.append(Section("Out of distribution", _transfer(results)))
         sections.append(Section("Where the numbers come from", _sources(results)))
     write_text(Path(out), page(title, sections, f"{len(results)} evaluations, {len(runs)} training runs"))
     return Path(out)
 
 
-def headline(study: StudyResult) -> dict[str, dict[str, float | None]]:
-    """The numbers that matter: weights -> separability and error away from the training cohort, guarded scaler."""
-    found: dict[str, dict[str, float | None]] = {}
-    for weights in study.ood.weights:
-        measured = study.separability.get(weights.name)
-        row: dict[str, float | None] = {}
-        for key, name in tables.SEPARABILITY.items():
-            row[name] = measured.value(key) if measured else None
-        for task, name in tables.ELSEWHERE.items():
-            row[name] = tables.mean_elsewhere(study.ood, weights, task, "guarded")
-        found[weights.name] = row
-    return found
+def over_studies(studies: Sequence[Study]) -> pd.DataFrame:
+    """Compare the first with the second set of weights of every study, paired by study: one row per measure."""
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for study in studies:
+        first, second = list(headline(study, over_studies=True).values())[:2]
+        for measure, a in first.items():
+            b = second.get(measure)
+            if a is not None and b is not None:
+                pairs.setdefault(measure, []).append((a, b))
+    rows = {}
+    for measure, whole in pairs.items():
+        differences = [a - b for a, b in whole]
+        rows[measure] = {
+            "first": ", ".join(f"{a:.3g}" for a, _ in whole),
+            "second": ", ".join(f"{b:.3g}" for _, b in whole),
+            "mean difference": f"{np.mean(differences):+.3g}",
+            "second lower in": f"{sum(d > 0 for d in differences)} of {len(whole)}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _in_short(results: Sequence[StudyResult]) -> Markup:
-    if not results:
+def _in_short(studies: Sequence[Study]) -> Markup:
+    if not studies:
         return paragraph("No evaluation was given: this page shows the data and the training only.")
-    first = results[0]
-    text = (
-        f"Heads for age and sex were trained on {first.ood.config.train_cohort} and tested on every cohort. Cohorts that "
-        "an embedding cannot tell apart have a purity and a probe AUC near chance; heads then have a chance to work "
-        f"elsewhere. Means over the other cohorts with {tables.FEWEST_IN_MEAN} patients or more, guarded scaler:"
-    )
-    parts = paragraph(text) + table(pd.DataFrame.from_dict(headline(first), orient="index"))
-    if len(results) > 1:
-        names = " and ".join(weights.name for weights in first.ood.weights[:2])
-        parts += heading(f"{names}, paired over {len(results)} evaluations")
-        parts += table(tables.over_seeds(results), "values in the order of the evaluations")
+    parts = facts(dict(map(about, studies[0].answers)))
+    numbers = pd.DataFrame.from_dict(headline(studies[0]), orient="index")
+    if numbers.size:
+        parts += table(numbers)
+    if len(studies) > 1 and all(len(study.weights) > 1 for study in studies):
+        names = " and ".join(one.name for one in studies[0].weights[:2])
+        parts += heading(f"{names}, paired over {len(studies)} evaluations")
+        parts += table(over_studies(studies), "values in the order of the evaluations")
     return parts
 
 
@@ -124,7 +126,7 @@ def _training(runs: Sequence[Path]) -> Markup:
         }
         if per_cohort:
             parts.append(figure(lines(f"{run.name}, held out by cohort", per_cohort, "step", "loss, nats")))
-    return paragraph(text) + Markup('<div class="grid">{}</div>').format(Markup("").join(parts))
+    return paragraph(text) + _grid(parts)
 
 
 def _metrics(run: Path) -> pd.DataFrame:
@@ -146,70 +148,40 @@ def _last_words(series: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]
     return ", ".join(f"{name} {y[-1]:.3f}" for name, (_, y) in series.items() if len(y)) + " at the end."
 
 
-def _maps(study: StudyResult, folder: Path) -> Markup:
-    """The maps of the first evaluation, in the order of its weights."""
-    text = "A map is an illustration: distances and areas in it mean little. The numbers are below."
-    paths = [folder / "maps" / f"{file_name(weights.name)}.json" for weights in study.ood.weights]
-    figures = [figure(read_result(EmbeddingMap, path).svg()) for path in paths if path.is_file()]
-    grid = Markup('<div class="grid">{}</div>').format(Markup("").join(figures))
-    return paragraph(text) + (grid if figures else paragraph("No maps were drawn."))
-
-
-def _separation(results: Sequence[StudyResult]) -> Markup:
-    parts = []
-    for study in results:
-        if not study.separability:
-            parts.append(paragraph("Fewer than two cohorts have enough patients to be told apart."))
+def _answers(name: str, studies: Sequence[Study]) -> Markup:
+    """What one question found in every study: settings, figures, tables."""
+    module: Any = plugins.load(KIND, name)
+    parts = [paragraph(about(name)[1])]
+    for study in studies:
+        if name in study.left_out:
+            parts.append(paragraph(f"Seed {study.seed}: left out. {study.left_out[name]}"))
+        if name not in study.answers:
             continue
-        one = next(iter(study.separability.values()))
-        caption = (
-            f"seed {study.ood.config.seed}; {one.patients_per_cohort} patients of each of {', '.join(one.cohorts)}, one "
-            f"record each; 95 % intervals" + (f"; too small: {', '.join(one.left_out)}" if one.left_out else "")
-        )
-        parts.append(table(tables.separability(study), caption))
+        answer = study.answers[name]
+        settings = ", ".join(f"{key} = {value}" for key, value in answer.config.model_dump(mode="json").items())
+        parts.append(paragraph(f"Seed {study.seed}; {settings}."))
+        parts.append(_grid([figure(one.svg, one.caption) for one in module.figures(answer.result)]))
+        for one in module.tables(answer.result):
+            rows = table(one.rows, one.caption)
+            folded = Markup("<details><summary>{}</summary>{}</details>\n").format(one.title, rows)
+            parts.append(folded if one.folded else heading(one.title) + rows)
     return Markup("").join(parts)
 
 
-def _transfer(results: Sequence[StudyResult]) -> Markup:
+def _grid(figures: Sequence[Markup]) -> Markup:
+    return Markup('<div class="grid">{}</div>').format(Markup("").join(figures))
+
+
+def _sources(studies: Sequence[Study]) -> Markup:
     parts = []
-    for study in results:
-        result = study.ood
-        counts = " and ".join(f"{count:,} records with {task}" for task, count in result.train_records.items())
-        parts.append(
-            paragraph(
-                f"Seed {result.config.seed}. Trained on {result.config.train_cohort}: {counts}; "
-                f"{result.config.runs} heads per task, learning rate {result.config.lr:g}. Plain: z-score by the training "
-                "cohort. Guarded: small deviations are floored, values cut at ten deviations. Value of the prediction "
-                "averaged over heads; 95 % intervals draw patients anew."
-            )
-        )
-        for task in (task for task in TASKS if task in result.train_records):
-            parts += [heading(tables.TITLES[task]), table(tables.scores(result, task))]
-            parts.append(_folded("mean over heads ± standard error", tables.runs(result, task)))
-            compared = tables.comparisons(result, task)
-            if len(compared):
-                parts.append(_folded("paired differences", compared))
-        parts += [heading("Features"), table(tables.health(result), "units on the training part of the cohort")]
-        parts.append(_folded("test records", tables.tested_records(result)))
-    return Markup("").join(parts)
-
-
-def _folded(title: str, rows: pd.DataFrame) -> Markup:
-    """A table that opens on a click; printed closed."""
-    return Markup("<details><summary>{}</summary>{}</details>\n").format(title, table(rows))
-
-
-def _sources(results: Sequence[StudyResult]) -> Markup:
-    parts = []
-    for study in results:
-        source = study.ood.provenance
-        values: dict[str, object] = {
-            "command": source.command or "called from Python",
-            "seed": str(source.seed),
-            "store": source.store_fingerprint,
-            "commit": source.commit or "not from a checkout",
-            "versions": ", ".join(f"{name} {version}" for name, version in sorted(source.versions.items())),
-        }
-        values |= {f"weights {weights.name}": weights.weights for weights in study.ood.weights}
+    for study in studies:
+        values: dict[str, object] = {"seed": str(study.seed), "store": study.store_fingerprint}
+        values |= {f"weights {one.name}": one.weights for one in study.weights}
+        for name, answer in study.answers.items():
+            source = answer.provenance
+            values[name] = source.command or "called from Python"
+            values[f"{name}: commit"] = source.commit or "not from a checkout"
+            versions = (f"{package} {version}" for package, version in sorted(source.versions.items()))
+            values[f"{name}: versions"] = ", ".join(versions)
         parts.append(facts(values))
     return Markup("<hr>").join(parts)

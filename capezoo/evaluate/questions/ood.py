@@ -1,265 +1,365 @@
-"""Out of distribution: heads for age and sex trained on one cohort's embeddings, tested on every cohort.
+"""Out of distribution: heads for age and sex are trained on one cohort's embeddings and tested on every cohort.
 
 Protocol of CAPE's second experiment (arXiv 2509.10369): encoder frozen, one cohort split by patient, several heads per
 task that differ in initial weights and order only, the same test records for all weights. Beyond it: a guarded scaler
 beside the plain one, intervals that draw patients, the error of a constant answer, and the health of the features.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
+from pydantic import Field
 
-from capezoo.embedding.embed import Embeddings
-from capezoo.evaluate.contamination import seen_in_tests
-from capezoo.evaluate.measure import heads
-from capezoo.evaluate.measure.scalers import SCALERS, ScalerName, fit_scaler, health
-from capezoo.evaluate.measure.statistics import (
-    Interval,
-    Weights,
-    auroc,
-    delong_test,
-    one_per_patient,
-    patient_bootstrap,
-    standard_error,
-    t_interval,
-    weighted_mean,
-    wilcoxon_p,
+from capezoo.errors import Unanswerable
+from capezoo.evaluate.measure.parts import TASKS, Home, Parts, Task, seen_in_tests, split_records
+from capezoo.evaluate.measure.scalers import SCALERS, Health, ScalerName, health
+from capezoo.evaluate.questions import Context, Figure, Subject, Table
+from capezoo.specs.base import Spec, derive_seed
+from capezoo.specs.card import Metric
+from ecgcohorts.index.cohort_index import CohortIndex
+from ecgcohorts.report.charts import Limits, intervals
+from ecgcohorts.report.page import NOTHING
+
+if TYPE_CHECKING:
+    from capezoo.evaluate.measure.tasks import Answers, Exam
+
+FEWEST_IN_MEAN = 20  # patients; our default: a cohort of five would count as much as one of five thousand
+EXAMPLES = (
+    "capezoo evaluate ood --weights w/x --weights random --store store.zarr --train-cohort ptb_xl --seed 0 -o study",
+    "capezoo evaluate ood --weights w/x --store store.zarr --train-cohort north --seed 0 --lr 1e-3 --allow-seen -o study",
 )
-from capezoo.evaluate.results import (
-    Comparison,
-    OodConfig,
-    OodResult,
-    Provenance,
-    Score,
-    Task,
-    TestSet,
-    WeightsResult,
-    known,
-)
-from capezoo.specs import derive_seed
-from ecgcohorts.errors import SpecError
-from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
-
-AGE_CAP = 90.0  # ages from here on are stored as 90; CAPE leaves them out of age metrics as well
-AGE_SHIFT, AGE_RANGE = 7.0, 100.0  # the age head answers (age - 7) / 100; CAPE's public code
-TASKS: tuple[Task, ...] = ("age", "sex")
-_HEADS: dict[Task, heads.HeadConfig] = {"age": heads.AGE, "sex": heads.SEX}
-FEWEST = 2  # labelled records of each kind below which nothing is trained or scored
+_CARD_NAMES: dict[Task, str] = {"age": "age_mae_years", "sex": "sex_auroc"}
+_HEADINGS: dict[Task, str] = {"age": "Age: mean absolute error in years", "sex": "Sex: area under the ROC curve"}
+_ELSEWHERE: dict[Task, str] = {"age": "age error elsewhere, years", "sex": "sex AUROC elsewhere"}
 
 
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """Embeddings of one set of weights, and the (record, 16) waveform digests it was pretrained on, if known."""
+class Config(Home):
+    """How many heads, and how they are trained."""
 
-    embeddings: Embeddings
-    trained_on: NDArray[np.uint8] | None = None
-
-    @property
-    def name(self) -> str:
-        return self.embeddings.info.name
+    runs: int = Field(3, gt=0, description="heads per task; CAPE has 10")
+    lr: float = Field(1e-4, gt=0, description="learning rate of the heads; CAPE's. Small cohorts may need more")
+    max_epochs: int = Field(100, gt=0, description="of each head at most; CAPE")
+    resamples: int = Field(1000, gt=0, description="draws of patients for each interval; our default")
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Entries of the index: parts of the training cohort, and test entries of every cohort."""
+class TestSet(Spec):
+    """Records of one cohort that heads are tested on: the same for all weights and all runs."""
 
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    tests: dict[str, NDArray[np.int64]]
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    cohort: str
+    records: int
+    patients: int
+    age_known: int  # and below 90
+    age_90: int  # 90 or more: ages are capped there, so left out
+    sex_known: int
+    constant_age_mae: float | None  # error of always answering the training cohort's median age
 
 
-@dataclass(frozen=True, eq=False)
-class Exam:
-    """One task in one cohort: the test records whose truth is known. Axis `record` below means these."""
+class Score(Spec):
+    """One metric of one set of weights in one cohort."""
 
     task: Task
     cohort: str
-    entries: NDArray[np.int64]
-    truth: NDArray[np.float64]  # years, or 1 for female
-    patients: NDArray[np.int64]
-    seed: int
-    resamples: int
-
-    def metric(self, answer: NDArray[np.float64]) -> Callable[[Weights], NDArray[np.float64]]:
-        """Error in years or AUROC of one (record,) answer, as a statistic over (resample, record) weights."""
-        if self.task == "age":
-            return weighted_mean(np.abs(answer - self.truth))
-        return lambda weights: auroc(self.truth == 1, answer, weights)
-
-    def per_run(self, answers: NDArray[np.float64]) -> list[float]:
-        """The metric of each of (run, record) answers."""
-        one = np.ones((1, len(self.truth)))
-        return [float(self.metric(answer)(one)[0]) for answer in answers]
-
-    def interval(self, statistic: Callable[[Weights], NDArray[np.float64]]) -> Interval:
-        """With patients drawn anew: the same draws for all weights and scalers."""
-        return patient_bootstrap(self.patients, statistic, self.resamples, derive_seed(self.seed, "boot", self.cohort))
+    scaler: ScalerName
+    runs: tuple[float, ...]  # one value per head
+    mean: float
+    se: float | None  # standard error over runs
+    runs_low: float | None  # t interval over runs
+    runs_high: float | None
+    averaged: float  # of the prediction averaged over runs
+    low: float | None  # of `averaged`, patients drawn anew
+    high: float | None
+    records: int
+    patients: int
 
 
-# (task, cohort, scaler) -> (run, record) answers: years for age, probability of female for sex
-Answers = dict[tuple[Task, str, ScalerName], NDArray[np.float64]]
+class Measured(Spec):
+    """Everything measured on one set of weights."""
+
+    name: str
+    units: int
+    seen: dict[str, int] | None  # cohort -> test records that pretraining had seen; None: unknown
+    seen_patients: dict[str, int] | None = None  # cohort -> test patients of whom it had seen a recording in the store
+    health: Health
+    epochs: dict[str, tuple[int, ...]]  # "task scaler" -> epochs of each head
+    scores: tuple[Score, ...]
+
+    def score(self, task: Task, cohort: str, scaler: ScalerName) -> Score | None:
+        return next((s for s in self.scores if (s.task, s.cohort, s.scaler) == (task, cohort, scaler)), None)
 
 
-def evaluate_ood(
-    candidates: Sequence[Candidate],
-    config: OodConfig,
-    source: Provenance,
-    progress: Callable[[int, int], None] | None = None,
-) -> OodResult:
-    """Train heads on `config.train_cohort` for every candidate and test them on all cohorts.
+class Comparison(Spec):
+    """Two sets of weights on the same test records: metric of `first` minus metric of `second`."""
 
-    Candidates must be embeddings of one store. Raises SpecError for an unknown cohort, for unequal candidates, and if
-    the training cohort has labels for neither task.
+    first: str
+    second: str
+    task: Task
+    cohort: str
+    scaler: ScalerName
+    difference: float  # of the averaged predictions
+    low: float | None
+    high: float | None
+    wilcoxon_p: float | None  # paired runs; n runs never give less than 2 / 2**n
+    delong_p: float | None  # sex only, one record per patient
+    delong_patients: int | None
+
+
+class Result(Spec):
+    """Scores of all weights in all cohorts, and every pair of weights compared."""
+
+    train_cohort: str
+    train_records: dict[str, int]  # task -> labelled training records
+    tests: tuple[TestSet, ...]
+    weights: tuple[Measured, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+def run(context: Context, config: Config) -> Result:
+    """Train heads on `config.train_cohort` for every set of weights and test them on all cohorts.
+
+    Raises SpecError for an unknown cohort, and Unanswerable if the training cohort has labels for neither task.
     """
-    _require_comparable(candidates)
-    index = candidates[0].embeddings.index
-    split = split_records(index, config)
-    tasks = [task for task in TASKS if _trainable(index, split, task) and _exams(index, split, task, config)]
-    if not tasks:
-        raise SpecError(
+    from capezoo.evaluate.measure.tasks import FEWEST, exams, sit, targets
+
+    index = context.index
+    parts = split_records(index, config, context.seed)
+    all_exams = exams(index, parts, context.seed, config.resamples)
+    if not all_exams:
+        raise Unanswerable(
             f"cohort {config.train_cohort!r}: found ages or sexes of fewer than {FEWEST} training or validation "
             "records, expected more. Train on another cohort."
         )
-    exams = [exam for task in tasks for exam in _exams(index, split, task, config)]
+    tasks = [task for task in TASKS if any(exam.task == task for exam in all_exams)]
+    training = config.model_dump(include={"runs", "lr", "max_epochs"})
     answers: list[Answers] = []
-    results: list[WeightsResult] = []
-    for candidate in candidates:
-        features = candidate.embeddings.embedding
+    weights: list[Measured] = []
+    for subject in context.subjects:
         answers.append({})
         epochs: dict[str, tuple[int, ...]] = {}
         for task in tasks:
-            mine = [exam for exam in exams if exam.task == task]
-            answers[-1] |= _answers(features, index, split, mine, config, epochs)
-            if progress:
-                progress(len(results) * len(tasks) + tasks.index(task) + 1, len(candidates) * len(tasks))
-        scores = tuple(_score(exam, scaler, answers[-1]) for scaler in SCALERS for exam in exams)
-        results.append(_result(candidate, split, scores, epochs))
-    pairs = combinations(zip(candidates, answers, strict=True), 2)
-    return OodResult(
-        config=config,
-        provenance=source,
-        train_records={task: int(targets(index, split.train, task)[1].sum()) for task in tasks},
-        tests=tuple(_test_set(index, split, name) for name in split.tests),
-        weights=tuple(results),
+            mine = [exam for exam in all_exams if exam.task == task]
+            answered, trained = sit(subject.features, index, parts, mine, **training)
+            answers[-1] |= answered
+            epochs |= trained
+            context.progress(len(weights) * len(tasks) + tasks.index(task) + 1, len(context.subjects) * len(tasks))
+        scores = tuple(_score(exam, scaler, answers[-1]) for scaler in SCALERS for exam in all_exams)
+        weights.append(_measured(subject, parts, scores, epochs))
+    pairs = combinations(zip((subject.name for subject in context.subjects), answers, strict=True), 2)
+    return Result(
+        train_cohort=config.train_cohort,
+        train_records={task: int(targets(index, parts.train, task)[1].sum()) for task in tasks},
+        tests=tuple(_test_set(index, parts, name) for name in parts.tests),
+        weights=tuple(weights),
         comparisons=tuple(
-            _compare(exam, scaler, (a.name, a_answers), (b.name, b_answers))
-            for (a, a_answers), (b, b_answers) in pairs
-            for scaler in SCALERS
-            for exam in exams
+            _compare(exam, scaler, first, second) for first, second in pairs for scaler in SCALERS for exam in all_exams
         ),
     )
 
 
-def split_records(index: CohortIndex, config: OodConfig) -> Split:
-    """Split the training cohort by patient, and draw the test entries of every cohort; depends on seed and index only."""
-    names = ("train", "validation", "test")
-    home = index.where(cohort=config.train_cohort)
-    parts = home.split_by_patient(dict(zip(names, config.shares, strict=True)), f"ood-{config.seed}")
-    place = {name: np.flatnonzero(np.isin(index["row"], part["row"])) for name, part in parts.items()}
-    tests = {}
-    for code, name in enumerate(index.cohorts):
-        entries = place["test"] if name == config.train_cohort else np.flatnonzero(index["cohort"] == code)
-        if len(entries) > config.test_records:
-            generator = np.random.Generator(np.random.PCG64(derive_seed(config.seed, "ood-test", name)))
-            entries = np.sort(generator.choice(entries, config.test_records, replace=False))
-        if len(entries):
-            tests[name] = entries
-    return Split(place["train"], place["validation"], tests)
-
-
-def targets(
-    index: CohortIndex, entries: NDArray[np.int64], task: Task
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Truth of some entries (years, or 1 for female) and whether it is known; ages from 90 on count as unknown."""
-    if task == "age":
-        age = index["age"][entries].astype(np.float64)
-        return age, np.isfinite(age) & (age < AGE_CAP)
-    sex = index["sex"][entries]
-    return (sex == SEX_CODES["female"]).astype(np.float64), np.isin(sex, list(SEX_CODES.values()))
-
-
-def _trainable(index: CohortIndex, split: Split, task: Task) -> bool:
-    """Enough labels to train on; for sex, both sexes."""
-    for entries in (split.train, split.validation):
-        truth, is_known = targets(index, entries, task)
-        if is_known.sum() < FEWEST or (task == "sex" and len(np.unique(truth[is_known])) < 2):
-            return False
-    return True
-
-
-def _exams(index: CohortIndex, split: Split, task: Task, config: OodConfig) -> list[Exam]:
-    """One exam per cohort with enough labels."""
-    found = []
-    for cohort, entries in split.tests.items():
-        truth, is_known = targets(index, entries, task)
-        if _scorable(truth[is_known], task):
-            at = entries[is_known]
-            patients = index["patient"][at]
-            found.append(Exam(task, cohort, at, truth[is_known], patients, config.seed, config.resamples))
-    return found
-
-
-def _scorable(truth: NDArray[np.float64], task: Task) -> bool:
-    if task == "age":
-        return len(truth) >= FEWEST
-    return bool(min((truth == 1).sum(), (truth == 0).sum()) >= FEWEST)
-
-
-def _answers(
-    features: NDArray[np.float32],
-    index: CohortIndex,
-    split: Split,
-    exams: Sequence[Exam],
-    config: OodConfig,
-    epochs: dict[str, tuple[int, ...]],
-) -> Answers:
-    """Train the heads of one task with both scalers, and let them sit its exams. Fills `epochs`."""
-    task = exams[0].task
-    (train_x, train_y), (val_x, val_y) = (
-        _known(features, index, part, task) for part in (split.train, split.validation)
+def tables(result: Result) -> Sequence[Table]:
+    """Scores, differences and test records of each task, and the health of the features."""
+    counts = " and ".join(f"{task} of {number:,} records" for task, number in result.train_records.items())
+    caption = (
+        f"Trained on {result.train_cohort}: {counts}. Plain: z-score by the training cohort. Guarded: small deviations "
+        "are floored, values cut at ten deviations. The value is that of the prediction averaged over the heads; its "
+        "95 % interval draws patients anew."
     )
-    scalers = {name: fit_scaler(train_x, name) for name in SCALERS}
-    inputs = {name: (scaler(train_x), scaler(val_x)) for name, scaler in scalers.items()}
-    # Heads of one run draw alike, so equal inputs give equal heads: train them once.
-    same = all(np.array_equal(a, b) for a, b in zip(inputs["plain"], inputs["guarded"], strict=True))
-    used = SCALERS[:1] if same else SCALERS
-    trained = heads.train_heads(
-        _examples([inputs[name][0] for name in used], train_y, train_y, task),
-        _examples([inputs[name][1] for name in used], val_y, train_y, task),
-        _HEADS[task].model_copy(update={"lr": config.lr, "max_epochs": config.max_epochs}),
-        [derive_seed(config.seed, "ood-head", task, run) for run in range(config.runs)],
+    shown = []
+    for task in (task for task in TASKS if task in result.train_records):
+        shown.append(Table(_HEADINGS[task], _scores(result, task), caption))
+        shown.append(Table("mean over heads ± standard error", _runs(result, task), folded=True))
+        compared = _comparisons(result, task)
+        if len(compared):
+            shown.append(Table("paired differences", compared, folded=True))
+    shown.append(Table("Features", _health(result), "units on the training part of the cohort"))
+    shown.append(Table("test records", _test_records(result), folded=True))
+    return shown
+
+
+def figures(result: Result) -> Sequence[Figure]:
+    """Draw each task's scores with the guarded scaler and their intervals: a row a cohort, a colour each set of weights."""
+    drawn = []
+    for task in (task for task in TASKS if task in result.train_records):
+        cohorts = _tested(result, task)
+        series = {weights.name: [_limits(weights.score(task, name, "guarded")) for name in cohorts]
+                  for weights in result.weights}  # fmt: skip
+        svg = intervals(_HEADINGS[task], _columns(result, cohorts), series, "guarded scaler, 95 % intervals")
+        drawn.append(Figure(task, svg))
+    return drawn
+
+
+def headline(result: Result) -> dict[str, dict[str, float | None]]:
+    """Mean error and AUROC over the cohorts the heads were not trained on, with the guarded scaler."""
+    return {
+        weights.name: {title: mean_elsewhere(result, weights, task, "guarded") for task, title in _ELSEWHERE.items()}
+        for weights in result.weights
+    }
+
+
+def paired(result: Result) -> dict[str, dict[str, float | None]]:
+    """The same with either scaler."""
+    titles = {(task, scaler): f"{title}, {scaler}" for task, title in _ELSEWHERE.items() for scaler in SCALERS}
+    return {
+        weights.name: {title: mean_elsewhere(result, weights, *key) for key, title in titles.items()}
+        for weights in result.weights
+    }
+
+
+def card_metrics(result: Result, weights: str) -> tuple[Metric, ...]:
+    """Scores with the guarded scaler, one metric a task and cohort."""
+    how = f"heads trained on {result.train_cohort}, guarded scaler"
+    mine = next(one for one in result.weights if one.name == weights)
+    return tuple(
+        Metric(
+            name=_CARD_NAMES[s.task], cohort=s.cohort, value=s.averaged, low=s.low, high=s.high, n=s.records, method=how
+        )
+        for s in mine.scores
+        if s.scaler == "guarded"
     )
-    answers: Answers = {}
-    for place, name in enumerate(SCALERS):
-        group = 0 if same else place
-        epochs[f"{task} {name}"] = tuple(trained.epochs[group].tolist())
-        for exam in exams:
-            found = trained.predict(scalers[name](features[exam.entries]), group)
-            answers[task, exam.cohort, name] = found * AGE_RANGE + AGE_SHIFT if task == "age" else found
-    return answers
 
 
-def _known(
-    features: NDArray[np.float32], index: CohortIndex, entries: NDArray[np.int64], task: Task
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    truth, is_known = targets(index, entries, task)
-    return features[entries[is_known]], truth[is_known]
+def mean_elsewhere(result: Result, weights: Measured, task: Task, scaler: ScalerName) -> float | None:
+    """Mean of the averaged prediction's metric over the cohorts not trained on, each cohort counting alike.
+
+    Cohorts with fewer than FEWEST_IN_MEAN labelled test patients do not count.
+    """
+    found = [weights.score(task, name, scaler) for name in _tested(result, task) if name != result.train_cohort]
+    values = [score.averaged for score in found if score is not None and score.patients >= FEWEST_IN_MEAN]
+    return float(np.mean(values)) if values else None
 
 
-def _examples(
-    inputs: list[NDArray[np.float32]], truth: NDArray[np.float64], train: NDArray[np.float64], task: Task
-) -> heads.Examples:
-    """What a head is taught: age as a share of its range; sex with weights n / (2 n_class) of the training part."""
+def _tested(result: Result, task: Task) -> list[str]:
+    """Cohorts with scores of a task, the training cohort first."""
+    names = dict.fromkeys(s.cohort for weights in result.weights for s in weights.scores if s.task == task)
+    return sorted(names, key=lambda name: name != result.train_cohort)
+
+
+def _columns(result: Result, cohorts: Sequence[str]) -> list[str]:
+    return [f"{name} (trained here)" if name == result.train_cohort else name for name in cohorts]
+
+
+def _scores(result: Result, task: Task) -> pd.DataFrame:
+    """Value of the averaged prediction with its interval: a row per weights and scaler, a column per cohort.
+
+    The last column is the mean over the cohorts not trained on.
+    """
+    cohorts = _tested(result, task)
+    rows: dict[str, list[str]] = {}
+    for weights in result.weights:
+        for scaler in SCALERS:
+            found = [_score_text(weights.score(task, cohort, scaler)) for cohort in cohorts]
+            mean = mean_elsewhere(result, weights, task, scaler)
+            rows[f"{weights.name}, {scaler}"] = [*found, NOTHING if mean is None else _number(mean, task)]
     if task == "age":
-        return heads.examples(inputs, (truth - AGE_SHIFT) / AGE_RANGE)
-    share = train.mean()
-    return heads.examples(inputs, truth, np.where(truth == 1, 0.5 / share, 0.5 / (1 - share)))
+        constant = {test.cohort: test.constant_age_mae for test in result.tests}
+        counted = {
+            s.cohort
+            for s in result.weights[0].scores
+            if s.task == task and s.cohort != result.train_cohort and s.patients >= FEWEST_IN_MEAN
+        }
+        values = [value for name, value in constant.items() if name in counted and value is not None]
+        known = [constant[name] for name in cohorts] + [float(np.mean(values)) if values else None]
+        rows["median age, always"] = [NOTHING if value is None else f"{value:.2f}" for value in known]
+    mean_title = f"mean of the others with {FEWEST_IN_MEAN} patients or more"
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[*_columns(result, cohorts), mean_title])
 
 
-def _score(exam: Exam, scaler: ScalerName, answers: Answers) -> Score:
+def _runs(result: Result, task: Task) -> pd.DataFrame:
+    """Mean over runs and its standard error, as the paper prints them."""
+    cohorts = _tested(result, task)
+    rows: dict[str, list[str]] = {}
+    for weights in result.weights:
+        for scaler in SCALERS:
+            scores = [weights.score(task, cohort, scaler) for cohort in cohorts]
+            rows[f"{weights.name}, {scaler}"] = [
+                _number(s.mean, task) + ("" if s.se is None else f" ± {s.se:.2g}") if s else NOTHING for s in scores
+            ]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=cohorts)
+
+
+def _comparisons(result: Result, task: Task) -> pd.DataFrame:
+    """First minus second on the same records: difference, patient interval, and p of the paired tests."""
+    rows = {
+        f"{row.first} minus {row.second}, {row.cohort}, {row.scaler}": [
+            _number(row.difference, task),
+            _range(row.low, row.high, task) or NOTHING,
+            _p(row.wilcoxon_p),
+            _p(row.delong_p),
+        ]
+        for row in result.comparisons
+        if row.task == task
+    }
+    columns = ["difference", "95 % interval", "Wilcoxon p over runs", "DeLong p, one ECG per patient"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def _health(result: Result) -> pd.DataFrame:
+    """Units of each embedding on the training part, and how far other cohorts leave their range."""
+    records, patients = (sum(getattr(test, what) for test in result.tests) for what in ("records", "patients"))
+    rows = {}
+    for weights in result.weights:
+        state = weights.health
+        largest = max(state.largest_z, key=lambda name: state.largest_z[name], default=NOTHING)
+        rows[weights.name] = {
+            "features": state.units,
+            "dead": state.dead,
+            "near-dead": state.near_dead,
+            "effective rank": f"{state.effective_rank:.1f}",
+            "largest |z|": f"{state.largest_z.get(largest, 0.0):.3g} in {largest}",
+            "test records seen in pretraining": _share(weights.seen, records),
+            "test patients seen in pretraining": _share(weights.seen_patients, patients),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _test_records(result: Result) -> pd.DataFrame:
+    rows = {
+        test.cohort: {
+            "records": test.records,
+            "patients": test.patients,
+            "age known, below 90": test.age_known,
+            "age 90 or more, left out": test.age_90,
+            "sex known": test.sex_known,
+        }
+        for test in result.tests
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _limits(score: Score | None) -> Limits | None:
+    return (score.low, score.averaged, score.high) if score else None
+
+
+def _share(seen: Mapping[str, int] | None, whole: int) -> str:
+    return NOTHING if seen is None else f"{sum(seen.values()):,} of {whole:,}"
+
+
+def _score_text(score: Score | None) -> str:
+    if score is None:
+        return NOTHING
+    limits = _range(score.low, score.high, score.task)
+    return _number(score.averaged, score.task) + (f" ({limits})" if limits else "")
+
+
+def _number(value: float, task: Task) -> str:
+    return f"{value:.2f}" if task == "age" else f"{value:.3f}"
+
+
+def _range(low: float | None, high: float | None, task: Task) -> str:
+    return "" if low is None or high is None else f"{_number(low, task)} to {_number(high, task)}"
+
+
+def _p(value: float | None) -> str:
+    return NOTHING if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _score(exam: "Exam", scaler: ScalerName, answers: "Answers") -> Score:
+    from capezoo.evaluate.measure.statistics import known, standard_error, t_interval
+
     found = answers[exam.task, exam.cohort, scaler]
     runs = exam.per_run(found)
     over_runs, interval = t_interval(runs), exam.interval(exam.metric(found.mean(axis=0)))
@@ -280,14 +380,20 @@ def _score(exam: Exam, scaler: ScalerName, answers: Answers) -> Score:
     )
 
 
-def _compare(exam: Exam, scaler: ScalerName, first: tuple[str, Answers], second: tuple[str, Answers]) -> Comparison:
-    """Two candidates on the same records: runs paired by seed, answers paired by record."""
+def _compare(
+    exam: "Exam", scaler: ScalerName, first: tuple[str, "Answers"], second: tuple[str, "Answers"]
+) -> Comparison:
+    """Two sets of weights on the same records: runs paired by seed, answers paired by record."""
+    from capezoo.evaluate.measure.statistics import delong_test, known, one_per_patient, wilcoxon_p
+    from capezoo.evaluate.measure.tasks import is_scorable
+
     a, b = (answers[exam.task, exam.cohort, scaler] for _, answers in (first, second))
     of_a, of_b = exam.metric(a.mean(axis=0)), exam.metric(b.mean(axis=0))
     interval = exam.interval(lambda weights: of_a(weights) - of_b(weights))
+    # DeLong's variance assumes independent cases: two ECGs of one patient are not.
     single = one_per_patient(exam.patients, derive_seed(exam.seed, "delong", exam.cohort))
     delong = None
-    if exam.task == "sex" and _scorable(exam.truth[single], "sex"):
+    if exam.task == "sex" and is_scorable(exam.truth[single], "sex"):
         delong = delong_test(exam.truth[single] == 1, a.mean(axis=0)[single], b.mean(axis=0)[single])
     return Comparison(
         first=first[0],
@@ -304,29 +410,28 @@ def _compare(exam: Exam, scaler: ScalerName, first: tuple[str, Answers], second:
     )
 
 
-def _result(
-    candidate: Candidate, split: Split, scores: tuple[Score, ...], epochs: dict[str, tuple[int, ...]]
-) -> WeightsResult:
-    made = candidate.embeddings
-    features = made.embedding
-    records, patients = seen_in_tests(made.index, split.tests, candidate.trained_on) or (None, None)
-    return WeightsResult(
-        name=candidate.name,
-        weights=made.info.weights,
-        card=made.info.card,
+def _measured(
+    subject: Subject, parts: Parts, scores: tuple[Score, ...], epochs: dict[str, tuple[int, ...]]
+) -> Measured:
+    features, index = subject.features, subject.embeddings.index
+    records, patients = seen_in_tests(index, parts.tests, subject.trained_on) or (None, None)
+    return Measured(
+        name=subject.name,
         units=features.shape[1],
         seen=records,
         seen_patients=patients,
-        health=health(features[split.train], {name: features[at] for name, at in split.tests.items()}),
+        health=health(features[parts.train], {name: features[at] for name, at in parts.tests.items()}),
         epochs=epochs,
         scores=scores,
     )
 
 
-def _test_set(index: CohortIndex, split: Split, cohort: str) -> TestSet:
-    entries = split.tests[cohort]
+def _test_set(index: CohortIndex, parts: Parts, cohort: str) -> TestSet:
+    from capezoo.evaluate.measure.tasks import AGE_CAP, targets
+
+    entries = parts.tests[cohort]
     age, has_age = targets(index, entries, "age")
-    train_age, trained = targets(index, split.train, "age")
+    train_age, trained = targets(index, parts.train, "age")
     constant = None
     if has_age.any() and trained.any():
         constant = float(np.abs(age[has_age] - np.median(train_age[trained])).mean())
@@ -339,19 +444,3 @@ def _test_set(index: CohortIndex, split: Split, cohort: str) -> TestSet:
         sex_known=int(targets(index, entries, "sex")[1].sum()),
         constant_age_mae=constant,
     )
-
-
-def _require_comparable(candidates: Sequence[Candidate]) -> None:
-    if not candidates:
-        raise SpecError("found no weights, expected one set at least.")
-    names = [candidate.name for candidate in candidates]
-    if len(set(names)) < len(names):
-        raise SpecError(f"found weights named {', '.join(names)}, expected different names.")
-    first = candidates[0].embeddings
-    for other in (candidate.embeddings for candidate in candidates[1:]):
-        same = other.info.store_fingerprint == first.info.store_fingerprint
-        if not same or not np.array_equal(other.index["row"], first.index["row"]):
-            raise SpecError(
-                f"found embeddings of two stores ({first.info.name}: {first.info.store_fingerprint[:12]}, "
-                f"{other.info.name}: {other.info.store_fingerprint[:12]}), expected one. Embed the same store again."
-            )

@@ -1,4 +1,4 @@
-"""How much an embedding tells of the cohort an ECG came from: the numbers that belong beside every map.
+"""Do cohorts separate: how much an embedding tells of the cohort an ECG came from; the numbers beside every map.
 
 All measures look at one record per patient and at as many patients of every cohort: two ECGs of one patient lie close
 by design of the training, and a large cohort is easy to find by size alone. Units are z-scored over that sample
@@ -6,112 +6,123 @@ by design of the training, and a large cohort is easy to find by size alone. Uni
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score, silhouette_samples
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.neighbors import NearestNeighbors
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
+from pydantic import Field
 
-from capezoo.evaluate.measure.scalers import fit_scaler
-from capezoo.evaluate.measure.statistics import (
-    Interval,
-    Weights,
-    one_per_patient,
-    patient_bootstrap,
-    t_interval,
-    weighted_mean,
+from capezoo.errors import Unanswerable
+from capezoo.evaluate.measure.scalers import Features, fit_scaler
+from capezoo.evaluate.questions import Context, Figure, Table
+from capezoo.specs.base import Spec, derive_seed
+from capezoo.specs.card import Metric
+from ecgcohorts.report.charts import Limits, intervals
+
+if TYPE_CHECKING:
+    from capezoo.evaluate.measure.statistics import Interval, Weights
+
+EXAMPLES = (
+    "capezoo evaluate separability --weights w/x --weights random --store store.zarr --seed 0 -o study",
+    "capezoo evaluate separability --weights w/x --store store.zarr --seed 0 --neighbours 10 -o study",
 )
-from capezoo.specs import Metric, derive_seed
-from ecgcohorts.errors import SpecError
+_TITLES = {
+    "knn_purity": "kNN purity",
+    "between_cohort_variance": "variance between cohorts",
+    "probe_auc": "linear probe AUC",
+    "silhouette": "silhouette",
+}
 
 
-class SeparabilityConfig(BaseModel):
+class Config(Spec):
     """Sizes of the comparison; all are our defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    neighbours: int = Field(15, gt=0, description="of each record, whose cohorts are looked at")
+    folds: int = Field(5, gt=1, description="of patients, for the linear probe")
+    # Neighbours and silhouette take time with the square of it.
+    max_patients: int = Field(1000, gt=0, description="patients of each cohort at most, drawn at random")
+    min_patients: int = Field(30, gt=0, description="cohorts with fewer patients are left out and named")
+    resamples: int = Field(500, gt=0, description="draws of patients for each interval")
+    probe_c: float = Field(1.0, gt=0, description="inverse strength of the probe's L2 penalty; scikit-learn's default")
 
-    neighbours: int = 15
-    folds: int = 5
-    max_patients: int = 1000  # per cohort; neighbours and silhouette take time with the square of it
-    min_patients: int = 30  # cohorts with fewer are left out and named
-    resamples: int = 500
-    probe_c: float = 1.0  # scikit-learn's default; inverse strength of the L2 penalty
 
+class Result(Spec):
+    """Measures with 95 % intervals: weights -> metrics.
 
-class Separability(BaseModel):
-    """Measures with 95 % intervals. By chance: purity 1 / cohorts, variance share (cohorts - 1) / (records - 1),
-    AUC 0.5, silhouette 0 or less."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    By chance: purity 1 / cohorts, variance share (cohorts - 1) / (records - 1), AUC 0.5, silhouette 0 or less.
+    """
 
     cohorts: tuple[str, ...]
     left_out: tuple[str, ...]  # too few patients
     patients_per_cohort: int
-    metrics: tuple[Metric, ...]
+    weights: dict[str, tuple[Metric, ...]]
 
-    def value(self, name: str) -> float:
-        return next(metric.value for metric in self.metrics if metric.name == name)
+    def value(self, weights: str, name: str) -> float:
+        """One measure of one set of weights."""
+        return next(metric.value for metric in self.weights[weights] if metric.name == name)
 
 
-def separability(
-    features: NDArray[np.float32],
-    cohort: Sequence[str],
-    patients: NDArray[np.int64],
-    seed: int,
-    config: SeparabilityConfig = SeparabilityConfig(),  # noqa: B008 - frozen
-) -> Separability:
-    """Measure how well cohorts can be told apart. features: (record, unit); the other two one per record.
+def run(context: Context, config: Config) -> Result:
+    """Measure how well cohorts can be told apart, on the same records for all weights.
 
-    Raises SpecError if fewer than two cohorts have `min_patients` patients.
+    Raises Unanswerable if fewer than two cohorts have `min_patients` patients.
     """
-    names = np.asarray(cohort)
-    chosen, kept, left_out = balanced_sample(names, patients, seed, config)
-    label = np.searchsorted(kept, names[chosen])
-    group = np.asarray(patients)[chosen]
-    z = fit_scaler(features[chosen], "guarded")(features[chosen])
-    resamples, boot_seed = config.resamples, derive_seed(seed, "separability", "bootstrap")
-    purity = patient_bootstrap(
-        group, weighted_mean(neighbour_purity(z, label, config.neighbours)), resamples, boot_seed
-    )
-    share = patient_bootstrap(
-        group, lambda weights: between_share(z, label, weights), resamples, boot_seed, centred=True
-    )
-    outline = patient_bootstrap(group, weighted_mean(silhouette_samples(z, label)), resamples, boot_seed)
-    probe = t_interval(probe_aucs(z, label, group, derive_seed(seed, "separability", "folds"), config))
-    drawn = f"patient bootstrap, {resamples} resamples"
-    metrics = (
-        _metric("knn_purity", purity, len(chosen), f"{config.neighbours} nearest by Euclidean distance; {drawn}"),
-        _metric("between_cohort_variance", share, len(chosen), f"trace of between / total scatter; {drawn}, centred"),
-        _metric(
-            "probe_auc", probe, len(chosen), f"logistic regression, macro one-vs-rest; t over {config.folds} folds"
-        ),
-        _metric("silhouette", outline, len(chosen), f"Euclidean; {drawn}"),
-    )
-    return Separability(
+    patients = context.index["patient"]
+    chosen, kept, left_out = balanced_sample(context.cohorts, patients, context.seed, config)
+    label, group = np.searchsorted(kept, context.cohorts[chosen]), patients[chosen]
+    weights = {}
+    for place, subject in enumerate(context.subjects):
+        weights[subject.name] = _metrics(subject.features[chosen], label, group, context.seed, config)
+        context.progress(place + 1, len(context.subjects))
+    return Result(
         cohorts=tuple(kept.tolist()),
         left_out=left_out,
         patients_per_cohort=len(chosen) // len(kept),
-        metrics=metrics,
+        weights=weights,
     )
 
 
+def tables(result: Result) -> Sequence[Table]:
+    """All measures with their intervals, and what chance would give."""
+    rows = {name: [_text(_limits(metrics)[key]) for key in _TITLES] for name, metrics in result.weights.items()}
+    k, n = len(result.cohorts), len(result.cohorts) * result.patients_per_cohort
+    rows["chance"] = [f"{1 / k:.3f}", f"{(k - 1) / (n - 1):.3f}", "0.500", "0 or less"]
+    caption = f"{result.patients_per_cohort} patients of each of {', '.join(result.cohorts)}, one ECG each" + (
+        f"; too few patients in {', '.join(result.left_out)}" if result.left_out else ""
+    )
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(_TITLES.values()))
+    return [Table("Measures, with 95 % intervals", frame, caption)]
+
+
+def figures(result: Result) -> Sequence[Figure]:
+    """Draw all measures with their intervals: a row a measure, a colour each set of weights."""
+    series = {name: [_limits(metrics)[key] for key in _TITLES] for name, metrics in result.weights.items()}
+    return [
+        Figure("measures", intervals("How well cohorts separate", list(_TITLES.values()), series, "95 % intervals"))
+    ]
+
+
+def headline(result: Result) -> dict[str, dict[str, float | None]]:
+    """The measures themselves."""
+    return {name: {title: result.value(name, key) for key, title in _TITLES.items()} for name in result.weights}
+
+
 def balanced_sample(
-    names: NDArray[np.str_], patients: NDArray[np.int64], seed: int, config: SeparabilityConfig
+    names: NDArray[np.str_], patients: NDArray[np.int64], seed: int, config: Config
 ) -> tuple[NDArray[np.int64], NDArray[np.str_], tuple[str, ...]]:
-    """One record per patient, as many patients of every cohort as the smallest has, at most `max_patients`.
+    """Draw one record per patient, and as many patients of every cohort as the smallest has, at most `max_patients`.
 
     Returns places in ascending order, the cohorts kept in alphabetical order, and those left out as too small.
     """
+    from capezoo.evaluate.measure.statistics import one_per_patient
+
     single = one_per_patient(patients, derive_seed(seed, "separability", "record"))
     cohorts, sizes = np.unique(names[single], return_counts=True)
     kept = cohorts[sizes >= config.min_patients]
     if len(kept) < 2:
         found = ", ".join(f"{name} {size}" for name, size in zip(cohorts, sizes, strict=True))
-        raise SpecError(f"found patients: {found}; expected {config.min_patients} in two cohorts at least.")
+        raise Unanswerable(f"found patients: {found}; expected {config.min_patients} in two cohorts at least.")
     size = min(int(sizes[sizes >= config.min_patients].min()), config.max_patients)
     parts = []
     for name in kept:
@@ -121,13 +132,42 @@ def balanced_sample(
     return np.sort(np.concatenate(parts)), kept, left_out
 
 
+def _metrics(
+    features: Features, label: NDArray[np.int64], group: NDArray[np.int64], seed: int, config: Config
+) -> tuple[Metric, ...]:
+    """Measure one sample: features (record, unit), the cohort's code and the patient of each record."""
+    from sklearn.metrics import silhouette_samples
+
+    from capezoo.evaluate.measure.statistics import patient_bootstrap, t_interval, weighted_mean
+
+    z = fit_scaler(features, "guarded")(features)
+    resamples, boot_seed = config.resamples, derive_seed(seed, "separability", "bootstrap")
+    purity = patient_bootstrap(
+        group, weighted_mean(neighbour_purity(z, label, config.neighbours)), resamples, boot_seed
+    )
+    share = patient_bootstrap(
+        group, lambda weights: between_share(z, label, weights), resamples, boot_seed, centred=True
+    )
+    outline = patient_bootstrap(group, weighted_mean(silhouette_samples(z, label)), resamples, boot_seed)
+    probe = t_interval(_probe_aucs(z, label, group, derive_seed(seed, "separability", "folds"), config))
+    drawn = f"patient bootstrap, {resamples} resamples"
+    return (
+        _metric("knn_purity", purity, len(z), f"{config.neighbours} nearest by Euclidean distance; {drawn}"),
+        _metric("between_cohort_variance", share, len(z), f"trace of between / total scatter; {drawn}, centred"),
+        _metric("probe_auc", probe, len(z), f"logistic regression, macro one-vs-rest; t over {config.folds} folds"),
+        _metric("silhouette", outline, len(z), f"Euclidean; {drawn}"),
+    )
+
+
 def neighbour_purity(z: NDArray, label: NDArray[np.int64], neighbours: int) -> NDArray[np.float64]:
     """Share of each record's nearest neighbours, itself not counted, that are of its own cohort: (record,)."""
+    from sklearn.neighbors import NearestNeighbors
+
     found = NearestNeighbors(n_neighbors=min(neighbours, len(z) - 1)).fit(z).kneighbors(return_distance=False)
     return np.asarray((label[found] == label[:, None]).mean(axis=1), np.float64)
 
 
-def between_share(z: NDArray, label: NDArray[np.int64], weights: Weights) -> NDArray[np.float64]:
+def between_share(z: NDArray, label: NDArray[np.int64], weights: "Weights") -> NDArray[np.float64]:
     """Trace of the between-cohort scatter over the trace of the total scatter: (resample,).
 
     weights: (resample, record). 0 where nothing varies.
@@ -145,10 +185,15 @@ def between_share(z: NDArray, label: NDArray[np.int64], weights: Weights) -> NDA
     return np.divide(between, spread, out=np.zeros_like(spread), where=spread > 1e-12)
 
 
-def probe_aucs(
-    z: NDArray, label: NDArray[np.int64], groups: NDArray[np.int64], seed: int, config: SeparabilityConfig
+def _probe_aucs(
+    z: NDArray, label: NDArray[np.int64], groups: NDArray[np.int64], seed: int, config: Config
 ) -> list[float]:
     """Area under the ROC curve of a linear probe for the cohort, on each held-out fold of patients."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
+
     splitter = StratifiedGroupKFold(config.folds, shuffle=True, random_state=seed % 2**32)
     many = label.max() > 1
     aucs = []
@@ -162,6 +207,17 @@ def probe_aucs(
     return aucs
 
 
-def _metric(name: str, interval: Interval, n: int, method: str) -> Metric:
-    low, high = (None if np.isnan(edge) else edge for edge in (interval.low, interval.high))  # NaN: no spread to see
-    return Metric(name=name, cohort="all", value=interval.value, low=low, high=high, n=n, method=method)
+def _metric(name: str, interval: "Interval", n: int, method: str) -> Metric:
+    from capezoo.evaluate.measure.statistics import known
+
+    limits = {"low": known(interval.low), "high": known(interval.high)}
+    return Metric(name=name, cohort="all", value=interval.value, **limits, n=n, method=method)
+
+
+def _limits(metrics: Sequence[Metric]) -> dict[str, Limits]:
+    return {metric.name: (metric.low, metric.value, metric.high) for metric in metrics}
+
+
+def _text(limits: Limits) -> str:
+    low, value, high = limits
+    return f"{value:.3f}" + ("" if low is None or high is None else f" ({low:.3f} to {high:.3f})")

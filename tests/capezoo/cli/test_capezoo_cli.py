@@ -12,7 +12,7 @@ from rich.console import Console
 
 from capezoo.cli import program as cli
 from capezoo.embedding.embed import open_embeddings
-from capezoo.evaluate.results import StudyResult, read_result
+from capezoo.evaluate.results import read_study
 from capezoo.zoo import listing
 from capezoo.zoo.files import WEIGHTS
 from ecgcohorts.ingest import IngestOptions, ingest
@@ -101,9 +101,9 @@ def test_the_whole_path(run, store, tmp_path):
     assert (code, err) == (0, "")
     assert "tiny_z" in out
     assert "age error elsewhere" in out
-    study = read_result(StudyResult, Path("s/results.json"))
-    assert [weights.name for weights in study.ood.weights] == ["tiny_z", "random"]
-    assert study.ood.provenance.command.startswith("capezoo evaluate ood --weights w random --store ")
+    study = read_study(Path("s"))
+    assert [weights.name for weights in study.weights] == ["tiny_z", "random"]
+    assert study.answers["ood"].provenance.command.startswith("capezoo evaluate ood --weights w random --store ")
     assert run("publish", "r", "w2", "--study", "s")[0] == 0
     metrics = json.loads(run("info", "w2", "--json")[1])["metrics"]
     assert {metric["name"] for metric in metrics} == {"age_mae_years", "sex_auroc"}
@@ -138,7 +138,7 @@ def test_several_stores_as_one(run, simulated, tmp_path):
         np.testing.assert_allclose(two[recording], values, atol=1e-5)
     ood = ["evaluate", "ood", "--weights", "w", *both, "--train-cohort", "north", "-o", "s", "--seed", 0]
     assert run(*ood, "--runs", 1, "--max-epochs", 1, "--allow-seen")[0] == 0
-    tested = read_result(StudyResult, Path("s/results.json")).ood.tests
+    tested = read_study(Path("s")).answers["ood"].result.tests
     assert {test.cohort for test in tested} == {"north", "river"}
     assert run("report", "-o", "r.html", "--study", "s", *both)[0] == 0
     text = Path("r.html").read_text()

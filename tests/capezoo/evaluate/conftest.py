@@ -8,6 +8,7 @@ import pytest
 
 from capezoo.embedding.adapt import fit_recipe
 from capezoo.embedding.embed import EmbeddingInfo, Embeddings
+from capezoo.evaluate.questions import Subject
 from capezoo.specs import InputSpec
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, CohortIndex
 from ecgcohorts.preprocess.recipes import CAPE_V1
@@ -50,24 +51,47 @@ def make_embeddings() -> Callable[..., Embeddings]:
         for code in range(3):
             x[index["cohort"] == code, :2] += shift * code
             x[index["cohort"] == code, 2 + code] += shift
-        info = EmbeddingInfo(
-            **{
-                "name": name,
-                "weights": "0" * 64,
-                "card": None,
-                "input": InputSpec(),
-                "adaptation": fit_recipe(InputSpec(), CAPE_V1, "store"),
-                "store_fingerprint": "f" * 64,
-                "records": len(index),
-                "width": 12,
-                "columns": tuple(index.columns),
-                "cohorts": COHORTS,
-                "sites": (),
-                "devices": (),
-                "data": "0" * 64,
-            }
-            | fields
-        )
-        return Embeddings(Path(name), info, index, x.astype(np.float32))
+        info = make_info(name, index, 12, COHORTS) | fields
+        return Embeddings(Path(name), EmbeddingInfo(**info), index, x.astype(np.float32))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Callable[..., Subject]:
+    """embedded("x", features, cohort of each record, patients, rows): a subject with these features."""
+
+    def make(
+        name: str, x: np.ndarray, names: np.ndarray, patients: np.ndarray, rows: np.ndarray | None = None
+    ) -> Subject:
+        cohorts, codes = np.unique(names, return_inverse=True)
+        # An index keeps the records of a patient together.
+        order = np.argsort(patients, kind="stable")
+        n = len(x)
+        columns = {column: np.zeros(n, dtype) for column, dtype in COLUMNS.items()}
+        columns |= {column: np.zeros((n, 16), np.uint8) for column in BYTE_COLUMNS}
+        columns |= {"row": (np.arange(n) if rows is None else rows)[order], "patient": patients[order]}
+        columns["cohort"] = codes[order].astype("i4")
+        index = CohortIndex(columns, tuple(cohorts.tolist()))
+        info = make_info(name, index, x.shape[1], index.cohorts)
+        return Subject(Embeddings(Path(name), EmbeddingInfo(**info), index, x[order].astype(np.float32)))
+
+    return make
+
+
+def make_info(name: str, index: CohortIndex, width: int, cohorts: tuple[str, ...]) -> dict[str, object]:
+    return {
+        "name": name,
+        "weights": "0" * 64,
+        "card": None,
+        "input": InputSpec(),
+        "adaptation": fit_recipe(InputSpec(), CAPE_V1, "store"),
+        "store_fingerprint": "f" * 64,
+        "records": len(index),
+        "width": width,
+        "columns": tuple(index.columns),
+        "cohorts": cohorts,
+        "sites": (),
+        "devices": (),
+        "data": "0" * 64,
+    }

@@ -5,20 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 
-from capezoo.evaluate.questions.ood import Candidate, Exam, evaluate_ood, split_records, targets
-from capezoo.evaluate.results import (
-    OodConfig,
-    OodResult,
-    Provenance,
-    card_metrics,
-    provenance,
-    read_result,
-    write_result,
-)
+from capezoo.errors import Unanswerable
+from capezoo.evaluate.measure.parts import split_records
+from capezoo.evaluate.measure.tasks import Exam, targets
+from capezoo.evaluate.questions import Context, Subject, ood
+from capezoo.evaluate.results import Answer, EvaluatedWeights, Study, card_metrics, provenance, read_study, write_study
 from ecgcohorts.errors import SourceError, SpecError
 
-CONFIG = OodConfig(train_cohort="north", seed=5, lr=3e-3, max_epochs=25, resamples=200)
-SOURCE = Provenance(command="test", seed=5, store_fingerprint="f" * 64, commit=None, versions={})
+CONFIG = ood.Config(train_cohort="north", lr=3e-3, max_epochs=25, resamples=200)
+SEED = 5
+
+
+def ask(*subjects, config=CONFIG):
+    return ood.run(Context(subjects, SEED), config)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +26,7 @@ def result(make_embeddings):
     told = []
     z, x = make_embeddings("z"), make_embeddings("x", shift=6.0)
     digests = z.index["waveform_digest"][z.index["cohort"] == 1]
-    candidates = [Candidate(x), Candidate(z, digests)]
-    found = evaluate_ood(candidates, CONFIG, SOURCE, lambda done, total: told.append((done, total)))
+    found = ood.run(Context((Subject(x), Subject(z, digests)), SEED, lambda *step: told.append(step)), CONFIG)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     return found
 
@@ -93,15 +91,23 @@ def test_records_seen_in_pretraining_are_counted(result):
     assert z.seen == {"north": 0, "south": 300, "west": 0}
 
 
-def test_results_come_back_from_json(result, tmp_path):
-    write_result(tmp_path / "results.json", result)
-    assert read_result(OodResult, tmp_path / "results.json") == result
+@pytest.fixture
+def study(result):
+    """The result as part of a study of two sets of weights with one digest."""
+    weights = tuple(EvaluatedWeights(name=one.name, weights="0" * 64, card=None) for one in result.weights)
+    answer = Answer(config=CONFIG, result=result, provenance=provenance("test"))
+    return Study(seed=SEED, store_fingerprint="f" * 64, weights=weights, answers={"ood": answer})
+
+
+def test_results_come_back_from_json(study, tmp_path):
+    write_study(tmp_path, study)
+    assert read_study(tmp_path) == study
     with pytest.raises(SourceError, match="found no result"):
-        read_result(OodResult, tmp_path / "other.json")
+        read_study(tmp_path / "other")
 
 
-def test_scores_become_metrics_of_a_card(result):
-    metrics = card_metrics(result, "0" * 64)  # of the first weights with this digest
+def test_scores_become_metrics_of_a_card(study, result):
+    metrics = card_metrics(study, "0" * 64)  # of the first weights with this digest
     assert len(metrics) == 6
     first = metrics[0]
     guarded = score(result, "x", "age", "north", "guarded")
@@ -112,12 +118,13 @@ def test_scores_become_metrics_of_a_card(result):
         guarded.records,
     )
     assert "heads trained on north" in first.method
+    assert "; test; commit" in first.method
     with pytest.raises(SpecError, match="found evaluations of x 000000000000, z 000000000000, expected one of 111"):
-        card_metrics(result, "1" * 64)
+        card_metrics(study, "1" * 64)
 
 
 def test_the_same_seed_gives_the_same_numbers_alone_or_beside_others(result, make_embeddings):
-    alone = evaluate_ood([Candidate(make_embeddings("z"))], CONFIG, SOURCE)
+    alone = ask(Subject(make_embeddings("z")))
     with_x = next(w for w in result.weights if w.name == "z")
     for one, other in zip(alone.weights[0].scores, with_x.scores, strict=True):
         assert one.averaged == pytest.approx(other.averaged, rel=1e-6)
@@ -125,13 +132,13 @@ def test_the_same_seed_gives_the_same_numbers_alone_or_beside_others(result, mak
 
 def test_split_is_by_patient_and_tests_are_bounded(make_embeddings):
     index = make_embeddings("z").index
-    split = split_records(index, CONFIG.model_copy(update={"test_records": 50}))
+    split = split_records(index, CONFIG.model_copy(update={"test_records": 50}), SEED)
     patients = [set(index["patient"][part].tolist()) for part in (split.train, split.validation, split.tests["north"])]
     assert len(set.union(*patients)) == sum(map(len, patients))
     assert {name: len(at) for name, at in split.tests.items()} == {"north": 50, "south": 50, "west": 50}
     assert (index["cohort"][split.train] == 0).all()
     assert 0.4 < len(split.train) / 300 < 0.6
-    again = split_records(index, CONFIG.model_copy(update={"seed": 6}))
+    again = split_records(index, CONFIG, SEED + 1)
     assert again.train.tolist() != split.train.tolist()
 
 
@@ -152,7 +159,7 @@ def test_a_near_dead_unit_ruins_the_plain_scaler_only(make_embeddings):
     x = made.embedding.copy()
     home = made.index["cohort"] == 0
     x[:, 5] = np.where(home, 1e-6 * x[:, 5], 8.0)
-    found = evaluate_ood([Candidate(dataclasses.replace(made, embedding=x))], CONFIG, SOURCE)
+    found = ask(Subject(dataclasses.replace(made, embedding=x)))
     weights = found.weights[0]
     assert (weights.health.dead, weights.health.near_dead) == (0, 1)
     assert weights.health.largest_z["south"] > 1e5
@@ -165,7 +172,7 @@ def test_a_near_dead_unit_ruins_the_plain_scaler_only(make_embeddings):
 def test_a_dead_unit_changes_nothing(make_embeddings):
     made = make_embeddings("z")
     wider = np.concatenate([made.embedding, np.full((len(made.index), 2), 0.3, np.float32)], axis=1)
-    found = evaluate_ood([Candidate(dataclasses.replace(made, embedding=wider))], CONFIG, SOURCE)
+    found = ask(Subject(dataclasses.replace(made, embedding=wider)))
     assert found.weights[0].health.dead == 2
     assert score(found, "z", "sex", "south").averaged > 0.9
 
@@ -183,7 +190,7 @@ def test_a_cohort_without_labels_is_tested_for_nothing(make_embeddings):
     columns["age"] = np.where(west, np.nan, columns["age"]).astype("f4")
     columns["sex"] = np.where(west, 1, columns["sex"]).astype("i1")  # one sex only
     index = dataclasses.replace(made.index, columns=columns)
-    found = evaluate_ood([Candidate(dataclasses.replace(made, index=index))], CONFIG, SOURCE)
+    found = ask(Subject(dataclasses.replace(made, index=index)))
     assert {s.cohort for s in found.weights[0].scores} == {"north", "south"}
     west_set = next(t for t in found.tests if t.cohort == "west")
     assert (west_set.age_known, west_set.constant_age_mae) == (0, None)
@@ -192,25 +199,25 @@ def test_a_cohort_without_labels_is_tested_for_nothing(make_embeddings):
 def test_what_cannot_be_evaluated_is_refused(make_embeddings):
     z = make_embeddings("z")
     with pytest.raises(SpecError, match="found no cohort 'east', expected one of north"):
-        evaluate_ood([Candidate(z)], CONFIG.model_copy(update={"train_cohort": "east"}), SOURCE)
+        ask(Subject(z), config=CONFIG.model_copy(update={"train_cohort": "east"}))
     with pytest.raises(SpecError, match="found weights named z, z, expected different names"):
-        evaluate_ood([Candidate(z), Candidate(z)], CONFIG, SOURCE)
+        ask(Subject(z), Subject(z))
     other = make_embeddings("x", store_fingerprint="e" * 64)
     with pytest.raises(SpecError, match=r"found embeddings of two stores \(z: ffffffffffff, x: eeeeeeeeeeee\)"):
-        evaluate_ood([Candidate(z), Candidate(other)], CONFIG, SOURCE)
+        ask(Subject(z), Subject(other))
     with pytest.raises(SpecError, match="found no weights"):
-        evaluate_ood([], CONFIG, SOURCE)
+        ask()
     columns = dict(z.index.columns) | {
         "age": np.full(len(z.index), np.nan, "f4"),
         "sex": np.full(len(z.index), -1, "i1"),
     }
     blank = dataclasses.replace(z, index=dataclasses.replace(z.index, columns=columns))
-    with pytest.raises(SpecError, match="cohort 'north': found ages or sexes of fewer than 2"):
-        evaluate_ood([Candidate(blank)], CONFIG, SOURCE)
+    with pytest.raises(Unanswerable, match="cohort 'north': found ages or sexes of fewer than 2"):
+        ask(Subject(blank))
 
 
 def test_provenance_names_versions_and_no_machine():
-    found = provenance("capezoo evaluate ood", 3, "a" * 64)
+    found = provenance("capezoo evaluate ood")
     assert found.versions["numpy"] == np.__version__
     assert found.commit is None or 7 <= len(found.commit.removesuffix("-dirty")) <= 40
 
@@ -218,6 +225,6 @@ def test_provenance_names_versions_and_no_machine():
 def test_a_collapsed_embedding_gives_chance(make_embeddings):
     made = make_embeddings("z")
     flat = dataclasses.replace(made, embedding=np.ones_like(made.embedding))
-    found = evaluate_ood([Candidate(flat)], CONFIG.model_copy(update={"max_epochs": 2}), SOURCE)
+    found = ask(Subject(flat), config=CONFIG.model_copy(update={"max_epochs": 2}))
     assert found.weights[0].health.dead == 12
     assert score(found, "z", "sex", "south").averaged == 0.5

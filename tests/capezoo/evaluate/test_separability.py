@@ -4,16 +4,29 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from capezoo.evaluate.questions.separability import (
-    SeparabilityConfig,
-    balanced_sample,
-    between_share,
-    neighbour_purity,
-    separability,
-)
-from ecgcohorts.errors import SpecError
+from capezoo.errors import Unanswerable
+from capezoo.evaluate.questions import Context
+from capezoo.evaluate.questions.separability import Config, balanced_sample, between_share, neighbour_purity, run
 
-QUICK = SeparabilityConfig(max_patients=80, resamples=100)
+QUICK = Config(max_patients=80, resamples=100)
+
+
+@pytest.fixture
+def separability(embedded):
+    """separability(features, cohort of each record, patients, seed, config): the measures of one embedding."""
+
+    def measure(x, names, patients, seed, config=QUICK):
+        return Measures(run(Context((embedded("x", x, names, patients),), seed), config))
+
+    return measure
+
+
+class Measures:
+    def __init__(self, result):
+        self.result, self.patients_per_cohort, self.left_out = result, result.patients_per_cohort, result.left_out
+
+    def value(self, name):
+        return self.result.value("x", name)
 
 
 def clouds(shift, sizes=(120, 90, 60), units=6, seed=0):
@@ -26,17 +39,17 @@ def clouds(shift, sizes=(120, 90, 60), units=6, seed=0):
     return x.astype(np.float32), names, np.arange(len(names))
 
 
-def test_clouds_far_apart_are_told_apart_and_equal_clouds_are_not():
-    apart = separability(*clouds(60.0), seed=1, config=QUICK)
+def test_clouds_far_apart_are_told_apart_and_equal_clouds_are_not(separability):
+    apart = separability(*clouds(60.0), seed=1)
     assert apart.value("knn_purity") > 0.99
     assert apart.value("probe_auc") == 1.0
     assert apart.value("silhouette") > 0.3
-    same = separability(*clouds(0.0), seed=1, config=QUICK)
+    same = separability(*clouds(0.0), seed=1)
     assert same.value("knn_purity") == pytest.approx(1 / 3, abs=0.06)
     assert same.value("probe_auc") == pytest.approx(0.5, abs=0.12)
     assert same.value("between_cohort_variance") < 0.04
     assert (apart.patients_per_cohort, apart.left_out) == (60, ())
-    assert type(same).model_validate_json(same.model_dump_json()) == same
+    assert type(same.result).model_validate_json(same.result.model_dump_json()) == same.result
 
 
 def test_between_share_is_the_textbook_ratio():
@@ -64,7 +77,7 @@ def test_purity_does_not_count_the_record_itself():
 def test_sample_is_one_record_per_patient_and_balanced():
     names = np.repeat(["a", "b", "tiny"], [300, 80, 5])
     patients = np.repeat(np.arange(77), 5)  # five records each: 60, 16, 1 patients
-    config = SeparabilityConfig(min_patients=10)
+    config = Config(min_patients=10)
     chosen, kept, left_out = balanced_sample(names, patients, 3, config)
     assert kept.tolist() == ["a", "b"]
     assert left_out == ("tiny",)
@@ -74,31 +87,31 @@ def test_sample_is_one_record_per_patient_and_balanced():
     assert chosen.tolist() != again.tolist()
 
 
-def test_records_of_one_patient_do_not_make_a_cohort_pure():
+def test_records_of_one_patient_do_not_make_a_cohort_pure(separability):
     """Ten nearly equal records of each patient, cohorts without any difference: purity stays at chance."""
     rng = np.random.default_rng(0)
     x = np.repeat(rng.normal(size=(120, 4)), 10, axis=0) + rng.normal(scale=1e-3, size=(1200, 4))
     names = np.repeat(["a", "b"], 600)
-    found = separability(x.astype(np.float32), names, np.repeat(np.arange(120), 10), seed=0, config=QUICK)
+    found = separability(x.astype(np.float32), names, np.repeat(np.arange(120), 10), seed=0)
     assert found.value("knn_purity") == pytest.approx(0.5, abs=0.08)
 
 
-def test_two_cohorts_use_the_binary_area():
+def test_two_cohorts_use_the_binary_area(separability):
     x, names, patients = clouds(1.5, sizes=(100, 100, 0))
-    found = separability(x, names, patients, seed=0, config=SeparabilityConfig(resamples=50))
+    found = separability(x, names, patients, seed=0, config=Config(resamples=50))
     direct = roc_auc_score(names == "b", x[:, 1] - x[:, 0])  # the best linear score there is
     assert found.value("probe_auc") == pytest.approx(direct, abs=0.05)
 
 
-def test_one_cohort_is_refused():
+def test_one_cohort_is_refused(separability):
     x, names, patients = clouds(0.0, sizes=(50, 20, 5))
-    with pytest.raises(SpecError, match="found patients: a 50, b 20, c 5; expected 30 in two cohorts"):
+    with pytest.raises(Unanswerable, match="found patients: a 50, b 20, c 5; expected 30 in two cohorts"):
         separability(x, names, patients, seed=0)
 
 
-def test_a_collapsed_embedding_tells_nothing():
+def test_a_collapsed_embedding_tells_nothing(separability):
     names = np.repeat(["a", "b"], 40)
-    found = separability(np.ones((80, 5), np.float32), names, np.arange(80), seed=0, config=QUICK)
+    found = separability(np.ones((80, 5), np.float32), names, np.arange(80), seed=0)
     assert found.value("probe_auc") == 0.5
     assert found.value("between_cohort_variance") == 0
     assert found.value("silhouette") == 0

@@ -6,99 +6,151 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from capezoo.evaluate.page import tables
-from capezoo.evaluate.page.report import build_report, headline
-from capezoo.evaluate.questions.map import EmbeddingMap
-from capezoo.evaluate.results import OodConfig, StudyResult, file_name, read_result
-from capezoo.evaluate.study import contenders, ood_study
+from capezoo.errors import Unanswerable
+from capezoo.evaluate.page.report import build_report, over_studies
+from capezoo.evaluate.questions import map as maps
+from capezoo.evaluate.questions import ood, separability
+from capezoo.evaluate.results import file_name, headline, read_study
+from capezoo.evaluate.study import study as ask
 from capezoo.zoo import publish
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.store import open_store
 
-CONFIG = OodConfig(train_cohort="north", seed=1, runs=2, lr=3e-3, max_epochs=5, resamples=50, allow_seen=True)
+OOD = {"train_cohort": "north", "runs": 2, "lr": 3e-3, "max_epochs": 5, "resamples": 50, "allow_seen": True}
+ALL = {"ood": OOD, "separability": {}, "map": {}}
+QUICK = OOD | {"runs": 1, "max_epochs": 1}
 
 
 @pytest.fixture(scope="module")
 def study(simulated, run_folder, tmp_path_factory):
-    """Two sets of weights of one name in different folders, and the untrained encoder."""
+    """Two sets of weights of one name in different folders, and the untrained encoder; every question."""
     folder = tmp_path_factory.mktemp("study")
     for name in ("a", "b"):
         publish(run_folder, folder / name)
     told = []
     store = open_store(simulated / "store.zarr")
     weights = [str(folder / "a"), "random", str(folder / "b")]
-    result = ood_study(weights, store, folder / "out", CONFIG, "capezoo evaluate ood <x>", lambda *a: told.append(a))
-    assert ("heads", 6, 6) in told
-    assert ("maps", 3, 3) in told
+    command = "capezoo evaluate all <x>"
+    result = ask(weights, store, folder / "out", 1, ALL, command=command, progress=lambda *a: told.append(a))
+    assert ("ood", 6, 6) in told
+    assert ("map", 3, 3) in told
     return folder, result
+
+
+@pytest.fixture
+def scored(study):
+    return study[1].answers["ood"].result
 
 
 def test_everything_is_written(study, simulated):
     folder, result = study
-    assert read_result(StudyResult, folder / "out" / "results.json") == result
-    names = [weights.name for weights in result.ood.weights]
+    assert read_study(folder / "out") == result
+    names = [weights.name for weights in result.weights]
     assert names == ["tiny_x (a)", "random", "tiny_x (b)"]
-    for name in names:
-        drawn = read_result(EmbeddingMap, folder / "out" / "maps" / f"{file_name(name)}.json")
-        assert drawn.cohorts == ("north", "river")
-        assert set(drawn.rows) == set(open_store(simulated / "store.zarr").index["row"].tolist())
-        assert (folder / "out" / "maps" / f"{file_name(name)}.svg").read_text() == drawn.svg()
-    assert set(result.separability) == set(names)
-    assert result.separability["random"].patients_per_cohort == 36
+    drawn = result.answers["map"].result
+    assert drawn.cohorts == ("north", "river")
+    assert set(drawn.rows) == set(open_store(simulated / "store.zarr").index["row"].tolist())
+    for name, figure in zip(names, maps.figures(drawn), strict=True):
+        assert (folder / "out" / "figures" / "map" / f"{file_name(name)}.svg").read_text() == figure.svg
+    assert set(result.answers["separability"].result.weights) == set(names)
+    assert result.answers["separability"].result.patients_per_cohort == 36
+    assert result.left_out == {}
 
 
-def test_equal_weights_give_equal_numbers_and_p_of_one(study):
-    _, result = study
-    a, random, b = result.ood.weights
+def test_equal_weights_give_equal_numbers_and_p_of_one(study, scored):
+    a, random, b = scored.weights
     assert a.scores == b.scores
-    assert a.weights == b.weights != random.weights
     assert a.scores != random.scores
-    same = [c for c in result.ood.comparisons if (c.first, c.second) == ("tiny_x (a)", "tiny_x (b)")]
+    digests = [one.weights for one in study[1].weights]
+    assert digests[0] == digests[2] != digests[1]
+    same = [c for c in scored.comparisons if (c.first, c.second) == ("tiny_x (a)", "tiny_x (b)")]
     assert {(c.difference, c.low, c.high, c.wilcoxon_p) for c in same} == {(0.0, 0.0, 0.0, 1.0)}
     assert {c.delong_p for c in same if c.task == "sex"} <= {1.0, None}
 
 
-def test_records_seen_in_pretraining(study):
-    _, result = study
-    a, random, _ = result.ood.weights
+def test_records_seen_in_pretraining(study, scored):
+    a, random, _ = scored.weights
     assert set(random.seen.values()) == set(random.seen_patients.values()) == {0}
-    tested = {test.cohort: test.records for test in result.ood.tests}
+    tested = {test.cohort: test.records for test in scored.tests}
     assert all(0 < a.seen_patients[name] <= a.seen[name] <= tested[name] for name in tested)
-    assert result.ood.config.allow_seen
-    assert tables.health(result.ood).loc["random", "test patients seen in pretraining"].startswith("0 of ")
+    assert study[1].answers["ood"].config.allow_seen
+    health = next(table.rows for table in ood.tables(scored) if table.title == "Features")
+    assert health.loc["random", "test patients seen in pretraining"].startswith("0 of ")
 
 
 def test_a_second_study_reads_the_embeddings_and_damaged_ones_are_made_again(study, simulated, tmp_path):
     folder, _ = study
     store = open_store(simulated / "store.zarr")
-    config = CONFIG.model_copy(update={"runs": 1, "max_epochs": 1})
     embedded = []
     for damage in (False, False, True):
         chunk = tmp_path / "out" / "embeddings" / "tiny_x" / "embedding" / "c" / "0" / "0"
         if damage:
             chunk.write_bytes(chunk.read_bytes()[:-1])
         told = set()
-        ood_study([str(folder / "a")], store, tmp_path / "out", config, progress=lambda what, *_, to=told: to.add(what))
+        tell = lambda what, *_, to=told: to.add(what)  # noqa: E731
+        ask([str(folder / "a")], store, tmp_path / "out", 1, {"ood": QUICK}, progress=tell)
         embedded.append("embed tiny_x" in told)
     assert embedded == [True, False, True]
 
 
-def test_the_untrained_encoder_has_the_architecture_of_the_weights_beside_it(study):
+def test_a_folder_gathers_answers_to_the_same_weights_store_and_seed(study, simulated, tmp_path):
     folder, _ = study
-    assert contenders([str(folder / "a"), "random"], seed=0)[1].model.num_features == 12
-    assert contenders(["random"], seed=0)[0].model.num_features == 256
+    store = open_store(simulated / "store.zarr")
+    first = ask([str(folder / "a")], store, tmp_path / "out", 1, {"separability": {"resamples": 10}}, command="one")
+    both = ask([str(folder / "a")], store, tmp_path / "out", 1, {"ood": QUICK}, command="two")
+    assert list(both.answers) == ["ood", "separability"]
+    assert both.answers["separability"] == first.answers["separability"]
+    assert [answer.provenance.command for answer in both.answers.values()] == ["two", "one"]
+    again = ask([str(folder / "a")], store, tmp_path / "out", 1, {"separability": {"resamples": 20}})
+    assert again.answers["separability"].config.resamples == 20
+    assert again.answers["ood"] == both.answers["ood"]
+    assert read_study(tmp_path / "out") == again
+    with pytest.raises(
+        SpecError, match=r"results.json: found a study of another seed and weights. Name another folder"
+    ):
+        ask(["random"], store, tmp_path / "out", 2, {"map": {}})
+    assert read_study(tmp_path / "out") == again
+
+
+def test_what_a_store_cannot_answer_is_left_out_among_others_and_refused_alone(simulated, tmp_path):
+    store = open_store(simulated / "store.zarr")
+    few = {"separability": {"min_patients": 40}}
+    with pytest.raises(Unanswerable, match="expected 40 in two cohorts"):
+        ask(["random"], store, tmp_path / "alone", 1, few)
+    result = ask(["random"], store, tmp_path / "out", 1, few | {"map": {"max_records": 20}})
+    assert list(result.answers) == ["map"]
+    assert "expected 40 in two cohorts" in result.left_out["separability"]
+    assert read_study(tmp_path / "out") == result
+    text = build_report(tmp_path / "r.html", [tmp_path / "out"]).read_text()
+    assert "Seed 1: left out. found patients: north 36, river 36" in text
+
+
+def test_the_untrained_encoder_has_the_architecture_of_the_weights_beside_it(study, simulated, tmp_path):
+    _, result = study
+    store = open_store(simulated / "store.zarr")
+    alone = ask(["random"], store, tmp_path / "out", 1, {"ood": QUICK})
+    assert result.answers["ood"].result.weights[1].units == 12
+    assert alone.answers["ood"].result.weights[0].units == 256
 
 
 def test_an_unknown_cohort_is_refused_before_the_long_part(simulated, tmp_path):
     store = open_store(simulated / "store.zarr")
     with pytest.raises(SpecError, match="found no cohort 'mars', expected one of north, river"):
-        ood_study(["random"], store, tmp_path / "out", CONFIG.model_copy(update={"train_cohort": "mars"}))
+        ask(["random"], store, tmp_path / "out", 1, {"ood": OOD | {"train_cohort": "mars"}})
+    with pytest.raises(SpecError, match="question ood: found unknown key 'colour', expected one of train_cohort, "):
+        ask(["random"], store, tmp_path / "out", 1, {"ood": OOD | {"colour": 1}})
+    with pytest.raises(
+        SpecError, match=r"found no capezoo.evaluate.questions plug-in 'why', expected one of map, ood, "
+    ):
+        ask(["random"], store, tmp_path / "out", 1, {"why": {}})
     assert not (tmp_path / "out").exists()
 
 
-def test_contenders_of_one_name_are_told_apart(study):
+def test_contenders_of_one_name_are_told_apart(study, simulated, tmp_path):
     folder, _ = study
-    found = contenders([str(folder / "b"), str(folder / "a"), "random"], seed=0)
+    store = open_store(simulated / "store.zarr")
+    weights = [str(folder / "b"), str(folder / "a"), "random"]
+    found = ask(weights, store, tmp_path / "out", 1, {"map": {"max_records": 5}}).weights
     assert [one.name for one in found] == ["tiny_x (b)", "tiny_x (a)", "random"]
     assert found[0].card == found[1].card
     assert found[2].card is None
@@ -165,57 +217,52 @@ def test_folders_that_are_something_else_are_refused(tmp_path, run_folder):
 
 def shifted(result, by, seed):
     """The study with the second weights' numbers worse by `by`."""
+    answer = result.answers["ood"]
+    first, second, *others = answer.result.weights
     scores = tuple(
-        s.model_copy(update={"averaged": s.averaged + (by if s.task == "age" else 0)})
-        for s in result.ood.weights[1].scores
+        s.model_copy(update={"averaged": s.averaged + (by if s.task == "age" else 0)}) for s in second.scores
     )
-    second = result.ood.weights[1].model_copy(update={"scores": scores})
-    ood = result.ood.model_copy(
-        update={
-            "weights": (result.ood.weights[0], second, *result.ood.weights[2:]),
-            "config": result.ood.config.model_copy(update={"seed": seed}),
-        }
-    )
-    return result.model_copy(update={"ood": ood})
+    weights = (first, second.model_copy(update={"scores": scores}), *others)
+    changed = answer.model_copy(update={"result": answer.result.model_copy(update={"weights": weights})})
+    return result.model_copy(update={"seed": seed, "answers": result.answers | {"ood": changed}})
 
 
-def test_several_studies_are_paired(study):
+def test_several_studies_are_paired(study, scored):
     _, result = study
-    a = result.ood.weights[0]
-    equal = shifted(result, 0.0, 1)
-    base = tables.mean_elsewhere(result.ood, a, "age", "guarded")
-    other = tables.mean_elsewhere(result.ood, result.ood.weights[1], "age", "guarded")
-    table = tables.over_seeds([equal, shifted(result, 1000.0, 2), shifted(result, -1000.0, 3)])
+    base, other = (ood.mean_elsewhere(scored, weights, "age", "guarded") for weights in scored.weights[:2])
+    table = over_studies([shifted(result, 0.0, 1), shifted(result, 1000.0, 2), shifted(result, -1000.0, 3)])
     row = table.loc["age error elsewhere, years, guarded"]
     assert row["second lower in"] == f"{1 + (base > other)} of 3"
     assert float(row["mean difference"]) == pytest.approx(base - other, rel=0.02, abs=0.02)
+    assert "age error elsewhere, years, plain" in table.index
     assert "kNN purity" in table.index
 
 
-def test_tables_say_what_results_hold(study):
+def test_tables_say_what_results_hold(study, scored):
     _, result = study
-    table = tables.scores(result.ood, "age")
+    shown = {table.title: table.rows for table in ood.tables(scored)}
+    table = shown["Age: mean absolute error in years"]
     assert list(table.columns) == ["north (trained here)", "river", "mean of the others with 20 patients or more"]
-    first = result.ood.weights[0].score("age", "river", "guarded")
+    first = scored.weights[0].score("age", "river", "guarded")
     assert table.loc["tiny_x (a), guarded", "river"].startswith(f"{first.averaged:.2f} ({first.low:.2f} to")
     assert "median age, always" in table.index
-    assert tables.separability(result).index[-1] == "chance"
+    assert separability.tables(result.answers["separability"].result)[0].rows.index[-1] == "chance"
     short = headline(result)
     assert short["random"]["age error elsewhere, years"] == pytest.approx(
-        result.ood.weights[1].score("age", "river", "guarded").averaged
+        scored.weights[1].score("age", "river", "guarded").averaged
     )
     assert np.isfinite(list(short["random"].values())).all()
-    assert tables.comparisons(result.ood, "sex").shape[0] == 3 * 2 * 2
-    assert tables.runs(result.ood, "age").shape == (6, 2)
+    shapes = [table.rows.shape for table in ood.tables(scored)]
+    assert shapes[:3] == [(7, 3), (6, 2), (3 * 2 * 2, 4)]  # of age: scores, over the heads, compared
+    assert shapes[3:6] == [(6, 3), (6, 2), (3 * 2 * 2, 4)]
 
 
-def test_tiny_cohorts_do_not_count_in_the_mean(study):
-    _, result = study
-    weights = result.ood.weights[0]
+def test_tiny_cohorts_do_not_count_in_the_mean(scored):
+    weights = scored.weights[0]
     scores = tuple(s.model_copy(update={"patients": 19}) if s.cohort == "river" else s for s in weights.scores)
     tiny = weights.model_copy(update={"scores": scores})
-    assert tables.mean_elsewhere(result.ood, weights, "age", "plain") is not None
-    assert tables.mean_elsewhere(result.ood, tiny, "age", "plain") is None
+    assert ood.mean_elsewhere(scored, weights, "age", "plain") is not None
+    assert ood.mean_elsewhere(scored, tiny, "age", "plain") is None
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from capezoo.evaluate.contamination import require_unseen, seen_in_tests
-from capezoo.evaluate.results import OodConfig
-from capezoo.evaluate.study import ood_study
+from capezoo.evaluate.measure.parts import require_unseen, seen_in_tests
+from capezoo.evaluate.study import study
 from capezoo.zoo import load, overlap, publish, write_weights
 from capezoo.zoo.files import DIGESTS, read_card
 from capezoo.zoo.overlap import seen, training_digests
@@ -95,9 +94,8 @@ def test_weights_that_say_nothing_are_not_taken_for_clean(weights, store, tmp_pa
     )
     with pytest.raises(SourceError, match=r"found no training_digests.bin.*Nobody can say what"):
         overlap(silent, store)
-    config = OodConfig(train_cohort="north", seed=1)
     with pytest.raises(SpecError, match=r"tiny_x: found no list of its training recordings.*--allow-seen"):
-        ood_study([str(silent)], store, tmp_path / "out", config)
+        study([str(silent)], store, tmp_path / "out", 1, {"ood": {"train_cohort": "north"}})
 
 
 @pytest.mark.parametrize("damage", ["gone", "shorter", "other"])
@@ -112,11 +110,10 @@ def test_digests_that_are_not_the_cards_are_refused(weights, store, tmp_path, da
 
 
 def test_an_evaluation_on_what_was_trained_on_is_refused_before_the_long_part(weights, store, tmp_path):
-    config = OodConfig(train_cohort="north", seed=1)
     with pytest.raises(
         SpecError, match=r"tiny_x: found test patients it was pretrained on \(\d+ of north, \d+ of river; "
     ):
-        ood_study(["random", str(weights)], store, tmp_path / "out", config)
+        study(["random", str(weights)], store, tmp_path / "out", 1, {"ood": {"train_cohort": "north"}})
     assert not (tmp_path / "out").exists()
 
 

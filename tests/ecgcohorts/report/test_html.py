@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.report.charts import HEIGHT, nice_ticks, stacked_bars
 from ecgcohorts.report.html import accounting, accounting_html, ages_html, rejections, report
 from ecgcohorts.report.paper import find_entry, plot_record
 
@@ -65,30 +64,6 @@ def test_ages_count_every_patient_once_and_cap_at_ninety(make_index):
         "30, male: 1",
         "90+, female: 1",
     ]
-
-
-def test_bars_are_as_high_as_their_counts():
-    svg = stacked_bars("<title>", ["a", "b"], {"x": [10, 0], "y": [30, 20]}, "n & m")
-    root = ET.fromstring(svg)
-    heights = {rect[0].text: float(rect.get("height")) for rect in root.iter(f"{SVG}rect") if len(rect)}
-    assert heights["a, x: 10"] == pytest.approx(heights["b, y: 20"] / 2, abs=0.01)
-    assert heights["a, y: 30"] == pytest.approx(heights["b, y: 20"] * 1.5, abs=0.01)
-    assert heights["b, x: 0"] == 0
-    bottoms = [float(r.get("y")) + float(r.get("height")) for r in root.iter(f"{SVG}rect") if len(r)]
-    assert max(bottoms) < HEIGHT
-    assert next(text.text for text in root.iter(f"{SVG}text")) == "<title>"
-    with pytest.raises(ValueError, match="expected 2 for each part"):
-        stacked_bars("", ["a", "b"], {"x": [1]})
-
-
-@pytest.mark.parametrize("top", [0, 1, 3, 4, 5, 9, 99, 100, 101, 12_345, 5_203_352])
-def test_ticks_reach_the_top_in_few_round_steps(top):
-    ticks = nice_ticks(top)
-    assert ticks[0] == 0
-    assert ticks[-1] >= top
-    assert 2 <= len(ticks) <= 5
-    assert len(set(np.diff(ticks))) == 1
-    assert str(ticks[1]).rstrip("0") in ("1", "2", "5")
 
 
 @pytest.mark.parametrize("record", [3, "3", "04" + "00" * 15])

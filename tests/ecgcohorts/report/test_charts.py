@@ -1,4 +1,4 @@
-"""Maps and charts: the right points at the right places, text escaped, well-formed SVG."""
+"""Charts: the right points at the right places, text escaped, well-formed SVG."""
 
 import re
 from xml.etree import ElementTree
@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from capezoo.evaluate.page.figures import LAYERS, lines, scatter, ticks
-from capezoo.evaluate.questions.map import EmbeddingMap, embedding_map
+from ecgcohorts.report.charts import _LAYERS, lines, scatter, stacked_bars, ticks
 
+SVG = "{http://www.w3.org/2000/svg}"
 DOT = re.compile(r"M([\d.-]+) ([\d.-]+)h0")
 
 
@@ -34,7 +34,7 @@ def test_many_names_and_layers_are_all_drawn():
     svg = scatter("a", rng.normal(size=(300, 2)), codes, [f"cohort {i}" for i in range(11)])
     assert len(dots(svg)) == 300 + 11
     assert "square" in svg  # the ninth cohort has the first one's colour
-    assert svg.count("<path") <= 11 * LAYERS + 11
+    assert svg.count("<path") <= 11 * _LAYERS + 11
 
 
 def test_text_is_escaped():
@@ -42,6 +42,7 @@ def test_text_is_escaped():
     for svg in (
         scatter(evil, np.zeros((1, 2)), np.zeros(1, int), [evil]),
         lines(evil, {evil: (np.arange(3.0), np.arange(3.0))}, evil, evil),
+        stacked_bars(evil, [evil], {evil: [1]}, evil),
     ):
         assert "<script" not in svg
         ElementTree.fromstring(svg)
@@ -51,8 +52,8 @@ def test_lines_break_at_nan():
     y = np.array([1.0, 2.0, np.nan, 3.0, 4.0])
     svg = lines("loss", {"a": (np.arange(5.0), y), "b": (np.arange(2.0), np.array([5.0, 6.0]))}, "step", "loss")
     paths = re.findall(r'<path d="([^"]*)" style="fill:none;stroke:var\(--c\d,#[0-9a-f]+\);stroke-width:2;', svg)
-    assert [path.count("M") for path in paths] == [2, 1]
-    assert [path.count("L") for path in paths] == [2, 1]
+    assert [path.count("M") for path in paths] == [2, 1, 1, 1]  # two lines, and their marks in the legend
+    assert [path.count("L") for path in paths] == [2, 1, 0, 0]
     ElementTree.fromstring(svg)
 
 
@@ -72,38 +73,25 @@ def test_ticks_enclose_and_are_few(low, high):
     np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
 
 
-def clouds(n, seed=0):
-    rng = np.random.default_rng(seed)
-    cohort = np.repeat(["b", "a"], n)
-    x = rng.normal(size=(2 * n, 5)).astype(np.float32)
-    x[cohort == "a"] += 4
-    return x, cohort.tolist(), np.arange(2 * n) * 3
+def test_bars_are_as_high_as_their_counts():
+    svg = stacked_bars("<title>", ["a", "b"], {"x": [10, 0], "y": [30, 20]}, "n & m")
+    root = ElementTree.fromstring(svg)
+    heights = {rect[0].text: float(rect.get("height")) for rect in root.iter(f"{SVG}rect") if len(rect)}
+    assert heights["a, x: 10"] == pytest.approx(heights["b, y: 20"] / 2, abs=0.01)
+    assert heights["a, y: 30"] == pytest.approx(heights["b, y: 20"] * 1.5, abs=0.01)
+    assert heights["b, x: 0"] == 0
+    bottoms = [float(r.get("y")) + float(r.get("height")) for r in root.iter(f"{SVG}rect") if len(r)]
+    assert max(bottoms) < float(root.get("viewBox").split()[3])
+    assert next(text.text for text in root.iter(f"{SVG}text")) == "<title>"
+    with pytest.raises(ValueError, match="expected 2 for each part"):
+        stacked_bars("", ["a", "b"], {"x": [1]})
 
 
-def test_a_map_keeps_clouds_apart_and_comes_back_from_json():
-    x, cohort, rows = clouds(120)
-    found = embedding_map("x", x, cohort, rows, seed=1, max_records=60)
-    assert (found.method, found.cohorts, len(found.points)) == ("t-SNE", ("a", "b"), 120)
-    assert [cohort[row // 3] for row in found.rows] == [found.cohorts[code] for code in found.cohort]
-    points, codes = np.array(found.points), np.array(found.cohort)
-    nearest = np.linalg.norm(points[:, None] - points[None], axis=-1) + 1e9 * np.eye(120)
-    assert (codes[nearest.argmin(axis=1)] == codes).mean() > 0.95
-    assert EmbeddingMap.model_validate_json(found.model_dump_json()) == found
-    assert embedding_map("x", x, cohort, rows, seed=1, max_records=60) == found
-    assert embedding_map("x", x, cohort, rows, seed=2, max_records=60).rows != found.rows
-
-
-def test_few_records_get_principal_components():
-    x, cohort, rows = clouds(10)
-    found = embedding_map("x", x, cohort, rows, seed=0)
-    assert found.method == "PCA"
-    z = (x - x.mean(axis=0)) / x.std(axis=0)
-    variance = np.linalg.eigvalsh(np.cov(z.T, ddof=0))[::-1]
-    np.testing.assert_allclose(np.array(found.points).var(axis=0), variance[:2], rtol=1e-3)
-    assert "principal components" in found.svg()
-
-
-def test_a_map_of_constant_features_is_a_point():
-    found = embedding_map("x", np.ones((200, 3), np.float32), ["a"] * 200, np.arange(200), seed=0)
-    assert set(found.points) == {(0.0, 0.0)}
-    ElementTree.fromstring(found.svg())
+@pytest.mark.parametrize("top", [0, 1, 3, 4, 5, 9, 99, 100, 101, 12_345, 5_203_352])
+def test_ticks_reach_the_top_in_few_round_steps(top):
+    found = ticks(0, top or 1, at_most=5, least_step=1)
+    assert found[0] == 0
+    assert found[-1] >= top
+    assert 2 <= len(found) <= 5
+    assert len(set(np.diff(found))) == 1
+    assert f"{found[1]:.0f}".rstrip("0") in ("1", "2", "5")

@@ -1,0 +1,139 @@
+"""Age and sex as tasks: whose truth is known, what heads are taught, and how their answers are scored."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capezoo.evaluate.measure import heads
+from capezoo.evaluate.measure.parts import TASKS, Parts, Task
+from capezoo.evaluate.measure.scalers import SCALERS, Features, ScalerName, fit_scaler
+from capezoo.evaluate.measure.statistics import Interval, Weights, auroc, patient_bootstrap, weighted_mean
+from capezoo.specs.base import derive_seed
+from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
+
+FEWEST = 2  # labelled records of each kind below which nothing is trained or scored
+AGE_CAP = 90.0  # ages from here on are stored as 90; CAPE leaves them out of age metrics as well
+_AGE_SHIFT, _AGE_RANGE = 7.0, 100.0  # the age head answers (age - 7) / 100; CAPE's public code
+_HEADS: dict[Task, heads.HeadConfig] = {"age": heads.AGE, "sex": heads.SEX}
+
+# (task, cohort, scaler) -> (run, record) answers: years for age, probability of female for sex
+Answers = dict[tuple[Task, str, ScalerName], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """One task in one cohort: the test records whose truth is known. Axis `record` below means these."""
+
+    task: Task
+    cohort: str
+    entries: NDArray[np.int64]
+    truth: NDArray[np.float64]  # years, or 1 for female
+    patients: NDArray[np.int64]
+    seed: int
+    resamples: int
+
+    def metric(self, answer: NDArray[np.float64]) -> Callable[[Weights], NDArray[np.float64]]:
+        """Error in years or AUROC of one (record,) answer, as a statistic over (resample, record) weights."""
+        if self.task == "age":
+            return weighted_mean(np.abs(answer - self.truth))
+        return lambda weights: auroc(self.truth == 1, answer, weights)
+
+    def per_run(self, answers: NDArray[np.float64]) -> list[float]:
+        """The metric of each of (run, record) answers."""
+        one = np.ones((1, len(self.truth)))
+        return [float(self.metric(answer)(one)[0]) for answer in answers]
+
+    def interval(self, statistic: Callable[[Weights], NDArray[np.float64]]) -> Interval:
+        """The interval of a statistic when patients are drawn anew: the same draws for all weights and scalers."""
+        return patient_bootstrap(self.patients, statistic, self.resamples, derive_seed(self.seed, "boot", self.cohort))
+
+
+def targets(
+    index: CohortIndex, entries: NDArray[np.int64], task: Task
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Truth of some entries (years, or 1 for female) and whether it is known; ages from 90 on count as unknown."""
+    if task == "age":
+        age = index["age"][entries].astype(np.float64)
+        return age, np.isfinite(age) & (age < AGE_CAP)
+    sex = index["sex"][entries]
+    return (sex == SEX_CODES["female"]).astype(np.float64), np.isin(sex, list(SEX_CODES.values()))
+
+
+def exams(index: CohortIndex, parts: Parts, seed: int, resamples: int) -> list[Exam]:
+    """List the exams that can be sat: tasks with labels enough to train on, in every cohort with enough to score."""
+    found = []
+    for task in (task for task in TASKS if _is_trainable(index, parts, task)):
+        for cohort, entries in parts.tests.items():
+            truth, is_known = targets(index, entries, task)
+            if is_scorable(truth[is_known], task):
+                at = entries[is_known]
+                found.append(Exam(task, cohort, at, truth[is_known], index["patient"][at], seed, resamples))
+    return found
+
+
+def is_scorable(truth: NDArray[np.float64], task: Task) -> bool:
+    """Whether there are enough truths for a metric; for sex, enough of both."""
+    if task == "age":
+        return len(truth) >= FEWEST
+    return bool(min((truth == 1).sum(), (truth == 0).sum()) >= FEWEST)
+
+
+def _is_trainable(index: CohortIndex, parts: Parts, task: Task) -> bool:
+    for entries in (parts.train, parts.validation):
+        truth, is_known = targets(index, entries, task)
+        if is_known.sum() < FEWEST or (task == "sex" and len(np.unique(truth[is_known])) < 2):
+            return False
+    return True
+
+
+def sit(
+    features: Features, index: CohortIndex, parts: Parts, sat: Sequence[Exam], *, runs: int, lr: float, max_epochs: int
+) -> tuple[Answers, dict[str, tuple[int, ...]]]:
+    """Train heads for the one task of the exams `sat`, with both scalers, and return their answers.
+
+    features: (entry of the index, unit). Beside them: "task scaler" -> epochs of each of `runs` heads.
+    """
+    task, seed = sat[0].task, sat[0].seed
+    (train_x, train_y), (val_x, val_y) = (
+        _known(features, index, part, task) for part in (parts.train, parts.validation)
+    )
+    scalers = {name: fit_scaler(train_x, name) for name in SCALERS}
+    inputs = {name: (scaler(train_x), scaler(val_x)) for name, scaler in scalers.items()}
+    # Heads of one run draw alike, so equal inputs give equal heads: train them once.
+    same = all(np.array_equal(a, b) for a, b in zip(inputs["plain"], inputs["guarded"], strict=True))
+    used = SCALERS[:1] if same else SCALERS
+    trained = heads.train_heads(
+        _examples([inputs[name][0] for name in used], train_y, train_y, task),
+        _examples([inputs[name][1] for name in used], val_y, train_y, task),
+        _HEADS[task].model_copy(update={"lr": lr, "max_epochs": max_epochs}),
+        [derive_seed(seed, "ood-head", task, run) for run in range(runs)],
+    )
+    answers: Answers = {}
+    epochs: dict[str, tuple[int, ...]] = {}
+    for place, name in enumerate(SCALERS):
+        group = 0 if same else place
+        epochs[f"{task} {name}"] = tuple(trained.epochs[group].tolist())
+        for exam in sat:
+            found = trained.predict(scalers[name](features[exam.entries]), group)
+            answers[task, exam.cohort, name] = found * _AGE_RANGE + _AGE_SHIFT if task == "age" else found
+    return answers, epochs
+
+
+def _known(
+    features: Features, index: CohortIndex, entries: NDArray[np.int64], task: Task
+) -> tuple[Features, NDArray[np.float64]]:
+    truth, is_known = targets(index, entries, task)
+    return features[entries[is_known]], truth[is_known]
+
+
+def _examples(
+    inputs: list[Features], truth: NDArray[np.float64], train: NDArray[np.float64], task: Task
+) -> heads.Examples:
+    """What a head is taught: age as a share of its range; sex with weights n / (2 n_class) of the training part."""
+    if task == "age":
+        return heads.examples(inputs, (truth - _AGE_SHIFT) / _AGE_RANGE)
+    # Balanced over the training part alone: a validation part of another mix must not move the weights.
+    share = train.mean()
+    return heads.examples(inputs, truth, np.where(truth == 1, 0.5 / share, 0.5 / (1 - share)))
