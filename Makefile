@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: help install demo effect test test-frameworks test-peers check format bench tables fuzz soak docs clean
+.PHONY: help install demo effect test test-slow test-frameworks test-peers check format bench tables fuzz soak docs clean
 help:
 	@echo "make demo   simulate, ingest, pretrain twice, evaluate, report (about 5 minutes on 2 cores)"
 	@echo "make effect the demo over three seeds, CAPE-X and CAPE-Z paired (about 15 minutes)"
 	@echo "make test   the whole test suite"
+	@echo "make test-slow  what the suite samples, whole: every defect the soak must see, a minute or two"
 	@echo "make test-frameworks  adapters and examples for JAX and TensorFlow, in an environment of their own"
 	@echo "make test-peers  exports read back with Hugging Face datasets and WebDataset, in an environment of their own"
 	@echo "make check  format, lint, types, import rules, tests"
@@ -36,10 +37,14 @@ effect: $(READY)
 	$(BIN)/python examples/in_distribution_effect.py $(DEMO)-effect --seeds 0 1 2
 
 # Two to four processes of one OpenMP thread each: with more threads than cores, waiting for each other dominates.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+# Work is stolen in long stretches, so that the tests of a file share a process and what it has made for them.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: $(READY)
 	$(TESTS)
+
+test-slow: $(READY)
+	$(TESTS) -m slow
 
 # Adapters and examples for JAX and TensorFlow, in an environment without torch.
 FRAMEWORKS := $(VENV)-frameworks
