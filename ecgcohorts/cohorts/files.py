@@ -21,7 +21,7 @@ from ecgcohorts.errors import (
 from ecgcohorts.io.globs import any_of
 from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import Recording
-from ecgcohorts.sources import Archive, Folder, Source
+from ecgcohorts.sources import Archive, Source, open_source
 from ecgcohorts.sources.windows import Wanted, at_hand
 
 
@@ -59,7 +59,7 @@ def without_suffix(path: str) -> str:
 
 def as_source(place: Path | Source) -> Source:
     """A source as it is; a folder by its path. What needs closing after use is opened by who closes it."""
-    return Folder(place) if isinstance(place, Path) else place
+    return open_source(place) if isinstance(place, Path) else place
 
 
 def wanted_by(files: Files) -> re.Pattern[str]:

@@ -19,7 +19,7 @@ from ecgcohorts.plugins import load, names
 from ecgcohorts.readers import HEAD_BYTES, KIND, files_beside, open_reader
 from ecgcohorts.readers._shared.files import Folder as OpenFolder
 from ecgcohorts.readers._shared.files import read_head
-from ecgcohorts.sources import Archive, Folder, Source
+from ecgcohorts.sources import Archive, Source
 from ecgcohorts.sources.windows import at_hand, local
 
 WFDB, HDF5, ARRAYS = "wfdb", "code_hdf5", "arrays"
@@ -97,8 +97,8 @@ def _give_to_manifests(source: Source, found: dict[FileClass, list[str]]) -> Non
 
 def _folders(source: Source) -> Iterator[tuple[str, dict[str, FileClass | None]]]:
     """Yield every folder, with a slash, and its files, with a class where the name or the kind of entry says enough."""
-    if isinstance(source, Folder):
-        yield from _folders_below(source.path)
+    if source.folder is not None:
+        yield from _folders_below(source.folder)
         return
     files: dict[str, dict[str, FileClass | None]] = defaultdict(dict)
     for name in source.names():

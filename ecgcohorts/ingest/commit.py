@@ -17,7 +17,6 @@ from pydantic import ValidationError
 
 from ecgcohorts.errors import StoreError
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, UNKNOWN, CohortIndex
-from ecgcohorts.ingest.destination import Destination
 from ecgcohorts.ingest.encode import ShardResult, Staged
 from ecgcohorts.ingest.plan import AnyPlan, Partition, PlanHeader, PlannedCohort, Refusal, as_keys, ids_of, spec_sha256
 from ecgcohorts.ingest.planning import Known
@@ -26,8 +25,9 @@ from ecgcohorts.preprocess.quality import QUALITY_COLUMNS
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 from ecgcohorts.recording import DIGEST_BYTES
 from ecgcohorts.store.columns import write_index
-from ecgcohorts.store.commit import describe_files
+from ecgcohorts.store.files import describe_files
 from ecgcohorts.store.reader import Store
+from ecgcohorts.store.remote.destination import Destination
 from ecgcohorts.store.schema import (
     CURRENT,
     STAGING,
@@ -113,7 +113,7 @@ def plans_under_way(folder: Path, base: str) -> tuple[str, ...]:
     return tuple(f"{STAGING}/{mark.parent.name}/" for mark in marks if mark.read_bytes() == base.encode())
 
 
-def commit(plan: AnyPlan, before: Store | None, place: Destination) -> tuple[dict[str, Accounting], str]:
+def commit(plan: AnyPlan, before: Store | None, destination: Destination) -> tuple[dict[str, Accounting], str]:
     """Make a snapshot of a plan whose partitions are all encoded. Return the accounts per cohort and the fingerprint.
 
     The caller holds the write lock. A commit that was interrupted before the snapshot is in force can be repeated. Raises
@@ -124,7 +124,7 @@ def commit(plan: AnyPlan, before: Store | None, place: Destination) -> tuple[dic
     settled = _settle(plan, results, before)
     entries = _place_shards(header, results, settled)
     manifest = _write_snapshot(plan, before, results, settled, entries)
-    fingerprint = place.publish(before.manifest if before else None, manifest)
+    fingerprint = destination.publish(before.manifest if before else None, manifest)
     return {one.plan.name: one.accounting for one in settled}, fingerprint
 
 

@@ -31,7 +31,7 @@ from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers import HEAD_BYTES, files_beside, open_reader
 from ecgcohorts.readers._shared.files import read_head
 from ecgcohorts.recording import Recording
-from ecgcohorts.sources import Archive, Folder, Source, open_source
+from ecgcohorts.sources import Archive, Source, open_source
 from ecgcohorts.sources.windows import at_hand, local
 
 Mark = Literal["", "guess", "unknown"]
@@ -203,7 +203,7 @@ def _read_table(table: Path, items: list[SourceItem]) -> tuple[Columns, Key | No
 
 
 def _put_cohort(page: _Page, source: Source, items: list[SourceItem]) -> None:
-    given = str(source.path.resolve()) if isinstance(source, Folder) else _PACKED.sub("", str(source))
+    given = str(source.folder.resolve()) if source.folder else _PACKED.sub("", str(source))
     name = re.sub(r"[^a-z0-9]+", "_", PurePosixPath(given).name.casefold()).strip("_")[:64]
     page.put("name", name or "cohort", "guess", "the folder's name; one word of a-z, 0-9 and _")
     page.put("title", "unknown", "unknown", "fill in")
@@ -297,8 +297,8 @@ def _put_table(page: _Page, source: Source, table: Path | None, key: Key | None,
         return
     # Paths of a description are relative to the source; of an archive or a bucket, the table may be a member.
     where = PurePosixPath("..", table.name)
-    if isinstance(source, Folder):
-        where = PurePosixPath(os.path.relpath(table.resolve(), source.path.resolve()))
+    if source.folder is not None:
+        where = PurePosixPath(os.path.relpath(table.resolve(), source.folder.resolve()))
     elif same := [
         name for _, names in census.of(Kind.TABLE) for name in names if name.rpartition("/")[2] == table.name
     ]:

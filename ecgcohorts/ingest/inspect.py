@@ -20,7 +20,7 @@ from ecgcohorts.io.buckets import is_url
 from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import Recording
-from ecgcohorts.sources import Folder, Source, is_archive, open_source
+from ecgcohorts.sources import Source, is_archive, open_source
 from ecgcohorts.sources.windows import at_hand
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def inspect(source: str | Path, sample: int = SAMPLE, tell: Callable[[int], None
     """
     path = Path(source)
     if not is_url(str(source)) and path.is_file() and not is_archive(path):
-        return _inspect(Folder(path.parent), path.name, sample, tell)
+        return _inspect(open_source(path.parent), path.name, sample, tell)
     with open_source(source) as opened:
         return _inspect(opened, None, sample, tell)
 

@@ -19,19 +19,20 @@ from ecgcohorts.ingest.commit import (
     mark_staging,
     plans_under_way,
 )
-from ecgcohorts.ingest.destination import BucketDestination, Destination, FolderDestination, destination
 from ecgcohorts.ingest.encode import EncodeTask, Staged, encode, task_of
 from ecgcohorts.ingest.plan import AnyPlan, Partition, Plan, PlanHeader, Request, open_plan, spec_sha256, write_plan
 from ecgcohorts.ingest.planning import make_plan
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, Runner, WorkerDied
 from ecgcohorts.io.durable import machine_errors, make_folder
+from ecgcohorts.io.place import Bucket, Folder
 from ecgcohorts.preprocess.recipes import CAPE_V1, get_recipe
 from ecgcohorts.privacy.pseudonyms import load_key
-from ecgcohorts.sources import Folder, Source, open_source
+from ecgcohorts.sources import Source, open_source
 from ecgcohorts.sources.address import uri_of
-from ecgcohorts.store.commit import refuse_foreign_folder, refuse_nested, remove_unlisted
+from ecgcohorts.store.commit import refuse_foreign, refuse_nested, remove_unlisted
+from ecgcohorts.store.files import folder_of
 from ecgcohorts.store.reader import Store
-from ecgcohorts.store.remote.files import folder_of
+from ecgcohorts.store.remote.destination import Destination
 from ecgcohorts.store.schema import DEFAULT_SHARD_RECORDS, Accounting
 from ecgcohorts.store.signals.array_metadata import SHARD_RECORDS_LIMIT
 from ecgcohorts.store.signals.chunks import Codec
@@ -103,27 +104,27 @@ def ingest(
     resumes an interrupted run; after a finished run it finds nothing to do and writes nothing. Raises EcgError
     subclasses.
     """
-    place = destination(store, options.work)
+    destination = Destination(store, options.work)
     with open_source(source) as opened:
-        job = _Job(opened, place, cohort, options)
+        job = _Job(opened, destination, cohort, options)
         if options.dry_run:
             before = job.open_before()
-            return _nothing_written(job.plan(before), before, place)
-        return _ingest(job, place, options, progress)
+            return _nothing_written(job.plan(before), before, destination)
+        return _ingest(job, destination, options, progress)
 
 
-def _ingest(job: "_Job", place: Destination, options: IngestOptions, progress: Progress | None) -> IngestReport:
-    with place.lock():
+def _ingest(job: "_Job", destination: Destination, options: IngestOptions, progress: Progress | None) -> IngestReport:
+    with destination.lock():
         before = job.open_before()
         plan = job.plan(before)
-        under_way = plans_under_way(place.folder, plan.header.base)
+        under_way = plans_under_way(destination.folder, plan.header.base)
         if not plan.header.n_inputs:
-            place.clear(before.manifest if before else None, under_way)
-            return _nothing_written(plan, before, place)
+            destination.clear(before.manifest if before else None, under_way)
+            return _nothing_written(plan, before, destination)
         done = [one for one in plan.header.partitions if _is_done(plan.header, one)]
         _clear(plan.header, before, done, under_way)
         _encode(plan, job.files.source, done, options, progress)
-        return _commit(plan, before, place)
+        return _commit(plan, before, destination)
 
 
 def plan_to_file(
@@ -141,11 +142,11 @@ def plan_to_file(
     """
     folder = folder_of(store)
     with open_source(source) as opened:
-        for inside in (folder, *((opened.path,) if isinstance(opened, Folder) else ())):
+        for inside in (folder, *([] if opened.folder is None else [opened.folder])):
             if Path(path).resolve().is_relative_to(inside.resolve()):
                 raise SpecError(f"{path} is inside {inside}. Write the plan to a file outside of input and store.")
         _refuse_unseen(opened)
-        job = _Job(opened, FolderDestination(folder), cohort, options)
+        job = _Job(opened, Destination(folder), cohort, options)
         plan = job.plan(job.open_before())
     if not plan.header.n_inputs:
         raise SourceError(f"{source}: found nothing new: all {plan.header.known} inputs were met before.")
@@ -166,7 +167,7 @@ def encode_partition(path: str | Path, partition: int) -> bool:
     _check_versions(Path(path), header)
     with machine_errors(header.folder):
         _refuse_stale(header)
-        refuse_foreign_folder(header.folder)
+        refuse_foreign(Folder(header.folder))
         make_folder(header.staging)
         mark_staging(header)
         if _is_done(header, own):
@@ -191,33 +192,36 @@ def commit_plan(path: str | Path) -> IngestReport:
     plan = open_plan(Path(path))
     header = plan.header
     _check_versions(Path(path), header)
-    place = FolderDestination(header.folder)
-    with place.lock():
-        before = place.open_before()
+    destination = Destination(header.folder)
+    with destination.lock():
+        before = destination.open_before()
         if fingerprint_of(header.folder) != header.base:
             if before is not None and is_committed(plan, known_to(before)):
                 under_way = plans_under_way(header.folder, before.fingerprint)
-                remove_unlisted(header.folder, before.manifest, keep_folders=under_way)
-                return _nothing_written(plan, before, place)
+                destination.clear(before.manifest, under_way)
+                return _nothing_written(plan, before, destination)
             _refuse_stale(header)
         _clear(header, before, header.partitions, plans_under_way(header.folder, header.base))
-        return _commit(plan, before, place)
+        return _commit(plan, before, destination)
 
 
 class _Job:
     """One run, with description, recipe and key looked up and checked before anything is read."""
 
-    def __init__(self, source: Source, place: Destination, cohort: str | CohortSpec, options: IngestOptions) -> None:
-        if isinstance(source, Folder):
-            refuse_nested(source.path, place.folder)
+    def __init__(
+        self, source: Source, destination: Destination, cohort: str | CohortSpec, options: IngestOptions
+    ) -> None:
+        if source.folder is not None:
+            refuse_nested(source.folder, destination.folder)
+        refuse_foreign(Folder(destination.folder))  # also for a dry run, which takes no lock
         if options.runner is not None and options.runner.elsewhere:
             _refuse_unseen(source)
-            if isinstance(place, BucketDestination):
+            if isinstance(destination.place, Bucket):
                 raise SpecError(
-                    f"{place.files.path}: other machines cannot encode into a bucket. Ingest into a folder that all of "
+                    f"{destination.place.path}: other machines cannot encode into a bucket. Ingest into a folder that all of "
                     "them see, then send it: ecgcohorts copy FOLDER URL."
                 )
-        self.place, self.options = place, options
+        self.destination, self.options = destination, options
         self.spec = cohort if isinstance(cohort, CohortSpec) else load_spec(cohort)
         self.recipe = get_recipe(options.recipe)
         self.key = load_key(options.key_file)
@@ -225,7 +229,7 @@ class _Job:
 
     def open_before(self) -> Store | None:
         """Return the snapshot to extend. Raises RecipeMismatch or KeyMismatch if this run cannot extend it."""
-        store = self.place.open_before()
+        store = self.destination.open_before()
         if store is None:
             return None
         if store.recipe != self.recipe:
@@ -247,7 +251,7 @@ class _Job:
     def plan(self, before: Store | None) -> Plan:
         request = Request(
             source=self.files.source.address,
-            store=uri_of(self.place.folder),
+            store=uri_of(self.destination.folder),
             spec=self.spec,
             recipe=self.recipe,
             shard_records=self.options.shard_records,
@@ -299,10 +303,12 @@ def _raise_first_refusal(plan: Plan) -> None:
                 )
 
 
-def _nothing_written(plan: AnyPlan, before: Store | None, place: Destination) -> IngestReport:
+def _nothing_written(plan: AnyPlan, before: Store | None, destination: Destination) -> IngestReport:
     fingerprint = before.fingerprint if before else ""
     header = plan.header
-    return IngestReport({}, header.known, fingerprint, written=False, store=place.files.path, plan_rows=header.n_rows)
+    return IngestReport(
+        {}, header.known, fingerprint, written=False, store=destination.place.path, plan_rows=header.n_rows
+    )
 
 
 def _is_done(header: PlanHeader, partition: Partition) -> bool:
@@ -315,7 +321,7 @@ def _clear(header: PlanHeader, before: Store | None, done: Iterable[Partition], 
     for partition in done:
         staged, moved = Staged(header.staging, partition), header.shard_path(partition)
         keep |= {path.relative_to(header.folder).as_posix() for path in (staged.shard, staged.result, moved)}
-    remove_unlisted(header.folder, before.manifest if before else None, frozenset(keep), under_way)
+    remove_unlisted(Folder(header.folder), before.manifest if before else None, frozenset(keep), under_way)
 
 
 def _encode(
@@ -372,11 +378,11 @@ def _cause_of_death(header: PlanHeader, death: WorkerDied) -> str:
     )
 
 
-def _commit(plan: AnyPlan, before: Store | None, place: Destination) -> IngestReport:
-    accounting, fingerprint = commit(plan, before, place)
+def _commit(plan: AnyPlan, before: Store | None, destination: Destination) -> IngestReport:
+    accounting, fingerprint = commit(plan, before, destination)
     header = plan.header
     return IngestReport(
-        accounting, header.known, fingerprint, written=True, store=place.files.path, plan_rows=header.n_rows
+        accounting, header.known, fingerprint, written=True, store=destination.place.path, plan_rows=header.n_rows
     )
 
 

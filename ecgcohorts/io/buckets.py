@@ -2,18 +2,21 @@
 
 A thin layer over obstore, which reads endpoint, region and credentials from the usual environment variables
 (`AWS_...`, `GOOGLE_...`, `AZURE_...`); nothing of these is kept or printed here. `file:` URLs are not taken: folders
-have paths. Conditional writes are what commits rest on: an object is made only if it is not there, or replaced only if
-nobody else has replaced it.
+have paths. Commits rest on conditional writes: an object is made only if it is not there, or replaced only if nobody
+else has replaced it.
 """
 
+import contextlib
+import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from ecgcohorts.errors import ObjectStoreError, SpecError, install_line
+from ecgcohorts.errors import ObjectStoreError, SpecError, StoreError, install_line
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -23,21 +26,23 @@ _CODE = re.compile(r"<Code>(\w{1,64})</Code>")  # of S3's and Azure's XML answer
 _STATUS = re.compile(r"status code: (\d{3})")
 _BLOCK_BYTES = 8 << 20
 _process: int | None = None  # that first used an object store
-_SHA256 = "sha256"  # an object's metadata: what was put, as whoever put it saw it
+_SHA256 = "sha256"  # an object's metadata: what was put, as the sender saw it
 
 Tag = tuple[tuple[str, str], ...]  # stores tell versions apart by one of two things, or both
 
 
 class Stamp(NamedTuple):
-    """By this a listing and a later answer show that they speak of the same object. Entity tags do not: not every
-    store spells them alike in both."""
+    """Size and time of an object: equal in a listing and in a later answer if both speak of the same object.
+
+    Entity tags do not serve: not every store spells them alike in both.
+    """
 
     size: int
     modified: int  # UNIX time in whole seconds: listings tell more digits than answers
 
 
 def is_url(text: str) -> bool:
-    """Does this name a place in an object store, rather than a path?
+    """Say whether a text names a place in an object store, rather than a path.
 
     >>> is_url("s3://bucket/raw"), is_url("/data/raw"), is_url("C:/raw")
     (True, False, False)
@@ -46,66 +51,81 @@ def is_url(text: str) -> bool:
 
 
 class Bucket:
-    """The objects below one URL. Names are relative to it, with slashes. Picklable; every call may be made by a thread.
+    """The objects below one URL, with the methods of `place.Folder`. Picklable; any thread may call any method.
 
-    Raises SpecError for a URL that is none, ObjectStoreError where the store does not answer or refuses, and
+    Raises SpecError for a text that is no such URL, ObjectStoreError where the store does not answer or refuses, and
     FileNotFoundError for an object that is not there, as a folder would.
     """
 
-    def __init__(self, url: str) -> None:
+    gap_bytes = 256 * 1024  # a request takes as long as some hundred KiB do, so gaps are read through
+    threads = 32  # requests under way at once: each waits some 20 ms for its first byte, not for us
+    records_per_part = 2  # a pair
+
+    def __init__(self, url: str, pinned: Mapping[str, Stamp] | None = None) -> None:
         parts = urlsplit(url)
         if not is_url(url) or not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
             raise SpecError(
                 "found no URL of an object store, expected for example s3://bucket/folder, without password or query: "
                 "credentials stand in the environment."
             )
-        self.url = url.rstrip("/")
-        self._connection = _connect(self.url)
+        self.path = url.rstrip("/")
+        self._connection = _connect(self.path)
+        self._pinned = pinned
 
     @property
     def client(self) -> "ObjectStore":
-        """For libraries that read through obstore themselves. Raises ObjectStoreError in a forked process."""
+        """The connection, for libraries that read through obstore too. Raises ObjectStoreError in a forked process."""
         _refuse_forked()
         return self._connection
 
     def __repr__(self) -> str:
-        return f"Bucket({self.url!r})"
+        return f"Bucket({self.path!r})"
 
     def __str__(self) -> str:
-        return self.url
+        return self.path
 
-    def __reduce__(self) -> tuple[type["Bucket"], tuple[str]]:
-        return Bucket, (self.url,)
+    def __reduce__(self) -> tuple[type["Bucket"], tuple[str, Mapping[str, Stamp] | None]]:
+        return Bucket, (self.path, self._pinned)
 
-    def each(self, below: str = "") -> Iterator[tuple[str, Stamp]]:
-        """Name and stamp of every object, in the store's own order, as the listing goes on.
+    @property
+    def name(self) -> str:
+        """The last part of the URL, as a title."""
+        return self.path.rpartition("/")[2]
+
+    def names(self, below: str = "") -> Iterator[str]:
+        """Yield the objects that are not hidden, in the store's own order, which is that of their names.
 
         below: only those whose path begins with these folders.
         """
-        import obstore
+        for name, _ in self._each(below):
+            if not name.startswith(".") and "/." not in name:
+                yield name
 
-        try:
-            for chunk in obstore.list(self.client, prefix=below or None):
-                for one in chunk:
-                    if not one["path"].endswith("/"):  # what some consoles make when asked for a folder
-                        yield one["path"], _stamp(one)
-        except Exception as error:
-            raise self._failed(error) from None
+    def everything(self) -> Iterator[str]:
+        """Yield every object, sorted."""
+        return iter(self.stamps())
 
-    def sizes(self, below: str = "") -> dict[str, int]:
-        """Size in bytes of every object, by name, sorted. below: only those whose path begins with these folders."""
-        return {name: stamp.size for name, stamp in self.stamps(below).items()}
+    def sizes(self, names: Iterable[str] | None = None) -> dict[str, int]:
+        """Sizes in bytes of the named objects, or of all, that are there. One listing, however many are named."""
+        found = self.stamps()
+        return {name: found[name].size for name in (found if names is None else names) if name in found}
 
-    def stamps(self, below: str = "") -> dict[str, Stamp]:
-        """What the listing shows of every object, by name, sorted."""
-        return dict(sorted(self.each(below)))
+    def stamps(self) -> dict[str, Stamp]:
+        """Stamps of all objects by name, sorted."""
+        return dict(sorted(self._each()))
+
+    def pin(self, names: Iterable[str]) -> dict[str, int]:
+        """`sizes`; and from here on, `size` and `read_into` know these objects alone, as they are now."""
+        found = self.stamps()
+        self._pinned = {name: found[name] for name in names if name in found}
+        return {name: stamp.size for name, stamp in self._pinned.items()}
 
     def size(self, name: str) -> int:
-        """Size of one object in bytes."""
-        return int(self._head(name)["size"])
+        """Size of one object in bytes; of a pinned one without asking."""
+        return int(self._head(name)["size"]) if self._pinned is None else self._pin_of(name).size
 
     def tag(self, name: str) -> Tag | None:
-        """What changes whenever the object does; None if it is not there. For `replace`."""
+        """Return what changes whenever the object does, for `replace`; None if it is not there."""
         try:
             head = self._head(name)
         except FileNotFoundError:
@@ -113,7 +133,7 @@ class Bucket:
         return tuple((key, head[key]) for key in ("e_tag", "version") if head[key] is not None)
 
     def get(self, name: str, limit: int | None = None) -> bytes:
-        """The whole of an object. Raises ObjectStoreError for more than `limit` bytes, before they are fetched."""
+        """Fetch a whole object. Raises StoreError for more than `limit` bytes, before they are fetched."""
         import obstore
 
         try:
@@ -123,22 +143,22 @@ class Bucket:
                 return bytes(answer.bytes())
         except Exception as error:
             raise self._failed(error, name) from None
-        raise _too_large(f"{self.url}/{name}", size, limit)
+        raise StoreError(f"{self.path}/{name}: found {size} bytes, expected at most {limit}. Restore it from a copy.")
 
     def blocks(self, name: str, limit: int | None = None) -> Iterator[memoryview]:
-        """The whole of an object, piece by piece, in bounded memory; each comes before a slow line runs out of time.
+        """Yield an object piece by piece, in bounded memory; each piece comes before a slow line runs out of time.
 
         Raises ObjectStoreError for more than `limit` bytes, and if the object is replaced meanwhile.
         """
-        size = self.size(name)
+        size = int(self._head(name)["size"])
         if limit is not None and size > limit:
-            raise _too_large(f"{self.url}/{name}", size, limit)
+            raise ObjectStoreError(f"{self.path}/{name}: found {size} bytes, expected at most {limit}.")
         first: Stamp | None = None
         for start in range(0, size, _BLOCK_BYTES):
             block, stamp = self.get_range(name, start, min(start + _BLOCK_BYTES, size))
             first = first or stamp
             if stamp != first or stamp.size != size:
-                raise ObjectStoreError(f"{self.url}/{name}: found another object than a moment ago. Try again.")
+                raise ObjectStoreError(f"{self.path}/{name}: replaced while it was being read. Try again.")
             yield block
 
     def fetch(self, name: str, path: Path, limit: int | None = None) -> None:
@@ -147,8 +167,16 @@ class Bucket:
             for block in self.blocks(name, limit):
                 file.write(block)
 
+    @contextlib.contextmanager
+    def on_disk(self, name: str) -> Iterator[Path]:
+        """Give the object as a file of this machine, for as long as the context lasts."""
+        with tempfile.TemporaryDirectory(prefix="ecgcohorts-") as scratch:
+            path = Path(scratch) / "object"
+            self.fetch(name, path)
+            yield path
+
     def get_range(self, name: str, start: int, stop: int) -> tuple[memoryview, Stamp]:
-        """Part of an object, in one request, and of what object. Short if the object ends before."""
+        """Fetch part of an object in one request, and the object's stamp. The part is short if the object ends before."""
         import obstore
 
         try:
@@ -157,12 +185,47 @@ class Bucket:
         except Exception as error:
             raise self._failed(error, name) from None
 
+    def read_into(self, name: str, start: int, out: memoryview) -> int:
+        """Fill `out` from an object in one request. Return how many bytes there were: fewer if the object ends before.
+
+        Raises StoreError if a pinned object is gone or replaced.
+        """
+        seen = None if self._pinned is None else self._pin_of(name)
+        try:
+            data, stamp = self.get_range(name, start, start + len(out))
+        except FileNotFoundError:
+            if seen is None:
+                raise
+            stamp = None
+        if seen is not None and stamp != seen:
+            what = "is gone" if stamp is None else "has been replaced"
+            raise StoreError(f"{self.path}/{name}: {what} since the store was opened. Open the store again.")
+        out[: len(data)] = data
+        return len(data)
+
+    def _pin_of(self, name: str) -> Stamp:
+        try:
+            return (self._pinned or {})[name]
+        except KeyError:
+            raise FileNotFoundError(2, "no such object in the manifest") from None
+
+    def in_memory(self, name: str, at: int) -> bool:
+        """Answer for a folder's method of this name: nothing of a bucket can be had without waiting."""
+        return False
+
     def put(self, name: str, content: bytes | Path, sha256: str | None = None) -> None:
         """Make or replace an object. Nobody sees half of it. sha256: noted beside it, for `noted_sha256`."""
         self._put(name, content, None, sha256)
 
+    def sha256_of(self, name: str) -> str:
+        """SHA-256 of an object, in hexadecimal, in bounded memory: reads all of it."""
+        digest = hashlib.sha256()
+        for block in self.blocks(name):
+            digest.update(block)
+        return digest.hexdigest()
+
     def noted_sha256(self, name: str) -> str | None:
-        """The SHA-256 that whoever put the object gave for its content, if any."""
+        """Return the SHA-256 that the sender of the object gave for its content, if any."""
         import obstore
 
         try:
@@ -172,15 +235,15 @@ class Bucket:
         return None if noted is None else str(noted)
 
     def put_new(self, name: str, content: bytes | Path) -> bool:
-        """Make an object, unless there is one of that name: then False, and it stays as it is."""
+        """Make an object and return True; if there is one of that name, leave it as it is and return False."""
         return self._put(name, content, "create")
 
     def replace(self, name: str, content: bytes, tag: Tag | None) -> bool:
-        """Replace an object if it still is what `tag` told; make it if that was None. False if somebody was faster."""
+        """Replace an object that still is what `tag` told, or make it if that was None. False if it has changed."""
         return self._put(name, content, "create" if tag is None else dict(tag))
 
     def delete(self, names: Iterable[str]) -> None:
-        """Remove objects; those that are gone already do not matter."""
+        """Remove objects. What is gone already does not matter."""
         import obstore
 
         doomed = list(names)
@@ -189,6 +252,24 @@ class Bucket:
                 obstore.delete(self.client, doomed)
         except FileNotFoundError:
             pass
+        except Exception as error:
+            raise self._failed(error) from None
+
+    def zarr(self) -> Any:
+        """Return what zarr-python opens to read here."""
+        from zarr.storage import ObjectStore
+
+        return ObjectStore(self.client, read_only=True)
+
+    def _each(self, below: str = "") -> Iterator[tuple[str, Stamp]]:
+        """Yield name and stamp of every object, as the listing goes on."""
+        import obstore
+
+        try:
+            for chunk in obstore.list(self.client, prefix=below or None):
+                for one in chunk:
+                    if not one["path"].endswith("/"):  # what some consoles make when asked for a folder
+                        yield one["path"], _stamp(one)
         except Exception as error:
             raise self._failed(error) from None
 
@@ -219,27 +300,23 @@ class Bucket:
     def _failed(self, error: Exception, name: str = "") -> Exception:
         if isinstance(error, ObjectStoreError):
             return error
-        where = f"{self.url}/{name}" if name else self.url
+        where = f"{self.path}/{name}" if name else self.path
         if isinstance(error, FileNotFoundError):
             return FileNotFoundError(f"{where}: no such object")
         return ObjectStoreError(
-            f"{where}: the object store does not give or take this ({_reason(error)}). Check the URL, and endpoint, "
+            f"{where}: the object store refuses or does not answer ({_reason(error)}). Check the URL, and endpoint, "
             "region and credentials in the environment."
         )
 
 
-def _too_large(where: str, size: int, limit: int) -> ObjectStoreError:
-    return ObjectStoreError(f"{where}: found {size} bytes, expected at most {limit}.")
-
-
 def _refuse_forked() -> None:
-    """obstore's threads do not survive a fork, and a child that waits for them waits for ever."""
+    # obstore's threads do not survive a fork, and a child that waits for them waits for ever.
     global _process
     _process = _process or os.getpid()
     if _process != os.getpid():
         raise ObjectStoreError(
-            "found a process forked from one that has used an object store, expected one of its own. Start workers by "
-            "spawn or forkserver."
+            "this process was forked from one that has used an object store, which would wait for ever. Start workers "
+            "by spawn or forkserver."
         )
 
 
@@ -254,7 +331,7 @@ def _connect(url: str) -> "ObjectStore":
         return from_url(url)
     except Exception as error:
         raise SpecError(
-            f"{url}: found a URL that cannot be used ({_reason(error)}), expected for example s3://bucket/folder."
+            f"{url}: this URL cannot be used ({_reason(error)}), expected for example s3://bucket/folder."
         ) from None
 
 
@@ -263,7 +340,7 @@ def _stamp(meta: Any) -> Stamp:
 
 
 def _reason(error: Exception) -> str:
-    """The kind of an error in a few words: its text may hold addresses, signatures and headers."""
+    """Name the kind of an error in a few words: its text may hold addresses, signatures and headers."""
     text = str(error)
     found = [type(error).__name__, *_STATUS.findall(text)[:1], *_CODE.findall(text)[:1]]
     return " ".join(found)

@@ -145,7 +145,7 @@ def _provenance(store: AnyStore) -> dict[str, object]:
     """Which snapshot was read; of several stores, each one's."""
     if len(store.members) == 1:
         return {"generation": store.members[0].manifest.generation, "store fingerprint": store.fingerprint}
-    snapshots = (f"{one.files.name}: generation {one.manifest.generation}, {one.fingerprint}" for one in store.members)
+    snapshots = (f"{one.place.name}: generation {one.manifest.generation}, {one.fingerprint}" for one in store.members)
     return {"stores read as one": "; ".join(snapshots), "fingerprint of all": store.fingerprint}
 
 

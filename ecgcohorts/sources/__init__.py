@@ -1,7 +1,7 @@
-"""Where raw recordings come from: a folder, a tar or zip, or an object store. All are read as real files in a folder.
+"""Where raw recordings come from: a folder, a bucket, or a tar or zip. All are read as real files in a folder.
 
-Readers know nothing of this. What a folder has is read where it is; of the others, the files of a few recordings at a
-time are written into a private temporary folder and removed again: `at_hand` and `local`.
+Readers know nothing of this. Files of a folder are read where they are; of the others, the files of a few recordings at a
+time are written into a private temporary folder and removed again: `at_hand` and `local` of `sources.windows`.
 """
 
 import re
@@ -12,14 +12,14 @@ from typing import Protocol, Self
 from urllib.parse import unquote
 
 from ecgcohorts.errors import SourceError, UnreadableRecording
-from ecgcohorts.io.buckets import is_url
+from ecgcohorts.io.buckets import Bucket, is_url
+from ecgcohorts.io.place import Folder
 from ecgcohorts.sources.address import FILE, path_of
 from ecgcohorts.sources.archive import Archive
-from ecgcohorts.sources.bucket import Objects
-from ecgcohorts.sources.folder import Folder
+from ecgcohorts.sources.loose import LooseFiles
 from ecgcohorts.sources.scratch import Scratch
 
-__all__ = ["Archive", "Fetched", "Folder", "Objects", "Source", "is_archive", "open_source"]
+__all__ = ["Archive", "Source", "is_archive", "open_source"]
 
 
 class Source(Protocol):
@@ -29,6 +29,10 @@ class Source(Protocol):
     """
 
     @property
+    def folder(self) -> Path | None:
+        """The folder whose files are read where they are; None if they have to be brought here by `fetch`."""
+
+    @property
     def address(self) -> str:
         """What `open_source` opens it by, anywhere: an absolute file URI, with the folder in an archive behind `#`, or a URL."""
 
@@ -36,44 +40,41 @@ class Source(Protocol):
     def only_here(self) -> bool:
         """Must it be unpacked on each machine that reads it?"""
 
+    @property
+    def scratch(self) -> Scratch:
+        """Holds what is brought here, until the source is closed."""
+
     def names(self, wanted: re.Pattern[str] | None = None, below: str = "") -> Iterator[str]:
-        """Paths of all files, sorted, of those that match as a whole; below: only in this folder, given with its slash."""
+        """Yield paths, sorted, of the files that match as a whole. below: only in this folder, given with its slash."""
 
     def state(self, name: str, at_hand: Path) -> str:
-        """What changes whenever the file does. at_hand: the file itself, for now. Raises OSError if it is gone."""
+        """Describe a file so that a change shows. at_hand: the file itself, for now. Raises OSError if it is gone."""
+
+    def fetch(self, names: Iterable[str], into: Path) -> dict[str, UnreadableRecording]:
+        """Write files below an empty folder, those that are there. Return what is wrong with some of them."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 
 
-class Fetched(Source, Protocol):
-    """A source whose files have to be brought here."""
-
-    @property
-    def scratch(self) -> Scratch: ...
-
-    def fetch(self, names: Iterable[str], into: Path) -> dict[str, UnreadableRecording]:
-        """Write files below an empty folder, those that are there. Return what is wrong with some of them."""
-
-
 def is_archive(path: Path) -> bool:
-    """Whether a file is an archive that `open_source` opens."""
+    """Say whether a file is an archive that `open_source` opens."""
     with suppress(SourceError):
         return bool(Archive(path))
     return False
 
 
-def open_source(place: str | Path) -> Folder | Archive | Objects:
-    """A folder, an archive, or the URL of a bucket, by path, URL, or the address of a source.
+def open_source(where: str | Path) -> LooseFiles | Archive:
+    """Open a folder, an archive, or the URL of a bucket, by path, URL, or the address of a source.
 
-    Raises SourceError for what is none of these, SpecError for a URL that cannot be used.
+    Raises SourceError for anything else, SpecError for a URL that cannot be used.
     """
-    text = str(place)
+    text = str(where)
     if is_url(text):
-        return Objects(text)
+        return LooseFiles(Bucket(text))
     uri, _, below = text.partition("#") if text.startswith(FILE) else (text, "", "")
-    path = path_of(uri) if text.startswith(FILE) else Path(place)
+    path = path_of(uri) if text.startswith(FILE) else Path(where)
     if not path.exists():
         raise SourceError(f"{path}: found no such folder or file, expected the recordings. Check the path.")
-    return Folder(path) if path.is_dir() else Archive(path, unquote(below, errors="surrogateescape"))
+    return LooseFiles(Folder(path)) if path.is_dir() else Archive(path, unquote(below, errors="surrogateescape"))

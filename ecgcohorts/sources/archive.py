@@ -33,9 +33,11 @@ class Archive:
     the same index.
     """
 
+    folder: Path | None = None
+
     def __init__(self, path: Path, below: str = "", scratch: Scratch | None = None) -> None:
         self.path, self.below = path, below
-        self._scratch = Scratch() if scratch is None else scratch
+        self.scratch = Scratch() if scratch is None else scratch
         with self._open(path) as file:
             head = file.read(BLOCK)
         self._is_zip = head.startswith((LOCAL_MARK, END_MARK))
@@ -49,13 +51,13 @@ class Archive:
 
     def __reduce__(self) -> tuple[type["Archive"], tuple[Path, str, Scratch]]:
         _ = self._index  # before it is sent: others must find it
-        return Archive, (self.path, self.below, self._scratch)
+        return Archive, (self.path, self.below, self.scratch)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._scratch.remove()
+        self.scratch.remove()
 
     def __str__(self) -> str:
         return f"{self.path}/{self.below}".rstrip("/") if self.below else str(self.path)
@@ -65,10 +67,6 @@ class Archive:
         from urllib.parse import quote
 
         return uri_of(self.path) + (f"#{quote(self.below, errors='surrogateescape')}" if self.below else "")
-
-    @property
-    def scratch(self) -> Scratch:
-        return self._scratch
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -86,7 +84,7 @@ class Archive:
 
     def inside(self, below: str) -> "Archive":
         """The same archive, one folder of it."""
-        return Archive(self.path, below, self._scratch)
+        return Archive(self.path, below, self.scratch)
 
     def names(self, wanted: re.Pattern[str] | None = None, below: str = "") -> Iterator[str]:
         """Paths below `below`, sorted."""
@@ -119,11 +117,11 @@ class Archive:
 
     @property
     def _plain(self) -> Path:
-        return self._scratch.path / _PLAIN if self.only_here else self.path
+        return self.scratch.path / _PLAIN if self.only_here else self.path
 
     @cached_property
     def _index(self) -> Index:
-        path = self._scratch.path / _INDEX
+        path = self.scratch.path / _INDEX
         if not path.exists():
             if self.only_here:
                 unpack_tar(self.path, self._plain)

@@ -7,11 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 from ecgcohorts.errors import RecordingError, SourceError, UnreadableRecording
 from ecgcohorts.io.globs import any_of
-from ecgcohorts.sources import Fetched, Folder, Source
+from ecgcohorts.sources import Source
 from ecgcohorts.sources.scratch import no_room
 
 WINDOW = 64  # recordings; our default: two windows are on disk at a time, 30 MB of ten-second ECGs
@@ -30,10 +29,10 @@ def at_hand(
     A file stays for as long as the next is not asked for. One that the source does not have is not there. Raises EcgError
     if the source itself cannot be read.
     """
-    if isinstance(source, Folder):
-        yield from (source.path / path for path, _ in wanted)
+    if source.folder is not None:
+        yield from (source.folder / path for path, _ in wanted)
         return
-    windows = _Windows(cast(Fetched, source), wanted, beside)
+    windows = _Windows(source, wanted, beside)
     try:
         while (window := windows.next()) is not None:
             yield from window.files
@@ -44,13 +43,12 @@ def at_hand(
 @contextmanager
 def local(source: Source, names: Iterable[str]) -> Iterator[Path]:
     """A folder in which these files are there, those that the source has. Raises SourceError for a damaged one."""
-    if isinstance(source, Folder):
-        yield source.path
+    if source.folder is not None:
+        yield source.folder
         return
-    fetched = cast(Fetched, source)
-    folder = fetched.scratch.new_folder()
+    folder = source.scratch.new_folder()
     try:
-        for problem in fetched.fetch(names, folder).values():
+        for problem in source.fetch(names, folder).values():
             raise SourceError(f"{source}: found {problem.found}, expected {problem.expected}. {problem.remedy}")
         yield folder
     finally:
@@ -69,7 +67,7 @@ class _Window:
 class _Windows:
     """Two windows: one is read, the other made ready by a thread."""
 
-    def __init__(self, source: Fetched, wanted: Iterable[Wanted], beside: Beside) -> None:
+    def __init__(self, source: Source, wanted: Iterable[Wanted], beside: Beside) -> None:
         self._source, self._left, self._beside = source, iter(wanted), beside
         self._thread = ThreadPoolExecutor(1)
         self._now: _Window | None = None

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import StoreError
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, CohortIndex
 from ecgcohorts.io.durable import write_file
-from ecgcohorts.store.remote.files import StoreFiles
+from ecgcohorts.io.place import Place
+from ecgcohorts.store.files import read_file
 from ecgcohorts.store.schema import Manifest, group_metadata, index_folder
 from ecgcohorts.store.signals.chunks import CRC_BYTES, pack
 
@@ -35,12 +36,12 @@ def write_index(store: Path, generation: int, index: CohortIndex) -> list[str]:
     return [path.relative_to(store).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def read_index(files: StoreFiles, manifest: Manifest) -> CohortIndex:
+def read_index(place: Place, manifest: Manifest) -> CohortIndex:
     """Load the index of a snapshot into memory. Raises StoreError if a column is damaged, missing or unknown."""
     home = index_folder(manifest.generation)
-    folder = f"{files.path}/{home}"
-    read = partial(_read_named, files, manifest, home)
-    with ThreadPoolExecutor(files.threads) as pool:
+    folder = f"{place}/{home}"
+    read = partial(_read_named, place, manifest, home)
+    with ThreadPoolExecutor(place.threads) as pool:
         columns = dict(zip(manifest.index_columns, pool.map(read, manifest.index_columns), strict=True))
     for name, dtype in COLUMNS.items():
         if name not in columns or columns[name].dtype != dtype:
@@ -54,8 +55,8 @@ def read_index(files: StoreFiles, manifest: Manifest) -> CohortIndex:
         raise StoreError(f"{folder}: the index contradicts itself ({error}). Restore the store from a copy.") from None
 
 
-def _read_named(files: StoreFiles, manifest: Manifest, home: str, name: str) -> NDArray:
-    return read_column(files, manifest, f"{home}/{name}")
+def _read_named(place: Place, manifest: Manifest, home: str, name: str) -> NDArray:
+    return read_column(place, manifest, f"{home}/{name}")
 
 
 def write_column(folder: Path, column: NDArray) -> None:
@@ -90,14 +91,14 @@ def _metadata(column: NDArray, chunk_shape: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def read_column(files: StoreFiles, manifest: Manifest, folder: str) -> NDArray:
+def read_column(place: Place, manifest: Manifest, folder: str) -> NDArray:
     """Read what `write_column` wrote into a folder of the store.
 
     Every file's SHA-256 is checked before anything in it is believed. Raises StoreError if one is damaged or missing.
     """
-    where = f"{files.path}/{folder}"
+    where = f"{place}/{folder}"
     try:
-        metadata = json.loads(files.read(f"{folder}/zarr.json", manifest))
+        metadata = json.loads(read_file(place, manifest, f"{folder}/zarr.json"))
         shape = tuple(int(length) for length in metadata["shape"])
         chunk_shape = tuple(int(length) for length in metadata["chunk_grid"]["configuration"]["chunk_shape"])
         if (
@@ -112,7 +113,7 @@ def read_column(files: StoreFiles, manifest: Manifest, folder: str) -> NDArray:
     parts = []
     for number in range(-(-shape[0] // chunk_shape[0])):
         name = "/".join([folder, "c", str(number), *["0"] * (len(shape) - 1)])
-        parts.append(_unpack(files.read(name, manifest), f"{files.path}/{name}", chunk_shape, dtype))
+        parts.append(_unpack(read_file(place, manifest, name), f"{place}/{name}", chunk_shape, dtype))
     column = np.concatenate(parts)[: shape[0]] if parts else np.zeros(shape, dtype)
     return column.astype(dtype.newbyteorder("="), copy=False)
 

@@ -7,16 +7,26 @@ Earlier snapshots stay until `collect_garbage`; what no manifest names is garbag
 import contextlib
 import fcntl
 import hashlib
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ecgcohorts.errors import LockHeld, StoreError
-from ecgcohorts.io.durable import machine_errors, make_folder, sha256_of, write_file
-from ecgcohorts.store.generations import is_staged
-from ecgcohorts.store.reader import check_files, files_named, manifest_bytes
-from ecgcohorts.store.remote.files import FolderFiles, StoreFiles
-from ecgcohorts.store.schema import CURRENT, LOCK, OUR_PATHS, Current, FileEntry, Manifest, manifest_name
+from ecgcohorts.io.durable import link_file, machine_errors, make_folder
+from ecgcohorts.io.place import Folder, Place
+from ecgcohorts.store.files import check_files, folder_of
+from ecgcohorts.store.reader import Store, files_named, manifest_bytes, open_store, read_manifest
+from ecgcohorts.store.schema import (
+    CURRENT,
+    LOCK,
+    OUR_PATHS,
+    STAGING,
+    Current,
+    FileEntry,
+    Manifest,
+    index_folder,
+    manifest_name,
+    rejects_name,
+)
 
 
 @contextlib.contextmanager
@@ -35,106 +45,130 @@ def writer_lock(store: Path) -> Iterator[None]:
             yield
 
 
+@contextlib.contextmanager
+def changing(path: str | Path) -> Iterator[tuple[Path, Store]]:
+    """Hold the write lock of a store in a folder; give the folder and the snapshot in force.
+
+    Raises StoreError for a store in a bucket, or none at all; LockHeld.
+    """
+    folder = folder_of(path)
+    read_manifest(Folder(folder))  # locking would make the folder, so first make sure that there is a store
+    with writer_lock(folder):
+        yield folder, open_store(folder)
+
+
 def publish(store: Path, manifest: Manifest, *, forget: bool = False) -> str:
     """Make `manifest` the snapshot in force and return its fingerprint. Earlier ones stay, unless they are to be forgotten.
 
     Raises StoreError, and changes nothing a reader sees, if a file that the manifest names is not there whole.
     """
+    place = Folder(store)
     alone = manifest.model_copy(update={"earlier": ()})
-    following = alone if forget else after_those_before(FolderFiles(store), manifest)
-    return put_in_force(store, following, following.to_bytes())
+    following = alone if forget else after_those_before(place, manifest)
+    return put_in_force(place, following, following.to_bytes(), place.put)
 
 
-def put_in_force(store: Path, manifest: Manifest, data: bytes) -> str:
-    """As `publish`, of a manifest whose bytes are given."""
-    check_files(FolderFiles(store), manifest)
-    path = store / manifest_name(manifest.generation)
-    write_file(path, data)
-    current = current_of(manifest, data)
-    write_file(store / CURRENT, current.model_dump_json().encode())
-    remove_unlisted(store, manifest)
+def put_in_force(place: Place, manifest: Manifest, data: bytes, put: Callable[[str, bytes], None]) -> str:
+    """Put a manifest, given with its bytes, and then CURRENT; remove what neither names. Return the fingerprint.
+
+    put: replaces a small file of the place whole, or raises. The order is the commit: a kill before the last `put`
+    leaves the snapshot before, a kill after it the new one.
+    """
+    check_files(place, manifest)
+    current = _current_of(manifest, data)
+    put(current.manifest, data)
+    put(CURRENT, current.model_dump_json().encode())
+    remove_unlisted(place, manifest)
     return current.sha256
 
 
-def after_those_before(files: StoreFiles, manifest: Manifest) -> Manifest:
-    """A manifest that names the snapshot in force there, and those before it that are still there."""
-    if not files.sizes([CURRENT]):
+def after_those_before(place: Place, manifest: Manifest) -> Manifest:
+    """Return the manifest, naming the snapshot in force there and those before it that are still there."""
+    if not place.sizes([CURRENT]):
         return manifest.model_copy(update={"earlier": ()})
-    before, data = manifest_bytes(files)
-    there = files.sizes([one.manifest for one in before.earlier])
-    earlier = (current_of(before, data), *(one for one in before.earlier if one.manifest in there))
+    before, data = manifest_bytes(place)
+    there = place.sizes([one.manifest for one in before.earlier])
+    earlier = (_current_of(before, data), *(one for one in before.earlier if one.manifest in there))
     return manifest.model_copy(update={"earlier": earlier})
 
 
-def current_of(manifest: Manifest, data: bytes) -> Current:
-    """What CURRENT says when this manifest is in force."""
+def _current_of(manifest: Manifest, data: bytes) -> Current:
     return Current(manifest=manifest_name(manifest.generation), sha256=hashlib.sha256(data).hexdigest())
 
 
 def remove_unlisted(
-    store: Path, manifest: Manifest | None, keep: frozenset[str] = frozenset(), keep_folders: tuple[str, ...] = ()
+    place: Place, manifest: Manifest | None, keep: frozenset[str] = frozenset(), keep_folders: tuple[str, ...] = ()
 ) -> None:
     """Delete files of our own layout that are neither the snapshot's nor an earlier one's, and folders left empty.
 
-    `keep`: paths under way; `keep_folders`: folders, each with a slash at its end, that others are writing to.
-
-    Symbolic links are neither followed nor removed, and files of other names never touched: `refuse_foreign_folder`
-    stops a run before it meets any.
+    keep: paths under way. keep_folders: folders, each with a slash at its end, that others are writing to. Files of other
+    names are never touched: `refuse_foreign` stops a run before it meets any.
     """
     listed = {LOCK, *keep}
     if manifest is not None:
-        listed |= {CURRENT, *files_named(FolderFiles(store), manifest)}
-    for base, folders, files in os.walk(store, topdown=False):
-        for name in files:
-            path = Path(base) / name
-            relative = path.relative_to(store).as_posix()
-            if relative.startswith(keep_folders):
-                continue
-            if relative not in listed and is_ours(relative) and not path.is_symlink():
-                path.unlink()
-        for name in folders:
-            folder = Path(base) / name
-            ours = is_ours(folder.relative_to(store).as_posix() + "/")
-            if ours and not folder.is_symlink() and not any(folder.iterdir()):
-                folder.rmdir()
+        listed |= {CURRENT, *files_named(place, manifest)}
+    place.delete(
+        name
+        for name in place.everything()
+        if name not in listed and OUR_PATHS.fullmatch(name) and not name.startswith(keep_folders)
+    )
 
 
-def clear_leftovers(store: Path, manifest: Manifest) -> None:
-    """Delete what a killed command left, unless an ingest is staged, which can still use it."""
-    if not is_staged(store):
-        remove_unlisted(store, manifest)
-
-
-def is_ours(relative: str) -> bool:
-    """Is this the path of a file, or with a slash at its end of a folder, that a store may hold?"""
-    return OUR_PATHS.fullmatch(relative) is not None
-
-
-def describe_files(store: Path, relative: list[str]) -> dict[str, FileEntry]:
-    """Sizes and SHA-256 sums of files as they stand."""
-    return {
-        name: FileEntry(size=(store / name).stat().st_size, sha256=sha256_of(store / name)) for name in sorted(relative)
-    }
-
-
-def refuse_foreign_folder(store: Path) -> None:
-    """Raise StoreError rather than write into a folder that holds anything but a store, whole or under way."""
-    if not store.exists():
-        return
-    if not store.is_dir():
-        raise StoreError(f"{store}: found a file, expected a store or an empty folder. Name a new folder.")
-    for base, folders, files in os.walk(store):
-        names = [*files, *(f"{name}/" for name in folders)]
-        for name in names:
-            relative = (Path(base) / name).relative_to(store).as_posix() + ("/" if name.endswith("/") else "")
-            if not is_ours(relative):
-                raise StoreError(
-                    f"{store}: found {relative!r}, expected a store or an empty folder. Move it away, or name a new folder."
-                )
+def refuse_foreign(place: Place) -> None:
+    """Raise StoreError rather than write into a place that holds anything but a store, whole or under way."""
+    if isinstance(place, Folder) and place.path.exists() and not place.path.is_dir():
+        raise StoreError(f"{place}: found a file, expected a store or an empty folder. Name a new folder.")
+    for name in place.everything():
+        if not OUR_PATHS.fullmatch(name):
+            raise StoreError(f"{place}: found {name!r}, which no store holds. Move it away, or name a new place.")
 
 
 def refuse_nested(source: Path, store: Path) -> None:
     """Raise StoreError if the store would lie in its own input, or the input in the store."""
     inner, outer = source.resolve(), store.resolve()
     if inner == outer or inner in outer.parents or outer in inner.parents:
-        raise StoreError(f"{store}: found the input {source} inside it or around it, expected two folders apart.")
+        raise StoreError(f"{store}: the input {source} is inside it or around it, expected two folders apart.")
+
+
+def is_staged(folder: Path) -> bool:
+    """Say whether shards of an ingest that was planned or interrupted are there."""
+    return any(path.is_file() for path in (folder / STAGING).rglob("*"))
+
+
+def refuse_interrupted(folder: Path) -> None:
+    """Raise StoreError where shards are staged: a new generation would clear away what an ingest can still use."""
+    if is_staged(folder):
+        raise StoreError(
+            f"{folder}: an ingest was planned or interrupted here. Finish it by running it again; or give it up by "
+            f"deleting {folder / STAGING}."
+        )
+
+
+def clear_leftovers(store: Path, manifest: Manifest) -> None:
+    """Delete what a killed command left, unless an ingest is staged, which can still use it."""
+    if not is_staged(store):
+        remove_unlisted(Folder(store), manifest)
+
+
+def carry_over(
+    folder: Path, manifest: Manifest, generation: int, without: tuple[str, ...] = ()
+) -> dict[str, FileEntry]:
+    """Return the files of a snapshot as a later one names them: all but those whose path begins with one of `without`.
+
+    No file is read or copied: those whose names hold the number of the generation get a second name.
+    """
+    before = manifest.generation
+    renamed = {
+        f"{index_folder(before)}/": f"{index_folder(generation)}/",
+        rejects_name(before): rejects_name(generation),
+    }
+    files = {}
+    for name, entry in manifest.files.items():
+        if name.startswith(without):
+            continue
+        start = next((start for start in renamed if name.startswith(start)), "")
+        new = renamed[start] + name.removeprefix(start) if start else name
+        if new != name:
+            link_file(folder / name, folder / new)
+        files[new] = entry
+    return files

@@ -17,10 +17,11 @@ from pydantic import ValidationError
 
 from ecgcohorts.errors import StoreError, is_of_machine, machine_error
 from ecgcohorts.index.cohort_index import CohortIndex
+from ecgcohorts.io.place import Place, place_at
 from ecgcohorts.preprocess.recipes import Recipe
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.columns import read_index
-from ecgcohorts.store.remote.files import StoreFiles, files_at
+from ecgcohorts.store.files import check_files, read_file
 from ecgcohorts.store.schema import (
     CURRENT,
     Accounting,
@@ -43,14 +44,14 @@ _READ_TRIES = 3  # a writer may replace the snapshot between reading CURRENT and
 class Member:
     """One place that is read: a store by itself, or one of several opened as one."""
 
-    files: StoreFiles
+    place: Place
     manifest: Manifest
     fingerprint: str  # SHA-256 of the manifest
     first_row: int  # where its rows begin in the numbering of the whole
 
     @property
     def path(self) -> Path | str:
-        return self.files.path
+        return self.place.path
 
 
 class AnyStore(ABC):
@@ -124,13 +125,14 @@ class AnyStore(ABC):
     @cached_property
     def _arrays(self) -> list[ShardedArray]:
         found = []
-        for place, folder in enumerate(self._folders):
-            member = self._member_of(place)
-            with self._reading(place):
-                array = ShardedArray(member.files.shards(folder, member.manifest))
-            if len(array) != self.segments[place].rows:
+        for number, folder in enumerate(self._folders):
+            member = self._member_of(number)
+            with self._reading(number):
+                metadata = read_file(member.place, member.manifest, f"{folder}/zarr.json")
+                array = ShardedArray(member.place, folder, metadata)
+            if len(array) != self.segments[number].rows:
                 raise StoreError(
-                    f"{member.path}/{folder}: found {len(array)} rows, expected {self.segments[place].rows}. Restore "
+                    f"{member.path}/{folder}: found {len(array)} rows, expected {self.segments[number].rows}. Restore "
                     "zarr.json."
                 )
             found.append(array)
@@ -193,20 +195,20 @@ class AnyStore(ABC):
             with self._reading(segment):
                 self._arrays[segment].read_into(local, out, targets[here], cut, threads)
 
-    def _member_of(self, place: int) -> Member:
-        """Whose segment this is."""
-        return [one for one in self.members if one.first_row <= self._first_rows[place]][-1]
+    def _member_of(self, segment: int) -> Member:
+        """Return the store that holds a segment."""
+        return [one for one in self.members if one.first_row <= self._first_rows[segment]][-1]
 
     @contextlib.contextmanager
-    def _reading(self, place: int) -> Iterator[None]:
+    def _reading(self, segment: int) -> Iterator[None]:
         """Around reading a segment: files of a snapshot that was deleted are not damaged, and the error says so."""
         try:
             yield
         except StoreError:
-            member = self._member_of(place)
-            now, _ = read_manifest(member.files)
+            member = self._member_of(segment)
+            now, _ = read_manifest(member.place)
             mine = manifest_name(member.manifest.generation)
-            if self._folders[place] in {segment.folder for segment in now.segments} or member.files.sizes([mine]):
+            if self._folders[segment] in {one.folder for one in now.segments} or member.place.sizes([mine]):
                 raise
             raise StoreError(
                 f"{member.path}: found a later snapshot, and that which was opened is deleted: its signals were written "
@@ -226,7 +228,7 @@ class Store(AnyStore):
     Later writes do not change what this object shows.
     """
 
-    files: StoreFiles
+    place: Place
     manifest: Manifest
     index: CohortIndex
     fingerprint: str  # SHA-256 of the manifest, which names every byte of the snapshot
@@ -234,11 +236,11 @@ class Store(AnyStore):
 
     @property
     def path(self) -> Path | str:
-        return self.files.path
+        return self.place.path
 
     @property
     def name(self) -> str:
-        return self.files.name
+        return self.place.name
 
     @property
     def recipe(self) -> Recipe:
@@ -250,7 +252,7 @@ class Store(AnyStore):
 
     @property
     def members(self) -> tuple[Member, ...]:
-        return (Member(self.files, self.manifest, self.fingerprint, first_row=0),)
+        return (Member(self.place, self.manifest, self.fingerprint, first_row=0),)
 
     @property
     def _left_out(self) -> Mapping[str, int]:
@@ -272,52 +274,51 @@ def open_store(path: str | Path, generation: int | None = None) -> Store:
     `Manifest.generation` told; None: the one in force. Raises StoreError with the remedy if there is no such store or
     snapshot, or it is damaged or of another version; ObjectStoreError if the object store does not answer.
     """
-    files = files_at(path)
+    place = place_at(path)
     for _ in range(_READ_TRIES):
-        before = _current_bytes(files)
+        before = _current_bytes(place)
         try:
-            manifest, fingerprint = read_manifest(files, generation)
-            check_files(files, manifest)
-            refused = pd.read_parquet(io.BytesIO(files.read(rejects_name(manifest.generation), manifest)))
-            return Store(files, manifest, read_index(files, manifest), fingerprint, refused)
+            manifest, fingerprint = read_manifest(place, generation)
+            check_files(place, manifest)
+            refused = pd.read_parquet(io.BytesIO(read_file(place, manifest, rejects_name(manifest.generation))))
+            return Store(place, manifest, read_index(place, manifest), fingerprint, refused)
         except (StoreError, OSError, pa.ArrowException) as error:
-            if _current_bytes(files) != before:  # a writer came between: what was read is no longer in force
+            if _current_bytes(place) != before:  # a writer came between: what was read is no longer in force
                 continue
             if isinstance(error, StoreError):
                 raise
             if isinstance(error, OSError) and is_of_machine(error):
-                raise machine_error(str(files.path), error) from None
+                raise machine_error(str(place), error) from None
             what = type(error).__name__
-            raise StoreError(f"{files.path}: cannot be read ({what}). Restore the store from a copy.") from None
+            raise StoreError(f"{place}: cannot be read ({what}). Restore the store from a copy.") from None
     raise StoreError(
-        f"{files.path}: replaced {_READ_TRIES} times while it was being opened. Try again when the writer is done."
+        f"{place}: replaced {_READ_TRIES} times while it was being opened. Try again when the writer is done."
     )
 
 
-def _current_bytes(files: StoreFiles) -> bytes | None:
+def _current_bytes(place: Place) -> bytes | None:
     try:
-        return files.get(CURRENT, _CURRENT_LIMIT)
+        return place.get(CURRENT, _CURRENT_LIMIT)
     except (OSError, StoreError):
         return None
 
 
-def read_manifest(files: StoreFiles, generation: int | None = None) -> tuple[Manifest, str]:
+def read_manifest(place: Place, generation: int | None = None) -> tuple[Manifest, str]:
     """Return a manifest, the one in force if no generation is asked for, and its SHA-256."""
-    manifest, data = manifest_bytes(files)
+    manifest, data = manifest_bytes(place)
     if generation in (None, manifest.generation):
         return manifest, hashlib.sha256(data).hexdigest()
-    there = {one.generation: one for one in _still_there(files, manifest)}
+    there = {one.generation: one for one in _still_there(place, manifest)}
     if generation not in there:
         known = ", ".join(str(number) for number in (manifest.generation, *there))
-        raise StoreError(f"{files.path}: found no generation {generation}, expected one of {known}.")
-    return _read_named(files, there[generation])[0], there[generation].sha256
+        raise StoreError(f"{place}: found no generation {generation}, expected one of {known}.")
+    return _read_named(place, there[generation])[0], there[generation].sha256
 
 
-def manifest_bytes(files: StoreFiles) -> tuple[Manifest, bytes]:
+def manifest_bytes(place: Place) -> tuple[Manifest, bytes]:
     """Return the manifest in force, and its bytes as they stand there."""
-    place = files.path
     try:
-        current = Current.model_validate_json(files.get(CURRENT, _CURRENT_LIMIT))
+        current = Current.model_validate_json(place.get(CURRENT, _CURRENT_LIMIT))
     except OSError as error:
         if is_of_machine(error):
             raise machine_error(str(place), error) from None
@@ -326,39 +327,38 @@ def manifest_bytes(files: StoreFiles) -> tuple[Manifest, bytes]:
         ) from None
     except ValidationError:
         raise StoreError(f"{place}: CURRENT is damaged. Restore the store from a copy.") from None
-    return _read_named(files, current)
+    return _read_named(place, current)
 
 
-def earlier_manifests(files: StoreFiles, manifest: Manifest) -> list[Manifest]:
+def earlier_manifests(place: Place, manifest: Manifest) -> list[Manifest]:
     """Of the snapshots before one that are still there, latest first. Raises StoreError for a damaged one."""
-    return [_read_named(files, one)[0] for one in _still_there(files, manifest)]
+    return [_read_named(place, one)[0] for one in _still_there(place, manifest)]
 
 
-def _still_there(files: StoreFiles, manifest: Manifest) -> list[Current]:
-    there = files.sizes([one.manifest for one in manifest.earlier]) if manifest.earlier else {}
+def _still_there(place: Place, manifest: Manifest) -> list[Current]:
+    there = place.sizes([one.manifest for one in manifest.earlier]) if manifest.earlier else {}
     return [one for one in manifest.earlier if one.manifest in there]
 
 
-def files_named(files: StoreFiles, manifest: Manifest) -> dict[str, FileEntry | None]:
+def files_named(place: Place, manifest: Manifest) -> dict[str, FileEntry | None]:
     """All files of a snapshot and of the earlier ones that are still there, with what must stand in them.
 
     None for manifests: whoever names one has its SHA-256.
     """
     named: dict[str, FileEntry | None] = {}
-    for one in (*reversed(earlier_manifests(files, manifest)), manifest):
+    for one in (*reversed(earlier_manifests(place, manifest)), manifest):
         named |= {manifest_name(one.generation): None, **one.files}
     return named
 
 
-def _read_named(files: StoreFiles, named: Current) -> tuple[Manifest, bytes]:
-    place = files.path
+def _read_named(place: Place, named: Current) -> tuple[Manifest, bytes]:
     try:
-        data = files.get(named.manifest, _MANIFEST_LIMIT)
+        data = place.get(named.manifest, _MANIFEST_LIMIT)
         if hashlib.sha256(data).hexdigest() != named.sha256:
             raise StoreError(
                 f"{place}/{named.manifest}: manifest does not match CURRENT. Restore the store from a copy."
             )
-        return Manifest.model_validate_json(upgraded(place, data)), data
+        return Manifest.model_validate_json(upgraded(place.path, data)), data
     except FileNotFoundError:
         raise StoreError(
             f"{place}: CURRENT names a manifest that is not there. Restore the store from a copy."
@@ -371,19 +371,7 @@ def _read_named(files: StoreFiles, named: Current) -> tuple[Manifest, bytes]:
         ) from None
 
 
-def _nothing_at(place: Path | str) -> str:
-    if isinstance(place, str):
+def _nothing_at(place: Place) -> str:
+    if isinstance(place.path, str):
         return "nothing there"
-    return "a folder without a committed store" if place.exists() else "no such folder"
-
-
-def check_files(files: StoreFiles, manifest: Manifest) -> None:
-    """Raise StoreError if a file of the snapshot is missing or has another size: absence must not read as data."""
-    sizes = files.sizes(manifest.files)
-    for name, entry in manifest.files.items():
-        size = sizes.get(name)
-        if size != entry.size:
-            found = "no file" if size is None else f"{size} bytes"
-            raise StoreError(
-                f"{files.path}/{name}: found {found}, expected {entry.size} bytes. Restore the file, or ingest again."
-            )
+    return "a folder without a committed store" if place.path.exists() else "no such folder"

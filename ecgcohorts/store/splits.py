@@ -20,11 +20,18 @@ from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.index.rules import UNASSIGNED, SplitDefinition
 from ecgcohorts.index.splits import Split
 from ecgcohorts.io.durable import write_file
+from ecgcohorts.io.place import Folder
 from ecgcohorts.store.columns import read_column, write_column
-from ecgcohorts.store.commit import clear_leftovers, describe_files, publish, remove_unlisted, writer_lock
-from ecgcohorts.store.generations import carry_over, refuse_interrupted
-from ecgcohorts.store.reader import AnyStore, Member, Store, open_store, read_manifest
-from ecgcohorts.store.remote.files import files_at, folder_of
+from ecgcohorts.store.commit import (
+    carry_over,
+    changing,
+    clear_leftovers,
+    publish,
+    refuse_interrupted,
+    remove_unlisted,
+)
+from ecgcohorts.store.files import describe_files, read_file
+from ecgcohorts.store.reader import AnyStore, Member, Store
 from ecgcohorts.store.schema import Manifest, group_metadata, split_folder
 
 _GROUP = "zarr.json"
@@ -37,10 +44,7 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
     has another one of that name (unless `replace`), if an ingest was interrupted, or if the split has recordings that the
     store has not; LockHeld if another process is writing.
     """
-    folder = folder_of(path)
-    read_manifest(files_at(folder))  # is there a store? Locking would make its folder
-    with writer_lock(folder):
-        store = open_store(folder)
+    with changing(path) as (folder, store):
         kept = load_split(store, split.name) if split.name in split_names(store) else None
         if kept is not None and _equal(kept, split, store.index):
             clear_leftovers(folder, store.manifest)
@@ -57,7 +61,7 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
                 "none. Save its part of the split: split.on(store.index)."
             )
         refuse_interrupted(folder)
-        remove_unlisted(folder, store.manifest)
+        remove_unlisted(Folder(folder), store.manifest)
         return publish(folder, _next_manifest(folder, store, split.definition, code))
 
 
@@ -85,11 +89,11 @@ def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Spl
     home = split_folder(name, generation)
     folder = f"{member.path}/{home}"
     try:
-        attributes = json.loads(member.files.read(f"{home}/{_GROUP}", member.manifest))["attributes"]
+        attributes = json.loads(read_file(member.place, member.manifest, f"{home}/{_GROUP}"))["attributes"]
         definition = SplitDefinition.model_validate(attributes["split"])
     except (ValueError, KeyError, TypeError, ValidationError):
         raise StoreError(f"{folder}: the split's definition is damaged. Restore it from a copy.") from None
-    part, mark = (read_column(member.files, member.manifest, f"{home}/{one}") for one in ("part", "mark"))
+    part, mark = (read_column(member.place, member.manifest, f"{home}/{one}") for one in ("part", "mark"))
     rows = index["row"] - member.first_row
     known = np.flatnonzero((rows >= 0) & (rows < len(part)))
     if not np.array_equal(mark[rows[known]], _marks(index)[known]):

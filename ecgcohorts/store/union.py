@@ -52,7 +52,7 @@ class UnionStore(AnyStore):
 
     @property
     def name(self) -> str:
-        return " + ".join(member.files.name for member in self.members)
+        return " + ".join(member.place.name for member in self.members)
 
     @property
     def recipe(self) -> Recipe:
@@ -129,7 +129,7 @@ def join_stores(members: Sequence[Store]) -> UnionStore:
         fingerprint=hashlib.sha256(" ".join(member.fingerprint for member in members).encode()).hexdigest(),
         n_duplicates=len(duplicates),
         _members=tuple(
-            Member(member.files, member.manifest, member.fingerprint, first)
+            Member(member.place, member.manifest, member.fingerprint, first)
             for member, first in zip(members, first_rows, strict=False)
         ),
         _recipe=members[0].recipe,

@@ -21,7 +21,7 @@ from ecgcohorts import plugins, readers
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.globs import any_of
 from ecgcohorts.recording import Recording
-from ecgcohorts.sources import Folder
+from ecgcohorts.sources import open_source
 
 NAMES = victims.NAMES
 CUT_EVERYWHERE = 12_000  # bytes; a file of more is cut at RANDOM_CUTS lengths and at its ends
@@ -112,14 +112,14 @@ def test_a_reader_names_the_files_it_opens_beside_its_own(
 ) -> None:
     """In a folder that holds only the file and what `beside` names, the reader does the same."""
     path, expected = made
-    alone = Folder(tmp_path_factory.mktemp("alone"))
+    alone = open_source(tmp_path_factory.mktemp("alone"))
     shutil.copy(path, alone.path)
     beside, reader = readers.files_beside(name, samples=samples), readers.open_reader(name)
     entries = [known["entry"] for known in expected] if any(known["entry"] for known in expected) else None
     before = None
     while before != (before := set(alone.names())):  # segments name their signals once they are there
         globs = list(beside(alone.path / path.name, entries if samples else None))
-        for other in Folder(path.parent).names(any_of(globs)) if globs else ():
+        for other in open_source(path.parent).names(any_of(globs)) if globs else ():
             (alone.path / other).parent.mkdir(exist_ok=True)
             shutil.copy(path.parent / other, alone.path / other)
     call = (lambda file: reader.read(file, entries)) if samples else reader.scan

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ecgcohorts.errors import SpecError, StoreError
-from ecgcohorts.store.commit import refuse_nested
-from ecgcohorts.store.reader import check_files, manifest_bytes
-from ecgcohorts.store.remote.files import StoreFiles, files_at
-from ecgcohorts.store.remote.targets import Progress, send, target_at
+from ecgcohorts.io.place import Folder, Place, place_at
+from ecgcohorts.store.commit import refuse_interrupted, refuse_nested
+from ecgcohorts.store.files import check_files
+from ecgcohorts.store.reader import manifest_bytes
+from ecgcohorts.store.remote.destination import Destination, Progress
 from ecgcohorts.store.schema import CURRENT, Manifest, Segment
 
 
@@ -31,39 +32,38 @@ def copy_store(source: str | Path, target: str | Path, *, progress: Progress | N
     same call. progress(done, total) is called per file. Raises StoreError for a damaged source, or a target that holds
     anything else; LockHeld; ObjectStoreError.
     """
-    origin = files_at(source)
-    there = target_at(target)
-    _refuse_same(origin, there.files)
+    origin = place_at(source)
+    there = Destination(target)
+    _refuse_same(origin, there.place)
     manifest, data = manifest_bytes(origin)
     check_files(origin, manifest)
     with there.lock():
-        before = _in_force(there.files)
+        if isinstance(there.place, Folder):
+            refuse_interrupted(there.folder)
+        before = manifest_bytes(there.place) if there.place.sizes([CURRENT]) else None
         fingerprint = hashlib.sha256(data).hexdigest()
         if before is not None and hashlib.sha256(before[1]).hexdigest() == fingerprint:
             there.clear(before[0])  # of a copy that was killed when it was all but done
             return CopyReport(0, 0, len(manifest.files), fingerprint, written=False)
         if before is not None:
-            _refuse_another(there.files.path, before[0], manifest)
+            _refuse_another(there.place, before[0], manifest)
         try:
-            sent = send(origin, there, before[0] if before else None, manifest, data, progress=progress)
+            sent = there.send(origin, before[0] if before else None, manifest, progress)
         except FileNotFoundError:
-            raise StoreError(f"{origin.path}: changed while it was copied. Run the same command again.") from None
-    size = sum(manifest.files[name].size for name in sent.names)
-    return CopyReport(len(sent.names), size, len(manifest.files), sent.fingerprint, written=True)
+            raise StoreError(f"{origin}: changed while it was copied. Run the same command again.") from None
+        there.put_in_force(manifest, data)
+    size = sum(manifest.files[name].size for name in sent)
+    return CopyReport(len(sent), size, len(manifest.files), fingerprint, written=True)
 
 
-def _refuse_same(source: StoreFiles, target: StoreFiles) -> None:
-    if isinstance(source.path, Path) and isinstance(target.path, Path):
+def _refuse_same(source: Place, target: Place) -> None:
+    if isinstance(source, Folder) and isinstance(target, Folder):
         refuse_nested(source.path, target.path)
     elif source.path == target.path:
-        raise SpecError(f"{source.path}: found one place twice, expected two. Name another target.")
+        raise SpecError(f"{source}: found one place twice, expected two. Name another target.")
 
 
-def _in_force(files: StoreFiles) -> tuple[Manifest, bytes] | None:
-    return manifest_bytes(files) if files.sizes([CURRENT]) else None
-
-
-def _refuse_another(place: Path | str, before: Manifest, manifest: Manifest) -> None:
+def _refuse_another(place: Place, before: Manifest, manifest: Manifest) -> None:
     """Raise StoreError unless `before` can be an earlier snapshot of the same store: nothing that it has may be lost."""
     kept = (
         before.generation < manifest.generation

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.store.signals.shard_sources import ShardSource
 
 # Bounds of what is believed: a metadata file must not make us allocate at will. Our choice, far above any store here.
 METADATA_LIMIT = 1 << 20
@@ -125,17 +124,10 @@ class ArrayMetadata(_Strict):
         return tuple(codec.name for codec in self.codecs[0].configuration.codecs)
 
 
-def read_metadata(source: ShardSource) -> ArrayMetadata:
+def parse_metadata(text: bytes, path: str) -> ArrayMetadata:
     """Parse and check zarr.json. Raises StoreError naming the first key that differs from the layout read here."""
-    path = f"{source.name}/zarr.json"
-    try:
-        text = source.metadata(METADATA_LIMIT)
-    except OSError as error:
-        raise StoreError(
-            f"{path}: found no readable array ({error.strerror}), expected a Zarr v3 array. {REMEDY}"
-        ) from None
     if len(text) > METADATA_LIMIT:
-        raise StoreError(f"{path}: found over {METADATA_LIMIT} bytes of metadata, expected fewer. {REMEDY}")
+        raise StoreError(f"{path}: found {len(text)} bytes of metadata, expected at most {METADATA_LIMIT}. {REMEDY}")
     try:
         metadata = ArrayMetadata.model_validate_json(text)
     except ValidationError as error:

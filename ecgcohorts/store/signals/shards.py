@@ -1,9 +1,9 @@
 """Reads records straight from the shards of one Zarr v3 array: index in memory, one read a record, crc32c, decoding.
 
 zarr-python stays the reference in the tests and in `verify`; its default path spends two reads, an index decode and
-about 18 event-loop callbacks on every record. Where bytes come from, a folder or an object store, is the business of
-`shard_sources`, what they mean that of `chunks`; they are found and checked here. Source of the layout: the Zarr v3 core
-specification and its `sharding_indexed` codec, version 1.0.
+about 18 event-loop callbacks on every record. `io.place` delivers bytes from a folder or a bucket, `chunks` decodes them;
+this module finds and checks them. Source of the layout: the Zarr v3 core specification and its `sharding_indexed` codec,
+version 1.0.
 """
 
 import os
@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.store.signals.array_metadata import CODEC_CHAINS, REMEDY, read_metadata
+from ecgcohorts.io.place import Place, place_at
+from ecgcohorts.store.signals.array_metadata import CODEC_CHAINS, METADATA_LIMIT, REMEDY, parse_metadata
 from ecgcohorts.store.signals.chunks import CRC32C_RESIDUE, CRC_BYTES, OVERHEAD_BYTES, Block, decoder
-from ecgcohorts.store.signals.shard_sources import FolderShards, ShardSource
 
 ABSENT = 2**64 - 1  # offset and size of a chunk that was never written
 
@@ -115,22 +115,28 @@ _scratch = _Scratch()
 
 
 class ShardedArray:
-    """Records of one array `(rows, lead, time)` int16, one record an inner chunk, in a local folder or elsewhere.
+    """Records of one array `(rows, lead, time)` int16, one record an inner chunk, in a folder or a bucket.
 
     Every chunk's crc32c is verified: damage raises StoreError naming the shard, it never decodes to a wrong signal.
-    Thread-safe and picklable. `threads` read and decode one call's records; None: as many as suit the source.
+    Thread-safe and picklable. folder: of the array below the place. metadata: its zarr.json, where the caller has read
+    it already. `threads` read and decode one call's records; None: as many as suit the place.
     """
 
-    def __init__(self, source: str | Path | ShardSource, threads: int | None = None) -> None:
-        self.source = source if isinstance(source, ShardSource) else FolderShards(source)
-        self.threads = self.source.threads if threads is None else max(1, threads)
-        metadata = read_metadata(self.source)
-        self.shape: tuple[int, int, int] = metadata.shape
-        self.attributes = metadata.attributes
-        self.fill_value = metadata.fill_value
-        self.shard_records = metadata.chunk_grid.configuration.chunk_shape[0]
+    def __init__(
+        self, place: str | Path | Place, folder: str = "", metadata: bytes | None = None, threads: int | None = None
+    ) -> None:
+        self.place = place_at(place) if isinstance(place, str | Path) else place
+        self.name = f"{self.place}/{folder}".rstrip("/")  # for people
+        self.threads = self.place.threads if threads is None else max(1, threads)
+        self._folder = f"{folder}/" if folder else ""
+        self._zarr_json = self._read_zarr_json() if metadata is None else metadata
+        layout = parse_metadata(self._zarr_json, f"{self.name}/zarr.json")
+        self.shape: tuple[int, int, int] = layout.shape
+        self.attributes = layout.attributes
+        self.fill_value = layout.fill_value
+        self.shard_records = layout.chunk_grid.configuration.chunk_shape[0]
         self.record_bytes = 2 * self.shape[1] * self.shape[2]
-        self._decode = decoder(CODEC_CHAINS[metadata.codec_names])
+        self._decode = decoder(CODEC_CHAINS[layout.codec_names])
         n_shards = -(-self.shape[0] // self.shard_records)
         # (offset, size) of every record; pages of shards never touched are never filled
         self._places = np.empty((n_shards * self.shard_records, 2), np.uint64)
@@ -140,10 +146,10 @@ class ShardedArray:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"ShardedArray({self.source.name!r}, shape={self.shape})"
+        return f"ShardedArray({self.name!r}, shape={self.shape})"
 
-    def __reduce__(self) -> tuple[type["ShardedArray"], tuple[ShardSource, int]]:
-        return ShardedArray, (self.source, self.threads)
+    def __reduce__(self) -> tuple[type["ShardedArray"], tuple[Place, str, bytes, int]]:
+        return ShardedArray, (self.place, self._folder.rstrip("/"), self._zarr_json, self.threads)
 
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.int16]:
         """Return records as a new int16 (rows, lead, time)."""
@@ -171,9 +177,7 @@ class ShardedArray:
             return
         lowest, highest = int(wanted.min()), int(wanted.max())
         if lowest < 0 or highest >= self.shape[0]:
-            raise IndexError(
-                f"{self.source.name}: found rows {lowest} to {highest}, expected 0 to {self.shape[0] - 1}."
-            )
+            raise IndexError(f"{self.name}: found rows {lowest} to {highest}, expected 0 to {self.shape[0] - 1}.")
         for shard in np.unique(wanted // self.shard_records).tolist():
             if not self._known[shard]:
                 self._learn(shard)
@@ -208,7 +212,7 @@ class ShardedArray:
         Raises IndexError for a row outside the array, StoreError for a missing or damaged shard, or a row never written.
         """
         if not 0 <= row < self.shape[0]:
-            raise IndexError(f"{self.source.name}: found row {row}, expected 0 to {self.shape[0] - 1}.")
+            raise IndexError(f"{self.name}: found row {row}, expected 0 to {self.shape[0] - 1}.")
         number = row // self.shard_records
         if not self._known[number]:
             self._learn(number)
@@ -239,7 +243,7 @@ class ShardedArray:
         stop = start + places[:, 1].astype(np.int64)
         edges = self._run_edges(rows // self.shard_records, start, stop, order[low])
         reads = _Reads(*(part.tolist() for part in (rows, start, stop, order, low, high)))
-        parts = min(PARTS_PER_THREAD * threads, -(-len(rows) // self.source.records_per_part))
+        parts = min(PARTS_PER_THREAD * threads, -(-len(rows) // self.place.records_per_part))
         if parts == 1:
             self._read_runs(reads, delivery, edges.tolist())
             return
@@ -255,7 +259,7 @@ class ShardedArray:
         """Where a new read begins: records of one run stand close together, and were asked for together or touch."""
         gap = start[1:] - stop[:-1]
         together = (gap == 0) | (np.abs(np.diff(asked)) < MERGE_REACH)
-        joined = (np.diff(shards) == 0) & (gap >= 0) & (gap <= self.source.gap_bytes) & together
+        joined = (np.diff(shards) == 0) & (gap >= 0) & (gap <= self.place.gap_bytes) & together
         begins = np.concatenate([[True], ~joined])
         runs = np.flatnonzero(begins)
         within = np.arange(len(begins)) - np.repeat(runs, np.diff(runs, append=len(begins)))
@@ -276,7 +280,7 @@ class ShardedArray:
         if reads.start[first + 1 : last] == reads.stop[first : last - 1]:
             return False
         number = reads.rows[first] // self.shard_records
-        return all(self.source.in_memory(number, reads.start[i]) for i in (first, last - 1))
+        return all(self.place.in_memory(self._shard(number), reads.start[i]) for i in (first, last - 1))
 
     def _read_run(self, reads: _Reads, delivery: _Whole, strips: Block, first: int, last: int) -> None:
         """All of it in one read."""
@@ -293,9 +297,21 @@ class ShardedArray:
                 raise self._damaged(number, f"record {reads.rows[i]} in another encoding", wanted)
             delivery.finish(strips, asked)
 
+    def _shard(self, number: int) -> str:
+        """Return where a shard stands below the place."""
+        return f"{self._folder}c/{number}/0/0"
+
+    def _read_zarr_json(self) -> bytes:
+        try:
+            return self.place.get(f"{self._folder}zarr.json", METADATA_LIMIT)
+        except OSError as error:
+            raise StoreError(
+                f"{self.name}/zarr.json: found no readable array ({error.strerror}), expected a Zarr v3 array. {REMEDY}"
+            ) from None
+
     def _fetch(self, number: int, start: int, into: memoryview) -> None:
         try:
-            found = self.source.read_into(number, start, into)
+            found = self.place.read_into(self._shard(number), start, into)
         except OSError as error:
             raise self._unreadable(number, error) from None
         if found != len(into):
@@ -309,7 +325,7 @@ class ShardedArray:
     def _learn(self, number: int) -> None:
         """Read, verify and keep the index of one shard: (offset, size) uint64 pairs, then their crc32c."""
         try:
-            size = self.source.size(number)
+            size = self.place.size(self._shard(number))
         except OSError as error:
             raise self._unreadable(number, error) from None
         length = 16 * self.shard_records + CRC_BYTES
@@ -336,7 +352,7 @@ class ShardedArray:
         return self._damaged(number, f"no readable shard ({error.strerror})", "the shard its zarr.json declares")
 
     def _damaged(self, number: int, found: str, expected: str) -> StoreError:
-        return StoreError(f"{self.source.shard_name(number)}: found {found}, expected {expected}. {REMEDY}")
+        return StoreError(f"{self.place}/{self._shard(number)}: found {found}, expected {expected}. {REMEDY}")
 
 
 def _overlapping_parts(edges: NDArray[np.int64], parts: int) -> list[list[int]]:

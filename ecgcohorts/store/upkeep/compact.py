@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import StoreError
 from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex
 from ecgcohorts.io.durable import write_file
+from ecgcohorts.io.place import Folder
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.store.columns import write_index
-from ecgcohorts.store.commit import describe_files, publish, remove_unlisted, writer_lock
-from ecgcohorts.store.generations import carry_over, refuse_damaged, refuse_interrupted
-from ecgcohorts.store.reader import Store, open_store, read_manifest
-from ecgcohorts.store.remote.files import files_at, folder_of
+from ecgcohorts.store.commit import carry_over, changing, publish, refuse_interrupted, remove_unlisted
+from ecgcohorts.store.files import describe_files, refuse_damaged
+from ecgcohorts.store.reader import Store
 from ecgcohorts.store.schema import Accounting, FileEntry, Segment, index_folder, signals_metadata
 from ecgcohorts.store.signals.shards import ShardedArray
 from ecgcohorts.store.splits import load_split, split_names, write_split
@@ -54,14 +54,11 @@ def compact(
     ids, values and accounts do not. Needs room for a copy of the cohort's signals. Raises SpecError for an unknown
     cohort, StoreError for a damaged shard or an interrupted ingest, KeyMismatch, LockHeld.
     """
-    folder = folder_of(store_path)
-    read_manifest(files_at(folder))  # is there a store? Locking would make its folder
-    with writer_lock(folder):
-        store = open_store(folder)
+    with changing(store_path) as (folder, store):
         key = matching_key(store, key_file)
         wanted = store.index.cohorts if cohort is None else (store.index.cohorts[store.index.cohort_code(cohort)],)
         refuse_interrupted(folder)
-        remove_unlisted(folder, store.manifest)  # what a killed run left
+        remove_unlisted(Folder(folder), store.manifest)  # what a killed run left
         scattered = tuple(name for name in wanted if _is_scattered(store, name))
         if not scattered:
             return CompactReport((), 0, 0, 0, store.fingerprint, written=False)
@@ -202,6 +199,7 @@ def _checked_array(folder: Path, store: Store, segment: Segment) -> ShardedArray
         if name.startswith(f"{segment.folder}/"):
             refuse_damaged(folder / name, entry)
     path = folder / segment.folder / "zarr.json"
-    if path.read_bytes() != signals_metadata(segment.rows, segment.shard_records, store.recipe, store.manifest.codec):
+    metadata = path.read_bytes()
+    if metadata != signals_metadata(segment.rows, segment.shard_records, store.recipe, store.manifest.codec):
         raise StoreError(f"{path}: found another encoding than this version writes. Ingest into a new store.")
-    return ShardedArray(store.files.shards(segment.folder, store.manifest))
+    return ShardedArray(store.place, segment.folder, metadata)

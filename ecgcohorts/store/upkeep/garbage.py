@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from ecgcohorts.io.place import Folder, Place
+from ecgcohorts.store.commit import refuse_interrupted
 from ecgcohorts.store.reader import manifest_bytes
-from ecgcohorts.store.remote.files import FolderFiles, StoreFiles
-from ecgcohorts.store.remote.targets import target_at
+from ecgcohorts.store.remote.destination import Destination
 
 
 def collect_garbage(store: str | Path) -> tuple[int, int]:
@@ -13,19 +14,21 @@ def collect_garbage(store: str | Path) -> tuple[int, int]:
     What a store held before stays readable until this is called. Names that a file has in several generations count
     once, and their bytes only if the last of them goes. Raises LockHeld, and StoreError if there is no store.
     """
-    target = target_at(store)
-    manifest_bytes(target.files)  # is there a store? Locking would make its folder
+    target = Destination(store)
+    manifest_bytes(target.place)  # is there a store? Locking would make its folder
     with target.lock():
-        manifest, _ = manifest_bytes(target.files)
-        before = _space(target.files)
+        if isinstance(target.place, Folder):
+            refuse_interrupted(target.folder)
+        manifest, _ = manifest_bytes(target.place)
+        before = _space(target.place)
         target.clear(manifest.model_copy(update={"earlier": ()}))
-        after = _space(target.files)
+        after = _space(target.place)
     return len(before) - len(after), sum(before.values()) - sum(after.values())
 
 
-def _space(files: StoreFiles) -> dict[str, int]:
-    """Bytes by file; in a folder by inode, since a file may have several names."""
-    if isinstance(files, FolderFiles):
-        found = [path.lstat() for path in files.path.rglob("*") if path.is_file()]
+def _space(place: Place) -> dict[str, int]:
+    """Return bytes by file; in a folder by inode, since a file may have several names."""
+    if isinstance(place, Folder):
+        found = [path.lstat() for path in place.path.rglob("*") if path.is_file()]
         return {str(one.st_ino): one.st_size for one in found}
-    return files.sizes(files.names())
+    return place.sizes()

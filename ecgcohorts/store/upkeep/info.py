@@ -43,7 +43,7 @@ def _member(member: Member) -> dict[str, Any]:
         "fingerprint": member.fingerprint,
         "generation": member.manifest.generation,
         "codec": member.manifest.codec,
-        "earlier_generations": [one.generation for one in earlier_manifests(member.files, member.manifest)],
+        "earlier_generations": [one.generation for one in earlier_manifests(member.place, member.manifest)],
         "bytes": sum(entry.size for entry in member.manifest.files.values()),
     }
 

@@ -13,12 +13,19 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import SourceError, SpecError, StoreError
 from ecgcohorts.index.cohort_index import LABEL, number_ids
+from ecgcohorts.io.place import Folder
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.store.columns import write_column
-from ecgcohorts.store.commit import clear_leftovers, describe_files, publish, remove_unlisted, writer_lock
-from ecgcohorts.store.generations import carry_over, refuse_interrupted
-from ecgcohorts.store.reader import Store, open_store, read_manifest
-from ecgcohorts.store.remote.files import files_at, folder_of
+from ecgcohorts.store.commit import (
+    carry_over,
+    changing,
+    clear_leftovers,
+    publish,
+    refuse_interrupted,
+    remove_unlisted,
+)
+from ecgcohorts.store.files import describe_files
+from ecgcohorts.store.reader import Store
 from ecgcohorts.store.schema import Manifest, index_folder
 from ecgcohorts.store.upkeep.lookup import IdKind, matching_key, pseudonyms_of
 
@@ -57,11 +64,8 @@ def add_labels(
     again changes nothing, but clears away what a killed run left. Nothing of the table is repeated in messages. Raises
     SourceError for a table that cannot be used, or matches nothing; StoreError if the cohort has such a label already (unless `replace`), or an ingest was interrupted; KeyMismatch, LockHeld.
     """
-    folder = folder_of(store_path)
     wanted = _label_names(columns)
-    read_manifest(files_at(folder))  # is there a store? Locking would make its folder
-    with writer_lock(folder):
-        store = open_store(folder)
+    with changing(store_path) as (folder, store):
         mine = store.index["cohort"] == store.index.cohort_code(cohort)
         table = _read_table(Path(csv_path), id_column, wanted)
         table.add_pseudonyms(matching_key(store, key_file), cohort, kind)
@@ -80,7 +84,7 @@ def add_labels(
             if not replace:
                 _refuse_taken(store, cohort, mine, wanted)
             refuse_interrupted(folder)
-            remove_unlisted(folder, store.manifest)
+            remove_unlisted(Folder(folder), store.manifest)
             fingerprint = publish(folder, _next_manifest(folder, store, values))
     rows = len(np.unique(place[found]))
     return LabelReport(

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import SpecError
 from ecgcohorts.index.cohort_index import COLUMNS, UNKNOWN, CohortIndex
-from ecgcohorts.io.durable import write_file
+from ecgcohorts.io.durable import link_file, write_file
+from ecgcohorts.io.place import Folder
 from ecgcohorts.store.columns import write_index
-from ecgcohorts.store.commit import describe_files, publish, remove_unlisted, writer_lock
-from ecgcohorts.store.generations import carry_over, link_file, refuse_damaged, refuse_interrupted
-from ecgcohorts.store.reader import Store, open_store, read_manifest
-from ecgcohorts.store.remote.files import files_at, folder_of
+from ecgcohorts.store.commit import carry_over, changing, publish, refuse_interrupted, remove_unlisted
+from ecgcohorts.store.files import describe_files, refuse_damaged
+from ecgcohorts.store.reader import Store
 from ecgcohorts.store.schema import FileEntry, Manifest, Segment, index_folder, rejects_name
 from ecgcohorts.store.splits import load_split, split_names, write_split
 from ecgcohorts.store.upkeep.lookup import REMOVED, entries_of, find_by_id, matching_key, pseudonyms_of
@@ -49,13 +49,10 @@ def remove_patient(
     Raises SpecError for a patient the cohort has not, StoreError for a damaged shard or an interrupted ingest,
     KeyMismatch, LockHeld.
     """
-    folder = folder_of(store_path)
-    read_manifest(files_at(folder))  # is there a store? Locking would make its folder
-    with writer_lock(folder):
-        store = open_store(folder)
+    with changing(store_path) as (folder, store):
         refuse_interrupted(folder)
         names = _names_of(store, cohort, original_id, key_file)
-        remove_unlisted(folder, store.manifest)
+        remove_unlisted(Folder(folder), store.manifest)
         code = store.index.cohort_code(cohort)
         for name in names:
             gone = entries_of(store.index, code, "patient", name)

@@ -54,9 +54,9 @@ def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = No
 
 
 def _check_files(store: Store, progress: Callable[[int, int], None] | None) -> Iterator[str]:
-    named = files_named(store.files, store.manifest)
+    named = files_named(store.place, store.manifest)
     expected = {LOCK, CURRENT, *named}
-    for name in store.files.names():
+    for name in store.place.everything():
         if name not in expected and not name.endswith("/"):
             yield f"{name}: not in the manifest"
     for done, (name, entry) in enumerate(named.items()):
@@ -68,7 +68,7 @@ def _check_files(store: Store, progress: Callable[[int, int], None] | None) -> I
 
 def _holds(store: Store, name: str, entry: FileEntry) -> bool:
     try:
-        return store.files.sha256_of(name) == entry.sha256
+        return store.place.sha256_of(name) == entry.sha256
     except FileNotFoundError:  # of an earlier snapshot: opening looks at the files of this one only
         return False
 
@@ -118,7 +118,7 @@ def _check_reference(store: Store) -> Iterator[str]:
         local = np.unique(np.linspace(0, segment.rows - 1, min(segment.rows, _REFERENCE_ROWS)).astype(np.int64))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3 specification")
-            array = zarr.open_array(store.files.zarr(), path=segment.folder, mode="r", zarr_format=3)
+            array = zarr.open_array(store.place.zarr(), path=segment.folder, mode="r", zarr_format=3)
             reference = np.asarray(array.get_orthogonal_selection((local,)))
         if not np.array_equal(reference, store.read(local + segment.first_row)):
             yield f"{segment.folder}: zarr-python reads other samples"

@@ -13,7 +13,7 @@ from ecgcohorts.cohorts.tables import load_table
 from ecgcohorts.errors import SourceError
 from ecgcohorts.io.globs import fits
 from ecgcohorts.io.texts import Texts, encoded
-from ecgcohorts.sources import Folder
+from ecgcohorts.sources import open_source
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -32,10 +32,10 @@ def test_a_folder_gives_what_os_walk_finds_sorted_as_whole_paths(seed: int, tmp_
     for base, folders, files in os.walk(tmp_path):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [(Path(base) / name).relative_to(tmp_path).as_posix() for name in files if not name.startswith(".")]
-    assert list(Folder(tmp_path).names()) == sorted(found)
+    assert list(open_source(tmp_path).names()) == sorted(found)
     wanted = wanted_by(Files(include=("**/*-*", "a*"), exclude=("**/*0*",)))
     kept = [name for name in sorted(found) if fits(name, ["**/*-*", "a*"]) and not fits(name, ["**/*0*"])]
-    assert list(Folder(tmp_path).names(wanted)) == kept
+    assert list(open_source(tmp_path).names(wanted)) == kept
 
 
 @pytest.mark.parametrize("name", ["1.hea", ".hea", "1", "1.", "a.b.c", "x.y/1", "x.y/.z", "x/1.dat.gz", "x/..a", "é.é"])
@@ -49,9 +49,9 @@ def test_a_walk_holds_one_folder_at_a_time(tmp_path: Path) -> None:
         (tmp_path / f"{folder}").mkdir()
         for number in range(50):
             (tmp_path / f"{folder}" / f"a_rather_long_name_of_a_recording_{number:05}.hea").touch()
-    assert sum(1 for _ in Folder(tmp_path).names()) == 2000
+    assert sum(1 for _ in open_source(tmp_path).names()) == 2000
     tracemalloc.start()
-    assert sum(1 for _ in Folder(tmp_path).names()) == 2000
+    assert sum(1 for _ in open_source(tmp_path).names()) == 2000
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 30_000  # the names themselves take 200,000
@@ -63,7 +63,7 @@ def test_a_search_that_ends_in_nothing_says_where_the_files_are(tmp_path: Path) 
         (tmp_path / "release-1.0" / name).touch()
     layout = Layout(reader="wfdb", files=Files(include=("a/*.hea",)))
     with pytest.raises(SourceError, match=r"found 2 files \(all below release-1.0\), but none like a/\*.hea"):
-        find_layout([layout], Folder(tmp_path))
+        find_layout([layout], open_source(tmp_path))
 
 
 def test_a_table_of_many_rows_takes_little_room(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_work_folder_may_be_named(make_cohort, url, tmp_path, work):
     assert ingest(raw.folder, url, str(raw.spec), options).written
     assert not any((tmp_path / "scratch").iterdir())
     assert not work.exists()
-    with pytest.raises(SpecError, match="expected one for a URL only"):
+    with pytest.raises(SpecError, match="only a store at a URL needs a work folder"):
         ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec), options)
 
 

@@ -24,7 +24,7 @@ from ecgcohorts.ingest.planning import Known, make_plan
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.privacy.pseudonyms import PseudonymKey, load_key
 from ecgcohorts.recording import Recording
-from ecgcohorts.sources import Folder
+from ecgcohorts.sources import open_source
 from ecgcohorts.sources.address import path_of, uri_of
 from ecgcohorts.store.commit import writer_lock
 
@@ -63,7 +63,7 @@ def scanned(monkeypatch, make_cohort, tmp_path):
     def plan(items, known=None):
         monkeypatch.setattr("ecgcohorts.ingest.planning.scan_files", lambda files: iter(items))
         asked = request_of(make_cohort(patients=0).spec, tmp_path)
-        return make_plan(asked, Found(asked.spec.layouts[0], Folder(tmp_path)), KEY, known or Known())
+        return make_plan(asked, Found(asked.spec.layouts[0], open_source(tmp_path)), KEY, known or Known())
 
     return plan
 

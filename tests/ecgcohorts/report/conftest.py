@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, CohortIndex
+from ecgcohorts.io.place import Folder
 from ecgcohorts.preprocess.quality import Flag
 from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.store.files import describe_files
 from ecgcohorts.store.reader import Store
-from ecgcohorts.store.remote.files import FolderFiles
 from ecgcohorts.store.schema import Accounting, FileEntry, Manifest, Segment, signals_metadata
 from ecgcohorts.store.writer import ShardWriter
 
@@ -99,6 +100,8 @@ def store(tmp_path: Path, make_index: Callable[..., CohortIndex]) -> Store:
         segment("empty", 7, Accounting(inputs=4, stored=0, duplicates=0, rejected={"too_short": 4})),
     )
     index = make_index()
+    files = describe_files(tmp_path, [f"{one.folder}/zarr.json" for one in segments])
+    rest = 1_500_000 - sum(entry.size for entry in files.values())
     manifest = Manifest(
         generation=1,
         recipe=CAPE_V1,
@@ -109,9 +112,9 @@ def store(tmp_path: Path, make_index: Callable[..., CohortIndex]) -> Store:
         devices=DEVICES,
         index_columns=tuple(index.columns),
         versions={"numpy": "2.0"},
-        files={"signals/zarr.json": FileEntry(size=1_500_000, sha256="0" * 64)},
+        files=files | {"signals/zarr.json": FileEntry(size=rest, sha256="0" * 64)},
     )
-    return Store(FolderFiles(tmp_path), manifest, index, "f" * 64, pd.DataFrame({"reason": []}))
+    return Store(Folder(tmp_path), manifest, index, "f" * 64, pd.DataFrame({"reason": []}))
 
 
 @pytest.fixture(scope="session")

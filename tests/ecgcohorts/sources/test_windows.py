@@ -9,7 +9,7 @@ from ecgcohorts.errors import Reason, SourceError, SpecError, UnreadableRecordin
 from ecgcohorts.ingest.inspect import as_json, inspect
 from ecgcohorts.io.buckets import Bucket
 from ecgcohorts.readers import files_beside
-from ecgcohorts.sources import Folder, open_source
+from ecgcohorts.sources import open_source
 from ecgcohorts.sources.windows import WINDOW, at_hand, local
 
 KINDS = ("zip", "tar", "bucket")
@@ -103,14 +103,14 @@ def test_an_error_of_the_store_names_no_object(raw, packed, monkeypatch):
     url = packed(raw, "bucket")
     with open_source(url) as source:
         monkeypatch.setattr("obstore.get", lambda client, name: 1 / 0)
-        with pytest.raises(Exception, match="the object store does not give") as caught:
+        with pytest.raises(Exception, match="the object store refuses or does not answer") as caught:
             list(at_hand(source, [("d0/0000.hea", None)], beside))
     assert "0000" not in str(caught.value)
     assert url in str(caught.value)
 
 
 def test_a_folder_is_read_where_it_is(raw, temporary):
-    files = at_hand(Folder(raw), [("d0/0000.hea", None)], files_beside("wfdb"))
+    files = at_hand(open_source(raw), [("d0/0000.hea", None)], files_beside("wfdb"))
     assert list(files) == [raw / "d0/0000.hea"]
     assert not list(temporary.iterdir())
 

@@ -153,7 +153,7 @@ def test_nothing_is_saved_into_a_store_at_work(folder, tmp_path):
     staged = folder / ".staging" / ("0" * 32) / "north-0.npz"
     staged.parent.mkdir(parents=True)
     staged.write_bytes(b"shard results of an ingest that was killed")
-    with pytest.raises(StoreError, match=r"interrupted. Finish it by running it again.*\.staging"):
+    with pytest.raises(StoreError, match=r"interrupted here. Finish it by running it again.*\.staging"):
         save_split(folder, split)
     staged.unlink()
     staged.parent.rmdir()

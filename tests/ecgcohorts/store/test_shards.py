@@ -18,7 +18,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.codecs.numcodecs import PCodec
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.store.signals import array_metadata, chunks, shard_sources, shards
+from ecgcohorts.io import place
+from ecgcohorts.store.signals import array_metadata, chunks, shards
 from ecgcohorts.store.signals.shards import ShardedArray
 
 LEADS, TIME, SHARD = 8, 50, 16
@@ -155,7 +156,7 @@ def test_random_records_read_only_their_own_bytes(folder, monkeypatch):
 
 
 def test_neighbouring_records_come_in_one_read_from_a_disk(folder, monkeypatch):
-    monkeypatch.setattr(shard_sources.FolderShards, "in_memory", lambda *_: False)
+    monkeypatch.setattr(place.Folder, "in_memory", lambda *_: False)
     array = ShardedArray(folder)
     array.read([0, 40])
     asked = counted_reads(monkeypatch)
@@ -166,7 +167,7 @@ def test_neighbouring_records_come_in_one_read_from_a_disk(folder, monkeypatch):
 def test_what_is_in_memory_is_read_without_the_gaps(folder, monkeypatch):
     array = ShardedArray(folder)
     array.read([0, 40])
-    monkeypatch.setattr(shard_sources.FolderShards, "in_memory", lambda *_: True)
+    monkeypatch.setattr(place.Folder, "in_memory", lambda *_: True)
     asked = counted_reads(monkeypatch)
     found = array.read([5, 3, 40, 41])
     assert len(asked) == 3
@@ -175,10 +176,10 @@ def test_what_is_in_memory_is_read_without_the_gaps(folder, monkeypatch):
 
 
 def test_a_page_just_written_is_in_memory(folder):
-    source = ShardedArray(folder).source
-    if shard_sources.NOWAIT is None or not source.in_memory(0, 0):
+    files = place.Folder(folder)
+    if place.NOWAIT is None or not files.in_memory("c/0/0/0", 0):
         pytest.skip("this system or file system cannot tell what is in memory")
-    assert not source.in_memory(0, 1 << 40)  # past the end
+    assert not files.in_memory("c/0/0/0", 1 << 40)  # past the end
 
 
 def test_every_single_bit_flip_is_detected(folder):
@@ -303,8 +304,8 @@ def test_a_wrong_buffer_is_refused(folder):
 
 
 def test_threads_share_one_reader_with_more_shards_than_open_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(shard_sources, "open_files_limit", lambda: 2)
-    monkeypatch.setattr(shard_sources._Shard, "all_open", set())
+    monkeypatch.setattr(place, "_open_files_limit", lambda: 2)
+    monkeypatch.setattr(place._OpenFile, "all_open", set())
     expected = write(tmp_path / "a", rows=64)
     array = ShardedArray(tmp_path / "a")
 
@@ -316,7 +317,7 @@ def test_threads_share_one_reader_with_more_shards_than_open_files(tmp_path, mon
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(8)))
-    assert len(array.source._open) <= 2
+    assert len(array.place._open) <= 2
 
 
 def _row_sum(array: ShardedArray) -> int:

@@ -13,7 +13,7 @@ import ecgcohorts as ec
 from ecgcohorts.errors import RecipeMismatch, StoreError
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.store.remote.files import FolderFiles
+from ecgcohorts.io.place import Folder
 from ecgcohorts.store.union import join_stores
 
 
@@ -191,7 +191,7 @@ def test_a_copy_of_a_copy_names_what_stays(stores):
     again = {name: column[:1].copy() for name, column in columns.items()}  # the id of one copy, another waveform
     again["waveform_digest"][:] = 9
     again["patient"][:] = 0
-    second = replace(b, files=FolderFiles(Path("c.zarr")), fingerprint="c" * 64, index=replace(b.index, columns=again))
+    second = replace(b, place=Folder(Path("c.zarr")), fingerprint="c" * 64, index=replace(b.index, columns=again))
     table = join_stores([a, first, second]).duplicates()
     assert table["reason"].tolist() == ["waveform", "recording_id"]
     assert set(table["duplicate_of"]) == {a.index["recording_id"][1].tobytes().hex()}
@@ -206,7 +206,7 @@ def test_what_does_not_belong_together_is_refused(stores, tmp_path):
         ec.open([stores[0], tmp_path / "nothing.zarr"])
     a, b = map(ec.open, stores)
     with pytest.raises(StoreError, match="a second time"):  # a copy of it elsewhere
-        join_stores([a, replace(a, files=FolderFiles(tmp_path / "copy.zarr"))])
+        join_stores([a, replace(a, place=Folder(tmp_path / "copy.zarr"))])
     recipe = b.recipe.model_copy(update={"name": "cape-ref-1"})
     other = replace(b, manifest=b.manifest.model_copy(update={"recipe": recipe}))
     with pytest.raises(RecipeMismatch, match=r"b\.zarr: found recipe cape-ref-1, expected cape-v1 as in .*a\.zarr"):

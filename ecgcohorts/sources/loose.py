@@ -1,0 +1,93 @@
+"""The files of a folder or a bucket as a source, one by one as they stand."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import file_digest
+from pathlib import Path
+from typing import Self
+
+from ecgcohorts.errors import ObjectStoreError, SourceError, UnreadableRecording
+from ecgcohorts.io.place import Folder, Place
+from ecgcohorts.sources.address import uri_of
+from ecgcohorts.sources.members import MAX_FILE_BYTES
+from ecgcohorts.sources.names import fault_of
+from ecgcohorts.sources.scratch import Scratch, no_room
+
+
+class LooseFiles:
+    """All files of a place that are not hidden. Those of a folder stay where they are; objects are fetched when asked for."""
+
+    only_here = False
+
+    def __init__(self, place: Place, scratch: Scratch | None = None) -> None:
+        self._place = place
+        self.folder = place.path if isinstance(place, Folder) else None
+        self.scratch = Scratch() if scratch is None else scratch
+        if self.folder is not None and not self.folder.is_dir():
+            what = "a file" if self.folder.exists() else "no such folder"
+            raise SourceError(f"{place}: found {what}, expected the folder with the recordings. Check the path.")
+
+    def __reduce__(self) -> tuple[type["LooseFiles"], tuple[Place, Scratch | None]]:
+        # A Scratch that is sent makes its folder first; files that stay in theirs need none.
+        return LooseFiles, (self._place, self.scratch if self.folder is None else None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.scratch.remove()
+
+    def __str__(self) -> str:
+        return str(self._place)
+
+    @property
+    def address(self) -> str:
+        return str(self._place) if self.folder is None else uri_of(self.folder)
+
+    def names(self, wanted: re.Pattern[str] | None = None, below: str = "") -> Iterator[str]:
+        """Yield paths, sorted, without holding them. Objects whose name cannot be a file's are left out."""
+        try:
+            for name in self._place.names(below):
+                if (wanted is None or wanted.fullmatch(name)) and (self.folder or fault_of(name) is None):
+                    yield name
+        except OSError as error:
+            raise SourceError(
+                f"{self}: a folder in it cannot be read ({error.strerror}). Give this user access."
+            ) from None
+
+    def state(self, name: str, at_hand: Path) -> str:
+        """Describe the file at hand, so that a change shows: size and time in a folder, the content of an object.
+
+        An object's stamp would do as well, but those of a whole listing would have to be kept.
+        """
+        if self.folder is None:
+            with at_hand.open("rb") as file:
+                return file_digest(file, "blake2b").hexdigest()[:32]
+        status = os.stat(os.path.join(self.folder, name))  # pathlib takes ten times as long
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    def fetch(self, names: Iterable[str], into: Path) -> dict[str, UnreadableRecording]:
+        """Write objects below a folder of our own. Those that are not there are left out, and none fails alone.
+
+        Raises ObjectStoreError if the store does not answer, SourceError if there is no room.
+        """
+        safe = [name for name in names if fault_of(name) is None]
+        try:
+            for folder in {(into / name).parent for name in safe}:
+                folder.mkdir(parents=True, exist_ok=True)
+            with ThreadPoolExecutor(self._place.threads) as threads:
+                list(threads.map(lambda name: self._fetch_one(name, into), safe))
+        except OSError as error:
+            raise no_room(error) from None
+        return {}
+
+    def _fetch_one(self, name: str, into: Path) -> None:
+        assert not isinstance(self._place, Folder)
+        try:
+            self._place.fetch(name, into / name, MAX_FILE_BYTES)
+        except FileNotFoundError:
+            (into / name).unlink(missing_ok=True)
+        except ObjectStoreError as error:  # whose name may be that of a patient
+            raise ObjectStoreError(str(error).replace(f"{self}/{name}", str(self))) from None
