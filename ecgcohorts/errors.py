@@ -11,13 +11,15 @@ EcgError                     catch this one; its text says what was found, what 
 │   └── LockHeld             another process is writing
 ├── ObjectStoreError         an object store does not answer, or refuses
 ├── MachineError             the disk is full or failing, or files, memory or rights are lacking; run again once that is mended
+├── MissingPackage           a package that an extra of this one brings is not installed (an ImportError too)
 ├── PlanImpossible           the batches asked for cannot be drawn from this index
 └── StateMismatch            a saved sampler or training state belongs to something else
 """
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
@@ -133,6 +135,22 @@ def machine_error(where: str, error: OSError | MemoryError) -> MachineError:
         f"{where}: the machine could not go on ({what}). {remedy}, then run the same command again: what is finished is "
         "kept."
     )
+
+
+class MissingPackage(EcgError, ImportError):
+    """A package that an extra of this one brings is not installed; the message names the extra."""
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn a failed import within the block into a MissingPackage that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "ecgcohorts", "capezoo"):  # a defect of ours, which no installation mends
+            raise
+        raise MissingPackage(f"{package} is not installed. Run: {install_line(extra)}", name=package) from None
 
 
 class PlanImpossible(EcgError):

@@ -6,6 +6,8 @@ Public names load on first use: looking at a folder (`inspect`, `draft`) needs n
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ecgcohorts.errors import needs_extra
+
 if TYPE_CHECKING:
     from ecgcohorts.ingest.run import (
         IngestOptions,
@@ -22,7 +24,9 @@ __all__ = ["IngestOptions", "IngestReport", "commit_plan", "encode_partition", "
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'ecgcohorts.ingest' has no attribute {name!r}")
-    return getattr(import_module("ecgcohorts.ingest.run"), name)
+    with needs_extra("ingest"):
+        module = import_module("ecgcohorts.ingest.run")
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:
