@@ -1,16 +1,16 @@
 """Every error this package raises on purpose, as one tree.
 
-EcgError                     catch this one; its text says what was found, what was expected, what to do
+EcgError                     catch this one; its text says what was wrong, where, and what to do
 ├── UnreadableRecording      a raw file, or one recording in it, could not be read exactly
-├── RejectedRecording        read well, but refused by the recipe or the cohort (too short, implausible ...)
+├── RejectedRecording        was read, but the recipe or the cohort refuses it (too short, implausible ...)
 ├── SpecError                a cohort description, a recipe name or an option is wrong
-├── SourceError              the folder or file to read is missing, empty, or not what was said
+├── SourceError              the folder or file to read is missing, empty, or of another kind than stated
 ├── StoreError               a store is missing, damaged, or of another version
 │   ├── RecipeMismatch       two recipes, or a store and weights of different recipes
 │   ├── KeyMismatch          the store was made with another pseudonym key
 │   └── LockHeld             another process is writing
 ├── ObjectStoreError         an object store does not answer, or refuses
-├── MachineError             the disk is full or failing, or files, memory or rights are lacking; run again once that is mended
+├── MachineError             the disk is full or failing, or memory, open files or rights run out; fix that and run again
 ├── MissingPackage           a package that an extra of this one brings is not installed (an ImportError too)
 ├── PlanImpossible           the batches asked for cannot be drawn from this index
 └── StateMismatch            a saved sampler or training state belongs to something else
@@ -23,20 +23,20 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
-# Errors of a call that say something about the machine and nothing about what is read; what to do about each.
+# Errors of system calls that concern the machine and not the data -> remedy. A run must not refuse a recording for them.
 _MACHINE = {
     errno.ENOSPC: "Free some room on the disk",
     errno.EDQUOT: "Free some of your quota",
     errno.EMFILE: "Allow more open files (ulimit -n)",
     errno.ENFILE: "Close other programs",
     errno.ENOMEM: "Free some memory, or use fewer processes",
-    errno.EIO: "Look at the health of the disk",
+    errno.EIO: "Check the health of the disk",
     errno.ESTALE: "Mount the disk again",
 }
 
 
 class Reason(StrEnum):
-    """Why a recording was refused: the code stored in `rejects.parquet`. Codes are never renamed."""
+    """The reason why a recording was refused: a code stored in `rejects.parquet`. Codes are never renamed."""
 
     FORMAT = "unknown_format"
     HEADER = "bad_header"
@@ -68,8 +68,8 @@ class EcgError(Exception):
 class RecordingError(EcgError):
     """A recording that cannot be used. Abstract: raise one of its two children.
 
-    `found`, `expected` and `remedy` are for the person who named the file; only `reason` is ever stored,
-    because the rest may repeat header text.
+    `found`, `expected` and `remedy` are for the person who holds the file. Only `reason` is ever stored, because the others
+    may repeat text of a header.
     """
 
     def __init__(self, reason: Reason, found: str, expected: str, remedy: str = "", where: str = "") -> None:
@@ -77,8 +77,8 @@ class RecordingError(EcgError):
         super().__init__(reason, found, expected, remedy, where)
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
-        return f"{place}found {self.found}, expected {self.expected}. {self.remedy}".rstrip()
+        where = f"{self.where}: " if self.where else ""
+        return f"{where}found {self.found}, expected {self.expected}. {self.remedy}".rstrip()
 
 
 class UnreadableRecording(RecordingError):
@@ -94,7 +94,7 @@ class SpecError(EcgError):
 
 
 class SourceError(EcgError):
-    """The folder or file to read is missing, empty, or not what was said."""
+    """The folder or file to read is missing, empty, or of another kind than stated."""
 
 
 class StoreError(EcgError):
@@ -114,26 +114,25 @@ class LockHeld(StoreError):
 
 
 class ObjectStoreError(EcgError):
-    """An object store does not answer, or refuses what was asked."""
+    """An object store does not answer, or refuses a request."""
 
 
 class MachineError(EcgError):
-    """The machine could not go on: a full or failing disk, too many open files, no memory. Nothing is wrong with the data."""
+    """The machine failed: a full or failing disk, too many open files, no memory. Nothing is wrong with the data."""
 
 
 def is_of_machine(error: BaseException) -> bool:
-    """Does this say something about the machine, and nothing about the file that was read?"""
+    """Tell whether an error concerns the machine and not the file that was read."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _MACHINE)
 
 
 def machine_error(where: str, error: OSError | MemoryError) -> MachineError:
-    """The error of a call, without the path it names: that may be one of the input."""
+    """Return the error of a system call without the path it names, which may be one of the input."""
     code = errno.ENOMEM if isinstance(error, MemoryError) else error.errno
     what = os.strerror(code) if code else type(error).__name__
-    remedy = _MACHINE.get(code or 0, "Mend that")
+    remedy = _MACHINE.get(code or 0, "Fix that")
     return MachineError(
-        f"{where}: the machine could not go on ({what}). {remedy}, then run the same command again: what is finished is "
-        "kept."
+        f"{where}: the machine failed ({what}). {remedy}, then run the same command again: finished work is kept."
     )
 
 

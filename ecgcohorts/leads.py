@@ -49,9 +49,9 @@ def canonical(name: str) -> str | None:
 
 
 def positions(names: Sequence[str]) -> dict[str, int]:
-    """Map each canonical lead to its place in `names`. Raises RejectedRecording if two names mean one lead."""
+    """Map each canonical lead to its position in `names`. Raises RejectedRecording if two names mean one lead."""
     found: dict[str, int] = {}
-    for place, name in enumerate(names):
+    for position, name in enumerate(names):
         lead = canonical(name)
         if lead is None:
             continue
@@ -59,7 +59,7 @@ def positions(names: Sequence[str]) -> dict[str, int]:
             raise RejectedRecording(
                 Reason.DUPLICATE_LEAD, f"lead {lead} twice", "each lead once", "Name the leads of this file apart."
             )
-        found[lead] = place
+        found[lead] = position
     return found
 
 
@@ -85,7 +85,7 @@ def select(
 
 
 def _derive(lead: str, limb: list[str], have: dict[str, int], signal: NDArray[np.floating]) -> NDArray[np.floating]:
-    """One limb lead as a combination of two others."""
+    """Derive one limb lead as a combination of two others."""
     one, two = (_IN_I_AND_II[name] for name in limb)
     first, second = _IN_I_AND_II[lead]
     area = one[0] * two[1] - one[1] * two[0]  # Cramer's rule; no two limb leads are parallel

@@ -23,14 +23,14 @@ DIGEST_BYTES = 16  # 128 bits of SHA-256: no chance collision among 10^9 recordi
 
 @dataclass(frozen=True)
 class Source:
-    """Where a recording came from: reader name, path as given, entry inside the file (empty if it holds one)."""
+    """The origin of a recording: reader, path as given, and entry inside the file ("" if the file holds one only)."""
 
     reader: str
     path: Path
     entry: str = ""
 
     def sha256(self) -> str:
-        """SHA-256 of the file at `path`, in hexadecimal."""
+        """Return the SHA-256 of the file at `path`, in hexadecimal."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -39,9 +39,9 @@ class Source:
 class Recording:
     """One ECG as read. Axis order is (lead, time); voltages are in mV.
 
-    Integer sources carry `digital`, float sources carry `analog_mv`; exactly one of them is given.
-    A recording from a reader's `scan` has zero samples and `n_samples` as declared. What may identify a person is left
-    out of its `repr`, which ends up in logs and tracebacks.
+    Integer formats give `digital`, floating-point formats give `analog_mv`; exactly one of them is set. A recording from a
+    reader's `scan` has no samples and `n_samples` as declared. Its `repr` leaves out what may identify a person, because
+    it ends up in logs and tracebacks.
     """
 
     recording_id: str = field(repr=False)
@@ -87,7 +87,7 @@ class Recording:
         return self.in_mv()
 
     def in_mv(self, rows: slice | list[int] = _ALL, columns: slice = _ALL) -> NDArray[np.float64]:
-        """(row, column) in mV of a part of `signal_mv`, without computing the rest."""
+        """Return a part of `signal_mv`, (row, column) in mV, without computing the rest."""
         if self.digital is None:
             assert self.analog_mv is not None
             return np.asarray(self.analog_mv[rows, columns], np.float64)
@@ -101,24 +101,25 @@ class Recording:
         return signal
 
     def leads_mv(self, wanted: Sequence[str] = EIGHT_LEADS) -> NDArray[np.float64]:
-        """(lead, time) in mV of the wanted leads in their order, limb leads derived where needed.
+        """Return the wanted leads in their order, (lead, time) in mV; limb leads are derived where needed.
 
         Raises RejectedRecording if a lead is missing.
         """
-        if all(lead in self._places for lead in wanted):
-            return self.in_mv([self._places[lead] for lead in wanted])
+        if all(lead in self._positions for lead in wanted):
+            return self.in_mv([self._positions[lead] for lead in wanted])
         return np.asarray(select(self.signal_mv, self.leads, wanted), np.float64)
 
     @cached_property
     def waveform_digest(self) -> bytes:
-        """128-bit digest of the waveform, equal for copies of one recording whatever file they are in.
+        """The 128-bit digest of the waveform, equal for copies of one recording in whatever file.
 
-        Over the native integers of I, II, V1-V6 (float sources: whole microvolts), after columns that are
-        exactly 0 mV in all eight leads were cut from both ends. Raises RejectedRecording if a lead is missing.
+        It covers the native integers of I, II, V1-V6 (floating-point formats: whole microvolts), without columns at both
+        ends that are exactly 0 mV in all eight leads. Raises RejectedRecording if a lead is missing.
         """
-        if self.digital is not None and all(lead in self._places for lead in EIGHT_LEADS):
+        # Such columns are padding by the file, not signal: CODE-15 % pads every tracing to 4096 samples, on both sides.
+        if self.digital is not None and all(lead in self._positions for lead in EIGHT_LEADS):
             assert self.baseline is not None
-            rows = [self._places[lead] for lead in EIGHT_LEADS]
+            rows = [self._positions[lead] for lead in EIGHT_LEADS]
             integers = self.digital[rows]
             off_zero = integers[:, [0, -1]] != self.baseline[rows, None] if integers.size else np.zeros((8, 2), bool)
             kept = integers if off_zero.any(axis=0).all() else _trimmed(integers, self.leads_mv())
@@ -128,11 +129,11 @@ class Recording:
         return hashlib.sha256(np.ascontiguousarray(kept, "<i4").data).digest()[:DIGEST_BYTES]
 
     @cached_property
-    def _places(self) -> dict[str, int]:
+    def _positions(self) -> dict[str, int]:
         return positions(self.leads)
 
 
 def _trimmed(integers: NDArray[np.int32], signal_mv: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Cut the columns from both ends of (lead, time) integers that are 0 mV in every lead."""
+    """Cut columns that are 0 mV in every lead from both ends of (lead, time) integers."""
     alive = np.flatnonzero((signal_mv != 0).any(axis=0))
     return integers[:, alive[0] : alive[-1] + 1] if len(alive) else integers[:, :0]

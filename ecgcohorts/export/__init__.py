@@ -1,12 +1,12 @@
-"""A store in formats that other tools read: WFDB records, Hugging Face and WebDataset shards, the index as a table.
+"""Export a store to formats that other tools read: WFDB, Hugging Face and WebDataset shards, the index as a table.
 
-Strips leave exactly as they are stored: the recipe's rate and leads, one step = `lsb_uv`, -32768 = no sample there.
-Beside the signals go only age, sex, cohort, labels, quality and pseudonyms; dates, devices and sites stay behind.
+Strips are written exactly as they are stored: rate and leads of the recipe, one step = `lsb_uv`, -32768 = no sample.
+With the signals go age, sex, cohort, labels, quality and pseudonyms only; dates, devices and sites stay behind.
 """
 
+from ecgcohorts.export.common import WHOLE
 from ecgcohorts.export.huggingface import export_huggingface
 from ecgcohorts.export.index_table import export_index
-from ecgcohorts.export.samples import WHOLE
 from ecgcohorts.export.webdataset import export_webdataset
 from ecgcohorts.export.wfdb import export_wfdb
 

@@ -1,4 +1,4 @@
-"""A folder that `datasets.load_dataset` opens, and the Hub shows: Parquet files and a card that says what is in them."""
+"""Export Parquet files and a dataset card: a folder that `datasets.load_dataset` opens and the Hub shows."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.export.destination import whole_folder
-from ecgcohorts.export.samples import (
+from ecgcohorts.export.common import (
     READ_AT_ONCE,
     SIGNALS,
     WHOLE,
@@ -19,6 +18,7 @@ from ecgcohorts.export.samples import (
     read_samples,
     refuse_empty,
     signal_facts,
+    whole_folder,
 )
 from ecgcohorts.index.cohort_index import LABEL
 from ecgcohorts.store.reader import AnyStore
@@ -61,19 +61,19 @@ Written by ecgcohorts from recordings prepared by the recipe {recipe}. The terms
 def export_huggingface(
     store: AnyStore, out: Path, progress: Progress | None = None, *, parts: Parts | None = None
 ) -> int:
-    """Write OUT/data/<part>-00000-of-00012.parquet, OUT/README.md and OUT/signals.json; return how many recordings.
+    """Write OUT/data/<part>-00000-of-00012.parquet, OUT/README.md and OUT/signals.json. Return the number of recordings.
 
-    Columns: signal (fixed shape int16), recording_id, patient_id, cohort, age, sex, valid_start, valid_stop, quality,
-    label_... parts: what Hugging Face calls splits, by default one with all. Memory: READ_AT_ONCE strips. The same store
-    gives the same bytes, on one version of pyarrow. Raises SourceError if OUT exists or lies in the store, SpecError for
-    an empty part and for names that Hugging Face does not take.
+    Columns: signal (int16 of fixed shape), recording_id, patient_id, cohort, age, sex, valid_start, valid_stop, quality,
+    label_... parts: what Hugging Face calls splits; by default one part with all recordings. Holds READ_AT_ONCE strips in
+    memory. The same store gives the same bytes on one version of pyarrow. Raises SourceError if OUT exists or lies in
+    the store, SpecError for an empty part or a name that Hugging Face does not accept.
     """
     parts = {WHOLE: store.index} if parts is None else parts
     refuse_empty(parts)
     for name in parts:
         if "-" in name:
             raise SpecError(
-                f"found a part {name!r}, expected a name without '-': Hugging Face takes letters, digits, _."
+                f"found a part {name!r}, expected a name without '-': Hugging Face allows letters, digits, _."
             )
     told = counted(parts, progress)
     with whole_folder(store, out) as folder:
@@ -96,7 +96,7 @@ def export_huggingface(
 
 
 def _schema(store: AnyStore, labels: list[str]) -> pa.Schema:
-    """Fixed lengths, so that a signal loads as an array of one shape."""
+    # List types of fixed length, so that a signal loads as an array of one shape and not as lists of lists.
     leads, samples = len(store.recipe.leads), store.recipe.strip_samples
     types = {name: pa.string() for name in ("recording_id", "patient_id", "cohort")} | _TYPES
     types |= {f"{LABEL}{name}": pa.float32() for name in labels}
@@ -106,7 +106,7 @@ def _schema(store: AnyStore, labels: list[str]) -> pa.Schema:
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """Differences of neighbouring samples in as few bits as they need: 26 KB a strip, where zstd alone takes 42."""
+    # Differences of neighbouring samples in as few bits as they need: 26 KB a strip, where zstd alone takes 42.
     texts = [field.name for field in schema if field.type == pa.string()]
     return pq.ParquetWriter(
         path, schema, compression="zstd", use_dictionary=texts, column_encoding={_SAMPLE: "DELTA_BINARY_PACKED"}

@@ -1,18 +1,18 @@
-"""The index as one Parquet table: who is in a store, without signals."""
+"""Export the index of a store, without signals, as one Parquet table."""
 
 import os
 from pathlib import Path
 
-from ecgcohorts.export.destination import refuse
+from ecgcohorts.export.common import refuse
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.io.durable import make_folder, name_aside, sync_folder
 from ecgcohorts.store.reader import AnyStore
 
 
 def export_index(store: AnyStore, out: Path, *, index: CohortIndex | None = None) -> int:
-    """Write a row per recording, with all columns of the index, and return how many.
+    """Write one row per recording, with all columns of the index. Return the number of rows.
 
-    index: a part of the store's, by default all of it. Raises SourceError if OUT exists or lies in the store.
+    index: a part of the store's index, by default all of it. Raises SourceError if OUT exists or lies in the store.
     """
     index = store.index if index is None else index
     refuse(store, out)

@@ -1,4 +1,4 @@
-"""Tar shards as WebDataset reads them: of every recording a `.npy` with its strip and a `.json` with its index row."""
+"""Export tar shards for WebDataset: for every recording a `.npy` with its strip and a `.json` with its index row."""
 
 import io
 import json
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgcohorts.export.destination import whole_folder
-from ecgcohorts.export.samples import (
+from ecgcohorts.export.common import (
     SIGNALS,
     WHOLE,
     Parts,
@@ -21,27 +20,27 @@ from ecgcohorts.export.samples import (
     refuse_empty,
     refuse_twins,
     signal_facts,
+    whole_folder,
 )
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.store.reader import AnyStore
 
-SHARD_BYTES = (
-    1 << 28
-)  # at most: 256 MiB, 4,000 strips; our choice, several shards for each worker from 100,000 strips on
+# At most 256 MiB, 4,000 strips: our choice, which gives each worker several shards from 100,000 strips on.
+SHARD_BYTES = 1 << 28
 _IN_JSON = ("lsb_uv", "rate_hz", "leads")  # so that a sample says by itself how to read it
 
-Files = tuple[tuple[str, bytes], ...]  # of one sample: name, content
+_Members = tuple[tuple[str, bytes], ...]  # of one sample: name, content
 
 
 def export_webdataset(
     store: AnyStore, out: Path, progress: Progress | None = None, *, parts: Parts | None = None
 ) -> int:
-    """Write OUT/<part>-000000.tar ... and OUT/signals.json, and return how many recordings.
+    """Write OUT/<part>-000000.tar ... and OUT/signals.json. Return the number of recordings.
 
-    A sample is <cohort>/<recording id>.npy, int16 (lead, time), and .json. Shards take no more than SHARD_BYTES and hold
-    whole samples, in index order: the recordings of a patient follow each other. parts: by default one with all. Memory:
-    READ_AT_ONCE strips. The same store gives the same bytes. Raises SourceError if OUT exists or lies in the store,
-    SpecError for an empty part, StoreError if two recordings of a cohort share an id.
+    A sample is <cohort>/<recording id>.npy, int16 (lead, time), and .json. Shards take at most SHARD_BYTES and hold whole
+    samples in index order, so the recordings of a patient are neighbours. parts: by default one part with all recordings.
+    Holds READ_AT_ONCE strips in memory. The same store gives the same bytes. Raises SourceError if OUT exists or lies in
+    the store, SpecError for an empty part, StoreError if two recordings of a cohort share an id.
     """
     parts = {WHOLE: store.index} if parts is None else parts
     refuse_empty(parts)
@@ -51,7 +50,7 @@ def export_webdataset(
     shared = {key: facts[key] for key in _IN_JSON}
     told = counted(parts, progress)
 
-    def packed(index: CohortIndex) -> Iterator[Files]:
+    def packed(index: CohortIndex) -> Iterator[_Members]:
         for some in read_samples(store, index):
             yield from _packed(some, shared)
             told(len(some))
@@ -63,7 +62,7 @@ def export_webdataset(
     return sum(len(index) for index in parts.values())
 
 
-def _packed(samples: Samples, shared: dict[str, object]) -> Iterator[Files]:
+def _packed(samples: Samples, shared: dict[str, object]) -> Iterator[_Members]:
     names = list(samples.columns)
     for strip, values in zip(samples.strips, zip(*samples.columns.values(), strict=True), strict=True):
         row = dict(zip(names, values, strict=True))
@@ -73,25 +72,24 @@ def _packed(samples: Samples, shared: dict[str, object]) -> Iterator[Files]:
         yield (f"{key}.npy", array.getvalue()), (f"{key}.json", json.dumps(row | shared).encode("ascii"))
 
 
-def _write_shards(stem: Path, samples: Iterator[Files]) -> None:
-    """stem-000000.tar and on: a sample that would make a shard too large begins the next one."""
+def _write_shards(stem: Path, samples: Iterator[_Members]) -> None:
+    """Write stem-000000.tar and so on. A sample that would make a shard too large begins the next one."""
     number = 0
     with ExitStack() as one_open:
         tar = None
-        for files in samples:
-            if tar is None or tar.offset + sum(_blocks(data) for _, data in files) > SHARD_BYTES - tarfile.RECORDSIZE:
+        for members in samples:
+            if tar is None or tar.offset + sum(_blocks(data) for _, data in members) > SHARD_BYTES - tarfile.RECORDSIZE:
                 one_open.close()
                 path = stem.with_name(f"{stem.name}-{number:06d}.tar")
                 tar = one_open.enter_context(tarfile.open(path, "w", format=tarfile.USTAR_FORMAT))
                 number += 1
-            for name, data in files:
-                member = tarfile.TarInfo(
-                    name
-                )  # time 0, no owner: the same bytes whenever and by whomever it is written
+            for name, data in members:
+                # Time 0 and no owner, so that the bytes do not depend on when and by whom they are written.
+                member = tarfile.TarInfo(name)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
 
 
 def _blocks(data: bytes) -> int:
-    """Bytes that a file takes in a tar: a header and whole blocks."""
+    """Return the bytes that a file takes in a tar: a header and whole blocks."""
     return tarfile.BLOCKSIZE * (1 + -(-len(data) // tarfile.BLOCKSIZE))

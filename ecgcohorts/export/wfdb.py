@@ -1,4 +1,4 @@
-"""Every recording as a WFDB record of format 16, the whole as a folder that reads like one of PhysioNet."""
+"""Export every recording as a WFDB record of format 16, in a folder laid out like those of PhysioNet."""
 
 import csv
 import math
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.export.destination import whole_folder
-from ecgcohorts.export.samples import READ_AT_ONCE, Progress, refuse_twins
+from ecgcohorts.export.common import READ_AT_ONCE, Progress, refuse_twins, whole_folder
 from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
 from ecgcohorts.store.reader import AnyStore
 
@@ -24,10 +23,11 @@ _SEXES = {code: name for name, code in SEX_CODES.items()}
 def export_wfdb(
     store: AnyStore, out: Path, progress: Progress | None = None, *, index: CohortIndex | None = None
 ) -> int:
-    """Write every recording of an index, by default the store's, and return how many.
+    """Write every recording of an index, by default the store's. Return the number of recordings.
 
-    OUT/<cohort>/<three digits>/<recording id>.hea and .dat, OUT/RECORDS and OUT/manifest.csv. OUT appears whole, at the
-    end, or not at all. Raises SourceError if OUT exists or lies in the store, StoreError if two recordings share an id.
+    Files: OUT/<cohort>/<three digits>/<recording id>.hea and .dat, OUT/RECORDS and OUT/manifest.csv. OUT appears whole, at
+    the end, or not at all. Raises SourceError if OUT exists or lies in the store, StoreError if two recordings of a
+    cohort share an id.
     """
     index = store.index if index is None else index
     refuse_twins(index)
@@ -50,7 +50,7 @@ def export_wfdb(
 
 
 def _record_names(index: CohortIndex) -> list[str]:
-    """`cohort/folder/id` of every entry: a thousand records a folder, by their order in the cohort."""
+    """Return `cohort/folder/id` of every entry, with a thousand records in a folder, in the order of the cohort."""
     met: Counter[int] = Counter()
     names = []
     for code, value in zip(index["cohort"].tolist(), index["recording_id"], strict=True):
@@ -60,7 +60,7 @@ def _record_names(index: CohortIndex) -> list[str]:
 
 
 def _facts(index: CohortIndex, entry: int) -> dict[str, str]:
-    """What may be told about a recording: nothing else leaves the store. Unknown is empty."""
+    """Return the facts about a recording that may leave a store, "" if unknown."""
     age = float(index["age"][entry])
     return {
         "cohort": index.cohorts[index["cohort"][entry]],

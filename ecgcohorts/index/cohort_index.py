@@ -1,4 +1,4 @@
-"""CohortIndex: who is in a store. Columns as arrays, patients as CSR pointers, no signals."""
+"""The index of a store: its patients and recordings as columns, without signals."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ QUALITY = "q_"  # prefix of quality measures
 # Column name -> dtype. Every index has all of these, plus label columns (float32, NaN = unknown).
 COLUMNS: dict[str, np.dtype] = {
     "row": np.dtype("int64"),  # store-global row of the strip
-    "cohort": np.dtype("int32"),  # place in `cohorts`
+    "cohort": np.dtype("int32"),  # number in `cohorts`
     "patient": np.dtype("int64"),  # dense over the whole store
     "patient_known": np.dtype("bool"),  # False: no id in the source, so a patient of its own
     "age": np.dtype("float32"),  # years, capped at 90; NaN = unknown
     "sex": np.dtype("int8"),  # SEX_CODES
     "days": np.dtype("float32"),  # since the patient's first recording here; NaN = unknown
-    "site": np.dtype("int32"),  # place in `sites`
-    "device": np.dtype("int32"),  # place in `devices`
+    "site": np.dtype("int32"),  # number in `sites`
+    "device": np.dtype("int32"),  # number in `devices`
     "valid_start": np.dtype("int32"),  # first sample of the strip that holds signal
     "valid_stop": np.dtype("int32"),  # one past the last
     "quality": np.dtype("uint32"),  # bit field, see quality.py
@@ -37,9 +37,9 @@ BYTE_COLUMNS = ("recording_id", "patient_id", "waveform_digest")
 
 @dataclass(frozen=True, eq=False)
 class CohortIndex:
-    """The records of one or several stores of one recipe: one entry per live record.
+    """The live records of one store, or of several stores of one recipe: one entry for each.
 
-    Entries are ordered by patient, within a patient by time; `row` says where the strip stands.
+    Entries are ordered by patient, and by time within a patient. `row` is the row of the strip in the store.
     """
 
     columns: Mapping[str, NDArray] = field(repr=False)
@@ -91,6 +91,7 @@ class CohortIndex:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over what batches depend on: rows, patients, cohorts, valid ranges, and cohort names."""
+        # Little-endian and of fixed width, so that a saved sampler state is recognised on any machine.
         digest = hashlib.sha256("\0".join(self.cohorts).encode())
         for name in ("row", "cohort", "patient", "days", "valid_start", "valid_stop"):
             column = self.columns[name].astype(COLUMNS[name].newbyteorder("<"))
@@ -98,11 +99,11 @@ class CohortIndex:
         return digest.hexdigest()
 
     def rows_of(self, patient: int) -> NDArray[np.int64]:
-        """Store rows of one patient, in time order within an ingest run."""
+        """Return the store rows of one patient. Rows of one ingest run are in order of time."""
         return self.columns["row"][self.patient_ptr[patient] : self.patient_ptr[patient + 1]]
 
     def take(self, entries: ArrayLike) -> "CohortIndex":
-        """The index of some entries only (a mask or positions); patients are numbered densely again."""
+        """Return the index of some entries only (a mask or positions). Patients are numbered densely again."""
         chosen = np.asarray(entries)
         positions = np.flatnonzero(chosen) if chosen.dtype == bool else np.sort(chosen.astype(np.int64))
         columns = {name: column[positions] for name, column in self.columns.items()}
@@ -112,7 +113,7 @@ class CohortIndex:
     def where(
         self, cohort: str | Sequence[str] | None = None, sex: str | None = None, age: tuple[float, float] | None = None
     ) -> "CohortIndex":
-        """Records of some cohorts, of one sex, with low <= age < high. Raises SpecError for an unknown name."""
+        """Return records of some cohorts, of one sex, with low <= age < high. Raises SpecError for an unknown name."""
         keep = np.ones(len(self), bool)
         if cohort is not None:
             names = [cohort] if isinstance(cohort, str) else list(cohort)
@@ -132,16 +133,16 @@ class CohortIndex:
         return self.cohorts.index(name)
 
     def split_by_patient(self, fractions: Mapping[str, float], salt: str) -> dict[str, "CohortIndex"]:
-        """Cut into named parts with no patient in two of them, by a hash of the patient's pseudonym.
+        """Split into named parts by a hash of the patient's pseudonym, so that no patient is in two of them.
 
-        A patient's part depends on the pseudonym, the salt and the fractions only: it stays when records are added.
-        The parts are those of `splits.by_patient`, which gives them a name and keeps them, with the salt for its name.
+        A patient's part depends on the pseudonym, the salt and the fractions only, so it stays when records are added.
+        `splits.by_patient` with the salt as its name makes the same parts and can be saved.
         """
         part = share_out(draw_ids(self.patient_ids, salt), fractions)[self["patient"]]
         return {name: self.take(part == place) for place, name in enumerate(fractions)}
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row per record; codes written out as names, digests as hexadecimal text."""
+        """Return one row per record, with names instead of codes and hexadecimal text instead of digests."""
         frame = pd.DataFrame({name: column for name, column in self.columns.items() if column.ndim == 1})
         frame["cohort"] = np.array(self.cohorts, object)[self["cohort"]]
         frame["sex"] = np.array(["male", "female", None], object)[self["sex"]]
@@ -153,30 +154,32 @@ class CohortIndex:
 
 
 def draw_ids(ids: NDArray[np.uint8], salt: str) -> NDArray[np.float64]:
-    """One number in [0, 1) for each of (id, 16) ids: its own for every salt, the same on every machine."""
-    start = hashlib.sha256(salt.encode())
-    return np.array([_unit_interval(start.copy(), row.tobytes()) for row in ids], np.float64)
-
-
-def _unit_interval(digest: "hashlib._Hash", data: bytes) -> float:
-    digest.update(data)
-    return int.from_bytes(digest.digest()[:8], "big") / 2**64
+    """Draw a number in [0, 1) for each of (id, 16) ids. It depends on id and salt only, so every machine draws the same."""
+    salted = hashlib.sha256(salt.encode())
+    draws = np.empty(len(ids), np.float64)
+    for number, one in enumerate(ids):
+        digest = salted.copy()
+        digest.update(one.tobytes())
+        draws[number] = int.from_bytes(digest.digest()[:8], "big") / 2**64
+    return draws
 
 
 def share_out(draws: NDArray[np.float64], fractions: Mapping[str, float]) -> NDArray[np.int64]:
-    """The place in `fractions` where each draw falls. Raises SpecError unless they are positive and sum to 1."""
+    """Return the number of the fraction into which each draw falls. Raises SpecError unless they sum to 1, none below 0."""
     shares = np.array(list(fractions.values()), np.float64)
     if not np.isclose(shares.sum(), 1.0):
         raise SpecError(f"found fractions summing to {shares.sum():g}, expected 1.")
     if (shares < 0).any():
         raise SpecError(f"found a fraction of {shares.min():g}, expected none below 0.")
+    # Shares such as 0.8 + 0.1 + 0.1 may sum to a little less than 1: a draw above that belongs to the last.
     return np.minimum(np.searchsorted(np.cumsum(shares), draws, side="right"), len(shares) - 1)
 
 
 def number_ids(ids: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Number (id, 16) ids densely in the order of their bytes: equal ids get equal numbers."""
+    """Number (id, 16) ids densely in the order of their bytes. Equal ids get equal numbers."""
     high, low = np.ascontiguousarray(ids).view(">u8").astype(np.uint64).T.copy()
-    order = np.argsort(high)  # pseudonyms and digests differ in 64 bits already, and one sort takes half of two
+    # Pseudonyms and digests almost always differ in their first 64 bits, and one sort takes half the time of two.
+    order = np.argsort(high)
     again = np.diff(high[order]) == 0
     if (again & (np.diff(low[order]) != 0)).any():
         order = np.lexsort((low, high))

@@ -1,6 +1,6 @@
-"""The rules of splits: each gives every recording of an index a part, or none, and goes to JSON and back.
+"""The rules of splits. A rule gives every recording of an index a part, or none, and can be written as JSON.
 
-All but `ByLabel`, which takes what a cohort came with, put a person on one side only, whatever the index.
+All rules put a person into one part only, except `ByLabel`, which takes the labels as the cohort gives them.
 """
 
 from collections.abc import Iterable
@@ -24,11 +24,11 @@ Pairs = NDArray[np.uint8]  # (pair, 2, 16): two pseudonyms of one person
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """Persons of an index: its patients, joined where an identity map says that two of them are one."""
+    """The persons of an index: its patients, joined where an identity map says that two of them are one."""
 
     of_patient: NDArray[np.int64]  # [patient]
     of_record: NDArray[np.int64]  # [record]
-    first_id: NDArray[np.uint8]  # [person, 16] the lowest pseudonym, of those that only the map knows too
+    first_id: NDArray[np.uint8]  # [person, 16] the lowest pseudonym; some are known to the map only
 
     @classmethod
     def of(cls, index: CohortIndex, pairs: Pairs) -> "People":
@@ -40,14 +40,15 @@ class People:
         return len(self.first_id)
 
     def draws(self, seed: str) -> NDArray[np.float64]:
-        """One number in [0, 1) per person."""
+        """Draw a number in [0, 1) for each person."""
         return draw_ids(self.first_id, seed)
 
 
 def join_ids(ids: NDArray[np.uint8], pairs: Pairs) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Number of the person of each of (id, 16) ids, and the lowest id of each person: (person, 16).
+    """Return the person of each of (id, 16) ids as a number, and the lowest id of each person, (person, 16).
 
-    Equal ids and ids linked by pairs, over any number of steps, are one person; persons that only the pairs know count.
+    Equal ids are one person, and so are ids linked by pairs over any number of steps. Persons that only the pairs name
+    are numbered too.
     """
     every = np.concatenate([ids, pairs.reshape(-1, _ID_BYTES)])
     number = number_ids(every)
@@ -65,15 +66,15 @@ def join_ids(ids: NDArray[np.uint8], pairs: Pairs) -> tuple[NDArray[np.int64], N
 
 
 def as_pairs(same: Iterable[tuple[str | bytes, str | bytes]]) -> Pairs:
-    """(pair, 2, 16) of pairs of pseudonyms, as hexadecimal text or 16 bytes. Raises SpecError for anything else."""
+    """Return pairs of pseudonyms, given as hexadecimal text or 16 bytes, as (pair, 2, 16). Raises SpecError for others."""
     try:
         found = [[bytes.fromhex(one) if isinstance(one, str) else bytes(one) for one in pair] for pair in same]
     except ValueError:
         found = [[]]
     if any(len(pair) != 2 or any(len(one) != _ID_BYTES for one in pair) for pair in found):
         raise SpecError(
-            f"found something else in the identity map, expected pairs of pseudonyms: {_ID_BYTES} bytes, or "
-            f"{2 * _ID_BYTES} hexadecimal digits."
+            f"The identity map must hold pairs of pseudonyms: {_ID_BYTES} bytes, or {2 * _ID_BYTES} hexadecimal "
+            "digits, each."
         )
     return np.frombuffer(b"".join(one for pair in found for one in pair), np.uint8).reshape(-1, 2, _ID_BYTES)
 
@@ -99,18 +100,18 @@ class ByPatient(_Model):
 
     @property
     def words(self) -> str:
-        """For people to read; so for every rule."""
+        """The rule in words, for people. Every rule has this."""
         return f"patients at random: {_shares(self.fractions)}"
 
     def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
-        """int64 [record]: place in `parts`, -1 for none. So for every rule."""
+        """Return the part of each record as its number in `parts`, int64 [record], -1 if in no part. Every rule has this."""
         return share_out(people.draws(self.seed), self.fractions)[people.of_record]
 
 
 class ByTime(_Model):
-    """Parts follow each other in time; a person is in the part of their last recording, with the recordings of its time.
+    """Parts follow each other in time. A person is in the part of their last recording, with the recordings of that time.
 
-    until: part -> where it ends (exclusive), in the units of the column, ascending; None in the last: open.
+    until: part -> its end (exclusive), in the units of the column, ascending; None for a last part without end.
     """
 
     kind: Literal["time"] = "time"
@@ -137,13 +138,14 @@ class ByTime(_Model):
         time = index[self.column]
         code = np.searchsorted(ends, time, side="right")
         code[(code == len(ends)) | np.isnan(time)] = UNASSIGNED
+        # A person's earlier recordings are in no part: in the earlier part, the model would train on test patients.
         last = np.full(people.count, UNASSIGNED)
         np.maximum.at(last, people.of_record, code)
         return np.where(code == last[people.of_record], code, UNASSIGNED)
 
 
 class ByLabel(_Model):
-    """Recordings whose label has one of a part's values; those with another value, or none, are in no part."""
+    """A part holds the recordings whose label has one of its values. Others, and those without the label, are in no part."""
 
     kind: Literal["label"] = "label"
     label: str
@@ -161,13 +163,13 @@ class ByLabel(_Model):
     def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
         column = index[LABEL + self.label]
         code = np.full(len(index), UNASSIGNED)
-        for place, wanted in enumerate(self.values.values()):
-            code[np.isin(column, np.array(wanted, column.dtype))] = place
+        for number, wanted in enumerate(self.values.values()):
+            code[np.isin(column, np.array(wanted, column.dtype))] = number
         return code
 
 
 class LeaveCohortOut(_Model):
-    """One cohort is the last part; persons who have no recording in it are shared out over the other parts."""
+    """One cohort is the last part. The others share the persons who have no recording in it."""
 
     kind: Literal["cohort"] = "cohort"
     cohort: str
@@ -194,7 +196,7 @@ class LeaveCohortOut(_Model):
 
 
 class Nested(_Model):
-    """Shares of the persons, each containing the smaller ones. A person's code is the smallest share they are in."""
+    """Shares of the persons, each containing all smaller ones. A person's code is that of their smallest share."""
 
     kind: Literal["nested"] = "nested"
     percent: tuple[float, ...]
@@ -212,7 +214,7 @@ class Nested(_Model):
         edges = np.array(self.percent) / 100
         if not len(edges) or edges[0] <= 0 or edges[-1] > 1 or (np.diff(edges) <= 0).any():
             raise SpecError(f"found shares {self.percent} %, expected ascending ones above 0 and up to 100.")
-        # A seed apart from that of `by_patient`: else the training patients of a split would be a nested share already.
+        # With the seed of `by_patient`, the training part of a split of that name would be a nested share already.
         code = np.searchsorted(edges, people.draws(f"{self.seed}\0nested"), side="right")
         return np.where(code < len(edges), code, UNASSIGNED)[people.of_record]
 
@@ -221,7 +223,7 @@ Rule = Annotated[ByPatient | ByTime | ByLabel | LeaveCohortOut | Nested, Field(d
 
 
 class SplitDefinition(_Model):
-    """All that a split says in words: goes to JSON and back to an equal object."""
+    """The name and the rule of a split. Equal after a round trip through JSON."""
 
     name: Name
     rule: Rule

@@ -1,7 +1,7 @@
-"""Splits: which recordings are for training and which are kept from it, by rules that can be written down.
+"""Split recordings into parts, such as training and test, by rules that can be written down.
 
-A Split holds the outcome of a rule under a name. Recordings are found again by their id, so that a split made once
-serves parts of its index, a grown store, several stores opened as one, and embeddings.
+A Split holds the outcome of a rule under a name. It finds recordings by their id, so a split made once also serves a part
+of its index, a store that has grown, several stores opened as one, and embeddings.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ Same = Iterable[tuple[str | bytes, str | bytes]]  # pseudonyms of one person, as
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Recordings by part, under a name. Made by the functions of this module; kept in a store by `save_split`."""
+    """Recordings by part, under a name. The functions of this module make it; `save_split` keeps it in a store."""
 
     definition: SplitDefinition
-    recording_id: NDArray[np.uint8] = field(repr=False)  # [recording, 16], of those that are in a part
-    codes: NDArray[np.int8] = field(repr=False)  # [recording], place in `parts`
+    recording_id: NDArray[np.uint8] = field(repr=False)  # [recording, 16], those in a part
+    codes: NDArray[np.int8] = field(repr=False)  # [recording], number in `parts`
 
     @property
     def name(self) -> str:
@@ -44,13 +44,13 @@ class Split:
 
     @property
     def is_nested(self) -> bool:
-        """Does each part contain those before it?"""
+        """Whether each part contains those before it."""
         return isinstance(self.definition.rule, Nested)
 
     def column(self, index: CohortIndex) -> NDArray[np.int8]:
-        """int8 [record of the index]: place in `parts`, -1 for recordings that are in none or that came later.
+        """Return the part of each record of an index as its number in `parts`, int8 [record].
 
-        Of nested parts it is the smallest that the recording is in.
+        -1 stands for recordings in no part and for those added later. Of nested parts, the smallest one is given.
         """
         number = number_ids(np.concatenate([self.recording_id, index["recording_id"]]))
         known = np.full(number.max(initial=-1) + 1, UNASSIGNED, np.int8)
@@ -58,23 +58,23 @@ class Split:
         return known[number[len(self.codes) :]]
 
     def names(self, index: CohortIndex) -> NDArray[np.object_]:
-        """Per record of the index the name of its part, or None."""
+        """Return the name of the part of each record of an index, or None."""
         return np.array([*self.parts, None], object)[self.column(index)]
 
     def of(self, index: CohortIndex) -> dict[str, CohortIndex]:
-        """The parts of an index, by name; nested parts each with all smaller ones. Parts may be empty."""
+        """Return the parts of an index by name. A nested part includes all smaller ones. Parts may be empty."""
         code = self.column(index)
         if self.is_nested:
-            return {name: index.take((code >= 0) & (code <= place)) for place, name in enumerate(self.parts)}
-        return {name: index.take(code == place) for place, name in enumerate(self.parts)}
+            return {name: index.take((code >= 0) & (code <= number)) for number, name in enumerate(self.parts)}
+        return {name: index.take(code == number) for number, name in enumerate(self.parts)}
 
     def on(self, index: CohortIndex) -> "Split":
-        """The split of the recordings of one index only, as `save_split` wants it."""
+        """Return the split of the recordings of one index only, as `save_split` requires."""
         code = self.column(index)
         return Split(self.definition, index["recording_id"][code >= 0], code[code >= 0])
 
     def summary(self, index: CohortIndex) -> pd.DataFrame:
-        """One line per cohort and part: patients, recordings. Of nested parts with all smaller ones."""
+        """Count patients and recordings, one line per cohort and part. A nested part includes all smaller ones."""
         lines = [
             (cohort, name, part.where(cohort=cohort).n_patients, len(part.where(cohort=cohort)))
             for name, part in self.of(index).items()
@@ -87,17 +87,18 @@ class Split:
     def assert_disjoint(self, index: CohortIndex, same: Same = ()) -> None:
         """Raise SpecError if a patient, a person of the identity map or a waveform is in two parts.
 
-        Of nested parts what each adds to the smaller ones is compared.
+        Of a nested part, only what it adds to the smaller ones is compared.
         """
         code = self.column(index)
-        assert_disjoint({name: index.take(code == place) for place, name in enumerate(self.parts)}, same)
+        assert_disjoint({name: index.take(code == number) for number, name in enumerate(self.parts)}, same)
 
 
 def by_patient(index: CohortIndex, fractions: Mapping[str, float], name: str, same: Same = ()) -> Split:
-    """Share the patients out: {"train": 0.8, "val": 0.1, "test": 0.1}. The name is the seed.
+    """Divide the patients at random: {"train": 0.8, "val": 0.1, "test": 0.1}. The name is the seed.
 
-    Fractions hold on average: a patient's part depends on nobody else, so that it stays when patients are added.
-    same: pairs of pseudonyms known to be one person. Raises SpecError, as all functions here, for what cannot be.
+    A patient's part depends on no other patient, so it stays when patients are added; the fractions hold on average only.
+    same: pairs of pseudonyms known to be one person. Raises SpecError for a rule that cannot be applied, as all functions
+    here do.
     """
     return make_split(index, name, {"kind": "patient", "fractions": dict(fractions), "seed": name}, same)
 
@@ -107,9 +108,9 @@ def by_time(
 ) -> Split:
     """Train on the past, test on the future: {"train": 365, "test": None} cuts at 365 of the column's units.
 
-    column: `days` since the patient's first recording, the only clock in every index; or a label column with calendar
-    time, such as `label_year`, where a cohort's description has one. A patient belongs to the part of their last
-    recording; their recordings of other times, and all of unknown time, are in no part.
+    column: `days` since the patient's first recording, the only clock that every index has, or a label column with
+    calendar time, such as `label_year`, if the cohort's description has one. A patient belongs to the part of their last
+    recording. Their recordings of other times, and recordings of unknown time, are in no part.
     """
     return make_split(index, name, {"kind": "time", "column": column, "until": dict(until)}, same)
 
@@ -117,7 +118,7 @@ def by_time(
 def by_label(
     index: CohortIndex, label: str, values: Mapping[str, Iterable[float]], name: str, same: Same = ()
 ) -> Split:
-    """Parts by the values of a label column, such as folds that a cohort came with: {"train": range(1, 9), "test": [10]}.
+    """Split by the values of a label column, such as published folds: {"train": range(1, 9), "test": [10]}.
 
     Raises SpecError if the folds cut a patient in two.
     """
@@ -126,7 +127,7 @@ def by_label(
 
 
 def ptb_xl_folds(index: CohortIndex, name: str = "strat_fold") -> Split:
-    """The folds recommended with PTB-XL: 1-8 train, 9 val, 10 test. Recordings of other cohorts are in no part."""
+    """Split by the folds recommended with PTB-XL: 1-8 train, 9 val, 10 test. Other cohorts are in no part."""
     return by_label(index, "strat_fold", PTB_XL_FOLDS, name)
 
 
@@ -137,31 +138,31 @@ def leave_cohort_out(
     fractions: Mapping[str, float] = _ALL_TRAIN,
     same: Same = (),
 ) -> Split:
-    """Test on one cohort; share the patients of all others out over `fractions`.
+    """Test on one cohort; divide the patients of all others by `fractions`.
 
-    Persons of the cohort left out who have recordings elsewhere, as the identity map tells, are in no other part.
+    Persons of the cohort left out who have recordings in other cohorts, by the identity map, are in no other part.
     """
     rule = {"kind": "cohort", "cohort": cohort, "fractions": dict(fractions), "seed": name}
     return make_split(index, name, rule, same)
 
 
 def nested(index: CohortIndex, name: str, percent: Sequence[float] = NESTED_PERCENT, same: Same = ()) -> Split:
-    """1, 2, 5, 10, 20, 50 and 100 % of the patients, each set containing the smaller: parts "1%", "2%" ...
+    """Choose 1, 2, 5, 10, 20, 50 and 100 % of the patients, each set containing the smaller: parts "1%", "2%" ...
 
-    For the share of a training part, give that part for an index: `nested(parts["train"], "curve")`.
+    For shares of a training part, pass that part as the index: `nested(parts["train"], "curve")`.
     """
     return make_split(index, name, {"kind": "nested", "percent": tuple(percent), "seed": name}, same)
 
 
 def make_split(index: CohortIndex, name: str, rule: Rule | Mapping[str, object], same: Same = ()) -> Split:
-    """Apply a rule to an index: a new one, or that of an older split (`old.definition.rule`) to a store that has grown.
+    """Apply a rule to an index: a new rule, or that of an older split (`old.definition.rule`) to a store that has grown.
 
-    Raises SpecError if the rule or the name cannot be, and if a person or a waveform would be in two parts.
+    Raises SpecError for an invalid rule or name, and if a person or a waveform would be in two parts.
     """
     pairs = as_pairs(same)
     definition = _define(name, rule, _digest(pairs))
     code = definition.rule.codes(index, People.of(index, pairs)).astype(np.int8)
-    _refuse_shared({part: index.take(code == place) for place, part in enumerate(definition.parts)}, pairs)
+    _refuse_shared({part: index.take(code == number) for number, part in enumerate(definition.parts)}, pairs)
     return Split(definition, index["recording_id"][code >= 0], code[code >= 0])
 
 
@@ -170,8 +171,8 @@ def _define(name: str, rule: Rule | Mapping[str, object], identities: str | None
         definition = SplitDefinition.model_validate({"name": name, "rule": rule, "identities": identities})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise SpecError(f"split {name!r}: found {str(first['input'])[:80]!r} at {place}. {first['msg']}.") from None
+        where = ".".join(str(piece) for piece in first["loc"])
+        raise SpecError(f"split {name!r}: found {str(first['input'])[:80]!r} at {where}. {first['msg']}.") from None
     if not 0 < len(set(definition.parts)) == len(definition.parts) <= MAX_PARTS:
         raise SpecError(
             f"split {name!r}: found parts {definition.parts}, expected 1 to {MAX_PARTS}, each of its own name."
@@ -180,16 +181,17 @@ def _define(name: str, rule: Rule | Mapping[str, object], identities: str | None
 
 
 def assert_disjoint(parts: Mapping[str, CohortIndex], same: Same = ()) -> None:
-    """Raise SpecError if a patient, a person of the identity map or a waveform is in two of some parts.
+    """Raise SpecError if a patient, a person of the identity map or a waveform is in two of these parts.
 
-    Parts may come from different stores: `{"train": a.index, "test": b.index}`. Patients are compared by pseudonym,
-    which tells nothing between stores of different keys or cohorts of different names; waveforms by their digest.
+    Parts may come from different stores: `{"train": a.index, "test": b.index}`. Waveforms are compared by their digest,
+    patients by their pseudonym. Pseudonyms of one person differ between stores of different keys and between cohorts of
+    different names, so there only `same` can tell.
     """
     _refuse_shared(parts, as_pairs(same))
 
 
 def identities(index: CohortIndex, same: Same) -> NDArray[np.int64]:
-    """int64 [patient]: one number per person, as samplers take it (`identities=`)."""
+    """Return the person of each patient as a number, int64 [patient], as samplers take it (`identities=`)."""
     return People.of(index, as_pairs(same)).of_patient
 
 
@@ -208,14 +210,14 @@ def _refuse_shared(parts: Mapping[str, CohortIndex], pairs: Pairs) -> None:
 
 
 def _in_two(number: NDArray[np.int64], part: NDArray[np.int64]) -> int:
-    """How many numbers stand in more than one part."""
-    any_of = np.zeros(number.max(initial=-1) + 1, np.int64)
-    any_of[number] = part
-    return len(np.unique(number[part != any_of[number]]))
+    """Count the numbers that are in more than one part."""
+    last = np.zeros(number.max(initial=-1) + 1, np.int64)
+    last[number] = part  # of equal numbers, the last one stays
+    return len(np.unique(number[part != last[number]]))
 
 
 def _digest(pairs: Pairs) -> str | None:
-    """Of an identity map, whatever the order of its pairs."""
+    """Return the digest of an identity map. It does not depend on the order of the pairs."""
     if not len(pairs):
         return None
     lines = sorted({b"".join(sorted(one.tobytes() for one in pair)) for pair in pairs})

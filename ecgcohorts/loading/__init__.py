@@ -1,1 +1,1 @@
-"""Batches for one framework each. Nothing imports these modules but who asks for one."""
+"""Load planned batches, and hand them to a framework. An adapter is imported only by a program that asks for it."""

@@ -1,4 +1,4 @@
-"""BatchPlan -> Batch: reads the planned strips, cuts their windows, a few batches ahead of the consumer."""
+"""Turn planned batches into arrays: read strips and cut their windows, a few batches ahead of the consumer."""
 
 import queue
 import threading
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
     from ecgcohorts.samplers.base import Sampler
 
-Memory = Callable[[tuple[int, ...]], NDArray[np.int16]]  # shape -> an array of it, C-contiguous, its content unknown
+Memory = Callable[[tuple[int, ...]], NDArray[np.int16]]  # shape -> a C-contiguous array of any content
 
 
-class StripSource(Protocol):
-    """What a loader needs of a store."""
+class _Strips(Protocol):
+    """The part of a store that a loader uses."""
 
     @property
     def index(self) -> "CohortIndex": ...
@@ -45,11 +45,11 @@ class StripSource(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Windows as stored integers; scale on the device: int16 is half the bytes of anything else.
+    """Windows as stored integers. Convert them to mV on the device: int16 is half the bytes of float32.
 
-    signal: int16 [batch, view, lead, time], one step = lsb_uv microvolts, -32768 = no sample there.
-    valid: int32 [batch, view], samples present at the start of each window; fewer than the window only where a strip is
-    shorter.
+    signal: int16 [batch, view, lead, time], one step = lsb_uv microvolts, -32768 = no sample.
+    valid: int32 [batch, view], number of samples present from the start of each window; less than the window only where a
+    strip is shorter.
     """
 
     signal: NDArray[np.int16]
@@ -62,18 +62,18 @@ class Batch:
 
 
 class Loader:
-    """Iterates the batches left in the sampler's epoch; the next iteration goes on with the next epoch.
+    """Iterate over the batches left in the sampler's epoch. The next iteration continues with the next epoch.
 
-    `prefetch` batches are made ahead in a background thread (0: none, all in the caller's), each by `threads` threads
-    (None: as many as suit the store).
-    A batch counts as consumed, in the sampler's state, when it is handed out, not when it is read. An error while
-    reading is raised where the batch would have come. Memory: prefetch + 2 batches and what the consumer keeps.
+    A background thread makes `prefetch` batches ahead (0: the caller's thread makes each when asked), reading with
+    `threads` threads (None: as many as suit the store). A batch counts as consumed, in the sampler's state, when it is
+    handed out, not when it is read. An error of reading is raised in place of the batch. Holds prefetch + 2 batches in
+    memory, and those that the consumer keeps.
     """
 
-    # Many parameters because two are the data, one the window, and four say how to run; all but those three have defaults.
+    # Many parameters because two are the data, one the window, and five say how to run; all but the data have defaults.
     def __init__(
         self,
-        store: StripSource,
+        store: _Strips,
         sampler: "Sampler",
         window: int = 2800,
         *,
@@ -83,11 +83,12 @@ class Loader:
         threads: int | None = None,
         memory: Memory | None = None,
     ) -> None:
-        """rank, world_size: this process's slice of every batch; by default the sampler's (`sampler.on_rank`).
+        """Check the options and that the store has all rows of the sampler.
 
-        window: samples. memory: makes the arrays for batches, such as `loading.torch.pinned`; by default memory of our
-        own, used again once nothing refers to it any more. Raises SpecError for a window or option out of range,
-        PlanImpossible if the sampler plans rows that the store does not have, or cannot serve world_size equal ranks.
+        window: samples. rank, world_size: this process's slice of every batch; by default the sampler's
+        (`sampler.on_rank`). memory: makes the arrays of batches, for example `loading.torch.pinned`; by default memory
+        that is used again once nothing refers to it. Raises SpecError for a window or option out of range, PlanImpossible
+        if the sampler plans rows that the store does not have, or cannot serve world_size equal ranks.
         """
         for name, value, least in (("window", window, 1), ("prefetch", prefetch, 0), ("threads", threads, 1)):
             if value is not None and value < least:
@@ -102,7 +103,7 @@ class Loader:
         self.memory: Memory = memory or _Buffers(spare=prefetch + 2).take
 
     def __len__(self) -> int:
-        """Batches of the sampler's current epoch."""
+        """Return the number of batches in the sampler's current epoch."""
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -114,7 +115,7 @@ class Loader:
             yield batch
 
     def load(self, epoch: int, step: int) -> Batch:
-        """Plan, read and cut one batch; depends on nothing but its arguments and the sampler's."""
+        """Plan, read and cut one batch. It depends on the arguments and the sampler's options only."""
         plan = self.sampler.plan(epoch, step, self.rank, self.world_size)
         shape = (*plan.rows.shape, len(self.store.recipe.leads), self.window)
         signal = self.memory(shape)
@@ -126,7 +127,7 @@ class Loader:
         stretch = self.window * views if plan.adjacent else self.window
         start = window_starts(plan.offsets.ravel()[here], start, stop, stretch)
         if plan.adjacent:
-            start = np.minimum(start + here % views * self.window, stop)  # a short strip has nothing for the last ones
+            start = np.minimum(start + here % views * self.window, stop)  # a short strip leaves the last windows empty
         present = np.clip(stop - start, 0, self.window)
         valid.reshape(-1)[here] = present
         windows = signal.reshape(-1, *shape[2:])
@@ -135,7 +136,7 @@ class Loader:
         return Batch(signal, self.store.lsb_uv, valid, plan)
 
     def _ahead(self, epoch: int, steps: range) -> Iterator[Batch]:
-        """Batches of some steps in order, made in a thread that is never more than `prefetch` ahead."""
+        """Yield the batches of some steps in order, made in a thread that is at most `prefetch` ahead."""
         ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
         slots = threading.Semaphore(self.prefetch)
         stop = threading.Event()
@@ -147,7 +148,7 @@ class Loader:
                     return
                 try:
                     ready.put(self.load(epoch, step))
-                except BaseException as error:  # whatever it is, it belongs to the consumer
+                except BaseException as error:  # of any kind: it is raised again in the consumer's thread
                     error.add_note(f"While loading step {step} of epoch {epoch}.")
                     ready.put(error)
                     return
@@ -161,14 +162,14 @@ class Loader:
                 if isinstance(made, BaseException):
                     raise made
                 yield made
-        finally:  # also when the consumer stops early: the thread ends with the batch it is making
+        finally:  # also when the consumer stops early; the thread ends after the batch it is making
             stop.set()
             slots.release()
             producer.join()
 
 
 class _ValidRanges:
-    """Store row -> the part of its strip that holds signal."""
+    """Store row -> the range of its strip that holds signal."""
 
     def __init__(self, index: "CohortIndex") -> None:
         rows = index["row"]
@@ -176,19 +177,19 @@ class _ValidRanges:
         self._rows, self._start, self._stop = rows[order], index["valid_start"][order], index["valid_stop"][order]
 
     def of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """First valid sample, and one past the last, of some rows. Raises PlanImpossible for a row not in the index."""
-        places = np.minimum(np.searchsorted(self._rows, rows), len(self._rows) - 1)
-        strange = self._rows[places] != rows
+        """Return the first valid sample of some rows, and one past the last. Raises PlanImpossible for an unknown row."""
+        at = np.minimum(np.searchsorted(self._rows, rows), len(self._rows) - 1)
+        strange = self._rows[at] != rows
         if strange.any():
             raise PlanImpossible(
-                f"found {int(strange.sum())} planned rows that the store's index does not list, the first {rows[strange][0]}. "
-                "Build the sampler from this store's index, or a part of it."
+                f"{int(strange.sum())} planned rows, the first {rows[strange][0]}, are not in the store's index. Build the "
+                "sampler from this store's index, or a part of it."
             )
-        return self._start[places].astype(np.int64), self._stop[places].astype(np.int64)
+        return self._start[at].astype(np.int64), self._stop[at].astype(np.int64)
 
 
 class _Buffers:
-    """Memory for batches, used again once nothing refers to it any more: new pages cost as much as cutting."""
+    """Memory for batches, used again once nothing refers to it: new pages take as long as cutting the windows."""
 
     def __init__(self, spare: int) -> None:
         self._spare = spare

@@ -1,4 +1,4 @@
-"""Batches as a `tf.data.Dataset`, and millivolts made on the device."""
+"""Batches as a `tf.data.Dataset`, and conversion to millivolts on the device."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,19 +11,20 @@ from ecgcohorts.recording import MISSING
 
 
 def batches(loader: Loader, epochs: int = 1, prefetch: int = 1) -> "tf.data.Dataset":
-    """The next `epochs` epochs of a loader, from the sampler's position on, as dicts of whole batches.
+    """Return the next `epochs` epochs of a loader, from the sampler's position on, as dicts of whole batches.
 
-    signal int16 [batch, view, lead, time], valid int32 [batch, view], rows int64 [batch, view]. TensorFlow copies each
-    batch once. A batch counts as consumed when TensorFlow fetches it: up to `prefetch` ahead of the training step.
+    A dict holds signal int16 [batch, view, lead, time], valid int32 [batch, view], rows int64 [batch, view]. TensorFlow
+    copies each batch once. A batch counts as consumed when TensorFlow fetches it, up to `prefetch` batches before the
+    training step uses it.
     """
     if epochs < 1:
         raise SpecError(f"found epochs={epochs}, expected 1 or more.")
     sampler = loader.sampler
-    places = (sampler.check_rank(loader.rank, loader.world_size), sampler.options.views)
+    shape = (sampler.check_rank(loader.rank, loader.world_size), sampler.options.views)
     signature = {
-        "signal": tf.TensorSpec((*places, len(loader.store.recipe.leads), loader.window), tf.int16),
-        "valid": tf.TensorSpec(places, tf.int32),
-        "rows": tf.TensorSpec(places, tf.int64),
+        "signal": tf.TensorSpec((*shape, len(loader.store.recipe.leads), loader.window), tf.int16),
+        "valid": tf.TensorSpec(shape, tf.int32),
+        "rows": tf.TensorSpec(shape, tf.int64),
     }
 
     def generate() -> Iterator[dict[str, Any]]:
@@ -35,6 +36,6 @@ def batches(loader: Loader, epochs: int = 1, prefetch: int = 1) -> "tf.data.Data
 
 
 def millivolts(signal: "tf.Tensor", lsb_uv: float) -> "tf.Tensor":
-    """float32 in mV from int16 steps, 0 where there is no sample."""
+    """Convert int16 steps to float32 in mV, 0 where there is no sample."""
     present = tf.where(signal == MISSING, tf.zeros_like(signal), signal)
     return tf.cast(present, tf.float32) * (lsb_uv / 1000)

@@ -1,9 +1,9 @@
-"""Raw multi-cohort recordings with known physiology and one known device signature per cohort.
+"""Simulate raw recordings of several cohorts, with known physiology and one known device signature per cohort.
 
-`simulate` writes files as three hospitals would export them; `simulate_recordings` gives the same recordings in memory.
-Age and sex act alike in every cohort (`traits.TRAITS`), devices differ (`hospitals.HOSPITALS`): an encoder that sees
-only the heart transfers between the cohorts, one that sees the recorder does not. What is modelled, from which sources,
-and what is not: docs/simulate.md. A simulator is no evidence about patients.
+`simulate` writes files as three hospitals would export them; `simulate_recordings` yields the same recordings in memory.
+Age and sex have the same effect in every cohort (`traits.TRAITS`), but devices differ (`hospitals.HOSPITALS`). An encoder
+that sees only the heart transfers between the cohorts; one that sees the recorder does not. docs/simulate.md says what is
+modelled, from which sources, and what is not. A simulator is no evidence about patients.
 """
 
 import csv
@@ -35,14 +35,14 @@ TRUTH_FILE = "truth.csv"
 
 
 class _Rows(Protocol):
-    """What `csv.writer` returns."""
+    """The type that `csv.writer` returns, which has no public name."""
 
     def writerow(self, row: Iterable[object], /) -> object: ...
 
 
 @dataclass(frozen=True)
 class SimulationReport:
-    """What was written where: (patients, recordings) by cohort."""
+    """The folder written, and (patients, recordings) by cohort."""
 
     out: Path
     counts: Mapping[str, tuple[int, int]]
@@ -65,13 +65,13 @@ def simulate(
 ) -> SimulationReport:
     """Write one folder of raw recordings per hospital below `out`, each with a `cohort.yaml`, and `truth.csv`.
 
-    truth.csv holds, for each recording, the traits behind it and what its device did; no reader looks at it.
-    progress(done, total) is called after each recording. The same arguments give the same bytes, on one version of
-    numpy, scipy and h5py. Raises SpecError for a hospital not known or no patients, SourceError if `out` is not empty.
+    truth.csv holds the traits behind each recording and the effects of its device; no reader reads it.
+    progress(done, total) is called after each recording. The same arguments give the same bytes on one version of numpy,
+    scipy and h5py. Raises SpecError for an unknown hospital or no patients, SourceError if `out` is not empty.
     """
     visits = _plans(patients_per_cohort, hospitals, seed)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SourceError(f"{out}: found something there, expected a new or empty folder. Name another, or remove it.")
+        raise SourceError(f"{out}: exists and is not an empty folder. Name another, or remove it.")
     out.mkdir(parents=True, exist_ok=True)
     total, done = sum(map(len, visits.values())), 0
     with (out / TRUTH_FILE).open("w", newline="", encoding="ascii") as file:
@@ -94,7 +94,7 @@ def simulate_recordings(
     seed: int,
     hospitals: Sequence[Hospital] = tuple(HOSPITALS.values()),
 ) -> Iterator[Recording]:
-    """Yield the recordings `simulate` would write, in memory: eight leads, device integers, site = cohort name."""
+    """Yield the recordings that `simulate` writes, in memory: eight leads, device integers, site = cohort name."""
     for mine in _plans(patients_per_cohort, hospitals, seed).values():
         for exam in draw_exams(mine, seed):
             yield exam.recording()
@@ -116,7 +116,7 @@ def _plans(patients: int | Mapping[str, int], hospitals: Sequence[Hospital], see
 
 
 def _watched(exams: Iterable[Exam], truth: _Rows, progress: Progress | None, so_far: tuple[int, int]) -> Iterator[Exam]:
-    """Pass exams on, noting the truth of each and telling `progress`."""
+    """Pass exams on, write the truth of each, and call `progress`."""
     done, total = so_far
     for number, exam in enumerate(exams, done + 1):
         visit = exam.visit

@@ -1,4 +1,4 @@
-"""The stable person: a heart as ten waves of a dipole, and a chest as a lead matrix.
+"""A simulated person: a heart as ten waves of a dipole, and a chest as a lead matrix.
 
 Model: McSharry et al., IEEE TBME 2003;50:289 (each wave a Gaussian in time), in three dimensions by Sameni et al.,
 EURASIP JASP 2007:43407. Frame: Frank's, in mV: x to the left, y to the feet, z to the back. Lead vectors: Dower et al.,
@@ -70,11 +70,11 @@ NET_QRS_WEIGHTS = np.array([0.075, 0.10, 0.095, 0.085])  # relative widths: area
 
 @dataclass(frozen=True, eq=False)
 class Patient:
-    """What stays the same between the recordings of one simulated person."""
+    """The facts that stay the same between the recordings of one simulated person."""
 
     sex: Sex
     age_years: float  # at the first recording
-    z: NDArray[np.float64]  # (trait,) standard normal place among people of this sex and age
+    z: NDArray[np.float64]  # (trait,) standard normal score among people of this sex and age
     wave_shape: NDArray[np.float64]  # (wave, 3) factors on WAVE_VECTORS_MV
     leads: NDArray[np.float64]  # (lead, 3) lead vectors, I, II, V1-V6
     horizontal_deg: float
@@ -83,7 +83,7 @@ class Patient:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """One visit: traits at that age and tone, electrodes as they were put on that day."""
+    """One visit: traits at that age and tone, and electrodes as they were placed that day."""
 
     age_years: float
     traits: NDArray[np.float64]  # (trait,), order of traits.NAMES
@@ -99,7 +99,7 @@ class Session:
 
 
 def draw_patient(rng: np.random.Generator, sex: Sex, age_years: float) -> Patient:
-    """One person of the given sex and age. All draws come from `rng`."""
+    """Draw a person of the given sex and age."""
     scale = np.exp(LEAD_SCALE_SD * rng.standard_normal((len(EIGHT_LEADS), 1)))
     leads = DOWER * scale + LEAD_TILT_SD * rng.standard_normal(DOWER.shape)
     # Ectopics start anywhere in the ventricles: any frontal direction, more often from the right (front to back).
@@ -116,7 +116,7 @@ def draw_patient(rng: np.random.Generator, sex: Sex, age_years: float) -> Patien
 
 
 def draw_session(rng: np.random.Generator, patient: Patient, age_years: float) -> Session:
-    """One visit of `patient` at `age_years`."""
+    """Draw a visit of `patient` at `age_years`."""
     tone = float(rng.standard_normal())
     traits = draw_traits(patient.sex, age_years, patient.z, rng.standard_normal(len(NAMES)), tone)
     shape = patient.wave_shape + WAVE_SHAPE_SESSION_SD * rng.standard_normal(WAVE_VECTORS_MV.shape)
@@ -134,7 +134,7 @@ def draw_session(rng: np.random.Generator, patient: Patient, age_years: float) -
 
 
 def frank_waves(traits: NDArray[np.float64], shape: NDArray[np.float64], horizontal_deg: float) -> NDArray[np.float64]:
-    """(wave, 3) Frank vectors in mV with the axes and gains asked for by `traits`."""
+    """Return (wave, 3) Frank vectors in mV with the axes and gains that `traits` ask for."""
     own = WAVE_VECTORS_MV * shape
     own[QRS] *= np.exp(traits[COLUMN["ln_qrs_gain"]])
     own[T] *= np.exp(traits[COLUMN["ln_t_gain"]])
@@ -153,10 +153,10 @@ def frank_waves(traits: NDArray[np.float64], shape: NDArray[np.float64], horizon
 
 
 def _frank_angle(axis_deg: float, net: NDArray[np.float64]) -> float:
-    """Frontal angle (rad) to which the net vector must be turned for leads I and aVF to show `axis_deg`.
+    """Return the frontal angle (rad) to which the net vector must turn for leads I and aVF to show `axis_deg`.
 
-    They show I : aVF = cos : (sqrt 3 / 2) sin, because the augmented leads are shorter by that factor. Turning keeps z
-    and the length r in the frontal plane: of all (x, y) that project onto the axis, `t * aim - tilt`, the one of length r.
+    The leads show I : aVF = cos : (sqrt 3 / 2) sin, because the augmented leads are shorter by that factor. Turning keeps
+    z and the length r in the frontal plane. Of all (x, y) that project onto the axis, `t * aim - tilt`, one has length r.
     """
     axis = np.deg2rad(axis_deg)
     aim = _FRONTAL_INVERSE @ [np.cos(axis), np.sqrt(3) / 2 * np.sin(axis)]
@@ -185,7 +185,7 @@ def _chest_gain(traits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _placed(rng: np.random.Generator, leads: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lead vectors after each chest electrode slipped sideways (towards its neighbours) and up or down."""
+    """Return the lead vectors after each chest electrode slipped sideways (towards its neighbours) and up or down."""
     sideways, down = PLACEMENT_SD_CM * rng.standard_normal((2, 6))
     chest = leads[CHEST]
     slope = np.gradient(chest, CHEST_SPACING_CM, axis=0)

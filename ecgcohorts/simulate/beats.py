@@ -1,4 +1,4 @@
-"""From one visit to a clean ECG: when the heart beats, and what each beat looks like in eight leads."""
+"""Draw the clean ECG of one visit: the times of the beats, and the shape of each beat in eight leads."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ ECTOPIC_COUPLING, ECTOPIC_WIDTH, ECTOPIC_T = 0.62, 1.7, -0.35
 
 @dataclass(frozen=True, eq=False)
 class Beats:
-    """Beats of one recording, in time order."""
+    """The beats of one recording, in order of time."""
 
     onset_s: NDArray[np.float64]  # (beat,) QRS onset; 0 is the first stored sample
     rr_s: NDArray[np.float64]  # (beat,) interval since the beat before
@@ -43,7 +43,7 @@ class Beats:
 
 
 def draw_beats(rng: np.random.Generator, session: Session, start_s: float, stop_s: float) -> Beats:
-    """Beats whose QRS onset lies from `start_s` to `stop_s`, with breathing, 0.1 Hz and random variation of RR."""
+    """Draw beats with QRS onset from `start_s` to `stop_s`, with breathing, 0.1 Hz and random variation of RR."""
     mean_rr = 60 / session.trait("heart_rate_bpm")
     sd = np.exp(session.trait("ln_rr_sd")) / 1000
     count = int((stop_s - start_s) / RR_MIN_S) + 2
@@ -80,7 +80,7 @@ def draw_beats(rng: np.random.Generator, session: Session, start_s: float, stop_
 def draw_clean_ecg(
     rng: np.random.Generator, session: Session, beats: Beats, time_s: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Eight-lead ECG in mV, (lead, time), without noise or device, at the evenly spaced instants `time_s`."""
+    """Draw the eight-lead ECG in mV, (lead, time), without noise or device, at the evenly spaced instants `time_s`."""
     centres, widths = _timing(session, beats)
     vectors = _vectors(rng, session, beats)
     rate = 1 / (time_s[1] - time_s[0])
@@ -97,7 +97,7 @@ def draw_clean_ecg(
 
 
 def _timing(session: Session, beats: Beats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(beat, wave) centres relative to QRS onset and widths, in s."""
+    """Return (beat, wave) centres relative to QRS onset, and widths, in s."""
     p_s, pr_s, qrs_s, qtc_s = (session.trait(name) / 1000 for name in ("p_ms", "pr_ms", "qrs_ms", "qtc_ms"))
     usual_rr = 60 / session.trait("heart_rate_bpm")
     rr = QT_MEMORY * usual_rr + (1 - QT_MEMORY) * np.where(beats.ectopic, usual_rr, beats.rr_s)
@@ -114,7 +114,7 @@ def _timing(session: Session, beats: Beats) -> tuple[NDArray[np.float64], NDArra
 
 
 def _vectors(rng: np.random.Generator, session: Session, beats: Beats) -> NDArray[np.float64]:
-    """(beat, wave, 3) Frank vectors in mV: the person's waves, breathed upon, ectopic beats replaced."""
+    """Return (beat, wave, 3) Frank vectors in mV: the person's waves, changed by breathing, with ectopic beats replaced."""
     depth = session.breath_depth * beats.breath
     gain = 1 + BREATH_GAIN * depth + BEAT_GAIN_SD * rng.standard_normal(len(depth))
     turn = BREATH_TURN_RAD * depth

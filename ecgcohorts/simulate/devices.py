@@ -1,11 +1,11 @@
-"""The recorder: what it does to a clean ECG between the skin and the file.
+"""The recorder: its effect on a clean ECG, from the skin to the file.
 
-A `DeviceSignature` is fixed per cohort and knows nothing of the patient. Sizes are those of real recorders:
+A `DeviceSignature` is fixed per cohort and does not depend on the patient. Sizes are those of real recorders:
 bandwidth 0.05-150 Hz, 500 samples a second or more, step at most 5 uV (AHA: Kligfield et al., Circulation 2007;115:1306);
 gain within 5 % and noise within 30 uV peak to valley referred to the input (ANSI/AAMI EC11); steps of 5 uV (PTB-XL),
 4.88 uV (GE MUSE) and 9.77 uV (the first samples of many CODE-15 records are its multiples). Noise levels lie around
 what quiet intervals of real records hold in 15-40 and 40-90 Hz and below 0.5 Hz (medians of 200 records, uV rms:
-PTB-XL 3.4, 1.6 and 39; CODE-15 10, 4.9 and 77). Which values go together in one device is our choice.
+PTB-XL 3.4, 1.6 and 39; CODE-15 10, 4.9 and 77). The combination of values in one device is our choice.
 """
 
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ class DeviceSignature:
 
 @lru_cache(maxsize=64)
 def transfer(device: DeviceSignature, samples: int) -> NDArray[np.complex128]:
-    """(frequency,) complex response of the device's filters for a real FFT over `samples`."""
+    """Return the (frequency,) complex response of the device's filters for a real FFT over `samples`."""
     hz = np.fft.rfftfreq(samples, 1 / device.rate_hz)
     jw = 1j * hz
     response = jw / (jw + device.highpass_hz)
@@ -82,15 +82,13 @@ def transfer(device: DeviceSignature, samples: int) -> NDArray[np.complex128]:
 
 
 def _butterworth_poles(order: int) -> NDArray[np.complex128]:
-    """Poles of the analogue prototype with cut-off 1 rad/s; their product makes the gain at 0 Hz equal to 1."""
-    place = np.arange(1, order + 1)
-    return np.exp(1j * np.pi * (2 * place + order - 1) / (2 * order))
+    """Return the poles of the analogue prototype with cut-off 1 rad/s. By their product the gain at 0 Hz is 1."""
+    number = np.arange(1, order + 1)
+    return np.exp(1j * np.pi * (2 * number + order - 1) / (2 * order))
 
 
-def random_noise(
-    rng: np.random.Generator, device: DeviceSignature, session: Session, samples: int
-) -> NDArray[np.complex128]:
-    """(lead, frequency) spectrum of amplifier, electrode and muscle noise and of slow drift, in mV, before filters."""
+def _noise(rng: np.random.Generator, device: DeviceSignature, session: Session, samples: int) -> NDArray[np.complex128]:
+    """Draw amplifier, electrode and muscle noise and slow drift, as a (lead, frequency) spectrum in mV, before filters."""
     white, pink, emg, wander = _noise_shapes(device.rate_hz, samples)
     spread = np.exp(ELECTRODE_SD * rng.standard_normal((ELECTRODES, 1)))
     muscle = device.emg_uv * session.tremor * spread
@@ -105,7 +103,7 @@ def random_noise(
 
 @lru_cache(maxsize=64)
 def _noise_shapes(rate_hz: float, samples: int) -> tuple[NDArray[np.float64], ...]:
-    """(frequency,) power shapes of mean 1 over the two-sided spectrum: white, pink, muscle, wander."""
+    """Return (frequency,) power shapes of mean 1 over the two-sided spectrum: white, pink, muscle, wander."""
     hz = np.fft.rfftfreq(samples, 1 / rate_hz)
     safe = np.maximum(hz, hz[1])
     pink = np.where((hz >= 0.5) & (hz <= 40), 1 / safe, 0)
@@ -114,8 +112,8 @@ def _noise_shapes(rate_hz: float, samples: int) -> tuple[NDArray[np.float64], ..
     return tuple(shape * (len(hz) / shape.sum()) for shape in (np.ones_like(hz), pink, muscle, wander))
 
 
-def tones(rng: np.random.Generator, device: DeviceSignature, session: Session, samples: int) -> NDArray[np.float64]:
-    """(lead, time) mains hum with its third harmonic and breathing artefact, in mV, before filters."""
+def _tones(rng: np.random.Generator, device: DeviceSignature, session: Session, samples: int) -> NDArray[np.float64]:
+    """Draw mains hum with its third harmonic and the breathing artefact, (lead, time) in mV, before filters."""
     time_s = np.arange(samples) / device.rate_hz
     carrier = np.exp(2j * np.pi * (device.mains_hz + MAINS_SD_HZ * rng.standard_normal()) * time_s)
     breath = np.sin(2 * np.pi * session.breath_hz * time_s + rng.uniform(0, 2 * np.pi))
@@ -132,16 +130,16 @@ def tones(rng: np.random.Generator, device: DeviceSignature, session: Session, s
 def record(
     rng: np.random.Generator, device: DeviceSignature, session: Session, clean_mv: NDArray[np.float64]
 ) -> tuple[NDArray[np.int32], float]:
-    """Integers that the device writes, (lead, time), and the gain it really had.
+    """Return the integers that the device writes, (lead, time), and its true gain.
 
-    clean_mv: (lead, time) at the device's rate, longer than the stored part by PAD_S at both ends. The FFT makes the
-    padded record periodic, which a high-pass of long time constant still feels as a small offset: real electrodes
-    have far larger ones.
+    clean_mv: (lead, time) at the device's rate, longer than the stored part by PAD_S at both ends.
     """
+    # The FFT treats the padded record as periodic. A high-pass of long time constant turns that into a small offset, far
+    # below the offsets of real electrodes.
     samples = clean_mv.shape[1]
     gain = device.gain * (1 + device.gain_sd * float(rng.standard_normal()))
-    spectrum = np.fft.rfft(clean_mv + tones(rng, device, session, samples), axis=-1)
-    spectrum += random_noise(rng, device, session, samples)
+    spectrum = np.fft.rfft(clean_mv + _tones(rng, device, session, samples), axis=-1)
+    spectrum += _noise(rng, device, session, samples)
     recorded = np.fft.irfft(spectrum * (gain * transfer(device, samples)), samples, axis=-1)
     pad = round(PAD_S * device.rate_hz)
     steps = np.rint(recorded[:, pad : samples - pad] * device.gain_per_mv)

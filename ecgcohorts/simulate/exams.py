@@ -1,7 +1,7 @@
-"""Who is recorded when, and the recording itself: the in-memory form that writers and benchmarks use.
+"""Plan the visits of simulated people, and record them: the form in memory that writers and benchmarks use.
 
-Every person and every visit has a random generator of its own, keyed by (seed, hospital, person, visit): the tenth
-person is the same whether 10 or 10,000 are simulated, and whatever hospitals are simulated beside.
+Every person and every visit has a random generator of its own, keyed by (seed, hospital, person, visit). The tenth person
+is the same whether 10 or 10,000 are simulated, and whichever other hospitals are simulated.
 """
 
 import zlib
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from ecgcohorts.leads import EIGHT_LEADS
 from ecgcohorts.recording import Recording, Sex
-from ecgcohorts.simulate.anatomy import Patient, Session, draw_patient, draw_session
+from ecgcohorts.simulate.anatomy import Patient, draw_patient, draw_session
 from ecgcohorts.simulate.beats import BEFORE_S, draw_beats, draw_clean_ecg
 from ecgcohorts.simulate.devices import PAD_S, record
 from ecgcohorts.simulate.hospitals import Hospital
 from ecgcohorts.simulate.traits import NAMES, OLDEST, YOUNGEST
 
-# Recordings per person: a fifth come once, the others 2 to 5 times (CAPE cohorts: 2.7 to 8.7 among those with two).
+# Recordings per person: a fifth have one, the others 2 to 5 (CAPE cohorts: 2.7 to 8.7 among persons with at least two).
 VISITS, VISIT_SHARES = (1, 2, 3, 4, 5), (0.20, 0.28, 0.20, 0.16, 0.16)
 YEARS_BETWEEN_VISITS = 1.2  # mean of an exponential; our approximation
 FIRST_DAY, LAST_FIRST_DAY = datetime(2008, 1, 1), datetime(2018, 12, 31)
@@ -45,15 +45,15 @@ class Visit:
 
 @dataclass(frozen=True, eq=False)
 class Exam:
-    """One simulated recording: what the device wrote, and the truth behind it."""
+    """One simulated recording: the integers of the device, and the truth behind them."""
 
     visit: Visit
     digital: NDArray[np.int32]  # (lead, time): I, II, V1-V6, steps of the device
-    r_samples: NDArray[np.int64]  # middle of each QRS complex lying in the recording, ectopic beats left out
-    truth: dict[str, float]  # traits and what the device did
+    r_samples: NDArray[np.int64]  # middle of each QRS complex in the recording, without ectopic beats
+    truth: dict[str, float]  # traits and effects of the device
 
     def recording(self) -> Recording:
-        """The exam as a reader would yield it, eight leads, without a file."""
+        """Return the exam as a reader would yield it: eight leads, but no file."""
         visit, device = self.visit, self.visit.hospital.device
         return Recording(
             recording_id=visit.recording_id,
@@ -72,13 +72,14 @@ class Exam:
         )
 
 
-def generator(seed: int, hospital: str, *place: int) -> np.random.Generator:
-    """The generator of one person or visit. Streams are numpy's: equal on equal numpy, not promised across versions."""
-    return np.random.default_rng([seed, zlib.crc32(hospital.encode()), *place])
+def _generator(seed: int, hospital: str, *numbers: int) -> np.random.Generator:
+    # By a checksum of the name, because `hash` of a text differs between processes. numpy does not promise equal streams
+    # across its versions.
+    return np.random.default_rng([seed, zlib.crc32(hospital.encode()), *numbers])
 
 
 def plan(hospital: Hospital, patients: int, seed: int) -> list[Visit]:
-    """All visits of the first `patients` people of a hospital, person by person, in time order."""
+    """Plan all visits of the first `patients` people of a hospital, person by person, in order of time."""
     visits: list[Visit] = []
     for number in range(patients):
         visits += _plan_person(hospital, number, seed)
@@ -86,9 +87,10 @@ def plan(hospital: Hospital, patients: int, seed: int) -> list[Visit]:
 
 
 def _plan_person(hospital: Hospital, number: int, seed: int) -> list[Visit]:
-    rng = generator(seed, hospital.name, number, 0)
+    rng = _generator(seed, hospital.name, number, 0)
     sex: Sex = "male" if rng.random() < hospital.male_share else "female"
     age = hospital.age_mean + hospital.age_sd * rng.standard_normal()
+    # Drawn again and not clipped: clipping would pile people up at the two limits.
     while not YOUNGEST <= age <= OLDEST:
         age = hospital.age_mean + hospital.age_sd * rng.standard_normal()
     count = rng.choice(VISITS, p=VISIT_SHARES)
@@ -120,14 +122,14 @@ def _plan_person(hospital: Hospital, number: int, seed: int) -> list[Visit]:
 
 
 def draw_exams(visits: list[Visit], seed: int) -> Iterator[Exam]:
-    """Record every visit. Visits of one person share the person; nothing depends on their order otherwise."""
+    """Record every visit. Consecutive visits of one person share that person; nothing else depends on their order."""
     person: Patient | None = None
     before: tuple[str, int] | None = None
     for visit in visits:
         key = (visit.hospital.name, visit.patient_number)
         if person is None or key != before:
             person = draw_patient(
-                generator(seed, visit.hospital.name, visit.patient_number, 1), visit.sex, visit.age_years
+                _generator(seed, visit.hospital.name, visit.patient_number, 1), visit.sex, visit.age_years
             )
             before = key
         yield _draw_exam(visit, person, seed)
@@ -135,7 +137,7 @@ def draw_exams(visits: list[Visit], seed: int) -> Iterator[Exam]:
 
 def _draw_exam(visit: Visit, person: Patient, seed: int) -> Exam:
     device = visit.hospital.device
-    rng = generator(seed, visit.hospital.name, visit.patient_number, 2 + visit.visit_number)
+    rng = _generator(seed, visit.hospital.name, visit.patient_number, 2 + visit.visit_number)
     session = draw_session(rng, person, visit.age_years)
     samples = round(visit.duration_s * device.rate_hz)
     pad = round(PAD_S * device.rate_hz)
@@ -146,14 +148,10 @@ def _draw_exam(visit: Visit, person: Patient, seed: int) -> Exam:
     middle = np.rint((beats.onset_s + session.trait("qrs_ms") / 2000) * device.rate_hz).astype(np.int64)
     inside = (middle >= 0) & (middle < samples)
     truth = {name: float(value) for name, value in zip(NAMES, session.traits, strict=True)}
-    truth |= _truth(session, gain, int((beats.ectopic & inside).sum()))
-    return Exam(visit, digital, middle[inside & ~beats.ectopic], truth)
-
-
-def _truth(session: Session, gain: float, ectopics: int) -> dict[str, float]:
-    return {
-        "ectopic_beats": float(ectopics),
+    truth |= {
+        "ectopic_beats": float((beats.ectopic & inside).sum()),
         "breath_hz": session.breath_hz,
         "tremor": session.tremor,
         "device_gain": gain,
     }
+    return Exam(visit, digital, middle[inside & ~beats.ectopic], truth)

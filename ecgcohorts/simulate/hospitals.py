@@ -1,4 +1,4 @@
-"""The three simulated hospitals: who comes, and what records them."""
+"""The three simulated hospitals: their people and their recorders."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ Export = Literal["wfdb", "muse_xml", "code_hdf5"]
 
 @dataclass(frozen=True)
 class Hospital:
-    """A cohort. Only `device`, `export`, the durations and the mix of people differ; hearts are alike everywhere."""
+    """A cohort. Hospitals differ in `device`, `export`, durations and the mix of people, but not in hearts."""
 
     name: str
     title: str
@@ -21,7 +21,7 @@ class Hospital:
     age_sd: float
     male_share: float
     durations_s: tuple[tuple[float, float], ...] = ((10.0, 1.0),)  # (length, share of recordings)
-    first_patient: int = 1001  # every hospital counts for itself: equal numbers are different people
+    first_patient: int = 1001  # each hospital numbers its own people: equal numbers are different people
 
     def __post_init__(self) -> None:
         if not YOUNGEST < self.age_mean < OLDEST or not 0 <= self.male_share <= 1:

@@ -1,7 +1,7 @@
-"""Raw files as hospitals export them: WFDB records, GE MUSE XML, CODE-style HDF5, each with its `cohort.yaml`.
+"""Write raw files as hospitals export them: WFDB records, GE MUSE XML or CODE-style HDF5, with a `cohort.yaml`.
 
 Each writer takes the folder, the number of exams and the exams, and keeps the device's integers exactly. Bytes depend on
-the exams only: no clock, no host name, no random order.
+the exams only: on no clock, host name or random order.
 """
 
 import base64
@@ -20,22 +20,22 @@ from ecgcohorts.simulate.hospitals import Export, Hospital
 
 CODE_SAMPLES = 4096  # length of a CODE-15 % tracing; shorter exams have zeros at both ends
 MEDIAN_S = 1.2  # GE MUSE: 600 samples at 500 Hz
-MEDIAN_R_AT = 0.42  # place of the R wave in it, as a share of its length
+MEDIAN_R_AT = 0.42  # time of the R wave in it, as a share of its length
 BASE64_LINE = 76
 
 
-def twelve_leads(exam: Exam) -> NDArray[np.int32]:
-    """(12, time) integers: III exact, the augmented leads to within half a step."""
+def _twelve_leads(exam: Exam) -> NDArray[np.int32]:
+    """Return (12, time) integers: lead III is exact, the augmented leads are within half a step."""
     return np.rint(select(exam.digital.astype(np.float64), EIGHT_LEADS, TWELVE_LEADS)).astype(np.int32)
 
 
-def write_wfdb(folder: Path, count: int, exams: Iterable[Exam]) -> None:
-    """One header and one format-16 file an exam, below `records`, 100 patients a folder, as PTB-XL does."""
+def _write_wfdb(folder: Path, count: int, exams: Iterable[Exam]) -> None:
+    """Write a header and a format-16 file for each exam, below `records`, 100 patients to a folder, like PTB-XL."""
     for exam in exams:
         visit, device = exam.visit, exam.visit.hospital.device
-        place = folder / "records" / f"{visit.patient_number // 100:03d}00"
-        place.mkdir(parents=True, exist_ok=True)
-        samples = twelve_leads(exam)
+        below = folder / "records" / f"{visit.patient_number // 100:03d}00"
+        below.mkdir(parents=True, exist_ok=True)
+        samples = _twelve_leads(exam)
         name = visit.recording_id
         when = visit.acquired_at.strftime("%H:%M:%S %d/%m/%Y")
         lines = [f"{name} 12 {device.rate_hz:g} {samples.shape[1]} {when}"]
@@ -48,17 +48,17 @@ def write_wfdb(folder: Path, count: int, exams: Iterable[Exam]) -> None:
             f"# Sex: {visit.sex.capitalize()}",
         ]
         lines.append(f"# Device: {device.name}")
-        (place / f"{name}.hea").write_text("\n".join(lines) + "\n", encoding="ascii")
-        (place / f"{name}.dat").write_bytes(np.ascontiguousarray(samples.T, "<i2").tobytes())
+        (below / f"{name}.hea").write_text("\n".join(lines) + "\n", encoding="ascii")
+        (below / f"{name}.dat").write_bytes(np.ascontiguousarray(samples.T, "<i2").tobytes())
 
 
-def write_muse_xml(folder: Path, count: int, exams: Iterable[Exam]) -> None:
-    """One RestingECG document an exam: demographics, the median beat first, then the rhythm; eight leads."""
+def _write_muse_xml(folder: Path, count: int, exams: Iterable[Exam]) -> None:
+    """Write a RestingECG document for each exam: demographics, the median beat, then the rhythm, in eight leads."""
     for exam in exams:
         visit = exam.visit
-        place = folder / f"{visit.acquired_at:%Y}"
-        place.mkdir(parents=True, exist_ok=True)
-        path = place / f"MUSE_{visit.acquired_at:%Y%m%d_%H%M%S}_{visit.recording_id}.xml"
+        below = folder / f"{visit.acquired_at:%Y}"
+        below.mkdir(parents=True, exist_ok=True)
+        path = below / f"MUSE_{visit.acquired_at:%Y%m%d_%H%M%S}_{visit.recording_id}.xml"
         path.write_text(_muse_document(exam), encoding="iso-8859-1", newline="\n")
 
 
@@ -85,7 +85,7 @@ def _muse_document(exam: Exam) -> str:
       <AcquisitionTime>{visit.acquired_at:%H:%M:%S}</AcquisitionTime>
       <AcquisitionDate>{visit.acquired_at:%m-%d-%Y}</AcquisitionDate>
    </TestDemographics>
-{_muse_waveform("Median", exam, median_beat(exam))}{_muse_waveform("Rhythm", exam, exam.digital)}</RestingECG>
+{_muse_waveform("Median", exam, _median_beat(exam))}{_muse_waveform("Rhythm", exam, exam.digital)}</RestingECG>
 """
 
 
@@ -109,7 +109,7 @@ def _muse_waveform(kind: str, exam: Exam, samples: NDArray[np.int32]) -> str:
 def _muse_lead(lead: str, row: NDArray[np.int32], step_uv: float) -> str:
     data = row.astype("<i2").tobytes()
     text = base64.b64encode(data).decode("ascii")
-    wrapped = "\n".join(text[place : place + BASE64_LINE] for place in range(0, len(text), BASE64_LINE))
+    wrapped = "\n".join(text[first : first + BASE64_LINE] for first in range(0, len(text), BASE64_LINE))
     return f"""      <LeadData>
          <LeadByteCountTotal>{len(data)}</LeadByteCountTotal>
          <LeadTimeOffset>0</LeadTimeOffset>
@@ -132,8 +132,8 @@ def _muse_lead(lead: str, row: NDArray[np.int32], step_uv: float) -> str:
 """
 
 
-def median_beat(exam: Exam) -> NDArray[np.int32]:
-    """(8, MEDIAN_S * rate) median of the sinus beats, aligned at the middle of the QRS; zeros if none lies inside."""
+def _median_beat(exam: Exam) -> NDArray[np.int32]:
+    """Return the median of the sinus beats, (8, MEDIAN_S * rate), aligned at the middle of the QRS; zeros if there is none."""
     length = round(MEDIAN_S * exam.visit.hospital.device.rate_hz)
     first = exam.r_samples - round(MEDIAN_R_AT * length)
     first = first[(first >= 0) & (first + length <= exam.digital.shape[1])]
@@ -151,13 +151,12 @@ EXAM_COLUMNS = (
 AV_BLOCK_MS, BRADYCARDIA, TACHYCARDIA = 200, 50, 100
 
 
-def write_code_hdf5(folder: Path, count: int, exams: Iterable[Exam]) -> None:
-    """`exams_part0.hdf5` and `exams.csv` in the layout of CODE-15 %.
+def _write_code_hdf5(folder: Path, count: int, exams: Iterable[Exam]) -> None:
+    """Write `exams_part0.hdf5` and `exams.csv` in the layout of CODE-15 %.
 
-    tracings: (exam, 4096, 12) float32 mV, exam_id: (exam,). The CSV runs the other way, because the published one is
-    in no order either: only exam_id joins the two.
+    tracings: (exam, 4096, 12) float32 mV, exam_id: (exam,). Only exam_id joins the two files.
     """
-    import h5py  # heavy
+    import h5py  # slow to load, and needed for this format only
 
     rows = []
     with h5py.File(folder / "exams_part0.hdf5", "w", libver=("v110", "v110")) as file:
@@ -166,19 +165,20 @@ def write_code_hdf5(folder: Path, count: int, exams: Iterable[Exam]) -> None:
         tracings = file.create_dataset(
             "tracings", shape, "<f4", chunks=(1, *shape[1:]), compression="gzip", compression_opts=1, shuffle=True
         )
-        for place, exam in enumerate(exams):
-            tracings[place] = code_tracing(exam)
-            ids[place] = int(exam.visit.recording_id)
+        for number, exam in enumerate(exams):
+            tracings[number] = _code_tracing(exam)
+            ids[number] = int(exam.visit.recording_id)
             rows.append(_exam_row(exam))
         file.create_dataset("exam_id", data=ids)
     with (folder / "exams.csv").open("w", newline="", encoding="ascii") as table:
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(EXAM_COLUMNS)
+        # In another order than the tracings, because the published table is in no order either.
         writer.writerows(reversed(rows))
 
 
-def code_tracing(exam: Exam) -> NDArray[np.float32]:
-    """(4096, 12) float32 mV, centred between zeros."""
+def _code_tracing(exam: Exam) -> NDArray[np.float32]:
+    """Return (4096, 12) float32 mV, centred between zeros."""
     step_mv = exam.visit.hospital.device.step_uv / 1000
     signal = select(exam.digital * step_mv, EIGHT_LEADS, TWELVE_LEADS)
     tracing = np.zeros((CODE_SAMPLES, len(TWELVE_LEADS)), np.float32)
@@ -198,7 +198,7 @@ def _exam_row(exam: Exam) -> list[object]:
     ]  # fmt: skip
 
 
-WRITERS = {"wfdb": write_wfdb, "muse_xml": write_muse_xml, "code_hdf5": write_code_hdf5}
+WRITERS = {"wfdb": _write_wfdb, "muse_xml": _write_muse_xml, "code_hdf5": _write_code_hdf5}
 
 _LAYOUTS: dict[Export, dict[str, Any]] = {
     "wfdb": {
@@ -230,7 +230,7 @@ _LAYOUTS: dict[Export, dict[str, Any]] = {
 
 
 def write_cohort_yaml(folder: Path, hospital: Hospital) -> None:
-    """The folder's own cohort description: `ecgcohorts ingest FOLDER STORE --cohort FOLDER/cohort.yaml`."""
+    """Write the description of the folder, for `ecgcohorts ingest FOLDER STORE --cohort FOLDER/cohort.yaml`."""
     import yaml
 
     description = {

@@ -17,7 +17,7 @@ import pytest
 import ecgcohorts as ec
 from ecgcohorts.cli import program as cli
 from ecgcohorts.errors import SpecError
-from ecgcohorts.export import export_huggingface, export_webdataset, huggingface, samples, webdataset
+from ecgcohorts.export import common, export_huggingface, export_webdataset, huggingface, webdataset
 from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.store import Store, open_store, save_split
@@ -44,7 +44,7 @@ def store(make_cohort: Callable[..., object], tmp_path: Path) -> Store:
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three strips a Parquet file and a tar, read two and three at a time."""
     strip = 2 * 8 * 4000
-    monkeypatch.setattr(samples, "READ_AT_ONCE", 3)
+    monkeypatch.setattr(common, "READ_AT_ONCE", 3)
     monkeypatch.setattr(huggingface, "READ_AT_ONCE", 3)
     monkeypatch.setattr(huggingface, "FILE_BYTES", 4 * strip)
     monkeypatch.setattr(webdataset, "SHARD_BYTES", 3 * (strip + 6 * 512) + tarfile.RECORDSIZE)

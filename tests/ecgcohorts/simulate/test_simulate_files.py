@@ -223,7 +223,7 @@ def test_progress_and_report_count_alike(tmp_path: Path) -> None:
 def test_what_cannot_be_simulated_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "notes.txt").write_text("keep me")
-    with pytest.raises(SourceError, match="expected a new or empty folder"):
+    with pytest.raises(SourceError, match="exists and is not an empty folder"):
         simulate(tmp_path / "used", patients_per_cohort=1, seed=0)
     for patients, seed in ((0, 0), (1, -1), ({"north": 3}, 0), ({"north": 1, "river": 1, "hill": 1}, 0)):
         with pytest.raises(SpecError, match="expected"):

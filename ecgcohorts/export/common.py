@@ -1,20 +1,25 @@
-"""What the training formats hold of a recording, and how strips are read for them: some at a time, in index order."""
+"""What exports share: a folder that appears whole, strips read some at a time, and the facts that may leave a store."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import SpecError, StoreError
+from ecgcohorts.errors import SourceError, SpecError, StoreError
 from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, CohortIndex, number_ids
+from ecgcohorts.io.durable import make_folder, name_aside, sync_folder
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.reader import AnyStore
 
 READ_AT_ONCE = 256  # strips; 16 MB
-WHOLE = "recordings"  # name of the one part of what is not split
-SIGNALS = "signals.json"  # what all strips of an export have in common
+WHOLE = "recordings"  # name of the only part of an export that is not split
+SIGNALS = "signals.json"  # facts that all strips of an export share
 
 Progress = Callable[[int, int], None]
 Parts = Mapping[str, CohortIndex]
@@ -23,7 +28,7 @@ _SEXES = np.array([*SEX_CODES, None], object)  # -1, unknown, is the last
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Some recordings: strips int16 [recording, lead, time], and by name one value each, None where it is unknown."""
+    """Some recordings: strips int16 [recording, lead, time], and columns of one value for each, None if unknown."""
 
     strips: NDArray[np.int16]
     columns: dict[str, list[Any]]
@@ -32,22 +37,49 @@ class Samples:
         return len(self.strips)
 
 
+@contextmanager
+def whole_folder(store: AnyStore, out: Path) -> Iterator[Path]:
+    """Yield a folder to fill. It becomes OUT in one step, unless an error is raised."""
+    refuse(store, out)
+    make_folder(out.parent)
+    aside = name_aside(out)
+    aside.mkdir()
+    try:
+        yield aside
+        os.sync()  # all files at once: syncing them one by one takes longer than writing them
+        refuse(store, out)  # again: another process may have made it meanwhile
+        aside.rename(out)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    sync_folder(out.parent)
+
+
+def refuse(store: AnyStore, out: Path) -> None:
+    """Raise SourceError if OUT exists or lies in the store."""
+    if out.exists() or out.is_symlink():
+        raise SourceError(f"{out}: exists already, and an export replaces nothing. Name a new one, or remove it first.")
+    for member in store.members:
+        if isinstance(member.path, Path) and member.path.resolve() in out.resolve().parents:
+            raise SourceError(f"{out}: lies in the store {member.path}. Name a folder beside it.")
+
+
 def signal_facts(store: AnyStore) -> dict[str, Any]:
-    """What says how to read the integers."""
+    """Return the facts that are needed to read the integers."""
     recipe = store.recipe
     facts = {"lsb_uv": store.lsb_uv, "missing": MISSING, "rate_hz": recipe.rate_hz, "leads": list(recipe.leads)}
     return facts | {"samples": recipe.strip_samples, "recipe": recipe.name, "store": store.fingerprint}
 
 
 def read_samples(store: AnyStore, index: CohortIndex) -> Iterator[Samples]:
-    """All recordings of an index, READ_AT_ONCE at a time."""
+    """Yield all recordings of an index, READ_AT_ONCE at a time."""
     for first in range(0, len(index), READ_AT_ONCE):
         part = slice(first, min(first + READ_AT_ONCE, len(index)))
         yield Samples(store.read(index["row"][part]), _columns(index, part))
 
 
 def counted(parts: Parts, progress: Progress | None) -> Callable[[int], None]:
-    """Turn numbers of recordings written into (done, total) of all parts."""
+    """Return a function that adds up recordings written and calls progress(done, total), over all parts."""
     total = sum(len(index) for index in parts.values())
     done = 0
 
@@ -61,7 +93,7 @@ def counted(parts: Parts, progress: Progress | None) -> Callable[[int], None]:
 
 
 def refuse_empty(parts: Parts) -> None:
-    """Raise SpecError for a part without recordings: neither format can say so."""
+    """Raise SpecError for a part without recordings, which neither format can express."""
     empty = [name for name, index in parts.items() if not len(index)]
     if empty:
         raise SpecError(
@@ -70,7 +102,7 @@ def refuse_empty(parts: Parts) -> None:
 
 
 def refuse_twins(index: CohortIndex) -> None:
-    """Raise StoreError where a cohort has two recordings of one id, which are the names of what is written."""
+    """Raise StoreError if two recordings of a cohort have one id, because ids become the names of files."""
     number = number_ids(index["recording_id"]) * len(index.cohorts) + index["cohort"]
     if len(np.unique(number)) < len(number):
         raise StoreError(
@@ -79,7 +111,7 @@ def refuse_twins(index: CohortIndex) -> None:
 
 
 def _columns(index: CohortIndex, part: slice) -> dict[str, list[Any]]:
-    """Nothing else about a recording leaves the store."""
+    # All that leaves a store about a recording. Dates, devices and sites stay behind.
     columns: dict[str, list[Any]] = {
         name: [bytes(value).hex() for value in index[name][part]] for name in ("recording_id", "patient_id")
     }
@@ -94,5 +126,5 @@ def _columns(index: CohortIndex, part: slice) -> dict[str, list[Any]]:
 
 
 def _known(values: NDArray[np.floating]) -> list[float | None]:
-    """NaN, which JSON does not have, as None."""
+    """Replace NaN, which JSON does not have, by None."""
     return [None if value != value else value for value in values.tolist()]
