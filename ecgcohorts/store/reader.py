@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from ecgcohorts.errors import StoreError, is_of_machine, machine_error
+from ecgcohorts.errors import StoreError, is_of_machine, machine_error, needs_extra
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.io.place import Place, place_at
 from ecgcohorts.preprocess.recipes import Recipe
@@ -232,7 +231,8 @@ class Store(AnyStore):
     manifest: Manifest
     index: CohortIndex
     fingerprint: str  # SHA-256 of the manifest, which names every byte of the snapshot
-    _rejects: pd.DataFrame
+    # Parquet, read when it is asked for: samplers and loaders never do, and a base install has no pyarrow.
+    _rejects: bytes
 
     @property
     def path(self) -> Path | str:
@@ -263,8 +263,16 @@ class Store(AnyStore):
         return tuple(segment.folder for segment in self.segments)
 
     def rejects(self) -> pd.DataFrame:
-        """What was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
-        return self._rejects.copy()
+        """Return what was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of.
+
+        Raises MissingPackage without pyarrow (extra `ingest`), StoreError if the table is damaged.
+        """
+        with needs_extra("ingest"):
+            import pyarrow as pa
+        try:
+            return pd.read_parquet(io.BytesIO(self._rejects))
+        except (pa.ArrowException, OSError) as error:
+            raise _cannot_be_read(self.place, error) from None
 
 
 def open_store(path: str | Path, generation: int | None = None) -> Store:
@@ -280,20 +288,23 @@ def open_store(path: str | Path, generation: int | None = None) -> Store:
         try:
             manifest, fingerprint = read_manifest(place, generation)
             check_files(place, manifest)
-            refused = pd.read_parquet(io.BytesIO(read_file(place, manifest, rejects_name(manifest.generation))))
+            refused = read_file(place, manifest, rejects_name(manifest.generation))
             return Store(place, manifest, read_index(place, manifest), fingerprint, refused)
-        except (StoreError, OSError, pa.ArrowException) as error:
+        except (StoreError, OSError) as error:
             if _current_bytes(place) != before:  # a writer came between: what was read is no longer in force
                 continue
             if isinstance(error, StoreError):
                 raise
             if isinstance(error, OSError) and is_of_machine(error):
                 raise machine_error(str(place), error) from None
-            what = type(error).__name__
-            raise StoreError(f"{place}: cannot be read ({what}). Restore the store from a copy.") from None
+            raise _cannot_be_read(place, error) from None
     raise StoreError(
         f"{place}: replaced {_READ_TRIES} times while it was being opened. Try again when the writer is done."
     )
+
+
+def _cannot_be_read(place: Place, error: Exception) -> StoreError:
+    return StoreError(f"{place}: cannot be read ({type(error).__name__}). Restore the store from a copy.")
 
 
 def _current_bytes(place: Place) -> bytes | None:

@@ -42,7 +42,7 @@ class UnionStore(AnyStore):
     _recipe: Recipe
     _segments: tuple[Segment, ...]
     _segment_folders: tuple[str, ...]
-    _rejects: pd.DataFrame = field(repr=False)
+    _stores: tuple[tuple[Store, Mapping[str, str]], ...] = field(repr=False)  # each with its cohorts' names here
     _duplicates: pd.DataFrame = field(repr=False)
 
     @property
@@ -77,7 +77,7 @@ class UnionStore(AnyStore):
 
     def rejects(self) -> pd.DataFrame:
         """What the members refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
-        return self._rejects.copy()
+        return pd.concat([_renamed(store.rejects(), name_of) for store, name_of in self._stores], ignore_index=True)
 
     def duplicates(self) -> pd.DataFrame:
         """One line per recording left out here: what it is, and what it is a copy of.
@@ -123,7 +123,6 @@ def join_stores(members: Sequence[Store]) -> UnionStore:
         for member, name_of, first in zip(members, names, first_rows, strict=False)
         for segment in member.segments
     ]
-    refused = [_renamed(member.rejects(), name_of) for member, name_of in zip(members, names, strict=True)]
     return UnionStore(
         index=index.take(kept_for < 0),
         fingerprint=hashlib.sha256(" ".join(member.fingerprint for member in members).encode()).hexdigest(),
@@ -135,7 +134,7 @@ def join_stores(members: Sequence[Store]) -> UnionStore:
         _recipe=members[0].recipe,
         _segments=tuple(segments),
         _segment_folders=tuple(folder for member in members for folder in member._folders),
-        _rejects=pd.concat(refused, ignore_index=True),
+        _stores=tuple(zip(members, names, strict=True)),
         _duplicates=duplicates,
     )
 
@@ -189,7 +188,7 @@ def _cohorts_of(member: Store) -> set[str]:
     return {segment.cohort for segment in member.segments}
 
 
-def _renamed(rejects: pd.DataFrame, name_of: dict[str, str]) -> pd.DataFrame:
+def _renamed(rejects: pd.DataFrame, name_of: Mapping[str, str]) -> pd.DataFrame:
     return rejects.assign(cohort=[name_of.get(name, name) for name in rejects["cohort"]])
 
 

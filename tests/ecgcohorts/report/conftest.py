@@ -114,7 +114,7 @@ def store(tmp_path: Path, make_index: Callable[..., CohortIndex]) -> Store:
         versions={"numpy": "2.0"},
         files=files | {"signals/zarr.json": FileEntry(size=rest, sha256="0" * 64)},
     )
-    return Store(Folder(tmp_path), manifest, index, "f" * 64, pd.DataFrame({"reason": []}))
+    return Store(Folder(tmp_path), manifest, index, "f" * 64, pd.DataFrame({"reason": []}).to_parquet())
 
 
 @pytest.fixture(scope="session")
