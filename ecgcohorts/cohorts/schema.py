@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Sex
 
 

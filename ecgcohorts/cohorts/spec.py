@@ -22,7 +22,7 @@ from ecgcohorts.errors import Reason, RejectedRecording, SpecError, did_you_mean
 from ecgcohorts.leads import canonical
 from ecgcohorts.plugins import load, names
 from ecgcohorts.privacy.placeholders import is_placeholder
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Recording, Sex
 from ecgcohorts.sources import Source
 

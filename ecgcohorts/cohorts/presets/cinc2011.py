@@ -12,7 +12,7 @@ records in neither; set b is not. Ages in headers are 0 where unknown and 90 whe
 from ecgcohorts.cohorts.schema import Files, Label, Layout, Place, Table
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.leads import CHEST_LEADS
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.readers.arrays.description import ArrayDescription
 
 _RECORD = r"([^/.]+)\.(?:hea|txt|txt\.gz)$"
 # SRC may be the set or the folder of both sets; the third names are those of a copy, LinusKra/ECGAssess.

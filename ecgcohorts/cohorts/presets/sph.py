@@ -8,7 +8,7 @@ time), 500 Hz. That its unit is mV and its order I, II, III, aVR, aVL, aVF, V1-V
 from ecgcohorts.cohorts.schema import Files, Label, Layout, Place, Table
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.readers.arrays.description import ArrayDescription
 
 # Primary statements of AHA/ACC/HRS, doi:10.1161/CIRCULATIONAHA.106.180201. Statements are separated by ";", their
 # modifiers follow after "+" (50+346: fibrillation with a rapid response); a modified statement counts as one.

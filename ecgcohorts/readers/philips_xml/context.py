@@ -1,17 +1,17 @@
-"""What a Philips file says around the signal: patient, device, place, filters. An allow-list; names are never read."""
+"""What a Philips file says about patient, device, place and filters. An allow-list: names are never read."""
 
 import re
 from datetime import datetime
 from xml.etree.ElementTree import Element
 
 from ecgcohorts.privacy.placeholders import is_placeholder
-from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, sex_of
-from ecgcohorts.readers._xml.values import moment, text_of
+from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
+from ecgcohorts.readers._xml.values import text_of
 
 MAINS_HZ = {"50": 50.0, "60": 60.0}
 AGE_UNITS = ("years", "months", "weeks", "days", "hours")
 
-# Section -> elements kept as Recording.fields, for cohort rules. Not names of people, not free text, no serial numbers.
+# Section -> elements kept as Recording.fields for cohort rules: no names of people, no free text, no serial numbers.
 KEPT = {
     "documentinfo": ("documenttype", "documentversion"),
     "dataacquisition": ("machine",),
@@ -42,7 +42,7 @@ _TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?")
 
 
 def read_context(root: Element, parsed: Element) -> Context:
-    """Collect what stands around `parsed`, the waveform. Every section may be missing, every text a placeholder."""
+    """Collect the facts around `parsed`, the waveform. Any section may be missing, any text a placeholder."""
     fields: dict[str, str] = {}
     for section, tags in KEPT.items():
         element = root.find(section)
@@ -55,11 +55,11 @@ def read_context(root: Element, parsed: Element) -> Context:
     acquired_at = _moment(fields.get("date", ""), fields.get("time", ""))
     places = (fields.get(tag) for tag in ("institutionid", "institutionname"))
     return Context(
-        patient_id=_known(fields.get("patientid")),
+        patient_id=known(fields.get("patientid")),
         age_years=_age_years(fields, acquired_at),
         sex=sex_of(fields.get("sex", "")),
         acquired_at=acquired_at,
-        device=_known(fields.get("machine")),
+        device=known(fields.get("machine")),
         site=next((place for place in places if not is_placeholder(place)), None),
         mains_hz=MAINS_HZ.get(fields.get("acsetting", "")),
         fields=fields,
@@ -67,12 +67,8 @@ def read_context(root: Element, parsed: Element) -> Context:
     )
 
 
-def _known(text: str | None) -> str | None:
-    return None if is_placeholder(text) else text
-
-
 def _age_years(fields: dict[str, str], acquired_at: datetime | None) -> float | None:
-    """Stated age, else from the dates of birth and acquisition. `age/@defaultage` is what the machine assumes."""
+    """Return the stated age, without one the age from the dates. `age/@defaultage` is an assumption of the machine."""
     for unit in AGE_UNITS:
         if re.fullmatch(r"[0-9]{1,6}", fields.get(unit, "")):
             return age_in_years(int(fields[unit]), unit)
@@ -85,10 +81,9 @@ def _moment(date: str, time: str) -> datetime | None:
 
 
 def _filter_notes(parsed: Element, acquisition: Element | None, fields: dict[str, str]) -> list[str]:
-    """Filters that were applied to the data, in Hz. `reportbandwidth` is not among them: it is for the print.
-
-    `acsetting` is the power line, not a filter: it is 60 in files whose `notchfiltered` is False.
-    """
+    """Tell the filters that were applied to the data, in Hz."""
+    # `reportbandwidth` is left out: it is for the print. So is `acsetting`, the power line: it is 60 in files whose
+    # `notchfiltered` is False.
     band = _BAND.fullmatch(fields.get("signalbandwidth", ""))
     notes = []
     for place, (name, what) in enumerate((("hipass", "high-pass"), ("lowpass", "low-pass"))):

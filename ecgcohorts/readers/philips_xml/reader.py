@@ -1,4 +1,4 @@
-"""The reader of this format; what is said about it stands in the package."""
+"""Read Philips XML: find the leads, decode them, and cut the calibration second that may end them."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
 from ecgcohorts.leads import LIMB_LEADS, TWELVE_LEADS, canonical
-from ecgcohorts.readers._shared import units as _units
 from ecgcohorts.readers._shared.limits import MAX_LEADS, check_shape
+from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import read_xml, root_name
 from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
-from ecgcohorts.readers.philips_xml import xli as _xli
 from ecgcohorts.readers.philips_xml.context import read_context
+from ecgcohorts.readers.philips_xml.xli import decode, rebuild_limb_leads
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".xml",)
@@ -42,8 +42,8 @@ RESCALED = "another rate or resolution than at acquisition"
 _PLAIN = re.compile(r"\s*+(?:[+-]?[0-9]{1,5}(?:\s++|$))*+")
 
 
-class Waveform(NamedTuple):
-    """The `parsedwaveforms` element as declared; samples stay encoded."""
+class _Waveform(NamedTuple):
+    """The `parsedwaveforms` element as declared; its samples stay encoded."""
 
     element: Element
     leads: tuple[str, ...]
@@ -56,12 +56,12 @@ class Waveform(NamedTuple):
 
 
 def sniff(head: bytes) -> bool:
-    """Whether the first element is `restingecgdata`."""
+    """Tell whether the first element is `restingecgdata`."""
     return root_name(head) == "restingecgdata"
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Yield the one recording of a Philips file. `entries` is ignored, a file has none.
+    """Yield the one recording of a Philips file. `entries` is ignored: a file has none.
 
     digital: (lead, time) int32, the first 10 s of 11 where a calibration pulse ends them. Raises UnreadableRecording.
     """
@@ -82,8 +82,7 @@ def scan(path: Path) -> Iterator[Recording]:
     yield _recording(path, root, waveform, np.zeros((len(waveform.leads), 0), np.int32), waveform.n_samples)
 
 
-def _recording(path: Path, root: Element, waveform: Waveform, digital: NDArray[np.int32], n_samples: int) -> Recording:
-    context = read_context(root, waveform.element)
+def _recording(path: Path, root: Element, waveform: _Waveform, digital: NDArray[np.int32], n_samples: int) -> Recording:
     n_leads = len(waveform.leads)
     return Recording(
         recording_id=path.stem,
@@ -93,21 +92,13 @@ def _recording(path: Path, root: Element, waveform: Waveform, digital: NDArray[n
         gain_per_mv=np.full(n_leads, waveform.per_mv),
         baseline=np.full(n_leads, float(waveform.baseline)),
         n_samples=n_samples,
-        patient_id=context.patient_id,
-        age_years=context.age_years,
-        sex=context.sex,
-        acquired_at=context.acquired_at,
-        device=context.device,
-        site=context.site,
-        mains_hz=context.mains_hz,
-        fields=context.fields,
         source=Source("philips_xml", path),
-        notes=(*waveform.notes, *context.notes),
+        **read_context(root, waveform.element).facts(*waveform.notes),
     )
 
 
-def _waveform(root: Element, where: str) -> Waveform:
-    """The rhythm as declared, checked against the limits. Representative beats stand elsewhere and are never read."""
+def _waveform(root: Element, where: str) -> _Waveform:
+    """Parse the rhythm as declared and check it against the limits. Representative beats stand elsewhere, never read."""
     _check_document(root, where)
     found = root.findall("waveforms/parsedwaveforms")
     if len(found) != 1:
@@ -129,8 +120,8 @@ def _waveform(root: Element, where: str) -> Waveform:
         refuse(Reason.UNSUPPORTED, "compressed leads in another order", f"{' '.join(LIMB_LEADS)} first", where)
     rescaled = acquired_hz not in (None, rate_hz) or acquired_uv not in (None, uv_per_step)
     quirks = {NO_LABELS: not labelled, RESCALED: rescaled}
-    return Waveform(
-        *(parsed, leads, rate_hz, n_samples, _units.steps_per_mv(1 / uv_per_step, "uV", leads[0], where)),
+    return _Waveform(
+        *(parsed, leads, rate_hz, n_samples, steps_per_mv(1 / uv_per_step, "uV", leads[0], where)),
         *(_baseline(parsed, signal, compressed, where), compressed),
         tuple(name for name, met in quirks.items() if met),
     )
@@ -146,7 +137,7 @@ def _check_document(root: Element, where: str) -> None:
 
 
 def _is_compressed(parsed: Element, where: str) -> bool:
-    """Whether samples are XLI. 1.03 says it by flag and method, and tools clear the flag alone; 1.04 by method."""
+    """Tell whether samples are XLI: 1.03 says it by flag and method, and tools clear the flag alone; 1.04 by method."""
     flag = parsed.get("compressflag", "").strip()
     method = (parsed.get("compression") or parsed.get("compressmethod") or "").strip()
     if flag not in ("", "True", "False") or method not in ("", "XLI") or (flag == "True" and not method):
@@ -163,7 +154,7 @@ def _is_compressed(parsed: Element, where: str) -> bool:
 def _stated(
     parsed: Element, signal: Element | None, of_data: Sequence[str], of_machine: Sequence[str], where: str
 ) -> tuple[float | None, float | None]:
-    """A number of the waveform, and of its acquisition. The first counts where both are given: data may be changed."""
+    """Return a number of the waveform, and of its acquisition. The first counts: data may be changed afterwards."""
     stated = [number(parsed.get(name), name, where) for name in of_data]
     acquired = [number(text_of(signal, name), name, where) for name in of_machine]
     ours = next((value for value in acquired if value is not None), None)
@@ -181,7 +172,7 @@ def _n_samples(parsed: Element, rate_hz: float, where: str) -> int:
 
 
 def _leads(parsed: Element, signal: Element | None, where: str) -> tuple[tuple[str, ...], bool]:
-    """Names of the leads, and whether the file gives them. C1 to C6 of old files are V1 to V6 of today."""
+    """Return the names of the leads, and whether the file gives them. C1 to C6 of old files are V1 to V6 of today."""
     labels = parsed.get("leadlabels", "").split(maxsplit=MAX_LEADS)
     if len(labels) > MAX_LEADS:
         refuse(Reason.LIMIT, "more lead labels", f"at most {MAX_LEADS}", where)
@@ -198,20 +189,20 @@ def _leads(parsed: Element, signal: Element | None, where: str) -> tuple[tuple[s
 
 
 def _baseline(parsed: Element, signal: Element | None, compressed: bool, where: str) -> int:
-    """The step that is 0 mV: `signaloffset`, to be subtracted from each sample."""
+    """Return the step that is 0 mV: `signaloffset`, to be subtracted from each sample."""
     signed = parsed.get("signalsigned") or text_of(signal, "signalsigned")
     if signed.strip() not in ("", "True"):
         refuse(Reason.UNSUPPORTED, "unsigned samples", "signed ones", where)
     given = parsed.get("signaloffset")
     offset = integer(given if given is not None else text_of(signal, "signaloffset"), "signaloffset", where) or 0
     if abs(offset) >= 1 << 15 or (compressed and offset):
-        # How the offset enters the sums of residuals is not known; no such file was seen.
+        # How an offset enters the sums of residuals is unknown; no such file was seen.
         refuse(Reason.UNSUPPORTED, "a signal offset", "none where leads are compressed", where)
     return offset
 
 
-def _samples(waveform: Waveform, where: str) -> NDArray[np.int32]:
-    """Decode all leads to (lead, time); one after another in every encoding."""
+def _samples(waveform: _Waveform, where: str) -> NDArray[np.int32]:
+    """Decode all leads to (lead, time). In every encoding one lead follows the other."""
     text = waveform.element.text or ""
     n_leads, n_samples = len(waveform.leads), waveform.n_samples
     if not text.strip():
@@ -220,14 +211,14 @@ def _samples(waveform: Waveform, where: str) -> NDArray[np.int32]:
         return _plain(text, n_leads * n_samples, where).reshape(n_leads, n_samples)
     data = base64_bytes("".join(text.split()), where)
     if waveform.compressed:
-        return _xli.rebuild_limb_leads(_xli.decode(data, n_leads, n_samples, where)).astype(np.int32)
+        return rebuild_limb_leads(decode(data, n_leads, n_samples, where)).astype(np.int32)
     if len(data) != n_leads * n_samples * SAMPLE_BYTES:
         refuse(Reason.TRUNCATED, f"{len(data)} bytes", f"{n_leads} leads of {n_samples} samples", where)
     return np.frombuffer(data, "<i2").reshape(n_leads, n_samples).astype(np.int32)
 
 
 def _plain(text: str, count: int, where: str) -> NDArray[np.int32]:
-    """Integers in text. Uncompressed leads are leads, not residuals, as the tools that expand XLI write them."""
+    """Parse integers in text. Uncompressed leads are leads, not residuals, as the tools that expand XLI write them."""
     if len(text) > MOST_CHARACTERS * count:
         refuse(Reason.LIMIT, f"{len(text)} characters of samples", f"{MOST_CHARACTERS} for each of {count}", where)
     if not text.isascii() or not _PLAIN.fullmatch(text):
@@ -240,10 +231,10 @@ def _plain(text: str, count: int, where: str) -> NDArray[np.int32]:
     return values
 
 
-def _has_pulse(steps: NDArray[np.int32], waveform: Waveform) -> bool:
-    """Whether the last second ends with 0, 1 mV, 0, each flat and at the same time in every lead.
+def _has_pulse(steps: NDArray[np.int32], waveform: _Waveform) -> bool:
+    """Tell whether the last second ends with 0, 1 mV, 0, each flat and at the same time in every lead.
 
-    steps: (lead, time) above 0 mV. A lead that stays the same for all of that second (an electrode off) has no say.
+    steps: (lead, time) above 0 mV. A lead that is flat for all of that second (an electrode off) does not count.
     """
     tail = steps[:, -round(CALIBRATION_S * waveform.rate_hz) :]
     tail = tail[(tail != tail[:, :1]).any(axis=1)]

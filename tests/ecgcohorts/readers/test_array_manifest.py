@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers.arrays import reader as arrays
-from ecgcohorts.readers.arrays.manifest import ArrayDescription, Manifest, load_manifest
+from ecgcohorts.readers.arrays.description import ArrayDescription
+from ecgcohorts.readers.arrays.manifest import Manifest, load_manifest
 
 GOOD = "ecg_arrays: 1\nkind: csv\nrate_hz: 500\nunit: uV\nleads: [I, II]\naxes: time_lead\nfiles: ['*.csv']\n"
 

@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.readers import muse_xml
 from ecgcohorts.readers._xml import document as _xml
-from ecgcohorts.readers.muse_xml import reader as muse_xml
 
 ROOT = "<RestingECG>{}</RestingECG>"
 LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))

@@ -1,7 +1,12 @@
-"""The reader of this format; what is said about it stands in the package."""
+"""GE MUSE XML (`RestingECG`): the rhythm waveform, never the median beat that comes before it.
 
+Sources: `restecg.dtd` and decoded exports of MUSE 7.1 and 9.0; every lead may carry a CRC-32 of its samples.
+"""
+
+import re
 import zlib
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
@@ -10,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
-from ecgcohorts.readers._shared import units as _units
 from ecgcohorts.readers._shared.limits import check_shape
+from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
+from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import read_xml, root_name
 from ecgcohorts.readers._xml.values import base64_bytes, integer_of, number_of, refuse, text_of
-from ecgcohorts.readers.muse_xml.context import read_context
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".xml",)
@@ -22,7 +27,7 @@ VARIANTS = (
     "MUSE 7 to 9, with and without waveform types, CRC-32 and demographics",
     "any rate, 8, 11 or 12 leads, any unit per lead; text as UTF-8, Latin-1 or cp949",
 )
-MISSING = -(1 << 15)
+MISSING = -(1 << 15)  # the least 16-bit value
 SAMPLE_BYTES = 2
 # A median beat is 1.2 s long, a rhythm strip 10 s: what lies between is our default.
 SHORTEST_RHYTHM_S = 2.0
@@ -32,9 +37,30 @@ NO_CRC = "no CRC-32, samples not verified"
 LEAD_IN = "invalid lead-in marked missing"
 LEAD_COUNT = "another number of leads than declared"
 
+MAINS_HZ = {"50": 50.0, "60": 60.0}
 
-class Lead(NamedTuple):
-    """One LeadData element; samples stay encoded."""
+# Section -> elements kept as Recording.fields for cohort rules: an allow-list without names of people, clinicians or
+# free text.
+KEPT = {
+    "MuseInfo": ("MuseVersion",),
+    "PatientDemographics": (
+        *("PatientID", "PatientAge", "AgeUnits", "DateofBirth", "Gender", "Race"),
+        *("HeightIN", "HeightCM", "WeightLBS", "WeightKG"),
+    ),
+    "TestDemographics": (
+        *("DataType", "Site", "SiteName", "Location", "LocationName", "Status", "Priority", "CartNumber"),
+        *("AcquisitionDevice", "AcquisitionSoftwareVersion", "AnalysisSoftwareVersion"),
+        *("AcquisitionDate", "AcquisitionTime"),
+    ),
+}
+FILTERS = ("HighPassFilter", "LowPassFilter", "ACFilter")
+
+_DATE = re.compile(r"([0-9]{1,2})[-/]([0-9]{1,2})[-/]([0-9]{4})")  # month first, as MUSE writes it
+_TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?")
+
+
+class _Lead(NamedTuple):
+    """One LeadData element; its samples stay encoded."""
 
     name: str
     encoded: str  # base64, white space removed
@@ -46,20 +72,22 @@ class Lead(NamedTuple):
     first_valid: int
 
 
-class Rhythm(NamedTuple):
+class _Rhythm(NamedTuple):
+    """One waveform as declared."""
+
     waveform: Element
     rate_hz: float
-    leads: tuple[Lead, ...]
+    leads: tuple[_Lead, ...]
     untyped: bool  # the writer declared no waveform type
 
 
 def sniff(head: bytes) -> bool:
-    """Whether the first element is `RestingECG`."""
+    """Tell whether the first element is `RestingECG`."""
     return root_name(head) == "RestingECG"
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Yield the one recording of a MUSE file. `entries` is ignored, a file has none.
+    """Yield the one recording of a MUSE file. `entries` is ignored: a file has none.
 
     digital: (lead, time) int32, the stored integers; -32768 is missing. Raises UnreadableRecording.
     """
@@ -79,9 +107,8 @@ def scan(path: Path) -> Iterator[Recording]:
 
 
 def _recording(
-    path: Path, root: Element, rhythm: Rhythm, digital: NDArray[np.int32], missing: NDArray[np.bool_] | None = None
+    path: Path, root: Element, rhythm: _Rhythm, digital: NDArray[np.int32], missing: NDArray[np.bool_] | None = None
 ) -> Recording:
-    context = read_context(root, rhythm.waveform)
     leads = rhythm.leads
     quirks = {
         UNTYPED: rhythm.untyped,
@@ -98,20 +125,12 @@ def _recording(
         baseline=np.array([lead.baseline for lead in leads]),
         missing=missing,
         n_samples=leads[0].n_samples,
-        patient_id=context.patient_id,
-        age_years=context.age_years,
-        sex=context.sex,
-        acquired_at=context.acquired_at,
-        device=context.device,
-        site=context.site,
-        mains_hz=context.mains_hz,
-        fields=context.fields,
         source=Source("muse_xml", path),
-        notes=(*(name for name, met in quirks.items() if met), *context.notes),
+        **_context(root, rhythm.waveform).facts(*(name for name, met in quirks.items() if met)),
     )
 
 
-def _rhythm(root: Element, where: str) -> Rhythm:
+def _rhythm(root: Element, where: str) -> _Rhythm:
     """Find the rhythm by its declared type; by its length only where the writer declared no type."""
     if root.tag != "RestingECG":
         refuse(Reason.FORMAT, "another root element", "RestingECG", where)
@@ -131,7 +150,7 @@ def _rhythm(root: Element, where: str) -> Rhythm:
 
 
 def _rate_hz(waveform: Element, where: str) -> float:
-    """SampleBase times ten to the SampleExponent."""
+    """Return the sampling rate: SampleBase times ten to the SampleExponent."""
     base = number_of(waveform, "SampleBase", where)
     exponent = integer_of(waveform, "SampleExponent", where) or 0
     if base is None or base <= 0 or abs(exponent) > 6:
@@ -139,8 +158,8 @@ def _rate_hz(waveform: Element, where: str) -> float:
     return base * 10.0**exponent
 
 
-def _parse(waveform: Element, untyped: bool, where: str) -> Rhythm:
-    """The leads of one waveform, as declared, checked against each other and against the limits."""
+def _parse(waveform: Element, untyped: bool, where: str) -> _Rhythm:
+    """Parse the leads of one waveform as declared, and check them against each other and the limits."""
     elements = waveform.findall("LeadData")
     if not elements:
         refuse(Reason.EMPTY, "a waveform without leads", "at least one", where)
@@ -153,11 +172,11 @@ def _parse(waveform: Element, untyped: bool, where: str) -> Rhythm:
     if len({number_of(element, "LeadTimeOffset", where) or 0.0 for element in elements}) > 1:
         refuse(Reason.UNSUPPORTED, "leads that start at different times", "simultaneous ones", where)
     check_shape(len(leads), leads[0].n_samples, rate_hz, where)
-    return Rhythm(waveform, rate_hz, leads, untyped)
+    return _Rhythm(waveform, rate_hz, leads, untyped)
 
 
-def _lead(element: Element, where: str) -> Lead:
-    """Parse a LeadData element. A gain or unit that is absent is an error: 4.88 uV is usual, but not certain."""
+def _lead(element: Element, where: str) -> _Lead:
+    """Parse a LeadData element. A missing gain or unit is an error: 4.88 uV is usual, but not certain."""
     name = text_of(element, "LeadID")
     if integer_of(element, "LeadSampleSize", where) not in (None, SAMPLE_BYTES):
         refuse(Reason.UNSUPPORTED, "samples of another size", f"{SAMPLE_BYTES} bytes", where)
@@ -170,21 +189,21 @@ def _lead(element: Element, where: str) -> Lead:
     first_valid = integer_of(element, "LeadOffsetFirstSample", where) or 0
     if first_valid < 0:
         refuse(Reason.HEADER, "a negative LeadOffsetFirstSample", "a number of samples", where)
-    return Lead(
+    return _Lead(
         name,
         encoded,
         len(encoded.rstrip("=")) * 3 // 4 // SAMPLE_BYTES if count is None else count,
         integer_of(element, "LeadByteCountTotal", where),
         None if crc is None else crc & 0xFFFFFFFF,
-        _units.steps_per_mv(1.0 / per_bit, unit, name, where),
-        # It is added to the stored integers, so 0 mV lies that many steps below.
+        steps_per_mv(1.0 / per_bit, unit, name, where),
+        # It is to be added to the stored integers, so 0 mV lies that many steps below 0.
         -(number_of(element, "FirstSampleBaseline", where) or 0.0),
         first_valid,
     )
 
 
-def _samples(lead: Lead, where: str) -> NDArray[np.int32]:
-    """Decode one lead, verified against declared counts and CRC-32."""
+def _samples(lead: _Lead, where: str) -> NDArray[np.int32]:
+    """Decode one lead, and verify it against declared counts and CRC-32."""
     if not lead.encoded:
         refuse(Reason.EMPTY, "a lead without samples", "base64 in every WaveFormData", where)
     data = base64_bytes(lead.encoded, where)
@@ -194,3 +213,58 @@ def _samples(lead: Lead, where: str) -> NDArray[np.int32]:
     if lead.crc is not None and zlib.crc32(data) != lead.crc:
         refuse(Reason.CHECKSUM, "another CRC-32", "the declared one in every lead", where)
     return np.frombuffer(data, "<i2").astype(np.int32)
+
+
+def _context(root: Element, waveform: Element) -> Context:
+    """Collect patient, test, device and filters. Whole sections may be missing: de-identified files drop them."""
+    fields: dict[str, str] = {}
+    for section, tags in KEPT.items():
+        element = root.find(section)
+        fields |= {tag: text for tag in tags if (text := text_of(element, tag))}
+    filters = {tag: [text for each in waveform.findall(tag) if (text := (each.text or "").strip())] for tag in FILTERS}
+    spikes = [text for each in waveform.findall("PaceSpikes") for part in each.itertext() for text in part.split()]
+    fields |= {tag: " ".join(texts) for tag, texts in filters.items() if texts}
+    if spikes:
+        fields["PaceSpikes"] = " ".join(spikes)
+    acquired_at = _moment(fields.get("AcquisitionDate", ""), fields.get("AcquisitionTime", ""))
+    off = sum(text_of(lead, "LeadOff") == "TRUE" for lead in waveform.findall("LeadData"))
+    counts = [f"{what}: {count}" for what, count in (("pace spikes", len(spikes)), ("lead off", off)) if count]
+    mains = {MAINS_HZ[text] for text in filters["ACFilter"] if text in MAINS_HZ}
+    return Context(
+        patient_id=known(fields.get("PatientID")),
+        age_years=_age_years(fields, acquired_at),
+        sex=sex_of(fields.get("Gender", "")),
+        acquired_at=acquired_at,
+        device=fields.get("AcquisitionDevice"),
+        site=fields.get("Site") or fields.get("SiteName"),
+        mains_hz=mains.pop() if len(mains) == 1 else None,
+        fields=fields,
+        notes=(*_filter_notes(filters), *counts),
+    )
+
+
+def _age_years(fields: dict[str, str], acquired_at: datetime | None) -> float | None:
+    """Return the stated age; without one, the age from the dates. An age without a unit is not guessed."""
+    age = fields.get("PatientAge", "")
+    if re.fullmatch(r"[0-9]{1,6}", age):
+        return age_in_years(int(age), fields.get("AgeUnits", ""))
+    return age_between(_moment(fields.get("DateofBirth", ""), ""), acquired_at)
+
+
+def _moment(date: str, time: str) -> datetime | None:
+    found = _DATE.fullmatch(date)
+    if found is None:
+        return None
+    month, day, year = (int(part) for part in found.groups())
+    clock = _TIME.fullmatch(time)
+    return moment(year, month, day, *(clock.groups() if clock else ()))
+
+
+def _filter_notes(filters: dict[str, list[str]]) -> list[str]:
+    """Tell the filters in Hz. HighPassFilter is written in hundredths of a Hz: 16 means 0.16 Hz."""
+    notes = []
+    for tag, scale, what in (("HighPassFilter", 0.01, "high-pass"), ("LowPassFilter", 1.0, "low-pass")):
+        if filters[tag] and re.fullmatch(r"[0-9]{1,6}", filters[tag][0]):
+            notes.append(f"{what} {int(filters[tag][0]) * scale:g} Hz")
+    known = [text for text in dict.fromkeys(filters["ACFilter"]) if text in MAINS_HZ]
+    return [*notes, f"AC filter {' and '.join(known)} Hz"] if known else notes
