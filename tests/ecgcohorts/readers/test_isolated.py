@@ -390,7 +390,7 @@ def test_an_interpreter_that_does_not_start_is_no_fault_of_the_file(
     folder: Path, reader: readers.Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_isolated, "_START", "import no_such_module")
-    with pytest.raises(EcgError, match="start the process") as caught:
+    with pytest.raises(EcgError, match="did not start") as caught:
         list(reader.read(file(folder, "good")))
     assert not isinstance(caught.value, UnreadableRecording)
 
