@@ -18,11 +18,10 @@ from ecgcohorts.readers._shared.people import Context, age_of, known, moment, se
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import read_xml, root_name
 from ecgcohorts.readers._xml.values import (
-    attribute_of,
     count_integers,
-    integer_of,
+    integer,
     integers,
-    number_of,
+    number,
     refuse,
     text_of,
 )
@@ -129,8 +128,8 @@ def _strip(root: Element, where: str) -> _Strip:
 
 def _resting(data: Element, where: str) -> _Strip:
     waveforms = data.findall("WaveformData")
-    count = integer_of(data, "ChannelSampleCountTotal", where)
-    if integer_of(data, "NumberOfLeads", where) not in (None, len(waveforms)):
+    count = integer(data, "ChannelSampleCountTotal", where)
+    if integer(data, "NumberOfLeads", where) not in (None, len(waveforms)):
         refuse(Reason.HEADER, f"{len(waveforms)} leads", "as many as NumberOfLeads", where)
     if count is None:
         refuse(Reason.HEADER, "no ChannelSampleCountTotal", "the number of samples per lead", where)
@@ -143,7 +142,7 @@ def _resting(data: Element, where: str) -> _Strip:
 def _full_disclosure(full: Element, where: str) -> _Strip:
     """Parse one list of all leads, second by second: rate samples of the first lead, then of the second ..."""
     names = tuple(_name(name, where) for name in text_of(full, "LeadOrder").split(",", MAX_LEADS))
-    if integer_of(full, "NumberOfChannels", where) not in (None, len(names)):
+    if integer(full, "NumberOfChannels", where) not in (None, len(names)):
         refuse(Reason.HEADER, f"{len(names)} leads in LeadOrder", "as many as NumberOfChannels", where)
     rate_hz = _rate_hz(full, where)
     text = _disclosed_text(full)
@@ -151,7 +150,7 @@ def _full_disclosure(full: Element, where: str) -> _Strip:
     check_shape(len(names), -(-count // len(names)), rate_hz, where)
     if rate_hz != int(rate_hz) or count % (int(rate_hz) * len(names)):
         refuse(Reason.TRUNCATED, f"{count} samples of {len(names)} leads", "whole seconds of every lead", where)
-    declared = integer_of(full, "FullDisclosureData/SampleCountTotal", where)
+    declared = integer(full, "FullDisclosureData/SampleCountTotal", where)
     if declared not in (None, 0, count, count // len(names)):
         refuse(Reason.TRUNCATED, f"{count} samples", f"{declared} as declared", where)
     return _Strip(names, rate_hz, _per_mv(full, names, where), count // len(names), (text,))
@@ -189,16 +188,16 @@ def _unblocked(strip: _Strip, where: str) -> NDArray[np.int32]:
 
 
 def _rate_hz(element: Element, where: str) -> float:
-    rate_hz = number_of(element, "SampleRate", where)
-    if not rate_hz or attribute_of(element, "SampleRate", "units") not in ("", "Hz"):
+    rate_hz = number(element, "SampleRate", where)
+    if not rate_hz or text_of(element, "SampleRate/@units") not in ("", "Hz"):
         refuse(Reason.HEADER, "no usable sampling rate", "SampleRate in Hz", where)
     return rate_hz
 
 
 def _per_mv(element: Element, names: tuple[str, ...], where: str) -> tuple[float, ...]:
     """Return the steps per mV of each lead."""
-    uv_per_step = number_of(element, "Resolution", where)
-    if not uv_per_step or attribute_of(element, "Resolution", "units") != UNIT:
+    uv_per_step = number(element, "Resolution", where)
+    if not uv_per_step or text_of(element, "Resolution/@units") != UNIT:
         refuse(Reason.UNIT, "no resolution, or one in another unit", f"Resolution in {UNIT}", where)
     return tuple(steps_per_mv(1.0 / uv_per_step, "uV", name, where) for name in names)
 
@@ -213,7 +212,7 @@ def _name(text: str | None, where: str) -> str:
 def _context(root: Element) -> Context:
     """Collect patient, test, device and filters. Whole sections may be missing."""
     fields = {field: text for field, path in KEPT.items() if (text := text_of(root, path))}
-    fields |= {f"{field}Units": unit for field in UNITS if (unit := attribute_of(root, KEPT[field], "units"))}
+    fields |= {f"{field}Units": unit for field in UNITS if (unit := text_of(root, f"{KEPT[field]}/@units"))}
     born, observed = root.find("PatientInfo/BirthDateTime"), root.find("ObservationDateTime")
     acquired_at = moment(*_parts(observed, DATE + CLOCK))
     for field, parts in (("BirthDate", _parts(born, DATE)), ("ObservationDate", _parts(observed, DATE))):

@@ -22,7 +22,6 @@ from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import read_xml, root_name
 from ecgcohorts.readers._xml.values import (
     NUMBER,
-    attribute_of,
     count_integers,
     integers,
     number,
@@ -48,22 +47,22 @@ TRIAL = "componentOf/timepointEvent/componentOf/subjectAssignment/componentOf/cl
 DEVICE = "author/seriesAuthor/manufacturedSeriesDevice"
 REPORTED_AGE = "21612-7"  # LOINC
 
-# Field -> element below the root and its attribute, kept as Recording.fields for cohort rules: an allow-list without
+# Field -> path below the root, kept as Recording.fields for cohort rules: an allow-list without
 # names of people or free text.
 KEPT = {
-    "SubjectRoot": (f"{SUBJECT}/id", "root"),
-    "SubjectID": (f"{SUBJECT}/id", "extension"),
-    "GenderCode": (f"{PERSON}/administrativeGenderCode", "code"),
-    "BirthTime": (f"{PERSON}/birthTime", "value"),
-    "RaceCode": (f"{PERSON}/raceCode", "code"),
-    "TrialID": (f"{TRIAL}/id", "extension"),
-    "TrialSiteID": (f"{TRIAL}/location/trialSite/id", "extension"),
-    "TestingSiteID": ("location/testingSite/id", "extension"),
-    "TimepointCode": ("componentOf/timepointEvent/code", "code"),
-    "RelativeTimepointCode": ("definition/relativeTimepoint/code", "code"),
+    "SubjectRoot": f"{SUBJECT}/id/@root",
+    "SubjectID": f"{SUBJECT}/id/@extension",
+    "GenderCode": f"{PERSON}/administrativeGenderCode/@code",
+    "BirthTime": f"{PERSON}/birthTime/@value",
+    "RaceCode": f"{PERSON}/raceCode/@code",
+    "TrialID": f"{TRIAL}/id/@extension",
+    "TrialSiteID": f"{TRIAL}/location/trialSite/id/@extension",
+    "TestingSiteID": "location/testingSite/id/@extension",
+    "TimepointCode": "componentOf/timepointEvent/code/@code",
+    "RelativeTimepointCode": "definition/relativeTimepoint/code/@code",
 }
 # When the series began, where the time sequence only counts from zero: the series itself, then the whole document.
-BEGINS = ("effectiveTime/low", "effectiveTime/center")
+BEGINS = ("effectiveTime/low/@value", "effectiveTime/center/@value")
 
 FILTER = "MDC_ECG_CTL_VBL_ATTR_FILTER_"
 FILTERS = {"LOW_PASS": "CUTOFF_FREQ", "HIGH_PASS": "CUTOFF_FREQ", "NOTCH": "NOTCH_FREQ"}
@@ -153,7 +152,7 @@ def _rhythm(root: Element, where: str) -> _Rhythm:
     if len({lead.n_samples for lead in leads}) > 1:
         refuse(Reason.UNSUPPORTED, "leads of unequal length", "equal ones", where)
     check_shape(len(leads), leads[0].n_samples if leads else 0, rate_hz, where)
-    starts = [attribute_of(time, "value/head", "value") for time in times if _code(time) == "TIME_ABSOLUTE"]
+    starts = [text_of(time, "value/head/@value") for time in times if _code(time) == "TIME_ABSOLUTE"]
     return _Rhythm(rhythms[0], rate_hz, starts[0] if starts else "", leads)
 
 
@@ -161,8 +160,8 @@ def _rate_hz(times: list[Element], where: str) -> float:
     """Return the sampling rate, from the increment of the time sequences."""
     rates = set()
     for time in times:
-        increment = number(attribute_of(time, "value/increment", "value"), "increment", where)
-        per_second = PER_SECOND.get(attribute_of(time, "value/increment", "unit"))
+        increment = number(time, "value/increment/@value", where)
+        per_second = PER_SECOND.get(text_of(time, "value/increment/@unit"))
         if per_second is None or not increment or increment < 0:
             refuse(Reason.HEADER, "no usable increment of time", "a positive one in s, ms or us", where)
         rates.add(per_second / increment)
@@ -189,9 +188,9 @@ def _step(value: Element, name: str, where: str) -> tuple[float, float]:
     SLIST_INT has no scale. Without scale, origin and units, one of the twelve leads is refused; another signal is
     kept and its mV are unknown.
     """
-    scale = number(attribute_of(value, "scale", "value"), "scale", where)
-    origin = number(attribute_of(value, "origin", "value"), "origin", where)
-    scale_unit, origin_unit = (attribute_of(value, path, "unit") for path in ("scale", "origin"))
+    scale = number(value, "scale/@value", where)
+    origin = number(value, "origin/@value", where)
+    scale_unit, origin_unit = (text_of(value, f"{path}/@unit") for path in ("scale", "origin"))
     if value.get("type") == "SLIST_INT" or not scale or origin is None:
         if canonical(name) is None:
             return float("nan"), 0.0
@@ -205,12 +204,12 @@ def _step(value: Element, name: str, where: str) -> tuple[float, float]:
 
 
 def _code(element: Element) -> str:
-    return attribute_of(element, "code", "code")
+    return text_of(element, "code/@code")
 
 
 def _context(root: Element, series: Element, starts: str) -> Context:
     """Collect subject, trial, device, site and filters. starts: absolute time of the first sample, or empty."""
-    fields = {field: text for field, place in KEPT.items() if (text := attribute_of(root, *place))}
+    fields = {field: text for field, place in KEPT.items() if (text := text_of(root, place))}
     # The Mindray writer has no subject id, but an element of its own.
     found = {
         "PatientID": text_of(root, f"{PERSON}/PatientID"),
@@ -223,7 +222,7 @@ def _context(root: Element, series: Element, starts: str) -> Context:
         fields |= {"ReportedAge": age, "ReportedAgeUnit": unit}
     filters = _filters(series)
     fields |= {f"{kind}_FILTER": text for kind, text in filters.items()}
-    begins = [starts, *(attribute_of(place, path, "value") for place in (series, root) for path in BEGINS)]
+    begins = [starts, *(text_of(place, path) for place in (series, root) for path in BEGINS)]
     acquired_at = next((when for text in begins if (when := _instant(text)) is not None), None)
     age_years, notes = _age_years(fields, acquired_at)
     mains = float(filters.get("NOTCH", "nan"))
@@ -276,8 +275,8 @@ def _age_years(fields: dict[str, str], acquired_at: datetime | None) -> tuple[fl
 
 def _reported_age(root: Element) -> tuple[str, str]:
     for observation in root.findall("controlVariable/relatedObservation"):
-        if attribute_of(observation, "code", "code") == REPORTED_AGE:
-            return attribute_of(observation, "value", "value"), attribute_of(observation, "value", "unit")
+        if _code(observation) == REPORTED_AGE:
+            return text_of(observation, "value/@value"), text_of(observation, "value/@unit")
     return "", ""
 
 
@@ -285,15 +284,11 @@ def _filters(series: Element) -> dict[str, str]:
     """Map each kind of filter that gives a frequency to it, in Hz as written."""
     found = {}
     for variable in series.findall("controlVariable/controlVariable"):
-        kind = attribute_of(variable, "code", "code").removeprefix(FILTER)
+        kind = _code(variable).removeprefix(FILTER)
         for part in variable.findall("component/controlVariable"):
-            text = attribute_of(part, "value", "value")
-            wanted = attribute_of(part, "code", "code") == f"{FILTER}{FILTERS.get(kind, '')}"
-            if (
-                wanted
-                and attribute_of(part, "value", "unit") == "Hz"
-                and re.fullmatch(r"[0-9]{1,6}([.][0-9]{1,6})?", text)
-            ):
+            text = text_of(part, "value/@value")
+            wanted = _code(part) == f"{FILTER}{FILTERS.get(kind, '')}"
+            if wanted and text_of(part, "value/@unit") == "Hz" and re.fullmatch(r"[0-9]{1,6}([.][0-9]{1,6})?", text):
                 found[kind] = text
     return found
 

@@ -19,7 +19,7 @@ from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import age_of, known, moment, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import read_xml, root_name
-from ecgcohorts.readers._xml.values import attribute_of, base64_bytes, integer, number, refuse
+from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".xml",)
@@ -29,11 +29,11 @@ ENCODED_AS = {"BITS": "16", "FORMAT": "SIGNED", "ENCODING": "BASE64"}
 MISSING = -(1 << 15)  # the least 16-bit value; our reading, as in formats of the same width
 SAMPLE_BYTES = 2
 
-# Element -> attributes kept as Recording.fields for cohort rules: an allow-list without names of people or comments.
+# Path of an element -> attributes kept as Recording.fields for cohort rules: an allow-list without names of people or comments.
 KEPT = {
-    ".": ("ACQUISITION_TIME", "AGE", "AGE_UNITS", "HEIGHT", "HEIGHT_UNITS", "WEIGHT", "WEIGHT_UNITS"),
-    "SUBJECT": ("ID", "GENDER", "DOB", "RACE"),
-    "SOURCE": ("MANUFACTURER", "MODEL", "TYPE", "ACQUIRING_DEVICE_SW_VERSION", "LOW_PASS_FILTER"),
+    "": ("ACQUISITION_TIME", "AGE", "AGE_UNITS", "HEIGHT", "HEIGHT_UNITS", "WEIGHT", "WEIGHT_UNITS"),
+    "SUBJECT/": ("ID", "GENDER", "DOB", "RACE"),
+    "SOURCE/": ("MANUFACTURER", "MODEL", "TYPE", "ACQUIRING_DEVICE_SW_VERSION", "LOW_PASS_FILTER"),
 }
 _TIME = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})(?:([0-9]{2})([0-9]{2})([0-9]{2}))?")
 
@@ -80,7 +80,7 @@ def _recording(
     digital: NDArray[np.int32],
     missing: NDArray[np.bool_] | None = None,
 ) -> Recording:
-    fields = {tag: text for place, tags in KEPT.items() for tag in tags if (text := attribute_of(root, place, tag))}
+    fields = {tag: text for place, tags in KEPT.items() for tag in tags if (text := text_of(root, f"{place}@{tag}"))}
     acquired_at = _moment(fields.get("ACQUISITION_TIME", ""))
     return Recording(
         recording_id=path.stem,
@@ -120,16 +120,16 @@ def _leads(root: Element, where: str) -> tuple[_Lead, ...]:
 
 def _lead(channel: Element, where: str) -> _Lead:
     """Parse a CHANNEL element. Raises UnreadableRecording."""
-    name = attribute_of(channel, ".", "NAME")
+    name = text_of(channel, "@NAME")
     for attribute, expected in ENCODED_AS.items():
-        if attribute_of(channel, ".", attribute).upper() != expected:
+        if text_of(channel, f"@{attribute}").upper() != expected:
             refuse(Reason.UNSUPPORTED, f"samples of another {attribute}", f"{attribute}={expected}", where)
     # One reader adds the offset before it divides, others leave it out, and no file tells which is right.
-    if number(channel.get("OFFSET"), "OFFSET", where):
+    if number(channel, "@OFFSET", where):
         refuse(Reason.UNSUPPORTED, "an OFFSET, whose meaning is unknown", "0", where)
-    per_mv = number(channel.get("UNITS_PER_MV"), "UNITS_PER_MV", where)
-    rate_hz = number(channel.get("SAMPLE_FREQ"), "SAMPLE_FREQ", where)
-    n_samples = integer(channel.get("DURATION"), "DURATION", where)
+    per_mv = number(channel, "@UNITS_PER_MV", where)
+    rate_hz = number(channel, "@SAMPLE_FREQ", where)
+    n_samples = integer(channel, "@DURATION", where)
     if not name or not rate_hz or n_samples is None:
         refuse(Reason.HEADER, "a lead without name, rate or length", "NAME, SAMPLE_FREQ and DURATION", where)
     if not per_mv or per_mv < 0:

@@ -19,7 +19,7 @@ from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import read_xml, root_name
-from ecgcohorts.readers._xml.values import base64_bytes, integer_of, number_of, refuse, text_of
+from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".xml",)
@@ -151,8 +151,8 @@ def _rhythm(root: Element, where: str) -> _Rhythm:
 
 def _rate_hz(waveform: Element, where: str) -> float:
     """Return the sampling rate: SampleBase times ten to the SampleExponent."""
-    base = number_of(waveform, "SampleBase", where)
-    exponent = integer_of(waveform, "SampleExponent", where) or 0
+    base = number(waveform, "SampleBase", where)
+    exponent = integer(waveform, "SampleExponent", where) or 0
     if base is None or base <= 0 or abs(exponent) > 6:
         refuse(Reason.HEADER, "no usable sampling rate", "SampleBase and SampleExponent", where)
     return base * 10.0**exponent
@@ -169,7 +169,7 @@ def _parse(waveform: Element, untyped: bool, where: str) -> _Rhythm:
     leads = tuple(_lead(element, where) for element in elements)
     if len({lead.n_samples for lead in leads}) > 1:
         refuse(Reason.UNSUPPORTED, "leads of unequal length", "equal ones", where)
-    if len({number_of(element, "LeadTimeOffset", where) or 0.0 for element in elements}) > 1:
+    if len({number(element, "LeadTimeOffset", where) or 0.0 for element in elements}) > 1:
         refuse(Reason.UNSUPPORTED, "leads that start at different times", "simultaneous ones", where)
     check_shape(len(leads), leads[0].n_samples, rate_hz, where)
     return _Rhythm(waveform, rate_hz, leads, untyped)
@@ -178,26 +178,26 @@ def _parse(waveform: Element, untyped: bool, where: str) -> _Rhythm:
 def _lead(element: Element, where: str) -> _Lead:
     """Parse a LeadData element. A missing gain or unit is an error: 4.88 uV is usual, but not certain."""
     name = text_of(element, "LeadID")
-    if integer_of(element, "LeadSampleSize", where) not in (None, SAMPLE_BYTES):
+    if integer(element, "LeadSampleSize", where) not in (None, SAMPLE_BYTES):
         refuse(Reason.UNSUPPORTED, "samples of another size", f"{SAMPLE_BYTES} bytes", where)
-    per_bit, unit = number_of(element, "LeadAmplitudeUnitsPerBit", where), text_of(element, "LeadAmplitudeUnits")
+    per_bit, unit = number(element, "LeadAmplitudeUnitsPerBit", where), text_of(element, "LeadAmplitudeUnits")
     if not per_bit or not unit:
         refuse(Reason.UNIT, "no amplitude per bit, or no unit", "both, for every lead", where)
     encoded = "".join((element.findtext("WaveFormData") or "").split())
-    crc = integer_of(element, "LeadDataCRC32", where)
-    count = integer_of(element, "LeadSampleCountTotal", where)
-    first_valid = integer_of(element, "LeadOffsetFirstSample", where) or 0
+    crc = integer(element, "LeadDataCRC32", where)
+    count = integer(element, "LeadSampleCountTotal", where)
+    first_valid = integer(element, "LeadOffsetFirstSample", where) or 0
     if first_valid < 0:
         refuse(Reason.HEADER, "a negative LeadOffsetFirstSample", "a number of samples", where)
     return _Lead(
         name,
         encoded,
         len(encoded.rstrip("=")) * 3 // 4 // SAMPLE_BYTES if count is None else count,
-        integer_of(element, "LeadByteCountTotal", where),
+        integer(element, "LeadByteCountTotal", where),
         None if crc is None else crc & 0xFFFFFFFF,
         steps_per_mv(1.0 / per_bit, unit, name, where),
         # It is to be added to the stored integers, so 0 mV lies that many steps below 0.
-        -(number_of(element, "FirstSampleBaseline", where) or 0.0),
+        -(number(element, "FirstSampleBaseline", where) or 0.0),
         first_valid,
     )
 

@@ -62,10 +62,10 @@ def read_xml(path: Path) -> Element:
     A DOCTYPE is allowed (MUSE writes one), its external DTD is not fetched, entities are refused.
     Raises UnreadableRecording.
     """
-    return parse_xml(read_bounded(path, XML_LIMIT), str(path))
+    return _parse(read_bounded(path, XML_LIMIT), str(path))
 
 
-def parse_xml(data: bytes, where: str) -> Element:
+def _parse(data: bytes, where: str) -> Element:
     """Parse XML bytes of at most XML_LIMIT. Raises UnreadableRecording."""
     builder = _CappedBuilder(where)
     parser = builder.parser()

@@ -25,42 +25,33 @@ _RANGE = np.iinfo(np.int32)
 
 
 def text_of(element: Element | None, path: str) -> str:
-    """Return the text of the first element at a path below, stripped; empty if there is none."""
+    """Return the stripped text at a path below an element, empty if there is none.
+
+    `a/b` is the first element there, `a/b/@c` an attribute of it, and `@c` an attribute of the element itself.
+    """
+    above, is_attribute, name = path.rpartition("@")
+    if is_attribute:
+        found = element.find(above[:-1]) if above and element is not None else element
+        return (found.get(name) or "").strip() if found is not None else ""
     return (element.findtext(path) or "").strip() if element is not None else ""
 
 
-def attribute_of(element: Element, path: str, name: str) -> str:
-    """Return an attribute of the first element at a path below, stripped; empty if there is none. `.`: of `element`."""
-    found = element.find(path)
-    return (found.get(name) or "").strip() if found is not None else ""
-
-
-def number(text: str | None, what: str, where: str) -> float | None:
-    """Parse a number, decimal comma allowed; None if absent or empty. Raises UnreadableRecording."""
-    stripped = (text or "").strip()
-    if not stripped:
+def number(element: Element | None, path: str, where: str) -> float | None:
+    """Parse the number at a path, decimal comma allowed; None if absent or empty. Raises UnreadableRecording."""
+    text = text_of(element, path)
+    if not text:
         return None
-    if not NUMBER.fullmatch(stripped):
-        refuse(Reason.HEADER, f"{stripped[:40]!r} as {what}", "a number", where)
-    return float(stripped.replace(",", "."))
+    if not NUMBER.fullmatch(text):
+        refuse(Reason.HEADER, f"{text[:40]!r} as {path}", "a number", where)
+    return float(text.replace(",", "."))
 
 
-def integer(text: str | None, what: str, where: str) -> int | None:
-    """Parse a whole number; None if absent or empty. Raises UnreadableRecording."""
-    value = number(text, what, where)
+def integer(element: Element | None, path: str, where: str) -> int | None:
+    """Parse the whole number at a path; None if absent or empty. Raises UnreadableRecording."""
+    value = number(element, path, where)
     if value is not None and value != int(value):
-        refuse(Reason.HEADER, f"{value:g} as {what}", "a whole number", where)
+        refuse(Reason.HEADER, f"{value:g} as {path}", "a whole number", where)
     return None if value is None else int(value)
-
-
-def number_of(element: Element, path: str, where: str) -> float | None:
-    """Parse the number in the first element at a path below; None if absent or empty."""
-    return number(text_of(element, path), path, where)
-
-
-def integer_of(element: Element, path: str, where: str) -> int | None:
-    """Parse the whole number in the first element at a path below; None if absent or empty."""
-    return integer(text_of(element, path), path, where)
 
 
 def base64_bytes(encoded: str, where: str) -> bytes:

@@ -4,6 +4,7 @@ A manifest is a YAML file in the folder of the data. Its first key is `ecg_array
 and between them stand the fields of ArrayDescription. Rate, unit, leads and orientation are never guessed.
 """
 
-from ecgcohorts.readers.arrays.reader import ISOLATED, SUFFIXES, VARIANTS, beside, described, read, scan, sniff
+from ecgcohorts.readers.arrays.manifest import sniff
+from ecgcohorts.readers.arrays.reader import ISOLATED, SUFFIXES, VARIANTS, beside, described, read, scan
 
 __all__ = ["ISOLATED", "SUFFIXES", "VARIANTS", "beside", "described", "read", "scan", "sniff"]

@@ -72,8 +72,8 @@ class Manifest(BaseModel):
         return place / parts[-1]
 
 
-def opens_manifest(head: bytes) -> bool:
-    """Tell whether the first key of a text is `ecg_arrays`."""
+def sniff(head: bytes) -> bool:
+    """Tell whether the file is a manifest, whose first key is `ecg_arrays`. Data files do not say what they are."""
     return _FIRST_LINE.match(head) is not None
 
 
@@ -88,7 +88,7 @@ def load_manifest(path: Path) -> Manifest:
 @lru_cache(maxsize=64)
 def _load(path: Path, _size_and_time: tuple[int, int], where: str) -> Manifest:
     data = read_bounded(path, MAX_MANIFEST_BYTES)
-    if not opens_manifest(data):
+    if not sniff(data):
         _refuse(Reason.FORMAT, "no key ecg_arrays at its beginning", "ecg_arrays: 1 as the first key", where)
     lines = data.rstrip(b"\r\n").splitlines()
     if not data.endswith(b"\n") or not lines[-1].startswith(f"{FILES_KEY}:".encode()):

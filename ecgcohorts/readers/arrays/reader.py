@@ -12,7 +12,7 @@ from ecgcohorts.io.regular import size_of
 from ecgcohorts.readers._shared.units import steps_per_mv, without_infinities
 from ecgcohorts.readers.arrays import hdf5, matlab, npy, text
 from ecgcohorts.readers.arrays.description import ArrayDescription
-from ecgcohorts.readers.arrays.manifest import load_manifest, opens_manifest
+from ecgcohorts.readers.arrays.manifest import load_manifest
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".yaml", ".yml")  # of the manifest
@@ -26,11 +26,6 @@ ISOLATED = True
 UNDECLARED = "length not declared"
 _KINDS = {"csv": text, "npy": npy, "hdf5": hdf5, "matlab": matlab}
 _INT32 = np.iinfo(np.int32)
-
-
-def sniff(head: bytes) -> bool:
-    """Tell whether the file is a manifest. The data files themselves say nothing about what they are."""
-    return opens_manifest(head)
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:

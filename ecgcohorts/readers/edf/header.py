@@ -51,7 +51,20 @@ class Signal(NamedTuple):
 
     @property
     def is_annotation(self) -> bool:
+        """Whether it holds texts instead of samples."""
         return self.label in ANNOTATIONS
+
+    def scale(self, sample_bytes: int, where: str) -> "Scale":
+        """Compute the scale from the four limits. Raises UnreadableRecording if they give no gain."""
+        found = _scale_of(self.calibration, sample_bytes)
+        if found is None:
+            refuse(
+                Reason.HEADER,
+                "limits of a signal that give no gain",
+                "two different physical ones, and two digital ones in order",
+                where,
+            )
+        return found
 
 
 class Header(NamedTuple):
@@ -102,8 +115,8 @@ class Scale(NamedTuple):
     most: int
 
 
-def fits(head: bytes) -> bool:
-    """Tell whether bytes begin with an EDF or BDF header whose two statements of its length agree."""
+def sniff(head: bytes) -> bool:
+    """Tell whether a file starts with an EDF or BDF header whose two statements of its length agree."""
     if head[:8] not in (EDF, BDF):
         return False
     text = head.decode(CHARACTERS)
@@ -158,7 +171,7 @@ def parse_header(read: Callable[[int], bytes], where: str) -> Header:
 
 
 @lru_cache(maxsize=256)  # the signals of a file share one calibration, and so do the files of a cohort
-def scale_of(calibration: tuple[str, str, str, str], sample_bytes: int) -> Scale | None:
+def _scale_of(calibration: tuple[str, str, str, str], sample_bytes: int) -> Scale | None:
     """Compute the scale from the four limits of a signal; None if they give no gain."""
     texts = calibration[:2], calibration[2:]
     if not all(map(_DECIMAL.fullmatch, texts[0])) or not all(map(_INTEGER.fullmatch, texts[1])):

@@ -21,7 +21,7 @@ from ecgcohorts.leads import canonical
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers.edf.context import read_context
-from ecgcohorts.readers.edf.header import Header, Scale, Signal, fits, parse_header, refuse, scale_of
+from ecgcohorts.readers.edf.header import Header, Scale, Signal, parse_header, refuse
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".bdf", ".edf")
@@ -57,11 +57,6 @@ class _Chosen(NamedTuple):
     rate_hz: float
     n_samples: int
     notes: tuple[str, ...]
-
-
-def sniff(head: bytes) -> bool:
-    """Tell whether a file starts with an EDF or BDF header."""
-    return fits(head)
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
@@ -154,7 +149,7 @@ def _choose(header: Header, where: str) -> _Chosen:
     check_shape(len(kept), n_samples, rate_hz, where)
     if header.is_discontinuous and header.n_records > MAX_ONSETS:
         refuse(Reason.LIMIT, f"{header.n_records} records of their own times", f"at most {MAX_ONSETS}", where)
-    scales = tuple(_scale(signal, header.sample_bytes, where) for signal in kept)
+    scales = tuple(signal.scale(header.sample_bytes, where) for signal in kept)
     per_mv = tuple(
         steps_per_mv(scale.steps_per_unit, signal.dimension, signal.label, where)
         for signal, scale in zip(kept, scales, strict=True)
@@ -214,18 +209,6 @@ def _check_contiguous(header: Header, chosen: _Chosen, records: bytes, where: st
 
 def _is_voltage(dimension: str, where: str) -> bool:
     return not math.isnan(steps_per_mv(1.0, dimension, "", where))
-
-
-def _scale(signal: Signal, sample_bytes: int, where: str) -> Scale:
-    found = scale_of(signal.calibration, sample_bytes)
-    if found is None:
-        refuse(
-            Reason.HEADER,
-            "limits of a signal that give no gain",
-            "two different physical ones, and two digital ones in order",
-            where,
-        )
-    return found
 
 
 def _int24(samples: NDArray[np.uint8]) -> NDArray[np.int32]:

@@ -1,7 +1,8 @@
-"""Read Philips XML: find the leads, decode them, and cut the calibration second that may end them."""
+"""Read Philips XML: decode the leads, cut the calibration second that may end them, and collect what stands around."""
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
 from ecgcohorts.leads import LIMB_LEADS, TWELVE_LEADS, canonical
+from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers._shared.limits import MAX_LEADS, check_shape
+from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import read_xml, root_name
 from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
-from ecgcohorts.readers.philips_xml.context import read_context
 from ecgcohorts.readers.philips_xml.xli import decode, rebuild_limb_leads
 from ecgcohorts.recording import Recording, Source
 
@@ -38,6 +40,38 @@ CUT = "calibration pulse, last second cut"
 NO_PULSE = "11 s without calibration pulse, nothing cut"
 NO_LABELS = "leads not named, the standard order taken"
 RESCALED = "another rate or resolution than at acquisition"
+
+MAINS_HZ = {"50": 50.0, "60": 60.0}
+AGE_UNITS = ("years", "months", "weeks", "days", "hours")
+
+# Section -> elements kept as Recording.fields for cohort rules: no names of people, no free text, no serial numbers.
+KEPT = {
+    "documentinfo": ("documenttype", "documentversion"),
+    "dataacquisition": ("machine",),
+    "dataacquisition/acquirer": (
+        *("departmentid", "departmentname", "institutionid", "institutionname", "institutionlocationid"),
+        *("facilityid", "facilityname"),
+    ),
+    "dataacquisition/signalcharacteristics": (
+        *("acsetting", "acquisitiontype", "electrodeplacement", "leadset", "derivedleads", "signalbandwidth"),
+        *("numberchannelsallocated", "numberchannelsvalid"),
+    ),
+    "patient/generalpatientdata": ("patientid", "MRN", "uniquepatientid", "sex", "race", "pacestatus"),
+    "patient/generalpatientdata/age": ("dateofbirth", *AGE_UNITS),
+    "patient/generalpatientdata/height": ("cm", "inch"),
+    "patient/generalpatientdata/weight": ("kg", "lb"),
+}
+FLAGS = {
+    "artfiltered": "artifact filter",
+    "waveformmodified": "modified since acquisition",
+    "upsampled": "upsampled since acquisition",
+    "downsampled": "downsampled since acquisition",
+}
+
+_NUMBER = r"[0-9]{1,6}(?:\.[0-9]{1,6})?"
+_BAND = re.compile(rf"({_NUMBER})-({_NUMBER})")  # signalbandwidth of 1.03: 0.05-150
+_DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
+_TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?")
 
 _PLAIN = re.compile(r"\s*+(?:[+-]?[0-9]{1,5}(?:\s++|$))*+")
 
@@ -93,7 +127,7 @@ def _recording(path: Path, root: Element, waveform: _Waveform, digital: NDArray[
         baseline=np.full(n_leads, float(waveform.baseline)),
         n_samples=n_samples,
         source=Source("philips_xml", path),
-        **read_context(root, waveform.element).facts(*waveform.notes),
+        **_context(root, waveform.element).facts(*waveform.notes),
     )
 
 
@@ -146,7 +180,7 @@ def _is_compressed(parsed: Element, where: str) -> bool:
     if parsed.get("dataencoding", "").strip() not in (("Base64",) if compressed else ("Base64", "Plain")):
         refuse(Reason.UNSUPPORTED, "another data encoding", "Base64, or Plain without compression", where)
     for name in ("bitspersample", "nbitspersample"):
-        if integer(parsed.get(name), name, where) not in (None, 8 * SAMPLE_BYTES):
+        if integer(parsed, f"@{name}", where) not in (None, 8 * SAMPLE_BYTES):
             refuse(Reason.UNSUPPORTED, "samples of another size", f"{8 * SAMPLE_BYTES} bits", where)
     return compressed
 
@@ -155,14 +189,14 @@ def _stated(
     parsed: Element, signal: Element | None, of_data: Sequence[str], of_machine: Sequence[str], where: str
 ) -> tuple[float | None, float | None]:
     """Return a number of the waveform, and of its acquisition. The first counts: data may be changed afterwards."""
-    stated = [number(parsed.get(name), name, where) for name in of_data]
-    acquired = [number(text_of(signal, name), name, where) for name in of_machine]
+    stated = [number(parsed, f"@{name}", where) for name in of_data]
+    acquired = [number(signal, name, where) for name in of_machine]
     ours = next((value for value in acquired if value is not None), None)
     return next((value for value in stated if value is not None), ours), ours
 
 
 def _n_samples(parsed: Element, rate_hz: float, where: str) -> int:
-    duration_ms = number(parsed.get("durationperchannel"), "durationperchannel", where)
+    duration_ms = number(parsed, "@durationperchannel", where)
     if duration_ms is None:
         refuse(Reason.HEADER, "no durationperchannel", "milliseconds", where)
     n_samples = duration_ms * rate_hz / 1000
@@ -176,12 +210,12 @@ def _leads(parsed: Element, signal: Element | None, where: str) -> tuple[tuple[s
     labels = parsed.get("leadlabels", "").split(maxsplit=MAX_LEADS)
     if len(labels) > MAX_LEADS:
         refuse(Reason.LIMIT, "more lead labels", f"at most {MAX_LEADS}", where)
-    count = integer(parsed.get("numberofleads"), "numberofleads", where)
+    count = integer(parsed, "@numberofleads", where)
     if labels:
         if count not in (None, len(labels)):
             refuse(Reason.HEADER, f"{len(labels)} lead labels", "one for each of numberofleads", where)
         return tuple(re.sub(r"^C(?=[1-6]$)", "V", label) for label in labels), True
-    allocated = integer(text_of(signal, "numberchannelsallocated"), "numberchannelsallocated", where)
+    allocated = integer(signal, "numberchannelsallocated", where)
     known = text_of(signal, "acquisitiontype") in STANDARD_SETS
     if not known or not {count, allocated} <= {None, len(TWELVE_LEADS)}:
         refuse(Reason.LEADS, "leads without names", f"names, or twelve leads of {' or '.join(STANDARD_SETS)}", where)
@@ -193,8 +227,8 @@ def _baseline(parsed: Element, signal: Element | None, compressed: bool, where: 
     signed = parsed.get("signalsigned") or text_of(signal, "signalsigned")
     if signed.strip() not in ("", "True"):
         refuse(Reason.UNSUPPORTED, "unsigned samples", "signed ones", where)
-    given = parsed.get("signaloffset")
-    offset = integer(given if given is not None else text_of(signal, "signaloffset"), "signaloffset", where) or 0
+    is_given = parsed.get("signaloffset") is not None
+    offset = (integer(parsed, "@signaloffset", where) if is_given else integer(signal, "signaloffset", where)) or 0
     if abs(offset) >= 1 << 15 or (compressed and offset):
         # How an offset enters the sums of residuals is unknown; no such file was seen.
         refuse(Reason.UNSUPPORTED, "a signal offset", "none where leads are compressed", where)
@@ -247,3 +281,66 @@ def _has_pulse(steps: NDArray[np.int32], waveform: _Waveform) -> bool:
         return False
     before, after = zero[max(0, high[0] - least) : high[0]], zero[high[-1] + 1 :]
     return bool(min(len(before), len(after)) >= least and before.all() and after.all())
+
+
+def _context(root: Element, parsed: Element) -> Context:
+    """Collect the facts around `parsed`, the waveform. Any section may be missing, any text a placeholder."""
+    fields: dict[str, str] = {}
+    for section, tags in KEPT.items():
+        element = root.find(section)
+        fields |= {tag: text for tag in tags if (text := text_of(element, tag))}
+    acquisition = root.find("dataacquisition")
+    machine = root.find("dataacquisition/machine")
+    for element, names in ((acquisition, ("date", "time")), (machine, ("detaildescription",))):
+        if element is not None:
+            fields |= {name: text for name in names if (text := element.get(name, "").strip())}
+    acquired_at = _moment(fields.get("date", ""), fields.get("time", ""))
+    places = (fields.get(tag) for tag in ("institutionid", "institutionname"))
+    return Context(
+        patient_id=known(fields.get("patientid")),
+        age_years=_age_years(fields, acquired_at),
+        sex=sex_of(fields.get("sex", "")),
+        acquired_at=acquired_at,
+        device=known(fields.get("machine")),
+        site=next((place for place in places if not is_placeholder(place)), None),
+        mains_hz=MAINS_HZ.get(fields.get("acsetting", "")),
+        fields=fields,
+        notes=(*_filter_notes(parsed, acquisition, fields), *_channel_notes(fields)),
+    )
+
+
+def _age_years(fields: dict[str, str], acquired_at: datetime | None) -> float | None:
+    """Return the stated age, without one the age from the dates. `age/@defaultage` is an assumption of the machine."""
+    for unit in AGE_UNITS:
+        if re.fullmatch(r"[0-9]{1,6}", fields.get(unit, "")):
+            return age_in_years(int(fields[unit]), unit)
+    return age_between(_moment(fields.get("dateofbirth", ""), ""), acquired_at)
+
+
+def _moment(date: str, time: str) -> datetime | None:
+    found, clock = _DATE.fullmatch(date), _TIME.fullmatch(time)
+    return None if found is None else moment(*found.groups(), *(clock.groups() if clock else ()))
+
+
+def _filter_notes(parsed: Element, acquisition: Element | None, fields: dict[str, str]) -> list[str]:
+    """Tell the filters that were applied to the data, in Hz."""
+    # `reportbandwidth` is left out: it is for the print. So is `acsetting`, the power line: it is 60 in files whose
+    # `notchfiltered` is False.
+    band = _BAND.fullmatch(fields.get("signalbandwidth", ""))
+    notes = []
+    for place, (name, what) in enumerate((("hipass", "high-pass"), ("lowpass", "low-pass"))):
+        text = (parsed.get(name) or text_of(acquisition, f"signalcharacteristics/{name}")).strip()
+        if re.fullmatch(_NUMBER, text):
+            notes.append(f"{what} {float(text):g} Hz")
+        elif band and not text:
+            notes.append(f"{what} {float(band[place + 1]):g} Hz")
+    if parsed.get("notchfiltered") == "True":
+        named = [text for text in parsed.get("notchfilterfreqs", "").split() if re.fullmatch(_NUMBER, text)]
+        notes.append(f"AC filter {' and '.join(named)} Hz" if named else "AC filter")
+    return [*notes, *(note for name, note in FLAGS.items() if parsed.get(name) == "True")]
+
+
+def _channel_notes(fields: dict[str, str]) -> list[str]:
+    valid, allocated = (fields.get(f"numberchannels{what}", "") for what in ("valid", "allocated"))
+    whole = all(re.fullmatch(r"[0-9]{1,3}", text) for text in (valid, allocated))
+    return [f"valid channels: {int(valid)} of {int(allocated)}"] if whole and int(valid) < int(allocated) else []

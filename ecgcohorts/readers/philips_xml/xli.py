@@ -26,8 +26,9 @@ GROUP_BYTES, GROUP_CODES = 5, 4  # 40 bits are four codes
 
 
 def decode(payload: bytes, n_leads: int, n_samples: int, where: str) -> NDArray[np.int16]:
-    """Decode the first `n_leads` chunks, each of exactly `n_samples` values, to (lead, time) int16 residuals and leads.
+    """Decode the first `n_leads` chunks, each of exactly `n_samples` values, to (lead, time) int16.
 
+    Of III, aVR, aVL and aVF the values are residuals: see `rebuild_limb_leads`.
     Files hold 16 chunks, whatever the number of leads. Nothing longer than declared is ever built: the codes give the
     length of the output before it is joined. Raises UnreadableRecording.
     """

@@ -21,7 +21,6 @@ from ecgcohorts.readers.scp.sections import (
     beats,
     block,
     lead_plan,
-    looks_like_scp,
     open_container,
     refuse,
 )
@@ -56,11 +55,6 @@ class _Rhythm(NamedTuple):
         """Step of the decoded samples: with a reference beat, the largest one that divides both steps."""
         own = self.block.nv_per_step
         return math.gcd(own, self.reference.nv_per_step) if self.reference else own
-
-
-def sniff(head: bytes) -> bool:
-    """Tell whether section 0 stands at the start and points to itself."""
-    return looks_like_scp(head)
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:

@@ -82,7 +82,7 @@ def refuse(found: str, expected: str, where: str, reason: Reason = Reason.HEADER
     raise UnreadableRecording(reason, found, expected, "Export the file again.", where)
 
 
-def looks_like_scp(head: bytes) -> bool:
+def sniff(head: bytes) -> bool:
     """Tell whether section 0 stands at the start and points to itself: before version 1.3 there is no magic number."""
     if len(head) < FILE_HEADER + SECTION_HEADER + POINTER.size:
         return False
@@ -99,7 +99,7 @@ def looks_like_scp(head: bytes) -> bool:
 
 def open_container(data: bytes, where: str) -> _Container:
     """Verify all checksums and cut the file into sections. Raises UnreadableRecording."""
-    if not looks_like_scp(data):
+    if not sniff(data):
         refuse("a start that is no section 0", "an SCP-ECG file", where, Reason.FORMAT)
     stored, declared = struct.unpack_from("<HI", data)
     if declared > len(data):

@@ -88,8 +88,8 @@ class Header(NamedTuple):
     notes: tuple[str, ...]
 
 
-def sniff_header(head: bytes) -> bool:
-    """Tell whether bytes start with a record line and a line for the first signal or segment."""
+def sniff(head: bytes) -> bool:
+    """Tell whether a file starts with a WFDB record line and a line for its first signal or segment."""
     text = head.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
     lines = [line for line in map(str.strip, text.split("\n")) if line and not line.startswith("#")][:2]
     if len(lines) < 2 or _CONTROL.search(text):

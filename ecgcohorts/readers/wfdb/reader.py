@@ -10,7 +10,7 @@ from ecgcohorts.errors import UnreadableRecording
 from ecgcohorts.io.regular import OpenFolder
 from ecgcohorts.readers._shared.limits import check_rate
 from ecgcohorts.readers._shared.units import steps_per_mv
-from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header, parse_header, sniff_header
+from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header, parse_header
 from ecgcohorts.readers.wfdb.package import outline, read_rare
 from ecgcohorts.readers.wfdb.signal import Samples, find_missing, is_plain, read_samples
 from ecgcohorts.recording import Recording, Source
@@ -22,11 +22,6 @@ VARIANTS = (
     "MATLAB 4 signal files and header quirks of the PhysioNet Challenges",
 )
 NO_CHECKSUM = "no checksum, samples not verified"
-
-
-def sniff(head: bytes) -> bool:
-    """Tell whether a file starts with a WFDB record line and a line for its first signal or segment."""
-    return sniff_header(head)
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
