@@ -50,6 +50,8 @@ PLUGIN_KINDS = (
     "capezoo.evaluate.questions",
 )
 
+LENT = ("capezoo.encoders._timm",)  # underscore modules that other rooms import: none to be added
+
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 450, 60, 6
 EXCUSES = ("# Long because", "# Many parameters because")
 IMPORT_SECONDS = 0.5
@@ -163,6 +165,17 @@ def test_plugins_of_one_kind_never_import_each_other(kind):
     for name in MODULES:
         others = {plugin(other) for other in imports(name)} - {"", plugin(name)}
         assert not (plugin(name) and others), f"{name} imports another plug-in of {kind}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_an_underscore_stays_inside_its_package(name):
+    """What others need of a reader, an encoder or any other room is public there."""
+    for other in imports(name) & set(MODULES):
+        parts = other.split(".")
+        for place, part in enumerate(parts):
+            owner = ".".join(parts[:place])
+            if part.startswith("_") and not f"{name}.".startswith(f"{owner}."):
+                assert other in LENT, f"{name} imports {other}: make what it needs public in {owner}"
 
 
 def test_adapters_of_frameworks_never_import_each_other():

@@ -1,1 +1,1 @@
-"""Cohorts as data: descriptions, their files, tables and values."""
+"""Cohorts as data: their description, files, tables and values, and public cohorts as presets."""

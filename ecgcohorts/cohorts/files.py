@@ -1,4 +1,4 @@
-"""The files of a cohort: which are there, what their headers say, and which of its layouts they are."""
+"""Find the files of a cohort: which of its layouts they have, and what their headers say."""
 
 import posixpath
 import re
@@ -21,7 +21,7 @@ from ecgcohorts.errors import (
 from ecgcohorts.io.globs import any_of
 from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import Recording
-from ecgcohorts.sources import Archive, Source, open_source
+from ecgcohorts.sources import Archive, Source
 from ecgcohorts.sources.windows import Wanted, at_hand
 
 
@@ -33,7 +33,7 @@ class SourceItem:
     entry: str = ""
     header: Recording | None = field(default=None, repr=False)
     error: RecordingError | None = field(default=None, repr=False)
-    state: str = field(default="", repr=False)  # what changes whenever the file does
+    state: str = field(default="", repr=False)  # changes whenever the file does
 
     @property
     def location(self) -> str:
@@ -42,13 +42,13 @@ class SourceItem:
 
     @property
     def stem(self) -> str:
-        """`location` without the file's suffix: unique below SRC."""
+        """`location` without the suffix of the file: unique below SRC."""
         name = without_suffix(self.path)
         return f"{name}#{self.entry}" if self.entry else name
 
 
 def without_suffix(path: str) -> str:
-    """A posix path without the suffix of its last part, as pathlib has it, and several times as fast.
+    """Cut the suffix of a posix path, as pathlib does but several times as fast.
 
     >>> without_suffix("a.b/1.hea"), without_suffix("a.b/1"), without_suffix("a/.b"), without_suffix("a/1.")
     ('a.b/1', 'a.b/1', 'a/.b', 'a/1.')
@@ -57,28 +57,23 @@ def without_suffix(path: str) -> str:
     return path[:dot] if path.rfind("/") + 1 < dot < len(path) - 1 else path
 
 
-def as_source(place: Path | Source) -> Source:
-    """A source as it is; a folder by its path. What needs closing after use is opened by who closes it."""
-    return open_source(place) if isinstance(place, Path) else place
-
-
 def wanted_by(files: Files) -> re.Pattern[str]:
-    """What matches, as a whole, each path that an include glob fits and no exclude glob does."""
+    """Compile a pattern that fully matches the paths that an include glob fits and no exclude glob does."""
     include = any_of(files.include).pattern
     return re.compile(f"(?!(?:{any_of(files.exclude).pattern})\\Z){include}" if files.exclude else include, re.DOTALL)
 
 
 class Found(NamedTuple):
-    """The layout that a source has files of, and where they are: the source, or the one top folder of an archive."""
+    """A layout, and the source in which it has files; of an archive, that may be its one top folder."""
 
     layout: Layout
     source: Source
 
 
 def find_layout(layouts: Sequence[Layout], source: Source) -> Found:
-    """The one layout whose files are in the source; a fallback only where no other layout has any.
+    """Find the one layout that has files in the source; a fallback only where no other layout has any.
 
-    Where all files of an archive stand below one top folder and a layout has files there, that folder is the source.
+    If all files of an archive stand below one top folder, and a layout has files there, that folder is the source.
     Raises SourceError for no layout, or several.
     """
     top = source.top_folder() if isinstance(source, Archive) else None
@@ -91,14 +86,12 @@ def find_layout(layouts: Sequence[Layout], source: Source) -> Found:
     found = [layout for layout in found if not layout.fallback] or found
     if len(found) > 1:
         names = " and ".join(layout.name for layout in found)
-        raise SourceError(
-            f"{source}: found files of the layouts {names}, expected one. Name the folder of one of them."
-        )
+        raise SourceError(f"{source}: there are files of the layouts {names}. Name the folder of one of them.")
     return Found(found[0], source)
 
 
 def _fitting(layouts: Sequence[Layout], source: Source) -> list[Layout]:
-    """In one pass over the names, which ends when all layouts are found."""
+    """Return the layouts that have files, in one pass over the names that ends when all of them are found."""
     left = {place: wanted_by(layout.files) for place, layout in enumerate(layouts)}
     found = set()
     everything = re.compile("|".join(f"(?:{pattern.pattern})" for pattern in left.values()), re.DOTALL)

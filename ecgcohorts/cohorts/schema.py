@@ -1,7 +1,7 @@
-"""The parts of a cohort's description: where its files are and where each fact about a recording stands.
+"""The parts of a cohort's description: where its files are, and where each fact about a recording stands.
 
-A rule (`patient`, `age` ...) is a list of places tried in turn: the first whose value means something wins, and an
-empty list says "never known". A single place needs no list. `cohort_spec.CohortSpec` puts the parts together.
+A rule (`patient`, `age` ...) is a list of `Where`, tried in turn: the first whose value means something wins, and an
+empty list says "never known". A single one needs no list. `spec.CohortSpec` puts the parts together.
 """
 
 import re
@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Sex
 
 
 class Frozen(BaseModel):
     """Base of all parts: immutable, and an unknown key is an error."""
 
-    # numbers as text: in YAML an id, a code or a key may stand without quotes
+    # Numbers become texts: in YAML an id, a code or a key may stand without quotes.
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
@@ -24,7 +24,7 @@ def _regex(text: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        raise ValueError(f"found a pattern that is no regular expression ({error})") from None
+        raise ValueError(f"found a pattern that is not a regular expression ({error})") from None
     return text
 
 
@@ -51,8 +51,8 @@ Sentinel = Literal["missing", "clipping"]
 LISTED = "listed"  # the one column of a table that is a bare list
 
 
-class Place(Frozen):
-    """Where one value may stand: exactly one of header, column, path, reader, constant."""
+class Where(Frozen):
+    """Where a value may stand: exactly one of header, column, path, reader, constant."""
 
     header: str | None = None  # key of the file's own header text (Recording.fields); case does not matter
     column: str | None = None  # column of a table
@@ -62,7 +62,7 @@ class Place(Frozen):
     constant: str | None = None  # the same for all recordings
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> "Place":
+    def _exactly_one(self) -> "Where":
         given = [name for name in ("header", "column", "path", "constant") if getattr(self, name) is not None]
         given += ["reader"] * self.reader
         if len(given) != 1:
@@ -74,12 +74,12 @@ class Place(Frozen):
         return self
 
 
-Rule = Annotated[tuple[Place, ...], BeforeValidator(_listed, json_schema_input_type=Place | list[Place])]
-FROM_READER = (Place(reader=True),)
+Rule = Annotated[tuple[Where, ...], BeforeValidator(_listed, json_schema_input_type=Where | list[Where])]
+FROM_READER = (Where(reader=True),)
 
 
 class Label(Frozen):
-    """One numeric label column. NaN where the value is absent or means nothing.
+    """One numeric label column, NaN where the value is absent or means nothing.
 
     With `codes`: 1 if the value (a list "a,b" or a Python dict as text) holds one of them, else 0.
     With `values`: the number of a text. Otherwise the text is read as a number or as true/false, yes/no.
@@ -161,8 +161,8 @@ class Layout(Frozen):
     def _tables_exist(self) -> "Layout":
         names = [table.name for table in self.tables]
         if len(set(names)) < len(names):
-            raise ValueError("found two tables of one name: give each its own")
-        for place in self.places():
+            raise ValueError("found two tables of one name: give each its own name")
+        for place in self.looked_at():
             if place.column is None:
                 continue
             if place.table is None and len(names) != 1:
@@ -174,8 +174,8 @@ class Layout(Frozen):
                 raise ValueError(f"found column {place.column} of the list {table.name}, which has only {LISTED}")
         return self
 
-    def places(self) -> list[Place]:
-        """Every place any rule of this layout looks at."""
+    def looked_at(self) -> list[Where]:
+        """List everything that the rules of this layout look at."""
         rules = [self.recording, self.patient, self.age, self.sex, self.acquired_at, self.device, self.site]
         return [place for rule in [*rules, *(label.find for label in self.labels.values())] for place in rule]
 

@@ -1,4 +1,4 @@
-"""CohortSpec: one cohort as data, from a preset or a YAML file, and what it says about each recording."""
+"""Describe one cohort as data, from a preset or a YAML file, and apply the description to each recording."""
 
 import difflib
 import math
@@ -15,18 +15,18 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ecgcohorts.cohorts import values
-from ecgcohorts.cohorts.files import Found, SourceItem, as_source, find_layout, scan_files
-from ecgcohorts.cohorts.schema import Cohort, Files, Frozen, Label, Layout, Mains, Name, Place, Rule, Sentinel, Table
+from ecgcohorts.cohorts.files import Found, SourceItem, find_layout, scan_files
+from ecgcohorts.cohorts.schema import Cohort, Files, Frozen, Label, Layout, Mains, Name, Rule, Sentinel, Table, Where
 from ecgcohorts.cohorts.tables import Tables, load_tables
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError, did_you_mean
 from ecgcohorts.leads import canonical
 from ecgcohorts.plugins import load, names
 from ecgcohorts.privacy.placeholders import is_placeholder
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Recording, Sex
-from ecgcohorts.sources import Source
+from ecgcohorts.sources import Source, open_source
 
-__all__ = ["CohortSpec", "Description", "SourceItem", "Tables", "apply_rules", "describe", "load_spec", "to_yaml"]
+__all__ = ["CohortSpec", "Description", "SourceItem", "Tables", "apply_rules", "describe", "load_spec"]
 
 T = TypeVar("T")
 KIND = "ecgcohorts.cohorts.presets"
@@ -34,12 +34,12 @@ MAX_YAML_BYTES = 1 << 20  # our default; a complete cohort file has about 2 kB
 MISSING_INT16 = -32768  # WFDB's "no sample" of 16-bit formats
 _PARTS: dict[str, type[BaseModel]] = {
     "layouts": Layout, "files": Files, "arrays": ArrayDescription, "tables": Table, "labels": Label, "cohorts": Cohort,
-    **dict.fromkeys(("recording", "patient", "age", "sex", "acquired_at", "device", "site", "find"), Place),
+    **dict.fromkeys(("recording", "patient", "age", "sex", "acquired_at", "device", "site", "find"), Where),
 }  # fmt: skip
 
 
 class CohortSpec(Frozen):
-    """A cohort, or a collection of cohorts published together. Its JSON Schema is `model_json_schema()`."""
+    """A cohort, or a collection of cohorts that were published together. `model_json_schema()` is its JSON Schema."""
 
     name: Name
     title: str
@@ -56,7 +56,7 @@ class CohortSpec(Frozen):
         layouts, cohorts = [layout.name for layout in self.layouts], [cohort.name for cohort in self.cohorts]
         for kind, found in (("layouts", layouts), ("cohorts", cohorts)):
             if len(set(found)) < len(found):
-                raise ValueError(f"found two {kind} of one name: give each its own")
+                raise ValueError(f"found two {kind} of one name: give each its own name")
         labels = {name for layout in self.layouts for name in layout.labels}
         unknown = {name for cohort in self.cohorts for name in cohort.unlabelled} - labels
         if unknown:
@@ -65,7 +65,7 @@ class CohortSpec(Frozen):
 
     @property
     def cohort_names(self) -> tuple[str, ...]:
-        """Names a recording may be filed under."""
+        """The names under which recordings may be filed."""
         return (*(cohort.name for cohort in self.cohorts), self.name) if self.cohorts else (self.name,)
 
     @property
@@ -74,13 +74,13 @@ class CohortSpec(Frozen):
         return tuple(dict.fromkeys(name for layout in self.layouts for name in layout.labels))
 
     def cohort_of(self, item: SourceItem) -> Cohort:
-        """The cohort a recording belongs to, by its path."""
+        """Return the cohort of a recording, by its path."""
         stem = item.stem
         found = next((cohort for cohort in self.cohorts if re.search(cohort.path, stem)), None)
         return found or self._whole()
 
     def cohort(self, name: str) -> Cohort:
-        """A cohort by name; `self.name` is the whole."""
+        """Return a cohort by name; `self.name` is the whole. Raises SpecError for any other name."""
         found = next((cohort for cohort in self.cohorts if cohort.name == name), None)
         if found is None and name != self.name:
             known = self.cohort_names
@@ -90,23 +90,28 @@ class CohortSpec(Frozen):
         return found or self._whole()
 
     def find(self, place: Path | Source) -> Found:
-        """The layout whose files are in a folder, by its path, or in another source.
+        """Find the layout that has files in a folder, given by its path, or in another source.
 
         Raises SourceError if there is no such folder, or it holds no file of this cohort.
         """
-        return find_layout(self.layouts, as_source(place))
+        # A source that needs closing after use is opened by whoever closes it.
+        return find_layout(self.layouts, open_source(place) if isinstance(place, Path) else place)
 
     def scan(self, place: Path | Source) -> Iterator[SourceItem]:
-        """Yield what `sources` lists, one at a time: for collections too large to hold all headers."""
+        """Yield the items of `sources` one at a time, for collections too large to hold all headers."""
         yield from scan_files(self.find(place))
 
     def sources(self, place: Path | Source, limit: int | None = None) -> list[SourceItem]:
-        """Every recording there, by path and order in the file; an unreadable header is an item with `error`."""
+        """List every recording, by path and order in the file. An unreadable header is an item with `error`."""
         return list(islice(self.scan(place), limit))
 
     def load_tables(self, place: Path | Source) -> Tables:
-        """The tables beside the recordings. Raises SourceError for a missing one, or a missing column."""
+        """Read the tables beside the recordings. Raises SourceError for a missing table or column."""
         return load_tables(self.find(place))
+
+    def to_yaml(self) -> str:
+        """Return the spec as a cohort file, defaults left out; `load_spec` of that file gives an equal spec."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
 
     def _whole(self) -> Cohort:
         return Cohort(name=self.name, path="", title=self.title, mains_hz=self.mains_hz, sentinel=self.sentinel)
@@ -114,7 +119,7 @@ class CohortSpec(Frozen):
 
 @dataclass(frozen=True)
 class Description:
-    """What is known about one recording beside its signal. Ids are as printed in the source: never stored so."""
+    """What is known about one recording beside its signal. Ids are as printed in the source, and never stored like that."""
 
     cohort: str
     patient_id: str | None = field(repr=False)  # None: unknown or a placeholder, so a patient of its own
@@ -129,9 +134,9 @@ class Description:
 
 
 def describe(spec: CohortSpec, tables: Tables, item: SourceItem) -> Description:
-    """What the spec's rules find about one recording, in its header, its path and the tables.
+    """Apply the rules of a spec to one recording: its header, its path and the tables.
 
-    `tables` comes from `spec.load_tables` of the same folder. An item without header is described as far as possible.
+    `tables` comes from `spec.load_tables` of the same folder. An item without a header is described as far as possible.
     """
     layout, cohort, header = tables.layout, spec.cohort_of(item), item.header
     facts = _Facts(item, tables)
@@ -164,11 +169,11 @@ def describe(spec: CohortSpec, tables: Tables, item: SourceItem) -> Description:
 
 
 def apply_rules(spec: CohortSpec, cohort: str, recording: Recording) -> Recording:
-    """The recording as its cohort understands it: -32768 as a clipped sample where the cohort says so.
+    """Return the recording as its cohort understands it: -32768 is a clipped sample where the cohort says so.
 
-    Raises RejectedRecording if the cohort expects a gain and a lead has another: a gain is never corrected here,
-    because nothing in the file says which of the two is right.
+    Raises RejectedRecording if the cohort expects a gain and a lead has another.
     """
+    # A gain is never corrected: nothing in the file says which of the two is right.
     if spec.expected_gain_per_mv is not None and recording.gain_per_mv is not None:
         _check_gain(recording, spec.expected_gain_per_mv)
     if spec.cohort(cohort).sentinel == "missing" or recording.missing is None or recording.digital is None:
@@ -182,7 +187,7 @@ def apply_rules(spec: CohortSpec, cohort: str, recording: Recording) -> Recordin
 def _check_gain(recording: Recording, expected: float) -> None:
     assert recording.gain_per_mv is not None
     for name, gain in zip(recording.leads, recording.gain_per_mv.tolist(), strict=True):
-        # signals that are no ECG lead (respiration ...) have gains of their own
+        # Signals that are not ECG leads (respiration ...) have gains of their own.
         if canonical(name) and not math.isclose(gain, expected):
             raise RejectedRecording(
                 Reason.GAIN,
@@ -192,13 +197,8 @@ def _check_gain(recording: Recording, expected: float) -> None:
             )
 
 
-def to_yaml(spec: CohortSpec) -> str:
-    """The spec as a cohort file, defaults left out; `load_spec` of that file gives an equal spec."""
-    return yaml.safe_dump(spec.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
-
-
 def load_spec(name_or_yaml: str) -> CohortSpec:
-    """A preset by name, or the cohort a YAML file describes.
+    """Load a preset by name, or the cohort that a YAML file describes.
 
     Raises SpecError, in one line, for an unknown name, a missing file, an unknown key or a value that is not allowed.
     """
@@ -223,14 +223,14 @@ def _from_yaml(path: Path) -> CohortSpec:
         with path.open("rb") as file:
             text = file.read(MAX_YAML_BYTES + 1)
     except OSError as error:
-        raise SpecError(f"{path}: found no readable file ({error.strerror}), expected a cohort file.") from None
+        raise SpecError(f"{path}: the cohort file cannot be read ({error.strerror}). Check the path.") from None
     if len(text) > MAX_YAML_BYTES:
-        raise SpecError(f"{path}: found more than {MAX_YAML_BYTES} bytes, expected a cohort file of a few kB.")
+        raise SpecError(f"{path}: more than {MAX_YAML_BYTES} bytes are too many for a cohort file, which has a few kB.")
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         where = " ".join(str(error).split())
-        raise SpecError(f"{path}: found text that is no YAML ({where}). Correct it there.") from None
+        raise SpecError(f"{path}: this is not YAML ({where}). Correct it there.") from None
     try:
         return CohortSpec.model_validate(content)
     except ValidationError as error:
@@ -238,7 +238,7 @@ def _from_yaml(path: Path) -> CohortSpec:
 
 
 def _complaint(error: ValidationError) -> str:
-    """The first thing wrong, and how many more, in one line."""
+    """Tell the first thing that is wrong, and how many more there are, in one line."""
     first, *others = error.errors(include_url=False)
     place = ".".join(map(str, first["loc"])) or "the file"
     context = first.get("ctx", {})
@@ -248,7 +248,7 @@ def _complaint(error: ValidationError) -> str:
         remedy = f"Did you mean {close[0]}?" if close else "Rename or remove it."
         text = f"found unknown key {place}, expected one of {', '.join(allowed)}. {remedy}"
     elif first["type"] == "missing":
-        text = f"found no key {place}, expected one. Add it."
+        text = f"the key {place} is missing. Add it."
     elif first["type"] == "value_error":
         text = f"{place}: {context['error']}."
     elif first["type"] == "literal_error":
@@ -264,7 +264,7 @@ def _model_at(place: tuple[int | str, ...]) -> type[BaseModel]:
 
 
 class _Facts:
-    """The texts about one recording, wherever a rule says they stand."""
+    """The texts about one recording, from wherever a rule says they stand."""
 
     def __init__(self, item: SourceItem, tables: Tables) -> None:
         self.item, self.tables = item, tables
@@ -273,7 +273,7 @@ class _Facts:
         self.rows = {name: table.row(item) for name, table in tables.loaded.items()}
 
     def first(self, rule: Rule, by_reader: T | None, parse: Callable[[str], T | None]) -> T | None:
-        """The first value that means something: not None, not NaN."""
+        """Return the first value that means something: not None, not NaN."""
         for place in rule:
             text = None if place.reader else self.text(place)
             value = by_reader if place.reader else None if text is None else parse(text)
@@ -281,7 +281,7 @@ class _Facts:
                 return value
         return None
 
-    def text(self, place: Place) -> str | None:
+    def text(self, place: Where) -> str | None:
         if place.header is not None:
             return self.fields.get(place.header.casefold())
         if place.path is not None:
@@ -300,6 +300,6 @@ def _patient(text: str | None) -> str | None:
 
 
 def _text(text: str) -> str | None:
-    """Text with single spaces; None for what stands for nothing."""
+    """Squeeze spaces of a text; None for words that mean nothing."""
     squeezed = " ".join(values.id_text(text).split())
     return None if squeezed.casefold() in ("", "nan", "unknown", "n/a") else squeezed

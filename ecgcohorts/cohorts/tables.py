@@ -1,7 +1,6 @@
-"""The tables beside the recordings of a cohort: columns of texts, found by key.
+"""Read the tables beside the recordings of a cohort, and find rows by key."""
 
-As Python objects a row of two cells takes 150 to 220 bytes, in columns 55.
-"""
+# Tables are kept as columns of texts: a row of two cells takes 55 bytes in columns, 150 to 220 as Python objects.
 
 import csv
 import re
@@ -17,11 +16,13 @@ from ecgcohorts.io.texts import Texts
 from ecgcohorts.sources.windows import local
 
 
-class Rows:
-    """Rows by key, each with the same number of texts."""
+class _Rows:
+    """Rows by key, each with the same number of texts.
+
+    Raises KeyError, with the number of the second row, for a key that comes twice.
+    """
 
     def __init__(self, keys: Texts, columns: Sequence[Texts]) -> None:
-        """Raises KeyError, with the place of the second, for a key that comes twice."""
         self._keys, order = keys.sort()
         self._place, self._columns = order, columns
         twice = self._keys.first_twice()
@@ -37,41 +38,41 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class LoadedTable:
-    """The columns of a CSV that a layout asks for, by key."""
+class _LoadedTable:
+    """Those columns of a CSV that a layout asks for, by key."""
 
     table: Table
     columns: Mapping[str, int]  # name -> place in a row
-    rows: Rows = field(repr=False)
+    rows: _Rows = field(repr=False)
 
     def row(self, item: SourceItem) -> tuple[str, ...] | None:
-        """The row of this recording, or None if the table has none for it."""
+        """Return the row of a recording; None if the table has none for it."""
         return next((row for key in _keys(self.table, item) if (row := self.rows.get(key)) is not None), None)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The layout found below SRC, and its tables; an optional table that is not there is left out."""
+    """The layout found below SRC, and its tables. Optional tables that do not exist are left out."""
 
     layout: Layout
-    loaded: Mapping[str, LoadedTable]
+    loaded: Mapping[str, _LoadedTable]
 
 
 def load_tables(files: Found) -> Tables:
-    """Read every table of a layout, only the columns that its rules name."""
+    """Read every table of a layout, but only the columns that its rules name. Raises SourceError."""
     layout, source = files
     loaded = {}
     with local(source, [table.file for table in layout.tables]) as folder:
         for table in layout.tables:
-            wanted = [p.column for p in layout.places() if p.column is not None and p.table in (None, table.name)]
+            wanted = [p.column for p in layout.looked_at() if p.column is not None and p.table in (None, table.name)]
             found = load_table(table, wanted, folder, str(source))
             if found is not None:
                 loaded[table.name] = found
     return Tables(layout, loaded)
 
 
-def load_table(table: Table, wanted: Iterable[str], folder: Path, where: str) -> LoadedTable | None:
-    """Read the wanted columns of a CSV; None if it is optional and not there. where: what messages call the folder.
+def load_table(table: Table, wanted: Iterable[str], folder: Path, where: str) -> _LoadedTable | None:
+    """Read the wanted columns of a CSV; None if it is optional and missing. where: what messages call the folder.
 
     Raises SourceError for a missing file or column, a key that comes twice, or text that is no CSV.
     """
@@ -79,7 +80,7 @@ def load_table(table: Table, wanted: Iterable[str], folder: Path, where: str) ->
     if not path.is_file():
         if not table.required:
             return None
-        raise SourceError(f"found no {table.file} in {where}, expected it there. Name the folder that holds it.")
+        raise SourceError(f"There is no {table.file} in {where}. Name the folder that holds it.")
     where = f"{where}/{table.file}"
     if table.listed is not None:
         return _load_list(table, table.listed, path, where)
@@ -90,15 +91,15 @@ def load_table(table: Table, wanted: Iterable[str], folder: Path, where: str) ->
         for column, cell in zip(columns, cells, strict=True):
             column.append(cell)
     try:
-        rows = Rows(keys, columns)
+        rows = _Rows(keys, columns)
     except KeyError as error:
         second = int(error.args[0]) + 1
-        raise SourceError(f"{where}: found one {table.key} in two rows, the second is {second}. Keep one.") from None
-    return LoadedTable(table, {name: place for place, name in enumerate(names)}, rows)
+        raise SourceError(f"{where}: one {table.key} stands in two rows, again in row {second}. Keep one.") from None
+    return _LoadedTable(table, {name: place for place, name in enumerate(names)}, rows)
 
 
 def _cells(table: Table, names: Sequence[str], path: Path, where: str) -> Iterator[tuple[str, list[str]]]:
-    """Key and wanted cells of each row."""
+    """Yield the key and the wanted cells of each row."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, strict=True)
@@ -108,35 +109,35 @@ def _cells(table: Table, names: Sequence[str], path: Path, where: str) -> Iterat
             for number, line in enumerate(line for line in lines if line):
                 if len(line) != len(header):
                     raise SourceError(
-                        f"{where}: found {len(line)} cells in row {number + 1}, expected {len(header)}. Mend it."
+                        f"{where}: found {len(line)} cells in row {number + 1}, expected {len(header)}. Fix the row."
                     )
                 key = str(number) if key_place is None else plain(line[key_place])
                 yield key, [line[place] for place in places]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"{where}: found text that is no CSV in UTF-8 ({error}). Save it as such.") from None
+        raise SourceError(f"{where}: this is not a CSV in UTF-8 ({error}). Save it as one.") from None
 
 
-def _load_list(table: Table, text: str, path: Path, where: str) -> LoadedTable:
-    """A bare list of keys: one column, and one text in it. A key that comes twice says nothing new."""
+def _load_list(table: Table, text: str, path: Path, where: str) -> _LoadedTable:
+    """Read a bare list of keys as one column of one text. A key that comes twice says nothing new."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise SourceError(f"{where}: found text that is no list in UTF-8 ({error}). Save it as such.") from None
+        raise SourceError(f"{where}: this is not a list in UTF-8 ({error}). Save it as one.") from None
     keys, column = Texts(), Texts()
     for key in dict.fromkeys(plain(line) for line in lines if line.strip()):
         keys.append(key)
         column.append(text)
-    return LoadedTable(table, {LISTED: 0}, Rows(keys, [column]))
+    return _LoadedTable(table, {LISTED: 0}, _Rows(keys, [column]))
 
 
 def _place(header: Sequence[str], column: str, where: str) -> int:
     if column not in header:
-        raise SourceError(f"{where}: found no column {column}, expected one. Is it another release of this table?")
+        raise SourceError(f"{where}: there is no column {column}. Is it another release of this table?")
     return header.index(column)
 
 
 def _keys(table: Table, item: SourceItem) -> list[str]:
-    """What a row of this recording may be called in the key column."""
+    """Return the texts by which the key column may call a recording."""
     if table.pattern is not None:
         found = re.search(table.pattern, item.location)
         return [plain(found.group(1))] if found else []

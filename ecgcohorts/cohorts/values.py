@@ -1,4 +1,4 @@
-"""Text of headers and tables as ages, sexes, times and label numbers. Unknown is None or NaN, never a guess."""
+"""Turn texts of headers and tables into ages, sexes, times and label numbers. Unknown is None or NaN, never a guess."""
 
 import ast
 import math
@@ -20,7 +20,7 @@ _WHOLE = re.compile(r"^0*(\d+)(?:\.0*)?$")
 
 
 def plain(text: str) -> str:
-    """Text without outer spaces; a whole number without leading zeros and fraction, so that 7, 7.0 and 007 agree.
+    """Strip a text, and a whole number of leading zeros and an empty fraction, so that 7, 7.0 and 007 agree.
 
     >>> plain(" 15709.0 "), plain("007"), plain("s0010_re")
     ('15709', '7', 's0010_re')
@@ -31,7 +31,7 @@ def plain(text: str) -> str:
 
 
 def id_text(text: str) -> str:
-    """An id as printed, except that a float loses its empty fraction. Leading zeros are part of an id.
+    """Return an id as printed, except that a float loses its empty fraction. Leading zeros are part of an id.
 
     >>> id_text("15709.0"), id_text("007")
     ('15709', '007')
@@ -40,7 +40,7 @@ def id_text(text: str) -> str:
 
 
 def number(text: str) -> float:
-    """A finite number, or NaN."""
+    """Parse a finite number; NaN for anything else."""
     try:
         value = float(text)
     except ValueError:
@@ -49,7 +49,7 @@ def number(text: str) -> float:
 
 
 def age_years(text: str, unit: str = "years", codes: Mapping[str, float] | None = None) -> float:
-    """Age in years, capped at 90; NaN if unknown, negative or above 130. `codes` are values that are no ages.
+    """Parse an age in years, capped at 90; NaN if unknown, negative or above 130. codes: values that stand for an age.
 
     >>> age_years("57.0"), age_years("300", codes={"300": 90.0}), age_years("NaN")
     (57.0, 90.0, nan)
@@ -62,14 +62,14 @@ def age_years(text: str, unit: str = "years", codes: Mapping[str, float] | None 
 
 
 def sex(text: str, codes: Mapping[str, Sex] | None = None) -> Sex | None:
-    """Sex by the cohort's own codes, or m, f, male, female in any case; None for anything else."""
+    """Understand the cohort's own codes, and m, f, male, female in any case; None for anything else."""
     folded = plain(text).casefold()
     own = {plain(code).casefold(): value for code, value in (codes or {}).items()}
     return own.get(folded) or _SEXES.get(folded)
 
 
 def moment(text: str, time_format: str | None = None) -> datetime | None:
-    """Wall-clock time by `time_format` (strptime) or ISO 8601; a time zone is dropped, because others have none."""
+    """Parse a wall-clock time by `time_format` (strptime) or ISO 8601. A zone is dropped: most sources have none."""
     stripped = text.strip()
     try:
         found = datetime.strptime(stripped, time_format) if time_format else datetime.fromisoformat(stripped)
@@ -79,15 +79,16 @@ def moment(text: str, time_format: str | None = None) -> datetime | None:
 
 
 @lru_cache(maxsize=1024)  # a recording has one such text and several labels ask for it
-def codes_in(text: str) -> frozenset[str] | None:
-    """Codes of a list such as `426783006,164889003` or of a Python dict or list as text; None if it says nothing.
+def _codes_in(text: str) -> frozenset[str] | None:
+    """Split a list such as `426783006,164889003`, or a Python dict or list as text, into codes; None if it says nothing.
 
-    A code with modifiers, `50+346`, is that code and its modifiers.
+    A code with modifiers, `50+346`, counts as that code and as its modifiers.
 
-    >>> sorted(codes_in("{'NORM': 100.0, 'SR': 0.0}"))
+    >>> sorted(_codes_in("{'NORM': 100.0, 'SR': 0.0}"))
     ['NORM', 'SR']
     """
     stripped = text.strip()
+    # PTB-XL prints a Python dict. literal_eval builds literals only, and of a text this short.
     if stripped[:1] in ("{", "["):
         if len(stripped) > MAX_CODES_CHARS:
             return None
@@ -101,10 +102,10 @@ def codes_in(text: str) -> frozenset[str] | None:
 
 
 def label_number(text: str, codes: Iterable[str] = (), values: Mapping[str, float] | None = None) -> float:
-    """A label's value: presence of a code, a named value, a truth value or a number; NaN if none of these."""
+    """Return the value of a label: presence of a code, a named value, a truth value or a number; NaN if none of these."""
     wanted = set(codes)
     if wanted:
-        found = codes_in(text)
+        found = _codes_in(text)
         return math.nan if found is None else float(not wanted.isdisjoint(found))
     if values:
         by_text = {plain(name).casefold(): value for name, value in values.items()}

@@ -15,10 +15,9 @@ from types import ModuleType
 from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
 from ecgcohorts.ingest.content import NO_FORMAT, TEXT, FileClass, Kind, of_head
 from ecgcohorts.io.globs import any_of
+from ecgcohorts.io.regular import open_regular, read_head
 from ecgcohorts.plugins import load, names
 from ecgcohorts.readers import HEAD_BYTES, KIND, files_beside, open_reader
-from ecgcohorts.readers._shared.files import Folder as OpenFolder
-from ecgcohorts.readers._shared.files import read_head
 from ecgcohorts.sources import Archive, Source
 from ecgcohorts.sources.windows import at_hand, local
 
@@ -210,7 +209,7 @@ def _is_annotation(path: Path | UnreadableRecording) -> bool:
     if isinstance(path, UnreadableRecording):
         return False
     try:
-        with OpenFolder(path.parent) as folder, folder.open(path.name) as file:
+        with open_regular(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(-2, os.SEEK_END)
             return size % 2 == 0 and file.read(2) == b"\0\0"

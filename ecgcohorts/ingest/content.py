@@ -11,8 +11,7 @@ from typing import Literal, NamedTuple
 from ecgcohorts.errors import Reason
 from ecgcohorts.leads import canonical
 from ecgcohorts.plugins import load, names
-from ecgcohorts.readers import HEAD_BYTES, KIND
-from ecgcohorts.readers._xml.document import root_name
+from ecgcohorts.readers import HEAD_BYTES, KIND, root_name
 
 Separator = Literal[",", ";", "tab", "space"]
 

@@ -26,10 +26,10 @@ from ecgcohorts.ingest.content import FileClass, Kind, numbers_in
 from ecgcohorts.ingest.inspect import SAMPLE, spread
 from ecgcohorts.ingest.table_columns import Columns, Key, Role, find_key
 from ecgcohorts.io.durable import write_file
+from ecgcohorts.io.regular import read_head
 from ecgcohorts.leads import canonical
 from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers import HEAD_BYTES, files_beside, open_reader
-from ecgcohorts.readers._shared.files import read_head
 from ecgcohorts.recording import Recording
 from ecgcohorts.sources import Archive, Source, open_source
 from ecgcohorts.sources.windows import at_hand, local

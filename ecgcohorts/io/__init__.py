@@ -1,1 +1,1 @@
-"""Files and buckets: durable writes, globs, texts."""
+"""Files and buckets: durable writes, regular files, globs, texts."""

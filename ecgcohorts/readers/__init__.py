@@ -1,4 +1,4 @@
-"""Reading ECG files: one raw format a module, found by content."""
+"""Read ECG files. One raw format is one module or folder here; a file's own bytes say which one reads it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Protocol
 
 from ecgcohorts import plugins
 from ecgcohorts.errors import Reason, SpecError, UnreadableRecording
-from ecgcohorts.readers._shared.files import read_head
+from ecgcohorts.io.regular import read_head
+from ecgcohorts.readers._xml.document import root_name
 from ecgcohorts.recording import Recording
 
 if TYPE_CHECKING:
-    from ecgcohorts.readers.arrays.manifest import ArrayDescription
+    from ecgcohorts.readers.arrays.description import ArrayDescription
+
+__all__ = ["HEAD_BYTES", "KIND", "Reader", "detect", "files_beside", "open_reader", "read", "root_name"]
 
 KIND = "ecgcohorts.readers"
-HEAD_BYTES = 4096  # what `sniff` of a reader gets to see
-NUMBERS = (".csv", ".tsv", ".txt", ".gz", ".npy", ".mat")  # what the reader `arrays` reads by way of a manifest
+HEAD_BYTES = 4096  # how much of a file `sniff` is given
+_NUMBERS = (".csv", ".tsv", ".txt", ".gz", ".npy", ".mat")  # what the reader `arrays` reads, given a manifest
 
 
 class Reader(Protocol):
-    """What ingest asks of a reader. Modules of this package fulfil it; see docs/formats.md for the contract."""
+    """What ingest asks of a reader. The modules of this package fulfil it; docs/formats.md states the contract."""
 
     def read(self, path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]: ...
 
@@ -28,16 +31,16 @@ class Reader(Protocol):
 
 
 def open_reader(name: str, arrays: "ArrayDescription | None" = None) -> Reader:
-    """A reader by name, ready for any file: the one way to use readers that callers know by name.
+    """Return a reader by name, ready for any file.
 
-    A reader whose module says `ISOLATED = True` calls C libraries on the bytes of the file; it runs in a process of
-    its own, with limits on memory and time, and what kills that process is an UnreadableRecording here. Where a system
-    has no such limits (Windows), it runs there without them.
-    arrays: for the reader `arrays` only, how its files are to be read, where no manifest lies beside them.
+    A reader whose module says `ISOLATED = True` hands the bytes of a file to C libraries. It therefore runs in a
+    process of its own with limits on memory and time, and whatever kills that process becomes an UnreadableRecording
+    here. Windows has no such limits: the process runs there without them.
+    arrays: how to read files that no manifest describes; only for the reader `arrays`. Raises SpecError otherwise.
     """
     module = plugins.load(KIND, name)
     if arrays is not None and not hasattr(module, "described"):
-        raise SpecError(f"found a description of arrays for the reader {name}, expected the reader arrays. Remove one.")
+        raise SpecError(f"A description of arrays fits the reader arrays only, not {name}. Remove one of the two.")
     if getattr(module, "ISOLATED", False):
         from ecgcohorts.readers._isolated.parent import IsolatedReader  # here, because few formats need it
 
@@ -49,10 +52,10 @@ def open_reader(name: str, arrays: "ArrayDescription | None" = None) -> Reader:
 def files_beside(
     name: str, arrays: "ArrayDescription | None" = None, samples: bool = True
 ) -> Callable[[Path, Sequence[str] | None], Iterable[str]]:
-    """Which files a reader opens beside the one it is given: called with its path and with entries, None for all.
+    """Return a function that lists the further files a reader opens for one file: (path, entries or None) -> names.
 
-    They are given by name or glob, from the folder of the file, as far as those that are there tell; asked again when
-    these are there, it may tell more. samples: what `read` opens; else what `scan` does.
+    It gives names or globs, relative to the folder of the file, as far as the files at hand name them. Ask again once
+    these are there: a header may name headers. samples: list what `read` opens; otherwise what `scan` opens.
     """
     module = plugins.load(KIND, name)
     if arrays is not None or not hasattr(module, "beside"):
@@ -61,7 +64,7 @@ def files_beside(
 
 
 def read(path: str | Path) -> list[Recording]:
-    """Read every recording of an ECG file; the format is found by content.
+    """Read every recording of an ECG file, whose format is found by content.
 
     Raises UnreadableRecording if the file is missing, of no known format, or damaged.
     """
@@ -79,14 +82,14 @@ def detect(path: str | Path) -> str:
     readers = {name: plugins.load(KIND, name) for name in plugins.names(KIND)}
     fitting = [name for name, reader in readers.items() if reader.sniff(head)]
     if len(fitting) != 1:
-        # No reader knows the bytes: the one that owns the suffix can say best what is wrong with them.
+        # Where no reader knows the bytes, the one that owns the suffix says best what is wrong with them.
         fitting = [name for name in fitting or readers if _has_suffix(readers[name], path)]
     if len(fitting) == 1:
         return fitting[0]
     beside = path.with_suffix(".hea")
     remedy = "See `ecgcohorts formats`."
-    if path.suffix.casefold() in NUMBERS:
-        remedy = "Numbers without a header need a manifest: arrays in docs/formats.md."
+    if path.suffix.casefold() in _NUMBERS:
+        remedy = "Numbers without a header need a manifest: see arrays in docs/formats.md."
     if beside != path and beside.is_file():
         remedy = f"Name the header: {beside.name}."
     raise UnreadableRecording(

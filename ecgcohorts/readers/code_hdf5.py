@@ -1,8 +1,7 @@
 """CODE-15% and SaMi-Trop HDF5 files: many exams in one array `tracings`, padded with zeros to one length.
 
 Layout: `tracings` (exam, time, lead) float32 in mV at 400 Hz; `exam_id` (exam) integers, absent in SaMi-Trop, whose
-table goes by row. Sources: the CODE-15% and SaMi-Trop deposits, and the converter of the PhysioNet Challenge 2025,
-which reads mV as we do; the deposit's own "1e-4 V" would make R waves of ten volts.
+table goes by row. Sources: the CODE-15% and SaMi-Trop deposits, and the converter of the PhysioNet Challenge 2025.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
-from ecgcohorts.readers._shared.files import size_of
-from ecgcohorts.readers._shared.floats import without_infinities
+from ecgcohorts.io.regular import size_of
 from ecgcohorts.readers._shared.hdf5 import SIGNATURE, checked_dataset, open_hdf5, refuse, typed_errors
+from ecgcohorts.readers._shared.units import without_infinities
 from ecgcohorts.recording import Recording, Source
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ MAX_SAMPLES = int(4 * 3600 * RATE_HZ)  # per lead
 MAX_EXAMS = 1 << 22  # our default; a published part has about 20,000
 
 
-class Exams(NamedTuple):
+class _Exams(NamedTuple):
     """An open file whose layout was checked."""
 
     tracings: "h5py.Dataset"
@@ -41,12 +40,12 @@ class Exams(NamedTuple):
 
 
 def sniff(head: bytes) -> bool:
-    """Whether the file is HDF5; of which layout, only opening it can tell."""
+    """Tell whether the file is HDF5. Only opening it can tell which layout it has."""
     return head.startswith(SIGNATURE)
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Yield exams by id (where the file has no ids, by row number) in the order asked; None: all that hold a signal.
+    """Yield exams by id (by row number where the file has no ids) in the order asked; None: all that hold a signal.
 
     analog_mv: (lead, time) float64, zero padding cut from both ends. Raises UnreadableRecording for an exam that was
     asked for and is all zero, unknown, or there twice; the ones after it in `entries` are then not read.
@@ -80,7 +79,8 @@ def scan(path: Path) -> Iterator[Recording]:
             yield _recording(path, exams, row, entry, np.zeros((len(LEADS), 0)))
 
 
-def _recording(path: Path, exams: Exams, row: int, entry: str, samples: NDArray[np.float64]) -> Recording:
+def _recording(path: Path, exams: _Exams, row: int, entry: str, samples: NDArray[np.float64]) -> Recording:
+    # The values are mV: the deposit's own "1e-4 V" would make R waves of ten volts, and the Challenge's converter reads mV.
     analog_mv, notes = without_infinities(samples)
     known = exams.ids is not None
     return Recording(
@@ -95,8 +95,8 @@ def _recording(path: Path, exams: Exams, row: int, entry: str, samples: NDArray[
     )
 
 
-def _samples(exams: Exams, row: int, path: Path) -> NDArray[np.float64]:
-    """(lead, time) of one exam, cut to where any lead differs from exactly zero."""
+def _samples(exams: _Exams, row: int, path: Path) -> NDArray[np.float64]:
+    """Return (lead, time) of one exam, cut to where any lead differs from exactly zero."""
     with typed_errors(path):
         frames = exams.tracings[row]
     alive = np.flatnonzero((frames != 0).any(axis=1))
@@ -105,7 +105,7 @@ def _samples(exams: Exams, row: int, path: Path) -> NDArray[np.float64]:
         return np.ascontiguousarray(kept.T, np.float64)
 
 
-def _entries(exams: Exams, path: Path) -> list[str]:
+def _entries(exams: _Exams, path: Path) -> list[str]:
     if exams.ids is None:
         return [str(row) for row in range(len(exams.tracings))]
     with typed_errors(path):
@@ -114,7 +114,7 @@ def _entries(exams: Exams, path: Path) -> list[str]:
 
 @lru_cache(maxsize=8)  # files: ingest asks for one exam at a time
 def _places(path: Path, _size_and_time: tuple[int, int]) -> Mapping[str, int]:
-    """Row of each entry, -1 for an id that stands twice. Cached until the file changes."""
+    """Map each entry to its row, -1 for an id that stands twice. Cached until the file changes."""
     with _open(path) as exams:
         entries = _entries(exams, path)
     places = {entry: row for row, entry in enumerate(entries)}
@@ -128,8 +128,8 @@ def _places(path: Path, _size_and_time: tuple[int, int]) -> Mapping[str, int]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Exams]:
-    """Open a file and check its layout; every size is compared with the file before any sample is read."""
+def _open(path: Path) -> Iterator[_Exams]:
+    """Open a file and check its layout. Every size is compared with the file before any sample is read."""
     with open_hdf5(path) as file:
         with typed_errors(path):
             if TRACINGS not in file:
@@ -145,4 +145,4 @@ def _open(path: Path) -> Iterator[Exams]:
                 refuse(Reason.FORMAT, f"exam_id {ids.shape} {ids.dtype}", f"({shape[0]},) integers", path)
             if shape[0] > MAX_EXAMS or shape[1] > MAX_SAMPLES:
                 refuse(Reason.LIMIT, f"{shape[0]} exams of {shape[1]}", f"{MAX_EXAMS} of {MAX_SAMPLES}", path)
-        yield Exams(tracings, ids)
+        yield _Exams(tracings, ids)

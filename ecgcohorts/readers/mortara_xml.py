@@ -1,7 +1,7 @@
 """Mortara ELI XML (`ECG`): the CHANNEL elements, never the typical cycle beside them.
 
-No public specification and no sample file: the layout comes from independent readers (BRAVEHEART, EDFbrowser,
-ecgdatakit) and is unconfirmed on real files, so that whatever differs from it is refused.
+There is no public specification and no sample file: the layout comes from independent readers (BRAVEHEART, EDFbrowser,
+ecgdatakit) and is unconfirmed on real files. Whatever differs from it is refused.
 """
 
 import re
@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
-from ecgcohorts.privacy.placeholders import is_placeholder
-from ecgcohorts.readers._shared import units as _units
 from ecgcohorts.readers._shared.limits import check_shape
-from ecgcohorts.readers._shared.people import age_between, age_in_years, sex_of
+from ecgcohorts.readers._shared.people import age_of, known, moment, sex_of
+from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import read_xml, root_name
-from ecgcohorts.readers._xml.values import attribute_of, base64_bytes, integer, moment, number, refuse
+from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".xml",)
@@ -30,17 +29,17 @@ ENCODED_AS = {"BITS": "16", "FORMAT": "SIGNED", "ENCODING": "BASE64"}
 MISSING = -(1 << 15)  # the least 16-bit value; our reading, as in formats of the same width
 SAMPLE_BYTES = 2
 
-# Where -> attributes kept as Recording.fields, for cohort rules. Not names, not the technician, not comments.
+# Path of an element -> attributes kept as Recording.fields for cohort rules: an allow-list without names of people or comments.
 KEPT = {
-    ".": ("ACQUISITION_TIME", "AGE", "AGE_UNITS", "HEIGHT", "HEIGHT_UNITS", "WEIGHT", "WEIGHT_UNITS"),
-    "SUBJECT": ("ID", "GENDER", "DOB", "RACE"),
-    "SOURCE": ("MANUFACTURER", "MODEL", "TYPE", "ACQUIRING_DEVICE_SW_VERSION", "LOW_PASS_FILTER"),
+    "": ("ACQUISITION_TIME", "AGE", "AGE_UNITS", "HEIGHT", "HEIGHT_UNITS", "WEIGHT", "WEIGHT_UNITS"),
+    "SUBJECT/": ("ID", "GENDER", "DOB", "RACE"),
+    "SOURCE/": ("MANUFACTURER", "MODEL", "TYPE", "ACQUIRING_DEVICE_SW_VERSION", "LOW_PASS_FILTER"),
 }
 _TIME = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})(?:([0-9]{2})([0-9]{2})([0-9]{2}))?")
 
 
-class Lead(NamedTuple):
-    """One CHANNEL element; samples stay encoded."""
+class _Lead(NamedTuple):
+    """One CHANNEL element; its samples stay encoded."""
 
     name: str
     rate_hz: float
@@ -50,13 +49,13 @@ class Lead(NamedTuple):
 
 
 def sniff(head: bytes) -> bool:
-    """Whether the first element is `ECG`, and something of Mortara's stands near it."""
+    """Tell whether the first element is `ECG`, and something of Mortara's stands near it."""
     plain = head.replace(b"\0", b"")  # UTF-16
     return root_name(head) == "ECG" and any(mark in plain for mark in MARKS)
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Yield the one recording of an ELI file. `entries` is ignored, a file has none.
+    """Yield the one recording of an ELI file. `entries` is ignored: a file has none.
 
     digital: (lead, time) int32, the stored integers; -32768 is missing. Raises UnreadableRecording.
     """
@@ -77,13 +76,12 @@ def scan(path: Path) -> Iterator[Recording]:
 def _recording(
     path: Path,
     root: Element,
-    leads: tuple[Lead, ...],
+    leads: tuple[_Lead, ...],
     digital: NDArray[np.int32],
     missing: NDArray[np.bool_] | None = None,
 ) -> Recording:
-    fields = {tag: text for place, tags in KEPT.items() for tag in tags if (text := attribute_of(root, place, tag))}
+    fields = {tag: text for place, tags in KEPT.items() for tag in tags if (text := text_of(root, f"{place}@{tag}"))}
     acquired_at = _moment(fields.get("ACQUISITION_TIME", ""))
-    patient_id = fields.get("ID")
     return Recording(
         recording_id=path.stem,
         leads=tuple(lead.name for lead in leads),
@@ -93,8 +91,10 @@ def _recording(
         baseline=np.zeros(len(leads)),
         missing=missing,
         n_samples=leads[0].n_samples,
-        patient_id=None if is_placeholder(patient_id) else patient_id,
-        age_years=_age_years(fields, acquired_at),
+        patient_id=known(fields.get("ID")),
+        age_years=age_of(
+            fields.get("AGE", ""), fields.get("AGE_UNITS", ""), _moment(fields.get("DOB", "")), acquired_at
+        ),
         sex=sex_of(fields.get("GENDER", "")),
         acquired_at=acquired_at,
         device=fields.get("MODEL"),
@@ -103,8 +103,8 @@ def _recording(
     )
 
 
-def _leads(root: Element, where: str) -> tuple[Lead, ...]:
-    """The leads as declared, checked against each other and against the limits."""
+def _leads(root: Element, where: str) -> tuple[_Lead, ...]:
+    """Parse the leads as declared, and check them against each other and the limits."""
     if root.tag != "ECG":
         refuse(Reason.FORMAT, "another root element", "ECG", where)
     leads = tuple(_lead(channel, where) for channel in root.findall("CHANNEL"))
@@ -118,46 +118,34 @@ def _leads(root: Element, where: str) -> tuple[Lead, ...]:
     return leads
 
 
-def _lead(channel: Element, where: str) -> Lead:
-    """Parse a CHANNEL element.
-
-    An OFFSET other than 0 is refused: one reader adds it before dividing, others leave it out, and no file tells.
-    """
-    name = attribute_of(channel, ".", "NAME")
+def _lead(channel: Element, where: str) -> _Lead:
+    """Parse a CHANNEL element. Raises UnreadableRecording."""
+    name = text_of(channel, "@NAME")
     for attribute, expected in ENCODED_AS.items():
-        if attribute_of(channel, ".", attribute).upper() != expected:
+        if text_of(channel, f"@{attribute}").upper() != expected:
             refuse(Reason.UNSUPPORTED, f"samples of another {attribute}", f"{attribute}={expected}", where)
-    if number(channel.get("OFFSET"), "OFFSET", where):
-        refuse(Reason.UNSUPPORTED, "an OFFSET, whose meaning is not known", "0", where)
-    per_mv = number(channel.get("UNITS_PER_MV"), "UNITS_PER_MV", where)
-    rate_hz = number(channel.get("SAMPLE_FREQ"), "SAMPLE_FREQ", where)
-    n_samples = integer(channel.get("DURATION"), "DURATION", where)
+    # One reader adds the offset before it divides, others leave it out, and no file tells which is right.
+    if number(channel, "@OFFSET", where):
+        refuse(Reason.UNSUPPORTED, "an OFFSET, whose meaning is unknown", "0", where)
+    per_mv = number(channel, "@UNITS_PER_MV", where)
+    rate_hz = number(channel, "@SAMPLE_FREQ", where)
+    n_samples = integer(channel, "@DURATION", where)
     if not name or not rate_hz or n_samples is None:
         refuse(Reason.HEADER, "a lead without name, rate or length", "NAME, SAMPLE_FREQ and DURATION", where)
     if not per_mv or per_mv < 0:
         refuse(Reason.UNIT, "a lead without a positive UNITS_PER_MV", "one for every lead", where)
     encoded = "".join((channel.get("DATA") or "").split())
-    return Lead(name, rate_hz, n_samples, _units.steps_per_mv(per_mv, "mV", name, where), encoded)
+    return _Lead(name, rate_hz, n_samples, steps_per_mv(per_mv, "mV", name, where), encoded)
 
 
-def _samples(lead: Lead, where: str) -> NDArray[np.int32]:
+def _samples(lead: _Lead, where: str) -> NDArray[np.int32]:
     data = base64_bytes(lead.encoded, where)
     if len(data) != lead.n_samples * SAMPLE_BYTES:
         refuse(Reason.TRUNCATED, f"{len(data)} bytes in a lead", f"{lead.n_samples} samples as declared", where)
     return np.frombuffer(data, "<i2").astype(np.int32)
 
 
-def _age_years(fields: dict[str, str], acquired_at: datetime | None) -> float | None:
-    """Stated age; without one, from the dates of birth and acquisition. An age without a unit is not guessed."""
-    age = fields.get("AGE", "")
-    if re.fullmatch(r"[0-9]{1,6}", age):
-        years = age_in_years(int(age), fields.get("AGE_UNITS", ""))
-        if years is not None:
-            return years
-    return age_between(_moment(fields.get("DOB", "")), acquired_at)
-
-
 def _moment(text: str) -> datetime | None:
-    """yyyyMMdd, with or without HHmmss."""
+    """Parse yyyyMMdd, with or without HHmmss."""
     match = _TIME.fullmatch(text)
     return moment(*match.groups()) if match else None

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from ecgcohorts import plugins
-from ecgcohorts.cohorts.spec import CohortSpec, describe, load_spec, to_yaml
+from ecgcohorts.cohorts.spec import CohortSpec, describe, load_spec
 from ecgcohorts.leads import TWELVE_LEADS
 
 NAMES = plugins.names("ecgcohorts.cohorts.presets")
@@ -68,7 +68,7 @@ def test_a_preset_is_named_after_its_file_and_goes_to_json_and_yaml_and_back(nam
     assert spec.name == name
     assert CohortSpec.model_validate_json(spec.model_dump_json()) == spec
     assert CohortSpec.model_validate(json.loads(json.dumps(spec.model_dump(mode="json")))) == spec
-    assert CohortSpec.model_validate(yaml.safe_load(to_yaml(spec))) == spec
+    assert CohortSpec.model_validate(yaml.safe_load(spec.to_yaml())) == spec
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,21 +1,19 @@
-"""A folder of XML that one kind of ECG management system exported, with or without a table beside it."""
+"""Presets for a folder of XML that an ECG management system exported, with or without a table beside it."""
 
-from ecgcohorts.cohorts.schema import Files, Layout, Place, Rule, Table
+from ecgcohorts.cohorts.schema import Files, Layout, Rule, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 STATED_BY = "your own data: state it in a cohort file"
 
 
 def _from_table_then_file(column: str) -> Rule:
-    return (Place(column=column), Place(reader=True))
+    return (Where(column=column), Where(reader=True))
 
 
 def export_of(name: str, reader: str, title: str) -> CohortSpec:
-    """A preset for `**/*.xml` of one reader and `ids.csv`.
-
-    The table wins where a cell of it says something: exports are often de-identified, and the table is what leads
-    back to a patient.
-    """
+    """Make a preset for `**/*.xml` of one reader, and `ids.csv`."""
+    # The table wins where a cell of it says something: exports are often de-identified, and only the table leads back to
+    # a patient.
     return CohortSpec(
         name=name,
         title=title,

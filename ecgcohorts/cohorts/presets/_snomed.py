@@ -1,6 +1,6 @@
 """SNOMED CT codes of the `Dx` comment, as the PhysioNet Challenges and the Chapman-Ningbo release write it."""
 
-from ecgcohorts.cohorts.schema import Label, Place
+from ecgcohorts.cohorts.schema import Label, Where
 
 # The six abnormalities of CODE, and the text codes of the first CPSC 2018 headers. The Challenge scores complete and
 # unspecified bundle branch blocks as one. Source: dx_mapping_scored.csv, physionetchallenges/evaluation-2021.
@@ -17,5 +17,5 @@ FROM_NINGBO = r"JS(?!0|10[0-5]\d\d|106[0-3]\d|1064[0-6])\d{5}$"
 
 
 def present(*codes: str) -> Label:
-    """A label: whether the comment `Dx` lists one of the codes."""
-    return Label(find=(Place(header="Dx"),), codes=codes)
+    """Make a label that is 1 where the comment `Dx` lists one of the codes."""
+    return Label(find=(Where(header="Dx"),), codes=codes)

@@ -4,7 +4,7 @@ Layout `files/188981/188981.hea` and `metadata.csv`, whose `patient_id` is also 
 explains no value of `brugada`: 0 and 1 are taken as no and yes, and 2 as unknown, since others call it "atypical".
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Place, Table
+from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 SPEC = CohortSpec(
@@ -19,15 +19,15 @@ SPEC = CohortSpec(
             reader="wfdb",
             files=Files(include=("**/*.hea",)),
             tables=(Table(file="metadata.csv", key="patient_id", match="stem"),),
-            recording=(Place(path=r"([^/]+)\.hea$"),),
-            patient=(Place(column="patient_id"),),
+            recording=(Where(path=r"([^/]+)\.hea$"),),
+            patient=(Where(column="patient_id"),),
             age=(),
             sex=(),
             acquired_at=(),
             labels={
-                "brugada": Label(find=(Place(column="brugada"),), values={"0": 0, "1": 1}),
-                "basal_pattern": Label(find=(Place(column="basal_pattern"),)),  # pathological baseline ECG
-                "sudden_death": Label(find=(Place(column="sudden_death"),)),
+                "brugada": Label(find=(Where(column="brugada"),), values={"0": 0, "1": 1}),
+                "basal_pattern": Label(find=(Where(column="basal_pattern"),)),  # pathological baseline ECG
+                "sudden_death": Label(find=(Where(column="sudden_death"),)),
             },
         ),
     ),

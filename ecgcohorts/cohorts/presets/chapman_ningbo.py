@@ -7,7 +7,7 @@ the conversion, so no acquisition time is taken from it.
 """
 
 from ecgcohorts.cohorts.presets._snomed import FROM_NINGBO, SIX, present
-from ecgcohorts.cohorts.schema import Cohort, Files, Layout, Place
+from ecgcohorts.cohorts.schema import Cohort, Files, Layout, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 _FLUTTER = "164890007"
@@ -45,10 +45,10 @@ SPEC = CohortSpec(
             name="wfdb",
             reader="wfdb",
             files=Files(include=("**/*.hea",)),
-            recording=(Place(path=r"([^/]+)\.hea$"),),
+            recording=(Where(path=r"([^/]+)\.hea$"),),
             patient=(),
-            age=(Place(header="Age"),),
-            sex=(Place(header="Sex"),),
+            age=(Where(header="Age"),),
+            sex=(Where(header="Sex"),),
             acquired_at=(),
             labels={
                 **{name: present(*codes) for name, codes in SIX.items()},

@@ -9,10 +9,10 @@ records in neither; set b is not. Ages in headers are 0 where unknown and 90 whe
 `sex`, are assumed.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Place, Table
+from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.leads import CHEST_LEADS
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.readers.arrays.description import ArrayDescription
 
 _RECORD = r"([^/.]+)\.(?:hea|txt|txt\.gz)$"
 # SRC may be the set or the folder of both sets; the third names are those of a copy, LinusKra/ECGAssess.
@@ -25,7 +25,7 @@ _TABLES = tuple(
     for grade, files in _LISTS.items()
     for file in files
 )
-_LABELS = {"acceptable": Label(find=tuple(Place(column="listed", table=table.name) for table in _TABLES))}
+_LABELS = {"acceptable": Label(find=tuple(Where(column="listed", table=table.name) for table in _TABLES))}
 
 SPEC = CohortSpec(
     name="cinc2011",
@@ -39,11 +39,11 @@ SPEC = CohortSpec(
             reader="wfdb",
             files=Files(include=("**/*.hea",)),
             tables=_TABLES,
-            recording=(Place(path=_RECORD),),
+            recording=(Where(path=_RECORD),),
             patient=(),
-            age=(Place(header="age"),),
+            age=(Where(header="age"),),
             age_codes={"0": -1},  # unknown
-            sex=(Place(header="sex"),),
+            sex=(Where(header="sex"),),
             acquired_at=(),
             labels=_LABELS,
         ),
@@ -63,7 +63,7 @@ SPEC = CohortSpec(
                 columns=tuple(range(1, 13)),  # column 0 counts the samples
             ),
             tables=_TABLES,
-            recording=(Place(path=_RECORD),),
+            recording=(Where(path=_RECORD),),
             patient=(),
             age=(),
             sex=(),

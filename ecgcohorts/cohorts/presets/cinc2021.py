@@ -8,7 +8,7 @@ acquisition time is taken from it.
 """
 
 from ecgcohorts.cohorts.presets._snomed import FROM_NINGBO, SIX, present
-from ecgcohorts.cohorts.schema import Cohort, Files, Layout, Place, Table
+from ecgcohorts.cohorts.schema import Cohort, Files, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 _NINGBO = rf"(?i)^(?:.*/)?ningbo/(?:.*/)?JS\d{{5}}$|^(?!(?:.*/)?chapman[-_]?shaoxing/).*{FROM_NINGBO}"
@@ -73,10 +73,10 @@ SPEC = CohortSpec(
                     name="ptb_xl", file="ptbxl_database.csv", key="ecg_id", pattern=r"HR(\d{5})\.hea$", required=False
                 ),
             ),
-            recording=(Place(path=r"([^/]+)\.hea$"),),
-            patient=(Place(column="patient_id"),),
-            age=(Place(header="Age"),),
-            sex=(Place(header="Sex"),),
+            recording=(Where(path=r"([^/]+)\.hea$"),),
+            patient=(Where(column="patient_id"),),
+            age=(Where(header="Age"),),
+            sex=(Where(header="Sex"),),
             acquired_at=(),
             labels={name: present(*codes) for name, codes in SIX.items()},
         ),

@@ -5,11 +5,11 @@ row), and the WFDB conversion of the 2025 Challenge, whose headers carry the pat
 conversion adds its labels.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Place, Table
+from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 _FROM_CSV = {
-    name: Label(find=(Place(column=column),))
+    name: Label(find=(Where(column=column),))
     for name, column in {
         "avb1": "1dAVb",
         "rbbb": "RBBB",
@@ -35,10 +35,10 @@ SPEC = CohortSpec(
             reader="code_hdf5",
             files=Files(include=("**/exams_part*.hdf5",)),
             tables=(Table(file="exams.csv", key="exam_id", match="entry"),),
-            recording=(Place(path=r"#(.+)$"),),
-            patient=(Place(column="patient_id"),),
-            age=(Place(column="age"),),
-            sex=(Place(column="is_male"),),
+            recording=(Where(path=r"#(.+)$"),),
+            patient=(Where(column="patient_id"),),
+            age=(Where(column="age"),),
+            sex=(Where(column="is_male"),),
             sex_codes={"True": "male", "False": "female", "1": "male", "0": "female"},
             acquired_at=(),
             labels=_FROM_CSV,
@@ -48,13 +48,13 @@ SPEC = CohortSpec(
             reader="wfdb",
             files=Files(include=("**/*.hea",)),
             tables=(Table(file="exams.csv", key="exam_id", match="stem", required=False),),
-            recording=(Place(path=r"([^/]+)\.hea$"),),  # not the exam id: an altered copy of an exam keeps it
-            patient=(Place(header="Patient ID"), Place(column="patient_id")),
-            age=(Place(header="Age"), Place(column="age")),
-            sex=(Place(header="Sex"), Place(column="is_male")),
+            recording=(Where(path=r"([^/]+)\.hea$"),),  # not the exam id: an altered copy of an exam keeps it
+            patient=(Where(header="Patient ID"), Where(column="patient_id")),
+            age=(Where(header="Age"), Where(column="age")),
+            sex=(Where(header="Sex"), Where(column="is_male")),
             sex_codes={"True": "male", "False": "female", "1": "male", "0": "female"},
             acquired_at=(),
-            labels={**_FROM_CSV, "chagas": Label(find=(Place(header="Chagas label"),))},  # self-reported
+            labels={**_FROM_CSV, "chagas": Label(find=(Where(header="Chagas label"),))},  # self-reported
         ),
     ),
 )

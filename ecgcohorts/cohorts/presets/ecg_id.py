@@ -5,7 +5,7 @@ refuses every recording as `leads_missing` (11 of them before that, for their ch
 The preset serves `ecgcohorts ingest --dry-run` and recipes of one lead to come.
 """
 
-from ecgcohorts.cohorts.schema import Files, Layout, Place
+from ecgcohorts.cohorts.schema import Files, Layout, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 SPEC = CohortSpec(
@@ -19,11 +19,11 @@ SPEC = CohortSpec(
             name="wfdb",
             reader="wfdb",
             files=Files(include=("**/*.hea",)),
-            recording=(Place(path=r"(Person_\d+/[^/]+)\.hea$"),),  # every person has a rec_1
-            patient=(Place(path=r"(?:^|/)(Person_\d+)/"),),
-            age=(Place(header="Age"),),
-            sex=(Place(header="Sex"),),
-            acquired_at=(Place(header="ECG date"),),
+            recording=(Where(path=r"(Person_\d+/[^/]+)\.hea$"),),  # every person has a rec_1
+            patient=(Where(path=r"(?:^|/)(Person_\d+)/"),),
+            age=(Where(header="Age"),),
+            sex=(Where(header="Sex"),),
+            acquired_at=(Where(header="ECG date"),),
             time_format="%d.%m.%Y",
         ),
     ),

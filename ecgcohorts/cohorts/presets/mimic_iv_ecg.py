@@ -5,7 +5,7 @@ path. Times are shifted per patient, so only differences within a patient mean a
 MIMIC-IV itself, not in this release.
 """
 
-from ecgcohorts.cohorts.schema import Files, Layout, Place, Table
+from ecgcohorts.cohorts.schema import Files, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 SPEC = CohortSpec(
@@ -23,16 +23,16 @@ SPEC = CohortSpec(
                 Table(name="records", file="record_list.csv", key="study_id", match="stem", required=False),
                 Table(name="machine", file="machine_measurements.csv", key="study_id", match="stem", required=False),
             ),
-            recording=(Place(path=r"([^/]+)\.hea$"),),
+            recording=(Where(path=r"([^/]+)\.hea$"),),
             patient=(
-                Place(column="subject_id", table="records"),
-                Place(header="subject_id"),  # the comment is "# <subject_id>: 10012343"
-                Place(path=r"(?:^|/)p(\d{6,})/"),
+                Where(column="subject_id", table="records"),
+                Where(header="subject_id"),  # the comment is "# <subject_id>: 10012343"
+                Where(path=r"(?:^|/)p(\d{6,})/"),
             ),
             age=(),
             sex=(),
-            acquired_at=(Place(column="ecg_time", table="records"), Place(reader=True)),
-            device=(Place(column="cart_id", table="machine"),),
+            acquired_at=(Where(column="ecg_time", table="records"), Where(reader=True)),
+            device=(Where(column="cart_id", table="machine"),),
         ),
     ),
 )

@@ -6,7 +6,7 @@ clinical summary; the one label source is `Reason for admission`, which is the d
 The Challenge of 2020 has the same recordings with half the steps per mV (`cinc2021_ptb`): no digest finds them equal.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Place
+from ecgcohorts.cohorts.schema import Files, Label, Layout, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 # Texts of `Reason for admission` (assumed but for the first, which is in the sample at hand); `n/a` is unknown.
@@ -32,14 +32,14 @@ SPEC = CohortSpec(
             name="wfdb",
             reader="wfdb",
             files=Files(include=("**/*.hea",)),
-            recording=(Place(path=r"([^/]+)\.hea$"),),
-            patient=(Place(path=r"(?:^|/)(patient\d+)/"),),
-            age=(Place(header="age"),),
-            sex=(Place(header="sex"),),
-            acquired_at=(Place(header="ECG date"),),
+            recording=(Where(path=r"([^/]+)\.hea$"),),
+            patient=(Where(path=r"(?:^|/)(patient\d+)/"),),
+            age=(Where(header="age"),),
+            sex=(Where(header="sex"),),
+            acquired_at=(Where(header="ECG date"),),
             time_format="%d/%m/%Y",
             labels={
-                name: Label(find=(Place(header="Reason for admission"),), codes=texts)
+                name: Label(find=(Where(header="Reason for admission"),), codes=texts)
                 for name, texts in _REASONS.items()
             },
         ),

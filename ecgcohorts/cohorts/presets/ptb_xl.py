@@ -3,7 +3,7 @@
 Layout of releases 1.0.1 to 1.0.3: `ptbxl_database.csv` beside `records500/`; the 100 Hz copies are left alone.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Place, Table
+from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 # SCP-ECG statement codes by diagnostic superclass. Source: scp_statements.csv of the release, `diagnostic` rows.
@@ -26,7 +26,7 @@ _SIX = {"avb1": ["1AVB"], "rbbb": ["CRBBB"], "lbbb": ["CLBBB"], "sb": ["SBRAD"],
 
 def _present(codes: list[str]) -> Label:
     # A code counts whatever its likelihood, because 0 means "likelihood not given" (Wagner 2020, table of columns)
-    return Label(find=(Place(column="scp_codes"),), codes=tuple(codes))
+    return Label(find=(Where(column="scp_codes"),), codes=tuple(codes))
 
 
 SPEC = CohortSpec(
@@ -41,18 +41,18 @@ SPEC = CohortSpec(
             reader="wfdb",
             files=Files(include=("records500/**/*.hea",)),
             tables=(Table(file="ptbxl_database.csv", key="filename_hr", match="path"),),
-            recording=(Place(path=r"([^/]+)\.hea$"),),
-            patient=(Place(column="patient_id"),),
-            age=(Place(column="age"),),
+            recording=(Where(path=r"([^/]+)\.hea$"),),
+            patient=(Where(column="patient_id"),),
+            age=(Where(column="age"),),
             age_codes={"300": 90},  # "over 89"; releases before it carry 90 to 94 as they are, capped alike
-            sex=(Place(column="sex"),),
+            sex=(Where(column="sex"),),
             sex_codes={"0": "male", "1": "female"},
-            acquired_at=(Place(column="recording_date"),),
-            device=(Place(column="device"),),
-            site=(Place(column="site"),),
+            acquired_at=(Where(column="recording_date"),),
+            device=(Where(column="device"),),
+            site=(Where(column="site"),),
             labels={
                 **{name: _present(codes) for name, codes in {**_SUPERCLASSES, **_SIX}.items()},
-                "strat_fold": Label(find=(Place(column="strat_fold"),)),  # 1-8 train, 9 validation, 10 test
+                "strat_fold": Label(find=(Where(column="strat_fold"),)),  # 1-8 train, 9 validation, 10 test
             },
         ),
     ),

@@ -4,7 +4,7 @@ Two layouts: the published one, `exams.csv` beside `exams.hdf5` (no exam ids in 
 WFDB conversion of the 2025 Challenge. Neither has patient ids.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Place, Table
+from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 SPEC = CohortSpec(
@@ -19,29 +19,29 @@ SPEC = CohortSpec(
             reader="code_hdf5",
             files=Files(include=("**/exams.hdf5",)),
             tables=(Table(file="exams.csv", match="row"),),  # row order is unconfirmed: no release note says it
-            recording=(Place(column="exam_id"),),
+            recording=(Where(column="exam_id"),),
             patient=(),
-            age=(Place(column="age"),),
-            sex=(Place(column="is_male"),),
+            age=(Where(column="age"),),
+            sex=(Where(column="is_male"),),
             sex_codes={"True": "male", "False": "female", "1": "male", "0": "female"},
             acquired_at=(),
             labels={
-                "normal_ecg": Label(find=(Place(column="normal_ecg"),)),
-                "death": Label(find=(Place(column="death"),)),
-                "follow_up_years": Label(find=(Place(column="timey"),)),
-                "chagas": Label(find=(Place(constant="1"),)),  # what the cohort was recruited for
+                "normal_ecg": Label(find=(Where(column="normal_ecg"),)),
+                "death": Label(find=(Where(column="death"),)),
+                "follow_up_years": Label(find=(Where(column="timey"),)),
+                "chagas": Label(find=(Where(constant="1"),)),  # what the cohort was recruited for
             },
         ),
         Layout(
             name="wfdb",
             reader="wfdb",
             files=Files(include=("**/*.hea",)),
-            recording=(Place(path=r"([^/]+)\.hea$"),),
+            recording=(Where(path=r"([^/]+)\.hea$"),),
             patient=(),
-            age=(Place(header="Age"),),
-            sex=(Place(header="Sex"),),
+            age=(Where(header="Age"),),
+            sex=(Where(header="Sex"),),
             acquired_at=(),
-            labels={"chagas": Label(find=(Place(header="Chagas label"),))},
+            labels={"chagas": Label(find=(Where(header="Chagas label"),))},
         ),
     ),
 )

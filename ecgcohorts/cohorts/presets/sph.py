@@ -5,10 +5,10 @@ time), 500 Hz. That its unit is mV and its order I, II, III, aVR, aVL, aVF, V1-V
 (assumed: no release note was at hand). The recorder removed mains, drift and muscle noise before the files were made.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Place, Table
+from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.readers.arrays.description import ArrayDescription
 
 # Primary statements of AHA/ACC/HRS, doi:10.1161/CIRCULATIONAHA.106.180201. Statements are separated by ";", their
 # modifiers follow after "+" (50+346: fibrillation with a rapid response); a modified statement counts as one.
@@ -37,12 +37,12 @@ SPEC = CohortSpec(
                 kind="hdf5", name="ecg", rate_hz=500, unit="mV", leads=TWELVE_LEADS, axes="lead_time"
             ),
             tables=(Table(file="metadata.csv", key="ECG_ID", match="stem"),),
-            recording=(Place(path=r"([^/]+)\.h5$"),),
-            patient=(Place(column="Patient_ID"),),
-            age=(Place(column="Age"),),
-            sex=(Place(column="Sex"),),
-            acquired_at=(Place(column="Date"),),
-            labels={name: Label(find=(Place(column="AHA_Code"),), codes=(code,)) for name, code in _STATEMENTS.items()},
+            recording=(Where(path=r"([^/]+)\.h5$"),),
+            patient=(Where(column="Patient_ID"),),
+            age=(Where(column="Age"),),
+            sex=(Where(column="Sex"),),
+            acquired_at=(Where(column="Date"),),
+            labels={name: Label(find=(Where(column="AHA_Code"),), codes=(code,)) for name, code in _STATEMENTS.items()},
         ),
     ),
 )

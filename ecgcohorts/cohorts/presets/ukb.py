@@ -6,7 +6,7 @@ beside the files, if there, adds what the main data set knows: a column `eid` an
 names them, `31-0.0` (sex: 0 female, 1 male), `21003-2.0` and `21003-3.0` (age at either visit).
 """
 
-from ecgcohorts.cohorts.schema import Files, Layout, Place, Table
+from ecgcohorts.cohorts.schema import Files, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 
@@ -28,17 +28,17 @@ SPEC = CohortSpec(
             reader="cardiosoft_xml",
             files=Files(include=("**/*_20205_*.xml",)),
             tables=(_visit(2), _visit(3)),
-            recording=(Place(path=r"([^/]+)\.xml$"),),
-            patient=(Place(path=r"(?:^|/)(\d+)_20205_"),),
+            recording=(Where(path=r"([^/]+)\.xml$"),),
+            patient=(Where(path=r"(?:^|/)(\d+)_20205_"),),
             age=(
-                Place(column="21003-2.0", table="visit_2"),
-                Place(column="21003-3.0", table="visit_3"),
-                Place(reader=True),
+                Where(column="21003-2.0", table="visit_2"),
+                Where(column="21003-3.0", table="visit_3"),
+                Where(reader=True),
             ),
             sex=(
-                Place(column="31-0.0", table="visit_2"),
-                Place(column="31-0.0", table="visit_3"),
-                Place(reader=True),
+                Where(column="31-0.0", table="visit_2"),
+                Where(column="31-0.0", table="visit_3"),
+                Where(reader=True),
             ),
             sex_codes={"0": "female", "1": "male"},
         ),

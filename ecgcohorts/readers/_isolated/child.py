@@ -1,7 +1,7 @@
-"""The process in which readers that call C libraries run: it answers requests of one parent until that parent ends.
+"""The process in which readers that call C libraries run. It answers the requests of one parent until that ends.
 
-Limits it sets on itself: address space, no core file, and processor time per recording, which ends it even where the
-parent is gone and C code never returns. Systems without `resource` (Windows) have none of them.
+It limits itself: address space, no core file, and processor time per recording, which ends it even where the parent is
+gone and C code never returns. Systems without `resource` (Windows) have none of these limits.
 """
 
 import os
@@ -20,31 +20,22 @@ from numpy.typing import NDArray
 
 from ecgcohorts import plugins
 from ecgcohorts.readers import KIND
-from ecgcohorts.readers._isolated.wire import (
-    MAX_RECORDINGS,
-    PREFIX,
-    as_bytes,
-    describe_error,
-    header_frame,
-    header_length,
-    parse_header,
-    to_wire,
-)
+from ecgcohorts.readers._isolated.wire import MAX_RECORDINGS, Garbled, pack, pack_reply, unpack_header
 from ecgcohorts.recording import Recording
 
 MEMORY_BYTES = 2 << 30  # of address space; design limit per worker
-# A reply holds one recording, or as many small ones as these allow (our defaults): headers of a scan go in batches.
+# A reply holds one recording, or as many small ones as these allow (our defaults): a scan sends its headers in batches.
 BATCH_BYTES = 64 << 10
 BATCH_SECONDS = 0.005
 
 
 class _Stream:
-    """One call of read or scan, continued request by request."""
+    """One call of read or scan, continued from request to request."""
 
     def __init__(self, request: dict[str, Any]) -> None:
         reader = plugins.load(KIND, request["reader"])
         if request["arrays"] is not None:
-            from ecgcohorts.readers.arrays.manifest import ArrayDescription  # pydantic takes a while
+            from ecgcohorts.readers.arrays.description import ArrayDescription  # pydantic takes a while
 
             reader = reader.described(ArrayDescription.model_validate_json(request["arrays"]))
         path, entries, self.skip = Path(request["path"]), request["entries"], request["skip"]
@@ -56,7 +47,7 @@ class _Stream:
         self.recordings: Iterator[Recording] = iter(call)
 
     def batch(self) -> tuple[list[Recording], bool, Exception | None]:
-        """The next recordings, whether the call is over, and what ended it."""
+        """Return the next recordings, whether the call is over, and the error that ended it."""
         found: list[Recording] = []
         size, start = 0, time.monotonic()
         try:
@@ -105,29 +96,22 @@ def main() -> None:
 
 def _answer(request: dict[str, Any], streams: dict[int, _Stream], replies: BinaryIO) -> None:
     number = request["stream"]
-    found: list[Recording] = []
-    over, error = True, None
     try:
         if request["do"] == "open":
             if request["folder"] is not None:
                 os.chdir(request["folder"])
             streams[number] = _Stream(request)
         found, over, error = streams[number].batch()
-        wired = [to_wire(recording) for recording in found]
+        reply = pack_reply(found, 0 if over else number, error)
     except Exception as unforeseen:
-        wired, over, error = [], True, unforeseen
+        over, reply = True, pack_reply([], 0, unforeseen)
     if over:
         streams.pop(number, None)
-    header = {
-        "recordings": [facts for facts, _ in wired],
-        "stream": 0 if over else number,
-        "error": None if error is None else describe_error(error),
-    }
-    _send(replies, header, [array for _, arrays in wired for array in arrays])
+    _send(replies, *reply)
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Our two pipes under numbers of their own: what a C library prints must not end up between the frames."""
+    """Give our two pipes numbers of their own: what a C library prints must not end up between the frames."""
     requests, replies = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
@@ -141,7 +125,7 @@ def _end_with_parent(descriptor: int) -> None:
     """End this process, busy or not, when the other end of its input closes: the parent is gone."""
     if hasattr(select, "poll"):
         ended = select.poll()
-        ended.register(descriptor, 0)  # only a hang-up is told
+        ended.register(descriptor, 0)  # only a hang-up is reported
         ended.poll()
         os._exit(0)
 
@@ -157,7 +141,7 @@ def _limit_memory() -> None:
 
 
 def _limit_processor_time(seconds: float) -> None:
-    """From now on. The parent's own clock comes first; this one is for C code that outlives the parent."""
+    """Limit the time from now on. The parent's own clock comes first; this one is for C code that outlives the parent."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -166,14 +150,14 @@ def _limit_processor_time(seconds: float) -> None:
 
 
 def _send(replies: BinaryIO, header: dict[str, Any], arrays: list[NDArray]) -> None:
-    replies.write(header_frame(header))
-    for array in arrays:
-        replies.write(as_bytes(array))
+    for piece in pack(header, arrays):
+        replies.write(piece)
     replies.flush()
 
 
 def _receive(requests: BinaryIO) -> dict[str, Any] | None:
-    prefix = requests.read(PREFIX.size)
-    if len(prefix) < PREFIX.size:
+    """Return the next request; None at the end of the input, where a frame may be cut."""
+    try:
+        return unpack_header(requests.read)
+    except Garbled:
         return None
-    return parse_header(requests.read(header_length(prefix)))

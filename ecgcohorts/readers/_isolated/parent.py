@@ -1,7 +1,7 @@
-"""Readers that call C libraries, run in a process that may die: one beside each process of ours, started on first use.
+"""Run readers that call C libraries in a process that may die: one beside each process of ours, started on first use.
 
-What a hostile file can do there ends there: memory is limited, time is limited, and a crash is an UnreadableRecording.
-The process ends with ours. Systems without `select.poll` (Windows) have neither limit; a crash is met there as well.
+Whatever a hostile file does there ends there: memory and time are limited, and a crash becomes an UnreadableRecording.
+The process ends with ours. Systems without `select.poll` (Windows) have neither limit; a crash is caught there as well.
 """
 
 import atexit
@@ -21,19 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ecgcohorts.errors import EcgError, Reason, UnreadableRecording
-from ecgcohorts.readers._isolated.wire import (
-    PREFIX,
-    Garbled,
-    Reply,
-    from_wire,
-    header_frame,
-    header_length,
-    parse_header,
-)
+from ecgcohorts.readers._isolated.wire import Garbled, Reply, pack, unpack_header, unpack_reply
 from ecgcohorts.recording import Recording
 
 if TYPE_CHECKING:
-    from ecgcohorts.readers.arrays.manifest import ArrayDescription
+    from ecgcohorts.readers.arrays.description import ArrayDescription
 
 SECONDS_PER_RECORDING = 30.0  # design limit
 START_SECONDS = 60.0  # our default: imports from a network disk take a while
@@ -42,12 +34,12 @@ _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from ecgcohorts.readers._isolated.child import main; main()"
 )
-# Nothing of our environment reaches the process but what its libraries and file names need.
+# The process gets nothing of our environment but what its libraries and file names need.
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL", "LC_CTYPE")
 _SET = {
     "OPENBLAS_NUM_THREADS": "1",  # a pool of threads would take address space, and nothing here multiplies matrices
     "OMP_NUM_THREADS": "1",
-    "HDF5_PLUGIN_PRELOAD": "::",  # HDF5's way to say: load no filter from a library
+    "HDF5_PLUGIN_PRELOAD": "::",  # tells HDF5 to load no filter from a library
 }
 
 
@@ -66,7 +58,7 @@ class _Stream(NamedTuple):
 
 
 class IsolatedReader:
-    """A reader by name, run beside us. Its calls are as lazy as a module's: nothing happens before the first `next`."""
+    """A reader by name that runs beside us. Like a module's generators, it does nothing before the first `next`."""
 
     def __init__(self, name: str, arrays: "ArrayDescription | None" = None) -> None:
         self._name = name
@@ -94,7 +86,7 @@ class IsolatedReader:
             while True:
                 start = time.monotonic()
                 reply, stream = _BESIDE.ask(request | {"skip": given}, stream, SECONDS_PER_RECORDING + spent, path)
-                spent += time.monotonic() - start  # what was given is read again if the process must be replaced
+                spent += time.monotonic() - start  # a new process must read what was given once more
                 for recording in reply.recordings:
                     given += 1
                     yield recording
@@ -111,7 +103,7 @@ class _Process:
     """One process and our ends of its two pipes."""
 
     def __init__(self) -> None:
-        self.asked = 0  # requests so far: only in a new process is a crash certainly the fault of the file
+        self.asked = 0  # requests so far: only a crash of a new process is certainly the fault of the file
         paths = [str(path) or os.getcwd() for path in sys.path]
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | _SET
         self._popen = subprocess.Popen(
@@ -139,8 +131,8 @@ class _Process:
         self._header(time.monotonic() + START_SECONDS)
 
     def send(self, request: dict[str, Any], deadline: float) -> None:
-        """Raises _Lost."""
-        left = memoryview(header_frame(request))
+        """Write a request to the pipe. Raises _Lost."""
+        left = memoryview(b"".join(pack(request)))
         while left:
             try:
                 count = self._requests.write(left)
@@ -151,35 +143,36 @@ class _Process:
             left = left[count or 0 :]
 
     def reply(self, path: Path, deadline: float) -> Reply:
-        """Raises _Lost, Garbled."""
-        return from_wire(self._header(deadline), path, lambda view: self._fill(view, deadline))
+        """Read the reply to the last request. Raises _Lost, Garbled."""
+        return unpack_reply(self._header(deadline), path, lambda view: self._fill(view, deadline))
 
     def close_streams(self, numbers: list[int]) -> None:
-        """Let it drop calls that nobody continues. Raises _Lost."""
+        """Let the process drop calls that nobody continues. Raises _Lost."""
         deadline = time.monotonic() + SECONDS_PER_RECORDING
         self.send({"do": "close", "streams": numbers}, deadline)
         self._header(deadline)
 
     def kill(self) -> None:
-        """End it, whatever it is doing."""
+        """End the process, whatever it is doing."""
         self._popen.kill()
         with suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout=5)
         self.forget()
 
     def forget(self) -> None:
-        """Close our ends of the pipes; the process ends itself then. After a fork: it is our parent's process."""
+        """Close our ends of the pipes, upon which the process ends itself. After a fork it belongs to our parent."""
         self._requests.close()
         self._replies.close()
         if self._popen.returncode is None:
-            self._popen.returncode = 0  # no zombie of ours: nothing is to be waited for, or warned of
+            self._popen.returncode = 0  # or else Popen waits for it, and warns, when it is deleted
 
     def _header(self, deadline: float) -> dict[str, Any]:
-        prefix = bytearray(PREFIX.size)
-        self._fill(memoryview(prefix), deadline)
-        text = bytearray(header_length(prefix))
-        self._fill(memoryview(text), deadline)
-        return parse_header(text)
+        def read(count: int) -> bytearray:
+            data = bytearray(count)
+            self._fill(memoryview(data), deadline)
+            return data
+
+        return unpack_header(read)
 
     def _fill(self, view: memoryview, deadline: float) -> None:
         while view:
@@ -191,7 +184,7 @@ class _Process:
             view = view[count or 0 :]
 
     def _wait(self, pipe: FileIO, event: str, deadline: float) -> None:
-        """Until the pipe is ready or has ended. Raises _Lost. Only where pipes do not block."""
+        """Wait until the pipe is ready or has ended. Raises _Lost. Called only where pipes do not block."""
         ready = select.poll()
         ready.register(pipe.fileno(), getattr(select, event))
         if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -205,7 +198,7 @@ class _Process:
 
 
 class _Beside:
-    """The process of this process, and who may talk to it: one thread at a time."""
+    """The one process beside ours; one thread at a time talks to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -216,9 +209,9 @@ class _Beside:
     def ask(
         self, opening: dict[str, Any], stream: _Stream | None, seconds: float, path: Path
     ) -> tuple[Reply, _Stream | None]:
-        """Continue `stream`, or begin the call that `opening` describes; then the reply, and how it goes on.
+        """Continue `stream`, or begin the call that `opening` describes. Returns the reply and the stream to continue.
 
-        A process that served other files before may die of what those left behind: a new one tries again, once.
+        A process that has served other files may die of what those left behind: a new one then tries again, once.
         """
         with self._lock:
             while True:
@@ -248,7 +241,7 @@ class _Beside:
                     raise _refusal(reason, path)
 
     def abandon(self, stream: _Stream) -> None:
-        """Close a call that its caller left, at the next request."""
+        """Remember a call that its caller left; the next request closes it."""
         self._abandoned.append(stream)
 
     def end(self) -> None:
@@ -272,7 +265,7 @@ class _Beside:
             self._process = None
 
     def _ready(self) -> _Process:
-        """A process that has nothing of abandoned calls left in it."""
+        """Return a live process in which no abandoned call is open."""
         if self._process is not None and not self._process.is_alive():
             self._end()
         if self._process is not None and self._abandoned:
@@ -295,7 +288,7 @@ def _started() -> _Process:
     except (_Lost, Garbled):
         process.kill()
         raise EcgError(
-            f"found no way to start the process in which files are read ({sys.executable}), expected one. "
+            f"The process that reads files did not start ({sys.executable}). "
             "Check that this Python can import ecgcohorts."
         ) from None
     except BaseException:

@@ -1,16 +1,16 @@
-"""Recordings and errors between a reader's own process and ours: JSON facts and raw array bytes, no pickle.
+"""Frames that carry recordings and errors from a reader's process to ours: JSON facts and raw array bytes, no pickle.
 
-A frame is `ECGr`, the length of a JSON header, that header, then the bytes of the arrays it announces. What arrives is
-checked as if an attacker had sent it: the process that reads hostile files may have been taken over by one.
+A frame is `ECGr`, the length of a JSON header, that header, then the bytes of the arrays it announces. Whatever arrives
+is checked as if an attacker had sent it: a hostile file may have taken over the process that read it.
 """
 
 import json
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers._shared.limits import MAX_LEADS, MAX_SAMPLES
 from ecgcohorts.recording import Recording, Sex, Source
 
-PREFIX = struct.Struct("<4sI")  # magic, bytes of the header
-MAGIC = b"ECGr"
+_PREFIX = struct.Struct("<4sI")  # magic, bytes of the header
+_MAGIC = b"ECGr"
 MAX_HEADER_BYTES = 64 << 20  # our default: `fields` may hold a whole text header, and those have their own limits
 MAX_RECORDINGS = 256  # our default: in one reply, so that scanning a large file costs few replies
 MAX_REPLY_BYTES = (MAX_SAMPLES + (1 << 20)) * (8 + 1)  # samples as float64 and their mask
@@ -38,50 +38,54 @@ _NUMBERS = ("age_years", "mains_hz")
 
 
 class Garbled(Exception):
-    """What the other process sent is no frame."""
+    """The other process sent something that is not a frame."""
 
 
 class Reply(NamedTuple):
-    """What one request brought: recordings, then the end, an error, or neither (there may be more)."""
+    """The answer to one request: recordings, then the end, an error, or neither if there may be more."""
 
     recordings: tuple[Recording, ...]
-    stream: int  # asks for what follows; 0 if nothing does
+    stream: int  # number under which to ask for more; 0 at the end
     error: Exception | None
 
 
-def header_frame(header: dict[str, Any]) -> bytes:
-    """Prefix and header; the arrays follow as they are."""
+def pack(header: dict[str, Any], arrays: Iterable[NDArray] = ()) -> Iterator[bytes | memoryview]:
+    """Yield the pieces of a frame: prefix and header, then the memory of each contiguous array."""
     text = json.dumps(header).encode()
-    return PREFIX.pack(MAGIC, len(text)) + text
+    yield _PREFIX.pack(_MAGIC, len(text)) + text
+    yield from map(_memory, arrays)
 
 
-def header_length(prefix: bytes | bytearray) -> int:
-    """Bytes of the header that a prefix announces. Raises Garbled."""
-    magic, length = PREFIX.unpack(prefix)
-    if magic != MAGIC or length > MAX_HEADER_BYTES:
-        raise Garbled
-    return int(length)
-
-
-def parse_header(text: bytes | bytearray) -> dict[str, Any]:
-    """The JSON object of a header. Raises Garbled."""
+def unpack_header(read: Callable[[int], bytes | bytearray]) -> dict[str, Any]:
+    """Read the header of a frame; `read` returns so many bytes. Raises Garbled."""
+    prefix = read(_PREFIX.size)
     try:
-        header = json.loads(text)
-    except (ValueError, RecursionError):
+        magic, length = _PREFIX.unpack(prefix)
+        if magic != _MAGIC or length > MAX_HEADER_BYTES:
+            raise Garbled
+        header = json.loads(read(length))
+    except (struct.error, ValueError, RecursionError):
         raise Garbled from None
     if not isinstance(header, dict):
         raise Garbled
     return header
 
 
-def as_bytes(array: NDArray) -> memoryview:
-    """The memory of a contiguous array."""
-    return array.reshape(-1).view(np.uint8).data
+def pack_reply(
+    recordings: Sequence[Recording], stream: int, error: Exception | None
+) -> tuple[dict[str, Any], list[NDArray]]:
+    """Return the header of a reply, and the arrays to send after it."""
+    described, arrays = [], []
+    for recording in recordings:
+        present = {name: array for name in _ARRAYS if (array := getattr(recording, name)) is not None}
+        described.append(_facts(recording, present))
+        arrays += [np.ascontiguousarray(array, _ARRAYS[name][0]) for name, array in present.items()]
+    header = {"recordings": described, "stream": stream, "error": None if error is None else _describe(error)}
+    return header, arrays
 
 
-def to_wire(recording: Recording) -> tuple[dict[str, Any], list[NDArray]]:
-    """Facts for JSON and the arrays to send after them."""
-    arrays = {name: getattr(recording, name) for name in _ARRAYS if getattr(recording, name) is not None}
+def _facts(recording: Recording, arrays: dict[str, NDArray]) -> dict[str, Any]:
+    """Return everything about a recording that JSON can hold."""
     samples = arrays["digital"] if "digital" in arrays else arrays["analog_mv"]
     facts = {
         "recording_id": recording.recording_id,
@@ -98,14 +102,13 @@ def to_wire(recording: Recording) -> tuple[dict[str, Any], list[NDArray]]:
         "columns": int(samples.shape[1]),
     }
     facts |= {name: getattr(recording, name) for name in _TEXTS}
-    facts |= {name: None if (value := getattr(recording, name)) is None else float(value) for name in _NUMBERS}
-    return facts, [np.ascontiguousarray(array, _ARRAYS[name][0]) for name, array in arrays.items()]
+    return facts | {name: None if (value := getattr(recording, name)) is None else float(value) for name in _NUMBERS}
 
 
-def from_wire(header: dict[str, Any], path: Path, fill: Callable[[memoryview], None]) -> Reply:
-    """The reply a header announces; `fill` reads the next bytes of the pipe. Raises Garbled.
+def unpack_reply(header: dict[str, Any], path: Path, fill: Callable[[memoryview], None]) -> Reply:
+    """Build the reply that a header announces; `fill` reads the next bytes of the pipe. Raises Garbled.
 
-    path: what the recordings' `source` names, as the caller spelt it.
+    path: becomes the path of the recordings' `source`, as the caller spelt it.
     """
     try:
         described = _typed(header["recordings"], list)
@@ -119,15 +122,20 @@ def from_wire(header: dict[str, Any], path: Path, fill: Callable[[memoryview], N
             if room < 0:
                 raise Garbled
             for array in arrays.values():
-                fill(as_bytes(array))
+                fill(_memory(array))
             recordings.append(_recording(facts, arrays, path))
         return Reply(tuple(recordings), _typed(header["stream"], int), _error(header["error"]))
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
         raise Garbled from None
 
 
+def _memory(array: NDArray) -> memoryview:
+    """Return the memory of a contiguous array."""
+    return array.reshape(-1).view(np.uint8).data
+
+
 def _announced(facts: dict[str, Any]) -> dict[str, NDArray]:
-    """Arrays to be filled; their pages are not taken before bytes arrive."""
+    """Make the arrays to be filled. `np.empty` takes no page of memory before bytes arrive."""
     n_leads, columns = len(_typed(facts["leads"], list)), _typed(facts["columns"], int)
     if n_leads > MAX_LEADS or columns < 0 or n_leads * columns > MAX_SAMPLES:
         raise Garbled
@@ -148,6 +156,7 @@ def _recording(facts: dict[str, Any], arrays: dict[str, Any], path: Path) -> Rec
         leads=tuple(_texts(facts["leads"])),
         rate_hz=_typed(facts["rate_hz"], float),
         n_samples=_typed(facts["n_samples"], int),
+        # Bytes other than 0 and 1 are not booleans to compute with, and the other process may send any.
         missing=None if missing is None else missing != 0,
         acquired_at=None if moment is None else datetime.fromisoformat(moment),
         sex=cast("Sex | None", facts["sex"]),
@@ -161,8 +170,8 @@ def _recording(facts: dict[str, Any], arrays: dict[str, Any], path: Path) -> Rec
     )
 
 
-def describe_error(error: Exception) -> dict[str, Any]:
-    """An exception of a reader for JSON; of defects only the class, whose text might hold header text."""
+def _describe(error: Exception) -> dict[str, Any]:
+    """Describe an exception for JSON. Of a defect only the class is told: its text may quote a header."""
     if isinstance(error, UnreadableRecording):
         parts = [error.found, error.expected, error.remedy, error.where]
         return {"kind": "unreadable", "reason": error.reason.value, "parts": [str(part) for part in parts]}
@@ -187,7 +196,7 @@ def _error(described: dict[str, Any] | None) -> Exception | None:
         return OSError(number, os.strerror(number))
     if kind == "defect":
         return RuntimeError(f"{_typed(described['class'], str)[:80]} in a reader")
-    return _refuse()
+    raise Garbled
 
 
 def _typed(value: Any, kind: type) -> Any:
@@ -202,7 +211,3 @@ def _maybe(value: Any, kind: type) -> Any:
 
 def _texts(values: Any) -> Sequence[str]:
     return [_typed(value, str) for value in _typed(values, list)]
-
-
-def _refuse() -> NoReturn:
-    raise Garbled

@@ -1,1 +1,1 @@
-"""What readers of different formats share: opening files, limits, units, people."""
+"""Limits, units, patient facts and HDF5: shared by readers of several formats."""

@@ -1,7 +1,7 @@
-"""Opening HDF5 files that others made: datasets of the file itself, of sizes that the file can hold.
+"""Open HDF5 files of strangers: only datasets that lie in the file itself, of sizes that the file can hold.
 
-HDF5 reads any other file through links and external storage, loads libraries for filters, and declares gigabytes in a
-file of one kilobyte.
+HDF5 follows links into any other file, reads samples from external files, loads libraries for its filters, and
+declares gigabytes in a file of one kilobyte.
 """
 
 import math
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ecgcohorts.errors import EcgError, Reason, UnreadableRecording, is_of_machine
-from ecgcohorts.readers._shared.files import size_of
+from ecgcohorts.io.regular import size_of
 
 if TYPE_CHECKING:
     import h5py
@@ -25,25 +25,26 @@ FILTERS = frozenset({1, 2, 3, 32000})
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator["h5py.File"]:
-    """An open file. Raises UnreadableRecording for links, pipes and damaged files."""
-    size_of(path)  # HDF5 opens by name, and would follow a link
+    """Open an HDF5 file. Raises UnreadableRecording for links, pipes and damaged files."""
+    size_of(path)  # HDF5 opens by name and would follow a link: this refuses it
     with typed_errors(path):
         import h5py  # here, because it takes a while
 
-        # Read-only media and some network disks have no locks; nothing is written here.
+        # Read-only media and some network disks refuse locks, and nothing is written here.
         file = h5py.File(path, "r", locking=False)
     with file:
         yield file
 
 
 def checked_dataset(file: "h5py.File", name: str, path: Path) -> "h5py.Dataset":
-    """The dataset `name` (through groups: `a/b`), if it lies in this file as a whole and the file can hold it.
+    """Return the dataset `name` (`a/b` inside groups) if it lies in this file as a whole and the file can hold it.
 
-    Call it within `typed_errors`.
+    Call it within `typed_errors`. Raises UnreadableRecording.
     """
     import h5py
 
     place: h5py.Group = file
+    # Part by part: a soft or external link may stand at any level, and h5py resolves a whole path without a word.
     for part in name.split("/"):
         if not isinstance(place, h5py.Group) or part in ("", ".") or part not in place:
             refuse(Reason.FORMAT, f"no dataset {name[:80]!r}", "a dataset of that name", path)
@@ -68,7 +69,7 @@ def checked_dataset(file: "h5py.File", name: str, path: Path) -> "h5py.Dataset":
 
 @contextmanager
 def typed_errors(path: Path) -> Iterator[None]:
-    """Give whatever HDF5 raises on damaged files (OSError, KeyError, RuntimeError, TypeError ...) as one type."""
+    """Turn whatever HDF5 raises on damaged files (OSError, KeyError, RuntimeError, TypeError ...) into one type."""
     try:
         yield
     except EcgError:
@@ -82,4 +83,5 @@ def typed_errors(path: Path) -> Iterator[None]:
 
 
 def refuse(reason: Reason, found: str, expected: str, path: Path) -> NoReturn:
+    """Raise UnreadableRecording for an HDF5 file that may be another one than was meant."""
     raise UnreadableRecording(reason, found, expected, "Check which file this is.", str(path))

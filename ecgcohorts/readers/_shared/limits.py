@@ -1,4 +1,4 @@
-"""What no ECG exceeds: bounds checked against declared numbers before anything is allocated. One place for all readers."""
+"""What no ECG exceeds. Declared numbers are checked against these bounds before memory is taken for them."""
 
 import math
 

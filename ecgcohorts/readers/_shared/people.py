@@ -1,12 +1,14 @@
-"""What files say around the signal, age and sex as they spell them. What cannot be understood is unknown, never guessed."""
+"""Patient facts as files spell them: id, age, sex, dates. What cannot be understood is unknown, never guessed."""
 
+import re
 from datetime import date, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.recording import Sex
 
 DAYS_PER_YEAR = 365.25
-OLDEST_YEARS = 130.0  # our default: what is beyond is a typing error
+OLDEST_YEARS = 130.0  # our default: more is a typing error
 _YEARS_PER_UNIT = {
     "year": 1.0,
     "month": 1 / 12,
@@ -41,27 +43,50 @@ class Context(NamedTuple):
     fields: dict[str, str]
     notes: tuple[str, ...]
 
+    def facts(self, *notes: str) -> dict[str, Any]:
+        """Return these facts as arguments of `Recording`, with the given notes before its own."""
+        return self._asdict() | {"notes": (*notes, *self.notes)}
+
+
+def known(text: str | None) -> str | None:
+    """Return an id, or None for a placeholder such as `0000`: one person made of many strangers is worse than none."""
+    return None if is_placeholder(text) else text
+
 
 def sex_of(text: str) -> Sex | None:
-    """`male`, `M`, `Female` ... in any case; None for everything else, such as `U` or `UN`."""
+    """Understand `male`, `M`, `Female` ... in any case; everything else, such as `U` or `UN`, is None."""
     return _SEXES.get(text.strip().casefold())
 
 
 def age_in_years(age: float, unit: str) -> float | None:
-    """Age in years from a number and its unit (`YEARS`, `months`, `D` ...); None without a known unit."""
+    """Convert an age and its unit (`YEARS`, `months`, `D` ...) to years; None without a known unit."""
     folded = unit.strip().casefold()
     years = age * _YEARS_PER_UNIT.get(_UNITS.get(folded, folded.removesuffix("s")), float("nan"))
-    return plausible(years)
+    return _plausible(years)
 
 
 def age_between(born: date | None, acquired_at: datetime | None) -> float | None:
-    """Age in years on the day of recording; None if either day is unknown."""
+    """Compute the age in years on the day of recording; None if either day is unknown."""
     if born is None or acquired_at is None:
         return None
     day = born.date() if isinstance(born, datetime) else born
-    return plausible((acquired_at.date() - day).days / DAYS_PER_YEAR)
+    return _plausible((acquired_at.date() - day).days / DAYS_PER_YEAR)
 
 
-def plausible(years: float) -> float | None:
-    """The age itself, or None for one that nobody has (NaN included)."""
+def age_of(stated: str, unit: str, born: datetime | None, acquired_at: datetime | None) -> float | None:
+    """Return the stated age in years; without a usable one, the age from the dates. An age without unit is not guessed."""
+    years = age_in_years(int(stated), unit) if re.fullmatch(r"[0-9]{1,6}", stated) else None
+    return years if years is not None else age_between(born, acquired_at)
+
+
+def moment(*parts: str | int | None) -> datetime | None:
+    """Make a moment of year, month, day and perhaps hour, minute, second; None if there is no such moment."""
+    try:
+        return datetime(*[int(part or 0) for part in parts])  # type: ignore[arg-type]
+    except (ValueError, OverflowError):
+        return None
+
+
+def _plausible(years: float) -> float | None:
+    """Return the age, or None for one that nobody has. NaN fails the comparison, too."""
     return years if 0 <= years <= OLDEST_YEARS else None

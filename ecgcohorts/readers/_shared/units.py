@@ -1,24 +1,28 @@
-"""Voltage units as files spell them: one table for all readers."""
+"""Voltages as files write them: units by name, and floating-point samples that no voltage has."""
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import canonical
+
+NOT_FINITE = "infinite samples marked missing"
 
 _MV = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "nv": 1e-6}
 _MV |= {"volts": 1e3, "volt": 1e3, "millivolts": 1.0, "millivolt": 1.0, "microvolts": 1e-3, "microvolt": 1e-3}
 _MV |= {"nanovolts": 1e-6, "nanovolt": 1e-6}
 _MV["µv".casefold()] = 1e-3  # the micro sign folds to the Greek letter, so this is both
 
-
-# Steps per mV outside these are no gains: a 32-bit step of one picovolt, a 1-bit step of a megavolt. Our default; they
-# also keep every product with a sample within floats.
+# No gain lies outside these: a 32-bit step of one picovolt, a 1-bit step of a megavolt. Our default. They also keep
+# every product with a sample within the range of floats.
 LEAST_PER_MV, MOST_PER_MV = 1e-9, 1e15
 
 
 def steps_per_mv(steps_per_unit: float, unit: str, lead: str, where: str) -> float:
-    """Integer steps per mV of a signal that has so many steps per `unit`.
+    """Convert the integer steps per `unit` of a signal to steps per mV.
 
-    NaN if the unit is no voltage and the signal none of the twelve leads (respiration, pressure ...): such signals
-    are kept beside the ECG and their mV are NaN. Raises UnreadableRecording if it is one of the twelve.
+    The result is NaN if the unit is not a voltage and the signal is none of the twelve leads (respiration, pressure
+    ...): such signals are kept beside the ECG and their mV are NaN. Raises UnreadableRecording if it is one of the twelve.
     """
     # Case is ignored: published headers write `mv`, and no ECG comes in megavolts.
     mv = _MV.get(unit.strip().casefold())
@@ -38,3 +42,11 @@ def steps_per_mv(steps_per_unit: float, unit: str, lead: str, where: str) -> flo
         "Correct the unit in a copy of the file.",
         where,
     )
+
+
+def without_infinities(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Replace infinite samples by NaN. Returns the samples, and the note that says so if there were any."""
+    infinite = np.isinf(samples)
+    if not infinite.any():
+        return samples, ()
+    return np.where(infinite, np.nan, samples), (NOT_FINITE,)

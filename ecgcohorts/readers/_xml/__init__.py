@@ -1,1 +1,1 @@
-"""XML files of all makers: read within bounds, digits and values."""
+"""XML files of all makers, read within bounds: the tree, then numbers and samples in it."""

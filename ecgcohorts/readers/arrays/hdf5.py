@@ -1,4 +1,4 @@
-"""One dataset of an HDF5 file as an array. MATLAB 7.3 files are HDF5 too; their axes are the other way round there."""
+"""Read one dataset of an HDF5 file as an array. MATLAB 7.3 files are HDF5, with their axes the other way round."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
 from ecgcohorts.readers._shared.hdf5 import checked_dataset, open_hdf5, refuse, typed_errors
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.readers.arrays.description import ArrayDescription
 
 if TYPE_CHECKING:
     import h5py
 
 
 def shape_of(path: Path, description: ArrayDescription) -> tuple[int, ...]:
-    """The shape of the dataset, compared with the size of the file."""
+    """Return the shape of the dataset, after comparing it with the size of the file."""
     with _checked(path, description) as dataset:
         shape: tuple[int, ...] = dataset.shape
     return shape
 
 
 def load(path: Path, description: ArrayDescription) -> NDArray:
-    """The dataset as stored."""
+    """Return the dataset as stored."""
     with _checked(path, description) as dataset:
         return np.asarray(dataset[()])
 

@@ -1,8 +1,12 @@
-"""One variable of a MATLAB file of versions 4 to 7 as an array. Source: MathWorks' "MAT-File Format" (2025).
+"""Read one variable of a MATLAB file of versions 4 to 7 as an array. Version 7.3 is HDF5: the kind `hdf5` reads it.
 
-Read here and not by scipy.io.loadmat, because a variable of a few kB may unpack to gigabytes: the head of every
-variable is unpacked alone, and says name, type and size. Version 7.3 is HDF5, which the kind `hdf5` reads.
+Only the head of each variable is unpacked at first: it gives name, type and size. Source: MathWorks' "MAT-File
+Format" (2025).
 """
+
+# Why not scipy.io.loadmat, which runs in the isolated process as well: it lists a million empty variables (22 MB) in
+# 26 s of processor time where MAX_VARIABLES ends the search at once; it takes the first of two variables of one name;
+# and it returns a variable of a file that is cut off behind it.
 
 import os
 import struct
@@ -17,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers._shared.files import Folder, read_exactly
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.io.regular import open_regular, read_exactly
+from ecgcohorts.readers.arrays.description import ArrayDescription
 
 MAX_EXPANSION = 200  # as for archives
 FREE_BYTES = 1 << 20  # our default: that much may unpack from anything, such as an ECG of zeros
@@ -48,14 +52,14 @@ class _Variable(NamedTuple):
 
 
 def shape_of(path: Path, description: ArrayDescription) -> tuple[int, ...]:
-    """The shape a variable declares, compared with the size of the file."""
-    with Folder(path.parent) as folder, folder.open(path.name) as file:
+    """Return the shape that the variable declares, after comparing it with the size of the file."""
+    with open_regular(path) as file:
         return _find(file, description, path).shape
 
 
 def load(path: Path, description: ArrayDescription) -> NDArray:
-    """The variable as stored, in MATLAB's rows and columns, of the type MATLAB shows."""
-    with Folder(path.parent) as folder, folder.open(path.name) as file:
+    """Return the variable in MATLAB's rows and columns, of the type that MATLAB shows."""
+    with open_regular(path) as file:
         variable = _find(file, description, path)
         file.seek(variable.begin)
         data = read_exactly(file, variable.size, path)
@@ -66,7 +70,7 @@ def load(path: Path, description: ArrayDescription) -> NDArray:
 
 
 def _find(file: FileIO, description: ArrayDescription, path: Path) -> _Variable:
-    """The variable asked for, after every one was found to lie in the file as a whole."""
+    """Find the variable of the description, after checking that every variable lies in the file as a whole."""
     assert description.name is not None
     size = os.fstat(file.fileno()).st_size
     start = file.read(HEADER_5)
@@ -74,7 +78,8 @@ def _find(file: FileIO, description: ArrayDescription, path: Path) -> _Variable:
         raise _refusal(Reason.UNSUPPORTED, "a file of MATLAB 7.3", "kind: hdf5, which reads it", path)
     if len(start) < 20:
         raise _refusal(Reason.TRUNCATED, f"{len(start)} bytes", "a MATLAB file", path)
-    is_5 = 0 not in start[:4]  # version 5 begins with text, version 4 with a small number
+    # Version 5 begins with text, version 4 with a small number, of which one byte at least is 0.
+    is_5 = 0 not in start[:4]
     found = None
     variables = _variables_5(file, start, size, path) if is_5 else _variables_4(file, start, size, path)
     for count, variable in enumerate(variables):
@@ -87,7 +92,9 @@ def _find(file: FileIO, description: ArrayDescription, path: Path) -> _Variable:
     if found is None:
         raise _refusal(Reason.FORMAT, f"no variable {description.name!r:.80}", "a variable of that name", path)
     if found.stored is None or found.result is None:
-        raise _refusal(Reason.UNSUPPORTED, "a variable that is no plain array of numbers", "a real, full matrix", path)
+        raise _refusal(
+            Reason.UNSUPPORTED, "a variable that is not a plain array of numbers", "a real, full matrix", path
+        )
     description.check_shape(found.shape, str(path))
     size = found.unpacked or found.size
     needed = found.skip + prod(found.shape) * found.stored.itemsize
@@ -152,7 +159,7 @@ def _variables_5(file: FileIO, start: bytes, size: int, path: Path) -> Iterator[
 
 
 def _variable_5(head: bytes, order: str, begin: int, size: int) -> _Variable:
-    """What the first bytes of an array say. What does not fit into them is no plain matrix of two axes."""
+    """Parse the first bytes of an array. If its head does not fit into them, it is not a plain matrix of two axes."""
     other = _Variable(b"", (), None, None, begin, size, 0, 0)
     try:
         flags_type, flags_bytes, flags = struct.unpack_from(f"{order}3I", head)
@@ -168,6 +175,7 @@ def _variable_5(head: bytes, order: str, begin: int, size: int) -> _Variable:
     if flags & (_COMPLEX | _LOGICAL) or stored is None or result is None or min(shape, default=-1) < 0:
         return other._replace(name=name)
     dtype, kind = np.dtype(order + stored), np.dtype(result)
+    # MATLAB stores a double of whole numbers as bytes. Only a cast that could lose something is refused.
     if kind.kind != "f" and not np.can_cast(dtype, kind):
         return other._replace(name=name)
     if prod(shape) * dtype.itemsize != n_bytes:
@@ -176,7 +184,7 @@ def _variable_5(head: bytes, order: str, begin: int, size: int) -> _Variable:
 
 
 def _element(head: bytes, order: str, place: int) -> tuple[int, bytes, int]:
-    """Type and bytes of a sub-element, and where the next one begins. Raises struct.error at the end."""
+    """Return type and bytes of a sub-element, and where the next one begins. Raises struct.error at the end."""
     kind, n_bytes, begin = _tag(head, order, place)
     (data,) = struct.unpack_from(f"{n_bytes}s", head, begin)
     end = begin + n_bytes
@@ -184,7 +192,7 @@ def _element(head: bytes, order: str, place: int) -> tuple[int, bytes, int]:
 
 
 def _tag(head: bytes, order: str, place: int) -> tuple[int, int, int]:
-    """Type, size and begin of the data. Four bytes or fewer stand in the tag itself."""
+    """Return type, size and place of the data. Four bytes or fewer stand in the tag itself."""
     kind, n_bytes = struct.unpack_from(f"{order}2I", head, place)
     if kind >> 16:
         return kind & 0xFFFF, kind >> 16, place + 4
@@ -192,7 +200,7 @@ def _tag(head: bytes, order: str, place: int) -> tuple[int, int, int]:
 
 
 def _unpacked(data: bytes, size: int, path: Path) -> bytes:
-    """Exactly `size` bytes from the whole of `data`, whose own checksum is verified."""
+    """Unpack exactly `size` bytes from the whole of `data`; zlib verifies its own checksum."""
     stream = zlib.decompressobj()
     try:
         found = stream.decompress(data, size + 1)

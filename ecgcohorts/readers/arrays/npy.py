@@ -1,6 +1,6 @@
-"""NumPy's .npy files: one array. Source of the layout: numpy.lib.format, versions 1 to 3.
+"""Read NumPy's .npy files: one array each. Source of the layout: numpy.lib.format, versions 1 to 3.
 
-The header is the text of a Python dict. It is matched, not evaluated; object arrays, which are pickles, do not match.
+The header is the text of a Python dict. It is matched, never evaluated; object arrays, which are pickles, do not match.
 """
 
 import os
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers._shared.files import Folder, read_exactly
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.io.regular import open_regular, read_exactly
+from ecgcohorts.readers.arrays.description import ArrayDescription
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 10_000  # as numpy's own limit
@@ -34,14 +34,14 @@ class _Header(NamedTuple):
 
 
 def shape_of(path: Path, description: ArrayDescription) -> tuple[int, ...]:
-    """The shape an .npy declares, compared with the size of the file."""
-    with Folder(path.parent) as folder, folder.open(path.name) as file:
+    """Return the shape that the header declares, after comparing it with the size of the file."""
+    with open_regular(path) as file:
         return _checked_header(file, path, description).shape
 
 
 def load(path: Path, description: ArrayDescription) -> NDArray:
-    """The array as stored; not allocated before its size was found to be that of the file."""
-    with Folder(path.parent) as folder, folder.open(path.name) as file:
+    """Return the array as stored. Memory is taken only after its size was found to be that of the file."""
+    with open_regular(path) as file:
         header = _checked_header(file, path, description)
         data = read_exactly(file, _size(header), path)
     return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.fortran_order else "C")
@@ -50,7 +50,7 @@ def load(path: Path, description: ArrayDescription) -> NDArray:
 def _checked_header(file: FileIO, path: Path, description: ArrayDescription) -> _Header:
     start = file.read(12)
     if not start.startswith(MAGIC):
-        raise _refusal(Reason.FORMAT, "no NumPy array", "a file that numpy.save wrote", path)
+        raise _refusal(Reason.FORMAT, "no NumPy signature", "a file that numpy.save wrote", path)
     version = start[6:8]
     if version not in (b"\1\0", b"\2\0", b"\3\0"):
         raise _refusal(Reason.UNSUPPORTED, "another version of .npy", "versions 1 to 3", path)
@@ -90,9 +90,9 @@ def _parse(raw: bytes, path: Path) -> _Header:
     if not sizes[-1]:
         sizes.pop()
     if not all(size.isdecimal() and len(size) <= 18 for size in sizes):
-        raise _refusal(Reason.HEADER, "a shape that is none", "(rows, columns)", path)
+        raise _refusal(Reason.HEADER, "an unreadable shape", "(rows, columns)", path)
     if not _NUMBERS.fullmatch(found["dtype"]):
-        raise _refusal(Reason.UNSUPPORTED, "values that are no numbers", "integers or floats", path)
+        raise _refusal(Reason.UNSUPPORTED, "values that are not numbers", "integers or floats", path)
     return _Header(np.dtype(found["dtype"]), found["order"] == "True", tuple(int(size) for size in sizes))
 
 

@@ -1,4 +1,4 @@
-"""The reader of this format; what is said about it stands in the package."""
+"""Read bare arrays of numbers: one data file is one recording, and a description states what the file does not."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,15 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers._shared.files import size_of
-from ecgcohorts.readers._shared.floats import without_infinities
-from ecgcohorts.readers._shared.units import steps_per_mv
-from ecgcohorts.readers.arrays import hdf5 as _array_hdf5
-from ecgcohorts.readers.arrays import matlab as _array_matlab
-from ecgcohorts.readers.arrays import npy as _array_npy
-from ecgcohorts.readers.arrays import text as _array_text
-from ecgcohorts.readers.arrays.files import data_file, files_below
-from ecgcohorts.readers.arrays.manifest import ArrayDescription, load_manifest, opens_manifest
+from ecgcohorts.io.regular import size_of
+from ecgcohorts.readers._shared.units import steps_per_mv, without_infinities
+from ecgcohorts.readers.arrays import hdf5, matlab, npy, text
+from ecgcohorts.readers.arrays.description import ArrayDescription
+from ecgcohorts.readers.arrays.manifest import load_manifest
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".yaml", ".yml")  # of the manifest
@@ -28,13 +24,8 @@ VARIANTS = (
 )
 ISOLATED = True
 UNDECLARED = "length not declared"
-_KINDS = {"csv": _array_text, "npy": _array_npy, "hdf5": _array_hdf5, "matlab": _array_matlab}
+_KINDS = {"csv": text, "npy": npy, "hdf5": hdf5, "matlab": matlab}
 _INT32 = np.iinfo(np.int32)
-
-
-def sniff(head: bytes) -> bool:
-    """Whether the file is a manifest. The data files themselves say nothing about what they are."""
-    return opens_manifest(head)
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
@@ -44,33 +35,33 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     two folders may share; the entry is unique. Raises UnreadableRecording at the first file that does not fit.
     """
     manifest = load_manifest(path)
-    for entry in _listed(path) if entries is None else entries:
-        file = data_file(path.parent, entry, manifest.files)
+    for entry in manifest.entries(path) if entries is None else entries:
+        file = manifest.file(path.parent, entry)
         yield _recording(file, manifest.description, Source("arrays", path, entry))
 
 
 def scan(path: Path) -> Iterator[Recording]:
     """Yield one header per data file of a manifest, in the order of paths.
 
-    A file whose length cannot be told has n_samples 0; reading it says why. So one damaged file hides no others.
+    A file whose length cannot be determined has n_samples 0, and reading it says why: one damaged file hides no others.
     """
     manifest = load_manifest(path)
-    for entry in _listed(path):
+    for entry in manifest.entries(path):
         try:
-            n_samples = _length(data_file(path.parent, entry, manifest.files), manifest.description)
+            n_samples = _length(manifest.file(path.parent, entry), manifest.description)
         except UnreadableRecording:
             n_samples = 0
         yield _header(manifest.description, Source("arrays", path, entry), n_samples)
 
 
 def beside(path: Path, entries: Sequence[str] | None = None, samples: bool = True) -> list[str]:
-    """The data files of a manifest that `read` opens, by name or glob from its folder; `scan` looks into all of them."""
+    """List the data files of a manifest that `read` opens, by name or glob from its folder. `scan` opens all of them."""
     return list(load_manifest(path).files if entries is None else entries)
 
 
 @dataclass(frozen=True)
-class Described:
-    """A reader of data files by themselves, for a description that stands elsewhere: in that of a cohort."""
+class _Described:
+    """A reader of data files whose description stands elsewhere: in that of a cohort."""
 
     description: ArrayDescription
 
@@ -86,22 +77,15 @@ class Described:
         yield _header(self.description, Source("arrays", path), _length(path, self.description))
 
 
-def described(description: ArrayDescription) -> Described:
-    """A reader for data files of one description, without a manifest."""
-    return Described(description)
-
-
-def _listed(path: Path) -> list[str]:
-    found = [entry for entry in files_below(path.parent, load_manifest(path).files) if entry != path.name]
-    if not found:
-        raise _refusal(Reason.MISSING_FILE, "no file that `files` fits", "data files below its folder", path)
-    return found
+def described(description: ArrayDescription) -> _Described:
+    """Return a reader for data files of one description, without a manifest."""
+    return _Described(description)
 
 
 def _length(path: Path, description: ArrayDescription) -> int:
-    """Samples per lead as declared, at most one pass over the file."""
+    """Return the samples per lead as declared, in at most one pass over the file."""
     if description.samples is not None:
-        size_of(path)  # a link or a pipe is refused at once
+        size_of(path)  # refuses a link or a pipe at once
         return description.samples
     shape = _KINDS[description.kind].shape_of(path, description)
     return shape[1] if description.axes == "lead_time" else shape[0]
@@ -144,7 +128,7 @@ def _recording(path: Path, description: ArrayDescription, source: Source) -> Rec
 def _in_mv(
     samples: NDArray, description: ArrayDescription, per_mv: float
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Floats in mV, NaN where missing, and notes."""
+    """Return floats in mV, NaN where missing, and notes."""
     with np.errstate(invalid="ignore", over="ignore"):  # signalling NaN, and values that no voltage has
         analog_mv, notes = without_infinities(np.ascontiguousarray(samples, np.float64) / per_mv)
         if description.missing is not None:  # in the precision of the file: 0.1 as float32 is not 0.1

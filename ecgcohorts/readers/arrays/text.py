@@ -1,4 +1,4 @@
-"""Text of numbers (CSV and its kin), read in blocks of lines, plain or gzipped. Every cell must be a number."""
+"""Read text of numbers (CSV and its kin) in blocks of lines, plain or gzipped. Every cell must be a number."""
 
 import zlib
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers._shared.files import Folder
-from ecgcohorts.readers.arrays.manifest import MAX_COLUMNS, ArrayDescription
+from ecgcohorts.io.regular import open_regular
+from ecgcohorts.readers.arrays.description import MAX_COLUMNS, ArrayDescription
 
 MAX_TEXT_BYTES = 512 << 20  # unpacked; our default: four hours of twelve leads at 500 Hz
 MAX_EXPANSION = 200  # as for archives
@@ -27,7 +27,7 @@ SEPARATORS = {",": ",", ";": ";", "tab": "\t", "space": None}  # None: any white
 
 
 def shape_of(path: Path, description: ArrayDescription) -> tuple[int, int]:
-    """Rows and columns by counting lines and the cells of the first; the numbers are not parsed."""
+    """Count the lines, and the cells of the first one; no number is parsed."""
     rows, width = 0, 0
     for block in _row_blocks(path, description):
         width = width or _cells(block, description)
@@ -36,7 +36,7 @@ def shape_of(path: Path, description: ArrayDescription) -> tuple[int, int]:
 
 
 def load(path: Path, description: ArrayDescription) -> NDArray:
-    """The numbers as (row, column): int64 if no cell has a decimal point or an exponent, else float64."""
+    """Return the numbers as (row, column): int64 if no cell has a decimal point or an exponent, otherwise float64."""
     blocks: list[NDArray] = []
     rows, width = 0, 0
     open_end = description.model_copy(update={"samples": None})
@@ -54,7 +54,7 @@ def load(path: Path, description: ArrayDescription) -> NDArray:
 
 
 def _checked_shape(rows: int, width: int, description: ArrayDescription, path: Path) -> tuple[int, int]:
-    """Rows and columns that are leads. Raises UnreadableRecording."""
+    """Return the number of rows, and of the columns that are leads. Raises UnreadableRecording."""
     if not rows:
         raise _refusal(Reason.EMPTY, "no rows", "rows of numbers", path)
     if description.axes == "time_lead" and width > MAX_COLUMNS:
@@ -68,16 +68,17 @@ def _checked_shape(rows: int, width: int, description: ArrayDescription, path: P
 
 
 def _cells(block: bytes, description: ArrayDescription) -> int:
-    """Cells of the first line."""
+    """Count the cells of the first line."""
     line = block[: block.index(b"\n")]
     separator = SEPARATORS[description.separator]
     return len(line.split()) if separator is None else line.count(separator.encode()) + 1
 
 
 def _parse(block: bytes, width: int, description: ArrayDescription, path: Path) -> NDArray:
-    """Whole lines of numbers. numpy.loadtxt is strict about them; what it is lenient about is refused before."""
+    """Parse whole lines of numbers. numpy.loadtxt is strict, except for what is refused before and after it."""
     comma = description.decimal == ","
     separator = SEPARATORS[description.separator]
+    # Any other character is refused first: loadtxt would read nan and inf, which no cell of samples may hold.
     allowed = b"0123456789+-eE \n" + (separator or "\t").encode() + (b"," if comma else b".")
     lines = block[:-1].split(b"\n")
     if block.translate(None, allowed) or max(map(len, lines)) > width * MAX_CELL_BYTES:
@@ -102,7 +103,7 @@ def _parse(block: bytes, width: int, description: ArrayDescription, path: Path) 
 
 
 def _row_blocks(path: Path, description: ArrayDescription) -> Iterator[bytes]:
-    """Blocks of whole lines with `\\n` as line end, none empty, after the lines to skip."""
+    """Yield blocks of whole lines that end with `\\n`, none of them empty, after the lines to skip."""
     longest = MAX_ROW_BYTES if description.axes == "lead_time" else MAX_COLUMNS * MAX_CELL_BYTES
     skip, is_over = description.skip_lines, False
     for block in _line_blocks(path, longest):
@@ -121,7 +122,7 @@ def _line_blocks(path: Path, longest: int) -> Iterator[bytes]:
     pending: list[bytes] = []  # pieces of a line whose end is still to come
     length = 0
     packed = path.suffix.casefold() == ".gz"
-    with Folder(path.parent) as folder, folder.open(path.name) as file:
+    with open_regular(path) as file:
         for chunk in _unpacked(file, path) if packed else _plain(file, path):
             end = chunk.rfind(b"\n") + 1
             if end:
@@ -149,7 +150,7 @@ def _plain(file: FileIO, path: Path) -> Iterator[bytes]:
 
 
 def _unpacked(file: FileIO, path: Path) -> Iterator[bytes]:
-    """The content of a gzip file of one or several members."""
+    """Yield the content of a gzip file of one or several members."""
     taken, total, members = 0, 0, 1
     stream, data = zlib.decompressobj(wbits=31), b""
     while data := data or file.read(PACKED_BYTES):
@@ -182,7 +183,7 @@ def _without_mark(chunk: bytes, path: Path) -> bytes:
 
 
 def _no_number(path: Path) -> UnreadableRecording:
-    return _refusal(Reason.HEADER, "a cell that is no number, or rows of unequal length", "numbers only", path)
+    return _refusal(Reason.HEADER, "a cell that is not a number, or rows of unequal length", "numbers only", path)
 
 
 def _refusal(reason: Reason, found: str, expected: str, path: Path) -> UnreadableRecording:

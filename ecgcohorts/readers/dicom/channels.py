@@ -1,4 +1,4 @@
-"""The channels of a DICOM multiplex group: which lead each one is, its gain, offset, skew and filters.
+"""Read the channels of a DICOM multiplex group: which lead each one is, its gain, offset, skew and filters.
 
 Sources: DICOM PS3.3, section C.10.9 (waveform module); PS3.16, CID 3001 (ECG leads); EN 1064 (SCP-ECG), section 3, whose
 lead numbers both coding schemes count with.
@@ -10,9 +10,8 @@ from typing import NamedTuple, NoReturn
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import canonical
-from ecgcohorts.readers._shared import units as _units
-from ecgcohorts.readers.dicom.elements import CHANNEL_SOURCE, FETCH_AGAIN, SENSITIVITY_UNITS, Items, Structure
-from ecgcohorts.readers.dicom.values import Code, code, decimal, integer, text
+from ecgcohorts.readers._shared.units import steps_per_mv
+from ecgcohorts.readers.dicom.elements import CHANNEL_SOURCE, FETCH_AGAIN, SENSITIVITY_UNITS, Code, Items, Structure
 
 CHANNEL_LABEL, CHANNEL_STATUS = 0x003A_0203, 0x003A_0205
 SENSITIVITY, CORRECTION, BASELINE = 0x003A_0210, 0x003A_0212, 0x003A_0213
@@ -30,6 +29,8 @@ STATUSES = ("TEST DATA", "DISCONNECTED", "QUESTIONABLE", "INVALID", "UNCALIBRATE
 
 
 class Channel(NamedTuple):
+    """One channel as declared."""
+
     name: str
     per_mv: float  # NaN for signals that are no voltage and none of the twelve leads
     baseline: float  # step that is 0 mV
@@ -41,15 +42,15 @@ class Channel(NamedTuple):
 
 
 def lead_name(structure: Structure, item: Items, place: int) -> str:
-    """Name of a channel: from its coded source, else from the meaning of the code, or the channel's label.
+    """Return the name of a channel: from its coded source, else from the meaning of the code, or the channel's label.
 
     Raises UnreadableRecording if the code says one of the twelve leads and the text another.
     """
-    source = code(structure, item, CHANNEL_SOURCE)
+    source = structure.code(item, CHANNEL_SOURCE)
     meaning = _IN_BRACKETS.sub("", source.meaning)
     numbered = _numbered_lead(source)
     if numbered is None:
-        label = text(structure, item, CHANNEL_LABEL)
+        label = structure.text(item, CHANNEL_LABEL)
         candidates = [name for name in (source.value, meaning, label) if canonical(name) is not None]
         name = next((name for name in (*candidates, meaning, label) if name.isprintable() and name), f"channel {place}")
         return name[:_NAME_LENGTH]
@@ -59,26 +60,26 @@ def lead_name(structure: Structure, item: Items, place: int) -> str:
 
 
 def read_channel(structure: Structure, item: Items, place: int, rate_hz: float) -> Channel:
-    """One item of the channel definitions. Raises UnreadableRecording: UNIT if one of the twelve leads has no scale."""
+    """Parse one item of the channel definitions. Raises UnreadableRecording: UNIT if one of the twelve leads has no scale."""
     name = lead_name(structure, item, place)
-    offset = decimal(structure, item, BASELINE)
+    offset = structure.decimal(item, BASELINE)
     per_mv, baseline = _scale(structure, item, name, offset or 0.0)
-    skew_s = (decimal(structure, item, TIME_SKEW) or 0.0) + (decimal(structure, item, SAMPLE_SKEW) or 0.0) / rate_hz
-    statuses = text(structure, item, CHANNEL_STATUS).split("\\")
+    skew_s = (structure.decimal(item, TIME_SKEW) or 0.0) + (structure.decimal(item, SAMPLE_SKEW) or 0.0) / rate_hz
+    statuses = structure.text(item, CHANNEL_STATUS).split("\\")
     return Channel(
         name,
         per_mv,
         baseline,
         skew_s,
-        integer(structure, item, BITS_STORED, 2),
+        structure.integer(item, BITS_STORED, 2),
         tuple(status for status in STATUSES if status in statuses),
-        (decimal(structure, item, FILTER_LOW), decimal(structure, item, FILTER_HIGH), decimal(structure, item, NOTCH)),
+        (structure.decimal(item, FILTER_LOW), structure.decimal(item, FILTER_HIGH), structure.decimal(item, NOTCH)),
         offset is not None,
     )
 
 
 def _numbered_lead(source: Code) -> str | None:
-    """The lead that an SCP-ECG number names, in either coding scheme; None if the code is no such number."""
+    """Return the lead that an SCP-ECG number names, in either coding scheme; None if the code is not such a number."""
     pattern = _NUMBERED.get(source.scheme)
     found = pattern.fullmatch(source.value) if pattern else None
     if found is None:
@@ -88,9 +89,9 @@ def _numbered_lead(source: Code) -> str | None:
 
 
 def _scale(structure: Structure, item: Items, name: str, offset: float) -> tuple[float, float]:
-    """Steps per mV, and the step that is 0 mV: value = step * sensitivity * correction + offset, in the unit."""
-    sensitivity, correction = decimal(structure, item, SENSITIVITY), decimal(structure, item, CORRECTION)
-    unit = code(structure, item, SENSITIVITY_UNITS).value
+    """Return the steps per mV, and the step that is 0 mV: value = step * sensitivity * correction + offset, in the unit."""
+    sensitivity, correction = structure.decimal(item, SENSITIVITY), structure.decimal(item, CORRECTION)
+    unit = structure.code(item, SENSITIVITY_UNITS).value
     if sensitivity is None or correction is None or not unit:
         if canonical(name) is None:
             return math.nan, 0.0
@@ -99,7 +100,7 @@ def _scale(structure: Structure, item: Items, name: str, offset: float) -> tuple
     if not unit_per_step or not math.isfinite(1 / unit_per_step) or not math.isfinite(offset / unit_per_step):
         _refuse(Reason.UNIT, f"{unit_per_step:g} units per step", "a possible gain", structure)
     # Adding 0 turns -0.0 into 0.0.
-    return _units.steps_per_mv(1 / unit_per_step, unit, name, structure.where), -offset / unit_per_step + 0.0
+    return steps_per_mv(1 / unit_per_step, unit, name, structure.where), -offset / unit_per_step + 0.0
 
 
 def _refuse(reason: Reason, found: str, expected: str, structure: Structure) -> NoReturn:

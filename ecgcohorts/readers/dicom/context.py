@@ -1,6 +1,6 @@
-"""What a DICOM file says around the waveform: patient, time, device. An allow-list; names are never read.
+"""What a DICOM file says about patient, time and device. An allow-list: names are never read.
 
-pydicom decodes these attributes, with their character sets. It gets them alone, cut out of the file: it trusts the
+pydicom decodes these attributes, with their character sets. It is given them alone, cut out of the file: it trusts the
 lengths and depths it reads, and neither a waveform nor a private sequence is needed here.
 """
 
@@ -11,15 +11,12 @@ from io import BytesIO
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import canonical
-from ecgcohorts.privacy.placeholders import is_placeholder
-from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, sex_of
-from ecgcohorts.readers._xml.values import moment
+from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
 from ecgcohorts.readers.dicom.channels import Channel
 from ecgcohorts.readers.dicom.elements import FETCH_AGAIN, INSTITUTION_CODE, Structure
-from ecgcohorts.readers.dicom.values import code
 
 CHARACTER_SET = 0x0008_0005
-# Tag -> keyword of the attributes kept as Recording.fields, for cohort rules. Not names, not free text.
+# Tag -> keyword of the attributes kept as Recording.fields for cohort rules: no names, no free text.
 KEPT = {
     0x0008_0016: "SOPClassUID",
     0x0008_0020: "StudyDate",
@@ -46,21 +43,20 @@ _TIME = re.compile(r"([0-9]{2})([0-9]{2})([0-9]{2})?(?:\.[0-9]*)?(?:[+-][0-9]{4}
 
 
 def read_context(structure: Structure, channels: tuple[Channel, ...]) -> Context:
-    """Collect what stands around a waveform. Raises UnreadableRecording if an attribute cannot be decoded."""
+    """Collect patient, time, device and filters. Raises UnreadableRecording if an attribute cannot be decoded."""
     fields = _attributes(structure)
     start = fields.get("AcquisitionDateTime", "")
     acquired_at = _moment(start[:8], start[8:]) or _moment(fields.get("StudyDate", ""), fields.get("StudyTime", ""))
     age = _AGE.fullmatch(fields.get("PatientAge", ""))
     born = _moment(fields.get("PatientBirthDate", ""), "")
-    patient_id = fields.get("PatientID")
     mains = {channel.filters_hz[2] for channel in channels} & set(MAINS_HZ)
     return Context(
-        patient_id=None if is_placeholder(patient_id) else patient_id,
+        patient_id=known(fields.get("PatientID")),
         age_years=age_in_years(int(age[1]), age[2]) if age else age_between(born, acquired_at),
         sex=sex_of(fields.get("PatientSex", "")),
         acquired_at=acquired_at,
         device=fields.get("ManufacturerModelName"),
-        site=code(structure, structure.elements, INSTITUTION_CODE).value or None,
+        site=structure.code(structure.elements, INSTITUTION_CODE).value or None,
         mains_hz=mains.pop() if len(mains) == 1 else None,
         fields=fields,
         notes=_filter_notes(channels),
@@ -68,7 +64,7 @@ def read_context(structure: Structure, channels: tuple[Channel, ...]) -> Context
 
 
 def _attributes(structure: Structure) -> dict[str, str]:
-    """Keyword -> text of the attributes above, where they are there and not empty."""
+    """Map keywords to texts of the attributes above that are present and not empty."""
     data, elements = structure.data, structure.elements
     wanted = [elements[tag] for tag in (CHARACTER_SET, *KEPT) if tag in elements]
     if any(element.stop - element.value > LONGEST for element in wanted):
@@ -81,7 +77,7 @@ def _attributes(structure: Structure) -> dict[str, str]:
 
     fields = {}
     try:
-        # Its warnings and its log repeat values: neither may leave.
+        # Its warnings and its log quote values of the file, and neither may get out.
         with warnings.catch_warnings(), pydicom.config.disable_value_validation():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(BytesIO(cut))
@@ -90,7 +86,7 @@ def _attributes(structure: Structure) -> dict[str, str]:
                 parts = value if isinstance(value, MultiValue) else [value]
                 fields[keyword] = "\\".join(str(part) for part in parts if part is not None).strip("\0 ")
     except Exception as error:  # it raises whatever its parts raise
-        # `from None`: what it says may repeat a value.
+        # `from None`: its message may quote a value.
         raise UnreadableRecording(
             Reason.HEADER, f"{type(error).__name__} in pydicom", "readable attributes", FETCH_AGAIN, structure.where
         ) from None
@@ -98,13 +94,13 @@ def _attributes(structure: Structure) -> dict[str, str]:
 
 
 def _moment(day: str, time: str) -> datetime | None:
-    """A moment from DA, and TM where there is one; None if it is none."""
+    """Make a moment of a DA, and of a TM where there is one; None if that is not possible."""
     found, clock = _DATE.fullmatch(day), _TIME.fullmatch(time)
     return moment(*found.groups(), *(clock.groups() if clock else ())) if found else None
 
 
 def _filter_notes(channels: tuple[Channel, ...]) -> tuple[str, ...]:
-    """Filters of the ECG in Hz, as `Recording.notes`; a notch of 0 is one that is off."""
+    """Tell the filters of the ECG in Hz. A notch of 0 is one that is off."""
     channels = tuple(channel for channel in channels if canonical(channel.name) is not None) or channels
     notes = []
     for place, what in enumerate(("high-pass", "low-pass", "AC filter")):

@@ -1,10 +1,11 @@
-"""The structure of a DICOM file: elements, sequences and items, walked within bounds and before anything is decoded.
+"""Walk the structure of a DICOM file: elements, sequences and items, within bounds and before anything is decoded.
 
-Every length is compared with what encloses it, so a cut file is found wherever it was cut; depth and number of
-elements are limited. Source: DICOM PS3.5, chapter 7 (data elements, nesting) and annex A (transfer syntaxes), and PS3.10
-chapter 7 (file meta information).
+Every length is compared with what encloses it, so a cut file is found wherever it was cut; depth and number of elements
+are limited. Sources: DICOM PS3.5, section 6.2 (values), chapter 7 (data elements, nesting) and annex A (transfer
+syntaxes); PS3.10, chapter 7 (file meta information).
 """
 
+import re
 from struct import Struct
 from typing import NamedTuple, NoReturn
 
@@ -20,11 +21,14 @@ CHANNEL_DEFINITIONS = 0x003A_0200
 CHANNEL_SOURCE = 0x003A_0208
 SENSITIVITY_UNITS = 0x003A_0211
 INSTITUTION_CODE = 0x0008_0082
-# The sequences that are looked into. Others are stepped over, but for those of undefined length, whose end is inside.
+_CODE_VALUE, _CODING_SCHEME, _CODE_MEANING = 0x0008_0100, 0x0008_0102, 0x0008_0104
+# The sequences that are looked into. Others are stepped over, except for those of undefined length, whose end is inside.
 SEQUENCES = frozenset((WAVEFORM_SEQUENCE, CHANNEL_DEFINITIONS, CHANNEL_SOURCE, SENSITIVITY_UNITS, INSTITUTION_CODE))
 
 MAX_DEPTH = 16  # sequences within sequences; our default, waveforms need three
 MAX_ELEMENTS = 50_000  # looked at; our default, a 12-lead file has about a thousand
+
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,15}(?:\.[0-9]{0,15})?|\.[0-9]{1,15})(?:[eE][+-]?[0-9]{1,2})?")
 
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
 _UNDEFINED = 0xFFFF_FFFF
@@ -35,7 +39,7 @@ FETCH_AGAIN = "Fetch the file again from its source."
 CONVERT = "Convert it to explicit little endian, for example with `dcmconv +te`."
 
 
-class Syntax(NamedTuple):
+class _Syntax(NamedTuple):
     """How a data set is encoded."""
 
     explicit: bool  # elements name their value representation
@@ -43,9 +47,9 @@ class Syntax(NamedTuple):
 
 
 _SYNTAXES = {
-    "1.2.840.10008.1.2": Syntax(explicit=False),
-    "1.2.840.10008.1.2.1": Syntax(explicit=True),
-    "1.2.840.10008.1.2.2": Syntax(explicit=True, big_endian=True),
+    "1.2.840.10008.1.2": _Syntax(explicit=False),
+    "1.2.840.10008.1.2.1": _Syntax(explicit=True),
+    "1.2.840.10008.1.2.2": _Syntax(explicit=True, big_endian=True),
 }
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _ENCAPSULATED = ("1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.5")
@@ -55,8 +59,8 @@ _SHORT_LENGTH = {False: Struct("<H"), True: Struct(">H")}
 _LONG_LENGTH = {False: Struct("<I"), True: Struct(">I")}
 
 
-class Element(NamedTuple):
-    """Where an element lies in the file; `items` of sequences that were looked into."""
+class _Element(NamedTuple):
+    """Where an element lies in the file, and the `items` of a sequence that was looked into."""
 
     start: int  # of its header
     value: int
@@ -64,20 +68,61 @@ class Element(NamedTuple):
     items: tuple["Items", ...] = ()
 
 
-Items = dict[int, Element]  # tag -> element: one data set, or one item of a sequence
+Items = dict[int, _Element]  # tag -> element: one data set, or one item of a sequence
+
+
+class Code(NamedTuple):
+    """The first item of a code sequence; empty where there is none."""
+
+    scheme: str
+    value: str
+    meaning: str
 
 
 class Structure(NamedTuple):
+    """A walked file. Only ASCII texts and small integers are decoded here: what the waveform needs."""
+
     data: bytes
-    syntax: Syntax
+    syntax: _Syntax
     meta_stop: int  # where the file meta information ends
     elements: Items
     where: str
 
     def bytes_of(self, item: Items, tag: int) -> bytes | None:
-        """The value of an element as stored; None if absent."""
+        """Return the value of an element as stored; None if absent."""
         element = item.get(tag)
         return None if element is None else self.data[element.value : element.stop]
+
+    def text(self, item: Items, tag: int) -> str:
+        """Decode a text without its padding; empty if absent."""
+        # Only ASCII means anything in the waveform, and Latin-1 decodes any byte.
+        return (self.bytes_of(item, tag) or b"").decode("latin-1").strip("\0 ")
+
+    def decimal(self, item: Items, tag: int) -> float | None:
+        """Decode a decimal string (DS); None if absent or empty. Raises UnreadableRecording if it is not one number."""
+        found = self.text(item, tag)
+        if not found:
+            return None
+        if not _DECIMAL.fullmatch(found):
+            _refuse(
+                Reason.HEADER, f"an unreadable number in {tag >> 16:04x},{tag & 0xFFFF:04x}", "a number", self.where
+            )
+        return float(found)
+
+    def integer(self, item: Items, tag: int, width: int) -> int | None:
+        """Decode an unsigned integer of `width` bytes (US, UL); None if absent. Raises UnreadableRecording."""
+        value = self.bytes_of(item, tag)
+        if value is None:
+            return None
+        if len(value) != width:
+            _refuse(Reason.HEADER, f"{len(value)} bytes in {tag >> 16:04x},{tag & 0xFFFF:04x}", f"{width}", self.where)
+        return int.from_bytes(value, "big" if self.syntax.big_endian else "little")
+
+    def code(self, item: Items, tag: int) -> Code:
+        """Decode scheme, value and meaning of the first item of a code sequence."""
+        element = item.get(tag)
+        first = element.items[0] if element is not None and element.items else {}
+        return Code(*(self.text(first, part) for part in (_CODING_SCHEME, _CODE_VALUE, _CODE_MEANING)))
 
 
 def parse_structure(data: bytes, where: str) -> Structure:
@@ -97,7 +142,7 @@ def parse_structure(data: bytes, where: str) -> Structure:
     return Structure(data, syntax, meta_stop, found, where)
 
 
-def _syntax_of(uid: str, where: str) -> Syntax:
+def _syntax_of(uid: str, where: str) -> _Syntax:
     syntax = _SYNTAXES.get(uid)
     if syntax is not None:
         return syntax
@@ -112,7 +157,7 @@ def _syntax_of(uid: str, where: str) -> Syntax:
 
 
 class _Walker:
-    """One pass over a file; the elements it has looked at are counted over all depths."""
+    """One pass over a file. It counts the elements it has looked at, over all depths."""
 
     def __init__(self, data: bytes, big_endian: bool, where: str) -> None:
         self.data, self.where, self.seen = data, where, 0
@@ -120,19 +165,19 @@ class _Walker:
         self.short_length, self.long_length = _SHORT_LENGTH[big_endian], _LONG_LENGTH[big_endian]
 
     def meta(self) -> tuple[Items, int]:
-        """The elements of group 2, always explicit little endian, and where they end."""
+        """Return the elements of group 2, which are always explicit little endian, and where they end."""
         found: Items = {}
         at = META_START
         while self.data[at : at + 2] == b"\x02\x00":
             tag, _, length, value = self._element(at, len(self.data), True)
-            found[tag] = Element(at, value, self._stop(value, length, len(self.data)))
+            found[tag] = _Element(at, value, self._stop(value, length, len(self.data)))
             at = found[tag].stop
         return found, at
 
     def elements(
         self, at: int, stop: int, explicit: bool, depth: int = 0, delimited: bool = False
     ) -> tuple[Items, int]:
-        """One data set from `at`, up to `stop` or, if delimited, to its own end; and where the next thing starts."""
+        """Walk one data set from `at` to `stop` or, if delimited, to its own end. Returns it, and where the next thing starts."""
         found: Items = {}
         while at < stop:
             tag, vr, length, value = self._element(at, stop, explicit)
@@ -150,14 +195,14 @@ class _Walker:
                 end = self._stop(value, length, stop)
                 if tag in SEQUENCES:
                     items, _ = self._items(value, end, explicit and vr != b"UN", depth + 1, False)
-            found[tag] = Element(at, value, end, items)
+            found[tag] = _Element(at, value, end, items)
             at = end
         if delimited:
             _refuse(Reason.TRUNCATED, "an item without its end", "a whole file", self.where)
         return found, at
 
     def _items(self, at: int, stop: int, explicit: bool, depth: int, delimited: bool) -> tuple[tuple[Items, ...], int]:
-        """The items of one sequence, as `elements` reads a data set."""
+        """Walk the items of one sequence, as `elements` walks a data set."""
         if depth > MAX_DEPTH:
             _refuse(Reason.LIMIT, f"more than {MAX_DEPTH} sequences in each other", "fewer", self.where)
         items: list[Items] = []
@@ -177,7 +222,7 @@ class _Walker:
         return tuple(items), at
 
     def _element(self, at: int, stop: int, explicit: bool) -> tuple[int, bytes, int, int]:
-        """Tag, value representation, length and place of the value of the element that starts at `at`."""
+        """Return tag, value representation, length and place of the value of the element at `at`."""
         self.seen += 1
         if self.seen > MAX_ELEMENTS:
             _refuse(Reason.LIMIT, f"more than {MAX_ELEMENTS} elements", "fewer", self.where)

@@ -1,15 +1,32 @@
-"""The reader of this format; what is said about it stands in the package."""
+"""Read DICOM waveforms: choose the multiplex group that holds the rhythm, and decode its samples as integers.
+
+Source: DICOM PS3.3, section C.10.9 (waveform module).
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.readers._shared.files import read_bounded
+from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.io.regular import read_bounded
+from ecgcohorts.leads import canonical
+from ecgcohorts.readers._shared.limits import check_shape
+from ecgcohorts.readers.dicom.channels import NO_BASELINE, STATUSES, Channel, lead_name, read_channel
 from ecgcohorts.readers.dicom.context import read_context
-from ecgcohorts.readers.dicom.elements import META_START, PREFIX, PREFIX_AT, Structure, parse_structure
-from ecgcohorts.readers.dicom.waveform import PADDED, Waveform, find_waveform, read_samples
+from ecgcohorts.readers.dicom.elements import (
+    CHANNEL_DEFINITIONS,
+    FETCH_AGAIN,
+    META_START,
+    PREFIX,
+    PREFIX_AT,
+    WAVEFORM_SEQUENCE,
+    Items,
+    Structure,
+    parse_structure,
+)
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".dcm",)
@@ -20,40 +37,86 @@ VARIANTS = (
 )
 FILE_LIMIT = 128 << 20  # bytes; our default: three hours of 12 leads at 500 Hz
 
+GROUP_OFFSET = 0x0018_1068
+ORIGINALITY, N_CHANNELS, N_SAMPLES, RATE_HZ, LABEL = 0x003A_0004, 0x003A_0005, 0x003A_0010, 0x003A_001A, 0x003A_0020
+BITS_ALLOCATED, INTERPRETATION, PADDING, DATA = 0x5400_1004, 0x5400_1006, 0x5400_100A, 0x5400_1010
+
+DTYPES = {(8, "SB"): "i1", (8, "UB"): "u1", (16, "SS"): "i2", (16, "US"): "u2", (32, "SL"): "i4"}
+COMPANDED = {"MB": "mu-law", "AB": "A-law"}
+_AVERAGED = ("MEDIAN", "REPRESENTATIVE", "AVERAGE", "TEMPLATE")  # labels of beats that no heart made
+# A shorter run of padding in all channels happens in a quiet ECG whose padding value is 0. Our default.
+SHORTEST_PADDING = 10
+# Channels sampled further apart than this are no simultaneous ECG. Our default.
+WORST_SKEW_SAMPLES = 0.5
+
+EXPORT = "Export it as one group of simultaneous channels, with linear samples of 16 bits."
+OTHER_GROUPS = "other original multiplex groups left out"
+GROUP_DELAYED = "multiplex group starts later than the recording"
+SKEWED = "channels skewed by less than half a sample"
+PADDED = "padding marked missing"
+
+
+class _Group(NamedTuple):
+    """One multiplex group as declared."""
+
+    item: Items
+    label: str
+    rate_hz: float
+    n_samples: int
+    names: tuple[str, ...]
+
+    @property
+    def twelve(self) -> frozenset[str]:
+        """The ones of the twelve leads that it holds."""
+        return frozenset(lead for name in self.names if (lead := canonical(name)) is not None)
+
+    @property
+    def rank(self) -> tuple[int, bool, float]:
+        """How good a choice it is: number of the twelve leads, called rhythm, seconds."""
+        return len(self.twelve), "RHYTHM" in self.label, self.n_samples / self.rate_hz
+
+
+class _Waveform(NamedTuple):
+    """The chosen group, with all that decoding its samples needs."""
+
+    group: _Group
+    channels: tuple[Channel, ...]
+    dtype: np.dtype
+    notes: tuple[str, ...]
+
 
 def sniff(head: bytes) -> bool:
-    """Whether `DICM` stands after 128 bytes."""
+    """Tell whether `DICM` stands after 128 bytes."""
     return head[PREFIX_AT:META_START] == PREFIX
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Yield the one recording of a DICOM file. `entries` is ignored, a file has none.
+    """Yield the one recording of a DICOM file. `entries` is ignored: a file has none.
 
     digital: (lead, time) int32, the stored integers; padding is missing. Signals that are no voltage (pressure ...)
-    are kept with a NaN gain. Raises UnreadableRecording.
+    are kept with a gain of NaN. Raises UnreadableRecording.
     """
     structure = parse_structure(read_bounded(path, FILE_LIMIT), str(path))
-    waveform = find_waveform(structure)
-    digital, missing = read_samples(structure, waveform)
+    waveform = _find_waveform(structure)
+    digital, missing = _read_samples(structure, waveform)
     yield _recording(path, structure, waveform, digital, missing)
 
 
 def scan(path: Path) -> Iterator[Recording]:
     """Yield the same recording without samples; none is decoded."""
     structure = parse_structure(read_bounded(path, FILE_LIMIT), str(path))
-    waveform = find_waveform(structure)
+    waveform = _find_waveform(structure)
     yield _recording(path, structure, waveform, np.zeros((len(waveform.channels), 0), np.int32))
 
 
 def _recording(
     path: Path,
     structure: Structure,
-    waveform: Waveform,
+    waveform: _Waveform,
     digital: NDArray[np.int32],
     missing: NDArray[np.bool_] | None = None,
 ) -> Recording:
     channels = waveform.channels
-    context = read_context(structure, channels)
     return Recording(
         recording_id=path.stem,
         leads=tuple(channel.name for channel in channels),
@@ -63,14 +126,145 @@ def _recording(
         baseline=np.array([channel.baseline for channel in channels]),
         missing=missing,
         n_samples=waveform.group.n_samples,
-        patient_id=context.patient_id,
-        age_years=context.age_years,
-        sex=context.sex,
-        acquired_at=context.acquired_at,
-        device=context.device,
-        site=context.site,
-        mains_hz=context.mains_hz,
-        fields=context.fields,
         source=Source("dicom", path),
-        notes=(*waveform.notes, *([PADDED] if missing is not None else []), *context.notes),
+        **read_context(structure, channels).facts(*waveform.notes, *([PADDED] if missing is not None else [])),
     )
+
+
+def _find_waveform(structure: Structure) -> _Waveform:
+    """Choose and check the group with the rhythm. No sample is touched. Raises UnreadableRecording."""
+    sequence = structure.elements.get(WAVEFORM_SEQUENCE)
+    if sequence is None or not sequence.items:
+        _refuse(Reason.EMPTY, "no waveform", "a multiplex group", structure)
+    group, others = _choose(
+        [_group(structure, item) for item in sequence.items if _is_rhythm(structure, item)], structure
+    )
+    definitions = group.item[CHANNEL_DEFINITIONS].items
+    channels = tuple(read_channel(structure, item, place, group.rate_hz) for place, item in enumerate(definitions))
+    dtype = _dtype(structure, group)
+    _check_size(structure, group, dtype)
+    skews = [channel.skew_s * group.rate_hz for channel in channels]
+    if max(skews) - min(skews) >= WORST_SKEW_SAMPLES:
+        _refuse(Reason.UNSUPPORTED, "channels skewed in time", "simultaneous ones", structure)
+    quirks = {
+        OTHER_GROUPS: others,
+        GROUP_DELAYED: bool(structure.decimal(group.item, GROUP_OFFSET)),
+        SKEWED: max(skews) != min(skews),
+        NO_BASELINE: not all(channel.has_baseline for channel in channels),
+    }
+    counts = {status: sum(status in channel.statuses for channel in channels) for status in STATUSES}
+    statuses = [f"channel status {status.casefold()}: {count}" for status, count in counts.items() if count]
+    return _Waveform(group, channels, dtype, (*(name for name, met in quirks.items() if met), *statuses))
+
+
+def _read_samples(structure: Structure, waveform: _Waveform) -> tuple[NDArray[np.int32], NDArray[np.bool_] | None]:
+    """Return (channel, time) int32, and which of them are padding; None if none is."""
+    group, width = waveform.group, len(waveform.channels)
+    start = group.item[DATA].value
+    frames = np.frombuffer(structure.data, waveform.dtype, group.n_samples * width, start).reshape(-1, width)
+    digital = np.empty((width, group.n_samples), np.int32)
+    digital[:] = frames.T
+    missing = _padding(structure, waveform, digital)
+    _check_bits(structure, waveform, digital, missing)
+    return digital, missing
+
+
+def _is_rhythm(structure: Structure, item: Items) -> bool:
+    """Tell whether a group is recorded, not derived: by its declared type, never by its place."""
+    label = structure.text(item, LABEL).upper()
+    return structure.text(item, ORIGINALITY) == "ORIGINAL" and not any(word in label for word in _AVERAGED)
+
+
+def _group(structure: Structure, item: Items) -> _Group:
+    rate_hz = structure.decimal(item, RATE_HZ)
+    n_channels, n_samples = structure.integer(item, N_CHANNELS, 2), structure.integer(item, N_SAMPLES, 4)
+    if rate_hz is None or n_channels is None or n_samples is None or CHANNEL_DEFINITIONS not in item:
+        _refuse(Reason.HEADER, "no rate, number of channels or samples, or no definitions", "all of them", structure)
+    check_shape(n_channels, n_samples, rate_hz, structure.where)
+    definitions = item[CHANNEL_DEFINITIONS].items
+    if len(definitions) != n_channels:
+        _refuse(Reason.HEADER, f"{len(definitions)} channel definitions", f"{n_channels} as declared", structure)
+    names = tuple(lead_name(structure, channel, place) for place, channel in enumerate(definitions))
+    return _Group(item, structure.text(item, LABEL).upper(), rate_hz, n_samples, names)
+
+
+def _choose(groups: list[_Group], structure: Structure) -> tuple[_Group, bool]:
+    """Return the group with most of the twelve leads, called rhythm, longest; and whether others are left out.
+
+    Raises UnreadableRecording if no group holds all leads that are there, or two groups are equally good.
+    """
+    if not groups:
+        _refuse(Reason.EMPTY, "derived multiplex groups only", "an original one", structure)
+    best = max(groups, key=lambda group: group.rank)
+    if any(group.twelve - best.twelve for group in groups):
+        _refuse(Reason.UNSUPPORTED, f"leads spread over {len(groups)} multiplex groups", "all in one", structure)
+    if sum(group.rank == best.rank for group in groups) > 1:
+        _refuse(Reason.UNSUPPORTED, "two equally good multiplex groups", "one rhythm", structure)
+    return best, len(groups) > 1
+
+
+def _dtype(structure: Structure, group: _Group) -> np.dtype:
+    bits, kind = structure.integer(group.item, BITS_ALLOCATED, 2), structure.text(group.item, INTERPRETATION)
+    found = DTYPES.get((bits or 0, kind))
+    if found is None:
+        what = f"{COMPANDED[kind]} samples" if kind in COMPANDED else f"samples of {bits} bits and another kind"
+        _refuse(Reason.UNSUPPORTED, what, "8, 16 or 32 bits as SB, UB, SS, US or SL", structure)
+    if structure.syntax.big_endian and bits != 16:
+        # The standard stores samples in words of 16 bits; programs disagree how others lie in swapped words.
+        _refuse(Reason.UNSUPPORTED, f"big-endian samples of {bits} bits", "16 bits", structure)
+    return np.dtype(found).newbyteorder(">" if structure.syntax.big_endian else "<")
+
+
+def _check_size(structure: Structure, group: _Group, dtype: np.dtype) -> None:
+    """Compare the declared number of samples with the bytes that are there. An odd number is padded by one byte."""
+    expected = group.n_samples * len(group.names) * dtype.itemsize
+    element = group.item.get(DATA)
+    found = 0 if element is None else element.stop - element.value
+    if found < expected:
+        _refuse(Reason.TRUNCATED, f"{found} bytes of samples", f"{expected} as declared", structure)
+    if found > expected + expected % 2:
+        _refuse(Reason.HEADER, f"{found} bytes of samples", f"{expected} as declared", structure)
+
+
+def _padding(structure: Structure, waveform: _Waveform, digital: NDArray[np.int32]) -> NDArray[np.bool_] | None:
+    """Return a mask of the padding; None if there is none.
+
+    The least value of its type is padding wherever it stands. Other padding values, such as the 0 of some carts, are
+    voltages too: only a run of them in all channels at the end is padding.
+    """
+    dtype = waveform.dtype
+    stored = structure.bytes_of(waveform.group.item, PADDING)
+    if stored is None or len(stored) < dtype.itemsize:
+        return None
+    padding = int(np.frombuffer(stored, dtype, 1)[0])
+    if padding == np.iinfo(dtype).min:
+        missing = digital == padding
+        return missing if missing.any() else None
+    kept = np.flatnonzero((digital != padding).any(axis=0))
+    last = int(kept[-1]) + 1 if len(kept) else 0
+    if digital.shape[1] - last < SHORTEST_PADDING:
+        return None
+    missing = np.zeros(digital.shape, bool)
+    missing[:, last:] = True
+    return missing
+
+
+def _check_bits(
+    structure: Structure, waveform: _Waveform, digital: NDArray[np.int32], missing: NDArray[np.bool_] | None
+) -> None:
+    """Refuse samples beyond the stored bits, where these are fewer than the allocated ones: their sign was not extended."""
+    for row, channel in enumerate(waveform.channels):
+        bits = channel.bits_stored
+        if bits is None or bits >= 8 * waveform.dtype.itemsize:
+            continue
+        if bits < 1:
+            _refuse(Reason.HEADER, f"{bits} stored bits", "at least one", structure)
+        samples = digital[row] if missing is None else digital[row][~missing[row]]
+        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if waveform.dtype.kind == "i" else (0, (1 << bits) - 1)
+        if samples.size and (samples.min() < low or samples.max() > high):
+            _refuse(Reason.HEADER, f"samples beyond {bits} stored bits", f"{low} to {high}", structure)
+
+
+def _refuse(reason: Reason, found: str, expected: str, structure: Structure) -> NoReturn:
+    remedy = EXPORT if reason == Reason.UNSUPPORTED else FETCH_AGAIN
+    raise UnreadableRecording(reason, found, expected, remedy, structure.where)

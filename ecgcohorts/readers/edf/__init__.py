@@ -3,6 +3,7 @@
 Sources: Kemp et al. 1992; the specification at edfplus.info; BioSemi's description of BDF.
 """
 
-from ecgcohorts.readers.edf.reader import SUFFIXES, VARIANTS, read, scan, sniff
+from ecgcohorts.readers.edf.header import sniff
+from ecgcohorts.readers.edf.reader import SUFFIXES, VARIANTS, read, scan
 
 __all__ = ["SUFFIXES", "VARIANTS", "read", "scan", "sniff"]

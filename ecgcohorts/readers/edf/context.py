@@ -1,15 +1,13 @@
-"""What an EDF header says around the signals: patient, time, filters.
+"""What an EDF header says about patient, time and filters.
 
 Only EDF+ gives its two 80-byte fields a grammar. In plain EDF they are free text, and the patient field usually holds a
-name: nothing of it is taken. Of the fields of EDF+, names and the codes of hospital and staff are never taken.
+name, so nothing of it is taken. Of EDF+, names and the codes of hospital and staff are never taken.
 """
 
 import re
 from datetime import datetime
 
-from ecgcohorts.privacy.placeholders import is_placeholder
-from ecgcohorts.readers._shared.people import Context, age_between, sex_of
-from ecgcohorts.readers._xml.values import moment
+from ecgcohorts.readers._shared.people import Context, age_between, known, moment, sex_of
 from ecgcohorts.readers.edf.header import Header, Signal
 
 MAINS_HZ = (50.0, 60.0)
@@ -25,15 +23,14 @@ _FILTER_NAMES = {"hp": "high-pass", "lp": "low-pass", "n": "AC filter", "notch":
 
 
 def read_context(header: Header, signals: tuple[Signal, ...]) -> Context:
-    """Collect what stands around the signals that are read."""
+    """Collect patient, time and filters of the signals that are read."""
     fields = _plus_fields(header) if header.kind else {}
     fields |= {"StartDate": header.start_date, "StartTime": header.start_time} if header.start_date else {}
     acquired_at = _acquired_at(header, fields.get("Startdate", ""))
-    code = fields.get("PatientCode")
     filters = _filters(signals)
     mains = [hz for hz in filters.get("AC filter", []) if hz in MAINS_HZ]
     return Context(
-        patient_id=None if is_placeholder(code) else code,
+        patient_id=known(fields.get("PatientCode")),
         age_years=age_between(_long_date(fields.get("Birthdate", "")), acquired_at),
         sex=sex_of(fields.get("Sex", "")),
         acquired_at=acquired_at,
@@ -46,7 +43,7 @@ def read_context(header: Header, signals: tuple[Signal, ...]) -> Context:
 
 
 def _plus_fields(header: Header) -> dict[str, str]:
-    """Subfields of EDF+: code, sex and birth date of the patient, and the start date with its full year; X is unknown."""
+    """Split the subfields of EDF+: code, sex and birth date of the patient, start date with its full year. X is unknown."""
     patient, recording = header.patient.split(" "), header.recording.split(" ")
     found = {}
     if len(patient) >= 4:  # code, sex, birth date, name
@@ -57,7 +54,7 @@ def _plus_fields(header: Header) -> dict[str, str]:
 
 
 def _acquired_at(header: Header, startdate: str) -> datetime | None:
-    """The start; None where the date was removed. The four-digit year of EDF+ goes first."""
+    """Return the start; None where the date was removed. The four-digit year of EDF+ takes precedence."""
     time, short = _TIME.fullmatch(header.start_time), _SHORT_DATE.fullmatch(header.start_date)
     clock = time.groups() if time else ()
     day = _long_date(startdate)
@@ -70,15 +67,16 @@ def _acquired_at(header: Header, startdate: str) -> datetime | None:
 
 
 def _long_date(text: str) -> datetime | None:
-    """A day written as 02-MAR-2002."""
+    """Parse a day such as 02-MAR-2002."""
     found = _LONG_DATE.fullmatch(text.upper())
+    # Month names are matched here: strptime would read those of the machine's language.
     if found is None or found[2] not in _MONTHS:
         return None
     return moment(found[3], _MONTHS.index(found[2]) + 1, found[1])
 
 
 def _filters(signals: tuple[Signal, ...]) -> dict[str, list[float]]:
-    """Kind of filter -> frequencies in Hz, from the prefiltering texts such as `HP:0.05Hz LP:150Hz N:50Hz`."""
+    """Map kinds of filter to frequencies in Hz, from prefiltering texts such as `HP:0.05Hz LP:150Hz N:50Hz`."""
     found: dict[str, set[float]] = {}
     for text in {signal.prefilter for signal in signals}:
         for kind, hz in _FILTER.findall(text):

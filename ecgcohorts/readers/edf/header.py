@@ -1,10 +1,11 @@
-"""Headers of EDF, EDF+ and BDF files: fixed ASCII fields, each matched from end to end.
+"""Parse headers of EDF, EDF+ and BDF files: fixed ASCII fields, each matched from end to end.
 
 Sources: Kemp et al. 1992 (EDF); Kemp and Olivan 2003 and the specification at edfplus.info (EDF+); BioSemi's description
 of BDF.
 """
 
 import re
+from collections.abc import Callable
 from decimal import Context, Decimal
 from functools import lru_cache
 from typing import NamedTuple, NoReturn
@@ -14,9 +15,9 @@ from ecgcohorts.readers._shared.limits import MAX_LEADS
 
 HEADER_BYTES = 256  # fixed part, and as much again for every signal
 EDF, BDF = b"0       ", b"\xffBIOSEMI"
-MAX_SIGNALS = 2 * MAX_LEADS  # our default: those that are left out count too
+MAX_SIGNALS = 2 * MAX_LEADS  # our default; signals that are left out count, too
 ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
-CHARACTERS = "latin-1"  # only ASCII is allowed, but the micro sign is met
+CHARACTERS = "latin-1"  # only ASCII is allowed, but files hold the micro sign
 UNFINISHED = -1  # number of records while a file is being written
 FETCH_AGAIN = "Fetch the file again from its source."
 
@@ -50,10 +51,25 @@ class Signal(NamedTuple):
 
     @property
     def is_annotation(self) -> bool:
+        """Whether it holds texts instead of samples."""
         return self.label in ANNOTATIONS
+
+    def scale(self, sample_bytes: int, where: str) -> "Scale":
+        """Compute the scale from the four limits. Raises UnreadableRecording if they give no gain."""
+        found = _scale_of(self.calibration, sample_bytes)
+        if found is None:
+            refuse(
+                Reason.HEADER,
+                "limits of a signal that give no gain",
+                "two different physical ones, and two digital ones in order",
+                where,
+            )
+        return found
 
 
 class Header(NamedTuple):
+    """A file as its header declares it."""
+
     patient: str
     recording: str
     start_date: str
@@ -66,26 +82,32 @@ class Header(NamedTuple):
 
     @property
     def is_discontinuous(self) -> bool:
+        """Whether each record states its own time."""
         return self.kind.endswith("D")
 
     @property
     def header_bytes(self) -> int:
+        """Size of the header."""
         return HEADER_BYTES * (1 + len(self.signals))
 
     @property
     def record_samples(self) -> int:
+        """Samples of one record, over all signals."""
         return sum(signal.per_record for signal in self.signals)
 
     @property
     def declared_bytes(self) -> int:
+        """Size of the whole file."""
         return self.header_bytes + self.n_records * self.record_samples * self.sample_bytes
 
     def rate_hz(self, signal: Signal) -> float:
+        """Return the sampling rate of a signal."""
+        # In decimals, as the header gives both numbers: 7 samples in 0.3 s, as floats, give a rate next to the right one.
         return float(_EXACT.divide(Decimal(signal.per_record), self.record_s))
 
 
 class Scale(NamedTuple):
-    """physical = minimum + (digital - least) * (maximum - minimum) / (most - least), turned around."""
+    """The inverse of physical = minimum + (digital - least) * (maximum - minimum) / (most - least)."""
 
     steps_per_unit: float
     baseline: float  # digital value that is 0 units
@@ -93,8 +115,8 @@ class Scale(NamedTuple):
     most: int
 
 
-def fits(head: bytes) -> bool:
-    """Whether bytes begin with an EDF or BDF header whose two statements of its length agree."""
+def sniff(head: bytes) -> bool:
+    """Tell whether a file starts with an EDF or BDF header whose two statements of its length agree."""
     if head[:8] not in (EDF, BDF):
         return False
     text = head.decode(CHARACTERS)
@@ -102,8 +124,8 @@ def fits(head: bytes) -> bool:
     return bool(declared and n_signals and int(declared[0]) == HEADER_BYTES * (1 + int(n_signals[0])))
 
 
-def parse_fixed(head: bytes, where: str) -> int:
-    """Number of signals, from the first 256 bytes. Raises UnreadableRecording."""
+def _n_signals(head: bytes, where: str) -> int:
+    """Return the number of signals, from the first 256 bytes. Raises UnreadableRecording."""
     if head[:8] not in (EDF, BDF):
         refuse(Reason.FORMAT, "another version", "EDF or BDF", where)
     if len(head) < HEADER_BYTES:
@@ -117,9 +139,11 @@ def parse_fixed(head: bytes, where: str) -> int:
     return n_signals
 
 
-def parse_header(data: bytes, where: str) -> Header:
-    """A whole header. Raises UnreadableRecording."""
-    n_signals = parse_fixed(data, where)
+def parse_header(read: Callable[[int], bytes], where: str) -> Header:
+    """Read a whole header; `read` returns so many bytes, fewer at the end of the file. Raises UnreadableRecording."""
+    data = read(HEADER_BYTES)
+    n_signals = _n_signals(data, where)
+    data += read(HEADER_BYTES * n_signals)
     if len(data) < HEADER_BYTES * (1 + n_signals):
         refuse(Reason.TRUNCATED, f"{len(data)} bytes", f"{HEADER_BYTES * (1 + n_signals)} of a header", where)
     text = data.decode(CHARACTERS)
@@ -146,9 +170,9 @@ def parse_header(data: bytes, where: str) -> Header:
     )
 
 
-@lru_cache(maxsize=256)  # the signals of a file share theirs, and so do the files of a cohort
-def scale_of(calibration: tuple[str, str, str, str], sample_bytes: int) -> Scale | None:
-    """Scale by the four limits of a signal; None if they give no gain."""
+@lru_cache(maxsize=256)  # the signals of a file share one calibration, and so do the files of a cohort
+def _scale_of(calibration: tuple[str, str, str, str], sample_bytes: int) -> Scale | None:
+    """Compute the scale from the four limits of a signal; None if they give no gain."""
     texts = calibration[:2], calibration[2:]
     if not all(map(_DECIMAL.fullmatch, texts[0])) or not all(map(_INTEGER.fullmatch, texts[1])):
         return None
@@ -163,7 +187,7 @@ def scale_of(calibration: tuple[str, str, str, str], sample_bytes: int) -> Scale
 
 
 def _signals(text: str, count: int, where: str) -> tuple[Signal, ...]:
-    """The part per signal: every field for all signals, then the next field."""
+    """Parse the part per signal: one field for all signals, then the next field."""
     columns: dict[str, list[str]] = {}
     at = HEADER_BYTES
     for name, width in _WIDTHS.items():
@@ -195,4 +219,5 @@ def _decimal(text: str, what: str, where: str) -> Decimal:
 
 
 def refuse(reason: Reason, found: str, expected: str, where: str) -> NoReturn:
+    """Raise UnreadableRecording for a file that can be fetched again."""
     raise UnreadableRecording(reason, found, expected, FETCH_AGAIN, where)

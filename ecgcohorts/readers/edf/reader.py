@@ -1,28 +1,27 @@
-"""The reader of this format; what is said about it stands in the package."""
+"""Read EDF and BDF files: choose the signals that belong to the ECG, and decode their samples as integers.
 
+Source: the EDF specification. In every record the samples of each signal stand together, least significant byte first.
+"""
+
+import math
 import os
+import re
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
-from ecgcohorts.readers._shared.files import Folder, read_exactly
+from ecgcohorts.io.regular import open_regular, read_exactly
+from ecgcohorts.leads import canonical
+from ecgcohorts.readers._shared.limits import check_shape
+from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers.edf.context import read_context
-from ecgcohorts.readers.edf.header import HEADER_BYTES, Header, fits, parse_fixed, parse_header, refuse
-from ecgcohorts.readers.edf.signal import (
-    CONTIGUOUS,
-    OUT_OF_RANGE,
-    PADDED,
-    Chosen,
-    check_contiguous,
-    choose,
-    decode,
-    find_padding,
-    is_out_of_range,
-)
+from ecgcohorts.readers.edf.header import Header, Scale, Signal, parse_header, refuse
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".bdf", ".edf")
@@ -33,25 +32,46 @@ VARIANTS = (
 FILE_LIMIT = 256 << 20  # bytes of records; our default
 TRAILING = "bytes after the last record ignored"
 
+# A quiet ECG has shorter runs of zeros in all leads. Our default.
+SHORTEST_PADDING = 10
+# A record may start so much earlier or later than the last one ends; onsets are written as decimals. Our default.
+WORST_GAP_SAMPLES = 0.5
+MAX_ONSETS = 100_000  # records of a discontinuous file; our default: 4 h of records of 0.15 s
 
-def sniff(head: bytes) -> bool:
-    """Whether a file starts with an EDF or BDF header."""
-    return fits(head)
+OTHER_RATES = "signals at other rates than the ECG left out"
+NO_VOLTAGE = "signals that are no voltage left out"
+OUT_OF_RANGE = "samples beyond the declared digital limits"
+PADDED = "zeros at the end of the last record marked missing"
+CONTIGUOUS = "EDF+D without gaps"
+
+# The first annotation of a record says when it starts: +0.5, then 0x14 twice (or a duration after 0x15), EDF+ 2.2.4.
+_ONSET = re.compile(rb"([+-][0-9]{1,12}(?:\.[0-9]{1,12})?)\x14\x14\x00")
+
+
+class _Chosen(NamedTuple):
+    """The signals to read, all at one rate."""
+
+    signals: tuple[Signal, ...]
+    scales: tuple[Scale, ...]
+    per_mv: tuple[float, ...]
+    rate_hz: float
+    n_samples: int
+    notes: tuple[str, ...]
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Yield the one recording of a file. `entries` is ignored, a file has none.
+    """Yield the one recording of a file. `entries` is ignored: a file has none.
 
     digital: (lead, time) int32, the stored integers. Raises UnreadableRecording: TRUNCATED before anything is
     allocated if the file is shorter than its header declares.
     """
-    with Folder(path.parent) as folder, folder.open(path.name) as file:
+    with open_regular(path) as file:
         header, chosen, notes = _open(file, path)
         records = _records(file, header, chosen, path)
-    digital = decode(header, chosen, records)
-    missing = find_padding(header, digital)
+    digital = _decode(header, chosen, records)
+    missing = _find_padding(header, digital)
     quirks = {
-        OUT_OF_RANGE: is_out_of_range(chosen, digital),
+        OUT_OF_RANGE: _is_out_of_range(chosen, digital),
         PADDED: missing is not None,
         CONTIGUOUS: header.is_discontinuous,
     }
@@ -61,44 +81,41 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
 
 def scan(path: Path) -> Iterator[Recording]:
     """Yield the same recording without samples, from the header; of EDF+D the times of the records are read too."""
-    with Folder(path.parent) as folder, folder.open(path.name) as file:
+    with open_regular(path) as file:
         header, chosen, notes = _open(file, path)
         if header.is_discontinuous:
             _records(file, header, chosen, path)
     yield _recording(path, header, chosen, notes, np.zeros((len(chosen.signals), 0), np.int32))
 
 
-def _open(file: FileIO, path: Path) -> tuple[Header, Chosen, tuple[str, ...]]:
-    """The header, compared with the size of the file, and the signals to read; the file stands at its first record."""
+def _open(file: FileIO, path: Path) -> tuple[Header, _Chosen, tuple[str, ...]]:
+    """Return the header, compared with the size of the file, and the signals to read. The file stands at its first record."""
     where = str(path)
-    head = file.read(HEADER_BYTES)
-    head += file.read(HEADER_BYTES * parse_fixed(head, where))
-    header = parse_header(head, where)
+    header = parse_header(file.read, where)
     size = os.fstat(file.fileno()).st_size
     if header.declared_bytes > size:
         refuse(Reason.TRUNCATED, f"{size} bytes", f"{header.declared_bytes} as declared", where)
     if header.declared_bytes > FILE_LIMIT:
         refuse(Reason.LIMIT, f"{header.declared_bytes} bytes", f"at most {FILE_LIMIT}", where)
-    return header, choose(header, where), (TRAILING,) if size > header.declared_bytes else ()
+    return header, _choose(header, where), (TRAILING,) if size > header.declared_bytes else ()
 
 
-def _records(file: FileIO, header: Header, chosen: Chosen, path: Path) -> bytes:
-    """All records; those of EDF+D must follow each other."""
+def _records(file: FileIO, header: Header, chosen: _Chosen, path: Path) -> bytes:
+    """Return all records; those of EDF+D must follow each other."""
     records = read_exactly(file, header.declared_bytes - header.header_bytes, path)
     if header.is_discontinuous:
-        check_contiguous(header, chosen, records, str(path))
+        _check_contiguous(header, chosen, records, str(path))
     return records
 
 
 def _recording(
     path: Path,
     header: Header,
-    chosen: Chosen,
+    chosen: _Chosen,
     notes: tuple[str, ...],
     digital: NDArray[np.int32],
     missing: NDArray[np.bool_] | None = None,
 ) -> Recording:
-    context = read_context(header, chosen.signals)
     return Recording(
         recording_id=path.stem,
         leads=tuple(signal.label for signal in chosen.signals),
@@ -108,12 +125,95 @@ def _recording(
         baseline=np.array([scale.baseline for scale in chosen.scales]),
         missing=missing,
         n_samples=chosen.n_samples,
-        patient_id=context.patient_id,
-        age_years=context.age_years,
-        sex=context.sex,
-        acquired_at=context.acquired_at,
-        mains_hz=context.mains_hz,
-        fields=context.fields,
         source=Source("edf", path),
-        notes=notes + chosen.notes + context.notes,
+        **read_context(header, chosen.signals).facts(*notes, *chosen.notes),
     )
+
+
+def _choose(header: Header, where: str) -> _Chosen:
+    """Choose the twelve leads and every voltage sampled like them; the fastest voltages where no label is a lead.
+
+    Raises UnreadableRecording if leads differ in rate, or if their calibration gives no gain.
+    """
+    ordinary = [signal for signal in header.signals if not signal.is_annotation]
+    is_lead = {signal.label: canonical(signal.label) is not None for signal in ordinary}
+    voltages = [signal for signal in ordinary if is_lead[signal.label] or _is_voltage(signal.dimension, where)]
+    if not voltages:
+        refuse(Reason.EMPTY, "no signal that is a voltage", "at least one", where)
+    counts = {signal.per_record for signal in voltages if is_lead[signal.label]}
+    if len(counts) > 1:
+        refuse(Reason.UNSUPPORTED, "ECG leads at several rates", "one rate", where)
+    wanted = counts.pop() if counts else max(signal.per_record for signal in voltages)
+    kept = tuple(signal for signal in voltages if signal.per_record == wanted)
+    n_samples, rate_hz = wanted * header.n_records, header.rate_hz(kept[0])
+    check_shape(len(kept), n_samples, rate_hz, where)
+    if header.is_discontinuous and header.n_records > MAX_ONSETS:
+        refuse(Reason.LIMIT, f"{header.n_records} records of their own times", f"at most {MAX_ONSETS}", where)
+    scales = tuple(signal.scale(header.sample_bytes, where) for signal in kept)
+    per_mv = tuple(
+        steps_per_mv(scale.steps_per_unit, signal.dimension, signal.label, where)
+        for signal, scale in zip(kept, scales, strict=True)
+    )
+    quirks = {OTHER_RATES: len(kept) < len(voltages), NO_VOLTAGE: len(voltages) < len(ordinary)}
+    return _Chosen(kept, scales, per_mv, rate_hz, n_samples, tuple(name for name, met in quirks.items() if met))
+
+
+def _decode(header: Header, chosen: _Chosen, records: bytes) -> NDArray[np.int32]:
+    """Decode the chosen signals to (signal, time) int32. records: all records of the file, as many bytes as declared."""
+    width = header.sample_bytes
+    raw = np.frombuffer(records, np.uint8).reshape(header.n_records, header.record_samples * width)
+    count = chosen.signals[0].per_record
+    digital = np.empty((len(chosen.signals), header.n_records, count), np.int32)
+    for row, signal in enumerate(chosen.signals):
+        samples = raw[:, signal.offset * width : (signal.offset + count) * width]
+        digital[row] = samples.view("<i2") if width == 2 else _int24(samples)
+    return digital.reshape(len(chosen.signals), -1)
+
+
+def _find_padding(header: Header, digital: NDArray[np.int32]) -> NDArray[np.bool_] | None:
+    """Return (signal, time), True where zeros in all leads fill up the last record; None if none do."""
+    n_signals, n_samples = digital.shape
+    # Of a single lead nobody can say which zeros at its end were measured.
+    if n_signals < 2:
+        return None
+    alive = np.flatnonzero(digital[:, -(n_samples // header.n_records) :].any(axis=0))
+    padded = n_samples // header.n_records - (int(alive[-1]) + 1 if len(alive) else 0)
+    if padded < SHORTEST_PADDING:
+        return None
+    missing = np.zeros(digital.shape, bool)
+    missing[:, n_samples - padded :] = True
+    return missing
+
+
+def _is_out_of_range(chosen: _Chosen, digital: NDArray[np.int32]) -> bool:
+    """Tell whether samples lie beyond the digital limits of their signal. They are kept; the header is wrong."""
+    least, most = (np.array(limits) for limits in zip(*[(s.least, s.most) for s in chosen.scales], strict=True))
+    return bool((digital.min(axis=1) < least).any() or (digital.max(axis=1) > most).any())
+
+
+def _check_contiguous(header: Header, chosen: _Chosen, records: bytes, where: str) -> None:
+    """Refuse an EDF+D or BDF+D file whose records do not follow each other, by the onset in each record."""
+    timekeeper = next((signal for signal in header.signals if signal.is_annotation), None)
+    if timekeeper is None:
+        refuse(Reason.UNSUPPORTED, "a discontinuous file without annotations", "an onset in every record", where)
+    width = header.sample_bytes
+    start, step = timekeeper.offset * width, header.record_samples * width
+    found = [_ONSET.match(records, at, at + timekeeper.per_record * width) for at in range(start, len(records), step)]
+    onsets = [Decimal(match[1].decode()) for match in found if match is not None]
+    if len(onsets) < len(found):
+        refuse(Reason.HEADER, "a record without its onset", "one in every record", where)
+    late = [abs(onset - onsets[0] - place * header.record_s) for place, onset in enumerate(onsets)]
+    if float(max(late)) * chosen.rate_hz >= WORST_GAP_SAMPLES:
+        refuse(Reason.UNSUPPORTED, "a discontinuous file with gaps", "records that follow each other", where)
+
+
+def _is_voltage(dimension: str, where: str) -> bool:
+    return not math.isnan(steps_per_mv(1.0, dimension, "", where))
+
+
+def _int24(samples: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Unpack (record, bytes) to (record, sample): three bytes each, the sign in the last."""
+    words = np.zeros((len(samples), samples.shape[1] // 3, 4), np.uint8)
+    words[:, :, 1:] = samples.reshape(len(samples), -1, 3)
+    shifted: NDArray[np.int32] = words.view("<i4")[:, :, 0] >> 8  # the arithmetic shift extends the sign
+    return shifted

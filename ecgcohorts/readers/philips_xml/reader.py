@@ -1,7 +1,8 @@
-"""The reader of this format; what is said about it stands in the package."""
+"""Read Philips XML: decode the leads, cut the calibration second that may end them, and collect what stands around."""
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
 from ecgcohorts.leads import LIMB_LEADS, TWELVE_LEADS, canonical
-from ecgcohorts.readers._shared import units as _units
+from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers._shared.limits import MAX_LEADS, check_shape
+from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
+from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import read_xml, root_name
 from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
-from ecgcohorts.readers.philips_xml import xli as _xli
-from ecgcohorts.readers.philips_xml.context import read_context
+from ecgcohorts.readers.philips_xml.xli import decode, rebuild_limb_leads
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".xml",)
@@ -39,11 +41,43 @@ NO_PULSE = "11 s without calibration pulse, nothing cut"
 NO_LABELS = "leads not named, the standard order taken"
 RESCALED = "another rate or resolution than at acquisition"
 
+MAINS_HZ = {"50": 50.0, "60": 60.0}
+AGE_UNITS = ("years", "months", "weeks", "days", "hours")
+
+# Section -> elements kept as Recording.fields for cohort rules: no names of people, no free text, no serial numbers.
+KEPT = {
+    "documentinfo": ("documenttype", "documentversion"),
+    "dataacquisition": ("machine",),
+    "dataacquisition/acquirer": (
+        *("departmentid", "departmentname", "institutionid", "institutionname", "institutionlocationid"),
+        *("facilityid", "facilityname"),
+    ),
+    "dataacquisition/signalcharacteristics": (
+        *("acsetting", "acquisitiontype", "electrodeplacement", "leadset", "derivedleads", "signalbandwidth"),
+        *("numberchannelsallocated", "numberchannelsvalid"),
+    ),
+    "patient/generalpatientdata": ("patientid", "MRN", "uniquepatientid", "sex", "race", "pacestatus"),
+    "patient/generalpatientdata/age": ("dateofbirth", *AGE_UNITS),
+    "patient/generalpatientdata/height": ("cm", "inch"),
+    "patient/generalpatientdata/weight": ("kg", "lb"),
+}
+FLAGS = {
+    "artfiltered": "artifact filter",
+    "waveformmodified": "modified since acquisition",
+    "upsampled": "upsampled since acquisition",
+    "downsampled": "downsampled since acquisition",
+}
+
+_NUMBER = r"[0-9]{1,6}(?:\.[0-9]{1,6})?"
+_BAND = re.compile(rf"({_NUMBER})-({_NUMBER})")  # signalbandwidth of 1.03: 0.05-150
+_DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
+_TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?")
+
 _PLAIN = re.compile(r"\s*+(?:[+-]?[0-9]{1,5}(?:\s++|$))*+")
 
 
-class Waveform(NamedTuple):
-    """The `parsedwaveforms` element as declared; samples stay encoded."""
+class _Waveform(NamedTuple):
+    """The `parsedwaveforms` element as declared; its samples stay encoded."""
 
     element: Element
     leads: tuple[str, ...]
@@ -56,12 +90,12 @@ class Waveform(NamedTuple):
 
 
 def sniff(head: bytes) -> bool:
-    """Whether the first element is `restingecgdata`."""
+    """Tell whether the first element is `restingecgdata`."""
     return root_name(head) == "restingecgdata"
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Yield the one recording of a Philips file. `entries` is ignored, a file has none.
+    """Yield the one recording of a Philips file. `entries` is ignored: a file has none.
 
     digital: (lead, time) int32, the first 10 s of 11 where a calibration pulse ends them. Raises UnreadableRecording.
     """
@@ -82,8 +116,7 @@ def scan(path: Path) -> Iterator[Recording]:
     yield _recording(path, root, waveform, np.zeros((len(waveform.leads), 0), np.int32), waveform.n_samples)
 
 
-def _recording(path: Path, root: Element, waveform: Waveform, digital: NDArray[np.int32], n_samples: int) -> Recording:
-    context = read_context(root, waveform.element)
+def _recording(path: Path, root: Element, waveform: _Waveform, digital: NDArray[np.int32], n_samples: int) -> Recording:
     n_leads = len(waveform.leads)
     return Recording(
         recording_id=path.stem,
@@ -93,21 +126,13 @@ def _recording(path: Path, root: Element, waveform: Waveform, digital: NDArray[n
         gain_per_mv=np.full(n_leads, waveform.per_mv),
         baseline=np.full(n_leads, float(waveform.baseline)),
         n_samples=n_samples,
-        patient_id=context.patient_id,
-        age_years=context.age_years,
-        sex=context.sex,
-        acquired_at=context.acquired_at,
-        device=context.device,
-        site=context.site,
-        mains_hz=context.mains_hz,
-        fields=context.fields,
         source=Source("philips_xml", path),
-        notes=(*waveform.notes, *context.notes),
+        **_context(root, waveform.element).facts(*waveform.notes),
     )
 
 
-def _waveform(root: Element, where: str) -> Waveform:
-    """The rhythm as declared, checked against the limits. Representative beats stand elsewhere and are never read."""
+def _waveform(root: Element, where: str) -> _Waveform:
+    """Parse the rhythm as declared and check it against the limits. Representative beats stand elsewhere, never read."""
     _check_document(root, where)
     found = root.findall("waveforms/parsedwaveforms")
     if len(found) != 1:
@@ -129,8 +154,8 @@ def _waveform(root: Element, where: str) -> Waveform:
         refuse(Reason.UNSUPPORTED, "compressed leads in another order", f"{' '.join(LIMB_LEADS)} first", where)
     rescaled = acquired_hz not in (None, rate_hz) or acquired_uv not in (None, uv_per_step)
     quirks = {NO_LABELS: not labelled, RESCALED: rescaled}
-    return Waveform(
-        *(parsed, leads, rate_hz, n_samples, _units.steps_per_mv(1 / uv_per_step, "uV", leads[0], where)),
+    return _Waveform(
+        *(parsed, leads, rate_hz, n_samples, steps_per_mv(1 / uv_per_step, "uV", leads[0], where)),
         *(_baseline(parsed, signal, compressed, where), compressed),
         tuple(name for name, met in quirks.items() if met),
     )
@@ -146,7 +171,7 @@ def _check_document(root: Element, where: str) -> None:
 
 
 def _is_compressed(parsed: Element, where: str) -> bool:
-    """Whether samples are XLI. 1.03 says it by flag and method, and tools clear the flag alone; 1.04 by method."""
+    """Tell whether samples are XLI: 1.03 says it by flag and method, and tools clear the flag alone; 1.04 by method."""
     flag = parsed.get("compressflag", "").strip()
     method = (parsed.get("compression") or parsed.get("compressmethod") or "").strip()
     if flag not in ("", "True", "False") or method not in ("", "XLI") or (flag == "True" and not method):
@@ -155,7 +180,7 @@ def _is_compressed(parsed: Element, where: str) -> bool:
     if parsed.get("dataencoding", "").strip() not in (("Base64",) if compressed else ("Base64", "Plain")):
         refuse(Reason.UNSUPPORTED, "another data encoding", "Base64, or Plain without compression", where)
     for name in ("bitspersample", "nbitspersample"):
-        if integer(parsed.get(name), name, where) not in (None, 8 * SAMPLE_BYTES):
+        if integer(parsed, f"@{name}", where) not in (None, 8 * SAMPLE_BYTES):
             refuse(Reason.UNSUPPORTED, "samples of another size", f"{8 * SAMPLE_BYTES} bits", where)
     return compressed
 
@@ -163,15 +188,15 @@ def _is_compressed(parsed: Element, where: str) -> bool:
 def _stated(
     parsed: Element, signal: Element | None, of_data: Sequence[str], of_machine: Sequence[str], where: str
 ) -> tuple[float | None, float | None]:
-    """A number of the waveform, and of its acquisition. The first counts where both are given: data may be changed."""
-    stated = [number(parsed.get(name), name, where) for name in of_data]
-    acquired = [number(text_of(signal, name), name, where) for name in of_machine]
+    """Return a number of the waveform, and of its acquisition. The first counts: data may be changed afterwards."""
+    stated = [number(parsed, f"@{name}", where) for name in of_data]
+    acquired = [number(signal, name, where) for name in of_machine]
     ours = next((value for value in acquired if value is not None), None)
     return next((value for value in stated if value is not None), ours), ours
 
 
 def _n_samples(parsed: Element, rate_hz: float, where: str) -> int:
-    duration_ms = number(parsed.get("durationperchannel"), "durationperchannel", where)
+    duration_ms = number(parsed, "@durationperchannel", where)
     if duration_ms is None:
         refuse(Reason.HEADER, "no durationperchannel", "milliseconds", where)
     n_samples = duration_ms * rate_hz / 1000
@@ -181,16 +206,16 @@ def _n_samples(parsed: Element, rate_hz: float, where: str) -> int:
 
 
 def _leads(parsed: Element, signal: Element | None, where: str) -> tuple[tuple[str, ...], bool]:
-    """Names of the leads, and whether the file gives them. C1 to C6 of old files are V1 to V6 of today."""
+    """Return the names of the leads, and whether the file gives them. C1 to C6 of old files are V1 to V6 of today."""
     labels = parsed.get("leadlabels", "").split(maxsplit=MAX_LEADS)
     if len(labels) > MAX_LEADS:
         refuse(Reason.LIMIT, "more lead labels", f"at most {MAX_LEADS}", where)
-    count = integer(parsed.get("numberofleads"), "numberofleads", where)
+    count = integer(parsed, "@numberofleads", where)
     if labels:
         if count not in (None, len(labels)):
             refuse(Reason.HEADER, f"{len(labels)} lead labels", "one for each of numberofleads", where)
         return tuple(re.sub(r"^C(?=[1-6]$)", "V", label) for label in labels), True
-    allocated = integer(text_of(signal, "numberchannelsallocated"), "numberchannelsallocated", where)
+    allocated = integer(signal, "numberchannelsallocated", where)
     known = text_of(signal, "acquisitiontype") in STANDARD_SETS
     if not known or not {count, allocated} <= {None, len(TWELVE_LEADS)}:
         refuse(Reason.LEADS, "leads without names", f"names, or twelve leads of {' or '.join(STANDARD_SETS)}", where)
@@ -198,20 +223,20 @@ def _leads(parsed: Element, signal: Element | None, where: str) -> tuple[tuple[s
 
 
 def _baseline(parsed: Element, signal: Element | None, compressed: bool, where: str) -> int:
-    """The step that is 0 mV: `signaloffset`, to be subtracted from each sample."""
+    """Return the step that is 0 mV: `signaloffset`, to be subtracted from each sample."""
     signed = parsed.get("signalsigned") or text_of(signal, "signalsigned")
     if signed.strip() not in ("", "True"):
         refuse(Reason.UNSUPPORTED, "unsigned samples", "signed ones", where)
-    given = parsed.get("signaloffset")
-    offset = integer(given if given is not None else text_of(signal, "signaloffset"), "signaloffset", where) or 0
+    is_given = parsed.get("signaloffset") is not None
+    offset = (integer(parsed, "@signaloffset", where) if is_given else integer(signal, "signaloffset", where)) or 0
     if abs(offset) >= 1 << 15 or (compressed and offset):
-        # How the offset enters the sums of residuals is not known; no such file was seen.
+        # How an offset enters the sums of residuals is unknown; no such file was seen.
         refuse(Reason.UNSUPPORTED, "a signal offset", "none where leads are compressed", where)
     return offset
 
 
-def _samples(waveform: Waveform, where: str) -> NDArray[np.int32]:
-    """Decode all leads to (lead, time); one after another in every encoding."""
+def _samples(waveform: _Waveform, where: str) -> NDArray[np.int32]:
+    """Decode all leads to (lead, time). In every encoding one lead follows the other."""
     text = waveform.element.text or ""
     n_leads, n_samples = len(waveform.leads), waveform.n_samples
     if not text.strip():
@@ -220,14 +245,14 @@ def _samples(waveform: Waveform, where: str) -> NDArray[np.int32]:
         return _plain(text, n_leads * n_samples, where).reshape(n_leads, n_samples)
     data = base64_bytes("".join(text.split()), where)
     if waveform.compressed:
-        return _xli.rebuild_limb_leads(_xli.decode(data, n_leads, n_samples, where)).astype(np.int32)
+        return rebuild_limb_leads(decode(data, n_leads, n_samples, where)).astype(np.int32)
     if len(data) != n_leads * n_samples * SAMPLE_BYTES:
         refuse(Reason.TRUNCATED, f"{len(data)} bytes", f"{n_leads} leads of {n_samples} samples", where)
     return np.frombuffer(data, "<i2").reshape(n_leads, n_samples).astype(np.int32)
 
 
 def _plain(text: str, count: int, where: str) -> NDArray[np.int32]:
-    """Integers in text. Uncompressed leads are leads, not residuals, as the tools that expand XLI write them."""
+    """Parse integers in text. Uncompressed leads are leads, not residuals, as the tools that expand XLI write them."""
     if len(text) > MOST_CHARACTERS * count:
         refuse(Reason.LIMIT, f"{len(text)} characters of samples", f"{MOST_CHARACTERS} for each of {count}", where)
     if not text.isascii() or not _PLAIN.fullmatch(text):
@@ -240,10 +265,10 @@ def _plain(text: str, count: int, where: str) -> NDArray[np.int32]:
     return values
 
 
-def _has_pulse(steps: NDArray[np.int32], waveform: Waveform) -> bool:
-    """Whether the last second ends with 0, 1 mV, 0, each flat and at the same time in every lead.
+def _has_pulse(steps: NDArray[np.int32], waveform: _Waveform) -> bool:
+    """Tell whether the last second ends with 0, 1 mV, 0, each flat and at the same time in every lead.
 
-    steps: (lead, time) above 0 mV. A lead that stays the same for all of that second (an electrode off) has no say.
+    steps: (lead, time) above 0 mV. A lead that is flat for all of that second (an electrode off) does not count.
     """
     tail = steps[:, -round(CALIBRATION_S * waveform.rate_hz) :]
     tail = tail[(tail != tail[:, :1]).any(axis=1)]
@@ -256,3 +281,66 @@ def _has_pulse(steps: NDArray[np.int32], waveform: Waveform) -> bool:
         return False
     before, after = zero[max(0, high[0] - least) : high[0]], zero[high[-1] + 1 :]
     return bool(min(len(before), len(after)) >= least and before.all() and after.all())
+
+
+def _context(root: Element, parsed: Element) -> Context:
+    """Collect the facts around `parsed`, the waveform. Any section may be missing, any text a placeholder."""
+    fields: dict[str, str] = {}
+    for section, tags in KEPT.items():
+        element = root.find(section)
+        fields |= {tag: text for tag in tags if (text := text_of(element, tag))}
+    acquisition = root.find("dataacquisition")
+    machine = root.find("dataacquisition/machine")
+    for element, names in ((acquisition, ("date", "time")), (machine, ("detaildescription",))):
+        if element is not None:
+            fields |= {name: text for name in names if (text := element.get(name, "").strip())}
+    acquired_at = _moment(fields.get("date", ""), fields.get("time", ""))
+    places = (fields.get(tag) for tag in ("institutionid", "institutionname"))
+    return Context(
+        patient_id=known(fields.get("patientid")),
+        age_years=_age_years(fields, acquired_at),
+        sex=sex_of(fields.get("sex", "")),
+        acquired_at=acquired_at,
+        device=known(fields.get("machine")),
+        site=next((place for place in places if not is_placeholder(place)), None),
+        mains_hz=MAINS_HZ.get(fields.get("acsetting", "")),
+        fields=fields,
+        notes=(*_filter_notes(parsed, acquisition, fields), *_channel_notes(fields)),
+    )
+
+
+def _age_years(fields: dict[str, str], acquired_at: datetime | None) -> float | None:
+    """Return the stated age, without one the age from the dates. `age/@defaultage` is an assumption of the machine."""
+    for unit in AGE_UNITS:
+        if re.fullmatch(r"[0-9]{1,6}", fields.get(unit, "")):
+            return age_in_years(int(fields[unit]), unit)
+    return age_between(_moment(fields.get("dateofbirth", ""), ""), acquired_at)
+
+
+def _moment(date: str, time: str) -> datetime | None:
+    found, clock = _DATE.fullmatch(date), _TIME.fullmatch(time)
+    return None if found is None else moment(*found.groups(), *(clock.groups() if clock else ()))
+
+
+def _filter_notes(parsed: Element, acquisition: Element | None, fields: dict[str, str]) -> list[str]:
+    """Tell the filters that were applied to the data, in Hz."""
+    # `reportbandwidth` is left out: it is for the print. So is `acsetting`, the power line: it is 60 in files whose
+    # `notchfiltered` is False.
+    band = _BAND.fullmatch(fields.get("signalbandwidth", ""))
+    notes = []
+    for place, (name, what) in enumerate((("hipass", "high-pass"), ("lowpass", "low-pass"))):
+        text = (parsed.get(name) or text_of(acquisition, f"signalcharacteristics/{name}")).strip()
+        if re.fullmatch(_NUMBER, text):
+            notes.append(f"{what} {float(text):g} Hz")
+        elif band and not text:
+            notes.append(f"{what} {float(band[place + 1]):g} Hz")
+    if parsed.get("notchfiltered") == "True":
+        named = [text for text in parsed.get("notchfilterfreqs", "").split() if re.fullmatch(_NUMBER, text)]
+        notes.append(f"AC filter {' and '.join(named)} Hz" if named else "AC filter")
+    return [*notes, *(note for name, note in FLAGS.items() if parsed.get(name) == "True")]
+
+
+def _channel_notes(fields: dict[str, str]) -> list[str]:
+    valid, allocated = (fields.get(f"numberchannels{what}", "") for what in ("valid", "allocated"))
+    whole = all(re.fullmatch(r"[0-9]{1,3}", text) for text in (valid, allocated))
+    return [f"valid channels: {int(valid)} of {int(allocated)}"] if whole and int(valid) < int(allocated) else []

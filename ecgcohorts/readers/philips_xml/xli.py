@@ -28,8 +28,9 @@ GROUP_BYTES, GROUP_CODES = 5, 4  # 40 bits are four codes
 def decode(payload: bytes, n_leads: int, n_samples: int, where: str) -> NDArray[np.int16]:
     """Decode the first `n_leads` chunks, each of exactly `n_samples` values, to (lead, time) int16.
 
-    Files hold 16 chunks, whatever the number of leads. Nothing longer than declared is ever built: the length of the
-    output is known from the codes before it is joined. Raises UnreadableRecording.
+    Of III, aVR, aVL and aVF the values are residuals: see `rebuild_limb_leads`.
+    Files hold 16 chunks, whatever the number of leads. Nothing longer than declared is ever built: the codes give the
+    length of the output before it is joined. Raises UnreadableRecording.
     """
     chunks = _chunks(payload, n_leads, where)
     planes = b"".join(_expand(codes, 2 * n_samples, where) for codes, _ in chunks)
@@ -54,7 +55,7 @@ def rebuild_limb_leads(stored: NDArray[np.int16]) -> NDArray[np.int16]:
 
 
 def _chunks(payload: bytes, n_leads: int, where: str) -> list[tuple[memoryview, int]]:
-    """LZW codes and start of the first `n_leads` chunks. The last chunk must end where the payload ends."""
+    """Return LZW codes and start of the first `n_leads` chunks. The last chunk must end where the payload ends."""
     found: list[tuple[memoryview, int]] = []
     place = 0
     while place < len(payload):
@@ -93,7 +94,7 @@ def _expand(packed: memoryview, n_bytes: int, where: str) -> bytes:
 
 
 def _learn(codes: list[int]) -> list[bytes]:
-    """The strings that the codes stand for: each adds the previous string and the first byte of its own."""
+    """Return the strings of the codes: each code adds the previous string and the first byte of its own."""
     strings = list(BYTES)
     previous = strings[codes[0]]
     for n_strings, code in enumerate(codes[1:], len(strings)):
@@ -104,7 +105,7 @@ def _learn(codes: list[int]) -> list[bytes]:
 
 
 def _codes(packed: memoryview) -> NDArray[np.uint16]:
-    """10-bit codes, most significant bit first, up to the one that ends the chunk."""
+    """Unpack 10-bit codes, most significant bit first, up to the one that ends the chunk."""
     n_codes = len(packed) * 8 // CODE_BITS
     padded = bytes(packed) + bytes(-len(packed) % GROUP_BYTES)
     group = np.frombuffer(padded, np.uint8).reshape(-1, GROUP_BYTES).astype(np.uint64)
@@ -119,7 +120,7 @@ def _integrate(stored: NDArray[np.uint16], starts: NDArray[np.uint16]) -> NDArra
     """Sum second differences twice.
 
     stored: (lead, time). The second difference at sample 2 is -start, at sample i it is 64 - stored[i - 1]: the last
-    stored value is of no use.
+    stored value is not used.
     """
     steps = np.empty_like(stored)
     steps[:, :1] = stored[:, :1]

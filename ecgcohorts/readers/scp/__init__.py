@@ -3,6 +3,7 @@
 Source: the standard's sections 0 to 6 as two public implementations read them. Every checksum is verified.
 """
 
-from ecgcohorts.readers.scp.reader import SUFFIXES, VARIANTS, read, scan, sniff
+from ecgcohorts.readers.scp.reader import SUFFIXES, VARIANTS, read, scan
+from ecgcohorts.readers.scp.sections import sniff
 
 __all__ = ["SUFFIXES", "VARIANTS", "read", "scan", "sniff"]

@@ -1,7 +1,7 @@
-"""Huffman tables of SCP-ECG section 2 and their decoding, without a loop over symbols.
+"""Decode by the Huffman tables of SCP-ECG section 2, without a loop over symbols.
 
-Every bit of the data is looked up as if a symbol started there; the chain of those that really do is then followed in
-jumps of many symbols. Source: EN 1064 annex C, whose worked example is among the tests.
+Every bit of the data is looked up as if a symbol started there. The chain of bits where one really does is then
+followed in jumps of many symbols. Source: EN 1064 annex C, whose worked example is among the tests.
 """
 
 import struct
@@ -26,8 +26,8 @@ DOUBLINGS = 4  # the chain is followed in jumps of 2^4 symbols; 2^5 is as fast o
 NO_SYMBOL = 1 << 30  # "length" of what is no code: beyond every chunk
 
 
-class Lookup(NamedTuple):
-    """One table: which code of the book the next 32 bits start with."""
+class _Lookup(NamedTuple):
+    """One table. It tells which code of the book the next 32 bits start with."""
 
     first: NDArray[np.int64]  # (code,) its bits, filled up with zeros; ascending
     last: NDArray[np.int64]  # (code,) its bits, filled up with ones
@@ -38,7 +38,7 @@ class Lookup(NamedTuple):
 class Book(NamedTuple):
     """All tables of a file. Arrays run over all their codes; the last entry stands for "no code"."""
 
-    tables: tuple[Lookup, ...]
+    tables: tuple[_Lookup, ...]
     prefix_bits: NDArray[np.int64]
     total_bits: NDArray[np.int64]
     base: NDArray[np.int64]
@@ -47,12 +47,12 @@ class Book(NamedTuple):
 
 
 def read_book(body: bytes, where: str) -> Book | None:
-    """The tables of section 2; None if it says that there are none. Raises UnreadableRecording."""
+    """Parse the tables of section 2; None if it says that there are none. Raises UnreadableRecording."""
     if len(body) < 2:
         refuse("an empty section 2", "a number of tables", where)
     (count,) = struct.unpack_from("<H", body)
     if count == DEFAULT_TABLE:
-        return standard_book()
+        return _standard_book()
     if count > MOST_TABLES:
         refuse(f"{count} Huffman tables", f"at most {MOST_TABLES}, or {DEFAULT_TABLE}", where, Reason.LIMIT)
     tables, at = [], 2
@@ -67,8 +67,8 @@ def read_book(body: bytes, where: str) -> Book | None:
 
 
 @cache
-def standard_book() -> Book:
-    """The default table: 0 is `0`; 1 to 8 are so many ones, a zero and a sign bit; then 8 and 16 bits in full."""
+def _standard_book() -> Book:
+    """Make the default table: 0 is `0`; 1 to 8 are so many ones, a zero and a sign bit; then 8 and 16 bits in full."""
     codes = [(1, 1, VALUE, 0, 0)]
     for size in range(1, 9):
         ones = (1 << size) - 1
@@ -106,11 +106,11 @@ def _check(codes: NDArray[np.void], n_tables: int, where: str) -> None:
     if (switches & ((base < 1) | (base > n_tables) | (appended > 0))).any():
         refuse("a switch to no Huffman table", f"a table from 1 to {n_tables}", where)
     if (appended > APPENDED_BITS).any() or ((appended > 0) & ~switches & (base != 0)).any():
-        # Whether a base is added to appended bits is read differently by different programs.
+        # Programs disagree whether a base is added to appended bits.
         refuse("appended bits beside a base value, or too many", f"up to {APPENDED_BITS} without base", where)
 
 
-def _lookup(codes: NDArray[np.void], offset: int, none: int, where: str) -> Lookup:
+def _lookup(codes: NDArray[np.void], offset: int, none: int, where: str) -> _Lookup:
     """Sort the codes of one table by their bits, which are stored last bit first. `none` is the place of "no code"."""
     prefix = codes["prefix"].astype(np.int64)
     bits = (codes["code"].astype(np.int64)[:, None] >> np.arange(WINDOW_BITS)) & 1
@@ -126,11 +126,11 @@ def _lookup(codes: NDArray[np.void], offset: int, none: int, where: str) -> Look
         direct = np.full(1 << longest, none)
         for place, start, end in zip(number, first >> shift, (last >> shift) + 1, strict=True):
             direct[start:end] = place
-    return Lookup(first, last, number, direct)
+    return _Lookup(first, last, number, direct)
 
 
-class Room(NamedTuple):
-    """Memory to decode chunks in, one after the other: fresh memory would cost more than the decoding."""
+class _Room(NamedTuple):
+    """Memory in which chunks are decoded one after the other: fresh memory would cost more than the decoding."""
 
     windows: NDArray[np.uint64]  # (bit,) what follows every bit, from the top of 64 bits down
     nodes: NDArray[np.int64]  # (bit,) first node of every bit
@@ -146,12 +146,12 @@ def decode(chunks: Sequence[bytes], count: int, book: Book, where: str) -> Itera
     n_bits, n_tables = 8 * max(len(chunk) for chunk in chunks), len(book.tables)
     nodes = np.arange(0, n_bits * n_tables, n_tables)
     jumps = np.empty((3, n_bits * n_tables + 1), np.int64)
-    room = Room(np.empty(n_bits, np.uint64), nodes, np.empty((2, n_bits), np.int64), jumps)
+    room = _Room(np.empty(n_bits, np.uint64), nodes, np.empty((2, n_bits), np.int64), jumps)
     for chunk in chunks:
         yield _decode(chunk, count, book, room, where)
 
 
-def _decode(chunk: bytes, count: int, book: Book, room: Room, where: str) -> NDArray[np.int64]:
+def _decode(chunk: bytes, count: int, book: Book, room: _Room, where: str) -> NDArray[np.int64]:
     windows = _windows(chunk, room)
     position, in_force = np.divmod(_chain(windows, count, book, room), len(book.tables))
     starts, numbers = windows[position], np.arange(len(book.base))
@@ -169,8 +169,8 @@ def _decode(chunk: bytes, count: int, book: Book, room: Room, where: str) -> NDA
     return book.base[code] + _appended(starts, book.prefix_bits[code], book.total_bits[code])
 
 
-def _windows(chunk: bytes, room: Room) -> NDArray[np.uint64]:
-    """(bit,) What follows every bit: at least 57 bits, zeros after the end."""
+def _windows(chunk: bytes, room: _Room) -> NDArray[np.uint64]:
+    """Return (bit,) the bits from every bit on: at least 57, zeros after the end."""
     windows = room.windows[: 8 * len(chunk)]
     words = np.ndarray((len(chunk),), ">u8", chunk + bytes(8), strides=(1,)).astype(np.uint64)
     np.left_shift(words[:, None], np.arange(8, dtype=np.uint64), out=windows.reshape(-1, 8))
@@ -178,9 +178,9 @@ def _windows(chunk: bytes, room: Room) -> NDArray[np.uint64]:
 
 
 def _look_up(
-    windows: NDArray[np.uint64], table: Lookup, of_code: NDArray[np.int64], scratch: NDArray[np.int64]
+    windows: NDArray[np.uint64], table: _Lookup, of_code: NDArray[np.int64], scratch: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """(window,) The entry in `of_code` of the code that each window starts with. scratch: (2, window or more)."""
+    """Return (window,) the entry in `of_code` of the code that each window starts with. scratch: (2, window or more)."""
     index, found = scratch[:, : len(windows)]
     bits = WINDOW_BITS if table.direct is None else len(table.direct).bit_length() - 1
     np.right_shift(windows, np.uint64(64 - bits), out=index.view(np.uint64))
@@ -191,8 +191,8 @@ def _look_up(
     return of_code[np.where(fits, table.number[place], len(of_code) - 1)]
 
 
-def _chain(windows: NDArray[np.uint64], count: int, book: Book, room: Room) -> NDArray[np.int64]:
-    """Nodes visited from the first one on: `count` or a few more, fewer if one before leads beyond the end.
+def _chain(windows: NDArray[np.uint64], count: int, book: Book, room: _Room) -> NDArray[np.int64]:
+    """Return the nodes visited from the first one on: `count` or a few more, fewer if one of them leads beyond the end.
 
     A node is a bit and the table in force there, numbered bit by bit; the node after the last one is the end.
     """
@@ -209,6 +209,7 @@ def _chain(windows: NDArray[np.uint64], count: int, book: Book, room: Room) -> N
     for _ in range(DOUBLINGS - 1):
         jump.take(jump, out=longer, mode="clip")
         jump, longer = longer, jump
+    # A loop in Python over one node in 2^DOUBLINGS; the nodes between them are filled in below, all at once.
     landings: list[int] = []
     node, jumps = 0, memoryview(jump)
     most = stop if book.switches.any() else -(-count >> DOUBLINGS)
@@ -226,7 +227,7 @@ def _chain(windows: NDArray[np.uint64], count: int, book: Book, room: Room) -> N
 def _appended(
     windows: NDArray[np.uint64], prefix_bits: NDArray[np.int64], total_bits: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Two's complement of the bits between prefix and end of each code; 0 where there are none."""
+    """Read the bits between prefix and end of each code as two's complement; 0 where there are none."""
     value = np.zeros(len(windows), np.int64)
     long = np.flatnonzero(total_bits > prefix_bits)
     left = (windows[long] << prefix_bits[long].astype(np.uint64)).view(np.int64)

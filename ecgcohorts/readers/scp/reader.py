@@ -1,4 +1,4 @@
-"""The reader of this format; what is said about it stands in the package."""
+"""Read SCP-ECG: decode the rhythm of section 6, and add the reference beats that were subtracted from it."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
-from ecgcohorts.readers._shared.files import read_bounded
+from ecgcohorts.io.regular import read_bounded
 from ecgcohorts.readers._shared.limits import check_shape
+from ecgcohorts.readers._shared.people import Context
 from ecgcohorts.readers.scp.huffman import Book, decode, read_book
 from ecgcohorts.readers.scp.sections import (
     FILE_LIMIT,
@@ -20,11 +21,10 @@ from ecgcohorts.readers.scp.sections import (
     beats,
     block,
     lead_plan,
-    looks_like_scp,
     open_container,
     refuse,
 )
-from ecgcohorts.readers.scp.tags import Context, read_context
+from ecgcohorts.readers.scp.tags import read_context
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".scp",)
@@ -39,8 +39,8 @@ INT32 = np.iinfo(np.int32)
 BEAT_CUT = "reference beats that reach beyond the beat or the recording, cut there"
 
 
-class Rhythm(NamedTuple):
-    """All that is known before anything is decoded."""
+class _Rhythm(NamedTuple):
+    """Everything known before samples are decoded."""
 
     plan: LeadPlan
     block: Block
@@ -52,18 +52,13 @@ class Rhythm(NamedTuple):
 
     @property
     def nv_per_step(self) -> int:
-        """Of the decoded samples: with a reference beat, the largest step that both steps are whole multiples of."""
+        """Step of the decoded samples: with a reference beat, the largest one that divides both steps."""
         own = self.block.nv_per_step
         return math.gcd(own, self.reference.nv_per_step) if self.reference else own
 
 
-def sniff(head: bytes) -> bool:
-    """Whether section 0 stands at the start and points to itself."""
-    return looks_like_scp(head)
-
-
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Yield the one recording of an SCP file. `entries` is ignored, a file has none.
+    """Yield the one recording of an SCP file. `entries` is ignored: a file has none.
 
     digital: (lead, time) int32. Without reference beats the stored integers; with them, whole multiples of the largest
     step that divides both the beat's and the residual's, so that their sum is exact. Raises UnreadableRecording.
@@ -88,8 +83,9 @@ def scan(path: Path) -> Iterator[Recording]:
     yield _recording(path, rhythm, np.zeros((len(rhythm.plan.names), 0), np.int32))
 
 
-def _recording(path: Path, rhythm: Rhythm, digital: NDArray[np.int32], notes: tuple[str, ...] = ()) -> Recording:
-    n_leads, context = len(rhythm.plan.names), rhythm.context
+def _recording(path: Path, rhythm: _Rhythm, digital: NDArray[np.int32], notes: tuple[str, ...] = ()) -> Recording:
+    n_leads = len(rhythm.plan.names)
+    context = rhythm.context._replace(notes=(*rhythm.context.notes, *notes))
     return Recording(
         recording_id=path.stem,
         leads=rhythm.plan.names,
@@ -98,21 +94,13 @@ def _recording(path: Path, rhythm: Rhythm, digital: NDArray[np.int32], notes: tu
         gain_per_mv=np.full(n_leads, NV_PER_MV / rhythm.nv_per_step),
         baseline=np.zeros(n_leads),
         n_samples=rhythm.plan.n_samples,
-        patient_id=context.patient_id,
-        age_years=context.age_years,
-        sex=context.sex,
-        acquired_at=context.acquired_at,
-        device=context.device,
-        site=context.site,
-        mains_hz=context.mains_hz,
-        fields=context.fields,
         source=Source("scp", path),
-        notes=(*rhythm.notes, *rhythm.plan.notes, *context.notes, *notes),
+        **context.facts(*rhythm.notes, *rhythm.plan.notes),
     )
 
 
-def _rhythm(data: bytes, where: str) -> Rhythm:
-    """Take the file apart, check what belongs together, decode nothing."""
+def _rhythm(data: bytes, where: str) -> _Rhythm:
+    """Take the file apart and check that its sections fit each other. Decodes no sample."""
     sections, notes = open_container(data, where)
     if RHYTHM not in sections or LEADS not in sections:
         refuse("no rhythm", "leads and rhythm, sections 3 and 6", where, Reason.EMPTY)
@@ -131,18 +119,18 @@ def _rhythm(data: bytes, where: str) -> Rhythm:
             refuse("a beat of another rate, or a rhythm cut out", "one rate, from sample 1", where, Reason.UNSUPPORTED)
     book = read_book(sections[TABLES], where) if TABLES in sections else None
     _check_room(stored, plan.n_samples, book, where)
-    return Rhythm(plan, stored, reference, found, book, read_context(sections.get(TAGS, b"")), notes)
+    return _Rhythm(plan, stored, reference, found, book, read_context(sections.get(TAGS, b"")), notes)
 
 
 def _check_room(stored: Block, count: int, book: Book | None, where: str) -> None:
-    """A sample takes a bit at least, without tables two bytes: nothing is allocated for more than there can be."""
+    """Refuse more samples than there can be, before memory is taken: each takes a bit at least, without tables two bytes."""
     shortest = min(len(chunk) for chunk in stored.chunks)
     if count > (8 * shortest if book else shortest // 2):
         refuse(f"{shortest} bytes in a lead", f"room for {count} samples", where, Reason.TRUNCATED)
 
 
 def _samples(stored: Block, count: int, book: Book | None, where: str) -> NDArray[np.int32]:
-    """(lead, time) The samples of section 5 or 6. Differences are summed as their writers formed them, in 16 bits."""
+    """Decode section 5 or 6 to (lead, time). Differences are summed as their writers formed them, in 16 bits."""
     _check_room(stored, count, book, where)
     samples = np.empty((len(stored.chunks), count), np.int32)
     values = decode(stored.chunks, count, book, where) if book else _stored(stored.chunks, count, where)
@@ -152,7 +140,7 @@ def _samples(stored: Block, count: int, book: Book | None, where: str) -> NDArra
 
 
 def _stored(chunks: Sequence[bytes], count: int, where: str) -> Iterator[NDArray[np.int64]]:
-    """Values of 16 bits, not Huffman coded."""
+    """Yield values of 16 bits, which no Huffman table encodes."""
     for chunk in chunks:
         if len(chunk) > 2 * count + 1:  # a byte may pad; two are one more sample
             refuse(f"{len(chunk)} bytes in a lead", f"{2 * count} for {count} samples", where)
@@ -173,9 +161,9 @@ def _summed(values: NDArray[np.int64], differences: int, where: str) -> NDArray[
 
 
 def _add_beats(
-    rhythm: Rhythm, residual: NDArray[np.int32], template: NDArray[np.int32], where: str
+    rhythm: _Rhythm, residual: NDArray[np.int32], template: NDArray[np.int32], where: str
 ) -> tuple[NDArray[np.int32], bool]:
-    """Residual plus reference beat in steps of `nv_per_step`, written over the residual, and whether a beat was cut.
+    """Add the reference beat to the residual, in place, in steps of `nv_per_step`. Returns it, and whether a beat was cut.
 
     A beat covers samples start to end, and its fiducial sample falls on that of the reference beat.
     """

@@ -1,4 +1,4 @@
-"""SCP-ECG as a container: file and section checksums, the pointers of section 0, and the binary layout of sections 3 to 6.
+"""Take an SCP-ECG file apart: checksums of file and sections, pointers of section 0, binary layout of sections 3 to 6.
 
 Source: EN 1064 / ISO 11073-91064, little-endian, sample and byte positions counted from 1.
 """
@@ -42,13 +42,13 @@ NOT_DECLARED_SIMULTANEOUS = "leads of equal start and end, not declared simultan
 TRAILING = "bytes after the declared end of the file"
 
 
-class Container(NamedTuple):
+class _Container(NamedTuple):
     sections: dict[int, bytes]  # what follows each section's header, by section id; empty and absent ones left out
     notes: tuple[str, ...]
 
 
 class LeadPlan(NamedTuple):
-    """Section 3."""
+    """Section 3: the leads, and which samples they cover."""
 
     names: tuple[str, ...]
     start: int  # position of the first sample in the whole recording, from 1
@@ -82,8 +82,8 @@ def refuse(found: str, expected: str, where: str, reason: Reason = Reason.HEADER
     raise UnreadableRecording(reason, found, expected, "Export the file again.", where)
 
 
-def looks_like_scp(head: bytes) -> bool:
-    """Whether section 0 stands at the start and points to itself first: there is no magic number before version 1.3."""
+def sniff(head: bytes) -> bool:
+    """Tell whether section 0 stands at the start and points to itself: before version 1.3 there is no magic number."""
     if len(head) < FILE_HEADER + SECTION_HEADER + POINTER.size:
         return False
     declared, section, length = *struct.unpack_from("<I", head, 2), *struct.unpack_from("<HI", head, 8)
@@ -97,9 +97,9 @@ def looks_like_scp(head: bytes) -> bool:
     )
 
 
-def open_container(data: bytes, where: str) -> Container:
+def open_container(data: bytes, where: str) -> _Container:
     """Verify all checksums and cut the file into sections. Raises UnreadableRecording."""
-    if not looks_like_scp(data):
+    if not sniff(data):
         refuse("a start that is no section 0", "an SCP-ECG file", where, Reason.FORMAT)
     stored, declared = struct.unpack_from("<HI", data)
     if declared > len(data):
@@ -109,11 +109,11 @@ def open_container(data: bytes, where: str) -> Container:
     if binascii.crc_hqx(data[2:], CRC_START) != stored:
         refuse("another CRC of the file", "the stored one", where, Reason.CHECKSUM)
     places = _places(data, where)
-    return Container({key: body for key, place in places.items() if (body := _body(data, key, place, where))}, notes)
+    return _Container({key: body for key, place in places.items() if (body := _body(data, key, place, where))}, notes)
 
 
 def _places(data: bytes, where: str) -> dict[int, tuple[int, int]]:
-    """Section id -> (start, end) in bytes, as section 0 points to them: inside the file, apart from each other."""
+    """Map section ids to (start, end) in bytes, as section 0 points to them: inside the file, apart from each other."""
     (length,) = struct.unpack_from("<I", data, 10)
     if length > FILE_HEADER + SECTION_HEADER + MOST_POINTERS * POINTER.size:
         refuse(f"{length} bytes of pointers", f"at most {MOST_POINTERS} pointers", where, Reason.LIMIT)
@@ -138,7 +138,7 @@ def _places(data: bytes, where: str) -> dict[int, tuple[int, int]]:
 
 
 def _body(data: bytes, section: int, place: tuple[int, int], where: str) -> bytes:
-    """A section without its header, both verified."""
+    """Return a section without its header, after verifying both."""
     whole = data[slice(*place)]
     if section in STANDARD_SECTIONS:
         stored, found, length = struct.unpack_from("<HHI", whole)
@@ -150,7 +150,7 @@ def _body(data: bytes, section: int, place: tuple[int, int], where: str) -> byte
 
 
 def lead_plan(body: bytes, where: str) -> LeadPlan:
-    """Section 3: which leads, which samples. Leads must cover the same samples. Raises UnreadableRecording."""
+    """Parse section 3. Raises UnreadableRecording unless all leads cover the same samples."""
     if len(body) < 2:
         refuse("no lead definitions", "section 3", where)
     announced, flags = body[0], body[1]
@@ -159,7 +159,7 @@ def lead_plan(body: bytes, where: str) -> LeadPlan:
         refuse(f"{announced} leads announced, room for {room}", "a definition for every lead", where)
     room = min(room, max(announced, MAX_LEADS + 1))  # one lead too many is enough to be refused
     entries = [LEAD_ENTRY.unpack_from(body, 2 + place * LEAD_ENTRY.size) for place in range(room)]
-    # Some carts announce too few: what is defined like the others counts, anything else is padding.
+    # Some carts announce too few leads: a definition like the others counts, anything else is padding.
     leads = entries[:announced]
     for entry in entries[announced:]:
         if entry[:2] != leads[0][:2] or not entry[2]:
@@ -184,7 +184,7 @@ def lead_plan(body: bytes, where: str) -> LeadPlan:
 
 
 def block(body: bytes, n_leads: int, section: int, where: str) -> Block:
-    """Section 5 or 6, cut into one chunk of bytes per lead. Raises UnreadableRecording."""
+    """Cut section 5 or 6 into one chunk of bytes per lead. Raises UnreadableRecording."""
     if n_leads > MAX_LEADS:
         refuse(f"{n_leads} leads or more", f"at most {MAX_LEADS}", where, Reason.LIMIT)
     first = BLOCK_HEADER.size + 2 * n_leads
@@ -207,7 +207,7 @@ def block(body: bytes, n_leads: int, section: int, where: str) -> Block:
 
 
 def beats(body: bytes, where: str) -> Beats:
-    """Section 4: the beats of type 0, which were subtracted. Raises UnreadableRecording."""
+    """Parse section 4: the beats of type 0, which were subtracted. Raises UnreadableRecording."""
     if len(body) < BEATS_HEADER.size:
         refuse("no beat positions", "section 4", where)
     length_ms, fiducial, count = BEATS_HEADER.unpack_from(body)

@@ -1,4 +1,4 @@
-"""What section 1 of an SCP file says around the signal: an allow-list of its tags; names and free text are never read.
+"""What section 1 of an SCP file says about patient, time and device. An allow-list: names and free text are never read.
 
 Source: EN 1064 section 1. Tags are (number, length, value); 255 ends them. Some writers store wrong lengths.
 """
@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from ecgcohorts.privacy.placeholders import is_placeholder
-from ecgcohorts.readers._shared.people import Context, age_between, age_in_years
+from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment
 from ecgcohorts.recording import Sex
 
 PATIENT_ID, AGE, BORN, HEIGHT, WEIGHT, SEX, RACE = 2, 4, 5, 6, 7, 8, 9
 DEVICE, DATE, TIME, HIGH_PASS, LOW_PASS, FILTERS, END = 14, 25, 26, 27, 28, 29, 255
-# Bytes of the values that have one size, used where the stored lengths lead nowhere.
+# Bytes of the values that have one size. They are used where the stored lengths lead nowhere.
 SIZES = {AGE: 3, BORN: 4, HEIGHT: 3, WEIGHT: 3, SEX: 1, RACE: 1, 11: 2, 12: 2, 24: 1}
 SIZES |= {DATE: 4, TIME: 3, HIGH_PASS: 2, LOW_PASS: 2, FILTERS: 1, 33: 2}
 AGE_UNITS = {1: "year", 2: "month", 3: "week", 4: "day", 5: "hour"}
@@ -37,8 +36,8 @@ WRONG_LENGTHS = "wrong tag lengths in section 1, known sizes used"
 NOT_UNDERSTOOD = "section 1 not understood, nothing of it used"
 
 
-class Device(NamedTuple):
-    """Tag 14, as far as it is used."""
+class _Device(NamedTuple):
+    """The part of tag 14 that is used."""
 
     institution: int
     department: int
@@ -51,7 +50,7 @@ class Device(NamedTuple):
 
 
 def read_context(body: bytes) -> Context:
-    """Collect what section 1 says. Never raises: what leads nowhere leaves everything unknown, with a note."""
+    """Collect patient, time, device and filters. Never raises: an unreadable section leaves them unknown, with a note."""
     tags = _walk(body, {})
     notes = []
     if tags is None:
@@ -63,7 +62,7 @@ def read_context(body: bytes) -> Context:
     day, clock = _numbers("<HBB", tags.get(DATE)), _numbers("<BBB", tags.get(TIME))
     acquired_at = _moment(day, clock)
     age, unit = _numbers("<HB", tags.get(AGE)) or (0, 0)
-    # An age of 0 is written where none is known, with or without a unit.
+    # Writers put an age of 0 where none is known, with or without a unit.
     age_years = age_in_years(age, AGE_UNITS.get(unit, "")) if age else None
     if age_years is None:
         age_years = age_between(_moment(_numbers("<HBB", tags.get(BORN)), None), acquired_at)
@@ -71,9 +70,8 @@ def read_context(body: bytes) -> Context:
     (sex,) = _numbers("<B", tags.get(SEX)) or (0,)
     mains = {MAINS_HZ[device.mains]} if device and device.mains in MAINS_HZ else set()
     mains = mains or {hz for bit, hz in NOTCH_HZ.items() if bits & bit}
-    patient_id = fields.get("PatientID")
     return Context(
-        patient_id=None if is_placeholder(patient_id) else patient_id,
+        patient_id=known(fields.get("PatientID")),
         age_years=age_years,
         sex=SEXES.get(sex),
         acquired_at=acquired_at,
@@ -86,10 +84,7 @@ def read_context(body: bytes) -> Context:
 
 
 def _walk(body: bytes, sizes: Mapping[int, int]) -> dict[int, bytes] | None:
-    """Values by tag; None if the lengths lead past the end. `sizes` replace the stored lengths of some tags.
-
-    A tag that stands there twice with two values is as good as none: it might be a patient id.
-    """
+    """Return the values by tag; None if the lengths lead past the end. `sizes` replace the stored lengths of some tags."""
     tags: dict[int, bytes] = {}
     at = 0
     while at < len(body):
@@ -105,32 +100,29 @@ def _walk(body: bytes, sizes: Mapping[int, int]) -> dict[int, bytes] | None:
         if at > len(body):
             return None
         value = body[start:at]
+        # A tag with two different values is as good as none: it might be the id of a patient.
         tags[tag] = value if tags.get(tag, value) == value else b""
     return tags
 
 
 def _numbers(layout: str, value: bytes | None) -> tuple[int, ...] | None:
-    """The numbers a value starts with; None if it is absent or too short."""
+    """Unpack the numbers at the start of a value; None if it is absent or too short."""
     return struct.unpack_from(layout, value) if value and len(value) >= struct.calcsize(layout) else None
 
 
 def _moment(day: tuple[int, ...] | None, clock: tuple[int, ...] | None) -> datetime | None:
-    """A moment from (year, month, day) and perhaps (hour, minute, second); None if that is no moment."""
-    year, month, date = day or (0, 0, 0)
-    hour, minute, second = clock or (0, 0, 0)
-    try:
-        return datetime(year, month, date, hour, minute, second)
-    except ValueError:
-        return None
+    """Make a moment of (year, month, day) and perhaps (hour, minute, second); None if there is no such moment."""
+    return moment(*(day or (0, 0, 0)), *(clock or ()))
 
 
-def _device(value: bytes) -> Device | None:
-    return Device(*DEVICE_BYTES.unpack_from(value)) if len(value) >= DEVICE_BYTES.size else None
+def _device(value: bytes) -> _Device | None:
+    return _Device(*DEVICE_BYTES.unpack_from(value)) if len(value) >= DEVICE_BYTES.size else None
 
 
-def _text(value: bytes, device: Device | None) -> str:
-    """Text up to its NUL, stripped. Two-byte text is told by its language code, or by every second byte being 0:
-    cut at the first of these it would leave one letter, and one id for many patients."""
+def _text(value: bytes, device: _Device | None) -> str:
+    """Decode a text up to its NUL, stripped."""
+    # Two-byte text is known by its language code, or by its second, fourth ... bytes, all 0. Cut at the first of these it
+    # would leave one letter, and one id for many patients.
     wide = len(value) >= 4 and any(value[2::2]) and not any(value[1::2])
     if wide or (device and device.language == TWO_BYTE_TEXT):
         text = value[: len(value) // 2 * 2].decode("utf-16-le", "replace")
@@ -139,8 +131,8 @@ def _text(value: bytes, device: Device | None) -> str:
     return text.split("\0", 1)[0].strip()
 
 
-def _fields(tags: Mapping[int, bytes], device: Device | None) -> dict[str, str]:
-    """What cohort rules may look at, as text; absent tags are left out."""
+def _fields(tags: Mapping[int, bytes], device: _Device | None) -> dict[str, str]:
+    """Return as texts what cohort rules may look at; absent tags are left out."""
     texts = {"PatientID": _text(tags.get(PATIENT_ID, b""), device)}
     layouts = {"Age": (AGE, "<HB"), "Height": (HEIGHT, "<HB"), "Weight": (WEIGHT, "<HB"), "Sex": (SEX, "<B")}
     layouts |= {"Race": (RACE, "<B"), "DateOfBirth": (BORN, "<HBB"), "AcquisitionDate": (DATE, "<HBB")}
@@ -156,7 +148,7 @@ def _fields(tags: Mapping[int, bytes], device: Device | None) -> dict[str, str]:
 
 
 def _filter_notes(tags: Mapping[int, bytes], bits: int) -> list[str]:
-    """Filters in Hz. Tag 27 counts hundredths of a Hz; what that makes too high was counted otherwise, and is left out."""
+    """Tell the filters in Hz. Tag 27 counts hundredths of a Hz; a value too high for that was counted otherwise and is left out."""
     (hundredths,), (low_pass,) = (_numbers("<H", tags.get(tag)) or (0,) for tag in (HIGH_PASS, LOW_PASS))
     notes = [f"high-pass {hundredths / 100:g} Hz"] if 0 < hundredths / 100 <= MOST_HIGH_PASS_HZ else []
     notes += [f"low-pass {low_pass} Hz"] if low_pass else []

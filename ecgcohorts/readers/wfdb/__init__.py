@@ -5,6 +5,7 @@ length, checksum and first value is verified. Everything else (several segments 
 through the `wfdb` package, with the same checks around it. Source: the WFDB specification, header(5) and signal(5).
 """
 
-from ecgcohorts.readers.wfdb.reader import SUFFIXES, VARIANTS, beside, read, scan, sniff
+from ecgcohorts.readers.wfdb.header import sniff
+from ecgcohorts.readers.wfdb.reader import SUFFIXES, VARIANTS, beside, read, scan
 
 __all__ = ["SUFFIXES", "VARIANTS", "beside", "read", "scan", "sniff"]

@@ -1,7 +1,7 @@
-"""WFDB header files: a strict parser with a short list of named quirks that published data need.
+"""Parse WFDB header files strictly, with a short list of named quirks that published data need.
 
-Every token is matched from end to end, so nothing is half understood: `3.6e2` is 360 Hz, `1E3/mV` a gain of 1000,
-and `(1e3)` as a baseline an error. Source: the WFDB specification, header(5).
+Every token is matched from end to end, so nothing is half understood: `3.6e2` is 360 Hz, `1E3/mV` a gain of 1000, and
+`(1e3)` as a baseline an error. Source: the WFDB specification, header(5).
 """
 
 import math
@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers._shared.files import check_bare_name
 from ecgcohorts.readers._shared.limits import MAX_LEADS, MAX_SAMPLES, MAX_SECONDS
 
 HEADER_LIMIT = 1 << 20  # bytes of a .hea file
@@ -51,8 +50,9 @@ _RECORD_LINE = re.compile(
     rf"[^/\s]+(/[0-9]+)?[ \t]+0*[1-9][0-9]*(?:[ \t]+{_RATE.pattern}(?:[ \t]+[0-9]+(?:[ \t].*)?)?)?"
 )
 _SEGMENT_LINE = re.compile(r"\S+[ \t]+[0-9]+")
-# Only formats there are (0: layout header), so that columns of numbers are not taken for a header.
+# Only formats that exist (0: layout header), so that columns of numbers are not taken for a header.
 _SIGNAL_LINE = re.compile(r"\S+[ \t]+(?:0|8|16|24|32|61|80|160|212|31[01]|508|516|524)(?:[x:+][0-9x:+]*)?(?:[ \t].*)?")
+_FORBIDDEN = frozenset('/\\:\0"<>|?*')  # in file names, on any of the systems where a record may be read
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TAGGED = re.compile(r"<([^<>]*)>[ \t]*:")  # several of these may share a line
 
@@ -88,8 +88,8 @@ class Header(NamedTuple):
     notes: tuple[str, ...]
 
 
-def sniff_header(head: bytes) -> bool:
-    """Whether bytes start with a record line and, if it is that long, a line for the first signal or segment."""
+def sniff(head: bytes) -> bool:
+    """Tell whether a file starts with a WFDB record line and a line for its first signal or segment."""
     text = head.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
     lines = [line for line in map(str.strip, text.split("\n")) if line and not line.startswith("#")][:2]
     if len(lines) < 2 or _CONTROL.search(text):
@@ -141,7 +141,7 @@ def parse_header(data: bytes, where: str) -> Header:
 
 
 class _Line(NamedTuple):
-    """Where a token stands, for messages and for the checks every token goes through."""
+    """The place of a token, for messages, and the checks that every token goes through."""
 
     number: int
     where: str
@@ -161,11 +161,7 @@ def _refuse(found: str, expected: str, where: str) -> NoReturn:
 
 
 def _lines(data: bytes, where: str, notes: list[str]) -> tuple[list[tuple[int, str]], list[str]]:
-    """Numbered lines that are not blank, and comments without their `#`.
-
-    A last line without end may be cut: of a comment, `Age: 63` or `Age: 6`; of a signal, any field but the first two
-    may be missing, so that half a gain and half a name would be understood.
-    """
+    """Return the numbered lines that are not blank, and the comments without their `#`."""
     if data.startswith(b"\xef\xbb\xbf"):
         notes.append(BYTE_ORDER_MARK)
         data = data[3:]
@@ -178,6 +174,8 @@ def _lines(data: bytes, where: str, notes: list[str]) -> tuple[list[tuple[int, s
     lines: list[tuple[int, str]] = []
     comments: list[str] = []
     *raw_lines, rest = text.split("\n")
+    # A last line without its end may be cut: a comment `Age: 63` to `Age: 6`, and a signal line anywhere behind its first
+    # two fields, so that half a gain or half a name would be understood.
     if rest.lstrip().startswith("#"):
         notes.append(CUT_COMMENT)
     elif rest.strip():
@@ -220,11 +218,11 @@ def _rate(token: str, line: _Line) -> float:
 
 
 def _acquired_at(text: str, line: _Line, notes: list[str]) -> datetime | None:
-    """Base time and date; None if there is no date. A well-formed but impossible one is noted and ignored."""
+    """Parse base time and date; None if there is no date. A well-formed but impossible one is noted and ignored."""
     fraction = None
     if match := _MONTH_NAME.fullmatch(text):
         day, month_name, year, hour, minute, second = match.groups()
-        # Month names are matched here, not by strptime, which depends on the locale.
+        # Month names are matched here: strptime depends on the locale.
         month = str(_MONTHS.index(month_name.lower()) + 1) if month_name.lower() in _MONTHS else "0"
         notes.append(MONTH_NAME_DATE)
     elif match := _TIME.fullmatch(text):
@@ -268,7 +266,7 @@ def _too_large(found: str, limit: str, where: str) -> NoReturn:
 def _signal(text: str, line: _Line, notes: list[str]) -> Signal:
     file, *tokens = text.split(None, 3)
     if file != NULL:
-        check_bare_name(file, line.where)
+        _check_bare_name(file, line.where)
     storage = _storage(tokens[0]) if tokens else None
     if storage is None:
         line.refuse(f"{' '.join(tokens[:1])[:40]!r} as storage format", "such as 16, 212, 16x2:5+24")
@@ -300,7 +298,7 @@ def _signal(text: str, line: _Line, notes: list[str]) -> Signal:
 # All signals of a record, and most of a cohort, share these two tokens: parsing them once saves a third of the time.
 @lru_cache(maxsize=1024)
 def _storage(token: str) -> tuple[int, int, int, int] | None:
-    """Format, samples per frame, skew, byte offset; None if the token is malformed."""
+    """Parse format, samples per frame, skew, byte offset; None if the token is malformed."""
     match = _FORMAT.fullmatch(token)
     if match is None or (match[2] is not None and int(match[2]) == 0):
         return None
@@ -310,23 +308,33 @@ def _storage(token: str) -> tuple[int, int, int, int] | None:
 
 @lru_cache(maxsize=1024)
 def _scale(token: str) -> tuple[float, float | None, str] | None:
-    """Gain, baseline (None: not given), unit; None if the token is malformed."""
+    """Parse gain, baseline (None: not given), unit; None if the token is malformed."""
     match = _GAIN.fullmatch(token)
     if match is None or not math.isfinite(float(match[1])):
         return None
     return float(match[1]), None if match[2] is None else float(match[2]), match[3] or "mV"
 
 
+def _check_bare_name(name: str, where: str) -> str:
+    """Return a file name taken from a header, if it can only mean a file in the header's own folder."""
+    bad = not name or name[0] in "-~" or ".." in name or name == "." or not _FORBIDDEN.isdisjoint(name)
+    if bad or not name.isprintable():
+        raise UnreadableRecording(
+            Reason.PATH, f"the file name {name[:80]!r}", "a bare file name", "Name the file without any path.", where
+        )
+    return name
+
+
 def _segment(text: str, line: _Line) -> tuple[str, int]:
     tokens = text.split()
     if len(tokens) != 2:
         line.refuse("no `name samples`")
-    name = tokens[0] if tokens[0] == NULL else check_bare_name(tokens[0], line.where)
+    name = tokens[0] if tokens[0] == NULL else _check_bare_name(tokens[0], line.where)
     return name, line.integer(tokens[1], "segment length", 0)
 
 
 def _check_groups(signals: tuple[Signal, ...], where: str) -> None:
-    """Signals of one file stand together and share format and offset; frames as a whole stay within the limits."""
+    """Refuse signals of one file that stand apart, or differ in format or offset."""
     groups: dict[str, Signal] = {}
     previous = ""
     for signal in signals:
@@ -341,7 +349,7 @@ def _check_groups(signals: tuple[Signal, ...], where: str) -> None:
 
 
 def _fields(comments: list[str]) -> dict[str, str]:
-    """Header comments by key: `Age: 63`, `<age>: 63  <sex>: F`; the last of a key wins. Free text is left out."""
+    """Split header comments by key: `Age: 63`, `<age>: 63  <sex>: F`; the last of a key wins. Free text is left out."""
     fields: dict[str, str] = {}
     for comment in comments:
         tags = list(_TAGGED.finditer(comment))

@@ -1,4 +1,4 @@
-"""The reader of this format; what is said about it stands in the package."""
+"""Read WFDB records: the plain ones here, the rare ones by way of `package`."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ecgcohorts.errors import UnreadableRecording
-from ecgcohorts.readers._shared import units as _units
-from ecgcohorts.readers._shared.files import Folder
+from ecgcohorts.io.regular import OpenFolder
 from ecgcohorts.readers._shared.limits import check_rate
-from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header, parse_header, sniff_header
+from ecgcohorts.readers._shared.units import steps_per_mv
+from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header, parse_header
 from ecgcohorts.readers.wfdb.package import outline, read_rare
 from ecgcohorts.readers.wfdb.signal import Samples, find_missing, is_plain, read_samples
 from ecgcohorts.recording import Recording, Source
@@ -24,18 +24,13 @@ VARIANTS = (
 NO_CHECKSUM = "no checksum, samples not verified"
 
 
-def sniff(head: bytes) -> bool:
-    """Whether a file starts with a WFDB record line and a line for its first signal or segment."""
-    return sniff_header(head)
-
-
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Yield the one recording of a WFDB header. `entries` is ignored, a record has none.
+    """Yield the one recording of a WFDB header. `entries` is ignored: a record has none.
 
     digital: (lead, time) int32, native integers. Records of several segments come as analog_mv, since their gains may
-    differ. Signals that are no voltage (respiration ...) are kept with a NaN gain. Raises UnreadableRecording.
+    differ. Signals that are no voltage (respiration ...) are kept with a gain of NaN. Raises UnreadableRecording.
     """
-    with Folder(path.parent) as folder:
+    with OpenFolder(path.parent) as folder:
         header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
         if is_plain(header):
             digital = read_samples(header, folder, str(path))
@@ -48,7 +43,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
 
 def scan(path: Path) -> Iterator[Recording]:
     """Yield the same recording without samples, from the header alone; n_samples is 0 where it does not say."""
-    with Folder(path.parent) as folder:
+    with OpenFolder(path.parent) as folder:
         header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
         found = outline(header, folder, path)
     check_rate(found.rate_hz, str(path))
@@ -56,11 +51,11 @@ def scan(path: Path) -> Iterator[Recording]:
 
 
 def beside(path: Path, entries: Sequence[str] | None = None, samples: bool = True) -> list[str]:
-    """Names of the files of the same folder that `read` opens: signals, and segments with theirs as far as they are there.
+    """List the files of the same folder that `read` opens: signals, and segments with theirs as far as they are there.
 
-    Without `samples`, those that `scan` opens: of a record of segments, the first. `entries` is ignored.
+    Without `samples`, list those that `scan` opens: of a record of segments, the first. `entries` is ignored.
     """
-    with Folder(path.parent) as folder:
+    with OpenFolder(path.parent) as folder:
         header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
         if not header.segments:
             return _signal_files(header) if samples else []
@@ -83,7 +78,7 @@ def _recording(path: Path, header: Header, found: Samples, n_samples: int) -> Re
     verified = header.n_frames and all(signal.checksum is not None for signal in signals)
     gain_per_mv = baseline = None
     if found.digital is not None:
-        per_mv = [_units.steps_per_mv(signal.gain, signal.unit, signal.name, str(path)) for signal in signals]
+        per_mv = [steps_per_mv(signal.gain, signal.unit, signal.name, str(path)) for signal in signals]
         gain_per_mv, baseline = np.array(per_mv), np.array([signal.baseline for signal in signals])
     return Recording(
         recording_id=path.stem,

@@ -1,4 +1,4 @@
-"""Samples of a single-segment WFDB record: the ten integer formats, checked against length, checksum and first value.
+"""Decode a single-segment WFDB record of the ten integer formats, checked against length, checksum and first value.
 
 Source of the bit layouts: the WFDB specification, signal(5).
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers._shared.files import Folder, read_exactly
+from ecgcohorts.io.regular import OpenFolder, read_exactly
 from ecgcohorts.readers.wfdb.header import MAT_SUFFIX, NULL, Header, Signal, check_sample_count
 
 FETCH_AGAIN = "Fetch the file again from its source."
@@ -23,7 +23,7 @@ MAT_V4_TYPES = {16: 30, 32: 20}  # storage format -> MOPT code: little-endian, f
 
 
 class Samples(NamedTuple):
-    """The signals of a record: as integers, or in millivolts where its segments may differ in gain."""
+    """The signals of a record: as integers, or in mV where its segments may differ in gain."""
 
     signals: tuple[Signal, ...]
     rate_hz: float
@@ -33,7 +33,7 @@ class Samples(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Storage(NamedTuple):
+class _Storage(NamedTuple):
     """One integer format: `group` samples take `bytes` bytes; `missing` is the value that means "no sample"."""
 
     group: int
@@ -43,12 +43,12 @@ class Storage(NamedTuple):
     tail: tuple[int, ...] = ()  # bytes of a last group of 1, 2 ... samples, where shorter than a full one
 
     def size(self, count: int) -> int:
-        """Bytes that `count` samples take."""
+        """Return how many bytes `count` samples take."""
         full, rest = divmod(count, self.group)
         return full * self.bytes + (self.tail[rest - 1] if rest else 0)
 
     def count(self, size: int) -> int:
-        """Samples that at least begin in so many bytes; two last samples of format 310 look like three."""
+        """Return how many samples begin in so many bytes; two last samples of format 310 look like three."""
         full, rest = divmod(size, self.bytes)
         return full * self.group + (bisect_left((*self.tail, self.bytes), rest) + 1 if rest else 0)
 
@@ -80,30 +80,30 @@ def _packed_311(raw: NDArray[np.uint8]) -> NDArray[np.signedinteger]:
     return ((triple ^ 0x200) - 0x200).astype(np.int32).ravel()
 
 
-STORAGE: dict[int, Storage] = {
-    8: Storage(1, 1, None, lambda raw: raw.view(np.int8)),  # first differences, summed up in `_absolute`
-    16: Storage(1, 2, -(1 << 15), lambda raw: raw.view("<i2")),
-    24: Storage(1, 3, -(1 << 23), _int24),
-    32: Storage(1, 4, -(1 << 31), lambda raw: raw.view("<i4")),
-    61: Storage(1, 2, -(1 << 15), lambda raw: raw.view(">i2")),
-    80: Storage(1, 1, -(1 << 7), lambda raw: raw.astype(np.int16) - 128),
-    160: Storage(1, 2, -(1 << 15), lambda raw: raw.view("<u2").astype(np.int32) - 32768),
-    212: Storage(2, 3, -(1 << 11), _packed_212, (2,)),
-    310: Storage(3, 4, -(1 << 9), _packed_310, (2, 4)),
-    311: Storage(3, 4, -(1 << 9), _packed_311, (2, 3)),
+STORAGE: dict[int, _Storage] = {
+    8: _Storage(1, 1, None, lambda raw: raw.view(np.int8)),  # first differences, summed up in `_absolute`
+    16: _Storage(1, 2, -(1 << 15), lambda raw: raw.view("<i2")),
+    24: _Storage(1, 3, -(1 << 23), _int24),
+    32: _Storage(1, 4, -(1 << 31), lambda raw: raw.view("<i4")),
+    61: _Storage(1, 2, -(1 << 15), lambda raw: raw.view(">i2")),
+    80: _Storage(1, 1, -(1 << 7), lambda raw: raw.astype(np.int16) - 128),
+    160: _Storage(1, 2, -(1 << 15), lambda raw: raw.view("<u2").astype(np.int32) - 32768),
+    212: _Storage(2, 3, -(1 << 11), _packed_212, (2,)),
+    310: _Storage(3, 4, -(1 << 9), _packed_310, (2, 4)),
+    311: _Storage(3, 4, -(1 << 9), _packed_311, (2, 3)),
 }
 FLAC_MISSING = {508: -(1 << 7), 516: -(1 << 15), 524: -(1 << 23)}
 
 
 def is_plain(header: Header) -> bool:
-    """Whether this module reads the record: integer formats, one sample per frame, no skew, every file there."""
+    """Tell whether this module reads the record: integer formats, one sample per frame, no skew, every file there."""
     return bool(header.signals) and all(
         signal.format in STORAGE and signal.per_frame == 1 and not signal.skew and signal.file != NULL
         for signal in header.signals
     )
 
 
-def read_samples(header: Header, folder: Folder, where: str) -> NDArray[np.int32]:
+def read_samples(header: Header, folder: OpenFolder, where: str) -> NDArray[np.int32]:
     """Decode a plain record to (signal, time), verified against what the header declares.
 
     Raises UnreadableRecording: TRUNCATED before anything is allocated, CHECKSUM if a sum or a first value differs.
@@ -129,7 +129,7 @@ def read_samples(header: Header, folder: Folder, where: str) -> NDArray[np.int32
 def verify(signals: tuple[Signal, ...], first: Sequence[int], sums: Sequence[int], whole: bool, where: str) -> None:
     """Compare the first sample and the sum of each signal, as stored and before any skew, with its header.
 
-    Sums count modulo 2^16, written signed or unsigned. They say nothing where no length is declared (`whole` False).
+    Sums count modulo 2^16, written signed or unsigned. Where no length is declared (`whole` False) they say nothing.
     """
     for place, (signal, start, total) in enumerate(zip(signals, first, sums, strict=True)):
         # Format 8: the first value follows from `initial` itself.
@@ -146,7 +146,7 @@ def verify(signals: tuple[Signal, ...], first: Sequence[int], sums: Sequence[int
 
 
 def find_missing(signals: tuple[Signal, ...], digital: NDArray[np.int32]) -> NDArray[np.bool_] | None:
-    """(signal, time), True where the value stands that its format keeps for "no sample"; None if nowhere."""
+    """Return (signal, time), True at the value that a format reserves for "no sample"; None if it is nowhere."""
     marks = [STORAGE[s.format].missing if s.format in STORAGE else FLAC_MISSING.get(s.format) for s in signals]
     # The mark is the least value of its format, so the minimum of a signal tells.
     least = digital.min(axis=1)
@@ -156,14 +156,14 @@ def find_missing(signals: tuple[Signal, ...], digital: NDArray[np.int32]) -> NDA
     return digital == np.array([-(1 << 63) if mark is None else mark for mark in marks])[:, None]
 
 
-def _read_file(file: str, signals: tuple[Signal, ...], n_frames: int | None, folder: Folder) -> NDArray[np.int32]:
-    """(signal, time) of the consecutive signals that share one file."""
+def _read_file(file: str, signals: tuple[Signal, ...], n_frames: int | None, folder: OpenFolder) -> NDArray[np.int32]:
+    """Decode the consecutive signals that share one file to (signal, time)."""
     storage, offset, width = STORAGE[signals[0].format], signals[0].offset, len(signals)
     path = folder.path / file
     with folder.open(file) as stream:
         available = os.fstat(stream.fileno()).st_size - offset
         if n_frames is None:
-            # Nothing declares the length, so the file must hold whole frames: a cut one could not be told otherwise.
+            # Nothing declares the length, so the file must hold whole frames: nothing else tells a cut one.
             n_frames = -(-storage.count(max(available, 0)) // width)
             check_sample_count(n_frames * width, str(path))
         needed = storage.size(n_frames * width)
@@ -186,7 +186,7 @@ def _read_file(file: str, signals: tuple[Signal, ...], n_frames: int | None, fol
 
 
 def _absolute(differences: NDArray[np.signedinteger], signals: tuple[Signal, ...], where: str) -> NDArray[np.int32]:
-    """Format 8: sums of first differences; sample 0 is the declared first value plus the first byte."""
+    """Sum the first differences of format 8; sample 0 is the declared first value plus the first byte."""
     start = np.array([s.adc_zero if s.initial is None else s.initial for s in signals], np.int64)
     values = np.cumsum(differences, axis=0, dtype=np.int64) + start
     if values.size and max(abs(int(values.min())), abs(int(values.max()))) >= 1 << 31:
@@ -195,9 +195,9 @@ def _absolute(differences: NDArray[np.signedinteger], signals: tuple[Signal, ...
 
 
 def _check_mat_preamble(preamble: bytes, storage: int, shape: tuple[int, int], path: Path) -> None:
-    """MATLAB 4 files put five integers and a name before the samples: they must say the same as the header."""
+    """Compare the five integers and the name that a MATLAB 4 file puts before the samples with the header."""
     if len(preamble) < MAT_V4_PREAMBLE:
-        return  # no MAT file in spite of its name
+        return  # not a MAT file in spite of its name
     code, rows, columns, imaginary, name_length = np.frombuffer(preamble, "<i4", 5).tolist()
     found = (code, rows, columns, imaginary, MAT_V4_PREAMBLE + name_length)
     expected = (MAT_V4_TYPES.get(storage), *shape, 0, len(preamble))

@@ -13,7 +13,7 @@ import yaml
 
 from ecgcohorts.cohorts import files as cohort_files
 from ecgcohorts.cohorts import tables as cohort_tables
-from ecgcohorts.cohorts.spec import CohortSpec, Description, SourceItem, apply_rules, describe, load_spec, to_yaml
+from ecgcohorts.cohorts.spec import CohortSpec, Description, SourceItem, apply_rules, describe, load_spec
 from ecgcohorts.errors import Reason, RejectedRecording, SourceError, SpecError, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.recording import Recording, Source
@@ -78,7 +78,7 @@ def test_the_example_goes_to_yaml_and_json_and_back(tmp_path: Path) -> None:
     spec = load_spec(str(EXAMPLE))
     assert spec.layouts[0].sex_codes == {"0": "male", "1": "female"}
     assert spec.layouts[0].labels["af"].codes == ("164889003", "AFIB")
-    assert load_spec(written(tmp_path, to_yaml(spec))) == spec
+    assert load_spec(written(tmp_path, spec.to_yaml())) == spec
     assert CohortSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
@@ -90,7 +90,7 @@ def test_the_example_shows_every_key() -> None:
 
 def test_the_schema_lets_a_single_place_stand_without_a_list() -> None:
     age = CohortSpec.model_json_schema()["$defs"]["Layout"]["properties"]["age"]
-    assert {"$ref": "#/$defs/Place"} in age["anyOf"]
+    assert {"$ref": "#/$defs/Where"} in age["anyOf"]
 
 
 WRONG = [
@@ -101,7 +101,7 @@ WRONG = [
     ({"name": "My Cohort"}, "name", "pattern"),
     ({"expected_gain_per_mv": -1}, "expected_gain_per_mv", "greater than 0"),
     ({"layouts": []}, "layouts", "at least 1"),
-    ({"cohorts": [{"name": "a", "path": "(", "mains_hz": 50}]}, "cohorts.0.path", "no regular expression"),
+    ({"cohorts": [{"name": "a", "path": "(", "mains_hz": 50}]}, "cohorts.0.path", "not a regular expression"),
     ({"cohorts": [{"name": "a", "path": "a"}]}, "cohorts.0.mains_hz", "Add it"),
     ({"cohorts": [{"name": "a", "path": "a", "mains_hz": 50, "unlabelled": ["x"]}]}, "unlabelled x", "names of labels"),
 ]
@@ -149,10 +149,10 @@ WRONG_LAYOUT = [
     ]
     + [
         ({key: value for key, value in SMALL.items() if key != "licence"}, "licence", "Add it"),
-        ("a: [1", "cohort.yaml", "no YAML"),
+        ("a: [1", "cohort.yaml", "not YAML"),
         ("just text", "cohort.yaml", "expected"),
         ("", "cohort.yaml", "expected"),
-        ("!!python/object/apply:os.getcwd []", "cohort.yaml", "no YAML"),
+        ("!!python/object/apply:os.getcwd []", "cohort.yaml", "not YAML"),
         ("# " + "x" * 2**20, "cohort.yaml", "a few kB"),
     ],
 )
@@ -173,7 +173,7 @@ def test_a_mistake_in_a_cohort_file_is_one_line_with_its_place_and_remedy(
 def test_an_unknown_cohort_and_a_missing_file_are_told_apart() -> None:
     with pytest.raises(SpecError, match=r"found no cohort 'ptbxl', expected one of .*cinc2021, .*ptb_xl"):
         load_spec("ptbxl")
-    with pytest.raises(SpecError, match=r"no_such\.yaml: found no readable file \(No such file or directory\)"):
+    with pytest.raises(SpecError, match=r"no_such\.yaml: the cohort file cannot be read \(No such file or directory\)"):
         load_spec("no_such.yaml")
 
 
@@ -202,7 +202,7 @@ def test_sources_are_sorted_scanned_and_never_stopped_by_a_bad_file(tmp_path: Pa
 
 
 def test_a_wrong_folder_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="found no such folder, expected the folder with the recordings"):
+    with pytest.raises(SourceError, match="found no such folder or file, expected the recordings"):
         spec_of().sources(tmp_path / "nowhere")
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(SourceError, match=r"found 1 files, but none like \*\*/\*\.ecg"):
@@ -231,7 +231,7 @@ def test_files_of_two_layouts_in_one_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.two").write_text("x")
     assert spec.load_tables(tmp_path).layout.name == "two"
     (tmp_path / "a.three").write_text("x")
-    with pytest.raises(SourceError, match="layouts two and three, expected one"):
+    with pytest.raises(SourceError, match="layouts two and three. Name the folder of one"):
         spec.load_tables(tmp_path)
 
 
@@ -244,14 +244,14 @@ BY_TABLE = {"tables": [TABLE], "patient": {"column": "person"}}
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (None, "found no t.csv"),
-        ("id,other\n1,2\n", "found no column person"),
-        ("person\n1\n", "found no column id"),
-        ("id,person\n1,2\n1.0,3\n", "found one id in two rows, the second is 2"),
+        (None, "There is no t.csv in"),
+        ("id,other\n1,2\n", "there is no column person"),
+        ("person\n1\n", "there is no column id"),
+        ("id,person\n1,2\n1.0,3\n", "one id stands in two rows, again in row 2"),
         ("id,person\n1,2\n3\n", "found 1 cells in row 2, expected 2"),
-        ('id,person\n1,"a\n', "no CSV"),
-        (b"id,person\n1,\xff\n", "no CSV in UTF-8"),
-        ("", "found no column"),
+        ('id,person\n1,"a\n', "not a CSV"),
+        (b"id,person\n1,\xff\n", "not a CSV in UTF-8"),
+        ("", "there is no column"),
     ],
 )
 def test_a_wrong_table_is_said_so(text: str | bytes | None, found: str, tmp_path: Path) -> None:
@@ -310,10 +310,10 @@ def test_a_bare_list_says_one_thing_about_every_name_on_it(tmp_path: Path) -> No
     found = [describe(spec, tables, SourceItem(f"{name}.ecg")).labels["good"] for name in ("7", "b", "c", "d")]
     assert found == pytest.approx([1, 1, 0, math.nan], nan_ok=True)
     (tmp_path / "bad.txt").write_bytes(b"\xff\n")
-    with pytest.raises(SourceError, match="no list in UTF-8"):
+    with pytest.raises(SourceError, match="not a list in UTF-8"):
         spec.load_tables(tmp_path)
     (tmp_path / "bad.txt").unlink()
-    with pytest.raises(SourceError, match=r"found no bad\.txt"):
+    with pytest.raises(SourceError, match=r"There is no bad\.txt"):
         spec.load_tables(tmp_path)
 
 

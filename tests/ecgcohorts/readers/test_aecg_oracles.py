@@ -11,7 +11,7 @@ import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, positions
-from ecgcohorts.readers.hl7_aecg import reader as hl7_aecg
+from ecgcohorts.readers import hl7_aecg
 from ecgcohorts.recording import Recording
 
 pytestmark = pytest.mark.shared

@@ -10,8 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers.arrays import reader as arrays
-from ecgcohorts.readers.arrays.manifest import ArrayDescription, Manifest, load_manifest
+from ecgcohorts.readers.arrays import sniff
+from ecgcohorts.readers.arrays.description import ArrayDescription
+from ecgcohorts.readers.arrays.manifest import Manifest, load_manifest
 
 GOOD = "ecg_arrays: 1\nkind: csv\nrate_hz: 500\nunit: uV\nleads: [I, II]\naxes: time_lead\nfiles: ['*.csv']\n"
 
@@ -45,7 +46,7 @@ def test_one_meaning_in_several_spellings(text: str, tmp_path: Path) -> None:
     assert found.files == ("*.csv",)
     expected = ArrayDescription(kind="csv", rate_hz=500, unit="uV", leads=("I", "II"), axes="time_lead")
     assert found.description == expected
-    assert arrays.sniff(text.encode())
+    assert sniff(text.encode())
 
 
 def test_texts_stay_what_was_written(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_a_manifest_cut_anywhere_is_refused(tmp_path: Path) -> None:
 
 def test_a_manifest_is_known_by_its_first_key() -> None:
     assert not any(
-        map(arrays.sniff, (b"", b"ecg", b"ecg_arrays", b"name: x\necg_arrays: 1\n", b"{ecg_arrays: 1}", b"\0" * 99))
+        map(sniff, (b"", b"ecg", b"ecg_arrays", b"name: x\necg_arrays: 1\n", b"{ecg_arrays: 1}", b"\0" * 99))
     )
 
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.readers import Reader
 from ecgcohorts.readers.arrays import reader as arrays
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Recording
 
 ROWS = np.array([[1, -2], [30, 400], [-5, 6]])  # (time, lead)
@@ -24,7 +25,7 @@ def files(writers: Callable[[str], ModuleType]) -> ModuleType:
     return writers("arrays")
 
 
-def described(**keys: Any) -> arrays.Described:
+def described(**keys: Any) -> Reader:
     known = {"kind": "csv", "rate_hz": 500, "unit": "uV", "leads": ("I", "II"), "axes": "time_lead"}
     return arrays.described(ArrayDescription.model_validate(known | keys))
 
@@ -117,7 +118,7 @@ def test_blocks_of_a_long_text_are_one_array(
     files: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks end anywhere; one float makes floats of all."""
-    monkeypatch.setattr(arrays._array_text, "BLOCK_BYTES", 7)
+    monkeypatch.setattr(arrays.text, "BLOCK_BYTES", 7)
     uv = files.beats(2, 60)
     np.testing.assert_array_equal(text(tmp_path, files.text_of(uv.T, end="\r\n")).digital, uv)
     np.testing.assert_array_equal(text(tmp_path, files.text_of(uv), axes="lead_time").digital, uv)

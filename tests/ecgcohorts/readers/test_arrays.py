@@ -12,10 +12,10 @@ import pytest
 
 import ecgcohorts as ec
 from ecgcohorts.errors import Reason, SpecError, UnreadableRecording
-from ecgcohorts.readers import open_reader
-from ecgcohorts.readers._shared.floats import NOT_FINITE
+from ecgcohorts.readers import Reader, open_reader
+from ecgcohorts.readers._shared.units import NOT_FINITE
 from ecgcohorts.readers.arrays import reader as arrays
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Recording
 
 ROWS = np.array([[1, -2], [30, 400], [-5, 6]])  # (time, lead)
@@ -26,7 +26,7 @@ def files(writers: Callable[[str], ModuleType]) -> ModuleType:
     return writers("arrays")
 
 
-def described(**keys: Any) -> arrays.Described:
+def described(**keys: Any) -> Reader:
     known = {"kind": "csv", "rate_hz": 500, "unit": "uV", "leads": ("I", "II"), "axes": "time_lead"}
     return arrays.described(ArrayDescription.model_validate(known | keys))
 

@@ -12,7 +12,7 @@ import ecgcohorts as ec
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.readers.arrays import reader as arrays
-from ecgcohorts.readers.arrays.manifest import ArrayDescription
+from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Recording
 
 pytestmark = pytest.mark.shared

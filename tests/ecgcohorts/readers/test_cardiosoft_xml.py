@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS, canonical, select
-from ecgcohorts.readers.cardiosoft_xml import reader as cardiosoft_xml
+from ecgcohorts.readers import cardiosoft_xml
 from ecgcohorts.recording import Recording
 
 

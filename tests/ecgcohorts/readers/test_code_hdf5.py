@@ -12,7 +12,7 @@ import ecgcohorts as ec
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers import code_hdf5
 from ecgcohorts.readers._shared import hdf5 as _hdf5
-from ecgcohorts.readers._shared.floats import NOT_FINITE
+from ecgcohorts.readers._shared.units import NOT_FINITE
 from ecgcohorts.recording import Recording
 
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers.dicom import channels as _dicom_channels
 from ecgcohorts.readers.dicom import reader as dicom
-from ecgcohorts.readers.dicom import waveform as _dicom_waveform
 from ecgcohorts.recording import Recording
 
 SENSITIVITY, UNITS, CORRECTION, BASELINE = 0x003A0210, 0x003A0211, 0x003A0212, 0x003A0213
@@ -136,7 +135,7 @@ class TestGroups:
         short, long, longest = (files.known_samples(n_samples=count) for count in (100, 200, 300))
         found = read(files.Group(short), files.Group(long), files.Group(longest, label="STRESS"))
         np.testing.assert_array_equal(found.digital, long)
-        assert _dicom_waveform.OTHER_GROUPS in found.notes
+        assert dicom.OTHER_GROUPS in found.notes
 
     def test_two_equally_good_groups_are_refused(self, files: ModuleType, refused: Refused) -> None:
         assert refused(files.Group(files.known_samples()), files.Group(files.known_samples())) == Reason.UNSUPPORTED
@@ -224,7 +223,7 @@ class TestPadding:
         found = read(files.Group(samples, group={PADDING: ("OW", b"\x00\x80")}))
         np.testing.assert_array_equal(found.missing, samples == -32768)
         assert np.isnan(found.signal_mv[3, 100:120]).all()
-        assert _dicom_waveform.PADDED in found.notes
+        assert dicom.PADDED in found.notes
         assert read(files.Group(samples)).missing is None  # not declared, so it is a voltage
 
     def test_zero_is_a_voltage_except_in_a_run_at_the_end_of_all_channels(self, files: ModuleType, read: Read) -> None:
@@ -285,15 +284,15 @@ class TestSizes:
 def test_skewed_channels(tag: int, much: str, little: str, files: ModuleType, read: Read, refused: Refused) -> None:
     samples = files.known_samples()
     assert refused(files.Group(samples, per_channel={1: {tag: ("DS", much)}})) == Reason.UNSUPPORTED
-    assert _dicom_waveform.SKEWED in read(files.Group(samples, per_channel={1: {tag: ("DS", little)}})).notes
-    assert _dicom_waveform.SKEWED not in read(files.Group(samples, channel={tag: ("DS", much)})).notes
+    assert dicom.SKEWED in read(files.Group(samples, per_channel={1: {tag: ("DS", little)}})).notes
+    assert dicom.SKEWED not in read(files.Group(samples, channel={tag: ("DS", much)})).notes
 
 
 def test_a_delayed_group_and_channel_statuses_are_noted(files: ModuleType, read: Read) -> None:
     status = {0x003A0205: ("CS", "DISCONNECTED\\QUESTIONABLE")}
     group = files.Group(files.known_samples(), group={0x00181068: ("DS", "250")}, per_channel={4: status})
     found = read(group)
-    assert _dicom_waveform.GROUP_DELAYED in found.notes
+    assert dicom.GROUP_DELAYED in found.notes
     assert {"channel status disconnected: 1", "channel status questionable: 1"} <= set(found.notes)
 
 
@@ -317,7 +316,7 @@ def test_structures_that_never_end_or_repeat_are_refused(files: ModuleType, tmp_
 def test_what_is_written_is_read(data: st.DataObject, files: ModuleType, read: Read) -> None:
     """Any encoding, size, channels, rate and scale: the integers and the millivolts come back."""
     syntax = data.draw(st.sampled_from([files.IMPLICIT, files.EXPLICIT, files.BIG_ENDIAN]))
-    sizes = [(16, "SS"), (16, "US")] if syntax == files.BIG_ENDIAN else list(_dicom_waveform.DTYPES)
+    sizes = [(16, "SS"), (16, "US")] if syntax == files.BIG_ENDIAN else list(dicom.DTYPES)
     bits, kind = data.draw(st.sampled_from(sizes))
     n_channels, n_samples = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 60))
     least = 0 if kind.startswith("U") else -(1 << bits - 1)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers.edf import reader as edf
-from ecgcohorts.readers.edf import signal as _edf_signal
 from ecgcohorts.recording import Recording
 
 Read = Callable[..., Recording]
@@ -179,7 +178,7 @@ class TestCalibration:
         signals = files.leads_of(files.known_samples(), digital=("-8000", "8000"))
         found = read(signals)
         np.testing.assert_array_equal(found.digital, np.stack([signal.samples for signal in signals]))
-        assert _edf_signal.OUT_OF_RANGE in found.notes
+        assert edf.OUT_OF_RANGE in found.notes
 
 
 class TestSignals:
@@ -195,7 +194,7 @@ class TestSignals:
         found = read([slow, *leads[:4], fast, *leads[4:]])
         assert found.leads == files.TWELVE
         np.testing.assert_array_equal(found.digital, np.stack([lead.samples for lead in leads]))
-        assert _edf_signal.OTHER_RATES in found.notes
+        assert edf.OTHER_RATES in found.notes
 
     def test_voltages_at_the_rate_of_the_leads_are_kept_others_are_not(
         self, files: ModuleType, read: Read, leads: list[Any]
@@ -205,7 +204,7 @@ class TestSignals:
         status = files.Signal("Status", files.known_samples(1)[0], dimension="Boolean", physical=("0", "0"))
         found = read([status, *leads, eeg])
         assert found.leads == (*files.TWELVE, "EEG Cz")
-        assert _edf_signal.NO_VOLTAGE in found.notes
+        assert edf.NO_VOLTAGE in found.notes
 
     def test_without_leads_the_fastest_voltages_are_read(self, files: ModuleType, read: Read) -> None:
         fast = files.Signal("MLII", files.known_samples(1, 2000)[0], per_record=200)
@@ -240,7 +239,7 @@ class TestTime:
         if contiguous:
             found = read(signals, kind="EDF+D")
             np.testing.assert_array_equal(found.digital, samples)
-            assert _edf_signal.CONTIGUOUS in found.notes
+            assert edf.CONTIGUOUS in found.notes
         else:
             assert refused(signals, kind="EDF+D") == Reason.UNSUPPORTED
 
@@ -258,7 +257,7 @@ class TestTime:
         assert found.missing is not None
         assert found.missing[:, -20:].all()
         assert not found.missing[:, :-20].any()
-        assert _edf_signal.PADDED in found.notes
+        assert edf.PADDED in found.notes
 
     def test_other_zeros_are_voltages(self, files: ModuleType, read: Read) -> None:
         samples = files.known_samples()

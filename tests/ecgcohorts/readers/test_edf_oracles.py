@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 from ecgcohorts.readers.edf import reader as edf
-from ecgcohorts.readers.edf import signal as _edf_signal
 from ecgcohorts.recording import Recording
 
 DECODE_MS = 1.0  # our default: pyedflib takes as long
@@ -120,7 +119,7 @@ def test_bytes_after_the_last_record_are_ignored_by_both(
     path, samples = tmp_path / "x.edf", files.known_samples(12, 500)
     path.write_bytes(files.document(files.leads_of(samples)) + bytes(999))
     np.testing.assert_array_equal(theirs_of(path, pyedflib), read(path).digital)
-    assert _edf_signal.PADDED not in read(path).notes
+    assert edf.PADDED not in read(path).notes
 
 
 def best_ms(call: Callable[[], Any], runs: int = 60) -> float:

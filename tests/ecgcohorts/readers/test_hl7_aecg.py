@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS, select
-from ecgcohorts.readers.hl7_aecg import reader as hl7_aecg
+from ecgcohorts.readers import hl7_aecg
 from ecgcohorts.recording import Recording
 
 

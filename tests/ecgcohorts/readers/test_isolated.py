@@ -273,7 +273,8 @@ def test_workers_have_processes_of_their_own_that_end_with_them(
 import multiprocessing, sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore", DeprecationWarning)  # fork, beside threads
-from ecgcohorts.readers import _isolated, open_reader
+from ecgcohorts.readers import open_reader
+from ecgcohorts.readers._isolated import parent as _isolated
 
 def work(_):
     (recording,) = open_reader("code_hdf5").read(Path({str(path)!r}), ["5"])
@@ -324,7 +325,8 @@ def test_nothing_is_left_when_the_parent_ends(end: str, deed: str, folder: Path)
     script = f"""
 import os, signal, sys, threading, time
 from pathlib import Path
-from ecgcohorts.readers import _isolated, open_reader
+from ecgcohorts.readers import open_reader
+from ecgcohorts.readers._isolated import parent as _isolated
 reader = open_reader("unruly")
 list(reader.read(Path({str(file(folder, "good"))!r})))
 print(_isolated._BESIDE._process._popen.pid, flush=True)
@@ -357,7 +359,8 @@ def test_an_orphan_that_never_returns_to_python_runs_out_of_time(folder: Path) -
     script = f"""
 import os, signal, threading, time
 from pathlib import Path
-from ecgcohorts.readers import _isolated, open_reader
+from ecgcohorts.readers import open_reader
+from ecgcohorts.readers._isolated import parent as _isolated
 _isolated.SECONDS_PER_RECORDING = 1.0
 reader = open_reader("unruly")
 list(reader.read(Path({str(file(folder, "good"))!r})))
@@ -387,7 +390,7 @@ def test_an_interpreter_that_does_not_start_is_no_fault_of_the_file(
     folder: Path, reader: readers.Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_isolated, "_START", "import no_such_module")
-    with pytest.raises(EcgError, match="start the process") as caught:
+    with pytest.raises(EcgError, match="did not start") as caught:
         list(reader.read(file(folder, "good")))
     assert not isinstance(caught.value, UnreadableRecording)
 

@@ -1,7 +1,9 @@
 """Frames between two processes, as if the other one were an enemy: a reply or Garbled, nothing else."""
 
 import copy
+import io
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,8 @@ ODD: tuple[Any, ...] = (
 
 def header() -> dict[str, Any]:
     recording = Recording("1", ("I", "II"), 500.0, analog_mv=np.ones((2, 5)), source=Source("r", PATH, "1"))
-    facts, _ = wire.to_wire(recording)
-    error = wire.describe_error(UnreadableRecording(Reason.HEADER, "found", "expected"))
-    return json.loads(json.dumps({"recordings": [facts], "stream": 3, "error": error}))
+    reply, _ = wire.pack_reply([recording], 3, UnreadableRecording(Reason.HEADER, "found", "expected"))
+    return json.loads(json.dumps(reply))
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -46,7 +47,7 @@ def changed(value: Any, at: tuple[Any, ...], new: Any) -> Any:
 def test_any_value_in_any_place(at: tuple[Any, ...]) -> None:
     for odd in ODD:
         try:
-            reply = wire.from_wire(changed(header(), at, odd), PATH, lambda view: None)
+            reply = wire.unpack_reply(changed(header(), at, odd), PATH, lambda view: None)
         except wire.Garbled:
             continue
         assert isinstance(reply, wire.Reply)
@@ -58,19 +59,27 @@ def test_a_header_without_a_key(key: str) -> None:
     found = header()
     del found[key]
     with pytest.raises(wire.Garbled):
-        wire.from_wire(found, PATH, lambda view: None)
+        wire.unpack_reply(found, PATH, lambda view: None)
 
 
 @pytest.mark.parametrize("text", [b"", b"[", b"[]", b"1", b'"x"', b"[" * 100_000, b"{" * 9, b"\xff", b"9" * 10_000])
 def test_what_is_no_json_object(text: bytes) -> None:
+    frame = io.BytesIO(b"ECGr" + struct.pack("<I", len(text)) + text)
     with pytest.raises(wire.Garbled):
-        wire.parse_header(text)
+        wire.unpack_header(frame.read)
 
 
 @pytest.mark.parametrize("prefix", [b"ECGx\1\0\0\0", b"ECGr\xff\xff\xff\xff", bytes(8)])
 def test_what_is_no_prefix(prefix: bytes) -> None:
+    asked: list[int] = []
+
+    def read(count: int) -> bytes:
+        asked.append(count)
+        return prefix
+
     with pytest.raises(wire.Garbled):
-        wire.header_length(prefix)
+        wire.unpack_header(read)
+    assert asked == [len(prefix)]  # nothing is read for a header that no prefix announced
 
 
 def test_many_large_recordings_are_not_allocated_at_once() -> None:
@@ -79,11 +88,11 @@ def test_many_large_recordings_are_not_allocated_at_once() -> None:
     found["recordings"] = [found["recordings"][0] | {"columns": 1 << 26}] * wire.MAX_RECORDINGS
     asked: list[int] = []
     with pytest.raises(wire.Garbled):
-        wire.from_wire(found, PATH, lambda view: asked.append(view.nbytes))
+        wire.unpack_reply(found, PATH, lambda view: asked.append(view.nbytes))
     assert sum(asked) < 2 << 30
     found["recordings"] = [header()["recordings"][0]] * (wire.MAX_RECORDINGS + 1)
     with pytest.raises(wire.Garbled):
-        wire.from_wire(found, PATH, lambda view: None)
+        wire.unpack_reply(found, PATH, lambda view: None)
 
 
 def test_the_mask_of_another_process_is_a_mask() -> None:
@@ -91,12 +100,11 @@ def test_the_mask_of_another_process_is_a_mask() -> None:
     recording = Recording(
         *("1", ("I",), 500.0, np.ones((1, 3), np.int32), np.ones(1), np.zeros(1), np.zeros((1, 3), bool))
     )
-    facts, _ = wire.to_wire(recording)
-    found = {"recordings": [facts], "stream": 0, "error": None}
+    found, _ = wire.pack_reply([recording], 0, None)
 
     def fill(view: memoryview) -> None:
         view[:] = b"\xff" * len(view)
 
-    (back,) = wire.from_wire(found, PATH, fill).recordings
+    (back,) = wire.unpack_reply(found, PATH, fill).recordings
     assert back.missing.tolist() == [[True, True, True]]
     assert back.missing.view(np.uint8).tolist() == [[1, 1, 1]]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.readers.muse_xml import reader as muse_xml
+from ecgcohorts.readers import muse_xml
 
 PER_BIT = ("4.88", "5", "-10", "1", "0.00488")
 UNITS = {"MICROVOLTS": 1e-3, "MILLIVOLTS": 1.0, "VOLTS": 1e3}

@@ -11,7 +11,7 @@ import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, select
-from ecgcohorts.readers.muse_xml import reader as muse_xml
+from ecgcohorts.readers import muse_xml
 from ecgcohorts.recording import Recording
 
 

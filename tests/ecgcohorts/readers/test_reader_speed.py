@@ -8,8 +8,7 @@ from types import ModuleType
 import numpy as np
 
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.readers import code_hdf5
-from ecgcohorts.readers.muse_xml import reader as muse_xml
+from ecgcohorts.readers import code_hdf5, muse_xml
 from ecgcohorts.readers.wfdb import reader as wfdb
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import ecgcohorts as ec
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers.scp import reader as scp
+from ecgcohorts.readers.scp import sniff
 from ecgcohorts.readers.scp.sections import MORE_LEADS, NOT_DECLARED_SIMULTANEOUS, TRAILING
 from ecgcohorts.recording import Recording
 
@@ -280,11 +281,11 @@ def test_the_format_is_found_by_its_structure(make: ModuleType, path: Path, shar
     data = make.Ecg(make.Signal(make.known_samples())).data()
     path.write_bytes(data.replace(b"SCPECG", b"\x11\0\xff\0\0\7"))  # what old carts write there
     head = path.read_bytes()[:4096]
-    assert scp.sniff(head)
-    assert not scp.sniff(head[:31])
-    assert not scp.sniff(bytes(4096))
+    assert sniff(head)
+    assert not sniff(head[:31])
+    assert not sniff(bytes(4096))
     vendor = [file for file in (shared / "vendor").rglob("*") if file.is_file()]
-    assert {file.parent.name for file in vendor if scp.sniff(file.read_bytes()[:4096])} == {
+    assert {file.parent.name for file in vendor if sniff(file.read_bytes()[:4096])} == {
         *("scp_ecg", "healforce", "contec")
     }
     path.write_bytes(data)

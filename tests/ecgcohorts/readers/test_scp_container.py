@@ -13,6 +13,7 @@ import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers.scp import reader as scp
+from ecgcohorts.readers.scp import sniff
 from ecgcohorts.readers.scp.tags import NOT_UNDERSTOOD, WRONG_LENGTHS
 from ecgcohorts.recording import Recording
 
@@ -124,7 +125,7 @@ def test_positions_counted_from_zero_are_refused(data: bytes, make: ModuleType, 
     for section in range(9):
         at, size, index = pointed(data, section)
         changed[at + 6 : at + 10] = struct.pack("<I", index - 1 if size else 0)
-    assert scp.sniff(bytes(changed))
+    assert sniff(bytes(changed))
     assert refused(path, make.mend(bytes(changed))) is Reason.HEADER
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.readers.scp import reader as scp
+from ecgcohorts.readers.scp import sniff
 from ecgcohorts.recording import Recording
 
 V3 = "{urn:hl7-org:v3}"
@@ -87,7 +88,7 @@ def test_the_mortara_example_equals_its_aecg(mortara: Path, shared: Path) -> Non
 @pytest.mark.parametrize("number", [62, 63])
 def test_the_healforce_files_are_never_read(number: int, shared: Path) -> None:
     path = shared / "vendor" / "scp_ecg" / f"healforce_{number}.SCP"
-    assert scp.sniff(path.read_bytes()[:4096])
+    assert sniff(path.read_bytes()[:4096])
     with pytest.raises(UnreadableRecording) as caught:
         list(scp.read(path))
     assert caught.value.reason is Reason.TRUNCATED  # it declares 1.9 GB

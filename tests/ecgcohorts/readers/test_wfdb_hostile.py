@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers._shared import files as _files
+from ecgcohorts.io import regular
 from ecgcohorts.readers.wfdb import reader as wfdb
 
 RECORD = "r 1 500 9\n{file} {cluster} 1000/mV 16 0 0 36 0 I\n"
@@ -54,7 +54,7 @@ def test_a_signal_file_that_is_no_regular_file_is_refused(
 
 def test_a_device_is_refused() -> None:
     with pytest.raises(UnreadableRecording) as caught:
-        _files.read_bounded(Path("/dev/zero"), 10)
+        regular.read_bounded(Path("/dev/zero"), 10)
     assert caught.value.reason is Reason.PATH
 
 

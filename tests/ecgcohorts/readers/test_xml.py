@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.readers import muse_xml
 from ecgcohorts.readers._xml import document as _xml
-from ecgcohorts.readers.muse_xml import reader as muse_xml
 
 ROOT = "<RestingECG>{}</RestingECG>"
 LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
@@ -27,7 +27,7 @@ ENTITIES = {
 def refused(data: bytes) -> UnreadableRecording:
     start = time.process_time()
     with pytest.raises(UnreadableRecording) as caught:
-        _xml.parse_xml(data, "x.xml")
+        _xml._parse(data, "x.xml")
     assert time.process_time() - start < 1
     assert caught.value.where == "x.xml"
     return caught.value
@@ -41,7 +41,7 @@ def test_entities_are_refused(name: str) -> None:
 
 def test_an_external_dtd_is_allowed_and_not_fetched() -> None:
     for address in ("restecg.dtd", "file:///etc/passwd", "http://127.0.0.1:9/x.dtd"):
-        root = _xml.parse_xml(f'<!DOCTYPE RestingECG SYSTEM "{address}">{ROOT.format("ok")}'.encode(), "")
+        root = _xml._parse(f'<!DOCTYPE RestingECG SYSTEM "{address}">{ROOT.format("ok")}'.encode(), "")
         assert (root.tag, root.text) == ("RestingECG", "ok")
 
 
@@ -51,7 +51,7 @@ def test_depth_and_breadth_are_capped(body: str) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(UnreadableRecording) as caught:
-            _xml.parse_xml(data, "x.xml")
+            _xml._parse(data, "x.xml")
         assert tracemalloc.get_traced_memory()[1] < 128 << 20
     finally:
         tracemalloc.stop()
@@ -73,7 +73,7 @@ def test_an_internal_subset_is_refused_before_it_is_read() -> None:
 def test_text_that_one_wide_character_makes_four_times_as_large_is_capped() -> None:
     """As text of samples, which is ASCII, the same length is read."""
     half = "x" * (_xml.MAX_WIDE_TEXT // 2)
-    assert len(_xml.parse_xml(ROOT.format(half * 3).encode(), "").text or "") == 3 * len(half)
+    assert len(_xml._parse(ROOT.format(half * 3).encode(), "").text or "") == 3 * len(half)
     assert refused(ROOT.format(half + "\U0001f600" + half).encode()).reason is Reason.LIMIT
     assert refused(ROOT.format(f"<a>{half}é</a>" * 2).encode()).reason is Reason.LIMIT
 
@@ -98,9 +98,9 @@ def test_other_encodings_are_refused(name: str) -> None:
 
 def test_utf_16_needs_its_mark_and_the_mark_wins_over_the_declaration() -> None:
     text = '<?xml version="1.0" encoding="{}"?>' + ROOT.format("é")
-    assert _xml.parse_xml(text.format("UTF-16").encode("utf-16"), "").text == "é"
-    assert _xml.parse_xml(text.format("UTF-8").encode("utf-16"), "").text == "é"
-    assert _xml.parse_xml(text.format("ISO-8859-1").encode("utf-8-sig"), "").text == "é"
+    assert _xml._parse(text.format("UTF-16").encode("utf-16"), "").text == "é"
+    assert _xml._parse(text.format("UTF-8").encode("utf-16"), "").text == "é"
+    assert _xml._parse(text.format("ISO-8859-1").encode("utf-8-sig"), "").text == "é"
     assert refused(text.format("UTF-16").encode("utf-16-le")).reason is Reason.HEADER
     assert refused(text.format("UTF-16").encode("utf-8")).reason is Reason.UNSUPPORTED
     assert refused(text.format("UTF-16").encode("utf-16")[:-1]).reason is Reason.HEADER

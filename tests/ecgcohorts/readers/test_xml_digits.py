@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers._xml.digits import count_integers, integers
+from ecgcohorts.readers._xml.values import count_integers, integers
 
 WORD = re.compile(r"[+-]?[0-9]+")
 

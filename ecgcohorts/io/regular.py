@@ -1,6 +1,6 @@
-"""Opening files that others named: regular files only, no links followed, sizes known before anything is read.
+"""Open files that a stranger named: regular files only, no links, sizes known before a byte is read.
 
-Source of the rules: a header may name any path, and a path may be a link, a pipe or a device.
+A header may name any path, and a path may lead to a link, a pipe or a device.
 """
 
 import errno
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ecgcohorts.errors import Reason, UnreadableRecording, is_of_machine
 
-# O_NONBLOCK: opening a pipe must not wait for its other end. Windows has neither flag nor directory descriptors.
+# O_NONBLOCK: without it, opening a pipe waits for a writer that may never come. Windows has neither flag, nor folders
+# as descriptors.
 _FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)
@@ -22,17 +23,16 @@ _FLAGS = (
     | getattr(os, "O_BINARY", 0)
 )
 _CAN_OPEN_IN_FOLDER = os.open in os.supports_dir_fd
-_FORBIDDEN = frozenset('/\\:\0"<>|?*')
 
 
-class Folder:
-    """One open directory. Files are opened relative to it, so a renamed parent cannot redirect them."""
+class OpenFolder:
+    """One open directory. Its files are opened relative to it, so nobody can redirect them by renaming a parent."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
 
-    def __enter__(self) -> "Folder":
+    def __enter__(self) -> "OpenFolder":
         if _CAN_OPEN_IN_FOLDER:
             try:
                 self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -59,7 +59,7 @@ class Folder:
             yield file
 
     def read(self, name: str, limit: int) -> bytes:
-        """The whole content of a file of at most `limit` bytes."""
+        """Return the whole content of a file of at most `limit` bytes. Raises UnreadableRecording."""
         with self.open(name) as file:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
@@ -67,33 +67,43 @@ class Folder:
                     Reason.LIMIT,
                     f"a file of {size} bytes",
                     f"at most {limit}",
-                    "It is no file of this format, or holds something else as well.",
+                    "It is of another format, or something else is in it as well.",
                     str(self.path / name),
                 )
             return read_exactly(file, size, self.path / name)
 
 
+@contextmanager
+def open_regular(path: Path) -> Iterator[FileIO]:
+    """Open a regular file by its path. Raises UnreadableRecording for links, pipes, devices and folders."""
+    with OpenFolder(path.parent) as folder, folder.open(path.name) as file:
+        yield file
+
+
 def read_bounded(path: Path, limit: int) -> bytes:
-    """The whole content of a regular file of at most `limit` bytes."""
-    with Folder(path.parent) as folder:
+    """Return the whole content of a regular file of at most `limit` bytes. Raises UnreadableRecording."""
+    with OpenFolder(path.parent) as folder:
         return folder.read(path.name, limit)
 
 
 def read_head(path: Path, count: int) -> bytes:
-    """The first `count` bytes of a regular file, fewer if it is shorter."""
-    with Folder(path.parent) as folder, folder.open(path.name) as file:
+    """Return the first `count` bytes of a regular file, fewer if it is shorter. Raises UnreadableRecording."""
+    with open_regular(path) as file:
         return file.read(count)
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of last change, in ns, of a regular file; for libraries that open by name themselves."""
-    with Folder(path.parent) as folder, folder.open(path.name) as file:
+    """Return the size in bytes and the time of the last change, in ns, of a regular file.
+
+    Call it before a library that opens files by name and would follow a link. Raises UnreadableRecording.
+    """
+    with open_regular(path) as file:
         status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns
 
 
 def read_exactly(file: FileIO, count: int, path: Path) -> bytes:
-    """The next `count` bytes. Raises UnreadableRecording if the file ends first (it shrank since it was measured)."""
+    """Return the next `count` bytes. Raises UnreadableRecording if the file ends first: it shrank after it was measured."""
     data = file.read(count)
     if len(data) < count:
         raise UnreadableRecording(
@@ -102,17 +112,8 @@ def read_exactly(file: FileIO, count: int, path: Path) -> bytes:
     return data
 
 
-def check_bare_name(name: str, where: str) -> str:
-    """Return a file name taken from a header, if it can only mean a file in the header's own folder."""
-    bad = not name or name[0] in "-~" or ".." in name or name == "." or not _FORBIDDEN.isdisjoint(name)
-    if bad or not name.isprintable():
-        raise UnreadableRecording(
-            Reason.PATH, f"the file name {name[:80]!r}", "a bare file name", "Name the file without any path.", where
-        )
-    return name
-
-
 def _regular(descriptor: int, path: Path) -> int:
+    # Asked of the open descriptor, not of the path: between two system calls the path may come to mean another file.
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
@@ -122,17 +123,21 @@ def _regular(descriptor: int, path: Path) -> int:
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> Exception:
-    """What to raise instead; of trouble of the machine the error itself, which is nothing to refuse a recording for."""
+    """Return what to raise: the error itself if the machine is in trouble, which says nothing about the recording."""
     if is_of_machine(error):
         return error
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.ENOENT, errno.ENOTDIR):
         return UnreadableRecording(Reason.MISSING_FILE, "no such file", "a readable file", "Check the path.", str(path))
-    if code in (errno.ELOOP, errno.EMLINK):  # what O_NOFOLLOW gives for a link (EMLINK on FreeBSD)
+    if code in (errno.ELOOP, errno.EMLINK):  # how O_NOFOLLOW refuses a link (EMLINK on FreeBSD)
         return UnreadableRecording(
             Reason.PATH, "a symbolic link", "a regular file", "Name or copy the file it points to.", str(path)
         )
-    why = error.strerror if isinstance(error, OSError) else "the name holds a NUL byte"
+    why = error.strerror if isinstance(error, OSError) else "its name holds a NUL byte"
     return UnreadableRecording(
-        Reason.PATH, f"a file that does not open ({why})", "a readable file", "Check its name and rights.", str(path)
+        Reason.PATH,
+        f"a file that cannot be opened ({why})",
+        "a readable file",
+        "Check its name and permissions.",
+        str(path),
     )

@@ -1,5 +1,9 @@
-"""The reader of this format; what is said about it stands in the package."""
+"""GE CardioSoft XML (`CardiologyXML`), as UK Biobank gives it out: resting strips, and full disclosure of stress tests.
 
+Sources: layouts published with readers of UK Biobank fields 20205 and 6025 (BRAVEHEART, ml4h). No sample file exists.
+"""
+
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,12 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
-from ecgcohorts.readers._shared import units as _units
 from ecgcohorts.readers._shared.limits import MAX_LEADS, check_shape
-from ecgcohorts.readers._xml.digits import count_integers, integers
+from ecgcohorts.readers._shared.people import Context, age_of, known, moment, sex_of
+from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import read_xml, root_name
-from ecgcohorts.readers._xml.values import attribute_of, integer_of, number_of, refuse, text_of
-from ecgcohorts.readers.cardiosoft_xml.context import read_context
+from ecgcohorts.readers._xml.values import (
+    count_integers,
+    integer,
+    integers,
+    number,
+    refuse,
+    text_of,
+)
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".xml",)
@@ -24,14 +34,40 @@ VARIANTS = (
 )
 UNIT = "uVperLsb"
 NUMBERED = {"1": "I", "2": "II", "3": "III"}  # stress files
-# Of the two orders described for full disclosure the blocks are read. A list in the other order (all leads of the
-# first sample, then of the second ...) changes this many times more from one number to the next than from one to the
-# next of its lead; our default.
+# Two orders of samples are described for full disclosure, and only blocks are read. A list in the other order (all leads
+# of the first sample, then of the second ...) changes this many times more from one number to the next than from one to
+# the next of its lead; our default.
 ROUGHER = 2.0
 
+DATE = ("Year", "Month", "Day")
+CLOCK = ("Hour", "Minute", "Second")
+# Field -> element below the root, kept as Recording.fields for cohort rules: an allow-list without names of people,
+# clinicians or free text.
+KEPT = {
+    "PID": "PatientInfo/PID",
+    "Gender": "PatientInfo/Gender",
+    "Race": "PatientInfo/Race",
+    "Age": "PatientInfo/Age",
+    "Height": "PatientInfo/Height",
+    "Weight": "PatientInfo/Weight",
+    "PaceMaker": "PatientInfo/PaceMaker",
+    "ObservationType": "ObservationType",
+    "LocationNumber": "PatientVisit/AssignedPatientLocation/LocationNumber",
+    "Device": "ClinicalInfo/DeviceInfo/Desc",
+    "SoftwareVer": "ClinicalInfo/DeviceInfo/SoftwareVer",
+    "AnalysisVer": "ClinicalInfo/DeviceInfo/AnalysisVer",
+    "Filter50Hz": "FilterSetting/Filter50Hz",
+    "Filter60Hz": "FilterSetting/Filter60Hz",
+    "CubicSpline": "FilterSetting/CubicSpline",
+    "HighPass": "FilterSetting/HighPass",
+    "LowPass": "FilterSetting/LowPass",
+}
+UNITS = ("Age", "Height", "Weight", "HighPass", "LowPass")  # elements with an attribute `units`
+ON = ("yes", "on", "true", "1")  # how a filter says that it was on; our reading
 
-class Strip(NamedTuple):
-    """What is to be read; samples stay text."""
+
+class _Strip(NamedTuple):
+    """The rhythm as declared; its samples stay text."""
 
     leads: tuple[str, ...]
     rate_hz: float
@@ -41,12 +77,12 @@ class Strip(NamedTuple):
 
 
 def sniff(head: bytes) -> bool:
-    """Whether the first element is `CardiologyXML`."""
+    """Tell whether the first element is `CardiologyXML`."""
     return root_name(head) == "CardiologyXML"
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Yield the one recording of a CardioSoft file. `entries` is ignored, a file has none.
+    """Yield the one recording of a CardioSoft file. `entries` is ignored: a file has none.
 
     digital: (lead, time) int32, the integers as written. Raises UnreadableRecording.
     """
@@ -62,8 +98,7 @@ def scan(path: Path) -> Iterator[Recording]:
     yield _recording(path, root, strip, np.zeros((len(strip.leads), 0), np.int32))
 
 
-def _recording(path: Path, root: Element, strip: Strip, digital: NDArray[np.int32]) -> Recording:
-    context = read_context(root)
+def _recording(path: Path, root: Element, strip: _Strip, digital: NDArray[np.int32]) -> Recording:
     return Recording(
         recording_id=path.stem,
         leads=strip.leads,
@@ -72,21 +107,13 @@ def _recording(path: Path, root: Element, strip: Strip, digital: NDArray[np.int3
         gain_per_mv=np.array(strip.per_mv),
         baseline=np.zeros(len(strip.leads)),
         n_samples=strip.n_samples,
-        patient_id=context.patient_id,
-        age_years=context.age_years,
-        sex=context.sex,
-        acquired_at=context.acquired_at,
-        device=context.device,
-        site=context.site,
-        mains_hz=context.mains_hz,
-        fields=context.fields,
         source=Source("cardiosoft_xml", path),
-        notes=context.notes,
+        **_context(root).facts(),
     )
 
 
-def _strip(root: Element, where: str) -> Strip:
-    """The resting strip; without one, full disclosure. Median beats and stress segments are never taken."""
+def _strip(root: Element, where: str) -> _Strip:
+    """Return the resting strip; without one, full disclosure. Median beats and stress segments are never taken."""
     if root.tag != "CardiologyXML":
         refuse(Reason.FORMAT, "another root element", "CardiologyXML", where)
     resting = [data for data in root.findall("StripData") if data.find("WaveformData") is not None]
@@ -99,23 +126,23 @@ def _strip(root: Element, where: str) -> Strip:
     return _resting(resting[0], where) if resting else _full_disclosure(disclosed[0], where)
 
 
-def _resting(data: Element, where: str) -> Strip:
+def _resting(data: Element, where: str) -> _Strip:
     waveforms = data.findall("WaveformData")
-    count = integer_of(data, "ChannelSampleCountTotal", where)
-    if integer_of(data, "NumberOfLeads", where) not in (None, len(waveforms)):
+    count = integer(data, "ChannelSampleCountTotal", where)
+    if integer(data, "NumberOfLeads", where) not in (None, len(waveforms)):
         refuse(Reason.HEADER, f"{len(waveforms)} leads", "as many as NumberOfLeads", where)
     if count is None:
         refuse(Reason.HEADER, "no ChannelSampleCountTotal", "the number of samples per lead", where)
     names = tuple(_name(waveform.get("lead"), where) for waveform in waveforms)
     rate_hz = _rate_hz(data, where)
     check_shape(len(names), count, rate_hz, where)
-    return Strip(names, rate_hz, _per_mv(data, names, where), count, tuple(each.text or "" for each in waveforms))
+    return _Strip(names, rate_hz, _per_mv(data, names, where), count, tuple(each.text or "" for each in waveforms))
 
 
-def _full_disclosure(full: Element, where: str) -> Strip:
-    """One list of all leads, second by second: rate samples of the first lead, then of the second ..."""
+def _full_disclosure(full: Element, where: str) -> _Strip:
+    """Parse one list of all leads, second by second: rate samples of the first lead, then of the second ..."""
     names = tuple(_name(name, where) for name in text_of(full, "LeadOrder").split(",", MAX_LEADS))
-    if integer_of(full, "NumberOfChannels", where) not in (None, len(names)):
+    if integer(full, "NumberOfChannels", where) not in (None, len(names)):
         refuse(Reason.HEADER, f"{len(names)} leads in LeadOrder", "as many as NumberOfChannels", where)
     rate_hz = _rate_hz(full, where)
     text = _disclosed_text(full)
@@ -123,19 +150,19 @@ def _full_disclosure(full: Element, where: str) -> Strip:
     check_shape(len(names), -(-count // len(names)), rate_hz, where)
     if rate_hz != int(rate_hz) or count % (int(rate_hz) * len(names)):
         refuse(Reason.TRUNCATED, f"{count} samples of {len(names)} leads", "whole seconds of every lead", where)
-    declared = integer_of(full, "FullDisclosureData/SampleCountTotal", where)
+    declared = integer(full, "FullDisclosureData/SampleCountTotal", where)
     if declared not in (None, 0, count, count // len(names)):
         refuse(Reason.TRUNCATED, f"{count} samples", f"{declared} as declared", where)
-    return Strip(names, rate_hz, _per_mv(full, names, where), count // len(names), (text,))
+    return _Strip(names, rate_hz, _per_mv(full, names, where), count // len(names), (text,))
 
 
 def _disclosed_text(full: Element) -> str:
-    """The list of FullDisclosureData: its own text, without that of elements inside it."""
+    """Return the list of FullDisclosureData: its own text, without that of elements inside it."""
     datas = full.findall("FullDisclosureData")
     return "".join(part or "" for data in datas for part in (data.text, *(inner.tail for inner in data))).strip()
 
 
-def _samples(strip: Strip, where: str) -> NDArray[np.int32]:
+def _samples(strip: _Strip, where: str) -> NDArray[np.int32]:
     if len(strip.lists) < len(strip.leads):
         return _unblocked(strip, where)
     counts = {count_integers(text, commas=True) for text in strip.lists}
@@ -144,8 +171,8 @@ def _samples(strip: Strip, where: str) -> NDArray[np.int32]:
     return np.stack([integers(text, strip.n_samples, where, commas=True) for text in strip.lists])
 
 
-def _unblocked(strip: Strip, where: str) -> NDArray[np.int32]:
-    """(lead, time) from one-second blocks of one lead after another.
+def _unblocked(strip: _Strip, where: str) -> NDArray[np.int32]:
+    """Reorder one-second blocks of one lead after another to (lead, time).
 
     A list that reads much smoother sample by sample is refused: the manual describes that order, files hold blocks.
     """
@@ -161,18 +188,18 @@ def _unblocked(strip: Strip, where: str) -> NDArray[np.int32]:
 
 
 def _rate_hz(element: Element, where: str) -> float:
-    rate_hz = number_of(element, "SampleRate", where)
-    if not rate_hz or attribute_of(element, "SampleRate", "units") not in ("", "Hz"):
+    rate_hz = number(element, "SampleRate", where)
+    if not rate_hz or text_of(element, "SampleRate/@units") not in ("", "Hz"):
         refuse(Reason.HEADER, "no usable sampling rate", "SampleRate in Hz", where)
     return rate_hz
 
 
 def _per_mv(element: Element, names: tuple[str, ...], where: str) -> tuple[float, ...]:
-    """Steps per mV of each lead."""
-    uv_per_step = number_of(element, "Resolution", where)
-    if not uv_per_step or attribute_of(element, "Resolution", "units") != UNIT:
+    """Return the steps per mV of each lead."""
+    uv_per_step = number(element, "Resolution", where)
+    if not uv_per_step or text_of(element, "Resolution/@units") != UNIT:
         refuse(Reason.UNIT, "no resolution, or one in another unit", f"Resolution in {UNIT}", where)
-    return tuple(_units.steps_per_mv(1.0 / uv_per_step, "uV", name, where) for name in names)
+    return tuple(steps_per_mv(1.0 / uv_per_step, "uV", name, where) for name in names)
 
 
 def _name(text: str | None, where: str) -> str:
@@ -180,3 +207,39 @@ def _name(text: str | None, where: str) -> str:
     if not name:
         refuse(Reason.HEADER, "a lead without name", "a name for every lead", where)
     return NUMBERED.get(name, name)
+
+
+def _context(root: Element) -> Context:
+    """Collect patient, test, device and filters. Whole sections may be missing."""
+    fields = {field: text for field, path in KEPT.items() if (text := text_of(root, path))}
+    fields |= {f"{field}Units": unit for field in UNITS if (unit := text_of(root, f"{KEPT[field]}/@units"))}
+    born, observed = root.find("PatientInfo/BirthDateTime"), root.find("ObservationDateTime")
+    acquired_at = moment(*_parts(observed, DATE + CLOCK))
+    for field, parts in (("BirthDate", _parts(born, DATE)), ("ObservationDate", _parts(observed, DATE))):
+        fields |= {field: "-".join(parts)} if any(parts) else {}
+    mains = [hz for hz in (50, 60) if fields.get(f"Filter{hz}Hz", "").casefold() in ON]
+    return Context(
+        patient_id=known(fields.get("PID")),
+        age_years=age_of(fields.get("Age", ""), fields.get("AgeUnits", ""), moment(*_parts(born, DATE)), acquired_at),
+        sex=sex_of(fields.get("Gender", "")),
+        acquired_at=acquired_at,
+        device=fields.get("Device"),
+        site=fields.get("LocationNumber"),
+        mains_hz=float(mains[0]) if len(mains) == 1 else None,
+        fields=fields,
+        notes=(*_pass_notes(fields), *(f"AC filter {hz} Hz" for hz in mains)),
+    )
+
+
+def _parts(element: Element | None, names: tuple[str, ...]) -> list[str]:
+    return [text_of(element, name) for name in names]
+
+
+def _pass_notes(fields: dict[str, str]) -> list[str]:
+    notes = []
+    for field, name in (("HighPass", "high-pass"), ("LowPass", "low-pass")):
+        text = fields.get(field, "")
+        # Without its unit a number says nothing: other makers write hundredths of a Hz.
+        if fields.get(f"{field}Units") == "Hz" and re.fullmatch(r"[0-9]{1,6}([.][0-9]{1,6})?", text):
+            notes.append(f"{name} {float(text):g} Hz")
+    return notes
