@@ -6,11 +6,10 @@ Names load lazily: `import capezoo` reads neither torch nor timm.
 import os
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from capezoo.errors import clear
+from capezoo.errors import require
 
 # OpenMP threads that wait by spinning take the cores from the loader's threads: on two cores a step then takes three
 # to seven times as long. Read when torch loads; whoever set it or loaded torch before keeps their choice.
@@ -72,9 +71,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'capezoo' has no attribute {name!r}")
-    if find_spec("torch") is None:
-        # Said here and not when `capezoo` is imported: the command line has help to give without torch.
-        raise clear(ModuleNotFoundError(name="torch"))
+    require("torch")  # here, and not when `capezoo` is imported: the command line has help to give without torch
     return getattr(import_module(_HOME[name]), name)
 
 

@@ -3,17 +3,14 @@
 EcgError
 ├── TrainingDiverged         the loss is no longer a number
 ├── CheckpointDamaged        a checkpoint file is not what was saved
+├── MissingExtra             an ImportError too: torch, timm or another part of the extra `zoo` is not installed
 └── SpecError
     └── Unanswerable         the store lacks what an evaluation question needs
 """
 
-from ecgcohorts.errors import EcgError, SpecError, install_line
+from importlib.util import find_spec
 
-# What the extra `zoo` brings, by the name of the module: a base install has none of it.
-_ZOO = {
-    "huggingface_hub", "lightning_fabric", "openTSNE", "safetensors", "sklearn", "threadpoolctl", "timm", "torch",
-    "torchvision",
-}  # fmt: skip
+from ecgcohorts.errors import EcgError, SpecError, install_line
 
 
 class TrainingDiverged(EcgError):
@@ -28,9 +25,12 @@ class Unanswerable(SpecError):
     """An evaluation question that a store cannot answer: too few cohorts, patients or labels."""
 
 
-def clear(error: ModuleNotFoundError) -> ImportError:
-    """Return the error with what to install, if the missing module comes with the extra `zoo`; any other as it is."""
-    missing = (error.name or "").partition(".")[0]
-    if missing not in _ZOO:
-        return error
-    return ImportError(f"capezoo needs {missing}, which is not installed. Run: {install_line('zoo')}", name=missing)
+class MissingExtra(EcgError, ImportError):
+    """What the extra `zoo` brings is missing, or its parts do not fit together."""
+
+
+def require(*packages: str) -> None:
+    """Raise MissingExtra, which says what to install, for the first package that is not installed."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingExtra(f"capezoo needs {package}, which is not installed. Run: {install_line('zoo')}")

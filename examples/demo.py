@@ -31,18 +31,18 @@ def commands(patients: int, seed: int, steps: int, pairs: int) -> Iterator[str]:
     yield "ecgcohorts table1 store.zarr"
     for name, sampler in SAMPLERS.items():
         yield (
-            f"capezoo pretrain --store store.zarr --out runs/{name} --recipe smoke --seed {seed} "
-            f"--set name={name} sampler.name={sampler} sampler.pairs={pairs} max_steps={steps}"
+            f"capezoo pretrain --store store.zarr --out runs/{name} --run smoke --seed {seed} "
+            f"--set name={name} --set sampler.name={sampler} --set sampler.pairs={pairs} --set max_steps={steps}"
         )
         yield f"capezoo publish runs/{name} weights/{name} --name {name} --store store.zarr"
         yield f"capezoo verify weights/{name}"
         yield f"capezoo embed weights/{name} store.zarr -o embeddings/{name}.zarr"
     weights = " ".join(f"--weights weights/{name}" for name in SAMPLERS)
     yield (
-        f"capezoo evaluate ood {weights} --weights random --store store.zarr --train-cohort north "
-        f"--seed {seed} --lr {HEAD_LR:g} --allow-seen -o study"  # one store for all: pretraining has seen the tests
+        f"capezoo evaluate all {weights} --weights random --store store.zarr --train-cohort north "
+        f"--seed {seed} --set ood.lr={HEAD_LR:g} --allow-seen -o study"  # one store for all: pretraining has seen the tests
     )
-    runs = " ".join(f"--run runs/{name}" for name in SAMPLERS)
+    runs = " ".join(f"--run-folder runs/{name}" for name in SAMPLERS)
     yield f"capezoo report -o report.html --study study {runs} --store store.zarr"
 
 

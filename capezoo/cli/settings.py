@@ -26,7 +26,7 @@ def changed(config: RunConfig, settings: Sequence[str]) -> RunConfig:
             raise SpecError(f"{WHERE}: found {setting!r}, expected KEY=VALUE, such as optimiser.lr=1e-3.")
         if key == "seed":
             raise SpecError(f"{WHERE}: found {setting!r}, expected the seed as an option of its own: --seed {text}.")
-        _put(values, key.split("."), _value(text))
+        _put(values, key.split("."), value_of(text))
     made = parse(RunConfig, values, WHERE)
     require_parts(made)
     return made
@@ -54,7 +54,7 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
     values[leaf] = value
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """JSON first: YAML 1.1 takes 1e-3 for text."""
     try:
         return json.loads(text)

@@ -3,11 +3,12 @@
 from importlib import import_module
 from types import ModuleType
 
+from capezoo.errors import MissingExtra
 from ecgcohorts.errors import install_line
 
 
 def timm(part: str = "") -> ModuleType:
-    """Return timm, or a part of it such as "optim". Raises ImportError, in one line, saying what to install."""
+    """Return timm, or a part of it such as "optim". Raises MissingExtra, in one line, saying what to install."""
     name = f"timm.{part}" if part else "timm"
     try:
         return import_module(name)
@@ -17,11 +18,11 @@ def timm(part: str = "") -> ModuleType:
             raise
         import torch
 
-        raise ImportError(
+        raise MissingExtra(
             f"your torchvision does not match torch {torch.__version__}. Reinstall both from the same index: "
             "pip install --force-reinstall torch torchvision"
         ) from None
     except ModuleNotFoundError as error:
         if error.name != "timm":
             raise
-        raise ImportError(f"timm is not installed. Run: {install_line('zoo')}", name="timm") from None
+        raise MissingExtra(f"timm is not installed. Run: {install_line('zoo')}") from None

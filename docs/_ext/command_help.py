@@ -32,9 +32,11 @@ def ask(program: str, *arguments: str) -> str:
 
 
 def commands_in(help_text: str) -> list[str]:
-    """Names of the commands a help text lists below `subcommands:`, as `{a,b,c}`."""
-    found = re.search(r"^subcommands:\s+\{([\w,\s-]+)\}", help_text, re.MULTILINE)
-    return [name.strip() for name in found[1].split(",")] if found else []
+    """Names of the commands of a group: those are listed after its options, below one heading or several."""
+    before, _, listed = help_text.partition("\n\nExamples:")[0].partition("\n  -h, --help")
+    if " COMMAND ..." not in before.partition("\n")[0]:
+        return []
+    return re.findall(r"^  (\w[\w-]*)  ", listed, re.MULTILINE)
 
 
 class CommandHelp(Directive):

@@ -1,60 +1,104 @@
-"""What the command lines of both packages share: output, progress bars, and one line instead of a traceback."""
+"""What commands print: one answer on standard output, progress and complaints on standard error."""
 
 import contextlib
+import json
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, ValidationError
-from pydantic_settings import CliApp, SettingsError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
-from ecgcohorts.errors import EcgError
-
-EXIT_ERROR = 2
-EXIT_DAMAGED = 4  # verify found problems
+EXIT_NOT_FOUND = 1  # a look-up that finds nothing
+EXIT_WRONG = 2
+EXIT_REJECTED = 3  # more was refused than --max-reject-frac allows, or nothing matched
+EXIT_DAMAGED = 4
 EXIT_STOPPED = 130  # by Ctrl-C, as shells report it
 
-
-class Command(BaseModel):
-    """Base of all subcommands: unknown options are refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-def short(letter: str, name: str) -> AliasChoices:
-    """An option of two names: `-o` and `--out`."""
-    return AliasChoices(letter, name)
-
-
-def whole_names(words: list[str]) -> list[str]:
-    """Names of files, of which pydantic-settings has cut those with a comma in two: joined where that is what exists.
-
-    >>> whole_names(["a.zarr", "b.zarr"])
-    ['a.zarr', 'b.zarr']
-    """
-    names = []
-    while words:
-        joined = (count for count in range(len(words), 1, -1) if os.path.exists(",".join(words[:count])))
-        count = next(joined, 1)
-        names.append(",".join(words[:count]))
-        words = words[count:]
-    return names
+# Help, and the page about the command line, quote this.
+EXIT_CODES = {
+    0: "done",
+    EXIT_NOT_FOUND: "a look-up found nothing",
+    EXIT_WRONG: "wrong use or wrong input; nothing is half done",
+    EXIT_REJECTED: "finished, but more was refused than --max-reject-frac allows, or nothing matched",
+    EXIT_DAMAGED: "damage was found",
+    EXIT_STOPPED: "stopped with Ctrl-C; the same command goes on from there",
+}
 
 
-StoreNames = Annotated[list[str], AfterValidator(whole_names)]  # one store, or several to be read as one
+@dataclass(frozen=True)
+class Answer:
+    """What a command found out or did, for programs and for people."""
+
+    facts: Any  # what --json prints: reports (dataclasses, pydantic models), values of JSON, paths, numbers of numpy
+    text: Any = ""  # what a person reads: text, or anything that rich prints
+    complaint: str = ""  # a line for standard error, where `code` is not 0
+    code: int = 0
 
 
-def output() -> Console:
-    """Standard output for results. Text is printed as it is: paths may hold square brackets."""
-    return Console(soft_wrap=True, highlight=False, markup=False)
+def show(answer: Answer, as_json: bool) -> None:
+    """Print an answer in one of its two forms."""
+    if as_json:
+        # NaN is no JSON; jq and JavaScript refuse the whole document for it.
+        print(json.dumps(_plain(answer.facts), indent=2, allow_nan=False))
+    elif isinstance(answer.text, str):
+        if answer.text:
+            print(answer.text)
+    else:
+        from rich.console import Console
+
+        # In a pipe nobody sees a width: a row stays one line, so that grep and awk find it whole.
+        is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+        Console(highlight=False, markup=False, width=None if is_narrow else 1000).print(answer.text)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it, None for numbers that are not finite. Raises TypeError for anything else."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if hasattr(value, "model_dump"):
+        return _plain(value.model_dump(mode="json"))
+    if hasattr(value, "item"):  # a scalar of numpy
+        return _plain(value.item())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"found a {type(value).__name__}, expected a value of JSON")
+
+
+def table(rows: Sequence[Sequence[str]], columns: Sequence[str] = (), right: Sequence[int] = ()) -> Any:
+    """Return rows as a table without lines. right: columns of numbers, by place. Long text folds in the last column."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, show_header=bool(columns))
+    for place in range(len(columns or rows[0])):
+        made.add_column(
+            columns[place] if columns else "",
+            justify="right" if place in right else "left",
+            no_wrap=place == 0,
+            overflow="fold",
+        )
+    for row in rows:
+        made.add_row(*row)
+    return made
 
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on standard error, told (what, done, total); silence where that is no terminal."""
+    """Show a progress bar on standard error, told (what, done, total); nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
@@ -68,25 +112,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         yield tell
 
 
-def fail(program: str, message: str, code: int = EXIT_ERROR) -> NoReturn:
+def fail(program: str, message: str, code: int = EXIT_WRONG) -> NoReturn:
     """Say in one line on standard error what is wrong, and end."""
     print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)
-
-
-def run(app: type[BaseModel], program: str, arguments: Sequence[str]) -> None:
-    """Run a command line. Errors that a user can mend give one line and exit code 2, never a traceback."""
-    try:
-        CliApp.run(app, cli_args=list(arguments))
-    except ValidationError as error:
-        first = error.errors()[0]
-        fail(program, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}. See --help.")
-    except (EcgError, SettingsError) as error:
-        fail(program, str(error))
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # disk full, no permission, a folder in a file's place
-        what = error.strerror or error
-        fail(program, f"{error.filename or 'a file'}: {what}. Mend it, and run the same command again.")
-    except KeyboardInterrupt:
-        fail(program, "stopped. The same command goes on from here.", EXIT_STOPPED)

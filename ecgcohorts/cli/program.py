@@ -1,358 +1,306 @@
-"""The `ecgcohorts` command: parse, call one function, print."""
+"""The `ecgcohorts` program: commands collected from their files, help, and one line instead of a traceback.
 
-import json
+Built on click and not on Typer: what click raises for wrong use is public and carries the facts that our own wording
+needs, and the options of an evaluation, which are made from its configuration, are plain objects there.
+"""
+
+import os
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any
 
-from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
-from rich.table import Table
+import click
+from click.shell_completion import get_completion_class, shell_complete
 
-from ecgcohorts.cli.console import EXIT_DAMAGED, Command, fail, output, progress, run, short
-from ecgcohorts.cli.keyed import Compact, Id, Label, Remove
-from ecgcohorts.cli.remote import Copy, Unlock
-from ecgcohorts.cli.splits import Split
-from ecgcohorts.cli.views import Export, Info, Plot, Report, Table1
+import ecgcohorts
+from ecgcohorts import plugins
+from ecgcohorts.cli.console import EXIT_CODES, EXIT_STOPPED, EXIT_WRONG, Answer, fail, show
+from ecgcohorts.cli.parameters import Argument, OneOf
+from ecgcohorts.errors import EcgError, did_you_mean
 
-if TYPE_CHECKING:
-    from ecgcohorts.ingest import IngestOptions, IngestReport
-
-PROGRAM = "ecgcohorts"
-SOURCE = "folder, tar or zip with raw recordings, or s3://bucket/folder"
-EXIT_REJECTS = 3  # finished, but more was refused than --max-reject-frac allows
-
-_out = output()
+WIDEST = 120  # columns of help, ours: longer lines are hard to read
+SHELLS = ("bash", "fish", "zsh")
+_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": WIDEST}
 
 
-class Inspect(Command):
-    """What is in a folder: every file by class; formats, rates, leads, lengths of its recordings. Writes nothing."""
+class _Formatter(click.HelpFormatter):
+    """Headings in bold, where help goes to a terminal."""
 
-    source: CliPositionalArg[str] = Field(description=SOURCE)
-    sample: int = Field(200, gt=0, description="recordings to decode, spread over formats and folders")
-    as_json: Annotated[bool, Field(validation_alias=AliasChoices("json"), description="for programs")] = False
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.ingest.inspect import as_json, inspect, render
-
-        with progress() as tell:
-            found = inspect(self.source, self.sample, lambda done: tell("files", done, done))
-        if self.as_json:
-            print(json.dumps(as_json(found), indent=2))
-        else:
-            _out.print(render(found), soft_wrap=False)
+    def write_heading(self, heading: str) -> None:
+        self.write(f"{'':>{self.current_indent}}{click.style(f'{heading}:', bold=True)}\n")
 
 
-class Draft(Command):
-    """Write a first description of a cohort, its guesses and gaps marked, for you to finish."""
-
-    source: CliPositionalArg[str] = Field(description=SOURCE)
-    table: CliPositionalArg[Path | None] = Field(None, description="CSV with a row per recording")
-    out: Annotated[Path, Field(validation_alias=short("o", "out"), description="cohort file to write, .yaml")]
-    sample: int = Field(200, gt=0, description="recordings to look at")
-    force: bool = Field(False, description="replace the cohort file")
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.ingest.draft import check_out, draft, write_draft
-
-        check_out(self.out, self.force)
-        made = draft(self.source, self.table, self.sample)
-        write_draft(made, self.out, self.force)
-        for what in made.left_out:
-            _out.print(f"left out: {what}")
-        _out.print(f"{self.out}: describes {made.n_files:,} {made.reader} files.")
-        _out.print(f"Check {made.guesses} lines marked guess, fill in {made.unknowns} marked unknown, then try")
-        _out.print(f"ecgcohorts ingest {self.source} STORE --cohort {self.out} --dry-run")
+class _Context(click.Context):
+    formatter_class = _Formatter
 
 
-class _Request(Command):
-    """What `ingest` and `plan` are asked for."""
+class _Base(click.Command):
+    """What a command and a group of commands share: help that ends with examples, refusals that know where they arose."""
 
-    source: CliPositionalArg[str] = Field(description=SOURCE)
-    store: CliPositionalArg[str] = Field(description="store to make or to add to: folder or URL")
-    cohort: str = Field(description="preset (see `ecgcohorts cohorts`) or YAML description")
-    recipe: str = Field("cape-v1", description="preprocessing recipe")
-    limit: int | None = Field(None, gt=0, description="inputs, for a trial")
-    on_error: Literal["quarantine", "raise"] = Field("quarantine", description="what to do with a bad recording")
-    key: Path | None = Field(None, description="pseudonym key file; default: one in the user's configuration folder")
-    shard: int = Field(4096, gt=0, description="records in a shard file")
-    codec: Literal["lz4", "pcodec"] | None = Field(
-        None, description="of the signals: lz4 reads fastest, pcodec takes half the space; default: the store's, or lz4"
+    context_class = _Context
+    examples: tuple[str, ...]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # the parser of options leaves it away
+            raise
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.help = "show this help"
+        return option
+
+    def write_examples(self, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Examples"):
+            for example in self.examples:  # never wrapped: a line is there to be copied
+                formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+
+
+class Command(_Base):
+    """A command that answers in text or, with --json, in one JSON document."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        kwargs["context_settings"] = _SETTINGS | {"allow_extra_args": True}
+        super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
+        self.params.append(click.Option(["--json", "as_json"], is_flag=True, help="answer in one JSON document"))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        if ctx.args and not ctx.resilient_parsing:  # allowed above, so that the refusal is in our words
+            raise click.UsageError(
+                f"found {ctx.args[0]!r} after the last argument, expected: {usage_of(ctx)}. "
+                "An option of several values is repeated: --name A --name B.",
+                ctx,
+            )
+        return rest
+
+    def invoke(self, ctx: click.Context) -> None:
+        program = ctx.find_root().command
+        if isinstance(program, Program):
+            program.require()
+        as_json = ctx.params.pop("as_json")
+        answer = super().invoke(ctx)
+        if isinstance(answer, Answer):
+            show(answer, as_json)
+            if answer.code:
+                fail(str(ctx.find_root().info_name), answer.complaint, answer.code)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        arguments = [(one.make_metavar(ctx), one.about) for one in self.params if isinstance(one, Argument)]
+        if arguments:
+            with formatter.section("Arguments"):
+                formatter.write_dl(arguments)
+        super().format_options(ctx, formatter)
+        self.write_examples(formatter)
+
+
+def command(name: str, *examples: str, **kwargs: Any) -> Callable[[Callable[..., Answer | None]], Command]:
+    """Make a command of a function that returns an Answer; its docstring is the help. Two examples are the least."""
+
+    def made(function: Callable[..., Answer | None]) -> Command:
+        result: Command = click.command(name, cls=Command, examples=examples, **kwargs)(function)
+        return result
+
+    return made
+
+
+class Group(_Base, click.Group):
+    """Commands below one word."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        kwargs |= {"context_settings": _SETTINGS, "subcommand_metavar": "COMMAND ...", "no_args_is_help": True}
+        super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, list[str]]:
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(
+                f"found unknown command {args[0]!r}, expected one of {', '.join(known)}.{did_you_mean(args[0], known)}",
+                ctx,
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in self.sections(ctx):
+            rows = [(name, _first_line(self.get_command(ctx, name))) for name in names]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+        self.write_examples(formatter)
+
+    def sections(self, ctx: click.Context) -> Iterator[tuple[str, Sequence[str]]]:
+        """Yield headings of the list of commands, and the names below each."""
+        yield "Commands", self.list_commands(ctx)
+
+
+class Program(Group):
+    """A program whose commands are those of the modules of one package, a module for a family of commands.
+
+    A family is a plug-in of kind `kind` with an integer ORDER, its place in the list. The first line of its docstring is
+    the heading of its commands, which stand in the order in which they are defined.
+    """
+
+    def __init__(
+        self, name: str, kind: str, help: str, examples: Sequence[str], require: Callable[[], None] = lambda: None
+    ) -> None:
+        """require: called before a command does anything; raises if the installation lacks what all of them need."""
+        super().__init__(name, help=help, examples=examples, params=[_completion_option(), _version_option()])
+        self.kind, self.require = kind, require
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for _, commands in _families(self.kind) for name in commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return next((found[cmd_name] for _, found in _families(self.kind) if cmd_name in found), None)
+
+    def sections(self, ctx: click.Context) -> Iterator[tuple[str, Sequence[str]]]:
+        yield from ((title, list(commands)) for title, commands in _families(self.kind))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES.items()])
+
+
+@cache
+def _families(kind: str) -> tuple[tuple[str, Mapping[str, click.Command]], ...]:
+    """Heading and commands, by name, of all families of a kind."""
+    modules: list[Any] = [plugins.load(kind, name) for name in plugins.names(kind)]
+    return tuple((_heading(module), _commands(module)) for module in sorted(modules, key=lambda module: module.ORDER))
+
+
+def _heading(module: ModuleType) -> str:
+    return (module.__doc__ or "").partition("\n")[0].rstrip(".")
+
+
+def _commands(module: ModuleType) -> dict[str, click.Command]:
+    """Return the commands of a family by name; a name with an underscore keeps one to its group."""
+    found = [value for name, value in vars(module).items() if isinstance(value, click.Command) and name[0] != "_"]
+    return {str(one.name): one for one in found}
+
+
+def _first_line(found: click.Command | None) -> str:
+    return (found.help or "").strip().partition("\n")[0] if found else ""
+
+
+def _version_option() -> click.Option:
+    def tell(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            print(f"{ctx.info_name} {ecgcohorts.__version__}")
+            ctx.exit()
+
+    return click.Option(
+        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=tell, help="print the version"
     )
-    quality: bool = Field(True, description="measure the quality of each strip")
-
-    def options(self) -> "IngestOptions":
-        from ecgcohorts.ingest import IngestOptions
-
-        return IngestOptions(
-            recipe=self.recipe,
-            limit=self.limit,
-            on_error=self.on_error,
-            shard_records=self.shard,
-            codec=self.codec,
-            key_file=self.key,
-            quality=self.quality,
-        )
 
 
-class Ingest(_Request):
-    """Add a cohort to a store; resumes an interrupted run, and does nothing if there is nothing new."""
+def _completion_option() -> click.Option:
+    def tell(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        if value and not ctx.resilient_parsing:
+            name = str(ctx.info_name)
+            shell = get_completion_class(value)
+            assert shell is not None
+            print(shell(ctx.command, {}, name, _completion_variable(name)).source())
+            ctx.exit()
 
-    workers: Annotated[int, Field(gt=0, validation_alias=short("j", "workers"), description="processes")] = 1
-    scheduler: str | None = Field(None, description="Dask scheduler to encode on, such as tcp://host:8786")
-    dry_run: bool = Field(False, description="plan only, write nothing")
-    work: Path | None = Field(None, description="folder for new files of a store at a URL; default: the user's cache")
-    max_reject_frac: float = Field(0.1, ge=0, le=1, description="more refused than this: exit code 3")
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.ingest import ingest
-        from ecgcohorts.ingest.runners import Dask
-
-        runner = None if self.scheduler is None else Dask(self.scheduler)
-        options = replace(self.options(), workers=self.workers, dry_run=self.dry_run, runner=runner, work=self.work)
-        with progress() as tell:
-            report = ingest(self.source, self.store, self.cohort, options, progress=tell)
-        if self.dry_run:
-            _out.print(
-                f"would decode {report.plan_rows} recordings; {report.known} are known already. Nothing written."
-            )
-        elif not report.written:
-            _out.print(f"nothing new: {report.known} inputs were met before. Nothing written.")
-        else:
-            _print_ingested(self.store, report, self.max_reject_frac)
-
-
-class Plan(_Request):
-    """The first of three steps of an ingest on many machines: lay out the partitions. Writes the plan only."""
-
-    out: Annotated[Path, Field(validation_alias=short("o", "out"), description="plan to write; names input paths")]
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.ingest import plan_to_file
-
-        header = plan_to_file(self.source, self.store, self.cohort, self.out, self.options())
-        last = len(header.partitions) - 1
-        which = f"partitions, 0 to {last}" if last > 0 else "partition, 0" if last == 0 else "partitions"
-        _out.print(f"{self.out}: {header.n_rows} recordings in {last + 1} {which}; {header.known} are known already")
-
-
-class Encode(Command):
-    """The second step: encode one partition of a plan. Any number may run at once, anywhere."""
-
-    plan: CliPositionalArg[Path] = Field(description="file from `ecgcohorts plan`")
-    partition: int = Field(ge=0, description="number of the partition, from 0")
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.ingest import encode_partition
-
-        wrote = encode_partition(self.plan, self.partition)
-        _out.print(f"{self.plan}: partition {self.partition} {'encoded' if wrote else 'was encoded already'}")
-
-
-class Commit(Command):
-    """The third step: make the encoded partitions of a plan a snapshot, all of them or none."""
-
-    plan: CliPositionalArg[Path] = Field(description="file from `ecgcohorts plan`")
-    max_reject_frac: float = Field(0.1, ge=0, le=1, description="more refused than this: exit code 3")
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.ingest import commit_plan
-
-        report = commit_plan(self.plan)
-        if report.written:
-            _print_ingested(report.store, report, self.max_reject_frac)
-        else:
-            _out.print(f"{self.plan}: committed already. Nothing written.")
-
-
-def _print_ingested(store: Path | str, report: "IngestReport", max_reject_frac: float) -> None:
-    """The accounts of a run; ends with exit code 3 if more than a fraction was refused."""
-    if report.known:
-        _out.print(f"{report.known} inputs were met before")
-    for name, part in report.accounting.items():
-        _out.print(f"{name}: {_account(part)}")
-    _out.print(f"{store}: {_account(report.total)}; fingerprint {report.fingerprint[:16]}")
-    if report.reject_fraction > max_reject_frac:
-        fail(
-            PROGRAM,
-            f"{report.reject_fraction:.0%} of the inputs were refused, more than --max-reject-frac "
-            f"{max_reject_frac:g}. Look at `ecgcohorts info {store}`.",
-            EXIT_REJECTS,
-        )
-
-
-class Verify(Command):
-    """Check every byte of a store against its manifest, its index against its signals, and both against the source."""
-
-    store: CliPositionalArg[str]
-    against: str | None = Field(None, description="raw recordings, as for ingest: decode them again, compare all")
-    cohort: str = Field("", description="with --against: preset or YAML description they were ingested with")
-    key: Path | None = Field(None, description="with --against: pseudonym key file")
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.store import verify
-
-        if (self.against is None) == bool(self.cohort):
-            fail(PROGRAM, "found one of --against and --cohort, expected both or neither.")
-
-        with progress() as tell:
-            report = verify(self.store, progress=lambda done, total: tell("verify", done, total))
-        for problem in report.problems:
-            _out.print(problem)
-        if not report.ok:
-            fail(PROGRAM, f"{self.store}: {len(report.problems)} problems.", EXIT_DAMAGED)
-        size = report.bytes / 1e6
-        _out.print(
-            f"{self.store}: {report.files} files, {size:.1f} MB, {report.recordings} recordings: all as committed."
-        )
-        if self.against is not None:
-            self._compare(self.against)
-
-    def _compare(self, source: str) -> None:
-        from ecgcohorts.ingest.against import verify_against
-
-        with progress() as tell:
-            report = verify_against(
-                self.store, source, self.cohort, self.key, lambda done, total: tell("compare", done, total)
-            )
-        for problem in report.problems:
-            _out.print(problem)
-        if not report.ok:
-            counts = f"{report.differing} differ, {report.gone} gone from the source, {report.unknown} never ingested"
-            fail(PROGRAM, f"{self.store}: {counts}.", EXIT_DAMAGED)
-        refused = ", ".join(f"{count} {reason}" for reason, count in report.refused.items()) or "none"
-        _out.print(f"{self.store}: {report.compared} recordings equal their source; not stored: {refused}")
-
-
-class Gc(Command):
-    """Delete the snapshots before the one in force; until then they stay readable."""
-
-    store: CliPositionalArg[Path]
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.store.upkeep.garbage import collect_garbage
-
-        files, size = collect_garbage(self.store)
-        _out.print(f"{self.store}: {files} files, {size / 1e6:.1f} MB deleted")
-
-
-class Simulate(Command):
-    """Write three raw cohorts (WFDB, MUSE XML, HDF5) with known physiology and one device signature each."""
-
-    out: CliPositionalArg[Path]
-    patients: int = Field(200, gt=0, description="per cohort")
-    seed: int = 0
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.simulate import simulate
-
-        with progress() as tell:
-            report = simulate(
-                self.out,
-                patients_per_cohort=self.patients,
-                seed=self.seed,
-                progress=lambda done, total: tell("simulate", done, total),
-            )
-        _out.print(str(report))
-
-
-class Formats(Command):
-    """Raw formats this installation reads, and which of their variants."""
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.plugins import load, names
-
-        table = Table(box=None, pad_edge=False)
-        for title in ("format", "files", "read"):
-            table.add_column(title, overflow="fold", no_wrap=title == "format")
-        for name in names("ecgcohorts.readers"):
-            module = load("ecgcohorts.readers", name)
-            variants = "".join(f"\n- {variant}" for variant in getattr(module, "VARIANTS", ()))
-            table.add_row(name, "\n".join(module.SUFFIXES), _first_line(module.__doc__) + variants)
-        _out.print(table, soft_wrap=False)
-
-
-class Cohorts(Command):
-    """Cohort presets this installation knows."""
-
-    def cli_cmd(self) -> None:
-        from ecgcohorts.plugins import load, names
-
-        _print_plugins(
-            (
-                name,
-                load("ecgcohorts.cohorts.presets", name).SPEC.title,
-                load("ecgcohorts.cohorts.presets", name).SPEC.licence,
-            )
-            for name in names("ecgcohorts.cohorts.presets")
-        )
-
-
-def _print_plugins(rows: Iterator[tuple[str, str, str | None]]) -> None:
-    table = Table(box=None, show_header=False)
-    for name, middle, text in rows:
-        table.add_row(name, middle, _first_line(text))
-    _out.print(table)
-
-
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0]
-
-
-class Ecgcohorts(
-    BaseSettings,
-    cli_parse_args=False,
-    cli_prog_name="ecgcohorts",
-    cli_kebab_case=True,
-    cli_implicit_flags=True,
-    cli_exit_on_error=True,
-    cli_avoid_json=True,
-):
-    """ECG cohorts of any origin as one Zarr store."""
-
-    model_config = SettingsConfigDict(extra="forbid", env_prefix="ECGCOHORTS_CLI_")
-
-    inspect: CliSubCommand[Inspect]
-    draft: CliSubCommand[Draft]
-    ingest: CliSubCommand[Ingest]
-    plan: CliSubCommand[Plan]
-    encode: CliSubCommand[Encode]
-    commit: CliSubCommand[Commit]
-    verify: CliSubCommand[Verify]
-    id: CliSubCommand[Id]
-    label: CliSubCommand[Label]
-    remove: CliSubCommand[Remove]
-    compact: CliSubCommand[Compact]
-    gc: CliSubCommand[Gc]
-    split: CliSubCommand[Split]
-    copy_: CliSubCommand[Copy] = Field(validation_alias="copy")  # `copy` is a method of every model
-    unlock: CliSubCommand[Unlock]
-    info: CliSubCommand[Info]
-    table1: CliSubCommand[Table1]
-    plot: CliSubCommand[Plot]
-    report: CliSubCommand[Report]
-    export: CliSubCommand[Export]
-    simulate: CliSubCommand[Simulate]
-    formats: CliSubCommand[Formats]
-    cohorts: CliSubCommand[Cohorts]
-
-    def cli_cmd(self) -> None:
-        CliApp.run_subcommand(self)
-
-
-def _account(part: object) -> str:
-    from ecgcohorts.store.schema import Accounting
-
-    assert isinstance(part, Accounting)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in part.rejected.items())
-    refused = sum(part.rejected.values())
-    return f"{part.inputs} inputs = {part.stored} stored + {part.duplicates} duplicates + {refused} rejected" + (
-        f" ({reasons})" if reasons else ""
+    return click.Option(
+        ["--completion"],
+        type=OneOf(*SHELLS),
+        is_eager=True,
+        expose_value=False,
+        callback=tell,
+        help='print what makes a shell complete words: eval "$(ecgcohorts --completion bash)" in ~/.bashrc',
     )
+
+
+def _completion_variable(name: str) -> str:
+    return f"_{name.upper()}_COMPLETE"
+
+
+def run(program: Program, arguments: Sequence[str]) -> None:
+    """Run a command line. Errors that a user can mend give one line and an exit code, never a traceback."""
+    name = str(program.name)
+    asked = os.environ.get(_completion_variable(name))
+    if asked:
+        raise SystemExit(shell_complete(program, {}, name, _completion_variable(name), asked))
+    try:
+        with program.make_context(name, list(arguments), obj=tuple(arguments)) as ctx:
+            program.invoke(ctx)
+    except click.exceptions.Exit as stop:  # --help, --version
+        if stop.exit_code:
+            raise SystemExit(stop.exit_code) from None
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help(), err=True)
+        raise SystemExit(EXIT_WRONG) from None
+    except click.UsageError as error:
+        fail(name, _reworded(error))
+    except EcgError as error:
+        fail(name, str(error))
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # disk full, no permission, a folder in a file's place
+        what = error.strerror or error
+        fail(name, f"{error.filename or 'a file'}: {what}. Put that right, then run the same command again.")
+    except KeyboardInterrupt:
+        fail(name, "stopped. The same command goes on from here.", EXIT_STOPPED)
+
+
+def command_line() -> str:
+    """Return the command that is running as it was typed, for the provenance of what it writes."""
+    root = click.get_current_context().find_root()
+    return shlex.join([str(root.info_name), *root.obj])
+
+
+def _reworded(error: click.UsageError) -> str:
+    """Say in our words what click refuses: what was found, what is expected, what to do."""
+    ctx, param = error.ctx, getattr(error, "param", None)
+    if ctx is None:
+        return error.message
+    see = f"See {ctx.command_path} --help."
+    if isinstance(error, click.NoSuchOption):
+        known = [name for param in ctx.command.get_params(ctx) for name in (*param.opts, *param.secondary_opts)]
+        return f"found unknown option {error.option_name!r}.{did_you_mean(error.option_name, known)} {see}"
+    if isinstance(error, click.MissingParameter) and isinstance(param, click.Option):
+        return f"found no {_name_of(param)}, expected {_name_of(param)} {param.make_metavar(ctx)}. {see}"
+    if isinstance(error, click.MissingParameter) and param is not None:
+        return f"found no {_name_of(param)}, expected: {usage_of(ctx)}. {see}"
+    if isinstance(error, click.BadParameter) and param is not None:
+        return f"{_name_of(param)}: {error.message}"
+    if isinstance(error, click.BadOptionUsage):
+        option = next(
+            one for one in ctx.command.get_params(ctx) if error.option_name in (*one.opts, *one.secondary_opts)
+        )
+        if isinstance(option, click.Option) and option.is_flag:
+            return f"found a value for {error.option_name}, which takes none. {see}"
+        return (
+            f"found {error.option_name} without a value, expected {error.option_name} {option.make_metavar(ctx)}. {see}"
+        )
+    return error.message
+
+
+def _name_of(param: click.Parameter) -> str:
+    return max(param.opts, key=len) if isinstance(param, click.Option) else str(param.human_readable_name)
+
+
+def usage_of(ctx: click.Context) -> str:
+    """Return how a command is called: `ecgcohorts inspect [OPTIONS] SOURCE`."""
+    return " ".join([ctx.command_path, *ctx.command.collect_usage_pieces(ctx)])
+
+
+ECGCOHORTS = Program(
+    "ecgcohorts",
+    "ecgcohorts.cli.commands",
+    "ECG cohorts of any origin as one Zarr store.",
+    ("ecgcohorts ingest ptb-xl/ store.zarr --cohort ptb_xl", "ecgcohorts info store.zarr"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script."""
-    run(Ecgcohorts, PROGRAM, sys.argv[1:] if arguments is None else arguments)
+    """Run the console script."""
+    run(ECGCOHORTS, sys.argv[1:] if arguments is None else arguments)

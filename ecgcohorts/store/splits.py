@@ -84,6 +84,18 @@ def load_split(store: AnyStore, name: str) -> Split:
     return Split(parts[0].definition, np.concatenate(ids), np.concatenate(codes))
 
 
+def part_of(store: AnyStore, words: str) -> CohortIndex:
+    """Return the recordings of one part of a split, named `SPLIT=PART`. Raises SpecError if there is none."""
+    name, _, part = words.partition("=")
+    parts = load_split(store, name).of(store.index)
+    if part not in parts:
+        known = ", ".join(parts)
+        raise SpecError(
+            f"found no part {part!r} in split {name!r}, expected one of {known}.{did_you_mean(part, parts)}"
+        )
+    return parts[part]
+
+
 def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Split:
     """The split of one folder, for the entries of the index that are in it."""
     home = split_folder(name, generation)

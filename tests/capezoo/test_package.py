@@ -33,7 +33,9 @@ def test_without_torch_one_line_says_what_to_install(use: str) -> None:
     done = python(f"import sys; sys.modules['torch'] = None\n{use}")
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
-    assert last == f"ImportError: capezoo needs torch, which is not installed. Run: {install_line('zoo')}"
+    assert (
+        last == f"capezoo.errors.MissingExtra: capezoo needs torch, which is not installed. Run: {install_line('zoo')}"
+    )
 
 
 @pytest.mark.parametrize(

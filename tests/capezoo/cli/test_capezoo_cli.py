@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from capezoo.cli import program as cli
 from capezoo.embedding.embed import open_embeddings
@@ -23,7 +22,7 @@ from ecgcohorts.store import open_store, open_stores
 def run(capsys, tmp_path, monkeypatch):
     """run("embed", ...) -> (exit code, stdout, stderr), in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_out", Console(soft_wrap=True, highlight=False, markup=False, width=200))
+    monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments: object) -> tuple[int, str, str]:
         try:
@@ -67,14 +66,14 @@ curves: false
 def test_the_whole_path(run, store, tmp_path):
     Path("run.yaml").write_text(CONFIG)
     code, out, err = run(
-        "pretrain", "--store", store, "--out", "r", "--seed", 9, "--config", "run.yaml", "--set", "max_steps=2"
+        "pretrain", "--store", store, "--out", "r", "--seed", 9, "--run", "run.yaml", "--set", "max_steps=2"
     )
     assert (code, err) == (0, "")  # no bar where there is no terminal
     assert "r: 2 of 2 steps; loss " in out
-    again = run("pretrain", "--store", store, "--out", "r", "--seed", 9, "--config", "run.yaml", "--set", "max_steps=2")
+    again = run("pretrain", "--store", store, "--out", "r", "--seed", 9, "--run", "run.yaml", "--set", "max_steps=2")
     assert again[0] == 0
     assert_one_line(
-        run("pretrain", "--store", store, "--out", "r", "--seed", 8, "--config", "run.yaml", "--set", "max_steps=2"),
+        run("pretrain", "--store", store, "--out", "r", "--seed", 8, "--run", "run.yaml", "--set", "max_steps=2"),
         "seed 9",
     )
     code, out, err = run("publish", "r", "w", "--name", "tiny_z", "--summary", "A test.", "--store", store)
@@ -95,20 +94,25 @@ def test_the_whole_path(run, store, tmp_path):
     n = len(open_store(store).index)
     assert f"e: {n} embeddings of 8 features by tiny_z" in out
     assert open_embeddings("e").info.name == "tiny_z"
-    arguments = ["evaluate", "ood", "--weights", "w", "random", "--store", store, "--train-cohort", "north", "-o", "s"]
-    assert_one_line(run(*arguments, "--seed", 0), "tiny_z: found test patients it was pretrained on", "--allow-seen")
-    code, out, err = run(*arguments, "--seed", 0, "--runs", 1, "--max-epochs", 1, "--allow-seen")
+    weights = ("--weights", "w", "--weights", "random")
+    arguments = ["evaluate", "all", *weights, "--store", store, "--train-cohort", "north", "-o", "s", "--seed", 0]
+    assert_one_line(run(*arguments), "tiny_z: found test patients it was pretrained on", "--allow-seen")
+    assert_one_line(run(*arguments, "--set", "odd.runs=1"), "found no question 'odd'", "Did you mean 'ood'")
+    assert_one_line(run(*arguments, "--set", "runs=1"), "expected QUESTION.KEY=VALUE")
+    code, out, err = run(*arguments, "--set", "ood.runs=1", "--set", "ood.max_epochs=1", "--allow-seen")
     assert (code, err) == (0, "")
     assert "tiny_z" in out
     assert "age error elsewhere" in out
     study = read_study(Path("s"))
     assert [weights.name for weights in study.weights] == ["tiny_z", "random"]
-    assert study.answers["ood"].provenance.command.startswith("capezoo evaluate ood --weights w random --store ")
+    assert study.answers["ood"].provenance.command.startswith(
+        "capezoo evaluate all --weights w --weights random --store "
+    )
     assert run("publish", "r", "w2", "--study", "s")[0] == 0
     metrics = json.loads(run("info", "w2", "--json")[1])["metrics"]
     assert {metric["name"] for metric in metrics} == {"age_mae_years", "sex_auroc"}
-    assert all("capezoo evaluate ood --weights w random" in metric["method"] for metric in metrics)
-    code, out, err = run("report", "-o", "r.html", "--study", "s", "--run", "r", "--store", store)
+    assert all("capezoo evaluate all --weights w --weights random" in metric["method"] for metric in metrics)
+    code, out, err = run("report", "-o", "r.html", "--study", "s", "--run-folder", "r", "--store", store)
     assert (code, out.strip(), err) == (0, "r.html", "")
     assert "tiny_z" in Path("r.html").read_text()
 
@@ -121,7 +125,7 @@ def test_several_stores_as_one(run, simulated, tmp_path):
         ingest(source, f"{name}.zarr", str(source / "cohort.yaml"), options)
     both = ("--store", "north.zarr", "--store", "river.zarr")
     Path("run.yaml").write_text(CONFIG)
-    assert run("pretrain", *both, "--out", "r", "--seed", 9, "--config", "run.yaml", "--set", "max_steps=2")[0] == 0
+    assert run("pretrain", *both, "--out", "r", "--seed", 9, "--run", "run.yaml", "--set", "max_steps=2")[0] == 0
     made = json.loads(Path("r/data.json").read_text())
     assert made["store_fingerprint"] == open_stores(["north.zarr", "river.zarr"]).fingerprint
     assert {cohort["name"] for cohort in made["cohorts"]} == {"north", "river"}
@@ -161,9 +165,12 @@ def test_list_shows_weights_by_name(run, run_folder, tmp_path, monkeypatch):
 
 def test_wrong_input_gives_one_line(run, store, run_folder, tmp_path):
     assert_one_line(run("pretrain", "--store", "no.zarr", "--out", "r", "--seed", 1), "no.zarr", "expected a store")
-    assert_one_line(run("pretrain", "--store", store, "--out", "r"), "seed: Field required. See --help.")
     assert_one_line(
-        run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--recipe", "cape_q"), "'cape_q'", "cape_x, cape_z"
+        run("pretrain", "--store", store, "--out", "r"),
+        "found no --seed, expected --seed N. See capezoo pretrain --help.",
+    )
+    assert_one_line(
+        run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--run", "cape_q"), "'cape_q'", "cape_x, cape_z"
     )
     assert_one_line(
         run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--set", "sampler.pairs=500"), "500", "patients"
@@ -173,23 +180,25 @@ def test_wrong_input_gives_one_line(run, store, run_folder, tmp_path):
         "--set: found 'x' for 'sampler.pairs'",
     )
     Path("bad.yaml").write_text(CONFIG + "colour: red\n")
-    bad = run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--config", "bad.yaml")
+    bad = run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--run", "bad.yaml")
     assert_one_line(bad, "bad.yaml: found unknown key 'colour'")
     Path("bad.yaml").write_text("name: [unclosed")
-    bad = run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--config", "bad.yaml")
+    bad = run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--run", "bad.yaml")
     assert_one_line(bad, "bad.yaml: cannot be read")
-    bad = run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--config", "none.yaml")
+    bad = run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--run", "none.yaml")
     assert_one_line(bad, "none.yaml: cannot be read")
     pretrain = ("pretrain", "--store", store, "--out", "r", "--seed", 1)
-    assert_one_line(run(*pretrain, "--recipe", "smoke", "--config", "bad.yaml"), "expected one of them")
-    assert_one_line(run(*pretrain, "--recipe", "cape_single"), "expected the one to train on: --cohort NAME")
-    assert_one_line(run(*pretrain, "--recipe", "cape_single", "--cohort", "nowhere"), "no cohort 'nowhere'")
+    assert_one_line(
+        run(*pretrain, "--run", "bad.yaml", "--cohort", "north"), "--cohort does not go with a run from a file"
+    )
+    assert_one_line(run(*pretrain, "--run", "cape_single"), "expected the one to train on: --cohort NAME")
+    assert_one_line(run(*pretrain, "--run", "cape_single", "--cohort", "nowhere"), "no cohort 'nowhere'")
     known = "--set: found unknown key 'optimiser.rate', expected one of lr, betas, eps"
     assert_one_line(run(*pretrain, "--set", "max_steps=1", "--set", "optimiser.rate=1"), known)
     assert_one_line(run(*pretrain, "--set", "encoder.config.kernels=1"), "cape_resnet: found unknown key 'kernels'")
     assert not Path("r").exists()
     assert_one_line(run("embed", "nobody", store, "-o", "e"), "found no weights 'nobody'")
-    assert_one_line(run("embed", "nobody", store), "o: Field required")
+    assert_one_line(run("embed", "nobody", store), "found no --out, expected --out FOLDER")
     assert_one_line(run("publish", tmp_path, "w"), "found no config.yaml")
     assert run("publish", run_folder, "w")[0] == 0
     assert_one_line(run("publish", run_folder, "w"), "found something there")
@@ -228,10 +237,14 @@ def test_weights_of_another_recipe_are_refused(run, run_folder, store):
     assert not Path("e").exists()
 
 
-def test_options_that_take_several_words():
-    assert cli.gather(["x", "--weights", "a", "b,c", "-o", "d"]) == ["x", "--weights", '["a", "b,c"]', "-o", "d"]
-    assert cli.gather(["--weights"]) == ["--weights", "[]"]
-    assert cli.gather(["--study", "a", "--study", "b"]) == ["--study", '["a"]', "--study", '["b"]']
+def test_options_of_several_values_are_repeated(run, store):
+    """Words after a value are no further values: a store or weights would be taken for what they are not."""
+    ood = ("evaluate", "ood", "--store", store, "--train-cohort", "north", "-o", "s", "--seed", 0)
+    assert_one_line(
+        run(*ood, "--weights", "w", "random"), "found 'random' after the last argument", "--name A --name B"
+    )
+    assert_one_line(run(*ood, "--weights", "a,b"), "found no weights 'a,b'")
+    assert_one_line(run("embed", "w", "-o", "e"), "found no STORE, expected: capezoo embed [OPTIONS] WEIGHTS STORE...")
 
 
 def test_as_a_program(run_folder, tmp_path):

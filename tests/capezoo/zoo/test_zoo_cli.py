@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from capezoo.cli import program as cli
 from capezoo.zoo import listing
@@ -15,7 +14,7 @@ from capezoo.zoo.files import WEIGHTS, read_header
 def run(capsys, tmp_path, monkeypatch):
     """run("pull", ...) -> (exit code, stdout, stderr), in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_out", Console(soft_wrap=True, highlight=False, markup=False, width=200))
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(listing, "BUNDLED", tmp_path / "none")
 
     def call(*arguments: object) -> tuple[int, str, str]:
@@ -60,7 +59,7 @@ def test_wrong_input_gives_one_line(run, hub, run_folder):
         (("publish", run_folder, "hf-hub:org/x@main"), "expected hf-hub:ORG/REPO without revision"),
         (("pull", "hf-hub:no/body@main", "--to", "w"), "the Hub did not do it"),
         (("pull", "nobody", "--to", "w"), "found no weights 'nobody'"),
-        (("pull", "nobody"), "to: Field required"),
+        (("pull", "nobody"), "found no --to, expected --to FOLDER"),
         (("overlap", "nobody", "s.zarr"), "s.zarr"),
     ):
         code, _, err = run(*arguments)

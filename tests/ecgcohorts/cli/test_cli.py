@@ -72,7 +72,7 @@ def test_damage_is_reported(make_cohort, tmp_path):
             ("bad_key.yaml", "patients", "Did you mean patient"),
         ),
         (("ingest", "empty", "s.zarr", "--cohort", "ptb_xl", "--recipe", "mine"), ("mine", "cape-v1")),
-        (("ingest", "empty", "s.zarr"), ("cohort", "required")),
+        (("ingest", "empty", "s.zarr"), ("found no --cohort, expected --cohort NAME|FILE",)),
         (("ingest", "empty", "s.zarr", "--cohort", "ptb_xl", "-j", "0"), ("greater than 0",)),
         (("verify", "nowhere"), ("nowhere", "expected a store")),
         (("info", "empty"), ("empty", "expected a store")),

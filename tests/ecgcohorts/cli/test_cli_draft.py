@@ -94,7 +94,7 @@ def test_what_a_draft_leaves_out_is_said(make_cohort: Callable[..., object], run
     [
         (("inspect", "empty"), ("empty", "Check the path")),
         (("inspect", "empty", "--sample", "0"), ("sample", "greater than 0")),
-        (("draft", "empty"), ("Field required",)),
+        (("draft", "empty"), ("found no --out, expected --out FILE",)),
         (("draft", "empty", "-o", "x.yaml"), ("empty", "Check the path")),
         (("draft", "nowhere", "-o", "x.yaml"), ("nowhere", "Check the path")),
         (("draft", "empty", "-o", "x.txt"), ("x.txt", "expected .yaml")),

@@ -59,7 +59,7 @@ RULES = {
         lambda index, name: splits.leave_cohort_out(index, "north", name, {"a": 0.5, "b": 0.5}),
     ),
     "--by nested": (splits.nested,),
-    "--by nested --percent 25,100": (lambda index, name: splits.nested(index, name, (25, 100)),),
+    "--by nested --percent 25 --percent 100": (lambda index, name: splits.nested(index, name, (25, 100)),),
 }
 
 
@@ -83,7 +83,7 @@ def test_every_rule_is_that_of_the_library(run):
 
 def test_info_counts_the_parts(run):
     assert run("study --by patient --part train=0.7 --part test=0.3")[0] == 0
-    assert run("curve --by nested --percent 30,100 --within study=train")[0] == 0
+    assert run("curve --by nested --percent 30 --percent 100 --within study=train")[0] == 0
     store = ec.open("a.zarr")
     facts = json.loads(run("", "info a.zarr --json")[1])
     assert [split["name"] for split in facts["splits"]] == ["curve", "study"]
@@ -171,11 +171,11 @@ WRONG = (
     ("x --by label --label af --part a=1-999999999", "expected a number"),
     ("x --by label --label nothing --part a=1", "label_nothing"),
     ("x --by leave-cohort-out --cohort mars", "found no cohort 'mars'"),
-    ("x --by nested --percent 50,20", "ascending"),
+    ("x --by nested --percent 50 --percent 20", "ascending"),
     ("x --by nested --within study=train", "found no split 'study'"),
     ("x --by nested --same nothing.csv", "nothing.csv: found no readable file"),
     ("../x --by nested", "split '../x'"),
-    ("--by nested", "no name"),
+    ("--by nested", "--by needs the name of a split"),
 )
 
 

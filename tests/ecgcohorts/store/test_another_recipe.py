@@ -144,7 +144,7 @@ def test_the_command(old, new, monkeypatch, capsys):
         ("split new.zarr x --like old.zarr", "found no split 'x'"),
         ("split new.zarr study --like old.zarr --by nested", "found --by beside --like"),
         ("split new.zarr study --like nothing.zarr", "nothing.zarr: found no such folder"),
-        ("split new.zarr --like old.zarr", "no name"),
+        ("split new.zarr --like old.zarr", "--like needs the name of a split"),
     ):
         with pytest.raises(SystemExit) as stopped:
             cli.main(text.split())

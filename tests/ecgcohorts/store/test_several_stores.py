@@ -12,7 +12,6 @@ import pytest
 
 import ecgcohorts as ec
 from ecgcohorts.cli import program as cli
-from ecgcohorts.cli.console import whole_names
 from ecgcohorts.errors import SourceError
 from ecgcohorts.export import export_index, export_wfdb
 from ecgcohorts.ingest import ingest
@@ -135,7 +134,6 @@ def test_a_comma_does_not_cut_a_name(run, folders):
     assert json.loads(run("info", "x,y,z.zarr", "--json"))["path"] == "x,y,z.zarr"
     shown = json.loads(run("info", "a.zarr", "x,y,z.zarr", "--json"))
     assert [store["path"] for store in shown["stores"]] == ["a.zarr", "x,y,z.zarr"]
-    assert whole_names(["x", "y", "z.zarr", "nothing", "here"]) == ["x,y,z.zarr", "nothing", "here"]
 
 
 def test_wrong_input_gives_one_line(run, capsys):

@@ -1,0 +1,187 @@
+"""Evaluations."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from capezoo.cli.parameters import WEIGHTS
+from ecgcohorts import plugins
+from ecgcohorts.cli.console import Answer, progress, table
+from ecgcohorts.cli.parameters import FILE, FOLDER, INTEGER, NATURAL, REAL, STORE, TEXT, Name, OneOf, option
+from ecgcohorts.cli.program import Command, Group, command, command_line
+from ecgcohorts.errors import SpecError, did_you_mean
+
+ORDER = 3
+_KIND = "capezoo.evaluate.questions"
+_ALL = "all"
+
+
+class _Questions(Group):
+    """A command for each question, with an option for each field of its Config; and one for all of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*plugins.names(_KIND), _ALL]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == _ALL:
+            return _all
+        return _asking(cmd_name) if cmd_name in plugins.names(_KIND) else None
+
+
+evaluate = _Questions(
+    "evaluate",
+    help="Measure how an encoder transfers.",
+    examples=(
+        "capezoo evaluate all --weights w/x --weights random --store store.zarr --train-cohort ptb_xl --seed 0 -o study",
+        "capezoo evaluate ood --help",
+    ),
+)
+
+
+def _study(function: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Add what every question is asked with."""
+    for declare in reversed(
+        (
+            option(
+                "--weights",
+                type=WEIGHTS,
+                multiple=True,
+                required=True,
+                help="weights, in the order of the tables; `random` for an untrained encoder; repeat for more",
+            ),
+            option("--store", type=STORE, multiple=True, required=True, help="store; repeat to read several as one"),
+            option("-o", "--out", type=FOLDER, required=True, help="folder of the study, to make or to add to"),
+            option("--seed", type=NATURAL, required=True, help="random seed of splits, heads and resampling"),
+        )
+    ):
+        function = declare(function)
+    return function
+
+
+def _asking(name: str) -> Command:
+    from capezoo.evaluate.questions import about
+
+    module: Any = plugins.load(_KIND, name)
+
+    @command(name, *module.EXAMPLES)
+    @_study
+    def ask(*, weights: Sequence[str], store: Sequence[str], out: Path, seed: int, **config: Any) -> Answer:
+        return _answered(weights, store, out, seed, {name: config})
+
+    ask.help = about(name)[1]
+    # Before --json, which is the last of all.
+    ask.params[-1:-1] = _options_of(module.Config)
+    return ask
+
+
+def _options_of(config: Any) -> Iterator[click.Option]:
+    """Yield an option for each field of a spec that a word or a number can set: no tuples."""
+    for name, field in config.model_fields.items():
+        kind = field.annotation
+        settings: dict[str, Any] = {"help": field.description, "required": field.is_required()}
+        if not field.is_required():
+            settings |= {"default": field.default, "show_default": kind is not bool}
+        flag = "--" + name.replace("_", "-")
+        if kind is bool:
+            yield click.Option([f"{flag}/--no-{flag[2:]}" if field.default else flag], is_flag=True, **settings)
+        elif get_origin(kind) is Literal:
+            yield click.Option([flag], type=OneOf(*get_args(kind)), **settings)
+        elif kind in (int, float, str):
+            yield click.Option([flag], type={int: INTEGER, float: REAL, str: Name("NAME")}[kind], **settings)
+
+
+@command(
+    _ALL,
+    "capezoo evaluate all --weights w/x --weights random --store store.zarr --train-cohort ptb_xl --seed 0 -o study",
+    "capezoo evaluate all --weights w --store a.zarr --store b.zarr --train-cohort north --seed 0 --set ood.lr=1e-3 -o s",
+)
+@_study
+@option("--train-cohort", type=Name("NAME"), required=True, help="cohort that questions with a home are trained on")
+@option("--allow-seen", is_flag=True, help="accept test patients whom pretraining has seen, or may have seen")
+@option(
+    "--set",
+    "settings",
+    type=Name("QUESTION.KEY=VALUE"),
+    multiple=True,
+    help="change a question: ood.runs=10; VALUE is JSON or a word; repeat for more",
+)
+def _all(
+    *,
+    weights: Sequence[str],
+    store: Sequence[str],
+    out: Path,
+    seed: int,
+    train_cohort: str,
+    allow_seen: bool,
+    settings: Sequence[str],
+) -> Answer:
+    """Ask all questions; those that the store cannot answer are named."""
+    shared = {"train_cohort": train_cohort, "allow_seen": allow_seen}
+    questions: dict[str, dict[str, Any]] = {}
+    for name in plugins.names(_KIND):
+        fields = plugins.load(_KIND, name).Config.model_fields
+        questions[name] = {key: value for key, value in shared.items() if key in fields}
+    for setting in settings:
+        _set(questions, setting)
+    return _answered(weights, store, out, seed, questions)
+
+
+def _set(questions: dict[str, dict[str, Any]], setting: str) -> None:
+    from capezoo.cli.settings import value_of
+
+    path, equals, text = setting.partition("=")
+    name, dot, key = path.partition(".")
+    if not (equals and dot and key):
+        raise SpecError(f"--set: found {setting!r}, expected QUESTION.KEY=VALUE, such as ood.lr=1e-3.")
+    if name not in questions:
+        known = ", ".join(questions)
+        raise SpecError(f"--set: found no question {name!r}, expected one of {known}.{did_you_mean(name, questions)}")
+    questions[name][key] = value_of(text)
+
+
+def _answered(
+    weights: Sequence[str], store: Sequence[str], out: Path, seed: int, questions: Mapping[str, Mapping[str, Any]]
+) -> Answer:
+    """Ask, and show the numbers that matter."""
+    from rich.console import Group as Lines
+
+    from capezoo.evaluate.results import headline
+    from capezoo.evaluate.study import study
+    from ecgcohorts.store import open_named
+
+    with progress() as tell:
+        made = study(weights, open_named(store), out, seed, questions, command=command_line(), progress=tell)
+    rows = headline(made)
+    columns = list(dict.fromkeys(key for row in rows.values() for key in row))
+    numbers = [[name, *(_short(row.get(key)) for key in columns)] for name, row in rows.items()]
+    shown = [table(numbers, ["", *columns], right=range(1, 1 + len(columns)))] if columns else []
+    lines = [f"{name}: {why}" for name, why in made.left_out.items()]
+    results = out / "results.json"
+    return Answer(
+        {"results": results, "headline": rows, "left_out": made.left_out}, Lines(*shown, *lines, str(results))
+    )
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+@command(
+    "report",
+    "capezoo report -o report.html --study study --run-folder runs/z --store store.zarr",
+    "capezoo report -o report.html --study seed-0 --study seed-1",
+)
+@option("-o", "--out", type=FILE, required=True, help="page to write, .html")
+@option("--study", type=FOLDER, multiple=True, help="folder of `capezoo evaluate`; repeat for more")
+@option("--run-folder", type=FOLDER, multiple=True, help="folder of `capezoo pretrain`; repeat for more")
+@option("--store", type=STORE, multiple=True, help="store, for cohort table and ECGs; repeat to read several as one")
+@option("--title", type=TEXT, default="Do cohorts separate?", help="title of the page")
+def report(*, out: Path, study: Sequence[Path], run_folder: Sequence[Path], store: Sequence[str], title: str) -> Answer:
+    """Write one self-contained HTML page from evaluations, training runs and a store."""
+    from capezoo.evaluate.page.report import build_report
+    from ecgcohorts.store import open_named
+
+    made = build_report(out, study, run_folder, open_named(store) if store else None, title)
+    return Answer({"out": made}, f"{made}")

@@ -1,0 +1,139 @@
+"""From a store to weights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from capezoo.cli.parameters import WEIGHTS_OUT
+from ecgcohorts.cli.console import Answer
+from ecgcohorts.cli.parameters import FOLDER, NATURAL, STORE, TEXT, Name, argument, option
+from ecgcohorts.cli.program import command
+from ecgcohorts.errors import SpecError
+
+ORDER = 1
+
+
+@command(
+    "pretrain",
+    "capezoo pretrain --store store.zarr --out runs/z --seed 0",
+    "capezoo pretrain --store a.zarr --store b.zarr --out runs/x --seed 0 --run cape_x --set optimiser.lr=1e-3",
+    "capezoo pretrain --store store.zarr --out runs/mine --seed 0 --run mine.yaml --set 'encoder.config.widths=[8, 16]'",
+)
+@option("--store", type=STORE, multiple=True, required=True, help="store to train on; repeat to read several as one")
+@option("-o", "--out", type=FOLDER, required=True, help="run folder to make or to continue")
+@option("--seed", type=NATURAL, required=True, help="random seed: of weights, batches and views")
+@option(
+    "--run",
+    type=Name("NAME|FILE", lambda: _runs(), or_file=True),
+    default="smoke",
+    help="named run, or your own in YAML",
+)
+@option("--cohort", type=Name("NAME"), help="the cohort that a run of one cohort trains on")
+@option(
+    "--set",
+    "settings",
+    type=Name("KEY=VALUE"),
+    multiple=True,
+    help='change the run: optimiser.lr=1e-3, \'cohorts=["ptb_xl", "code15"]\'; VALUE is JSON or a word; repeat for more',
+)
+def pretrain(
+    *, store: Sequence[str], out: Path, seed: int, run: str, cohort: str | None, settings: Sequence[str]
+) -> Answer | None:
+    """Pretrain an encoder on a store; the same command continues a run that was stopped."""
+    from capezoo import distributed
+    from capezoo.training.loop import pretrain
+    from capezoo.training.run_folder import RunFolder
+    from ecgcohorts.store import open_named
+
+    folder = RunFolder(pretrain(open_named(store), _config(run, seed, cohort, settings), out))
+    answer = _told(folder) if distributed.rank() == 0 else None
+    distributed.leave()
+    return answer
+
+
+def _runs() -> Sequence[str]:
+    from capezoo import runs
+
+    return runs.names()
+
+
+def _config(run: str, seed: int, cohort: str | None, settings: Sequence[str]) -> Any:
+    """Return the named run or that of a file, with the changes of the command line."""
+    from capezoo import runs
+    from capezoo.cli import settings as typed
+    from capezoo.training.run_folder import read_config
+
+    if not run.endswith((".yaml", ".yml")):
+        return typed.changed(runs.get(run, seed, cohort), settings)
+    if cohort is not None:
+        raise SpecError(f"--cohort does not go with a run from a file. Write it as --set cohorts=[{cohort}].")
+    return typed.changed(read_config(Path(run), seed), settings)
+
+
+def _told(run: Any) -> Answer:
+    """Say how the run in this RunFolder ended."""
+    status = run.last_status()
+    told = {"loss": "loss", "val_loss": "held-out loss", "val_bound": "bound"}
+    numbers = "".join(f"; {words} {status[key]:.3f}" for key, words in told.items() if key in status)
+    text = f"{run.path}: {status['step']} of {status['total_steps']} steps{numbers}"
+    return Answer({"run_folder": run.path, "status": status}, text)
+
+
+@command(
+    "publish",
+    'capezoo publish runs/z weights/z --name cape-z --store store.zarr --summary "What it is, in a sentence."',
+    "capezoo publish runs/z hf-hub:ORG/NAME --half --study study",
+)
+@argument("run_folder", FOLDER, "folder of `capezoo pretrain`")
+@argument("target", WEIGHTS_OUT, "folder to make, or hf-hub:ORG/NAME (needs a login: hf auth login)")
+@option("--name", type=TEXT, help="name of the weights; default: of the run")
+@option("--half", is_flag=True, help="store numbers in half precision, if embeddings stay the same")
+@option("--version", type=TEXT, default="1", help="version of the weights")
+@option("--summary", type=TEXT, default="", help="one sentence for the card")
+@option(
+    "--store",
+    type=STORE,
+    multiple=True,
+    help="store it was trained on, for the licences of its cohorts; repeat for more",
+)
+@option(
+    "--study",
+    type=FOLDER,
+    multiple=True,
+    help="folder of `capezoo evaluate` of these weights, for the card's metrics; repeat for more",
+)
+def publish(
+    *,
+    run_folder: Path,
+    target: str,
+    name: str | None,
+    half: bool,
+    version: str,
+    summary: str,
+    store: Sequence[str],
+    study: Sequence[Path],
+) -> Answer:
+    """Write the newest checkpoint of a run as weights: with card, golden output and checksums."""
+    from capezoo.zoo import publish, publish_to_hub
+    from capezoo.zoo.hub import HUB
+    from capezoo.zoo.publish import About, licences_of
+    from ecgcohorts.store import open_named
+
+    licences = licences_of(open_named(store)) if store else None
+    metrics = tuple(metric for folder in study for metric in _measured(run_folder, half, folder))
+    about = About(version=version, summary=summary, metrics=metrics, data_licences=licences)
+    put = publish_to_hub if target.startswith(HUB) else publish
+    made = str(put(run_folder, target, about, name, half))
+    return Answer({"weights": made, "metrics": len(metrics)}, made)
+
+
+def _measured(run_folder: Path, half: bool, study: Path) -> Sequence[Any]:
+    """Return the metrics of this run's weights in an evaluation."""
+    from capezoo.embedding.embed import weights_digest
+    from capezoo.evaluate.results import card_metrics, read_study
+    from capezoo.training.loop import trained
+    from capezoo.zoo.publish import halved
+
+    model = trained(run_folder)[0]
+    digest = weights_digest(halved(model) if half else model)
+    return card_metrics(read_study(study), digest)

@@ -1,0 +1,169 @@
+"""Published weights."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+
+from capezoo.cli.parameters import offline, weights
+from ecgcohorts.cli.console import EXIT_DAMAGED, EXIT_NOT_FOUND, Answer, progress, table
+from ecgcohorts.cli.parameters import FILE, FOLDER, Name, OneOf, argument, option, stores
+from ecgcohorts.cli.program import command
+
+ORDER = 2
+
+
+@command("list", "capezoo list", 'capezoo list "cape*" --json')
+@argument("pattern", Name("PATTERN"), "shell pattern, such as cape*; default: all", required=False)
+def list_(*, pattern: str | None) -> Answer:
+    """List encoders that can be trained, weights that are here by name, and Hub weights in the cache.
+
+    Exit code 1 if none matches the pattern.
+    """
+    from capezoo.zoo import list_models, locate
+    from capezoo.zoo.files import read_card
+    from capezoo.zoo.hub import cached
+
+    asked = pattern or "*"
+    encoders = list_models(asked)
+    hub = [address for address in cached() if fnmatchcase(address, f"*{asked}")]
+    here = [*list_models(asked, pretrained=True), *hub]
+    cards = {name: read_card(locate(name, offline=True)) for name in here}
+    facts = {
+        "encoders": encoders,
+        "weights": [{"name": n, "parameters": card.parameters, "summary": card.summary} for n, card in cards.items()],
+    }
+    rows = [["encoder", name, "", ""] for name in encoders]
+    rows += [["weights", name, f"{card.parameters:,} parameters", card.summary] for name, card in cards.items()]
+    if rows:
+        return Answer(facts, table(rows))
+    return Answer(facts, complaint=f"no encoder and no weights match {asked!r}. See capezoo list.", code=EXIT_NOT_FOUND)
+
+
+@command("info", "capezoo info cape_resnet.small_z", "capezoo info weights/z --json")
+@weights
+@offline
+def info(*, weights: str, offline: bool) -> Answer:
+    """Show the card of weights: what they take, what they were trained on, how they were measured."""
+    from capezoo.zoo import locate
+    from capezoo.zoo.files import read_card
+    from capezoo.zoo.publish import render
+
+    card = read_card(locate(weights, offline))
+    return Answer(card, render(card, weights).partition("---\n# ")[2].rstrip())
+
+
+@command("verify", "capezoo verify cape_resnet.small_z", "capezoo verify hf-hub:ORG/REPO@main --json")
+@weights
+@offline
+def verify(*, weights: str, offline: bool) -> Answer:
+    """Check files, digests, schema and golden output of weights. Exit code 4 if there is damage."""
+    from capezoo.zoo import verify
+
+    report = verify(weights, offline)
+    if not report.ok:
+        complaint = f"{report.folder}: {len(report.problems)} problems."
+        return Answer(report, "\n".join(report.problems), complaint, EXIT_DAMAGED)
+    text = (
+        f"{report.folder}: {report.name}, {report.files} files as published, golden output within "
+        f"{report.golden_difference:.0e}."
+    )
+    return Answer(report, text)
+
+
+@command("pull", "capezoo pull hf-hub:ORG/REPO@main --to weights/z", "capezoo pull cape_resnet.small_z --to w --json")
+@weights
+@option("--to", type=FOLDER, required=True, help="folder to make")
+@offline
+def pull(*, weights: str, to: Path, offline: bool) -> Answer:
+    """Copy weights to a folder, checked: for machines without a network, and to keep."""
+    from capezoo.zoo import pull
+
+    made = pull(weights, to, offline)
+    return Answer({"folder": made}, f"{made}")
+
+
+@command("embed", "capezoo embed weights/z store.zarr -o embeddings", "capezoo embed w a.zarr b.zarr -o e --offline")
+@weights
+@stores
+@option("-o", "--out", type=FOLDER, required=True, help="folder to make")
+@option(
+    "--missing-leads",
+    type=OneOf("refuse", "derive", "zero"),
+    default="refuse",
+    help="leads that the store has not: an error, derived from two limb leads, or fed as 0 mV as well",
+)
+@option("--force-recipe", is_flag=True, help="take a store of another recipe if rate, unit and length fit")
+@offline
+def embed(
+    *,
+    weights: str,
+    store: Sequence[str],
+    out: Path,
+    missing_leads: str,
+    force_recipe: bool,
+    offline: bool,
+) -> Answer:
+    """Embed a store: one embedding per recording, with the index columns beside them."""
+    from capezoo.embedding.embed import embed_store
+    from capezoo.zoo import load, locate
+    from capezoo.zoo.files import CARD, read_card
+    from ecgcohorts.io.durable import sha256_of
+    from ecgcohorts.store import open_named
+
+    folder, opened = locate(weights, offline), open_named(store)
+    name, card = read_card(folder).name, sha256_of(folder / CARD)
+    with progress() as tell:
+        made = embed_store(
+            load(folder),
+            opened,
+            out,
+            name,
+            card,
+            partial(tell, f"embed {name}"),
+            missing_leads=missing_leads,  # type: ignore[arg-type]
+            force_recipe=force_recipe,
+        )
+    steps = list(made.info.adaptation.steps(made.info.input))
+    text = f"{made.path}: {made.info.records} embeddings of {made.info.width} features by {name}"
+    facts = {"out": made.path, "records": made.info.records, "width": made.info.width, "name": name, "adapted": steps}
+    return Answer(facts, "\n  ".join([text, *steps]))
+
+
+@command(
+    "overlap", "capezoo overlap weights/z store.zarr", "capezoo overlap weights/z store.zarr --split study-1 --json"
+)
+@weights
+@stores
+@option("--split", type=Name("NAME"), help="split kept in the store: count its parts apart")
+@offline
+def overlap(*, weights: str, store: Sequence[str], split: str | None, offline: bool) -> Answer:
+    """Say which recordings and patients of a store weights were trained on, by waveform."""
+    from rich.console import Group
+
+    from capezoo.zoo import overlap
+    from ecgcohorts.store import open_named
+
+    found = overlap(weights, open_named(store), split, offline)
+    rows = [
+        [f"{g.cohort} {g.part or ''}", *(f"{n:,}" for n in (g.records, g.seen_records, g.patients, g.seen_patients))]
+        for g in found.groups
+    ]
+    counts = table(rows, ("", "recordings", "trained on", "patients", "trained on"), right=(1, 2, 3, 4))
+    text = (
+        f"{found.name} {found.version}: trained on {found.training_records:,} recordings, {found.seen_records:,} of "
+        "them here."
+    )
+    return Answer(found, Group(counts, text))
+
+
+@command("onnx", "capezoo onnx weights/z -o model.onnx", "capezoo onnx weights/z -o z.onnx --json")
+@weights
+@option("-o", "--out", type=FILE, required=True, help="file to write")
+def onnx(*, weights: str, out: Path) -> Answer:
+    """Write weights as an ONNX file that says what to feed it, if onnxruntime computes the same."""
+    from capezoo.interop.onnx import export_onnx
+    from capezoo.zoo import load
+
+    made = export_onnx(load(weights), out)
+    return Answer({"out": made}, f"{made}")

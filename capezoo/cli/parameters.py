@@ -1,0 +1,17 @@
+"""Parameters of several commands: what names weights, and how shells complete it."""
+
+from collections.abc import Iterable
+
+from ecgcohorts.cli.parameters import Name, argument, option
+
+
+def _weights_here() -> Iterable[str]:
+    from capezoo.zoo.listing import list_models
+
+    return list_models(pretrained=True)
+
+
+WEIGHTS = Name("WEIGHTS", _weights_here, or_file=True)
+WEIGHTS_OUT = Name("TARGET", or_file=True)
+weights = argument("weights", WEIGHTS, "encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
+offline = option("--offline", is_flag=True, help="take Hub weights from the cache only, as with HF_HUB_OFFLINE=1")

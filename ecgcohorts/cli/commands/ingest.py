@@ -1,0 +1,188 @@
+"""From raw recordings to a store."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ecgcohorts.cli import parameters
+from ecgcohorts.cli.console import EXIT_REJECTED, Answer, progress
+from ecgcohorts.cli.parameters import COUNT, FILE, FOLDER, FRACTION, NATURAL, OneOf, argument, option
+from ecgcohorts.cli.program import command
+
+if TYPE_CHECKING:
+    from ecgcohorts.ingest import IngestOptions, IngestReport
+
+ORDER = 2
+_RECIPE = parameters.Name("NAME|FILE", lambda: _recipes(), or_file=True)
+
+max_reject_frac = option(
+    "--max-reject-frac", type=FRACTION, default=0.1, help="end with exit code 3 if a larger share was refused"
+)
+plan_file = argument("plan", FILE, "file made by `ecgcohorts plan`")
+
+
+def _request(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what `ingest` and `plan` are asked for."""
+    for declare in reversed(
+        (
+            argument("source", parameters.SOURCE, "folder, tar or zip with raw recordings, or s3://bucket/folder"),
+            argument("store", parameters.STORE, "store to make or to add to: folder or URL"),
+            option("--cohort", type=parameters.COHORT, required=True, help="preset, or YAML description of the cohort"),
+            option("--recipe", type=_RECIPE, default="cape-v1", help="preprocessing, by name or as a YAML file"),
+            option("--limit", type=COUNT, help="stop after N inputs, for a trial"),
+            option(
+                "--on-error",
+                type=OneOf("quarantine", "raise"),
+                default="quarantine",
+                help="set bad recordings aside, or stop at the first",
+            ),
+            parameters.key,
+            option("--shard", type=COUNT, default=4096, help="records in a shard file"),
+            option(
+                "--codec",
+                type=OneOf("lz4", "pcodec"),
+                help="compression of the signals: lz4 reads fastest, pcodec takes half the space; default: the store's, "
+                "or lz4",
+            ),
+            option("--quality/--no-quality", default=True, help="measure the quality of each strip, or leave it out"),
+        )
+    ):
+        function = declare(function)
+    return function
+
+
+@command(
+    "ingest",
+    "ecgcohorts ingest ptb-xl/ store.zarr --cohort ptb_xl -j 4",
+    "ecgcohorts ingest export.zip store.zarr --cohort mine.yaml --dry-run",
+)
+@_request
+@option("-j", "--workers", type=COUNT, default=1, help="processes")
+@option("--scheduler", type=parameters.Name("URL"), help="Dask scheduler to encode on, such as tcp://host:8786")
+@option("--dry-run", is_flag=True, help="plan only, write nothing")
+@option("--work", type=FOLDER, help="folder for new files of a store at a URL; default: your cache folder")
+@max_reject_frac
+def ingest(
+    *,
+    source: str,
+    store: str,
+    cohort: str,
+    workers: int,
+    scheduler: str | None,
+    dry_run: bool,
+    work: Path | None,
+    max_reject_frac: float,
+    **options: Any,
+) -> Answer:
+    """Add a cohort to a store; resume an interrupted run.
+
+    Recordings that the store knows are not read again: without new ones, nothing is written.
+    """
+    from ecgcohorts.ingest import ingest
+    from ecgcohorts.ingest.runners import Dask
+
+    runner = None if scheduler is None else Dask(scheduler)
+    asked = replace(_options(**options), workers=workers, dry_run=dry_run, runner=runner, work=work)
+    with progress() as tell:
+        report = ingest(source, store, cohort, asked, progress=tell)
+    if dry_run:
+        text = f"would decode {report.plan_rows} recordings; {report.known} are known already. Nothing written."
+        return Answer(_facts(report), text)
+    if not report.written:
+        return Answer(_facts(report), f"nothing new: {report.known} inputs were met before. Nothing written.")
+    return _ingested(report, max_reject_frac)
+
+
+@command(
+    "plan",
+    "ecgcohorts plan ptb-xl/ store.zarr --cohort ptb_xl -o run.plan",
+    "ecgcohorts plan export/ store.zarr --cohort mine.yaml -o run.plan --shard 1024",
+)
+@_request
+@option("-o", "--out", type=FILE, required=True, help="plan to write; it names the paths of the input")
+def plan(*, source: str, store: str, cohort: str, out: Path, **options: Any) -> Answer:
+    """Lay out the partitions of an ingest on many machines: the first of three steps.
+
+    Writes the plan only. The next steps are `ecgcohorts encode` and `ecgcohorts commit`.
+    """
+    from ecgcohorts.ingest import plan_to_file
+
+    header = plan_to_file(source, store, cohort, out, _options(**options))
+    count = len(header.partitions)
+    which = f"partitions, 0 to {count - 1}" if count > 1 else "partition, 0" if count else "partitions"
+    text = f"{out}: {header.n_rows} recordings in {count} {which}; {header.known} are known already"
+    return Answer({"out": out, "recordings": header.n_rows, "partitions": count, "known": header.known}, text)
+
+
+@command("encode", "ecgcohorts encode run.plan --partition 0", "ecgcohorts encode run.plan --partition 12 --json")
+@plan_file
+@option("--partition", type=NATURAL, required=True, help="number of the partition, from 0")
+def encode(*, plan: Path, partition: int) -> Answer:
+    """Encode one partition of a plan: the second step. Any number may run at once, anywhere."""
+    from ecgcohorts.ingest import encode_partition
+
+    wrote = encode_partition(plan, partition)
+    text = f"{plan}: partition {partition} {'encoded' if wrote else 'was encoded already'}"
+    return Answer({"plan": plan, "partition": partition, "written": wrote}, text)
+
+
+@command("commit", "ecgcohorts commit run.plan", "ecgcohorts commit run.plan --max-reject-frac 0.5")
+@plan_file
+@max_reject_frac
+def commit(*, plan: Path, max_reject_frac: float) -> Answer:
+    """Make the encoded partitions of a plan a snapshot, all of them or none: the third step."""
+    from ecgcohorts.ingest import commit_plan
+
+    report = commit_plan(plan)
+    if report.written:
+        return _ingested(report, max_reject_frac)
+    return Answer(_facts(report), f"{plan}: committed already. Nothing written.")
+
+
+def _options(*, key: Path | None, shard: int, **options: Any) -> "IngestOptions":
+    from ecgcohorts.ingest import IngestOptions
+
+    return IngestOptions(key_file=key, shard_records=shard, **options)
+
+
+def _recipes() -> list[str]:
+    from ecgcohorts.preprocess.recipes import recipe_names
+
+    return recipe_names()
+
+
+def _facts(report: "IngestReport") -> dict[str, Any]:
+    return {
+        "store": report.store,
+        "written": report.written,
+        "to_decode": report.plan_rows,
+        "known": report.known,
+        "cohorts": report.accounting,
+        "total": report.total,
+        "reject_fraction": report.reject_fraction,
+        "fingerprint": report.fingerprint,
+    }
+
+
+def _ingested(report: "IngestReport", max_reject_frac: float) -> Answer:
+    """Give the accounts of a run; exit code 3 if more than a fraction was refused."""
+    lines = [f"{report.known} inputs were met before"] if report.known else []
+    lines += [f"{name}: {_account(part)}" for name, part in report.accounting.items()]
+    lines.append(f"{report.store}: {_account(report.total)}; fingerprint {report.fingerprint[:16]}")
+    facts, text = _facts(report), "\n".join(lines)
+    if report.reject_fraction <= max_reject_frac:
+        return Answer(facts, text)
+    complaint = (
+        f"{report.reject_fraction:.0%} of the inputs were refused, more than --max-reject-frac {max_reject_frac:g}. "
+        f"Look at `ecgcohorts info {report.store}`."
+    )
+    return Answer(facts, text, complaint, EXIT_REJECTED)
+
+
+def _account(part: Any) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in part.rejected.items())
+    refused = sum(part.rejected.values())
+    return f"{part.inputs} inputs = {part.stored} stored + {part.duplicates} duplicates + {refused} rejected" + (
+        f" ({reasons})" if reasons else ""
+    )

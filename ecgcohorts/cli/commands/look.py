@@ -1,0 +1,150 @@
+"""Look into a store, or several as one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ecgcohorts.cli.console import Answer, progress
+from ecgcohorts.cli.parameters import (
+    FILE,
+    POSITIVE,
+    STORE,
+    TEXT,
+    Name,
+    OneOf,
+    Place,
+    also,
+    argument,
+    option,
+    stores,
+    within,
+)
+from ecgcohorts.cli.program import command
+from ecgcohorts.errors import SpecError
+
+if TYPE_CHECKING:
+    from ecgcohorts.index.cohort_index import CohortIndex
+
+ORDER = 3
+
+
+@command("info", "ecgcohorts info store.zarr", "ecgcohorts info a.zarr b.zarr --json")
+@stores
+def info(*, store: tuple[str, ...]) -> Answer:
+    """Count cohorts, patients and recordings of a store; name its recipe, splits and accounts."""
+    from ecgcohorts.store import open_named
+    from ecgcohorts.store.upkeep.info import describe, render
+
+    facts = describe(open_named(store))
+    return Answer(facts, render(facts))
+
+
+@command("table1", "ecgcohorts table1 store.zarr", "ecgcohorts table1 a.zarr b.zarr --form latex")
+@stores
+@option("--form", type=OneOf("text", "csv", "latex", "markdown"), default="text", help="text is for the terminal")
+def table1(*, store: tuple[str, ...], form: str) -> Answer:
+    """Describe the people of a store: patients, recordings, age, sex, devices and labels of each cohort."""
+    from ecgcohorts.report import table1
+    from ecgcohorts.store import open_named
+
+    made = table1.table1(open_named(store).index)
+    facts = {cohort: values.to_dict() for cohort, values in made.items()}
+    return Answer(facts, getattr(table1, f"table1_{form}")(made))
+
+
+@command(
+    "plot",
+    "ecgcohorts plot store.zarr 12 -o ecg.svg",
+    "ecgcohorts plot store.zarr 12 -o ecg.png --layout 6x2+1 --sheet a4",
+)
+@argument("store", STORE, "store")
+@argument("record", TEXT, "row, or recording id")
+@option("-o", "--out", type=FILE, required=True, help="picture to write: .svg, .png or .pdf")
+@option("--layout", type=TEXT, default="3x4+1", help="rows x columns + rhythm strips: 3x4+1, 6x2+1, 12x1")
+@option("--sheet", type=OneOf("fit", "a4", "letter"), default="fit", help="size of the page")
+@option("--dpi", type=POSITIVE, default=304.8, help="of a PNG; 304.8 gives 12 pixels a millimetre")
+@also
+def plot(*, store: str, record: str, out: Path, layout: str, sheet: str, dpi: float, also: tuple[str, ...]) -> Answer:
+    """Draw one recording on ECG paper in exact millimetres: SVG, PNG or PDF by the suffix of the output."""
+    from ecgcohorts.report.paper import Layout, Page, plot_record
+    from ecgcohorts.store import open_named
+
+    page = Page(Layout.parse(layout), sheet=sheet)
+    plot_record(open_named([store, *also]), record, out, page, dpi)
+    return Answer({"out": out}, f"{out}")
+
+
+@command("report", "ecgcohorts report store.zarr -o store.html", "ecgcohorts report a.zarr b.zarr -o both.html")
+@stores
+@option("-o", "--out", type=FILE, required=True, help="page to write, .html")
+def report(*, store: tuple[str, ...], out: Path) -> Answer:
+    """Write one self-contained HTML page about a store."""
+    from ecgcohorts.report.html import report
+    from ecgcohorts.store import open_named
+
+    report(open_named(store), out)
+    return Answer({"out": out}, f"{out}")
+
+
+@command(
+    "export",
+    "ecgcohorts export store.zarr records",
+    "ecgcohorts export store.zarr shards --format webdataset --split folds",
+    "ecgcohorts export store.zarr hf --format huggingface --cohort code15 --within folds=train",
+)
+@argument("store", STORE, "store")
+@argument("out", Place("OUT"), "folder to make; with --format parquet a file")
+@option(
+    "--format",
+    type=OneOf("wfdb", "parquet", "huggingface", "webdataset"),
+    default="wfdb",
+    help="parquet: the index as a table; the others: signals",
+)
+@option("--cohort", type=Name("NAME"), multiple=True, help="only the recordings of this cohort; repeat for more")
+@within
+@option("--split", type=Name("NAME"), help="huggingface, webdataset: every part of this split by itself")
+@also
+def export(
+    *,
+    store: str,
+    out: Path,
+    format: str,
+    cohort: tuple[str, ...],
+    within: str | None,
+    split: str | None,
+    also: tuple[str, ...],
+) -> Answer:
+    """Give recordings to other tools: WFDB records, Hugging Face or WebDataset shards, or the index as a table."""
+    from ecgcohorts import export
+    from ecgcohorts.store import load_split, open_named
+    from ecgcohorts.store.splits import part_of
+
+    opened = open_named([store, *also])
+    index = opened.index if within is None else part_of(opened, within)
+    if cohort:
+        index = index.where(cohort=list(cohort))
+    parts = {export.WHOLE: index} if split is None else _parts(load_split(opened, split).of(index), format)
+    if format == "parquet":
+        count = export.export_index(opened, out, index=index)
+        return Answer({"out": out, "rows": count}, f"{out}: {count:,} rows")
+    with progress() as tell:
+
+        def said(done: int, total: int) -> None:
+            tell("export", done, total)
+
+        if format == "wfdb":
+            count = export.export_wfdb(opened, out, said, index=index)
+        elif format == "huggingface":
+            count = export.export_huggingface(opened, out, said, parts=parts)
+        else:
+            count = export.export_webdataset(opened, out, said, parts=parts)
+    return Answer({"out": out, "records": count}, f"{out}: {count:,} records")
+
+
+def _parts(parts: "dict[str, CohortIndex]", format: str) -> "dict[str, CohortIndex]":
+    """Refuse parts for formats that have none."""
+    if format in ("wfdb", "parquet"):
+        raise SpecError(
+            f"found --split with --format {format}, expected huggingface or webdataset. "
+            "Export one part at a time: --within SPLIT=PART."
+        )
+    return parts

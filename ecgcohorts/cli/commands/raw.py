@@ -1,0 +1,105 @@
+"""Raw recordings."""
+
+from pathlib import Path
+
+from ecgcohorts.cli.console import Answer, progress, table
+from ecgcohorts.cli.parameters import COUNT, FILE, FOLDER, NATURAL, SOURCE, argument, option
+from ecgcohorts.cli.program import command
+
+ORDER = 1
+source = argument("source", SOURCE, "folder, tar or zip with raw recordings, or s3://bucket/folder")
+
+
+@command("inspect", "ecgcohorts inspect ptb-xl/", "ecgcohorts inspect records.zip --sample 50 --json")
+@source
+@option("--sample", type=COUNT, default=200, help="recordings to decode, spread over formats and folders")
+def inspect(*, source: str, sample: int) -> Answer:
+    """Say what a folder holds: the class of every file; formats, rates, leads and lengths of its recordings.
+
+    Writes nothing.
+    """
+    from ecgcohorts.ingest import inspect
+
+    with progress() as tell:
+        found = inspect.inspect(source, sample, lambda done: tell("files", done, done))
+    return Answer(inspect.as_json(found), inspect.render(found))
+
+
+@command("draft", "ecgcohorts draft export/ -o mine.yaml", "ecgcohorts draft export/ persons.csv -o mine.yaml --force")
+@source
+@argument("csv", FILE, "table with a row for each recording", required=False)
+@option("-o", "--out", type=FILE, required=True, help="cohort file to write, .yaml")
+@option("--sample", type=COUNT, default=200, help="recordings to look at")
+@option("--force", is_flag=True, help="replace the cohort file")
+def draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool) -> Answer:
+    """Write a first description of a cohort, with its guesses and gaps marked for you to finish."""
+    from ecgcohorts.ingest.draft import check_out, draft, write_draft
+
+    check_out(out, force)
+    made = draft(source, csv, sample)
+    write_draft(made, out, force)
+    lines = [
+        *(f"left out: {what}" for what in made.left_out),
+        f"{out}: describes {made.n_files:,} {made.reader} files.",
+        f"Check {made.guesses} lines marked guess, fill in {made.unknowns} marked unknown, then try",
+        f"ecgcohorts ingest {source} STORE --cohort {out} --dry-run",
+    ]
+    facts = {
+        "out": out,
+        "reader": made.reader,
+        "files": made.n_files,
+        "guesses": made.guesses,
+        "unknowns": made.unknowns,
+        "left_out": made.left_out,
+    }
+    return Answer(facts, "\n".join(lines))
+
+
+@command("formats", "ecgcohorts formats", "ecgcohorts formats --json")
+def formats() -> Answer:
+    """List the raw formats that this installation reads, with their variants."""
+    from ecgcohorts.plugins import load, names
+
+    modules = {name: load("ecgcohorts.readers", name) for name in names("ecgcohorts.readers")}
+    facts = [
+        {
+            "format": name,
+            "suffixes": module.SUFFIXES,
+            "reads": _first_line(module.__doc__),
+            "variants": getattr(module, "VARIANTS", ()),
+        }
+        for name, module in modules.items()
+    ]
+    rows = [[one["format"], "\n".join(one["suffixes"]), "\n- ".join([one["reads"], *one["variants"]])] for one in facts]
+    return Answer(facts, table(rows, ("format", "files", "read")))
+
+
+@command("cohorts", "ecgcohorts cohorts", "ecgcohorts cohorts --json")
+def cohorts() -> Answer:
+    """List the cohort presets, with title and licence."""
+    from ecgcohorts.plugins import load, names
+
+    kind = "ecgcohorts.cohorts.presets"
+    specs = {name: load(kind, name).SPEC for name in names(kind)}
+    facts = [{"cohort": name, "title": spec.title, "licence": spec.licence} for name, spec in specs.items()]
+    rows = [[name, spec.title, _first_line(spec.licence)] for name, spec in specs.items()]
+    return Answer(facts, table(rows, ("cohort", "title", "licence")))
+
+
+@command("simulate", "ecgcohorts simulate raw --patients 5", "ecgcohorts simulate raw --patients 2 --seed 7 --json")
+@argument("out", FOLDER, "new or empty folder")
+@option("--patients", type=COUNT, default=200, help="patients in each cohort")
+@option("--seed", type=NATURAL, default=0, help="random seed; the same one gives the same bytes")
+def simulate(*, out: Path, patients: int, seed: int) -> Answer:
+    """Write three raw cohorts (WFDB, MUSE XML, HDF5) with known physiology and one device signature each."""
+    from ecgcohorts.simulate import simulate
+
+    with progress() as tell:
+        report = simulate(
+            out, patients_per_cohort=patients, seed=seed, progress=lambda done, total: tell("simulate", done, total)
+        )
+    return Answer(report, str(report))
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]

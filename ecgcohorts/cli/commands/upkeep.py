@@ -1,0 +1,110 @@
+"""Check, copy and tidy a store."""
+
+from pathlib import Path
+
+from ecgcohorts.cli.console import EXIT_DAMAGED, Answer, progress
+from ecgcohorts.cli.parameters import COHORT, SOURCE, STORE, argument, key, option
+from ecgcohorts.cli.program import command
+from ecgcohorts.errors import SpecError
+
+ORDER = 6
+
+
+@command(
+    "verify",
+    "ecgcohorts verify store.zarr",
+    "ecgcohorts verify store.zarr --against ptb-xl/ --cohort ptb_xl",
+)
+@argument("store", STORE, "store")
+@option("--against", type=SOURCE, help="raw recordings, as for ingest: decode them again, compare all")
+@option("--cohort", type=COHORT, help="with --against: what they were ingested with")
+@key
+def verify(*, store: str, against: str | None, cohort: str | None, key: Path | None) -> Answer:
+    """Check every byte of a store against its manifest, and its index against its signals.
+
+    With --against and --cohort, check both against the source as well. Exit code 4 if there is damage.
+    """
+    from ecgcohorts.store import verify
+
+    if (against is None) != (cohort is None):
+        raise SpecError("--against and --cohort must be given together.")
+    with progress() as tell:
+        report = verify(store, progress=lambda done, total: tell("verify", done, total))
+    facts = {"store": store, "ok": report.ok, "files": report.files, "bytes": report.bytes,
+             "recordings": report.recordings, "problems": report.problems}  # fmt: skip
+    if not report.ok:
+        return _damaged(facts, report.problems, f"{store}: {len(report.problems)} problems.")
+    whole = (
+        f"{store}: {report.files} files, {report.bytes / 1e6:.1f} MB, {report.recordings} recordings: all as committed."
+    )
+    if against is None or cohort is None:
+        return Answer(facts, whole)
+    return _compared(facts, whole, (store, against, cohort, key))
+
+
+def _compared(facts: dict[str, object], whole: str, asked: tuple[str, str, str, Path | None]) -> Answer:
+    """Decode the source again, and add what that found to what is known of the store."""
+    from ecgcohorts.ingest.against import verify_against
+
+    store, against, cohort, key = asked
+    with progress() as tell:
+        report = verify_against(store, against, cohort, key, lambda done, total: tell("compare", done, total))
+    facts = facts | {"ok": report.ok, "against": report}
+    if not report.ok:
+        counts = f"{report.differing} differ, {report.gone} gone from the source, {report.unknown} never ingested"
+        return _damaged(facts, (whole, *report.problems), f"{store}: {counts}.")
+    refused = ", ".join(f"{count} {reason}" for reason, count in report.refused.items()) or "none"
+    equal = f"{store}: {report.compared} recordings equal their source; not stored: {refused}"
+    return Answer(facts, f"{whole}\n{equal}")
+
+
+def _damaged(facts: dict[str, object], lines: tuple[str, ...], complaint: str) -> Answer:
+    return Answer(facts, "\n".join(lines), complaint, EXIT_DAMAGED)
+
+
+@command(
+    "copy",
+    "ecgcohorts copy store.zarr s3://bucket/store.zarr",
+    "ecgcohorts copy s3://bucket/store.zarr store.zarr --json",
+)
+@argument("store", STORE, "folder or URL")
+@argument("target", STORE, "folder or URL: new, or with an earlier snapshot of this store")
+def copy(*, store: str, target: str) -> Answer:
+    """Copy a store between folders and object stores, every file checked.
+
+    Sends only what the target has not.
+    """
+    from ecgcohorts.store.remote.copy import copy_store
+
+    with progress() as tell:
+        report = copy_store(store, target, progress=lambda done, total: tell("copy", done, total))
+    if not report.written:
+        return Answer(report, f"{target}: has this snapshot already. Nothing written.")
+    text = (
+        f"{target}: {report.files} of {report.of_files} files sent, {report.bytes / 1e6:.1f} MB; "
+        f"fingerprint {report.fingerprint[:16]}"
+    )
+    return Answer(report, text)
+
+
+@command("unlock", "ecgcohorts unlock s3://bucket/store.zarr", "ecgcohorts unlock gs://bucket/store.zarr --json")
+@argument("store", STORE, "URL")
+def unlock(*, store: str) -> Answer:
+    """Remove the write lock that a killed run left on a store in an object store."""
+    from ecgcohorts.store.remote.bucket_lock import unlock
+
+    age = unlock(store)
+    text = f"{store}: " + ("had no lock." if age is None else f"removed a lock made {age} ago.")
+    return Answer({"store": store, "had_lock": age is not None, "age": age}, text)
+
+
+@command("gc", "ecgcohorts gc store.zarr", "ecgcohorts gc store.zarr --json")
+@argument("store", STORE, "store")
+def gc(*, store: str) -> Answer:
+    """Delete the snapshots before the one in force; until then they stay readable."""
+    from ecgcohorts.store.upkeep.garbage import collect_garbage
+
+    files, size = collect_garbage(store)
+    return Answer(
+        {"store": store, "files": files, "bytes": size}, f"{store}: {files} files, {size / 1e6:.1f} MB deleted"
+    )
