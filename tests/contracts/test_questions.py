@@ -225,5 +225,5 @@ def test_answers_to_a_question_that_is_not_installed_are_refused(added: str, con
     write_study(tmp_path, study_of(context, {added: answer}))
     text = (tmp_path / "results.json").read_text().replace('"ages": {\n   "config"', '"sages": {\n   "config"')
     (tmp_path / "results.json").write_text(text)
-    with pytest.raises(SpecError, match=r"plug-in 'sages', expected one of ages, map"):
+    with pytest.raises(SpecError, match=r"question 'sages', expected one of ages, map"):
         read_study(tmp_path)

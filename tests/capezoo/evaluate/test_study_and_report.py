@@ -139,9 +139,7 @@ def test_an_unknown_cohort_is_refused_before_the_long_part(simulated, tmp_path):
         ask(["random"], store, tmp_path / "out", 1, {"ood": OOD | {"train_cohort": "mars"}})
     with pytest.raises(SpecError, match="question ood: found unknown key 'colour', expected one of train_cohort, "):
         ask(["random"], store, tmp_path / "out", 1, {"ood": OOD | {"colour": 1}})
-    with pytest.raises(
-        SpecError, match=r"found no capezoo.evaluate.questions plug-in 'why', expected one of map, ood, "
-    ):
+    with pytest.raises(SpecError, match=r"found no question 'why', expected one of map, ood, "):
         ask(["random"], store, tmp_path / "out", 1, {"why": {}})
     assert not (tmp_path / "out").exists()
 
