@@ -32,7 +32,7 @@ def commands(patients: int, seed: int, steps: int, pairs: int) -> Iterator[str]:
     for name, sampler in SAMPLERS.items():
         yield (
             f"capezoo pretrain --store store.zarr --out runs/{name} --run smoke --seed {seed} "
-            f"--set name={name} --set sampler.name={sampler} --set sampler.pairs={pairs} --set max_steps={steps}"
+            f"--set name={name} --set sampler.name={sampler} --set sampler.groups={pairs} --set max_steps={steps}"
         )
         yield f"capezoo publish runs/{name} weights/{name} --name {name} --store store.zarr"
         yield f"capezoo verify weights/{name}"

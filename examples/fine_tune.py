@@ -22,8 +22,8 @@ from timm.utils import ModelEmaV3
 
 import capezoo
 import ecgcohorts as ec
+from capezoo import runs
 from capezoo.evaluate.measure.statistics import Interval, auroc, patient_bootstrap
-from capezoo.runs import smoke
 from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, CohortIndex
 
 PATIENTS = 120  # simulated
@@ -75,7 +75,7 @@ def fine_tune(store: ec.Store, label: str, weights: str | None, steps: int, seed
     """Train on 70 % of the patients whose label is known, test on the others."""
     known = store.index.take(np.flatnonzero(np.isfinite(truth(store.index, label))))
     parts = known.split_by_patient({"train": 0.7, "test": 0.3}, salt="fine-tune-v1")
-    small = smoke(seed).encoder
+    small = runs.get("smoke", seed).encoder
     random = capezoo.create_model(small.name, num_classes=1, seed=seed, config=small.config)
     model = capezoo.load(weights, num_classes=1, seed=seed) if weights else random
     model.spec.require_recipe(store.recipe)

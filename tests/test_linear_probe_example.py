@@ -12,7 +12,7 @@ import pytest
 
 import capezoo
 import ecgcohorts as ec
-from capezoo import runs as recipes
+from capezoo import runs
 from capezoo.cli import settings
 from capezoo.training.loop import pretrain
 from capezoo.zoo import verify
@@ -46,8 +46,8 @@ def made(example, tmp_path_factory) -> tuple[Path, list[str]]:
     (folder / "key").write_text("de" * 32)
     options = IngestOptions(key_file=folder / "key", quality=False)
     ingest(folder / "raw" / "north", folder / "s.zarr", str(folder / "raw/north/cohort.yaml"), options)
-    wanted = ["max_steps=2", "sampler.pairs=8", "held_out.fraction=0.4"]
-    config = settings.changed(recipes.smoke(seed=0), wanted)
+    wanted = ["max_steps=2", "sampler.groups=8", "held_out.fraction=0.4"]
+    config = settings.changed(runs.get("smoke", seed=0), wanted)
     pretrain(ec.open(folder / "s.zarr"), config, folder / "run", progress=lambda report: None)
     done = subprocess.run(
         [

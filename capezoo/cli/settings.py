@@ -33,8 +33,9 @@ def changed(config: RunConfig, settings: Sequence[str]) -> RunConfig:
 
 
 def require_parts(config: RunConfig) -> None:
-    """Raise SpecError unless encoder and objective exist and know the settings they are given."""
-    parts: tuple[tuple[str, PartSpec], ...] = (("encoder", config.encoder), ("objective", config.objective))
+    """Raise SpecError unless encoder, objective and views exist and know the settings they are given."""
+    views: tuple[tuple[str, PartSpec], ...] = tuple(("view", view) for view in config.views)
+    parts = (("encoder", config.encoder), ("objective", config.objective), *views)
     for kind, part in parts:
         module = plugins.load(f"capezoo.{kind}s", part.name)
         parse(module.Config, part.config, f"{kind} {part.name}")

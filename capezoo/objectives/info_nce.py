@@ -1,7 +1,10 @@
-"""Two recordings of one patient attract, all other recordings of the batch repel: CAPE equations 1 to 3.
+"""Two views of one patient or recording attract, all others of the batch repel: CAPE equations 1 to 3, and SimCLR.
 
-Source: arXiv 2509.10369; the loss is NT-Xent (arXiv 2002.05709) and half of PCLR's.
+Source: arXiv 2509.10369; the loss is NT-Xent (SimCLR, arXiv 2002.05709) and half of PCLR's. With sampler.pairing=patient
+it is CAPE's method, with pairing=record SimCLR's.
 """
+
+from math import log
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +12,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from capezoo.distributed import gather, rank
-from capezoo.objectives import Needs, ViewBatch
-from capezoo.specs import Spec
+from capezoo.objectives import _contract
+from capezoo.objectives._contract import Losses, Needs, ViewBatch
+from capezoo.objectives._heads import perceptron
+from capezoo.specs.base import Spec
 
 
 class Config(Spec):
@@ -18,36 +23,44 @@ class Config(Spec):
 
     temperature: float = Field(default=0.1, gt=0, description="divides cosine similarity; PCLR, CMSC; unstated in CAPE")
     head_width: int | None = Field(
-        default=None, gt=0, description="of both layers; None: as wide as the embedding; PCLR's rule, unstated in CAPE"
+        default=None, gt=0, description="of the first layer; None: as wide as the embedding; PCLR's rule, SimCLR"
+    )
+    head_out: int | None = Field(
+        default=None,
+        gt=0,
+        description="of the second layer; None: as the first, PCLR's rule, unstated in CAPE; SimCLR 128",
     )
 
 
-class Objective(nn.Module):
-    """Dense, ReLU, Dense on the embedding, then `info_nce`. The head is thrown away after training."""
+class Objective(_contract.Objective):
+    """Dense, ReLU, Dense on the embedding, then `info_nce`."""
 
     needs = Needs(views=2)
+    ranks_as_one = True
 
-    def __init__(self, config: Config, encoder_dim: int) -> None:
+    def __init__(self, config: Config, encoder: nn.Module) -> None:
         super().__init__()
         self.temperature = config.temperature
-        width = config.head_width or encoder_dim
-        self.head = nn.Sequential(nn.Linear(encoder_dim, width), nn.ReLU(), nn.Linear(width, width))
-        for layer in self.head:
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)  # Keras Dense
-                nn.init.zeros_(layer.bias)
+        dim = int(encoder.num_features)  # type: ignore[arg-type]
+        width = config.head_width or dim
+        self.head = perceptron(dim, width, config.head_out or width, keras=True)
 
-    def forward(self, encoder: nn.Module, batch: ViewBatch) -> Tensor:
-        projected = self.head(encoder(batch.signal.flatten(0, 1)))  # (pair * view, dim)
+    def forward(self, encoder: nn.Module, batch: ViewBatch) -> Losses:
+        projected = self.head(encoder(batch.signal.flatten(0, 1)))  # (group * view, dim)
         first, second = projected.unflatten(0, (-1, 2)).unbind(1)
-        return info_nce(first, second, self.temperature)
+        return Losses(info_nce(first, second, self.temperature, batch.group))
+
+    def untrained(self, groups: int, tokens: int) -> float:
+        """ln(2N-1), the loss of equal embeddings."""
+        return log(2 * groups - 1)
 
 
-def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+def info_nce(first: Tensor, second: Tensor, temperature: float, group: Tensor | None = None) -> Tensor:
     """Mean over the 2N anchors of -log(exp(s(anchor, other view)/t) / sum over the 2N-1 others of exp(s(anchor, k)/t)).
 
-    first, second: (pair, dim), the two views of this rank's patients; s is cosine similarity. With several processes
-    the N pairs are those of all ranks and the mean is over this rank's anchors. Computed in float32 or better.
+    first, second: (row, dim), the two views of this rank's rows; s is cosine similarity. group: int64 (row,); views of
+    other rows of the anchor's group are left out of the sum. With several processes the N rows are those of all ranks
+    and the mean is over this rank's anchors. Computed in float32 or better.
     """
     local = torch.cat([first, second])
     with torch.autocast(local.device.type, enabled=False):
@@ -55,6 +68,9 @@ def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
         everyone = gather(local)  # (2N, dim): the views of rank 0, then of rank 1, ...
         similarity = local @ everyone.T / temperature
         place = torch.arange(len(local), device=local.device) + rank() * len(local)
-        itself = F.one_hot(place, len(everyone)).bool()
         other_view = place.roll(len(first))
-        return F.cross_entropy(similarity.masked_fill(itself, -torch.inf), other_view)
+        left_out = F.one_hot(place, len(everyone)).bool()
+        if group is not None:
+            mine = torch.cat([group, group])
+            left_out = (mine[:, None] == gather(mine)) & ~F.one_hot(other_view, len(everyone)).bool()
+        return F.cross_entropy(similarity.masked_fill(left_out, -torch.inf), other_view)

@@ -1,32 +1,62 @@
-"""Named pretraining runs, as functions that return a RunConfig. The function's name is the recipe's name."""
+"""Named pretraining runs. A file is a study; its `RUNS` maps names to functions that return a RunConfig.
 
+A function takes the seed, or the seed and a cohort.
+"""
+
+import inspect
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
-from capezoo.runs.cape import cape_single, cape_x, cape_z
-from capezoo.runs.smoke import smoke
-from capezoo.specs import RunConfig
-from ecgcohorts.errors import SpecError
+import yaml
 
-__all__ = ["cape_single", "cape_x", "cape_z", "get", "names", "smoke"]
+from capezoo.specs.base import parse
+from capezoo.specs.run import RunConfig
+from ecgcohorts import plugins
+from ecgcohorts.errors import SourceError, SpecError, did_you_mean
 
-_OF_A_SEED: dict[str, Callable[[int], RunConfig]] = {recipe.__name__: recipe for recipe in (cape_x, cape_z, smoke)}
-_OF_A_COHORT: dict[str, Callable[[int, str], RunConfig]] = {recipe.__name__: recipe for recipe in (cape_single,)}
+
+@cache
+def _all() -> dict[str, Callable[..., RunConfig]]:
+    """All runs of all studies, by name. Raises SpecError for a name that two studies use."""
+    found: dict[str, Callable[..., RunConfig]] = {}
+    home: dict[str, str] = {}
+    for study in plugins.names("capezoo.runs"):
+        for name, run in plugins.load("capezoo.runs", study).RUNS.items():
+            if name in found:
+                raise SpecError(f"run {name!r} is in studies {home[name]} and {study}. Rename one of them.")
+            found[name], home[name] = run, study
+    return found
 
 
 def names() -> list[str]:
-    """Recipes that `get` knows."""
-    return sorted([*_OF_A_SEED, *_OF_A_COHORT])
+    """List the names that `get` knows."""
+    return sorted(_all())
 
 
 def get(name: str, seed: int, cohort: str | None = None) -> RunConfig:
-    """Return a recipe by name. Raises SpecError naming those there are, or for a cohort too many or too few."""
+    """Return a named run. Raises SpecError for an unknown name, or for a cohort too many or too few."""
     if name not in names():
-        raise SpecError(f"found pretraining recipe {name!r}, expected one of {', '.join(names())}.")
-    if name in _OF_A_COHORT:
+        raise SpecError(f"found no run {name!r}, expected one of {', '.join(names())}.{did_you_mean(name, names())}")
+    run = _all()[name]
+    if "cohort" in inspect.signature(run).parameters:
         if cohort is None:
-            raise SpecError(f"found recipe {name} without a cohort, expected the one to train on: --cohort NAME.")
-        return _OF_A_COHORT[name](seed, cohort)
+            raise SpecError(f"run {name} trains on one cohort. Name it: --cohort NAME.")
+        return run(seed, cohort)
     if cohort is not None:
-        raise SpecError(f"found cohort {cohort!r} for recipe {name}, which trains on all. Use one of "
-                        f"{', '.join(_OF_A_COHORT)}, or --set cohorts=[{cohort}].")  # fmt: skip
-    return _OF_A_SEED[name](seed)
+        raise SpecError(f"run {name} trains on all cohorts, and --cohort {cohort} names one. Use --run cape_single, or "
+                        f"--set 'cohorts=[{cohort}]'.")  # fmt: skip
+    return run(seed)
+
+
+def load(path: Path, seed: int) -> RunConfig:
+    """Return one's own run, a RunConfig in YAML, with this seed in place of its own.
+
+    Raises SourceError if the file is no YAML, SpecError if it is no RunConfig.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{path}: cannot be read ({reason}). Give a YAML RunConfig.") from None
+    return parse(RunConfig, {**(values if isinstance(values, dict) else {}), "seed": seed}, str(path))

@@ -12,7 +12,7 @@ from capezoo.specs.run import (
     ProbeSpec,
     RunConfig,
     SamplerSpec,
-    ViewsSpec,
+    ViewSpec,
 )
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
     "Share",
     "Spec",
     "Training",
-    "ViewsSpec",
+    "ViewSpec",
     "WeightCard",
     "derive_seed",
     "fingerprint",

@@ -54,9 +54,10 @@ class PartSpec(Spec):
         return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
 
 
-def fingerprint(spec: BaseModel) -> str:
-    """SHA-256 of a spec's canonical JSON (sorted keys, no spaces)."""
-    text = json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+def fingerprint(spec: BaseModel | Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a spec's canonical JSON (sorted keys, no spaces), also from its values as JSON has them."""
+    values = spec.model_dump(mode="json") if isinstance(spec, BaseModel) else spec
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -4,7 +4,8 @@ Every number says where it comes from in its description: "CAPE" is arXiv 2509.1
 "Keras" a default of the framework CAPE used; "our default" means that no source states it.
 """
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,57 +25,100 @@ class ObjectiveSpec(PartSpec):
     name: str = "info_nce"
 
 
-class SamplerSpec(Spec):
-    """Which patients share a batch. `in_distribution`: one cohort each (CAPE-Z); `patient_pairs`: mixed (CAPE-X)."""
+class ViewSpec(PartSpec):
+    """A view: a module of `capezoo.views`, one perturbation of a window, and its settings."""
 
-    name: Literal["in_distribution", "patient_pairs"] = "in_distribution"
-    pairs: int = Field(default=512, ge=2, description="patients in the global batch, two ECGs each; CAPE (1,024 ECGs)")
-    singles: Literal["drop", "self"] = Field(
+
+Pairing = Literal["patient", "record", "adjacent"]
+Singles = Literal["drop", "self"]
+
+
+class SamplerSpec(Spec):
+    """Which windows share a batch, and which of them are views of one thing.
+
+    `in_distribution`: each batch from one cohort (CAPE-Z), whatever the pairing. Mixed over cohorts: `patient_pairs` for
+    pairing by patient (CAPE-X), `random_batches` for the others.
+    """
+
+    name: Literal["in_distribution", "patient_pairs", "random_batches"] = "in_distribution"
+    pairing: Pairing = Field(
+        default="patient",
+        description="two views are recordings of one patient (CAPE), crops of one recording (SimCLR, BYOL), or "
+        "neighbouring windows of one recording (CMSC)",
+    )
+    views: int = Field(default=2, ge=1, description="of each patient or recording in a batch; CAPE")
+    groups: int = Field(
+        default=512,
+        ge=2,
+        description="patients in the global batch, recordings where pairing is not by patient; CAPE (1,024 ECGs)",
+    )
+    singles: Singles = Field(
         default="drop", description="patients with one ECG: left out (CAPE), or paired with another crop of it (ours)"
     )
     small_groups: Literal["raise", "drop"] = Field(
         default="raise",
-        description="cohorts with fewer than `pairs` patients: refused, or left out and named; our default",
+        description="cohorts too small for a batch: refused, or left out and named; our default",
     )
     cohort_temperature: float = Field(
         default=1.0,
         ge=0,
-        description="batches per cohort in proportion to patients ** this, in_distribution only; unstated: our default",
-    )
-
-
-class ViewsSpec(Spec):
-    """Perturbations on the device, after the crop that the batch plan decides. CAPE names them, without numbers."""
-
-    mask_probability: Share = Field(default=0.5, description="chance that a view is masked; unstated: our default")
-    mask_samples: tuple[int, int] = Field(
-        default=(140, 560),
-        description="length of the zeroed span, both ends included, 5-20 % of 7 s; unstated: our default",
-    )
-    gain_range: tuple[float, float] = Field(
-        default=(1.0, 1.0), description="factor on all leads of a view, log-uniform; off: our default"
+        description="batches per cohort in proportion to patients ** this, in_distribution by patient only; unstated: "
+        "our default",
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not 0 < self.mask_samples[0] <= self.mask_samples[1]:
-            raise ValueError(f"mask_samples {self.mask_samples}: give 0 < shortest <= longest")
-        if not 0 < self.gain_range[0] <= self.gain_range[1]:
-            raise ValueError(f"gain_range {self.gain_range}: give 0 < lowest <= highest")
+    def _fits(self) -> Self:
+        if self.pairing != "record" and self.views < 2:
+            raise ValueError(f"pairing {self.pairing} with one view: set views to 2 or more, or pairing=record")
+        mixed = {"patient_pairs": self.pairing == "patient", "random_batches": self.pairing != "patient"}
+        if not mixed.get(self.name, True):
+            right = "patient_pairs" if self.pairing == "patient" else "random_batches"
+            raise ValueError(f"sampler {self.name} does not pair by {self.pairing}: use {right} or in_distribution")
         return self
 
 
 class OptimiserSpec(Spec):
-    """Adam with a half-period cosine per step: lr_t = lr / 2 (1 + cos(pi t / T)), ending at 0."""
+    """The update of the weights, and how its numbers change from step to step. CAPE: Adam down a half cosine."""
 
-    lr: float = Field(default=0.1, gt=0, description="initial learning rate for batches of 1,024 ECGs; CAPE, PCLR")
-    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="Keras")
-    eps: float = Field(default=1e-7, gt=0, description="Keras")
+    kind: Literal["adam", "adamw", "lars"] = Field(
+        default="adam", description="CAPE, PCLR; adamw takes the decay off the weights, not the gradient"
+    )
+    lr: float = Field(default=0.1, gt=0, description="highest learning rate, for batches of 1,024 ECGs; CAPE, PCLR")
+    schedule: Literal["half_cosine", "constant"] = Field(
+        default="half_cosine", description="from lr to final_lr per step, lr/2 (1 + cos(pi t/T)) with final_lr 0; CAPE"
+    )
+    final_lr: float = Field(default=0.0, ge=0, description="where the half cosine ends; CAPE")
+    warmup_steps: int = Field(default=0, ge=0, description="linear rise to lr at the start; unstated: our default")
+    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="of Adam; Keras")
+    eps: float = Field(default=1e-7, gt=0, description="of Adam; Keras")
+    epsilon: Literal["keras", "torch"] = Field(
+        default="keras",
+        description="where eps is added to the root of the second moment: before its bias is corrected (Keras, which "
+        "CAPE used), or after (torch). At step 1 Keras's is 1/sqrt(1 - beta2) = 32 times as large",
+    )
     weight_decay: float = Field(default=0.0, ge=0, description="Keras Adam has none")
-    warmup_steps: int = Field(default=0, ge=0, description="linear rise to lr before the cosine; unstated: our default")
+    final_weight_decay: float | None = Field(
+        default=None, ge=0, description="reached by a half cosine from weight_decay (ECG-JEPA); none: it is constant"
+    )
+    decay_only_matrices: bool = Field(
+        default=False, description="spare what has one axis: norms and biases; torch spares nothing"
+    )
+    rate_factors: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="factor on the learning rate by beginning of a parameter's name, such as encoder.stem; the longest "
+        "that fits counts",
+    )
+    momentum: Share = Field(default=0.9, description="of lars; You et al., arXiv 1708.03888")
+    trust: float = Field(default=1e-3, gt=0, description="of lars, times |weight| / |gradient|; SimCLR, BYOL")
     clip_norm: float | None = Field(
         default=None, gt=0, description="largest gradient norm; unstated: our default is no clipping"
     )
+
+    @model_validator(mode="after")
+    def _falls(self) -> Self:
+        if self.final_lr > self.lr:
+            raise ValueError(f"final_lr {self.final_lr}: give at most lr, {self.lr}")
+        return self
 
 
 class HeldOutSpec(Spec):
@@ -118,13 +162,16 @@ class ComputeSpec(Spec):
 class RunConfig(Spec):
     """Everything that decides the weights of a pretraining run, given a store."""
 
+    version: Literal[2] = Field(default=2, description="of these fields; values of version 1 had none, and still read")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     seed: int = Field(ge=0, lt=2**31)  # no default: a run states its seed
     encoder: EncoderSpec = EncoderSpec()
     objective: ObjectiveSpec = ObjectiveSpec()
     input: InputSpec = InputSpec()
     sampler: SamplerSpec = SamplerSpec()
-    views: ViewsSpec = ViewsSpec()
+    views: tuple[ViewSpec, ...] = Field(
+        default=(ViewSpec(name="zero_span"),), description="applied in this order; CAPE masks, without numbers"
+    )
     optimiser: OptimiserSpec = OptimiserSpec()
     held_out: HeldOutSpec = HeldOutSpec()
     probes: ProbeSpec = ProbeSpec()
@@ -140,13 +187,44 @@ class RunConfig(Spec):
     curves: bool = Field(default=True, description="draw curves.png with every checkpoint, if matplotlib is installed")
     tensorboard: bool = Field(default=False, description="write what metrics.csv holds for TensorBoard, too")
 
-    @model_validator(mode="after")
-    def _mask_fits(self) -> Self:
-        if self.views.mask_probability > 0 and self.views.mask_samples[1] > self.input.length:
-            raise ValueError(f"mask of {self.views.mask_samples[1]} samples in a window of {self.input.length}")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_version(cls, values: Any) -> Any:
+        return _upgraded(values) if isinstance(values, Mapping) and _is_first_version(values) else values
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON."""
         return fingerprint(self)
+
+
+def _is_first_version(values: Mapping[str, Any]) -> bool:
+    """Version 1 wrote no version; its sampler counted `pairs`, and its views were one mapping."""
+    sampler = values.get("sampler")
+    has_pairs = isinstance(sampler, Mapping) and "pairs" in sampler
+    return "version" not in values and (has_pairs or isinstance(values.get("views"), Mapping))
+
+
+_SPAN_1 = {"probability": 0.5, "samples": [140, 560]}  # defaults of version 1, and of zero_span
+
+
+def _upgraded(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run of version 1 in the fields of version 2. Unknown keys stay, for the parser to name."""
+    new = dict(old)
+    if isinstance(old.get("sampler"), Mapping):
+        new["sampler"] = {"groups" if key == "pairs" else key: value for key, value in old["sampler"].items()}
+    if isinstance(old.get("views"), Mapping):
+        views = dict(old["views"])
+        # The span was drawn before the gain, also where it had no effect: in this order the numbers are the same.
+        span = {key: views.pop(f"mask_{key}", value) for key, value in _SPAN_1.items()}
+        span["samples"] = list(span["samples"])
+        gain = list(views.pop("gain_range", (1.0, 1.0)))
+        if views:
+            raise ValueError(f"views of version 1 have no {', '.join(map(str, views))}")
+        # Only what differs from defaults that are still the same, as a run of today would say it.
+        new["views"] = [{"name": "zero_span", "config": {key: span[key] for key in span if span[key] != _SPAN_1[key]}}]
+        if gain != [1.0, 1.0]:
+            new["views"].append({"name": "gain", "config": {"range": gain}})
+    if isinstance(old.get("optimiser", {}), Mapping):
+        new["optimiser"] = {"epsilon": "torch", **old.get("optimiser", {})}
+    return new

@@ -9,6 +9,7 @@ FOLDER/step-00001500.pt.sha256   its SHA-256, written second: a file without it 
 
 import hashlib
 import io
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 import torch
 
 from capezoo.errors import CheckpointDamaged
+from capezoo.specs.base import fingerprint, parse
+from capezoo.specs.run import RunConfig
 from ecgcohorts.errors import StateMismatch
 from ecgcohorts.io.durable import write_file
 
@@ -75,6 +78,8 @@ def read(path: Path) -> dict[str, Any]:
         raise StateMismatch(
             f"{path.name}: found another checkpoint format, expected {FORMAT}. Use the version that made it."
         )
+    if "config" in state:
+        state["config_fingerprint"] = _fingerprint_now(state["config"], state["config_fingerprint"])
     return state
 
 
@@ -99,6 +104,14 @@ def latest(folder: Path, belongs: Mapping[str, str] | None = None) -> tuple[dict
     if refused:
         raise CheckpointDamaged(" ".join(refused))
     return None, refused
+
+
+def _fingerprint_now(config: str, then: str) -> str:
+    """The fingerprint of a saved config in today's fields: a field that came since must not make it another run's.
+
+    One that is not of its own config stays as it is, and will be refused.
+    """
+    return parse(RunConfig, config, "checkpoint").fingerprint if fingerprint(json.loads(config)) == then else then
 
 
 def _file(folder: Path, step: int) -> Path:

@@ -65,7 +65,7 @@ def _losses(axis: "Axes", table: Table) -> None:
 
 def _held_out(axis: "Axes", table: Table) -> None:
     axis.set_title("loss of held-out patients")
-    _line(axis, table, "val_bound", "equal embeddings", color=FAINT, linestyle="--")
+    _line(axis, table, "val_untrained", "untrained", color=FAINT, linestyle="--")
     cohorts = _starting(table, "val_loss_")
     for name in cohorts if len(cohorts) > 1 else ():
         _line(axis, table, name, name.removeprefix("val_loss_"), linewidth=1)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import ecgcohorts as ec
 from capezoo.specs import RunConfig, SamplerSpec, derive_seed
+from ecgcohorts.errors import SpecError
 from ecgcohorts.index.cohort_index import draw_ids
 from ecgcohorts.samplers import window_starts
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ecgcohorts.store import AnyStore
 
 PROBE_BLOCK = 256  # windows read and embedded at a time: 11 MB at 8 x 2800
-SMALLEST_HELD_OUT = 2  # patients: with one pair there is nothing to tell apart, and the loss is 0
+SMALLEST_HELD_OUT = 2  # groups: with one pair there is nothing to tell apart, and the loss is 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +121,11 @@ class TrainingData:
         spec = self.config.sampler
         for name in self.held_out.cohorts:
             cohort = _drawn_from(self.held_out.where(cohort=name), spec)
-            pairs = min(spec.pairs, cohort.n_patients) // self.world_size * self.world_size
-            if pairs >= max(SMALLEST_HELD_OUT, self.world_size):
+            units = cohort.n_patients if spec.pairing == "patient" else len(cohort)
+            groups = min(spec.groups, units) // self.world_size * self.world_size
+            if groups >= max(SMALLEST_HELD_OUT, self.world_size):
                 seed = derive_seed(self.config.seed, "held_out")
-                sampler = ec.PatientPairSampler(cohort, pairs=pairs, seed=seed, singles=spec.singles)
+                sampler = _mixed(spec, cohort, groups, seed)
                 loaders[name] = ec.Loader(
                     self.store, sampler.on_rank(self.rank, self.world_size), self.config.input.length
                 )
@@ -133,8 +135,12 @@ class TrainingData:
 def prepare(store: "AnyStore", config: RunConfig, rank: int = 0, world_size: int = 1) -> TrainingData:
     """Choose cohorts, hold patients out, build the sampler.
 
-    Raises SpecError for an unknown cohort, PlanImpossible if patients do not fill a batch.
+    Raises SpecError for an unknown cohort or strips too short for neighbours, PlanImpossible if patients do not fill a batch.
     """
+    views, length, strip = config.sampler.views, config.input.length, store.recipe.strip_samples
+    if config.sampler.pairing == "adjacent" and views * length > strip:
+        raise SpecError(f"sampler.pairing=adjacent puts {views} windows of {length} samples side by side, and the store "
+                        f"has strips of {strip}. Set input.length to {strip // views} or less.")  # fmt: skip
     index = store.index.where(cohort=config.cohorts) if config.cohorts else store.index
     held_out = None
     if config.held_out.fraction > 0:
@@ -146,21 +152,41 @@ def prepare(store: "AnyStore", config: RunConfig, rank: int = 0, world_size: int
 
 
 def _sampler(spec: SamplerSpec, index: "CohortIndex", seed: int) -> "Sampler":
-    if spec.name == "patient_pairs":
-        return ec.PatientPairSampler(index, pairs=spec.pairs, seed=seed, singles=spec.singles)
-    return ec.InDistributionBatchSampler(
+    if spec.name != "in_distribution":
+        return _mixed(spec, index, spec.groups, seed)
+    if spec.pairing == "patient":
+        return ec.InDistributionBatchSampler(
+            index,
+            pairs=spec.groups,
+            seed=seed,
+            views=spec.views,
+            singles=spec.singles,
+            small_groups=spec.small_groups,
+            temperature=spec.cohort_temperature,
+        )
+    return ec.RandomBatchSampler(
         index,
-        pairs=spec.pairs,
-        seed=seed,
-        singles=spec.singles,
+        spec.groups,
+        seed,
+        by="cohort",
+        views=spec.views,
+        adjacent=spec.pairing == "adjacent",
         small_groups=spec.small_groups,
-        temperature=spec.cohort_temperature,
     )
 
 
+def _mixed(spec: SamplerSpec, index: "CohortIndex", groups: int, seed: int) -> "Sampler":
+    """Batches from all of an index, whatever cohorts are in it."""
+    if spec.pairing == "patient":
+        return ec.PatientPairSampler(index, pairs=groups, seed=seed, views=spec.views, singles=spec.singles)
+    return ec.RandomBatchSampler(index, groups, seed, views=spec.views, adjacent=spec.pairing == "adjacent")
+
+
 def _drawn_from(index: "CohortIndex", spec: SamplerSpec) -> "CohortIndex":
-    """Without patients of one record if the sampler drops those."""
-    return index if spec.singles == "self" else index.take(np.diff(index.patient_ptr)[index["patient"]] > 1)
+    """Leave out patients with too few records, if the sampler does."""
+    if spec.pairing != "patient" or spec.singles == "self":
+        return index
+    return index.take(np.diff(index.patient_ptr)[index["patient"]] >= spec.views)
 
 
 def _uses(index: "CohortIndex") -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from capezoo import views
 from capezoo.specs import ComputeSpec, RunConfig, derive_seed
-from capezoo.views import Perturbation
+from capezoo.views import Drawn, View
 from ecgcohorts.errors import SpecError
 from ecgcohorts.loading.torch import pinned
 
@@ -87,14 +87,25 @@ class Loaded:
     """A batch on the device, as stored, with what is to be done to it there."""
 
     plan: "BatchPlan"
-    signal: Tensor  # int16 (pair, view, lead, time), this rank's share
+    signal: Tensor  # int16 (group, view, lead, time), this rank's share
+    valid: Tensor  # int32 (group, view), samples present
+    group: Tensor  # int64 (group,), whose they are
     lsb_uv: float
-    perturbation: Perturbation
+    views: Sequence[View]
+    drawn: list[Drawn]
+    number: int  # the step, or which held-out batch it is
+    generator: torch.Generator  # for what the objective draws
     sampler: dict[str, Any]  # state of the sampler once this batch is used
 
-    def views_mv(self) -> Tensor:
-        """float32 (pair, view, lead, time) in mV, perturbed: computed where the signal is."""
-        return views.apply(views.to_mv(self.signal, self.lsb_uv), self.perturbation)
+    def fields(self, total_steps: int) -> dict[str, Any]:
+        """Return the fields of an objective's ViewBatch."""
+        steps = {"step": self.number, "total_steps": total_steps}
+        whose = {"valid": self.valid, "group": self.group, "cohort": self.plan.cohort}
+        return {"signal": self.perturbed(), "generator": self.generator, **whose, **steps}
+
+    def perturbed(self) -> Tensor:
+        """float32 (group, view, lead, time), scaled and perturbed: computed where the signal is."""
+        return views.apply(self.views, views.to_mv(self.signal, self.lsb_uv), self.drawn)
 
 
 class Courier:
@@ -102,6 +113,7 @@ class Courier:
 
     def __init__(self, config: RunConfig, fabric: Fabric) -> None:
         self._config, self._device = config, fabric.device
+        self._views = views.build(config.views, config.input)
         self._rank, self._world = fabric.global_rank, fabric.world_size
         self._stream = torch.cuda.Stream(fabric.device) if fabric.device.type == "cuda" else None
 
@@ -111,26 +123,29 @@ class Courier:
         return pinned if self._stream is not None else None
 
     def send(self, batch: "Batch", use: str, number: int, sampler: dict[str, Any] | None = None) -> Loaded:
-        """Begin to copy a batch. use, number: key of the perturbation's seed, drawn for the batch of all ranks."""
-        pairs, n_views, _, length = batch.signal.shape
-        generator = torch.Generator().manual_seed(derive_seed(self._config.seed, use, number))
-        drawn = views.draw(self._config.views, (pairs * self._world, n_views), length, generator)
-        mine = drawn.part(self._rank, self._world)
-        if self._stream is None:
-            return Loaded(batch.plan, torch.from_numpy(batch.signal), batch.lsb_uv, mine, sampler or {})
-        with torch.cuda.stream(self._stream):
-            signal = self._copy(torch.from_numpy(batch.signal))
-            return Loaded(batch.plan, signal, batch.lsb_uv, mine.mapped(self._copy), sampler or {})
+        """Begin to copy a batch. use, number: key of the seed of its views, which are drawn for the batch of all ranks."""
+        rows, n_views, leads, length = batch.signal.shape
+        drawing, own = (
+            torch.Generator().manual_seed(derive_seed(self._config.seed, use, number, *key))
+            for key in ((), (self._rank,))
+        )
+        drawn = views.draw(self._views, (rows * self._world, n_views, leads, length), drawing)
+        drawn = views.part(drawn, self._rank, self._world)
+        tensors = [torch.from_numpy(array) for array in (batch.signal, batch.valid, batch.plan.patients)]
+        if self._stream is not None:
+            with torch.cuda.stream(self._stream):
+                tensors, drawn = [self._copy(tensor) for tensor in tensors], views.mapped(self._copy, drawn)
+        signal, valid, group = tensors
+        return Loaded(batch.plan, signal, valid, group, batch.lsb_uv, self._views, drawn, number, own, sampler or {})
 
     def arrived(self, loaded: Loaded) -> Loaded:
         """Make the device wait for the copy; the host does not."""
         if self._stream is not None:
             here = torch.cuda.current_stream(self._device)
             here.wait_stream(self._stream)
-            drawn = loaded.perturbation
-            for tensor in (loaded.signal, drawn.start, drawn.stop, drawn.gain):
-                if tensor is not None:
-                    tensor.record_stream(here)  # its memory is not given away while computing needs it
+            drawn = [tensor for one in loaded.drawn for tensor in one.values()]
+            for tensor in (loaded.signal, loaded.valid, loaded.group, *drawn):
+                tensor.record_stream(here)  # its memory is not given away while computing needs it
         return loaded
 
     def _copy(self, tensor: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ every draw is keyed by the run's seed, what it is for, and the step.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from capezoo import encoders, objectives, views
 from capezoo.errors import TrainingDiverged
-from capezoo.objectives import ViewBatch
+from capezoo.objectives._contract import ViewBatch, check
 from capezoo.specs import RunConfig, derive_seed
-from capezoo.training import checkpoint, curves, device, metrics, monitor, optimiser, probes
+from capezoo.training import checkpoint, curves, device, metrics, monitor, probes
 from capezoo.training.data import TrainingData, prepare
 from capezoo.training.device import Courier, Feed, Loaded
-from capezoo.training.progress import bar
+from capezoo.training.optimiser import Optimiser
+from capezoo.training.progress import Report, bar
 from capezoo.training.run_folder import RunFolder
 from ecgcohorts.errors import SourceError
 
@@ -36,37 +37,24 @@ RUNNING_DECAY = 0.9  # of the running loss per cohort in metrics.csv; our defaul
 STATUS_S = 10.0  # seconds between two versions of status.json, which is flushed to disk; our default
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a progress callback is told after every step."""
-
-    step: int  # steps done
-    total_steps: int
-    loss: float
-    lr: float
-    ecg_per_s: float
-    held_out: monitor.HeldOut | None = None  # if it was measured after this step
-    probed: Mapping[str, float] = field(default_factory=dict)  # likewise, on rank 0; names: probes.COLUMNS
-
-
 class Trainee(nn.Module):
     """Encoder and objective as one module, so that wrappers see every parameter."""
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
         self.encoder = encoders.build(config.encoder, derive_seed(config.seed, "encoder"))
-        dim = int(self.encoder.num_features)  # type: ignore[arg-type]
-        self.objective = objectives.build(config.objective, dim, derive_seed(config.seed, "objective"))
+        self.objective = objectives.build(config.objective, self.encoder, derive_seed(config.seed, "objective"))
+        self.tokens = check(self.objective, self.encoder, config)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        """float32 (pair, view, lead, time) in mV -> loss."""
-        loss: Tensor = self.objective(self.encoder, ViewBatch(signal))
-        return loss
+    def forward(self, **fields: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the losses of a ViewBatch, given field by field: wrappers look through arguments, not into objects."""
+        losses = self.objective(self.encoder, ViewBatch(**fields))
+        return losses.total, losses.terms
 
 
 @dataclass
 class Clock:
-    """Seconds and ECGs since the last line of metrics.csv."""
+    """Seconds and windows since the last line of metrics.csv."""
 
     waited_s: float = 0.0
     spent_s: float = 0.0
@@ -89,7 +77,7 @@ class State:
     running: dict[str, float] = field(default_factory=dict)  # cohort -> decayed mean of its batches' loss
     clock: Clock = field(default_factory=Clock)
     told_s: float = 0.0  # when status.json was written
-    held_out: dict[str, float] = field(default_factory=dict)  # last val_loss and val_bound, for status.json
+    held_out: dict[str, float] = field(default_factory=dict)  # last val_loss and val_untrained, for status.json
 
 
 def pretrain(
@@ -113,7 +101,8 @@ def pretrain(
         run = _set_up(store, config, RunFolder(Path(out)), fabric, resume)
         state = _restore(run)
         if state.step < run.data.total_steps:
-            with nullcontext(progress) if progress else _bar(run, state.step) as tell:
+            name, shown = f"pretrain {config.name}", fabric.global_rank == 0
+            with nullcontext(progress) if progress else bar(name, run.data.total_steps, state.step, shown) as tell:
                 try:
                     _loop(run, state, tell)
                 except TrainingDiverged as error:
@@ -146,14 +135,20 @@ class Run:
     data: TrainingData
     trainee: Trainee
     model: nn.Module  # trainee as Fabric wraps it: same parameters
-    optimiser: torch.optim.Optimizer
+    rates: Optimiser  # what changes in the next from step to step
+    optimiser: torch.optim.Optimizer  # as Fabric wraps it
     courier: Courier
+
+    @property
+    def windows(self) -> int:
+        """Windows in a batch of all ranks."""
+        return self.config.sampler.groups * self.config.sampler.views
 
 
 def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fabric, resume: bool) -> Run:
     """Whatever can be refused is refused before the folder is made."""
     data = prepare(store, config, fabric.global_rank, fabric.world_size)
-    trainee = Trainee(config)
+    trainee, courier = Trainee(config), Courier(config, fabric)
     device.share_norms(trainee, config.compute, fabric.device, fabric.world_size)
     if fabric.global_rank == 0:
         folder.begin(config, data.summary(), data.digests(), resume)
@@ -162,8 +157,9 @@ def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fab
     if config.compute.compile:
         trainee.encoder.compile(dynamic=False)  # in place: names of parameters stay
     trainee.to(fabric.device)  # before the optimiser, which asks where parameters are
-    model, wrapped = fabric.setup(trainee, optimiser.build(trainee.parameters(), config.optimiser, fabric.device))
-    return Run(config, fabric, folder, data, trainee, model, wrapped, Courier(config, fabric))
+    rates = Optimiser(trainee.named_parameters(), config.optimiser, fabric.device)
+    model, wrapped = fabric.setup(trainee, rates.torch)
+    return Run(config, fabric, folder, data, trainee, model, rates, wrapped, courier)
 
 
 def _loop(run: Run, state: State, tell: Callable[[Report], None]) -> None:
@@ -178,14 +174,15 @@ def _loop(run: Run, state: State, tell: Callable[[Report], None]) -> None:
         while state.step < total:
             began, waited_s = time.perf_counter(), feed.waited_s
             loaded = feed.take(state.step)
-            lr = optimiser.half_cosine(state.step, total, config.optimiser)
-            loss_and_norm = _step(run, state.step, lr, loaded)  # on a GPU not computed yet
+            lr = run.rates.at_step(run.optimiser.param_groups, state.step, total)
+            numbers = _step(run, state.step, loaded)  # on a GPU not computed yet
             if state.step + 1 < total:
                 feed.fetch(state.step + 1)
-            loss, grad_norm = _require_finite(loss_and_norm, state.step, loaded)
+            loss, grad_norm, *terms = _require_finite(numbers, state.step, loaded)
             state.step += 1
             _account(run, state, loaded, loss, time.perf_counter() - began, feed.waited_s - waited_s)
-            report = _measure(run, state, Report(state.step, total, loss, lr, state.clock.ecg_per_s))
+            named = dict(zip(run.trainee.objective.terms, terms, strict=True))
+            report = _measure(run, state, Report(state.step, total, loss, lr, state.clock.ecg_per_s, named))
             if report.held_out or report.probed or _due(config.log_every, report):
                 row = _row(run, state, report) | {"grad_norm": grad_norm, "cohort": loaded.plan.cohort}
                 for writer in writers:
@@ -204,47 +201,48 @@ def _due(every: int, report: Report) -> bool:
     return report.step % every == 0 or report.step == report.total_steps
 
 
-def _step(run: Run, step: int, lr: float, loaded: Loaded) -> Tensor:
-    """One optimiser step, begun. Returns the mean loss over all ranks and the norm of its gradient: float32 (2,).
+def _step(run: Run, step: int, loaded: Loaded) -> Tensor:
+    """One optimiser step, begun. Returns loss, norm of its gradient, and terms, means over all ranks: float32 (2 + terms,).
 
     Nothing waits for the device. If the loss is no number the weights are spoilt, and never saved.
     """
-    for group in run.optimiser.param_groups:
-        group["lr"] = lr
+    objective, total_steps = run.trainee.objective, run.data.total_steps
     with device.seeded(derive_seed(run.config.seed, "forward", step, run.fabric.global_rank), run.fabric.device):
-        loss = run.model(loaded.views_mv())
+        loss, terms = run.model(**loaded.fields(total_steps))
     run.fabric.backward(loss)
     gradients = [p.grad for p in run.trainee.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    mean_loss = cast(Tensor, run.fabric.all_reduce(loss.detach(), reduce_op="mean"))
+    mine = torch.stack([loss.detach().float(), *(terms[name].float() for name in objective.terms)])
+    mean_loss, *means = cast(Tensor, run.fabric.all_reduce(mine, reduce_op="mean"))
     if run.config.optimiser.clip_norm is not None:
         nn.utils.clip_grads_with_norm_(run.trainee.parameters(), run.config.optimiser.clip_norm, norm)
     run.optimiser.step()
     run.optimiser.zero_grad(set_to_none=True)
-    if callable(after_step := getattr(run.trainee.objective, "after_step", None)):
-        after_step(run.trainee.encoder)
-    return torch.stack([mean_loss.float(), norm.float()])
+    objective.after_step(run.trainee.encoder, step, total_steps)
+    return torch.stack([mean_loss, norm.float(), *means])
 
 
-def _require_finite(loss_and_norm: Tensor, step: int, loaded: Loaded) -> tuple[float, float]:
-    """Wait for the step and return its numbers. Raises TrainingDiverged if they are none."""
-    loss, norm = loss_and_norm.tolist()
+def _require_finite(numbers: Tensor, step: int, loaded: Loaded) -> list[float]:
+    """Wait for the step and return its numbers. Raises TrainingDiverged if loss or gradient is none."""
+    loss, norm, *terms = numbers.tolist()
     if not (isfinite(loss) and isfinite(norm)):
         rows = " ".join(str(row) for row in loaded.plan.rows.ravel())
         raise TrainingDiverged(
             f"step {step}: found loss {loss} and gradient norm {norm} in a batch of cohort "
             f"{loaded.plan.cohort or 'all'}, expected numbers. Lower the learning rate, or look at rows {rows}."
         )
-    return loss, norm
+    return [loss, norm, *terms]
 
 
 def _measure(run: Run, state: State, report: Report) -> Report:
     """The report with what is due to be measured on held-out patients: loss by all ranks, probes by rank 0."""
     if _due(run.config.held_out.every_steps, report):
-        held_out = monitor.measure(run.trainee.encoder, run.trainee.objective, _held_out_batches(run))
+        trainee = run.trainee
+        held_out = monitor.measure(trainee.encoder, trainee.objective, _held_out_batches(run), trainee.tokens)
         report = replace(report, held_out=held_out)
         if held_out:
-            state.held_out = {"val_loss": held_out.loss, "val_bound": held_out.bound}
+            untrained = {} if held_out.untrained is None else {"val_untrained": held_out.untrained}
+            state.held_out = {"val_loss": held_out.loss} | untrained
     if run.fabric.global_rank == 0 and run.data.probed and _due(run.config.probes.every_steps, report):
         encoder, lsb_uv = run.trainee.encoder, run.data.store.lsb_uv
         with monitor.evaluating(encoder):
@@ -255,16 +253,17 @@ def _measure(run: Run, state: State, report: Report) -> Report:
     return report
 
 
-def _held_out_batches(run: Run) -> Iterator[monitor.ViewedBatch]:
+def _held_out_batches(run: Run) -> Iterator[ViewBatch]:
+    """The same batches with the same draws every time."""
     for number, (cohort, batch) in enumerate(run.data.held_out_batches()):
         loaded = run.courier.arrived(run.courier.send(batch, "held_out", number))
-        yield monitor.ViewedBatch(cohort, loaded.views_mv())
+        yield replace(ViewBatch(**loaded.fields(run.data.total_steps)), cohort=cohort)
 
 
 def _account(run: Run, state: State, loaded: Loaded, loss: float, spent_s: float, waited_s: float) -> None:
     clock, cohort = state.clock, loaded.plan.cohort
     clock.spent_s, clock.waited_s = clock.spent_s + spent_s, clock.waited_s + waited_s
-    clock.ecgs += 2 * run.config.sampler.pairs
+    clock.ecgs += run.windows
     if cohort is not None:
         state.running[cohort] = RUNNING_DECAY * state.running.get(cohort, loss) + (1 - RUNNING_DECAY) * loss
 
@@ -272,7 +271,7 @@ def _account(run: Run, state: State, loaded: Loaded, loss: float, spent_s: float
 def _seconds_left(run: Run, report: Report) -> int:
     """At the present speed, without measurements on held-out patients."""
     steps = report.total_steps - report.step
-    return round(steps * 2 * run.config.sampler.pairs / report.ecg_per_s) if report.ecg_per_s else 0
+    return round(steps * run.windows / report.ecg_per_s) if report.ecg_per_s else 0
 
 
 def _restore(run: Run) -> State:
@@ -293,21 +292,16 @@ def _belongs(run: Run) -> dict[str, str]:
     return {"config_fingerprint": run.config.fingerprint, "store_fingerprint": run.data.store.fingerprint}
 
 
-@contextmanager
-def _bar(run: Run, step: int) -> Iterator[Callable[[Report], None]]:
-    if run.fabric.global_rank != 0:
-        yield lambda report: None
-        return
-    with bar(f"pretrain {run.config.name}", run.data.total_steps, step) as show:
-        yield lambda report: show(report.step, f"loss {report.loss:.3f}  {report.ecg_per_s:.0f} ECG/s")
-
-
 def _writers(run: Run, after_step: int, stack: ExitStack) -> list[metrics.MetricsFile | metrics.TensorBoard]:
     """Where rows go; nowhere but on rank 0."""
     if run.fabric.global_rank != 0:
         return []
     writers: list[metrics.MetricsFile | metrics.TensorBoard] = []
-    writers.append(metrics.MetricsFile(run.folder.metrics, metrics.columns(run.data.cohorts), after_step))
+    writers.append(
+        metrics.MetricsFile(
+            run.folder.metrics, metrics.columns(run.data.cohorts, run.trainee.objective.terms), after_step
+        )
+    )
     if run.config.tensorboard:
         writers.append(stack.enter_context(closing(metrics.TensorBoard(run.folder.tensorboard, after_step))))
     return writers
@@ -317,7 +311,7 @@ def _row(run: Run, state: State, report: Report) -> dict[str, Any]:
     row: dict[str, Any] = {"step": report.step, "epoch": (report.step - 1) // run.data.steps_per_epoch}
     row |= {"lr": report.lr, "loss": report.loss}
     row |= {"ecg_per_s": state.clock.ecg_per_s, "wait_share": state.clock.wait_share}
-    row |= {f"loss_{cohort}": loss for cohort, loss in state.running.items()}
+    row |= {f"loss_{cohort}": loss for cohort, loss in state.running.items()} | dict(report.terms)
     return row | metrics.held_out_row(report.held_out) | dict(report.probed)
 
 

@@ -16,19 +16,21 @@ from ecgcohorts.errors import SpecError, install_line
 from ecgcohorts.io.durable import write_file
 
 
-def columns(cohorts: Sequence[str]) -> list[str]:
-    """Columns of metrics.csv."""
+def columns(cohorts: Sequence[str], terms: Sequence[str] = ()) -> list[str]:
+    """Columns of metrics.csv. terms: those of the objective, in training and on held-out patients."""
     fixed = ["step", "epoch", "lr", "loss", "grad_norm", "cohort", "ecg_per_s", "wait_share"]
-    fixed += ["val_loss", "val_bound", "alignment", "uniformity", "effective_rank", "dead_units", *probes.COLUMNS]
-    return fixed + [f"loss_{name}" for name in cohorts] + [f"val_loss_{name}" for name in cohorts]
+    fixed += ["val_loss", "val_untrained", "alignment", "uniformity", "effective_rank", "dead_units", *probes.COLUMNS]
+    fixed += [f"loss_{name}" for name in cohorts] + [f"val_loss_{name}" for name in cohorts]
+    return [*fixed, *terms, *(f"val_{name}" for name in terms)]
 
 
 def held_out_row(found: HeldOut | None) -> dict[str, Any]:
     """The columns of a measurement on held-out patients; none if there was none."""
     if found is None:
         return {}
-    row: dict[str, Any] = {"val_loss": found.loss, "val_bound": found.bound, "alignment": found.alignment}
+    row: dict[str, Any] = {"val_loss": found.loss, "val_untrained": found.untrained, "alignment": found.alignment}
     row |= {"uniformity": found.uniformity, "effective_rank": found.effective_rank, "dead_units": found.dead_units}
+    row |= {f"val_{name}": value for name, value in found.terms.items()}
     return row | {f"val_loss_{cohort}": loss for cohort, loss in found.loss_per_cohort.items()}
 
 

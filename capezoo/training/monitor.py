@@ -7,34 +7,27 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from math import log
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from capezoo.distributed import gather
+from capezoo.objectives._contract import Objective, ViewBatch
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Measured on held-out patients; losses in nats."""
+    """Measured on held-out patients; embeddings by plain calls of the encoder, one for each view."""
 
-    loss: float  # mean over pairs of all cohorts
-    bound: float  # ln(2N-1), what equal embeddings cost in the same batches
+    loss: float  # mean over groups of all cohorts
+    untrained: float | None  # what a network that knows nothing has in the same batches, if the objective knows that
     loss_per_cohort: Mapping[str, float]
-    alignment: float  # mean squared distance of the two views on the unit sphere; arXiv 2005.10242
+    terms: Mapping[str, float]  # the objective's further losses
+    alignment: float | None  # of two views: their mean squared distance on the unit sphere; arXiv 2005.10242
     uniformity: float  # log mean exp(-2 d^2) over pairs of a batch on the unit sphere; same source
     effective_rank: float  # exp of the entropy of the singular values; arXiv 2210.02885
     dead_units: int  # features that are 0 for every held-out ECG
-
-
-@dataclass(frozen=True, eq=False)
-class ViewedBatch:
-    """One held-out batch as the encoder sees it: signal float32 (pair, view, lead, time) in mV, this rank's share."""
-
-    cohort: str
-    signal: Tensor
 
 
 @contextmanager
@@ -52,40 +45,61 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
                 module.train(training)
 
 
-def measure(encoder: nn.Module, objective: nn.Module, batches: Iterable[ViewedBatch]) -> HeldOut | None:
-    """Run the held-out batches in evaluation mode; None if there are none."""
-    from capezoo.objectives import ViewBatch
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """One held-out batch of all ranks."""
 
-    embeddings: list[Tensor] = []
-    losses: dict[str, list[tuple[float, int]]] = {}
-    hook = encoder.register_forward_hook(lambda module, given, output: embeddings.append(gather(output.float()).cpu()))
-    try:
-        with evaluating(encoder, objective):
-            for batch in batches:
-                loss = gather(objective(encoder, ViewBatch(batch.signal)).reshape(1)).mean().item()
-                losses.setdefault(batch.cohort, []).append((loss, len(embeddings[-1]) // 2))
-    finally:
-        hook.remove()
-    if not embeddings:
+    cohort: str | None
+    groups: int
+    numbers: Mapping[str, float]  # loss, untrained, alignment, uniformity, terms; those there are
+    embeddings: Tensor  # (view * group, dim)
+
+
+def measure(encoder: nn.Module, objective: Objective, batches: Iterable[ViewBatch], tokens: int = 0) -> HeldOut | None:
+    """Run held-out batches of one cohort each, this rank's share of them, in evaluation mode; None if there are none.
+
+    tokens: of a window, for `Objective.untrained`.
+    """
+    with evaluating(encoder, objective):
+        measured = [_measured(encoder, objective, batch, tokens) for batch in batches]
+    if not measured:
         return None
-    every = [pair for pairs in losses.values() for pair in pairs]
-    sizes = [len(part) for part in embeddings]
-    together = torch.cat(embeddings)
+
+    def mean(name: str, cohort: str | None = None) -> float | None:
+        """Over groups, of those batches that have the number."""
+        of = [one for one in measured if name in one.numbers and cohort in (None, one.cohort)]
+        return sum(one.numbers[name] * one.groups for one in of) / sum(one.groups for one in of) if of else None
+
+    together = torch.cat([one.embeddings for one in measured])
     return HeldOut(
-        loss=_mean(every),
-        bound=_mean([(log(2 * pairs - 1), pairs) for _, pairs in every]),
-        loss_per_cohort={cohort: _mean(pairs) for cohort, pairs in losses.items()},
-        alignment=_mean([(alignment(part), n) for part, n in zip(embeddings, sizes, strict=True)]),
-        uniformity=_mean([(uniformity(part), n) for part, n in zip(embeddings, sizes, strict=True)]),
+        loss=mean("loss") or 0.0,
+        untrained=mean("untrained"),
+        loss_per_cohort={one.cohort: mean("loss", one.cohort) or 0.0 for one in measured if one.cohort},
+        terms={name: mean(name) or 0.0 for name in objective.terms},
+        alignment=mean("alignment"),
+        uniformity=mean("uniformity") or 0.0,
         effective_rank=effective_rank(together),
         dead_units=int((together == 0).all(dim=0).sum()),
     )
 
 
-def alignment(embeddings: Tensor) -> float:
-    """(pair * view, dim), the two views of a pair in a row -> mean squared distance on the unit sphere, 0 to 4."""
-    first, second = F.normalize(embeddings, dim=-1).unflatten(0, (-1, 2)).unbind(1)
-    return (first - second).square().sum(-1).mean().item()
+def _measured(encoder: nn.Module, objective: Objective, batch: ViewBatch, tokens: int) -> _Measured:
+    losses = objective(encoder, batch)
+    values = torch.stack([losses.total, *(losses.terms[name] for name in objective.terms)])
+    numbers = dict(zip(("loss", *objective.terms), gather(values[None]).mean(0).tolist(), strict=True))
+    # By itself, and not from what the objective happens to call: a method on tokens never calls the encoder whole.
+    views = [gather(encoder(view).float()).cpu() for view in batch.signal.unbind(1)]
+    if len(views) == 2:
+        numbers["alignment"] = alignment(*views)
+    if (untrained := objective.untrained(len(views[0]), tokens)) is not None:
+        numbers["untrained"] = untrained
+    embeddings = torch.cat(views)
+    return _Measured(batch.cohort, len(views[0]), numbers | {"uniformity": uniformity(embeddings)}, embeddings)
+
+
+def alignment(first: Tensor, second: Tensor) -> float:
+    """Mean squared distance of two views, each (row, dim), on the unit sphere: 0 to 4."""
+    return (F.normalize(first, dim=-1) - F.normalize(second, dim=-1)).square().sum(-1).mean().item()
 
 
 def uniformity(embeddings: Tensor) -> float:
@@ -101,8 +115,3 @@ def effective_rank(embeddings: Tensor) -> float:
         return 0.0
     share = singular / singular.sum()
     return torch.special.entr(share).sum().exp().item()
-
-
-def _mean(pairs: list[tuple[float, int]]) -> float:
-    """Mean of values with weights."""
-    return sum(value * weight for value, weight in pairs) / sum(weight for _, weight in pairs)

@@ -1,29 +1,119 @@
-"""Adam, and its learning rate as a function of the step: there is no scheduler whose state could be lost."""
+"""The optimiser of a run. What changes from step to step is a function of the step: no scheduler has a state to lose."""
 
-from collections.abc import Iterable
-from math import cos, pi
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from capezoo.specs import OptimiserSpec
-
-
-def build(parameters: Iterable[nn.Parameter], spec: OptimiserSpec, device: torch.device) -> torch.optim.Optimizer:
-    """Adam; on a GPU all parameters are updated by one kernel."""
-    return torch.optim.Adam(
-        parameters,
-        lr=spec.lr,
-        betas=spec.betas,
-        eps=spec.eps,
-        weight_decay=spec.weight_decay,
-        fused=True if device.type == "cuda" else None,
-    )
+from capezoo.objectives._schedules import half_cosine
+from capezoo.specs.run import OptimiserSpec
 
 
-def half_cosine(step: int, total: int, spec: OptimiserSpec) -> float:
-    """Learning rate of step 0 .. total - 1: lr/2 (1 + cos(pi t/T)), after a linear rise over warmup_steps if any."""
+@dataclass(frozen=True)
+class Kind:
+    """What the parameters of one group have in common."""
+
+    rate_factor: float
+    decays: bool
+
+
+class Optimiser:
+    """A torch optimiser, its parameter groups, and the numbers each of them has at a step.
+
+    The kinds of the groups are kept here and not in the groups, so that a saved state is torch's own and no more.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], spec: OptimiserSpec, device: torch.device) -> None:
+        """Parameters without gradient, those of a teacher, are left out."""
+        self.spec = spec
+        members: dict[Kind, list[nn.Parameter]] = {}
+        for name, parameter in named:
+            if parameter.requires_grad:
+                decays = parameter.ndim > 1 or not spec.decay_only_matrices
+                members.setdefault(Kind(_factor(name, spec.rate_factors), decays), []).append(parameter)
+        self.kinds = tuple(members)
+        groups: list[dict[str, Any]] = [{"params": parameters} for parameters in members.values()]
+        if spec.kind == "lars":
+            self.torch: torch.optim.Optimizer = Lars(groups, spec.lr, spec.momentum, spec.trust, spec.weight_decay)
+        else:
+            adam = torch.optim.AdamW if spec.kind == "adamw" else torch.optim.Adam
+            # One kernel updates all parameters on a GPU.
+            self.torch = adam(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, weight_decay=spec.weight_decay,
+                              fused=True if device.type == "cuda" else None)  # fmt: skip
+
+    def at_step(self, groups: Sequence[dict[str, Any]], step: int, total: int) -> float:
+        """Set the numbers of step 0 .. total - 1, and return the learning rate before factors."""
+        lr, decay = learning_rate(self.spec, step, total), weight_decay(self.spec, step, total)
+        for group, kind in zip(groups, self.kinds, strict=True):
+            group["lr"] = lr * kind.rate_factor
+            group["weight_decay"] = decay if kind.decays else 0.0
+            if self.spec.kind != "lars":
+                group["eps"] = epsilon(self.spec, step)
+        return lr
+
+
+def learning_rate(spec: OptimiserSpec, step: int, total: int) -> float:
+    """Return the rate of a step: a linear rise over warmup_steps, then constant or half a cosine to final_lr."""
     if step < spec.warmup_steps:
         return spec.lr * (step + 1) / spec.warmup_steps
-    share = (step - spec.warmup_steps) / (total - spec.warmup_steps)
-    return spec.lr / 2 * (1 + cos(pi * share))
+    if spec.schedule == "constant":
+        return spec.lr
+    return half_cosine(spec.lr, spec.final_lr, step - spec.warmup_steps, total - spec.warmup_steps)
+
+
+def weight_decay(spec: OptimiserSpec, step: int, total: int) -> float:
+    """Return the weight decay of a step: constant, or half a cosine over the whole run."""
+    if spec.final_weight_decay is None:
+        return spec.weight_decay
+    return half_cosine(spec.weight_decay, spec.final_weight_decay, step, total)
+
+
+def epsilon(spec: OptimiserSpec, step: int) -> float:
+    """Return the epsilon that makes torch's Adam that of the spec.
+
+    Keras: m / (sqrt(v) + eps) times sqrt(1 - beta2^t) / (1 - beta1^t). torch: eps is added to sqrt(v / (1 - beta2^t)),
+    so it must be larger by 1/sqrt(1 - beta2^t).
+    """
+    if spec.epsilon == "torch":
+        return spec.eps
+    return spec.eps / sqrt(1 - spec.betas[1] ** (step + 1))
+
+
+class Lars(torch.optim.Optimizer):
+    """Gradient descent with momentum, each parameter's step in proportion to its norm. Source: arXiv 1708.03888.
+
+    As SimCLR and BYOL use it, parameters of one axis (norms, biases) take plain steps without trust and decay.
+    """
+
+    def __init__(
+        self, params: Iterable[dict[str, Any]], lr: float, momentum: float, trust: float, weight_decay: float
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "trust": trust, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    velocity = self.state[parameter].setdefault("velocity", torch.zeros_like(parameter))
+                    velocity.mul_(group["momentum"]).add_(_lars_direction(parameter, group))
+                    parameter.sub_(velocity, alpha=group["lr"])
+
+
+def _lars_direction(parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
+    gradient: Tensor = parameter.grad  # type: ignore[assignment]
+    if parameter.ndim < 2:
+        return gradient
+    gradient = gradient.add(parameter, alpha=group["weight_decay"])
+    sizes = parameter.norm(), gradient.norm()
+    trust = torch.where((sizes[0] > 0) & (sizes[1] > 0), group["trust"] * sizes[0] / sizes[1], 1.0)
+    return gradient * trust
+
+
+def _factor(name: str, factors: dict[str, float]) -> float:
+    """The factor of the longest beginning that fits; 1 if none does."""
+    fitting = [prefix for prefix in factors if name.startswith(prefix)]
+    return factors[max(fitting, key=len)] if fitting else 1.0

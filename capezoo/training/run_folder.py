@@ -116,16 +116,6 @@ class RunFolder:
             )
 
 
-def read_config(path: Path, seed: int) -> RunConfig:
-    """A RunConfig in YAML, with another seed. Raises SourceError if it is no YAML, SpecError if it is no RunConfig."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise SourceError(f"{path}: cannot be read ({reason}). Give a YAML RunConfig.") from None
-    return parse(RunConfig, {**(values if isinstance(values, dict) else {}), "seed": seed}, str(path))
-
-
 def _json(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
 

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.append(str(Path(__file__).parent))
 import results
 
-from capezoo import runs as recipes
+from capezoo import runs
 from capezoo.cli.settings import changed
 from capezoo.encoders.cape_resnet import SameConv1d
 from capezoo.specs import RunConfig
@@ -59,18 +59,18 @@ class Case:
 
     @property
     def batch(self) -> int:
-        return 2 * self.config.sampler.pairs
+        return 2 * self.config.sampler.groups
 
 
 def cases(on_gpu: bool) -> list[Case]:
-    big, small = recipes.cape_z(0), changed(recipes.smoke(0), ["encoder.config.norm_momentum=0.01"])
+    big, small = runs.get("cape_z", seed=0), changed(runs.get("smoke", seed=0), ["encoder.config.norm_momentum=0.01"])
     if on_gpu:
         gpu = changed(big, [*QUIET, "compute.precision=bf16-mixed"])
         compiled = changed(gpu, ["compute.compile=true"])
         return [Case("cape_resnet, 1024, bf16", gpu, 20, 60), Case("compiled", compiled, 30, 60)]
     return [
         Case("small network, 64, float32", changed(small, [*QUIET, "max_steps=null"]), 4, 30),
-        Case("cape_resnet, 16, float32", changed(big, [*QUIET, "sampler.pairs=8"]), 1, 6),
+        Case("cape_resnet, 16, float32", changed(big, [*QUIET, "sampler.groups=8"]), 1, 6),
     ]
 
 
@@ -263,7 +263,7 @@ def test_training(benchmark, tmp_path):
 
 @pytest.mark.parametrize("on_gpu", [False, True])
 def test_cases_are_runs(on_gpu):
-    assert all(case.warm < case.steps and case.config.sampler.pairs >= 8 for case in cases(on_gpu))
+    assert all(case.warm < case.steps and case.config.sampler.groups >= 8 for case in cases(on_gpu))
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ def run_folder(simulated: Path) -> Path:
         name="tiny_x",
         seed=7,
         encoder=EncoderSpec(config={"widths": [8, 8], "embedding_dim": 12, "stem_stride": 4, "kernel": 8}),
-        sampler=SamplerSpec(name="patient_pairs", pairs=8),
+        sampler=SamplerSpec(name="patient_pairs", groups=8),
         optimiser=OptimiserSpec(lr=1e-3),
         held_out=HeldOutSpec(fraction=0.2, every_steps=2, batches_per_cohort=1),
         max_steps=4,

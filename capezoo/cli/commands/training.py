@@ -61,19 +61,18 @@ def _config(run: str, seed: int, cohort: str | None, settings: Sequence[str]) ->
     """Return the named run or that of a file, with the changes of the command line."""
     from capezoo import runs
     from capezoo.cli import settings as typed
-    from capezoo.training.run_folder import read_config
 
     if not run.endswith((".yaml", ".yml")):
         return typed.changed(runs.get(run, seed, cohort), settings)
     if cohort is not None:
         raise SpecError(f"--cohort does not go with a run from a file. Write it as --set cohorts=[{cohort}].")
-    return typed.changed(read_config(Path(run), seed), settings)
+    return typed.changed(runs.load(Path(run), seed), settings)
 
 
 def _told(run: Any) -> Answer:
     """Say how the run in this RunFolder ended."""
     status = run.last_status()
-    told = {"loss": "loss", "val_loss": "held-out loss", "val_bound": "bound"}
+    told = {"loss": "loss", "val_loss": "held-out loss", "val_untrained": "untrained"}
     numbers = "".join(f"; {words} {status[key]:.3f}" for key, words in told.items() if key in status)
     text = f"{run.path}: {status['step']} of {status['total_steps']} steps{numbers}"
     return Answer({"run_folder": run.path, "status": status}, text)

@@ -114,7 +114,7 @@ def _training(runs: Sequence[Path]) -> Markup:
         rows = _metrics(run)
         series = {
             name: (rows["step"].to_numpy(float), rows[column].to_numpy(float))
-            for column, name in (("loss", "training"), ("val_loss", "held out"), ("val_bound", "bound"))
+            for column, name in (("loss", "training"), ("val_loss", "held out"), ("val_untrained", "untrained"))
             if column in rows
         }
         known = {name: (x[np.isfinite(y)], y[np.isfinite(y)]) for name, (x, y) in series.items()}

@@ -55,7 +55,7 @@ CONFIG = """\
 name: tiny
 seed: 1
 encoder: {name: cape_resnet, config: {widths: [8], embedding_dim: 8, stem_stride: 4, kernel: 8}}
-sampler: {name: patient_pairs, pairs: 4}
+sampler: {name: patient_pairs, groups: 4}
 held_out: {fraction: 0.2, every_steps: 2, batches_per_cohort: 1}
 max_steps: 3
 probes: {patients: 0}
@@ -173,11 +173,11 @@ def test_wrong_input_gives_one_line(run, store, run_folder, tmp_path):
         run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--run", "cape_q"), "'cape_q'", "cape_x, cape_z"
     )
     assert_one_line(
-        run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--set", "sampler.pairs=500"), "500", "patients"
+        run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--set", "sampler.groups=500"), "500", "patients"
     )
     assert_one_line(
-        run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--set", "sampler.pairs=x"),
-        "--set: found 'x' for 'sampler.pairs'",
+        run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--set", "sampler.groups=x"),
+        "--set: found 'x' for 'sampler.groups'",
     )
     Path("bad.yaml").write_text(CONFIG + "colour: red\n")
     bad = run("pretrain", "--store", store, "--out", "r", "--seed", 1, "--run", "bad.yaml")

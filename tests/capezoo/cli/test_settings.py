@@ -2,12 +2,12 @@
 
 import pytest
 
-from capezoo import runs as recipes
+from capezoo import runs
 from capezoo.cli.settings import changed
 from capezoo.specs import RunConfig
 from ecgcohorts.errors import SpecError
 
-RUN = recipes.cape_z(1)
+RUN = runs.get("cape_z", seed=1)
 
 
 def with_(*settings: str) -> RunConfig:
@@ -16,11 +16,11 @@ def with_(*settings: str) -> RunConfig:
 
 def test_values_of_every_kind() -> None:
     run = with_(
-        *("optimiser.lr=1e-3", "sampler.pairs=16", "sampler.name=patient_pairs", "optimiser.clip_norm=0.5"),
+        *("optimiser.lr=1e-3", "sampler.groups=16", "sampler.name=patient_pairs", "optimiser.clip_norm=0.5"),
         *("cohorts=[ptb_xl, code15]", "encoder.config.widths=[8,16]", "encoder.config.norm_eps=1e-5", "curves=false"),
         "name=a-b",
     )
-    assert (run.optimiser.lr, run.sampler.pairs, run.sampler.name) == (1e-3, 16, "patient_pairs")
+    assert (run.optimiser.lr, run.sampler.groups, run.sampler.name) == (1e-3, 16, "patient_pairs")
     assert (run.optimiser.clip_norm, run.cohorts, run.curves, run.name) == (0.5, ("ptb_xl", "code15"), False, "a-b")
     assert run.encoder.config == {"widths": [8, 16], "norm_eps": 1e-5}
     assert with_("optimiser.clip_norm=1", "optimiser.clip_norm=null").optimiser.clip_norm is None
@@ -30,7 +30,7 @@ def test_values_of_every_kind() -> None:
 
 def test_nothing_set_changes_nothing() -> None:
     assert with_() == RUN
-    assert with_("sampler.pairs=512") == RUN
+    assert with_("sampler.groups=512") == RUN
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_nothing_set_changes_nothing() -> None:
         ),
         ("objective.config.temperature=0", "objective info_nce: found 0 for 'temperature'"),
         ("encoder.name=vgg", "'vgg', expected one of cape_resnet"),
-        ("sampler.pairs=many", "--set: found 'many' for 'sampler.pairs', expected: Input should be a valid integer"),
-        ("sampler.pairs=1.5", "--set: found 1.5 for 'sampler.pairs'"),
+        ("sampler.groups=many", "--set: found 'many' for 'sampler.groups', expected: Input should be a valid integer"),
+        ("sampler.groups=1.5", "--set: found 1.5 for 'sampler.groups'"),
         ("compute.batch_norm=both", "for 'compute.batch_norm', expected: Input should be 'sync' or 'local'"),
         ("epochs.x=1", "'epochs.x', but 'epochs' has no keys of its own: epochs=VALUE"),
         ("epochs", "--set: found 'epochs', expected KEY=VALUE"),

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import ecgcohorts as ec
-from capezoo.objectives import ViewBatch, build, info_nce
+from capezoo.objectives import build, info_nce
+from capezoo.objectives._contract import ViewBatch
 from capezoo.objectives.info_nce import info_nce as loss_of
 from capezoo.specs import ObjectiveSpec
 
@@ -131,12 +132,60 @@ def test_bfloat16_embeddings_are_scored_in_float32() -> None:
     torch.testing.assert_close(loss, expected, rtol=0, atol=0)
 
 
+class Wide(nn.Module):
+    """An encoder of which only the width is asked."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+
+def batch_of(signal: torch.Tensor) -> ViewBatch:
+    rows = torch.arange(len(signal))
+    return ViewBatch(signal, torch.ones(signal.shape[:2]), rows, None, 0, 1, torch.Generator())
+
+
+def test_rows_of_one_group_never_repel_each_other() -> None:
+    """Against the sum written out with the others of the anchor's group left out of it; in bits, if there are none."""
+    first, second = views(5)
+    group = torch.tensor([0, 1, 0, 2, 1])
+    z, who = torch.cat([first, second]), torch.cat([group, group])
+    cosine = F.normalize(z, dim=1) @ F.normalize(z, dim=1).T
+    total = 0.0
+    for i in range(10):
+        other = (i + 5) % 10
+        among = [k for k in range(10) if k == other or who[k] != who[i]]
+        total += log(sum(exp(cosine[i, k].item() / 0.1) for k in among)) - cosine[i, other].item() / 0.1
+    assert loss_of(first, second, 0.1, group).item() == pytest.approx(total / 10, abs=1e-12)
+    assert torch.equal(loss_of(first, second, 0.1, torch.arange(5)), loss_of(first, second, 0.1))
+
+
+def test_loss_falls_by_half_in_sixty_steps() -> None:
+    generator = torch.Generator().manual_seed(3)
+    patient = torch.randn(8, 1, 8, 1, generator=generator)
+    signal = patient + 0.5 * torch.randn(8, 2, 8, 40, generator=generator)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(320, 6), nn.Tanh())
+    encoder.num_features = 6  # type: ignore[assignment]
+    objective = build(ObjectiveSpec(), encoder, seed=1)
+    optimiser = torch.optim.Adam([*encoder.parameters(), *objective.parameters()], lr=0.02)
+    losses = []
+    for _ in range(60):
+        loss = objective(encoder, batch_of(signal)).total
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
 def test_head_has_the_parameters_of_the_table_and_pairs_the_right_views() -> None:
-    objective = build(ObjectiveSpec(), 256, seed=0)
+    objective = build(ObjectiveSpec(), Wide(256), seed=0)
     assert sum(p.numel() for p in objective.parameters()) == 131_584
-    pclr = info_nce.Objective(info_nce.Config(head_width=320), 320)
+    pclr = info_nce.Objective(info_nce.Config(head_width=320), Wide(320))
     assert sum(p.numel() for p in pclr.parameters()) == 205_440
+    simclr = info_nce.Objective(info_nce.Config(head_out=128), Wide(2048))
+    assert sum(p.numel() for p in simclr.parameters()) == 4_458_624
     signal = torch.randn(6, 2, 1, 256, generator=torch.Generator().manual_seed(0))
-    loss = objective(nn.Flatten(), ViewBatch(signal))
+    loss = objective(nn.Flatten(), batch_of(signal)).total
     heads = [objective.head(signal[:, view, 0]) for view in (0, 1)]
     torch.testing.assert_close(loss, loss_of(heads[0], heads[1], 0.1))

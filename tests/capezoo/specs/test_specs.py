@@ -17,7 +17,7 @@ from capezoo.specs import (
     RunConfig,
     SamplerSpec,
     Training,
-    ViewsSpec,
+    ViewSpec,
     WeightCard,
     derive_seed,
     fingerprint,
@@ -30,7 +30,10 @@ RUN = RunConfig(
     name="cape_z",
     seed=7,
     encoder=EncoderSpec(config={"widths": (16, 32), "dropout": 0.1}),
-    views=ViewsSpec(mask_samples=(10, 20), gain_range=(0.9, 1.1)),
+    views=(
+        ViewSpec(name="zero_span", config={"samples": (10, 20)}),
+        ViewSpec(name="gain", config={"range": (0.9, 1.1)}),
+    ),
     cohorts=("ptb_xl", "code15"),
     max_steps=500,
 )
@@ -72,11 +75,27 @@ def test_a_run_states_its_seed() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "x", "seed": 0, "sampler": {"pears": 4}}, "unknown key 'sampler.pears', expected one of name, pairs"),
-        ({"name": "x", "seed": 0, "epoch": 4}, "unknown key 'epoch', expected one of name, seed, encoder"),
+        (
+            {"name": "x", "seed": 0, "sampler": {"pears": 4}},
+            "unknown key 'sampler.pears', expected one of name, pairing, views, groups",
+        ),
+        ({"name": "x", "seed": 0, "epoch": 4}, "unknown key 'epoch', expected one of version, name, seed, encoder"),
         ({"name": "x", "seed": 0, "input": {"unit": "uV"}}, "'uV' for 'input.unit'"),
-        ({"name": "x", "seed": 0, "views": {"mask_samples": [5, 4]}}, "give 0 < shortest <= longest"),
-        ({"name": "x", "seed": 0, "input": {"length": 500}}, "mask of 560 samples in a window of 500"),
+        ({"name": "x", "seed": 0, "sampler": {"pairing": "patient", "views": 1}}, "pairing patient with one view"),
+        (
+            {"name": "x", "seed": 0, "sampler": {"name": "patient_pairs", "pairing": "record"}},
+            "sampler patient_pairs does not pair by record: use random_batches or in_distribution",
+        ),
+        (
+            {"name": "x", "seed": 0, "sampler": {"name": "random_batches"}},
+            "does not pair by patient: use patient_pairs",
+        ),
+        ({"name": "x", "seed": 0, "optimiser": {"final_lr": 1.0}}, "final_lr 1.0: give at most lr, 0.1"),
+        (
+            {"name": "x", "seed": 0, "optimiser": {"rate_factors": {"encoder.": -1}}},
+            "'optimiser.rate_factors.encoder.'",
+        ),
+        ({"name": "x", "seed": 0, "views": {"mask": 0.5}}, "views of version 1 have no mask"),
         ({"name": "../x", "seed": 0}, "'../x' for 'name'"),
         ({"name": "x", "seed": 0, "optimiser": {"lr": float("inf")}}, "'optimiser.lr'"),
     ],
@@ -90,17 +109,17 @@ def test_wrong_values_give_one_line(values: dict[str, object], message: str) -> 
 
 def test_published_defaults() -> None:
     run = RunConfig(name="x", seed=0)
-    assert (run.sampler.pairs, run.epochs, run.optimiser.lr, run.optimiser.betas, run.optimiser.eps) == (
+    assert (run.sampler.groups, run.epochs, run.optimiser.lr, run.optimiser.betas, run.optimiser.eps) == (
         512, 200, 0.1, (0.9, 0.999), 1e-7,
     )  # fmt: skip
-    assert (run.views.mask_probability, run.views.mask_samples) == (0.5, (140, 560))
+    assert (run.views, run.optimiser.epsilon) == ((ViewSpec(name="zero_span"),), "keras")
     assert run.input == InputSpec.of_recipe(CAPE_V1)
     assert (run.input.length, run.input.rate_hz, len(run.input.leads)) == (2800, 400.0, 8)
 
 
 def test_every_number_says_where_it_comes_from() -> None:
     kinds = [k for k in vars(specs).values() if isinstance(k, type) and issubclass(k, specs.Spec)]
-    settings = {InputSpec, SamplerSpec, ViewsSpec, OptimiserSpec, specs.HeldOutSpec, RunConfig}
+    settings = {InputSpec, SamplerSpec, OptimiserSpec, specs.HeldOutSpec, RunConfig}
     assert settings <= set(kinds)
     for kind in settings:
         for name, field in kind.model_fields.items():

@@ -19,7 +19,7 @@ from capezoo.specs import (
     ProbeSpec,
     RunConfig,
     SamplerSpec,
-    ViewsSpec,
+    ViewSpec,
 )
 from capezoo.training import checkpoint
 from capezoo.training.loop import pretrain
@@ -83,8 +83,8 @@ def make_config(**changes: object) -> RunConfig:
         "seed": 5,
         "encoder": EncoderSpec(config={"widths": [8], "embedding_dim": 8, "stem_stride": 4, "dropout": 0.2}),
         "input": InputSpec(length=LENGTH),
-        "sampler": SamplerSpec(pairs=8),
-        "views": ViewsSpec(mask_samples=(10, 50)),
+        "sampler": SamplerSpec(groups=8),
+        "views": (ViewSpec(name="zero_span", config={"samples": (10, 50)}),),
         "optimiser": OptimiserSpec(lr=0.01),
         "held_out": HeldOutSpec(fraction=0.2, every_steps=5),
         "max_steps": STEPS,

@@ -56,7 +56,7 @@ def run_plain(out: Path, helpers: ModuleType) -> None:
     encoders.build = lambda spec, seed, num_classes=0: Plain(seed)
     try:
         # Adam divides by |gradient| + eps: with the default, the sign of a gradient that is 0 but for rounding decides.
-        config = helpers.make_config(optimiser=OptimiserSpec(lr=0.01, eps=1e-3))
+        config = helpers.make_config(optimiser=OptimiserSpec(lr=0.01, eps=1e-2, epsilon="torch"))
         train.pretrain(helpers.make_store(), config, out, progress=lambda report: None)
     finally:
         encoders.build = real
@@ -73,7 +73,7 @@ def gradient(helpers: ModuleType) -> dict[str, Any]:
         for norm in (module for module in trainee.modules() if isinstance(module, nn.BatchNorm2d)):
             norm.running_var.fill_(0.01)  # of the size of the signals
     loaded = device.Feed(data.batches(), device.Courier(config, fabric), data.sampler.state_dict).take(0)
-    loss = model(loaded.views_mv())
+    loss, _ = model(**loaded.fields(total_steps=1))
     fabric.backward(loss)
     mean = fabric.all_reduce(loss.detach(), reduce_op="mean")
     return {"loss": mean, "gradient": {name: p.grad for name, p in trainee.named_parameters()}}

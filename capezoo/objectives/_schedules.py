@@ -1,0 +1,8 @@
+"""Numbers that change from step to step: pure functions of step and total, with no state to lose."""
+
+from math import cos, pi
+
+
+def half_cosine(start: float, end: float, step: int, total: int) -> float:
+    """Go from `start` at step 0 to `end` at step `total` along half a cosine."""
+    return end + (start - end) / 2 * (1 + cos(pi * (step / total)))

@@ -1,0 +1,66 @@
+"""Predict a slow copy's projection of the other view; nothing repels. Source: BYOL, arXiv 2006.07733.
+
+OpenECG (arXiv 2503.00711) uses it on two views of one recording. The loss here is the mean over both directions of
+2 - 2 cos, half of the original's sum.
+"""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from capezoo.objectives import _contract
+from capezoo.objectives._contract import Losses, Needs, ViewBatch
+from capezoo.objectives._heads import perceptron
+from capezoo.objectives._schedules import half_cosine
+from capezoo.objectives._teacher import Teacher
+from capezoo.specs.base import Share, Spec
+
+
+class Config(Spec):
+    """Heads and teacher; OpenECG states none of these, so they are the original's."""
+
+    hidden: int = Field(default=4096, gt=0, description="of projector and predictor; BYOL")
+    projection: int = Field(default=256, gt=0, description="BYOL")
+    momentum: Share = Field(
+        default=0.996, description="of the teacher at the start; it goes to 1 along half a cosine; BYOL"
+    )
+    teacher_norms: Literal["running", "as_student"] = Field(
+        default="running",
+        description="the teacher's BatchNorm layers use running statistics, copied from the student: our default; or "
+        "those of the batch, as in BYOL",
+    )
+
+
+class Objective(_contract.Objective):
+    """The student is encoder, projector and predictor; the teacher a copy of the first two."""
+
+    needs = Needs(views=2, pairing=("record", "patient", "adjacent"))
+
+    def __init__(self, config: Config, encoder: nn.Module) -> None:
+        super().__init__()
+        self.momentum = config.momentum
+        self.projector = perceptron(int(encoder.num_features), config.hidden, config.projection, norm=True)  # type: ignore[arg-type]
+        self.predictor = perceptron(config.projection, config.hidden, config.projection, norm=True)
+        self.teacher = Teacher(nn.Sequential(encoder, self.projector), config.teacher_norms)
+
+    def forward(self, encoder: nn.Module, batch: ViewBatch) -> Losses:
+        views = batch.signal.unbind(1)
+        # View by view, as the original: a BatchNorm must not see both at once.
+        predicted = [self.predictor(self.projector(encoder(view))) for view in views]
+        wanted = [self.teacher(view) for view in views]
+        return Losses((distance(predicted[0], wanted[1]) + distance(predicted[1], wanted[0])) / 2)
+
+    def after_step(self, encoder: nn.Module, step: int, total_steps: int) -> None:
+        momentum = half_cosine(self.momentum, 1.0, step, total_steps)
+        self.teacher.follow(nn.Sequential(encoder, self.projector), momentum)
+
+    def untrained(self, groups: int, tokens: int) -> float:
+        """2, for directions that know nothing of each other. A collapsed network has 0: look at the rank."""
+        return 2.0
+
+
+def distance(predicted: Tensor, wanted: Tensor) -> Tensor:
+    """Mean over rows of 2 - 2 cos, the squared distance on the unit sphere: 0 to 4."""
+    return 2 - 2 * F.cosine_similarity(predicted, wanted, dim=-1).mean()

@@ -1,0 +1,54 @@
+"""A span of the window set to 0 on all leads. CAPE (arXiv 2509.10369) masks its views and says neither how long nor how often."""
+
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from capezoo.specs.base import Share, Spec
+from capezoo.specs.input import InputSpec
+from capezoo.views import Drawn, Shape
+from ecgcohorts.errors import SpecError
+
+
+class Config(Spec):
+    """How often, and how long."""
+
+    probability: Share = Field(default=0.5, description="chance that a view is masked; unstated: our default")
+    samples: tuple[int, int] = Field(
+        default=(140, 560),
+        description="length of the span, both ends included, 5-20 % of 7 s; unstated: our default",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not 0 < self.samples[0] <= self.samples[1]:
+            raise ValueError(f"samples {self.samples}: give 0 < shortest <= longest")
+        return self
+
+
+class View:
+    """Lengths are uniform over `samples`, starts over all places where the span fits."""
+
+    def __init__(self, config: Config, of: InputSpec) -> None:
+        self.config = config
+        if config.probability > 0 and config.samples[1] > of.length:
+            raise SpecError(f"view zero_span: found a span of {config.samples[1]} samples in a window of {of.length}, "
+                            "expected a shorter one. Set its samples.")  # fmt: skip
+
+    def draw(self, shape: Shape, generator: torch.Generator) -> Drawn:
+        """start, stop: int64 (batch, view), first sample of the span and one past the last; equal: no span."""
+        each, length = shape[:2], shape[-1]
+        shortest, longest = self.config.samples
+        masked = torch.rand(each, generator=generator) < self.config.probability
+        span = torch.randint(shortest, longest + 1, each, generator=generator)
+        # float64: with float32 the last start of a long window would come up less often than the others
+        uniform = torch.rand(each, generator=generator, dtype=torch.float64)
+        start = (uniform * (length - span + 1)).long()
+        return {"start": start, "stop": torch.where(masked, start + span, start)}
+
+    def apply(self, signal: Tensor, drawn: Drawn) -> Tensor:
+        start, stop = (drawn[edge][..., None, None] for edge in ("start", "stop"))
+        time = torch.arange(signal.shape[-1], device=signal.device)
+        return signal.masked_fill((time >= start) & (time < stop), 0.0)
