@@ -7,7 +7,7 @@ tools leave millivolts alone. What an encoder must be fed is `model.spec`; publi
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from capezoo.encoders._timm import timm
+from capezoo.encoders import timm
 from capezoo.specs import InputSpec
 from capezoo.zoo.create import create_model
 from capezoo.zoo.listing import list_models

@@ -2,14 +2,20 @@
 
 from typing import TYPE_CHECKING, cast
 
+import torch
+
+from capezoo.objectives._contract import Losses, Needs, Objective, ViewBatch, check
+from capezoo.objectives._schedules import half_cosine
 from capezoo.specs.base import parse
 from ecgcohorts import plugins
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from capezoo.objectives._contract import Objective
     from capezoo.specs.run import ObjectiveSpec
+
+
+__all__ = ["Losses", "Needs", "Objective", "ViewBatch", "build", "check", "half_cosine"]
 
 
 def build(spec: "ObjectiveSpec", encoder: "nn.Module", seed: int) -> "Objective":
@@ -18,8 +24,6 @@ def build(spec: "ObjectiveSpec", encoder: "nn.Module", seed: int) -> "Objective"
     Its weights depend on the arguments alone; no global generator is touched. Raises SpecError for an unknown objective
     or setting.
     """
-    import torch
-
     module = plugins.load("capezoo.objectives", spec.name)
     config = parse(module.Config, spec.config, f"objective {spec.name}")
     with torch.random.fork_rng(devices=[]):

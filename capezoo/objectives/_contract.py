@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from capezoo.encoders._protocol import TokenEncoder
+from capezoo.encoders import TokenEncoder
 from capezoo.specs.run import Pairing
 from ecgcohorts.errors import SpecError
 

@@ -80,15 +80,7 @@ class SamplerSpec(Spec):
 class OptimiserSpec(Spec):
     """The update of the weights, and how its numbers change from step to step. CAPE: Adam down a half cosine."""
 
-    kind: Literal["adam", "adamw", "lars"] = Field(
-        default="adam", description="CAPE, PCLR; adamw takes the decay off the weights, not the gradient"
-    )
     lr: float = Field(default=0.1, gt=0, description="highest learning rate, for batches of 1,024 ECGs; CAPE, PCLR")
-    schedule: Literal["half_cosine", "constant"] = Field(
-        default="half_cosine", description="from lr to final_lr per step, lr/2 (1 + cos(pi t/T)) with final_lr 0; CAPE"
-    )
-    final_lr: float = Field(default=0.0, ge=0, description="where the half cosine ends; CAPE")
-    warmup_steps: int = Field(default=0, ge=0, description="linear rise to lr at the start; unstated: our default")
     betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="of Adam; Keras")
     eps: float = Field(default=1e-7, gt=0, description="of Adam; Keras")
     epsilon: Literal["keras", "torch"] = Field(
@@ -96,6 +88,14 @@ class OptimiserSpec(Spec):
         description="where eps is added to the root of the second moment: before its bias is corrected (Keras, which "
         "CAPE used), or after (torch). At step 1 Keras's is 1/sqrt(1 - beta2) = 32 times as large",
     )
+    kind: Literal["adam", "adamw", "lars"] = Field(
+        default="adam", description="CAPE, PCLR; adamw takes the decay off the weights, not the gradient"
+    )
+    schedule: Literal["half_cosine", "constant"] = Field(
+        default="half_cosine", description="from lr to final_lr per step, lr/2 (1 + cos(pi t/T)) with final_lr 0; CAPE"
+    )
+    final_lr: float = Field(default=0.0, ge=0, description="where the half cosine ends; CAPE")
+    warmup_steps: int = Field(default=0, ge=0, description="linear rise to lr at the start; unstated: our default")
     weight_decay: float = Field(default=0.0, ge=0, description="Keras Adam has none")
     final_weight_decay: float | None = Field(
         default=None, ge=0, description="reached by a half cosine from weight_decay (ECG-JEPA); none: it is constant"
@@ -108,11 +108,11 @@ class OptimiserSpec(Spec):
         description="factor on the learning rate by beginning of a parameter's name, such as encoder.stem; the longest "
         "that fits counts",
     )
-    momentum: Share = Field(default=0.9, description="of lars; You et al., arXiv 1708.03888")
-    trust: float = Field(default=1e-3, gt=0, description="of lars, times |weight| / |gradient|; SimCLR, BYOL")
     clip_norm: float | None = Field(
         default=None, gt=0, description="largest gradient norm; unstated: our default is no clipping"
     )
+    momentum: Share = Field(default=0.9, description="of lars; You et al., arXiv 1708.03888")
+    trust: float = Field(default=1e-3, gt=0, description="of lars, times |weight| / |gradient|; SimCLR, BYOL")
 
     @model_validator(mode="after")
     def _falls(self) -> Self:
@@ -162,7 +162,6 @@ class ComputeSpec(Spec):
 class RunConfig(Spec):
     """Everything that decides the weights of a pretraining run, given a store."""
 
-    version: Literal[2] = Field(default=2, description="of these fields; values of version 1 had none, and still read")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     seed: int = Field(ge=0, lt=2**31)  # no default: a run states its seed
     encoder: EncoderSpec = EncoderSpec()
@@ -186,6 +185,7 @@ class RunConfig(Spec):
     log_every: int = Field(default=10, gt=0, description="steps per line of metrics.csv; our default")
     curves: bool = Field(default=True, description="draw curves.png with every checkpoint, if matplotlib is installed")
     tensorboard: bool = Field(default=False, description="write what metrics.csv holds for TensorBoard, too")
+    version: Literal[2] = Field(default=2, description="of these fields; values of version 1 had none, and still read")
 
     @model_validator(mode="before")
     @classmethod

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from capezoo import encoders, objectives, views
 from capezoo.errors import TrainingDiverged
-from capezoo.objectives._contract import ViewBatch, check
+from capezoo.objectives import ViewBatch, check
 from capezoo.specs import RunConfig, derive_seed
 from capezoo.training import checkpoint, curves, device, metrics, monitor, probes
 from capezoo.training.data import TrainingData, prepare

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from capezoo.distributed import gather
-from capezoo.objectives._contract import Objective, ViewBatch
+from capezoo.objectives import Objective, ViewBatch
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from capezoo.objectives._schedules import half_cosine
+from capezoo.objectives import half_cosine
 from capezoo.specs.run import OptimiserSpec
 
 

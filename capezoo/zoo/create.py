@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capezoo.encoders import build
-from capezoo.encoders._timm import timm
+from capezoo.encoders import build, timm
 from capezoo.specs import EncoderSpec, InputSpec, parse
 from capezoo.zoo.files import HALF, WEIGHTS, Architecture, read_architecture, read_header
 from capezoo.zoo.listing import list_models, locate

@@ -79,7 +79,7 @@ def test_a_run_states_its_seed() -> None:
             {"name": "x", "seed": 0, "sampler": {"pears": 4}},
             "unknown key 'sampler.pears', expected one of name, pairing, views, groups",
         ),
-        ({"name": "x", "seed": 0, "epoch": 4}, "unknown key 'epoch', expected one of version, name, seed, encoder"),
+        ({"name": "x", "seed": 0, "epoch": 4}, "unknown key 'epoch', expected one of name, seed, encoder"),
         ({"name": "x", "seed": 0, "input": {"unit": "uV"}}, "'uV' for 'input.unit'"),
         ({"name": "x", "seed": 0, "sampler": {"pairing": "patient", "views": 1}}, "pairing patient with one view"),
         (
