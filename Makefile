@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: help install demo effect test test-slow test-frameworks test-peers check format bench tables fuzz soak docs clean
+.PHONY: gpu help install demo effect test test-slow test-frameworks test-peers check format bench tables fuzz soak docs clean
 help:
 	@echo "make demo   simulate, ingest, pretrain twice, evaluate, report (about 5 minutes on 2 cores)"
 	@echo "make effect the demo over three seeds, CAPE-X and CAPE-Z paired (about 15 minutes)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-frameworks  adapters and examples for JAX and TensorFlow, in an environment of their own"
 	@echo "make test-peers  exports read back with Hugging Face datasets and WebDataset, in an environment of their own"
 	@echo "make check  format, lint, types, import rules, tests"
+	@echo "make gpu    on a machine with a GPU: speed, resume, a small CAPE-Z, into GPU_OUT/results.json (under 8 minutes)"
 	@echo "make bench  speed against peers, in one run"
 	@echo "make tables the tables of docs/benchmarks.md, the run at scale included (about 40 minutes, 35 GB)"
 	@echo "make fuzz   200,000 mutants of every raw format, resumed where it was stopped"
@@ -80,6 +81,10 @@ test-peers: $(BENCH)/.installed
 
 bench: $(BENCH)/.installed
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m pytest tests/benchmarks --benchmark-only -o python_files='bench_*.py'
+
+GPU_OUT ?= build/gpu
+gpu: $(READY)
+	$(BIN)/python tests/benchmarks/gpu.py $(GPU_OUT)
 
 # SCALE: a folder with room for 35 GB. The numbers go into docs/data and docs/benchmarks.md; needs a quiet machine.
 SCALE ?= build/scale
