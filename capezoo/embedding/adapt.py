@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from capezoo.specs import InputSpec, Spec, parse
 from ecgcohorts.errors import RecordingError, SpecError, StoreError
 from ecgcohorts.leads import LIMB_LEADS, positions, select
-from ecgcohorts.preprocess.recipes import Recipe, get_recipe
+from ecgcohorts.preprocess.recipes._contract import Recipe, SelectLeads
 from ecgcohorts.recording import Recording
 
 MV_PER_UNIT = {"V": 1000.0, "mV": 1.0, "uV": 0.001}
@@ -91,7 +91,7 @@ def fit_array(
         raise SpecError(f"found unit {given['unit']!r}, expected one of {', '.join(MV_PER_UNIT)}.")
     leads = tuple(given["leads"])
     _require_shape(signal, leads)
-    recipe = get_recipe(spec.recipe)
+    recipe = spec.the_recipe()
     spec.require_recipe(recipe, f"recipe {recipe.name}", ("leads",))
     derived, zeroed = plan_leads(spec.leads, leads, missing_leads, "the array")
     made = {"kind": "array", "recipe": recipe.name, "missing_leads": missing_leads, "derived": derived}
@@ -152,10 +152,10 @@ def array_windows(signal: NDArray[Any], spec: InputSpec, adaptation: Adaptation)
     """
     from ecgcohorts.preprocess.strip import make_strip  # loads scipy.signal
 
-    recipe = get_recipe(spec.recipe)
+    recipe = spec.the_recipe()
     have = {*positions(adaptation.leads), *adaptation.derived}
     leads = tuple(lead for lead in dict.fromkeys((*recipe.leads, *spec.leads)) if lead in have)
-    on_these = recipe.model_copy(update={"leads": leads})
+    on_these = recipe.changed(recipe.name, SelectLeads(leads=leads))
     out = np.empty((len(signal), len(spec.leads), spec.length), np.float32)
     for number, raw in enumerate(signal):
         analog_mv = np.asarray(raw, np.float64) * MV_PER_UNIT[adaptation.unit]
