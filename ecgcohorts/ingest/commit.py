@@ -21,7 +21,7 @@ from ecgcohorts.ingest.encode import ShardResult, Staged
 from ecgcohorts.ingest.plan import AnyPlan, Partition, PlanHeader, PlannedCohort, Refusal, as_keys, ids_of, spec_sha256
 from ecgcohorts.ingest.planning import Known
 from ecgcohorts.io.durable import move_file, sha256_of, write_file
-from ecgcohorts.preprocess.quality import QUALITY_COLUMNS
+from ecgcohorts.preprocess.flags import QUALITY_COLUMNS
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 from ecgcohorts.recording import DIGEST_BYTES
 from ecgcohorts.store.columns import write_index

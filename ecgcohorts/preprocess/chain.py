@@ -41,8 +41,9 @@ def apply_steps(native_mv: Array, source_rate_hz: float, recipe: Recipe, notch_h
                 signal_mv = signal_mv - np.stack([signal.medfilt(lead_mv, width) for lead_mv in signal_mv])
             case BandPass() | Notch():
                 cascade: list[BandPass | Notch] = [step]
-                while steps and isinstance(steps[0], BandPass | Notch) and steps[0].joined:
-                    cascade.append(steps.pop(0))
+                while steps and isinstance(joined := steps[0], BandPass | Notch) and joined.joined:
+                    cascade.append(joined)
+                    steps.pop(0)
                 for sections in _designs(cascade, rate_hz, source_rate_hz, notch_hz):
                     signal_mv = _both_ways(signal_mv, rate_hz, step, sections)
     return signal_mv
@@ -52,22 +53,21 @@ def _resampled(signal_mv: Array, rate_hz: float, step: Resample, recipe: Recipe)
     if rate_hz == step.rate_hz:
         return signal_mv
     n_out = int(signal_mv.shape[1] / rate_hz * step.rate_hz + _SLOP)
-    # A resampling filter turns part of an offset into ripple. Without it a lead that stands still stays so.
-    offset_mv = signal_mv[:, :1]
-    centred_mv = signal_mv - offset_mv
     match step.method:
         case "linear":
             at, known = np.linspace(0, 1, n_out), np.linspace(0, 1, signal_mv.shape[1])
             return np.stack([np.interp(at, known, lead_mv) for lead_mv in signal_mv])
         case "fourier":
-            return offset_mv + signal.resample(centred_mv, n_out, axis=1)
+            return np.asarray(signal.resample(signal_mv, n_out, axis=1))
         case "decimate":
-            return offset_mv + signal.decimate(centred_mv, round(rate_hz / step.rate_hz), axis=1)
+            return np.asarray(signal.decimate(signal_mv, round(rate_hz / step.rate_hz), axis=1))
         case "poly":
             check = recipe.step(CheckRate) or CheckRate()
             ratio = Fraction(rate_hz / step.rate_hz).limit_denominator(check.max_denominator)
             up, down = ratio.denominator, ratio.numerator
-            return offset_mv + signal.resample_poly(centred_mv, up, down, axis=1, padtype="line")
+            # The filter turns 0.04 % of an offset into ripple. Without it a lead that stands still stays so.
+            offset_mv = signal_mv[:, :1]
+            return offset_mv + signal.resample_poly(signal_mv - offset_mv, up, down, axis=1, padtype="line")
 
 
 def _designs(

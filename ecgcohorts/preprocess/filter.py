@@ -50,14 +50,15 @@ def fits(recipe: Recipe) -> bool:
 @lru_cache(maxsize=64)
 def design_filters(source_rate_hz: float, recipe: Recipe, notch_hz: float | None) -> Array:
     """Return band-pass and notch as second-order sections at the recipe's rate: one cascade, to be run both ways."""
-    band, notch = recipe.step(BandPass), recipe.step(Notch)
-    assert band is not None
-    sections = band_sections(band, recipe.rate_hz, source_rate_hz)
-    return (
-        sections
-        if notch_hz is None or notch is None
-        else np.concatenate([sections, notch_sections(notch_hz, notch.q, recipe.rate_hz)])
-    )
+    notch = recipe.step(Notch)
+    sections = band_sections(_band(recipe), recipe.rate_hz, source_rate_hz)
+    if notch_hz is None or notch is None:
+        return sections
+    return np.concatenate([sections, notch_sections(notch_hz, notch.q, recipe.rate_hz)])
+
+
+def _band(recipe: Recipe) -> BandPass:
+    return next(step for step in recipe.steps if isinstance(step, BandPass))
 
 
 def band_sections(band: BandPass, rate_hz: float, source_rate_hz: float) -> Array:
@@ -114,8 +115,8 @@ def strip_filter(
     resampling = _resampling_gain(up, down, circle_in, circle_out)
     sections = design_filters(source_rate_hz, recipe, notch_hz)
     response = signal.sosfreqz(sections, circle_out, whole=True)[1]
-    pad_s = recipe.step(BandPass).pad_s
-    ends_of, waves = _ends(sections, response, n_out, min(round(pad_s * recipe.rate_hz), n_out - 1))
+    pad = round((_band(recipe).pad_s or 0.0) * recipe.rate_hz)
+    ends_of, waves = _ends(sections, response, n_out, min(pad, n_out - 1))
     # From the resampled circle back to the native one, and from there to the strip: both steps transposed.
     spectrum = fft.rfft(ends_of)[:, : len(resampling)] * resampling
     ends_of = fft.irfft(_without_images(spectrum, circle_in, circle_out), circle_in)

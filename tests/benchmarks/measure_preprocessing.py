@@ -19,7 +19,7 @@ from ecgcohorts.errors import EcgError
 from ecgcohorts.leads import select
 from ecgcohorts.preprocess import quality
 from ecgcohorts.preprocess.filter import design_filters, strip_filter
-from ecgcohorts.preprocess.quality import Flag
+from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.preprocess.recipes._contract import Notch
 from ecgcohorts.preprocess.strip import cut_strip, make_strip, rate_ratio

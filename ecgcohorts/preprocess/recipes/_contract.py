@@ -182,7 +182,7 @@ class Recipe(BaseModel):
         >>> CAPE_V1.changed("mine", Resample(rate_hz=500)).rate_hz
         500.0
         """
-        kinds = [type(step) for step in self.steps]
+        kinds: list[type[_Step]] = [type(step) for step in self.steps]
         replaced = list(self.steps)
         for step in steps:
             if kinds.count(type(step)) != 1:
@@ -264,12 +264,13 @@ class Recipe(BaseModel):
         return kinds.index(Cut) < kinds.index(Resample)
 
     @cached_property
-    def after_cut(self) -> tuple[_Step, ...]:
+    def after_cut(self) -> tuple[Cut | Resample | BandPass | Notch | SubtractMedian, ...]:
         """Resampling, filters and a late cut: the steps from source to strip, without checks and rounding."""
         return tuple(
             step
             for step in self.steps
-            if isinstance(step, Resample | _Filter | SubtractMedian) or (isinstance(step, Cut) and not self.cuts_first)
+            if isinstance(step, Resample | BandPass | Notch | SubtractMedian)
+            or (isinstance(step, Cut) and not self.cuts_first)
         )
 
     @cached_property

@@ -7,7 +7,7 @@ import pytest
 
 import capezoo
 from capezoo import encoders
-from capezoo.embedding.embed import embed_store, open_embeddings
+from capezoo.embedding.folder import embed_store, open_embeddings
 from capezoo.specs import EncoderSpec, InputSpec, parse
 from ecgcohorts.errors import RecipeMismatch, RejectedRecording, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
