@@ -15,7 +15,7 @@ from capezoo.specs.input import InputSpec
 from capezoo.specs.scaling import needs_statistics
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.leads import LIMB_LEADS, positions, select
-from ecgcohorts.preprocess.recipes._contract import Recipe
+from ecgcohorts.preprocess.steps import Recipe
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from capezoo.specs.input import InputSpec
 from capezoo.specs.scaling import scaled
 from ecgcohorts.errors import RecordingError
 from ecgcohorts.leads import positions
-from ecgcohorts.preprocess.recipes._contract import SelectLeads
+from ecgcohorts.preprocess.steps import SelectLeads
 from ecgcohorts.recording import Recording
 
 

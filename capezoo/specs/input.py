@@ -10,7 +10,7 @@ from capezoo.specs.scaling import Normalisation
 from ecgcohorts.errors import RecipeMismatch
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, canonical
 from ecgcohorts.preprocess.recipes import get_recipe, recipe_names
-from ecgcohorts.preprocess.recipes._contract import Recipe
+from ecgcohorts.preprocess.steps import Recipe
 
 
 class InputSpec(Spec):

@@ -27,7 +27,7 @@ from ecgcohorts.ingest.plan import AnyPlan, Partition
 from ecgcohorts.io.durable import make_folder, sha256_of, write_file
 from ecgcohorts.io.texts import decoded
 from ecgcohorts.preprocess.flags import QUALITY_COLUMNS
-from ecgcohorts.preprocess.recipes._contract import Recipe
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.preprocess.strip import Strip, make_strip
 from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import DIGEST_BYTES, Recording

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import PlanImpossible, SpecError
-from ecgcohorts.preprocess.recipes._contract import Recipe
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import MISSING
 from ecgcohorts.samplers import BatchPlan, window_starts
 from ecgcohorts.samplers.plan import ABSENT

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from ecgcohorts.preprocess.filter import band_sections, notch_sections
-from ecgcohorts.preprocess.recipes._contract import BandPass, CheckRate, Cut, Notch, Recipe, Resample, SubtractMedian
+from ecgcohorts.preprocess.steps import BandPass, CheckRate, Cut, Notch, Recipe, Resample, SubtractMedian
 
 Array = NDArray[np.float64]
 

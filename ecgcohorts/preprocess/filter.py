@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, signal
 
-from ecgcohorts.preprocess.recipes._contract import BandPass, Notch, Recipe, Resample
+from ecgcohorts.preprocess.steps import BandPass, Notch, Recipe, Resample
 
 Array = NDArray[np.float64]
 

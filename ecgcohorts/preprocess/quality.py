@@ -14,7 +14,7 @@ from scipy import fft, signal
 
 from ecgcohorts import leads
 from ecgcohorts.preprocess.flags import QUALITY_COLUMNS, Flag
-from ecgcohorts.preprocess.recipes._contract import Recipe
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import Recording
 
 MAINS_HZ = (50.0, 60.0)

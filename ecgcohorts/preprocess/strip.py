@@ -21,7 +21,7 @@ from ecgcohorts.preprocess.chain import apply_steps
 from ecgcohorts.preprocess.filter import fits, strip_filter
 from ecgcohorts.preprocess.quality import Quality, Stages
 from ecgcohorts.preprocess.recipes import CAPE_V1
-from ecgcohorts.preprocess.recipes._contract import (
+from ecgcohorts.preprocess.steps import (
     CheckAmplitude,
     CheckRate,
     Cut,

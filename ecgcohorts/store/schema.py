@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ecgcohorts.preprocess.recipes._contract import (
+from ecgcohorts.preprocess.steps import (
     BandPass,
     CheckAmplitude,
     CheckRate,
@@ -30,7 +30,7 @@ from ecgcohorts.preprocess.recipes._contract import (
     SelectLeads,
     Trim,
 )
-from ecgcohorts.preprocess.recipes._contract import Store as StoreStep
+from ecgcohorts.preprocess.steps import Store as StoreStep
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.signals.chunks import Codec, codec_metadata
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import RecipeMismatch, StoreError
 from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex, number_ids
-from ecgcohorts.preprocess.recipes._contract import Recipe
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.store.reader import AnyStore, Member, Store, open_store
 from ecgcohorts.store.schema import Segment
 

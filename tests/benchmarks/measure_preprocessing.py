@@ -21,7 +21,7 @@ from ecgcohorts.preprocess import quality
 from ecgcohorts.preprocess.filter import design_filters, strip_filter
 from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.preprocess.recipes import CAPE_V1
-from ecgcohorts.preprocess.recipes._contract import Notch
+from ecgcohorts.preprocess.steps import Notch
 from ecgcohorts.preprocess.strip import cut_strip, make_strip, rate_ratio
 from ecgcohorts.readers.wfdb import reader as wfdb
 from ecgcohorts.recording import Recording

@@ -10,9 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from ecgcohorts import plugins
-from ecgcohorts.errors import SpecError
-from ecgcohorts.preprocess.recipes._contract import Recipe
+from ecgcohorts.errors import SpecError, did_you_mean
 from ecgcohorts.preprocess.recipes.cape_v1 import RECIPE as CAPE_V1
+from ecgcohorts.preprocess.steps import Recipe
 
 __all__ = ["CAPE_V1", "Recipe", "get_recipe", "load_recipe", "recipe_names"]
 
@@ -26,10 +26,12 @@ def recipe_names() -> list[str]:
 
 
 def get_recipe(name: str) -> Recipe:
-    """Return a recipe by name. Raises SpecError naming those there are."""
-    if name not in recipe_names():
+    """Return an installed recipe by name. Raises SpecError naming those there are."""
+    known = recipe_names()
+    if name not in known:
         raise SpecError(
-            f"found recipe {name!r}, expected one of {', '.join(recipe_names())}, or a file ending in .yaml."
+            f"found no recipe {name!r}, expected one of {', '.join(known)}, or a file ending in .yaml."
+            + did_you_mean(name, known)
         )
     # A module's name cannot hold the hyphens of a recipe's.
     recipe = cast(Recipe, plugins.load(KIND, name.replace("-", "_")).RECIPE)

@@ -1,7 +1,7 @@
 """What CAPE's public code does (gulrukhk/CAPE-test, `ecg_process` with filter flag 2), faults included."""
 
 from ecgcohorts.leads import EIGHT_LEADS
-from ecgcohorts.preprocess.recipes._contract import (
+from ecgcohorts.preprocess.steps import (
     BandPass,
     CheckAmplitude,
     CheckRate,

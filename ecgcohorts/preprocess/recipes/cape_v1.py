@@ -1,7 +1,7 @@
 """CAPE's input, as the paper states it and as our measurements refined it: 8 leads, 400 Hz, 0.5-100 Hz, notch."""
 
 from ecgcohorts.leads import EIGHT_LEADS
-from ecgcohorts.preprocess.recipes._contract import (
+from ecgcohorts.preprocess.steps import (
     BandPass,
     CheckAmplitude,
     CheckRate,

@@ -1,7 +1,7 @@
 """The chain of ECGFounder (PKUDigitalHealth/ECGFounder): 500 Hz, notch at 50 Hz, 0.67-40 Hz, minus a running median."""
 
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.preprocess.recipes._contract import (
+from ecgcohorts.preprocess.steps import (
     BandPass,
     CheckAmplitude,
     CheckRate,

@@ -1,7 +1,7 @@
 """The chain of HuBERT-ECG (Edoar-do/HuBERT-ECG): 500 Hz, an FIR of 0.05-47 Hz, then every fifth sample."""
 
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.preprocess.recipes._contract import (
+from ecgcohorts.preprocess.steps import (
     BandPass,
     CheckAmplitude,
     CheckRate,

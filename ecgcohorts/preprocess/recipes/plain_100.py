@@ -1,7 +1,7 @@
 """12 leads at 100 Hz, no filter but the resampler's: OpenECG (10 s), xECG (2.5 s tokens of 10 s)."""
 
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.preprocess.recipes._contract import (
+from ecgcohorts.preprocess.steps import (
     CheckAmplitude,
     CheckRate,
     Cut,

@@ -1,7 +1,7 @@
 """12 leads at 240 Hz, no filter but the resampler's: the scaling study and ECG-CPC."""
 
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.preprocess.recipes._contract import (
+from ecgcohorts.preprocess.steps import (
     CheckAmplitude,
     CheckRate,
     Cut,

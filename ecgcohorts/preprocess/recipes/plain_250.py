@@ -1,7 +1,7 @@
 """12 leads at 250 Hz, no filter but the resampler's: ECG-JEPA."""
 
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.preprocess.recipes._contract import (
+from ecgcohorts.preprocess.steps import (
     CheckAmplitude,
     CheckRate,
     Cut,

@@ -1,7 +1,7 @@
 """The chain of ST-MEM (bakqui/ST-MEM): 250 Hz, high-pass 0.67 Hz, low-pass 40 Hz."""
 
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.preprocess.recipes._contract import (
+from ecgcohorts.preprocess.steps import (
     BandPass,
     CheckAmplitude,
     CheckRate,

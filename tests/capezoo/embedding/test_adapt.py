@@ -12,7 +12,7 @@ from capezoo.specs import EncoderSpec, InputSpec, parse
 from ecgcohorts.errors import RecipeMismatch, RejectedRecording, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
 from ecgcohorts.preprocess.recipes import CAPE_V1
-from ecgcohorts.preprocess.recipes._contract import Cut, Resample, Store
+from ecgcohorts.preprocess.steps import Cut, Resample, Store
 
 WHOLE = {"rate_hz": 500, "leads": TWELVE_LEADS, "unit": "mV"}
 

@@ -25,7 +25,7 @@ from capezoo.specs import (
 )
 from ecgcohorts.errors import RecipeMismatch, SpecError
 from ecgcohorts.preprocess.recipes import CAPE_V1
-from ecgcohorts.preprocess.recipes._contract import Resample, SelectLeads
+from ecgcohorts.preprocess.steps import Resample, SelectLeads
 
 RUN = RunConfig(
     name="cape_z",

@@ -7,7 +7,7 @@ import pytest
 
 from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex
 from ecgcohorts.preprocess.recipes import CAPE_V1
-from ecgcohorts.preprocess.recipes._contract import Cut
+from ecgcohorts.preprocess.steps import Cut
 from ecgcohorts.samplers import InDistributionBatchSampler
 
 TINY = CAPE_V1.changed("tiny", Cut(strip_s=1.0, window_s=0.5))

@@ -18,7 +18,7 @@ from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex
 from ecgcohorts.ingest import ingest
 from ecgcohorts.loading.loader import Loader
 from ecgcohorts.preprocess.recipes import CAPE_V1
-from ecgcohorts.preprocess.recipes._contract import Cut
+from ecgcohorts.preprocess.steps import Cut
 from ecgcohorts.recording import MISSING
 from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler, RandomBatchSampler
 from ecgcohorts.store.signals.shards import ShardedArray, Windows

@@ -11,7 +11,7 @@ from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.leads import EIGHT_LEADS
 from ecgcohorts.preprocess.filter import design_filters, strip_filter
 from ecgcohorts.preprocess.recipes import CAPE_V1
-from ecgcohorts.preprocess.recipes._contract import BandPass
+from ecgcohorts.preprocess.steps import BandPass
 from ecgcohorts.preprocess.strip import make_strip, rate_ratio
 from ecgcohorts.recording import MISSING, Recording
 

@@ -12,7 +12,7 @@ from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, select
 from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.preprocess.recipes import CAPE_V1, Recipe, get_recipe, load_recipe, recipe_names
-from ecgcohorts.preprocess.recipes._contract import BandPass, Cut, Notch, RecordStatistics, Resample
+from ecgcohorts.preprocess.steps import BandPass, Cut, Notch, RecordStatistics, Resample
 from ecgcohorts.preprocess.strip import make_strip
 from ecgcohorts.recording import MISSING, Recording
 
@@ -311,7 +311,8 @@ def test_what_contradicts_itself_is_refused_when_it_is_loaded(tmp_path, old, new
 
 def test_names_and_files_that_are_not_there(tmp_path):
     with pytest.raises(
-        SpecError, match=r"found recipe 'cape-v2', expected one of cape-ref-1, cape-v1, .*or a file ending in .yaml"
+        SpecError,
+        match=r"found no recipe 'cape-v2', expected one of cape-ref-1, .*file ending in .yaml. Did you mean 'cape-v1'\?",
     ):
         load_recipe("cape-v2")
     with pytest.raises(SpecError, match=r"gone\.yaml: found no readable file"):

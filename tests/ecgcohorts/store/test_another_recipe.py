@@ -16,7 +16,7 @@ from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.ingest.against import verify_against
 from ecgcohorts.preprocess.recipes import CAPE_V1
-from ecgcohorts.preprocess.recipes._contract import BandPass, Cut
+from ecgcohorts.preprocess.steps import BandPass, Cut
 from ecgcohorts.store import load_split, save_split, split_like
 from ecgcohorts.store.upkeep.labels import add_labels
 
