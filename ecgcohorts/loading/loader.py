@@ -87,8 +87,9 @@ class Loader:
 
         window: samples; by default the window of the store's recipe. rank, world_size: this process's slice of every
         batch; by default the sampler's (`sampler.on_rank`). memory: makes the arrays of batches, for example
-        `loading.torch.pinned`; by default memory that is used again once nothing refers to it. Raises SpecError for a window or option out of range, PlanImpossible
-        if the sampler plans rows that the store does not have, or cannot serve world_size equal ranks.
+        `loading.torch.pinned`; by default memory that is used again once nothing refers to it. Raises SpecError for a
+        window or option out of range, PlanImpossible if the sampler plans rows that the store does not have, or cannot
+        serve world_size equal ranks.
         """
         for name, value, least in (("window", window, 1), ("prefetch", prefetch, 0), ("threads", threads, 1)):
             if value is not None and value < least:
