@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ecgcohorts.errors import StoreError, is_of_machine, machine_error, needs_extra
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.io.place import Place, place_at
-from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.columns import read_index
 from ecgcohorts.store.files import check_files, read_file

@@ -73,7 +73,7 @@ def test_public_names_are_there_and_others_are_not() -> None:
 
 
 def test_a_submodule_does_not_hide_the_function_of_its_name() -> None:
-    done = python("import capezoo.embedding.embed, capezoo; print(type(capezoo.embedding.embed).__name__)")
+    done = python("import capezoo.embedding.embed, capezoo; print(type(capezoo.embed).__name__)")
     assert done.stdout.strip() == "function", done.stderr
 
 
