@@ -41,6 +41,7 @@ def open_reader(name: str, arrays: "ArrayDescription | None" = None) -> Reader:
     module = plugins.load(KIND, name)
     if arrays is not None and not hasattr(module, "described"):
         raise SpecError(f"A description of arrays fits the reader arrays only, not {name}. Remove one of the two.")
+    # HDF5 has a steady stream of heap overflows; a crash must cost one file and not the run.
     if getattr(module, "ISOLATED", False):
         from ecgcohorts.readers._isolated.parent import IsolatedReader  # here, because few formats need it
 
@@ -81,6 +82,8 @@ def detect(path: str | Path) -> str:
     head = read_head(path, HEAD_BYTES)
     readers = {name: plugins.load(KIND, name) for name in plugins.names(KIND)}
     fitting = [name for name, reader in readers.items() if reader.sniff(head)]
+    # Two readers that know the bytes are as bad as none: trying both until one does not complain would read some files
+    # as the wrong format.
     if len(fitting) != 1:
         # Where no reader knows the bytes, the one that owns the suffix says best what is wrong with them.
         fitting = [name for name in fitting or readers if _has_suffix(readers[name], path)]

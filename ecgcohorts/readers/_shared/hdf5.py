@@ -54,9 +54,11 @@ def checked_dataset(file: "h5py.File", name: str, path: Path) -> "h5py.Dataset":
     if not isinstance(place, h5py.Dataset):
         refuse(Reason.FORMAT, f"a group {name[:80]!r}", "a dataset", path)
     dataset: h5py.Dataset = place
+    # External storage reads any local file, without a word.
     if dataset.external is not None or dataset.is_virtual:
         refuse(Reason.PATH, f"{name[:80]!r} stored in other files", "a dataset of this file", path)
     properties = dataset.id.get_create_plist()
+    # Any other filter makes HDF5 look for a plug-in library.
     filters = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
     if not filters <= FILTERS:
         refuse(Reason.UNSUPPORTED, f"HDF5 filters {sorted(filters)}", "deflate, lzf or none", path)

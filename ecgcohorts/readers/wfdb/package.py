@@ -79,6 +79,7 @@ def _read_single(header: Header, folder: OpenFolder, path: Path) -> Samples:
         raise UnreadableRecording(
             Reason.TRUNCATED, "other lengths than declared", f"{header.n_frames} frames", FETCH_AGAIN, where
         )
+    # Sums are over the samples as stored, before any skew is undone.
     sums = [int(values.sum(dtype=np.int64)) for values in samples]
     verify(signals, [int(values[0]) for values in samples], sums, True, where)
 
@@ -109,6 +110,7 @@ def _check_files(header: Header, folder: OpenFolder, path: Path) -> None:
         first, count = signals[0], header.n_frames * sum(signal.per_frame for signal in signals)
         with folder.open(name) as stream:
             available = os.fstat(stream.fileno()).st_size - first.offset
+        # FLAC offsets count samples, and no number of bytes follows from a number of samples.
         if first.format in FLAC_MISSING:
             needed = 1
             if count > MAX_FLAC_SAMPLES:
@@ -130,6 +132,7 @@ def _of_one_rate(signals: tuple[Signal, ...], path: Path) -> list[int]:
     rates = {signal.per_frame for signal in signals if canonical(signal.name) is not None}
     if len(rates) > 1:
         _unsupported("ECG leads at several rates", "one rate", path)
+    # Signals at other rates would have to be resampled, and readers do not resample.
     wanted = rates.pop() if rates else max(signal.per_frame for signal in signals)
     return [place for place, signal in enumerate(signals) if signal.per_frame == wanted]
 
@@ -159,6 +162,7 @@ def _read_segments(header: Header, folder: OpenFolder, path: Path) -> Samples:
     if not header.n_frames:
         raise UnreadableRecording(Reason.EMPTY, "0 samples", "at least one", FETCH_AGAIN, where)
     analog_mv = np.full((header.n_signals, header.n_frames), np.nan)
+    # Segments of one record may hold other signals, in another order: their descriptions tell, as in the C library.
     rows = {signal.name: row for row, signal in enumerate(reference)}
     start = 0
     for name, n_frames in header.segments:

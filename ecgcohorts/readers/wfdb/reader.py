@@ -75,6 +75,7 @@ def _signal_files(header: Header) -> list[str]:
 
 def _recording(path: Path, header: Header, found: Samples, n_samples: int) -> Recording:
     signals = found.signals
+    # Without a declared length there is nothing that a sum could be compared with.
     verified = header.n_frames and all(signal.checksum is not None for signal in signals)
     gain_per_mv = baseline = None
     if found.digital is not None:
