@@ -28,7 +28,7 @@ from ecgcohorts.io.place import Bucket, Folder
 from ecgcohorts.preprocess.recipes import CAPE_V1, get_recipe
 from ecgcohorts.privacy.pseudonyms import load_key
 from ecgcohorts.sources import Source, open_source
-from ecgcohorts.sources.address import uri_of
+from ecgcohorts.sources.names import uri_of
 from ecgcohorts.store.commit import refuse_foreign, refuse_nested, remove_unlisted
 from ecgcohorts.store.files import folder_of
 from ecgcohorts.store.reader import Store
