@@ -26,7 +26,7 @@ from ecgcohorts.index.cohort_index import LABEL
 from ecgcohorts.io.durable import drop, machine_errors, name_aside, sync_folder
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
-from ecgcohorts.sources.address import path_of
+from ecgcohorts.sources.names import path_of
 from ecgcohorts.store.schema import STAGING
 from ecgcohorts.store.signals.chunks import Codec
 

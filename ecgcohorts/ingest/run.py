@@ -29,7 +29,7 @@ from ecgcohorts.preprocess.recipes import CAPE_V1, load_recipe
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import load_key
 from ecgcohorts.sources import Source, open_source
-from ecgcohorts.sources.address import uri_of
+from ecgcohorts.sources.names import uri_of
 from ecgcohorts.store.commit import refuse_foreign, refuse_nested, remove_unlisted
 from ecgcohorts.store.files import folder_of
 from ecgcohorts.store.reader import Store
