@@ -51,7 +51,7 @@ FRAMEWORKS := $(VENV)-frameworks
 $(FRAMEWORKS)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(FRAMEWORKS)
 	$(FRAMEWORKS)/bin/python -m pip install --quiet --upgrade pip
-	$(FRAMEWORKS)/bin/python -m pip install --quiet -e '.[grain,tensorflow]' pytest
+	$(FRAMEWORKS)/bin/python -m pip install --quiet -e '.[grain,ingest,tensorflow]' pytest
 	touch $@
 
 test-frameworks: $(FRAMEWORKS)/.installed
