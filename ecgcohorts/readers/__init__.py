@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
@@ -15,7 +16,17 @@ from ecgcohorts.recording import Recording
 if TYPE_CHECKING:
     from ecgcohorts.readers.arrays.description import ArrayDescription
 
-__all__ = ["HEAD_BYTES", "KIND", "Reader", "detect", "files_beside", "open_reader", "read", "root_name"]
+__all__ = [
+    "HEAD_BYTES",
+    "KIND",
+    "Reader",
+    "detect",
+    "files_beside",
+    "missing_packages",
+    "open_reader",
+    "read",
+    "root_name",
+]
 
 KIND = "ecgcohorts.readers"
 HEAD_BYTES = 4096  # how much of a file `sniff` is given
@@ -62,6 +73,11 @@ def files_beside(
     if arrays is not None or not hasattr(module, "beside"):
         return lambda path, entries: ()
     return partial(module.beside, samples=samples)
+
+
+def missing_packages(name: str) -> list[str]:
+    """List the packages that a reader imports, for some files or for all (its NEEDS), and that are not installed."""
+    return [package for package in getattr(plugins.load(KIND, name), "NEEDS", ()) if find_spec(package) is None]
 
 
 def read(path: str | Path) -> list[Recording]:

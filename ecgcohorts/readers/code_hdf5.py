@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".hdf5", ".h5")
 VARIANTS = ("CODE-15% parts with exam ids", "SaMi-Trop, by row")
 ISOLATED = True
+NEEDS = ("h5py",)
 LEADS = ("DI", "DII", "DIII", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")  # order of the last axis
 RATE_HZ = 400.0
 TRACINGS, EXAM_ID = "tracings", "exam_id"

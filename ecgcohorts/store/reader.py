@@ -265,7 +265,7 @@ class Store(AnyStore):
     def rejects(self) -> pd.DataFrame:
         """Return what was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of.
 
-        Raises MissingPackage without pyarrow (extra `ingest`), StoreError if the table is damaged.
+        Raises MissingExtra without pyarrow (extra `ingest`), StoreError if the table is damaged.
         """
         with needs_extra("ingest"):
             import pyarrow as pa

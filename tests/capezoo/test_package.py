@@ -34,7 +34,8 @@ def test_without_torch_one_line_says_what_to_install(use: str) -> None:
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert (
-        last == f"capezoo.errors.MissingExtra: capezoo needs torch, which is not installed. Run: {install_line('zoo')}"
+        last
+        == f"ecgcohorts.errors.MissingExtra: capezoo needs torch, which is not installed. Run: {install_line('zoo')}"
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.errors import MissingExtra, Reason, UnreadableRecording
 from ecgcohorts.readers._shared.limits import MAX_LEADS, MAX_SAMPLES
 from ecgcohorts.recording import Recording, Sex, Source
 
@@ -182,6 +182,8 @@ def _describe(error: Exception) -> dict[str, Any]:
     # Trouble of the machine (a full disk, no rights) must stay what it is: it refuses no recording.
     if isinstance(error, OSError) and error.errno is not None:
         return {"kind": "machine", "errno": error.errno}
+    if isinstance(error, MissingExtra):  # it names a package and how to install it, nothing of the file
+        return {"kind": "missing", "text": str(error)}
     return {"kind": "defect", "class": type(error).__name__}
 
 
@@ -197,6 +199,8 @@ def _error(described: dict[str, Any] | None) -> Exception | None:
     if kind == "machine":
         number = _typed(described["errno"], int)
         return OSError(number, os.strerror(number))
+    if kind == "missing":
+        return MissingExtra(_typed(described["text"], str))
     if kind == "defect":
         return RuntimeError(f"{_typed(described['class'], str)[:80]} in a reader")
     raise Garbled

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ecgcohorts.errors import EcgError, Reason, UnreadableRecording, is_of_machine
+from ecgcohorts.errors import EcgError, Reason, UnreadableRecording, is_of_machine, needs_extra
 from ecgcohorts.io.regular import size_of
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ FILTERS = frozenset({1, 2, 3, 32000})
 def open_hdf5(path: Path) -> Iterator["h5py.File"]:
     """Open an HDF5 file. Raises UnreadableRecording for links, pipes and damaged files."""
     size_of(path)  # HDF5 opens by name and would follow a link: this refuses it
-    with typed_errors(path):
+    with needs_extra("ingest"):
         import h5py  # here, because it takes a while
-
+    with typed_errors(path):
         # Read-only media and some network disks refuse locks, and nothing is written here.
         file = h5py.File(path, "r", locking=False)
     with file:

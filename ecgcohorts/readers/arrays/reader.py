@@ -16,6 +16,7 @@ from ecgcohorts.readers.arrays.manifest import load_manifest
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".yaml", ".yml")  # of the manifest
+NEEDS = ("h5py",)  # for HDF5 only
 VARIANTS = (
     "text of numbers: comma, semicolon, tab or space separated, decimal comma, gzipped",
     "NumPy .npy",

@@ -9,7 +9,7 @@ import warnings
 from datetime import datetime
 from io import BytesIO
 
-from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.errors import Reason, UnreadableRecording, needs_extra
 from ecgcohorts.leads import canonical
 from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
 from ecgcohorts.readers.dicom.channels import Channel
@@ -74,8 +74,9 @@ def _attributes(structure: Structure) -> dict[str, str]:
             Reason.LIMIT, "an attribute of patient or device too long", f"{LONGEST} bytes", FETCH_AGAIN, structure.where
         )
     cut = data[: structure.meta_stop] + b"".join(data[element.start : element.stop] for element in wanted)
-    import pydicom  # here, because it takes a third of a second
-    from pydicom.multival import MultiValue
+    with needs_extra("ingest"):
+        import pydicom  # here, because it takes a third of a second
+        from pydicom.multival import MultiValue
 
     fields = {}
     try:

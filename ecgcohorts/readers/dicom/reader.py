@@ -30,6 +30,7 @@ from ecgcohorts.readers.dicom.elements import (
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".dcm",)
+NEEDS = ("pydicom",)
 VARIANTS = (
     "implicit and explicit little endian, explicit big endian",
     "12-lead, general, ambulatory ECG and hemodynamic; the original rhythm group",

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import Reason, UnreadableRecording, install_line, is_of_machine
+from ecgcohorts.errors import Reason, UnreadableRecording, is_of_machine, needs_extra
 from ecgcohorts.io.regular import OpenFolder
 from ecgcohorts.leads import canonical
 from ecgcohorts.readers._shared.units import steps_per_mv
@@ -216,14 +216,13 @@ def _segment_header(name: str, folder: OpenFolder) -> Header:
 
 def _package_record(path: Path, **options: Any) -> Any:
     """Call `wfdb.rdrecord`, and turn everything it raises into UnreadableRecording."""
+    with needs_extra("ingest"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its deprecations say nothing about the record
+        import wfdb  # here, because it takes about a second
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its deprecations say nothing about the record
-            import wfdb  # here, because it takes about a second
-
+            warnings.simplefilter("ignore")
             return wfdb.rdrecord(str(path.with_suffix("")), **options)
-    except ModuleNotFoundError as error:
-        _unsupported(f"a FLAC file and no {error.name}", f"it installed: {install_line('flac')}", path)
     except Exception as error:  # it raises IndexError, KeyError, TypeError and more on damaged files
         if isinstance(error, OSError) and is_of_machine(error):
             raise

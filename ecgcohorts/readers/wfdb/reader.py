@@ -16,6 +16,7 @@ from ecgcohorts.readers.wfdb.signal import Samples, find_missing, is_plain, read
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".hea",)
+NEEDS = ("wfdb",)  # for FLAC, several rates and skew only
 VARIANTS = (
     "formats 8 16 24 32 61 80 160 212 310 311 and FLAC 508 516 524",
     "several files, segments and rates, skew, byte offsets",
