@@ -244,8 +244,7 @@ def run(program: Program, arguments: Sequence[str]) -> None:
         with needs_extra(program.extra), program.make_context(name, list(arguments), obj=tuple(arguments)) as ctx:
             program.invoke(ctx)
     except click.exceptions.Exit as stop:  # --help, --version
-        if stop.exit_code:
-            raise SystemExit(stop.exit_code) from None
+        raise SystemExit(stop.exit_code) from None
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help(), err=True)
         raise SystemExit(EXIT_WRONG) from None
