@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: gpu help install demo effect test test-slow test-frameworks test-peers check format bench tables fuzz soak docs clean
+.PHONY: help gpu install demo effect test test-slow test-pythons test-frameworks test-peers check format bench tables fuzz soak docs clean
 help:
 	@echo "make demo   simulate, ingest, pretrain twice, evaluate, report (about 5 minutes on 2 cores)"
 	@echo "make effect the demo over three seeds, CAPE-X and CAPE-Z paired (about 15 minutes)"
 	@echo "make test   the whole test suite"
 	@echo "make test-slow  what the suite samples, whole: 2,000 mutants a format, all defects (two minutes)"
+	@echo "make test-pythons  samplers, stores, ingest and a reader on other Pythons, each with the newest packages it can have"
 	@echo "make test-frameworks  adapters and examples for JAX and TensorFlow, in an environment of their own"
 	@echo "make test-peers  exports read back with Hugging Face datasets and WebDataset, in an environment of their own"
 	@echo "make check  format, lint, types, import rules, tests"
@@ -47,12 +48,24 @@ test: $(READY)
 test-slow: $(READY)
 	$(TESTS) -m slow
 
+# The core without torch on every interpreter of PYTHONS: newer ones get newer releases of numpy and zarr than 3.11 does.
+PYTHONS ?= python3.12 python3.13
+CORE := $(addprefix tests/ecgcohorts/,samplers store preprocess loading ingest/test_ingest.py readers/test_muse_xml.py)
+
+test-pythons:
+	for python in $(PYTHONS); do \
+	  $$python -m venv $(VENV)-$$python && \
+	  $(VENV)-$$python/bin/python -m pip install --quiet --upgrade pip && \
+	  $(VENV)-$$python/bin/python -m pip install --quiet -e '.[compact,ingest,objects]' hypothesis 'moto[s3,server]>=5.0' pytest pytest-xdist && \
+	  OMP_NUM_THREADS=1 $(VENV)-$$python/bin/python -m pytest -n auto --maxprocesses 4 $(CORE) || exit 1; \
+	done
+
 # Adapters and examples for JAX and TensorFlow, in an environment without torch.
 FRAMEWORKS := $(VENV)-frameworks
 $(FRAMEWORKS)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(FRAMEWORKS)
 	$(FRAMEWORKS)/bin/python -m pip install --quiet --upgrade pip
-	$(FRAMEWORKS)/bin/python -m pip install --quiet -e '.[grain,tensorflow]' pytest
+	$(FRAMEWORKS)/bin/python -m pip install --quiet -e '.[grain,ingest,tensorflow]' pytest
 	touch $@
 
 test-frameworks: $(FRAMEWORKS)/.installed

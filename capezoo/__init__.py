@@ -4,9 +4,7 @@ Names load lazily: `import capezoo` reads neither torch nor timm.
 """
 
 import os
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from capezoo.errors import require
@@ -77,13 +75,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Importing the submodule `capezoo.embed` sets that name to the module; here it stays the function."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, getattr(value, name) if name in _HOME and isinstance(value, ModuleType) else value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -3,14 +3,13 @@
 EcgError
 ├── TrainingDiverged         the loss is no longer a number
 ├── CheckpointDamaged        a checkpoint file is not what was saved
-├── MissingExtra             an ImportError too: torch, timm or another part of the extra `zoo` is not installed
 └── SpecError
     └── Unanswerable         the store lacks what an evaluation question needs
 """
 
 from importlib.util import find_spec
 
-from ecgcohorts.errors import EcgError, SpecError, install_line
+from ecgcohorts.errors import EcgError, MissingExtra, SpecError, install_line
 
 
 class TrainingDiverged(EcgError):
@@ -23,10 +22,6 @@ class CheckpointDamaged(EcgError):
 
 class Unanswerable(SpecError):
     """An evaluation question that a store cannot answer: too few cohorts, patients or labels."""
-
-
-class MissingExtra(EcgError, ImportError):
-    """What the extra `zoo` brings is missing, or its parts do not fit together."""
 
 
 def require(*packages: str) -> None:

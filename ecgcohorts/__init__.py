@@ -78,8 +78,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'ecgcohorts' has no attribute {name!r}")
+    from ecgcohorts.errors import needs_extra
+
     attribute = "open_stores" if name == "open" else name
-    return getattr(import_module(_PUBLIC[name]), attribute)
+    with needs_extra("ingest"):  # make_strip filters with scipy; all other names are there in a base install
+        return getattr(import_module(_PUBLIC[name]), attribute)
 
 
 def __dir__() -> list[str]:

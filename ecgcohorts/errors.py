@@ -11,7 +11,7 @@ EcgError                     catch this one; its text says what was wrong, where
 │   └── LockHeld             another process is writing
 ├── ObjectStoreError         an object store does not answer, or refuses
 ├── MachineError             the disk is full or failing, or memory, open files or rights run out; fix that and run again
-├── MissingPackage           a package that an extra of this one brings is not installed (an ImportError too)
+├── MissingExtra             an ImportError too: a package that one of our extras brings is not installed
 ├── PlanImpossible           the batches asked for cannot be drawn from this index
 └── StateMismatch            a saved sampler or training state belongs to something else
 """
@@ -136,20 +136,20 @@ def machine_error(where: str, error: OSError | MemoryError) -> MachineError:
     )
 
 
-class MissingPackage(EcgError, ImportError):
-    """A package that an extra of this one brings is not installed; the message names the extra."""
+class MissingExtra(EcgError, ImportError):
+    """A package that one of our extras brings is not installed; the message names the extra."""
 
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Turn a failed import within the block into a MissingPackage that names the extra to install."""
+    """Turn a failed import within the block into a MissingExtra that names the extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", "ecgcohorts", "capezoo"):  # a defect of ours, which no installation mends
             raise
-        raise MissingPackage(f"{package} is not installed. Run: {install_line(extra)}", name=package) from None
+        raise MissingExtra(f"{package} is not installed. Run: {install_line(extra)}", name=package) from None
 
 
 class PlanImpossible(EcgError):

@@ -45,6 +45,7 @@ FORBIDDEN = (
 PLUGIN_KINDS = (
     "ecgcohorts.readers",
     "ecgcohorts.cohorts.presets",
+    "ecgcohorts.preprocess.recipes",
     "capezoo.encoders",
     "capezoo.objectives",
     "capezoo.evaluate.questions",

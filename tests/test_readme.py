@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from ecgcohorts.cohorts.spec import CohortSpec
+from ecgcohorts.preprocess.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(
@@ -87,8 +88,9 @@ def test_python_blocks_run(document, workplace, tmp_path):
 @pytest.mark.parametrize(
     ("document", "line", "code"), YAML_BLOCKS, ids=[f"{path.name}-{line}" for path, line, _ in YAML_BLOCKS]
 )
-def test_yaml_blocks_are_cohorts(document, line, code):
-    assert CohortSpec.model_validate(yaml.safe_load(code)).name
+def test_yaml_blocks_are_cohorts_or_recipes(document, line, code):
+    content = yaml.safe_load(code)
+    assert (Recipe if "steps" in content else CohortSpec).model_validate(content).name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -21,6 +21,7 @@ CAPEZOO = Program(
     "Encoders for ECGs: pretrain, publish, embed, evaluate.",
     ("capezoo pretrain --store store.zarr --out runs/z --seed 0", "capezoo embed weights/z store.zarr -o embeddings"),
     lambda: require(*_NEEDED),
+    extra="zoo",
 )
 
 

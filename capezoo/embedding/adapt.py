@@ -5,16 +5,20 @@ that are not there are refused unless a policy says otherwise; nothing else is g
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capezoo.specs import InputSpec, Spec, parse
-from ecgcohorts.errors import RecordingError, SpecError, StoreError
+from capezoo.specs.base import Spec, parse
+from capezoo.specs.input import InputSpec
+from capezoo.specs.scaling import needs_statistics
+from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.leads import LIMB_LEADS, positions, select
-from ecgcohorts.preprocess.recipes import Recipe, get_recipe
-from ecgcohorts.recording import Recording
+from ecgcohorts.preprocess.steps import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MV_PER_UNIT = {"V": 1000.0, "mV": 1.0, "uV": 0.001}
 # refuse: an error. derive: limb leads from two others, by Einthoven and Goldberger; others are an error.
@@ -46,6 +50,7 @@ class Adaptation(Spec):
         found += [f"leads {' '.join(own)} taken by name"] if list(self.leads) != own else []
         found += [f"{' '.join(self.derived)} derived from two limb leads"] if self.derived else []
         found += [f"{' '.join(self.zeroed)} missing, fed as 0 mV"] if self.zeroed else []
+        found += [f"scaled by {spec.normalisation}"] if spec.normalisation != "none" else []
         return found + [f"forced: {difference}" for difference in self.forced]
 
 
@@ -61,6 +66,17 @@ def fit_recipe(
     overruled = ("leads", "recipe") if force_recipe else ("leads",)
     spec.require_recipe(recipe, what, overruled)
     derived, zeroed = plan_leads(spec.leads, recipe.leads, missing_leads, what)
+    if needs_statistics(spec.normalisation):
+        if derived:  # a mean can be derived from two others, a deviation cannot
+            raise SpecError(
+                f"{what}: found {' '.join(derived)} to derive, expected leads whose statistics ingest has kept, for "
+                f"{spec.normalisation}. Ingest with a recipe that stores them."
+            )
+        if not recipe.record_statistics:
+            raise SpecError(
+                f"{what}: found recipe {recipe.name}, which keeps no statistics of whole recordings, expected one that "
+                f"does, for {spec.normalisation}. Ingest with a recipe that has the step record_statistics."
+            )
     return Adaptation(
         kind="store",
         leads=recipe.leads,
@@ -91,8 +107,18 @@ def fit_array(
         raise SpecError(f"found unit {given['unit']!r}, expected one of {', '.join(MV_PER_UNIT)}.")
     leads = tuple(given["leads"])
     _require_shape(signal, leads)
-    recipe = get_recipe(spec.recipe)
+    recipe = spec.the_recipe()
     spec.require_recipe(recipe, f"recipe {recipe.name}", ("leads",))
+    if spec.normalisation == "cohort_lead_z":
+        raise SpecError(
+            "found an array, expected a store: weights of cohort_lead_z scale by the statistics of a whole cohort, and an "
+            "array is of none. Ingest the recordings."
+        )
+    if needs_statistics(spec.normalisation) and not recipe.record_statistics:
+        raise SpecError(
+            f"recipe {recipe.name}: keeps no statistics of whole recordings, expected the step record_statistics for "
+            f"{spec.normalisation}."
+        )
     derived, zeroed = plan_leads(spec.leads, leads, missing_leads, "the array")
     made = {"kind": "array", "recipe": recipe.name, "missing_leads": missing_leads, "derived": derived}
     return parse(Adaptation, {**given, **made, "leads": leads, "zeroed": zeroed}, "the array's description")
@@ -144,34 +170,8 @@ def fit_leads(
     return out
 
 
-def array_windows(signal: NDArray[Any], spec: InputSpec, adaptation: Adaptation) -> NDArray[np.float32]:
-    """(record, lead, time) raw -> (record, lead, spec.length) in mV, by the recipe of the spec.
-
-    The recipe runs on all its leads that there are, wanted or not, so that the same ECG gives what its store gives.
-    Raises RejectedRecording, naming the record, for a signal that the recipe refuses.
-    """
-    from ecgcohorts.preprocess.strip import make_strip  # loads scipy.signal
-
-    recipe = get_recipe(spec.recipe)
-    have = {*positions(adaptation.leads), *adaptation.derived}
-    leads = tuple(lead for lead in dict.fromkeys((*recipe.leads, *spec.leads)) if lead in have)
-    on_these = recipe.model_copy(update={"leads": leads})
-    out = np.empty((len(signal), len(spec.leads), spec.length), np.float32)
-    for number, raw in enumerate(signal):
-        analog_mv = np.asarray(raw, np.float64) * MV_PER_UNIT[adaptation.unit]
-        recording = Recording(f"record {number}", adaptation.leads, adaptation.rate_hz, analog_mv=analog_mv)
-        try:
-            strip = make_strip(recording, on_these, adaptation.mains_hz, with_quality=False)
-        except RecordingError as error:
-            raise type(error)(error.reason, error.found, error.expected, error.remedy, f"record {number}") from None
-        start = window_starts(np.array([strip.valid_start]), np.array([strip.valid_stop]), spec.length)[0]
-        window_mv = strip.samples[None, :, start : start + spec.length] * np.float32(recipe.lsb_uv / 1000)
-        out[number] = fit_leads(window_mv, leads, spec, adaptation)[0]
-    return out
-
-
 def window_starts(valid_start: NDArray[Any], valid_stop: NDArray[Any], length: int) -> NDArray[np.int64]:
-    """First samples of the central windows. Raises StoreError if a valid part is shorter than the window."""
+    """Return the first samples of the central windows. Raises StoreError if a valid part is shorter than the window."""
     slack = np.asarray(valid_stop, np.int64) - valid_start - length
     if (slack < 0).any():
         place = int(np.argmin(slack))
@@ -180,3 +180,13 @@ def window_starts(valid_start: NDArray[Any], valid_stop: NDArray[Any], length: i
             "Use weights for shorter windows."
         )
     return np.asarray(valid_start + slack // 2, np.int64)
+
+
+def spec_of(model: "nn.Module") -> InputSpec:
+    """Return the input contract of a model. Raises SpecError if it has none."""
+    spec = getattr(model, "spec", None)
+    if not isinstance(spec, InputSpec):
+        raise SpecError(
+            "found a model without `spec`, expected one from capezoo.create_model or with an InputSpec set."
+        )
+    return spec

@@ -3,8 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-from capezoo.errors import MissingExtra
-from ecgcohorts.errors import install_line
+from ecgcohorts.errors import MissingExtra, install_line
 
 
 def timm(part: str = "") -> ModuleType:

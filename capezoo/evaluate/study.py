@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capezoo.embedding.embed import embed_store, open_embeddings, spec_of, weights_digest
+from capezoo.embedding.adapt import spec_of
+from capezoo.embedding.folder import embed_store, open_embeddings, weights_digest
 from capezoo.encoders import build
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.parts import Home, require_unseen, split_records
@@ -43,7 +44,7 @@ from ecgcohorts.io.durable import sha256_of, write_file
 if TYPE_CHECKING:
     from torch import nn
 
-    from capezoo.embedding.embed import Embeddings
+    from capezoo.embedding.folder import Embeddings
     from ecgcohorts.index.cohort_index import CohortIndex
     from ecgcohorts.store.union import AnyStore
 

@@ -1,36 +1,68 @@
 """InputSpec: what an encoder must be fed."""
 
 from collections.abc import Collection, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from capezoo.specs.base import Spec
+from capezoo.specs.scaling import Normalisation
 from ecgcohorts.errors import RecipeMismatch
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, canonical
-from ecgcohorts.preprocess.recipes import CAPE_V1, Recipe
+from ecgcohorts.preprocess.recipes import get_recipe, recipe_names
+from ecgcohorts.preprocess.steps import Recipe
 
 
 class InputSpec(Spec):
-    """What an encoder must be fed. Enforced where weights meet signals."""
+    """What an encoder must be fed. Enforced where weights meet signals.
+
+    own_recipe: the recipe itself, where it is no installed one. Weights carry it as stores do, so that they meet no
+    other chain of the same name, and embed raw arrays without its file.
+    """
 
     leads: tuple[str, ...] = Field(default=EIGHT_LEADS, description="in this order; CAPE")
     rate_hz: float = Field(default=400.0, gt=0, description="samples per second; CAPE")
     length: int = Field(default=2800, gt=0, description="samples per window, 7 s; CAPE")
     unit: Literal["mV"] = Field(default="mV", description="CAPE")
-    recipe: str = Field(default=CAPE_V1.name, description="preprocessing recipe of the signals; our default")
-    normalisation: Literal["none"] = Field(default="none", description="scaling after the recipe; PCLR feeds plain mV")
+    recipe: str = Field(default="cape-v1", description="preprocessing recipe of the signals; our default")
+    normalisation: Normalisation = Field(default="none", description="scaling after the recipe; PCLR feeds plain mV")
+    own_recipe: Recipe | None = Field(default=None, description="the recipe, if none of that name is installed")
 
     @classmethod
-    def of_recipe(cls, recipe: Recipe) -> Self:
-        """The input that stores of this recipe serve."""
+    def of_recipe(cls, recipe: Recipe, normalisation: Normalisation = "none") -> Self:
+        """Return the input that stores of this recipe serve."""
         return cls(
             leads=recipe.leads,
             rate_hz=recipe.rate_hz,
             length=recipe.window_samples,
             unit=recipe.unit,
             recipe=recipe.name,
-        )
+            normalisation=normalisation,
+        ).bound(recipe)
+
+    def bound(self, recipe: Recipe) -> Self:
+        """Return the spec with the recipe of a store in it, if it names that recipe and none of the name is installed."""
+        if recipe.name != self.recipe or recipe.name in recipe_names():
+            return self
+        return self.model_copy(update={"own_recipe": recipe})
+
+    def the_recipe(self) -> Recipe:
+        """Return the recipe that raw signals go through. Raises SpecError if it is neither installed nor carried."""
+        return self.own_recipe or get_recipe(self.recipe)
+
+    @model_validator(mode="after")
+    def _own_recipe_is_meant(self) -> Self:
+        if self.own_recipe is not None and self.own_recipe.name != self.recipe:
+            raise ValueError(f"own_recipe is called {self.own_recipe.name}, recipe says {self.recipe}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave own_recipe out where there is none: cards and fingerprints written before it existed stay as they are."""
+        fields: dict[str, Any] = serialise(self)
+        if self.own_recipe is None:
+            fields.pop("own_recipe", None)
+        return fields
 
     @field_validator("leads")
     @classmethod
@@ -40,7 +72,7 @@ class InputSpec(Spec):
         return leads
 
     def differences(self, recipe: Recipe) -> dict[str, str]:
-        """What signals of `recipe` have otherwise than this spec asks for: name -> found and expected."""
+        """Fields in which `recipe` differs from this spec: name -> what was found and what was expected."""
         checks: tuple[tuple[str, object, object], ...] = (
             ("recipe", recipe.name, self.recipe),
             ("leads", recipe.leads, self.leads),
@@ -52,6 +84,10 @@ class InputSpec(Spec):
             for name, found, wanted in checks
             if found != wanted
         }
+        known = self.own_recipe or (get_recipe(self.recipe) if self.recipe in recipe_names() else None)
+        if known is not None and recipe.name == self.recipe and recipe != known:
+            found, wanted = recipe.told_from(known)
+            wrong = {"recipe": f"recipe {found}, other steps under one name (expected {wanted})", **wrong}
         if self.length > recipe.strip_samples:
             wrong["length"] = f"strips of {recipe.strip_samples} samples (expected at least {self.length})"
         return wrong
@@ -59,7 +95,7 @@ class InputSpec(Spec):
     def require_recipe(self, recipe: Recipe, what: str = "the store", ignoring: Collection[str] = ()) -> None:
         """Raise RecipeMismatch, naming every difference, unless signals of `recipe` are what this spec asks for.
 
-        ignoring: names of differences that do not count.
+        what: their name in the message. ignoring: names of differences that do not count.
         """
         wrong = [text for name, text in self.differences(recipe).items() if name not in ignoring]
         if wrong:

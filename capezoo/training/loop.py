@@ -95,6 +95,7 @@ def pretrain(
     not fill a batch, SpecError for a setting that is not possible here, StateMismatch if `out` holds another run,
     TrainingDiverged at the first loss that is no number.
     """
+    config = config.model_copy(update={"input": config.input.bound(store.recipe)})
     config.input.require_recipe(store.recipe)
     fabric = device.start(config.compute)
     with device.float32_products(config.compute.tf32, fabric.device):

@@ -19,7 +19,7 @@ import ecgcohorts
 from ecgcohorts import plugins
 from ecgcohorts.cli.console import EXIT_CODES, EXIT_STOPPED, EXIT_WRONG, Answer, fail, show
 from ecgcohorts.cli.parameters import Argument, OneOf
-from ecgcohorts.errors import EcgError, did_you_mean
+from ecgcohorts.errors import EcgError, did_you_mean, needs_extra
 
 WIDEST = 120  # columns of help, ours: longer lines are hard to read
 SHELLS = ("bash", "fish", "zsh")
@@ -148,11 +148,22 @@ class Program(Group):
     """
 
     def __init__(
-        self, name: str, kind: str, help: str, examples: Sequence[str], require: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        kind: str,
+        help: str,
+        examples: Sequence[str],
+        require: Callable[[], None] = lambda: None,
+        *,
+        extra: str,
     ) -> None:
-        """require: called before a command does anything; raises if the installation lacks what all of them need."""
+        """Collect the commands of a kind.
+
+        require: called before a command does anything; raises if the installation lacks what all of them need.
+        extra: of the installation, named where a command imports what is not there.
+        """
         super().__init__(name, help=help, examples=examples, params=[_completion_option(), _version_option()])
-        self.kind, self.require = kind, require
+        self.kind, self.require, self.extra = kind, require, extra
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for _, commands in _families(self.kind) for name in commands]
@@ -230,11 +241,10 @@ def run(program: Program, arguments: Sequence[str]) -> None:
     if asked:
         raise SystemExit(shell_complete(program, {}, name, _completion_variable(name), asked))
     try:
-        with program.make_context(name, list(arguments), obj=tuple(arguments)) as ctx:
+        with needs_extra(program.extra), program.make_context(name, list(arguments), obj=tuple(arguments)) as ctx:
             program.invoke(ctx)
     except click.exceptions.Exit as stop:  # --help, --version
-        if stop.exit_code:
-            raise SystemExit(stop.exit_code) from None
+        raise SystemExit(stop.exit_code) from None
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help(), err=True)
         raise SystemExit(EXIT_WRONG) from None
@@ -298,6 +308,7 @@ ECGCOHORTS = Program(
     "ecgcohorts.cli.commands",
     "ECG cohorts of any origin as one Zarr store.",
     ("ecgcohorts ingest ptb-xl/ store.zarr --cohort ptb_xl", "ecgcohorts info store.zarr"),
+    extra="ingest",
 )
 
 

@@ -77,6 +77,7 @@ def find_layout(layouts: Sequence[Layout], source: Source) -> Found:
     Raises SourceError for no layout, or several.
     """
     top = source.top_folder() if isinstance(source, Archive) else None
+    # A published archive usually holds one folder, named after the release; layouts start below it.
     if isinstance(source, Archive) and top is not None and (found := _fitting(layouts, source.inside(top))):
         source = source.inside(top)
     else:
@@ -94,6 +95,7 @@ def _fitting(layouts: Sequence[Layout], source: Source) -> list[Layout]:
     """Return the layouts that have files, in one pass over the names that ends when all of them are found."""
     left = {place: wanted_by(layout.files) for place, layout in enumerate(layouts)}
     found = set()
+    # One pattern for all layouts, so that an archive or a bucket is listed once.
     everything = re.compile("|".join(f"(?:{pattern.pattern})" for pattern in left.values()), re.DOTALL)
     for name in source.names(everything):
         met = {place for place, pattern in left.items() if pattern.fullmatch(name)}
@@ -106,6 +108,7 @@ def _fitting(layouts: Sequence[Layout], source: Source) -> list[Layout]:
 
 def _no_files(layouts: Sequence[Layout], source: Source) -> SourceError:
     wanted = " or ".join(", ".join(layout.files.include) for layout in layouts)
+    # The folder they share tells whether the folder that was named is too high or too low.
     count, common = 0, ""
     for count, name in enumerate(source.names(), 1):
         folder = posixpath.dirname(name)
@@ -121,7 +124,9 @@ def scan_files(files: Found) -> Iterator[SourceItem]:
     """Yield one item per recording, in the order of paths and of entries inside a file. Payloads are not read."""
     layout, source = files
     reader = open_reader(layout.reader, layout.arrays)
+    # A scan opens headers only: of an archive or a bucket, nothing else is fetched.
     beside = files_beside(layout.reader, layout.arrays, samples=False)
+    # `at_hand` asks for names ahead of the file that it yields; those between wait here.
     ahead: deque[str] = deque()
 
     def wanted() -> Iterator[Wanted]:

@@ -40,6 +40,7 @@ def _mains(value: Any) -> Any:
     return value
 
 
+# One place needs no list: `patient: {column: id}`.
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
@@ -119,6 +120,7 @@ class Table(Frozen):
     key: str | None = None
     match: Literal["path", "stem", "entry", "row"] = "stem"
     pattern: Annotated[str, AfterValidator(_regex_with_group)] | None = None
+    # Some releases grade recordings by listing their names in a file for each grade.
     listed: str | None = None
     required: bool = True
 
@@ -135,6 +137,7 @@ class Layout(Frozen):
     name: str = "files"
     reader: str  # a reader of `ecgcohorts formats`
     files: Files
+    # A collection may hold the same recordings twice, as text and as WFDB; only one of the two may be read.
     fallback: bool = False  # used only where no other layout finds files: a copy of the same recordings
     arrays: ArrayDescription | None = None  # with the reader `arrays`, where no manifest lies beside the files
     tables: tuple[Table, ...] = ()
@@ -188,4 +191,5 @@ class Cohort(Frozen):
     title: str = ""
     mains_hz: Mains  # of the country of recording
     sentinel: Sentinel = "missing"
+    # In a collection of several sources one list of labels serves all, and not every source was annotated for each.
     unlabelled: tuple[str, ...] = ()  # labels nobody annotated here: NaN, where 0 would be a claim

@@ -174,10 +174,13 @@ def apply_rules(spec: CohortSpec, cohort: str, recording: Recording) -> Recordin
     Raises RejectedRecording if the cohort expects a gain and a lead has another.
     """
     # A gain is never corrected: nothing in the file says which of the two is right.
+    # Early headers of the Challenge claim gains of 4880, 200 or 2,000,000 for integers of 1000 steps per mV.
     if spec.expected_gain_per_mv is not None and recording.gain_per_mv is not None:
         _check_gain(recording, spec.expected_gain_per_mv)
     if spec.cohort(cohort).sentinel == "missing" or recording.missing is None or recording.digital is None:
         return recording
+    # Readers mark -32768 as missing, as WFDB says. In records E and JS of the Challenge it is a sample clipped at the
+    # foot of the range.
     clipped = recording.missing & (recording.digital == MISSING_INT16)
     if not clipped.any():
         return recording
@@ -224,6 +227,7 @@ def _from_yaml(path: Path) -> CohortSpec:
             text = file.read(MAX_YAML_BYTES + 1)
     except OSError as error:
         raise SpecError(f"{path}: the cohort file cannot be read ({error.strerror}). Check the path.") from None
+    # Read one byte further than allowed instead of asking for the size: the path may be a pipe.
     if len(text) > MAX_YAML_BYTES:
         raise SpecError(f"{path}: more than {MAX_YAML_BYTES} bytes are too many for a cohort file, which has a few kB.")
     try:
@@ -276,6 +280,7 @@ class _Facts:
         """Return the first value that means something: not None, not NaN."""
         for place in rule:
             text = None if place.reader else self.text(place)
+            # An empty cell or an unreadable date is no value, so the next place is asked.
             value = by_reader if place.reader else None if text is None else parse(text)
             if value is not None and value == value:
                 return value

@@ -101,12 +101,15 @@ def load_table(table: Table, wanted: Iterable[str], folder: Path, where: str) ->
 def _cells(table: Table, names: Sequence[str], path: Path, where: str) -> Iterator[tuple[str, list[str]]]:
     """Yield the key and the wanted cells of each row."""
     try:
+        # Spreadsheets save UTF-8 with a byte order mark, which would become part of the first column's name.
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, strict=True)
             header = next(lines, [])
             places = [_place(header, name, where) for name in names]
             key_place = None if table.key is None else _place(header, table.key, where)
             for number, line in enumerate(line for line in lines if line):
+                # A missing or additional cell shifts the others: an age would become a sex, an id that of somebody
+                # else.
                 if len(line) != len(header):
                     raise SourceError(
                         f"{where}: found {len(line)} cells in row {number + 1}, expected {len(header)}. Fix the row."
@@ -142,6 +145,7 @@ def _keys(table: Table, item: SourceItem) -> list[str]:
         found = re.search(table.pattern, item.location)
         return [plain(found.group(1))] if found else []
     if table.match == "path":
+        # Published tables name a recording with and without its suffix.
         return [without_suffix(item.path), item.path]
     if table.match == "stem":
         name = item.path[item.path.rfind("/") + 1 :]

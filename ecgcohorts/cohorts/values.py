@@ -54,6 +54,7 @@ def age_years(text: str, unit: str = "years", codes: Mapping[str, float] | None 
     >>> age_years("57.0"), age_years("300", codes={"300": 90.0}), age_years("NaN")
     (57.0, 90.0, nan)
     """
+    # Codes come first: PTB-XL writes 300 for "over 89", which would be no age.
     by_code = {plain(code): years for code, years in (codes or {}).items()}
     years = by_code.get(plain(text))
     if years is None:

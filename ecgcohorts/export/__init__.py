@@ -4,10 +4,13 @@ Strips are written exactly as they are stored: rate and leads of the recipe, one
 With the signals go age, sex, cohort, labels, quality and pseudonyms only; dates, devices and sites stay behind.
 """
 
-from ecgcohorts.export.common import WHOLE
-from ecgcohorts.export.huggingface import export_huggingface
-from ecgcohorts.export.index_table import export_index
-from ecgcohorts.export.webdataset import export_webdataset
-from ecgcohorts.export.wfdb import export_wfdb
+from ecgcohorts.errors import needs_extra
+
+with needs_extra("ingest"):
+    from ecgcohorts.export.common import WHOLE
+    from ecgcohorts.export.huggingface import export_huggingface
+    from ecgcohorts.export.index_table import export_index
+    from ecgcohorts.export.webdataset import export_webdataset
+    from ecgcohorts.export.wfdb import export_wfdb
 
 __all__ = ["WHOLE", "export_huggingface", "export_index", "export_webdataset", "export_wfdb"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecgcohorts.errors import needs_extra
 from ecgcohorts.export.common import READ_AT_ONCE, Progress, refuse_twins, whole_folder
 from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
 from ecgcohorts.store.reader import AnyStore
@@ -90,6 +91,7 @@ def _write_record(store: AnyStore, path: Path, strip: NDArray[np.int16], facts: 
 
 
 def _wfdb() -> Any:
-    import wfdb  # here, because it takes about a second
+    with needs_extra("ingest"):
+        import wfdb  # here, because it takes about a second
 
     return wfdb

@@ -15,6 +15,8 @@ SEX_CODES = {"male": 0, "female": 1}  # -1: unknown
 UNKNOWN = -1
 LABEL = "label_"  # prefix of label columns: float32, NaN = unknown
 QUALITY = "q_"  # prefix of quality measures
+# Prefixes before a lead: its mean and deviation over the whole recording, float32 in mV. Only of recipes that ask.
+STATISTICS = ("mean_", "deviation_")
 
 # Column name -> dtype. Every index has all of these, plus label columns (float32, NaN = unknown).
 COLUMNS: dict[str, np.dtype] = {

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SpecError, needs_extra
 from ecgcohorts.index.cohort_index import LABEL, CohortIndex, draw_ids, number_ids, share_out
 
 UNASSIGNED = -1
@@ -55,8 +55,9 @@ def join_ids(ids: NDArray[np.uint8], pairs: Pairs) -> tuple[NDArray[np.int64], N
     _, first = np.unique(number, return_index=True)
     if not len(pairs):
         return number, every[first]
-    from scipy.sparse import coo_array  # slow to load, and needed for identity maps only
-    from scipy.sparse.csgraph import connected_components
+    with needs_extra("ingest"):
+        from scipy.sparse import coo_array  # slow to load, and needed for identity maps only
+        from scipy.sparse.csgraph import connected_components
 
     one, other = number[len(ids) :].reshape(-1, 2).T
     graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(first), len(first)))

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, UNKNOWN, CohortIndex
+from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, STATISTICS, UNKNOWN, CohortIndex
 from ecgcohorts.ingest.encode import ShardResult, Staged
 from ecgcohorts.ingest.plan import AnyPlan, Partition, PlanHeader, PlannedCohort, Refusal, as_keys, ids_of, spec_sha256
 from ecgcohorts.ingest.planning import Known
 from ecgcohorts.io.durable import move_file, sha256_of, write_file
-from ecgcohorts.preprocess.quality import QUALITY_COLUMNS
+from ecgcohorts.preprocess.flags import QUALITY_COLUMNS
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 from ecgcohorts.recording import DIGEST_BYTES
 from ecgcohorts.store.columns import write_index
@@ -38,6 +38,7 @@ from ecgcohorts.store.schema import (
     Segment,
     group_metadata,
     index_folder,
+    recipe_fields,
     rejects_name,
     signals_metadata,
 )
@@ -242,7 +243,7 @@ def _write_snapshot(
     """Write metadata, index and rejects of the new generation. Return the manifest that names them all."""
     header = plan.header
     folder, generation = header.folder, header.generation
-    write_file(folder / "zarr.json", group_metadata({"recipe": header.recipe.model_dump(mode="json")}))
+    write_file(folder / "zarr.json", group_metadata({"recipe": recipe_fields(header.recipe)}))
     files = dict(before.manifest.files) if before else {}
     if before:
         replaced = (index_folder(before.manifest.generation) + "/", "rejects-")
@@ -341,6 +342,8 @@ def _new_columns(
     labels = [LABEL + name for name in header.labels if n]
     columns |= {name: np.zeros(n, np.float32) for name in labels}
     columns |= {QUALITY + name: np.zeros(n, dtype) for name, dtype in QUALITY_COLUMNS.items()}
+    statistics = [prefix + lead for prefix in STATISTICS for lead in header.recipe.leads]
+    columns |= {name: np.zeros(n, np.float32) for name in statistics if header.recipe.record_statistics}
     columns["row"][:] = one.first_row + np.flatnonzero(one.live)
     at = first = 0
     wanted = ["recording_id", "patient_id", "site", "device", *_FROM_PLAN, *labels]
@@ -359,6 +362,10 @@ def _new_columns(
         columns["quality"][here] = found["flags"][live]
         for name in QUALITY_COLUMNS:
             columns[QUALITY + name][here] = found[f"q_{name}"][live]
+        if "statistics" in found:
+            kept = found["statistics"][live].reshape(-1, len(statistics))  # means of all leads, then deviations
+            for number, name in enumerate(statistics):
+                columns[name][here] = kept[:, number]
         first, at = first + partition.rows, here.stop
     cohorts, sites, devices = names
     if one.plan.name not in cohorts:

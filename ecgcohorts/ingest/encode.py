@@ -26,8 +26,8 @@ from ecgcohorts.errors import (
 from ecgcohorts.ingest.plan import AnyPlan, Partition
 from ecgcohorts.io.durable import make_folder, sha256_of, write_file
 from ecgcohorts.io.texts import decoded
-from ecgcohorts.preprocess.quality import QUALITY_COLUMNS
-from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.preprocess.flags import QUALITY_COLUMNS
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.preprocess.strip import Strip, make_strip
 from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import DIGEST_BYTES, Recording
@@ -143,15 +143,16 @@ class ShardResult:
         return _STAGES[self._stage[row]], str(_CODES[self.outcome[row]]), str(self._errors[self._error[row]])
 
     def columns(self) -> dict[str, NDArray]:
-        """Return valid, flags, and q_... for each quality measure."""
+        """Return valid, flags, q_... for each measure of quality, and statistics (row, 2, lead) if the recipe keeps them."""
         with np.load(self._path, allow_pickle=False) as data:
-            return {name: data[name] for name in ("valid", "flags", *(f"q_{name}" for name in QUALITY_COLUMNS))}
+            names = ("valid", "flags", "statistics", *(f"q_{name}" for name in QUALITY_COLUMNS))
+            return {name: data[name] for name in names if name != "statistics" or name in data.files}
 
 
 class _Rows:
     """The facts about the rows of a shard that is being written."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, recipe: Recipe) -> None:
         self.outcome = np.zeros(n, np.uint8)
         self.stage = np.zeros(n, np.uint8)
         self.error = np.zeros(n, np.uint8)
@@ -162,11 +163,15 @@ class _Rows:
         # A refused row keeps these blanks; it has no entry in the index, so nobody reads them.
         blank = {name: np.nan if np.issubdtype(dtype, np.floating) else 0 for name, dtype in QUALITY_COLUMNS.items()}
         self.quality = {name: np.full(n, blank[name], dtype) for name, dtype in QUALITY_COLUMNS.items()}
+        kept = recipe.record_statistics
+        self.statistics = np.full((n, 2, len(recipe.leads)), np.nan, np.float32) if kept else None
 
     def accept(self, row: int, recording: Recording, strip: Strip) -> None:
         self.digest[row] = np.frombuffer(recording.waveform_digest, np.uint8)
         self.valid[row] = strip.valid_start, strip.valid_stop
         self.flags[row] = strip.quality.flags
+        if self.statistics is not None:
+            self.statistics[row] = strip.statistics
         for name, column in self.quality.items():
             column[row] = strip.quality.columns[name]
 
@@ -186,7 +191,7 @@ def encode(task: EncodeTask) -> None:
     first such error is raised instead; it names the recording by its pseudonym.
     """
     blosc.use_threads = False  # workers are the parallelism already
-    rows = _Rows(len(task.inputs))
+    rows = _Rows(len(task.inputs), task.recipe)
     wanted = ((path, [entry]) for path, entry, _ in task.inputs)
     beside = files_beside(task.layout.reader, task.layout.arrays)
     with (
@@ -262,7 +267,9 @@ def _to_raise(error: Exception, where: str, stage: str, raise_errors: bool) -> E
 
 def _save(path: Path, rows: _Rows, entry: FileEntry) -> None:
     buffer = io.BytesIO()
-    quality = {f"q_{name}": column for name, column in rows.quality.items()}
+    measures = {f"q_{name}": column for name, column in rows.quality.items()}
+    if rows.statistics is not None:
+        measures["statistics"] = rows.statistics
     np.savez(
         buffer,
         allow_pickle=False,
@@ -274,6 +281,6 @@ def _save(path: Path, rows: _Rows, entry: FileEntry) -> None:
         valid=rows.valid,
         flags=rows.flags,
         entry=np.array(entry.model_dump_json()),
-        **quality,
+        **measures,
     )
     write_file(path, buffer.getvalue())

@@ -24,9 +24,9 @@ from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.index.cohort_index import LABEL
 from ecgcohorts.io.durable import drop, machine_errors, name_aside, sync_folder
-from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
-from ecgcohorts.sources.address import path_of
+from ecgcohorts.sources.names import path_of
 from ecgcohorts.store.schema import STAGING
 from ecgcohorts.store.signals.chunks import Codec
 

@@ -25,10 +25,11 @@ from ecgcohorts.ingest.planning import make_plan
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, Runner, WorkerDied
 from ecgcohorts.io.durable import machine_errors, make_folder
 from ecgcohorts.io.place import Bucket, Folder
-from ecgcohorts.preprocess.recipes import CAPE_V1, get_recipe
+from ecgcohorts.preprocess.recipes import CAPE_V1, load_recipe
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import load_key
 from ecgcohorts.sources import Source, open_source
-from ecgcohorts.sources.address import uri_of
+from ecgcohorts.sources.names import uri_of
 from ecgcohorts.store.commit import refuse_foreign, refuse_nested, remove_unlisted
 from ecgcohorts.store.files import folder_of
 from ecgcohorts.store.reader import Store
@@ -45,7 +46,7 @@ Progress = Callable[[str, int, int], None]  # what, done, total
 class IngestOptions:
     """How to ingest. Stored bytes depend on `recipe`, `shard_records`, `codec`, `quality` and the key only."""
 
-    recipe: str = CAPE_V1.name
+    recipe: str | Path = CAPE_V1.name  # a name, or a YAML file of one's own
     workers: int = 1  # processes of this machine; 1: in this one, with plain tracebacks
     limit: int | None = None  # inputs, for a trial
     on_error: Literal["quarantine", "raise"] = "quarantine"
@@ -223,9 +224,19 @@ class _Job:
                 )
         self.destination, self.options = destination, options
         self.spec = cohort if isinstance(cohort, CohortSpec) else load_spec(cohort)
-        self.recipe = get_recipe(options.recipe)
+        self.recipe = self._recipe()
         self.key = load_key(options.key_file)
         self.files = self.spec.find(source)  # raises if there is nothing to read, before the store's folder is made
+
+    def _recipe(self) -> Recipe:
+        """Return the recipe asked for; one's own by name, without its file, if the store carries it."""
+        try:
+            return load_recipe(self.options.recipe)
+        except SpecError:
+            store = self.destination.open_before()
+            if store is None or store.recipe.name != self.options.recipe:
+                raise
+            return store.recipe
 
     def open_before(self) -> Store | None:
         """Return the snapshot to extend. Raises RecipeMismatch or KeyMismatch if this run cannot extend it."""
@@ -233,8 +244,9 @@ class _Job:
         if store is None:
             return None
         if store.recipe != self.recipe:
+            theirs, mine = store.recipe.told_from(self.recipe)
             raise RecipeMismatch(
-                f"{store.path}: found a store of recipe {store.recipe.name}, expected {self.recipe.name}. "
+                f"{store.path}: found a store of recipe {theirs}, expected {mine}. "
                 f"Name another store, or pass --recipe {store.recipe.name}."
             )
         if store.manifest.key_fingerprint != self.key.fingerprint:

@@ -1,4 +1,7 @@
-"""Millions of texts in one buffer: as objects, each would take 50 bytes beside its characters."""
+"""Millions of texts in one buffer: as objects, each would take 50 bytes beside its characters.
+
+`Texts` grows one text at a time, which pyarrow's arrays cannot; lookups go to the arrays themselves.
+"""
 
 from array import array
 from bisect import bisect_left
@@ -13,21 +16,23 @@ if TYPE_CHECKING:
 
 
 def encoded(text: str) -> bytes:
-    """UTF-8; what a file system gave and is no text (surrogates) comes back as it was."""
+    """Encode as UTF-8. Names that a file system gave and that are no text (surrogates) come back as they were."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def decoded(text: bytes) -> str:
+    """Undo `encoded`."""
     return text.decode("utf-8", "surrogateescape")
 
 
 class Texts:
-    """Texts one after the other in one buffer. Empty ones before the first that is not take no room."""
+    """Texts one after the other in one buffer."""
 
     def __init__(self) -> None:
         self._data, self._ends, self._empty = bytearray(), array("q", [0]), 0
 
     def append(self, text: str) -> None:
+        # Entries are empty in every cohort of one recording a file: until the first text, a count is enough.
         if not text and not self._data:
             self._empty += 1
             return
@@ -42,15 +47,17 @@ class Texts:
         return "" if at < 0 else decoded(bytes(self._data[self._ends[at] : self._ends[at + 1]]))
 
     def column(self) -> "pa.LargeBinaryArray":
-        """All of them; nothing can be added from here on."""
+        """Return all texts as a column that shares the buffer; nothing can be added from here on."""
         import pyarrow as pa
 
         ends = self._ends if not self._empty else np.concatenate([np.zeros(self._empty, np.int64), self._ends])
         return pa.Array.from_buffers(pa.large_binary(), len(self), [None, pa.py_buffer(ends), pa.py_buffer(self._data)])
 
     def sort(self) -> tuple["SortedTexts", NDArray[np.int64]]:
-        """The texts by their bytes, which for text is the order of its characters; and the places they had, equal ones
-        in turn."""
+        """Sort by bytes, which for text is the order of its characters. Return the texts and the places they had.
+
+        Equal texts keep their order.
+        """
         import pyarrow.compute as pc
 
         column = self.column()
@@ -59,17 +66,13 @@ class Texts:
 
 
 class SortedTexts(Sequence[str]):
-    """Sorted texts that can be looked up, from a column of `large_binary` that starts at its buffers' beginning."""
+    """A sorted `large_binary` column that can be looked up by content."""
 
     def __init__(self, column: "pa.LargeBinaryArray") -> None:
         self.column = column
-        _, ends, data = column.buffers()
-        self._length = len(column)
-        self._ends = memoryview(ends).cast("q") if self._length else memoryview(bytes(8)).cast("q")
-        self._data = memoryview(b"" if data is None else data)
 
     def __len__(self) -> int:
-        return self._length
+        return len(self.column)
 
     @overload
     def __getitem__(self, place: int) -> str: ...
@@ -77,34 +80,33 @@ class SortedTexts(Sequence[str]):
     def __getitem__(self, place: slice) -> list[str]: ...
     def __getitem__(self, place: int | slice) -> str | list[str]:
         if isinstance(place, slice):
-            return [decoded(self.bytes_at(at)) for at in range(*place.indices(self._length))]
-        return decoded(self.bytes_at(range(self._length)[place]))
-
-    def bytes_at(self, place: int) -> bytes:
-        return bytes(self._data[self._ends[place] : self._ends[place + 1]])
+            return [decoded(text) for text in self.column[place].to_pylist()]
+        return decoded(self._bytes_at(range(len(self))[place]))
 
     def first_twice(self) -> int | None:
-        """The first place that holds the same text as the one before."""
-        before = None
-        for place in range(self._length):
-            now = self.bytes_at(place)
-            if now == before:
-                return place
-            before = now
-        return None
+        """Return the first place that holds the same text as the one before; None if no two are equal."""
+        import pyarrow.compute as pc
+
+        again = pc.index(pc.equal(self.column[1:], self.column[:-1]), True).as_py()
+        return None if again < 0 else again + 1
 
     def find(self, text: str) -> int | None:
-        """Its place, the first of equal ones; None if it is not among them."""
+        """Return the place of a text, the first of equal ones; None if it is not among them."""
         wanted = encoded(text)
         place = self._first_not_below(wanted)
-        return place if place < self._length and self.bytes_at(place) == wanted else None
+        return place if place < len(self) and self._bytes_at(place) == wanted else None
 
     def below(self, folder: str) -> range:
-        """Places of all paths below a folder, which is given with its slash; all places for an empty one."""
+        """Return the places of all paths below a folder, which is given with its slash; all places for an empty one."""
         if not folder:
-            return range(self._length)
+            return range(len(self))
         prefix = encoded(folder)
         return range(self._first_not_below(prefix), self._first_not_below(prefix[:-1] + b"0"))  # 0 follows the slash
 
+    # A lookup among 300,000 names takes 13 us, against 9 us with memoryviews of the column's buffers.
+    def _bytes_at(self, place: int) -> bytes:
+        text: bytes = self.column[place].as_py()
+        return text
+
     def _first_not_below(self, wanted: bytes) -> int:
-        return bisect_left(range(self._length), wanted, key=self.bytes_at)
+        return bisect_left(range(len(self)), wanted, key=self._bytes_at)

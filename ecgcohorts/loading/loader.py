@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import PlanImpossible, SpecError
-from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import MISSING
 from ecgcohorts.samplers import BatchPlan, window_starts
 from ecgcohorts.samplers.plan import ABSENT
@@ -75,7 +75,7 @@ class Loader:
         self,
         store: _Strips,
         sampler: "Sampler",
-        window: int = 2800,
+        window: int | None = None,
         *,
         rank: int | None = None,
         world_size: int | None = None,
@@ -85,15 +85,17 @@ class Loader:
     ) -> None:
         """Check the options and that the store has all rows of the sampler.
 
-        window: samples. rank, world_size: this process's slice of every batch; by default the sampler's
-        (`sampler.on_rank`). memory: makes the arrays of batches, for example `loading.torch.pinned`; by default memory
-        that is used again once nothing refers to it. Raises SpecError for a window or option out of range, PlanImpossible
-        if the sampler plans rows that the store does not have, or cannot serve world_size equal ranks.
+        window: samples; by default the window of the store's recipe. rank, world_size: this process's slice of every
+        batch; by default the sampler's (`sampler.on_rank`). memory: makes the arrays of batches, for example
+        `loading.torch.pinned`; by default memory that is used again once nothing refers to it. Raises SpecError for a
+        window or option out of range, PlanImpossible if the sampler plans rows that the store does not have, or cannot
+        serve world_size equal ranks.
         """
         for name, value, least in (("window", window, 1), ("prefetch", prefetch, 0), ("threads", threads, 1)):
             if value is not None and value < least:
                 raise SpecError(f"found {name}={value}, expected {least} or more.")
-        self.store, self.sampler, self.window, self.prefetch, self.threads = store, sampler, window, prefetch, threads
+        self.store, self.sampler, self.prefetch, self.threads = store, sampler, prefetch, threads
+        self.window = store.recipe.window_samples if window is None else window
         self.rank = sampler.rank if rank is None else rank
         self.world_size = sampler.world_size if world_size is None else world_size
         sampler.check_rank(self.rank, self.world_size)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, signal
 
-from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.preprocess.steps import BandPass, Notch, Recipe, Resample
 
 Array = NDArray[np.float64]
 
@@ -22,18 +22,60 @@ _PERIODS = 10  # of the slower rate, to each side: length of the filter in resam
 _KAISER = 5.0  # its window
 _PASSED = 1.4  # Nyquist frequencies of the slower rate; that filter takes 60 dB off everything above
 _FINE = 64  # finer steps change the response of that filter by less than a millionth
+_FORGOTTEN = (
+    1e-6  # what may be left of the slowest wave at the other end of the shortest strip; of 0.5 Hz, 7 s leave 1e-7
+)
+
+
+@lru_cache(maxsize=16)
+def fits(recipe: Recipe) -> bool:
+    """Return whether the resampling and the filters of a recipe are the pattern that `strip_filter` computes.
+
+    The pattern: polyphase resampling, then one Butterworth band-pass with even padding whose memory is short against a
+    strip, then at most one notch in the same pass. Any other list of steps is for `chain.apply_steps`.
+    """
+    match recipe.after_cut:
+        case (Resample(method="poly"), BandPass(kind="butterworth", ends="even") as band, *rest):
+            notch = rest[0] if rest else None
+            if len(rest) > 1 or None in (band.low_hz, band.high_hz, band.pad_s):
+                return False
+            if notch is not None and not (isinstance(notch, Notch) and notch.joined and not notch.harmonics):
+                return False
+            poles = signal.sos2zpk(design_filters(recipe.rate_hz, recipe, None))[1]
+            return bool((np.abs(poles) ** recipe.window_samples < _FORGOTTEN).all())
+        case _:
+            return False
 
 
 @lru_cache(maxsize=64)
 def design_filters(source_rate_hz: float, recipe: Recipe, notch_hz: float | None) -> Array:
     """Return band-pass and notch as second-order sections at the recipe's rate: one cascade, to be run both ways."""
-    low, high = recipe.band_hz
-    high = min(high, recipe.band_top_of_source_rate * source_rate_hz)
-    sections = signal.butter(recipe.band_order, (low, high), "bandpass", fs=recipe.rate_hz, output="sos")
-    if notch_hz is None:
+    notch = recipe.step(Notch)
+    sections = band_sections(_band(recipe), recipe.rate_hz, source_rate_hz)
+    if notch_hz is None or notch is None:
         return sections
-    notch = signal.tf2sos(*signal.iirnotch(notch_hz, recipe.notch_q, fs=recipe.rate_hz))
-    return np.concatenate([sections, notch])
+    return np.concatenate([sections, notch_sections(notch_hz, notch.q, recipe.rate_hz)])
+
+
+def _band(recipe: Recipe) -> BandPass:
+    return next(step for step in recipe.steps if isinstance(step, BandPass))
+
+
+def band_sections(band: BandPass, rate_hz: float, source_rate_hz: float) -> Array:
+    """Return a Butterworth band-pass, high-pass or low-pass as second-order sections at rate_hz."""
+    low, high = band.low_hz, band.high_hz
+    if high is not None and band.top_of_source_rate is not None:
+        high = min(high, band.top_of_source_rate * source_rate_hz)
+    if low is None or high is None:
+        return signal.butter(
+            band.order, low or high, "lowpass" if low is None else "highpass", fs=rate_hz, output="sos"
+        )
+    return signal.butter(band.order, (low, high), "bandpass", fs=rate_hz, output="sos")
+
+
+def notch_sections(hz: float, q: float, rate_hz: float) -> Array:
+    """Return a notch as one second-order section."""
+    return signal.tf2sos(*signal.iirnotch(hz, q, fs=rate_hz))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +115,8 @@ def strip_filter(
     resampling = _resampling_gain(up, down, circle_in, circle_out)
     sections = design_filters(source_rate_hz, recipe, notch_hz)
     response = signal.sosfreqz(sections, circle_out, whole=True)[1]
-    ends_of, waves = _ends(sections, response, n_out, min(round(recipe.pad_s * recipe.rate_hz), n_out - 1))
+    pad = round((_band(recipe).pad_s or 0.0) * recipe.rate_hz)
+    ends_of, waves = _ends(sections, response, n_out, min(pad, n_out - 1))
     # From the resampled circle back to the native one, and from there to the strip: both steps transposed.
     spectrum = fft.rfft(ends_of)[:, : len(resampling)] * resampling
     ends_of = fft.irfft(_without_images(spectrum, circle_in, circle_out), circle_in)

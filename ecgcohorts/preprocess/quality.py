@@ -5,9 +5,7 @@ A flag says that a person should look; no recording is refused on a flag. Column
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntFlag
 from functools import lru_cache
-from types import MappingProxyType
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -15,46 +13,9 @@ from numpy.typing import NDArray
 from scipy import fft, signal
 
 from ecgcohorts import leads
-from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.preprocess.flags import QUALITY_COLUMNS, Flag
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import Recording
-
-
-class Flag(IntFlag):
-    """Bits of the `quality` column of an index (uint32). A bit keeps its meaning for ever; new flags take new bits."""
-
-    INTERPOLATED = 1 << 0  # a gap of at most 40 ms was filled
-    CLIPPED = 1 << 1  # the source stood at its extreme for SATURATED_S without a break
-    CLIPPED_IN_STORE = 1 << 2  # more than 32.767 mV after filtering: cut to fit int16 at 1 uV
-    FLAT_LEAD = 1 << 3  # a lead stood still for over a second
-    MAINS_50 = 1 << 4  # hum before the notch: score of at least 6 dB
-    MAINS_60 = 1 << 5
-    EINTHOVEN = 1 << 6  # a stored limb lead is not what I and II say
-    LEAD_I_INVERTED = 1 << 7  # looks like swapped arm electrodes: a hint, never corrected
-    PACED = 1 << 8  # the file says that pacemaker spikes were seen
-    LOW_RATE = 1 << 9  # a 100 Hz source holds nothing above 50 Hz
-    EDGE_SLACK = 1 << 10  # the centre window comes nearer than 1.5 s to an end: filter edge above 5 uV
-
-
-QUALITY_COLUMNS: Mapping[str, np.dtype] = MappingProxyType(
-    {
-        "n_interp": np.dtype(np.int32),  # lead-samples filled, at the source rate
-        "n_clip": np.dtype(np.int32),  # lead-samples in runs of >= 3 equal values at a lead's own extreme
-        "n_clip_stored": np.dtype(np.int32),  # lead-samples cut to fit int16
-        "flat_fraction": np.dtype(np.float32),  # share of the strip that stands still for > 1 s; worst lead
-        "max_abs_mv": np.dtype(np.float32),  # of the filtered strip
-        "p99_mv": np.dtype(np.float32),  # median over the twelve leads of the 99th percentile of |x|, filtered
-        "baseline_power_mv2": np.dtype(np.float32),  # below 0.5 Hz without the mean, unfiltered; median over leads
-        "hf_power_mv2": np.dtype(np.float32),  # above 40 Hz, unfiltered; median over leads
-        "mains_50_before_db": np.dtype(np.float32),  # mains score before the filters
-        "mains_60_before_db": np.dtype(np.float32),
-        "mains_50_after_db": np.dtype(np.float32),  # and after them
-        "mains_60_after_db": np.dtype(np.float32),
-        "notch_hz": np.dtype(np.float32),  # what was notched; NaN if nothing was
-        "einthoven_rms_mv": np.dtype(np.float32),  # worst of III, aVR, aVL, aVF as stored against I and II
-        "bandlimit_hz": np.dtype(np.float32),  # nothing above: half the source rate or the recipe's upper edge
-        "edge_slack_s": np.dtype(np.float32),  # from the centre window to either end of the strip
-    }
-)
 
 MAINS_HZ = (50.0, 60.0)
 MAINS_DB = 6.0  # about 3 uV of hum; a clean ECG scores up to 2 dB
@@ -66,6 +27,9 @@ EINTHOVEN_MV = 0.05  # our default: ten steps of a 5 uV recorder
 SAFE_SLACK_S = 1.5  # nearer to a record end than this the filter edge exceeds 5 uV
 SEGMENT_S = 2.0  # Welch
 _LOWEST_HZ, _HIGH_HZ = 0.5, 40.0
+_HIGHEST_HZ = 200.0  # half the rate of cape-v1: measures of the source must not depend on the recipe
+_SLOW_HZ = 100.0  # a source at this rate or below carries nothing above half of it
+_RATE_RATIO = 2.2  # no mains score where there are fewer samples in a period of the mains
 _SIDE_HZ = 5.0  # what surrounds the mains frequency reaches so far
 _SILENCE = 1e-12  # mV^2/Hz, a thousandth of the noise of 1 uV steps; keeps logarithms finite
 
@@ -100,7 +64,7 @@ def measure(stages: Stages, recording: Recording, recipe: Recipe) -> Quality:
     """Return all flags and columns of a strip. Costs about as much as the filters do."""
     native_mv, filtered_mv = stages.native_mv.astype(np.float32), stages.filtered_mv.astype(np.float32)
     n_clip, longest_clip = clipping(native_mv)
-    before = power_density(native_mv, stages.rate_hz, recipe.rate_hz / 2)
+    before = power_density(native_mv, stages.rate_hz, _HIGHEST_HZ)
     after = power_density(filtered_mv, recipe.rate_hz, MAINS_HZ[-1] + _SIDE_HZ)
     columns = counted(stages, recipe) | {
         "n_clip": n_clip,
@@ -108,15 +72,18 @@ def measure(stages: Stages, recording: Recording, recipe: Recipe) -> Quality:
         "max_abs_mv": float(max(filtered_mv.max(), -filtered_mv.min())),
         "baseline_power_mv2": baseline_power(native_mv, stages.rate_hz),
         "hf_power_mv2": float(median(before[:, round(_HIGH_HZ * SEGMENT_S) + 1 :].sum(axis=1)) / SEGMENT_S),
-        "einthoven_rms_mv": einthoven_rms(stages, recording),
+        "einthoven_rms_mv": einthoven_rms(stages, recording, recipe),
     }
     shared = min(before.shape[1], after.shape[1])
     both = np.stack([before[:, :shared], after[:, :shared]])
     for mains_hz in MAINS_HZ:
-        if stages.rate_hz / mains_hz >= recipe.notch_min_rate_ratio:
+        # A recipe of 100 Hz has no 50 Hz to measure after the filters.
+        if min(stages.rate_hz, recipe.rate_hz) / mains_hz >= _RATE_RATIO:
             before_db, after_db = mains_score(both, mains_hz)
             columns[f"mains_{mains_hz:.0f}_before_db"] = float(before_db)
             columns[f"mains_{mains_hz:.0f}_after_db"] = float(after_db)
+        elif stages.rate_hz / mains_hz >= _RATE_RATIO:
+            columns[f"mains_{mains_hz:.0f}_before_db"] = float(mains_score(before, mains_hz))
     flags = known_flags(columns, recording, stages.rate_hz, recipe)
     if longest_clip >= SATURATED_S * stages.rate_hz:
         flags |= Flag.CLIPPED
@@ -140,7 +107,7 @@ def counted(stages: Stages, recipe: Recipe) -> dict[str, float]:
         "n_clip_stored": stages.n_clip_stored,
         "p99_mv": stages.p99_mv,
         "notch_hz": np.nan if stages.notch_hz is None else stages.notch_hz,
-        "bandlimit_hz": min(stages.rate_hz / 2, recipe.band_hz[1]),
+        "bandlimit_hz": min(stages.rate_hz / 2, recipe.rate_hz / 2 if recipe.band_hz is None else recipe.band_hz[1]),
         "edge_slack_s": slack_s,
     }
 
@@ -156,8 +123,9 @@ def known_flags(columns: Mapping[str, float], recording: Recording, rate_hz: flo
         Flag.EINTHOVEN: columns["einthoven_rms_mv"] > EINTHOVEN_MV,
         # Readers note pacing in words of their own that begin so; no header text is kept.
         Flag.PACED: any(note.startswith("pace") for note in recording.notes),
-        Flag.LOW_RATE: rate_hz <= recipe.low_rate_hz,
-        Flag.EDGE_SLACK: columns["edge_slack_s"] < SAFE_SLACK_S,
+        Flag.LOW_RATE: rate_hz <= _SLOW_HZ,
+        # Without a high-pass there is no filter edge to come near to.
+        Flag.EDGE_SLACK: recipe.band_hz is not None and columns["edge_slack_s"] < SAFE_SLACK_S,
     }
     flags = Flag(0)
     for flag, is_set in tests.items():
@@ -270,18 +238,19 @@ def _is_still(step_mv: NDArray[np.floating]) -> NDArray[np.bool_]:
     return np.abs(step_mv) < FLAT_UV / 1000
 
 
-def einthoven_rms(stages: Stages, recording: Recording) -> float:
+def einthoven_rms(stages: Stages, recording: Recording, recipe: Recipe) -> float:
     """Return how far III, aVR, aVL and aVF as stored lie from I and II, as rms in mV; the worst lead counts.
 
     NaN unless the file holds I, II and one of them: a residual of derived leads would say nothing.
     """
     have = leads.positions(recording.leads)
     stored = [lead for lead in leads.LIMB_LEADS[2:] if lead in have]
-    if not stored or "I" not in have or "II" not in have:
+    if not stored or "I" not in have or "II" not in have or not {"I", "II"} <= set(recipe.leads):
         return np.nan
+    limbs_mv = stages.native_mv[[recipe.leads.index("I"), recipe.leads.index("II")]]
     every = 4  # samples; plenty for an rms
     columns = slice(stages.start, stages.start + stages.native_mv.shape[1], every)
-    residual = FROM_I_AND_II[[leads.LIMB_LEADS.index(lead) for lead in stored]] @ stages.native_mv[:2, ::every]
+    residual = FROM_I_AND_II[[leads.LIMB_LEADS.index(lead) for lead in stored]] @ limbs_mv[:, ::every]
     residual -= recording.in_mv([have[lead] for lead in stored], columns)
     known = np.isfinite(residual)
     residual[~known] = 0
@@ -301,6 +270,10 @@ def lead_i_inverted(filtered_mv: NDArray[np.float64], recipe: Recipe) -> bool:
     That is what swapped arm electrodes look like, and dextrocardia: a hint for a person. docs/preprocessing.md
     says how many swaps it finds.
     """
+    if not {"I", "II"} <= set(recipe.leads):
+        return False
+    if recipe.band_hz is None or recipe.band_hz[0] < _LOWEST_HZ:  # the offset that a high-pass would have taken
+        filtered_mv = filtered_mv - np.median(filtered_mv, axis=1, keepdims=True)
     lead_i = filtered_mv[recipe.leads.index("I")]
     if lead_i.max() >= -lead_i.min():  # the highest point is above: no inverted QRS, and no beats to look for
         return False

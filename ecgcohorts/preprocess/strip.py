@@ -1,5 +1,6 @@
-"""Recording to strip: leads, gaps, trim, rate, filters, whole microvolts, as a named recipe says.
+"""Recording to strip: leads, gaps, trim, rate, filters, whole microvolts, as a recipe says.
 
+This is the only way from a recording to a strip: `ingest` and the embedding of arrays both call `make_strip`.
 Every number is in `ecgcohorts.preprocess.recipes`; docs/preprocessing.md holds the measurements behind them.
 Importing this module loads scipy.signal: import it where strips are made, not in the package root.
 """
@@ -7,17 +8,29 @@ Importing this module loads scipy.signal: import it where strips are made, not i
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import signal
 
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.leads import LIMB_LEADS
 from ecgcohorts.preprocess import quality
-from ecgcohorts.preprocess.filter import strip_filter
+from ecgcohorts.preprocess.chain import apply_steps
+from ecgcohorts.preprocess.filter import fits, strip_filter
 from ecgcohorts.preprocess.quality import Quality, Stages
-from ecgcohorts.preprocess.recipes import CAPE_V1, Recipe
+from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.steps import (
+    CheckAmplitude,
+    CheckRate,
+    Cut,
+    FillGaps,
+    Notch,
+    Recipe,
+    Resample,
+    Trim,
+)
 from ecgcohorts.recording import MISSING, Recording
 
 Mains = float | Literal["auto"] | None
@@ -33,13 +46,15 @@ class Strip:
     """One preprocessed recording as a store keeps it.
 
     samples: int16 (lead, time) of the recipe's length, in steps of `recipe.lsb_uv`; MISSING outside the valid part.
-    The valid part is [valid_start, valid_stop); strips of this recipe begin at 0.
+    The valid part is [valid_start, valid_stop); strips begin at 0.
+    statistics: float32 (2, lead), mean and deviation in mV of the whole recording, if the recipe keeps them.
     """
 
     samples: NDArray[np.int16]
     valid_start: int
     valid_stop: int
     quality: Quality
+    statistics: NDArray[np.float32] | None = None
 
 
 def make_strip(
@@ -58,31 +73,35 @@ def make_strip(
 def _make_strip(recording: Recording, recipe: Recipe, mains_hz: Mains, with_quality: bool) -> Strip:
     rate_hz = recording.rate_hz
     ratio = rate_ratio(rate_hz, recipe)
-    native_mv, start, n_interp = cut_strip(recording.leads_mv(recipe.leads), rate_hz, recipe)
-    notch_hz = choose_notch(native_mv, rate_hz, recipe, mains_hz)
-    filtered_mv = strip_filter(native_mv.shape[1], ratio, rate_hz, recipe, notch_hz)(native_mv)
-    samples, n_clip_stored = to_steps(filtered_mv, recipe)
+    lead_mv = recording.leads_mv(recipe.leads)
+    native_mv, start, n_interp = cut_strip(lead_mv, rate_hz, recipe)
+    notch_hz = _choose_notch(native_mv, rate_hz, recipe, mains_hz)
+    if fits(recipe):
+        filtered_mv = strip_filter(native_mv.shape[1], ratio, rate_hz, recipe, notch_hz)(native_mv)
+    else:
+        filtered_mv = apply_steps(native_mv, rate_hz, recipe, notch_hz)
+    samples, n_clip_stored = _to_steps(filtered_mv, recipe)
     valid_stop = filtered_mv.shape[1]
-    stored = samples[:, :valid_stop]
-    p99_mv = check_amplitude(_p99_of_all(stored, recipe) * (recipe.lsb_uv / 1000), recipe)
+    p99_mv = _amplitude(filtered_mv, samples[:, :valid_stop], recipe)
     stages = Stages(native_mv, filtered_mv, rate_hz, start, n_interp, n_clip_stored, notch_hz, p99_mv)
     judge = quality.measure if with_quality else quality.unmeasured
-    return Strip(samples, 0, valid_stop, judge(stages, recording, recipe))
+    statistics = _statistics(lead_mv, rate_hz, recipe) if recipe.record_statistics else None
+    return Strip(samples, 0, valid_stop, judge(stages, recording, recipe), statistics)
 
 
 @lru_cache(maxsize=64)
 def rate_ratio(rate_hz: float, recipe: Recipe) -> tuple[int, int]:
     """Return (up, down), the recipe's rate over the source's in lowest terms. Raises RejectedRecording (RATE)."""
-    low, high = recipe.source_rate_hz
+    check, first = recipe.required(CheckRate), recipe.required(Resample).rate_hz
+    low, high = check.source_rate_hz
     if not low <= rate_hz <= high:
         raise RejectedRecording(Reason.RATE, f"{rate_hz:g} samples per second", f"{low:g} to {high:g}")
-    # The bound on the denominator is also what keeps the resampling filter small.
-    ratio = Fraction(rate_hz / recipe.rate_hz).limit_denominator(recipe.max_denominator)
-    if abs(float(ratio) * recipe.rate_hz / rate_hz - 1) > _RATE_TOLERANCE:
+    ratio = Fraction(rate_hz / first).limit_denominator(check.max_denominator)
+    if abs(float(ratio) * first / rate_hz - 1) > _RATE_TOLERANCE:
         raise RejectedRecording(
             Reason.RATE,
             f"{rate_hz!r} samples per second",
-            f"a multiple of {recipe.rate_hz:g} by a fraction with a denominator of at most {recipe.max_denominator}",
+            f"a multiple of {first:g} by a fraction with a denominator of at most {check.max_denominator}",
             "Give the nominal rate.",
         )
     return ratio.denominator, ratio.numerator
@@ -91,47 +110,70 @@ def rate_ratio(rate_hz: float, recipe: Recipe) -> tuple[int, int]:
 # --- gaps and trimming --------------------------------------------------------------------------------------------
 
 
-def cut_strip(signal_mv: NDArray[np.float64], rate_hz: float, recipe: Recipe) -> tuple[NDArray[np.float64], int, int]:
+def cut_strip(
+    signal_mv: NDArray[np.float64], rate_hz: float, recipe: Recipe, whole: bool = False
+) -> tuple[NDArray[np.float64], int, int]:
     """Return the strip at its own rate, the column it begins at, and how many samples of it were interpolated.
 
-    signal_mv: (lead, time), NaN or infinite where missing. The strip is the first stretch of at least the recipe's
-    window in which no lead has a gap too long to fill, without the columns of zeros at its ends (CODE pads with
-    them), and at most the recipe's strip long. Raises RejectedRecording (EMPTY, TOO_SHORT, GAPS).
+    signal_mv: (lead, time), NaN or infinite where missing. The strip lies in the first stretch of at least the recipe's
+    window in which no lead has a gap too long to fill, without the columns of zeros at its ends if the recipe trims
+    them (CODE pads with them). whole: return all of that stretch, as for a recipe that cuts after resampling.
+    Raises RejectedRecording (EMPTY, TOO_SHORT, GAPS).
     """
-    n, longest = signal_mv.shape[1], int(recipe.strip_s * rate_hz + _SLOP)
-    if n >= longest and np.isfinite(signal_mv.sum()) and signal_mv[:, 0].any() and signal_mv[:, -1].any():
-        return signal_mv[:, :longest], 0, 0  # nothing to fill or trim, as in most recordings
-    finite = np.isfinite(signal_mv)
-    filled_mv, unfilled = fill_gaps(signal_mv, finite, rate_hz, recipe)
-    alive = np.asarray(filled_mv.any(axis=0))  # NaN counts, but only where a stretch cannot lie
-    needed = recipe.window_s * rate_hz - _SLOP
-    for first, stop in _stretches(~unfilled, alive):
-        if stop - first >= needed:
-            stop = min(stop, first + longest)
-            return filled_mv[:, first:stop], first, int((~finite[:, first:stop]).sum())
-    where = np.flatnonzero(np.where(finite, signal_mv, 0.0).any(axis=0))
-    if not len(where):
-        raise RejectedRecording(Reason.EMPTY, "nothing but 0 mV or missing samples", "an ECG")
-    extent = int(where[-1] - where[0] + 1)
-    found, expected = f"{extent / rate_hz:.3f} s after trimming", f"at least {recipe.window_s:g} s"
-    if extent < needed:
-        raise RejectedRecording(Reason.TOO_SHORT, found, expected)
-    raise RejectedRecording(
-        Reason.GAPS, f"{found}, broken by gaps", f"{expected} without a gap over {recipe.max_gap_s * 1000:g} ms"
-    )
+    whole = whole or not recipe.cuts_first
+    if np.isfinite(signal_mv.sum()) and signal_mv[:, :1].any() and signal_mv[:, -1:].any():
+        filled_mv, stretches = signal_mv, [(0, signal_mv.shape[1])]  # nothing to fill or trim, as in most
+    else:
+        finite = np.isfinite(signal_mv)
+        filled_mv, unfilled = _fill_gaps(signal_mv, finite, rate_hz, recipe)
+        alive = np.asarray(filled_mv.any(axis=0))  # NaN counts, but only where a stretch cannot lie
+        stretches = _stretches(~unfilled, alive, recipe.step(Trim) is not None)
+    for first, stop in stretches:
+        if stop - first >= recipe.window_s * rate_hz - _SLOP:
+            if not whole:
+                longest = int(recipe.strip_s * rate_hz + _SLOP)
+                first += max(stop - first - longest, 0) // 2 if recipe.required(Cut).keep == "centre" else 0
+                stop = min(stop, first + longest)
+            n_interp = 0 if filled_mv is signal_mv else int((~finite[:, first:stop]).sum())
+            return filled_mv[:, first:stop], first, n_interp
+    raise _refusal(signal_mv, rate_hz, recipe)
 
 
-def _stretches(good: NDArray[np.bool_], alive: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return [first, stop) of each run of good columns, without the columns at its ends that are not alive."""
+def _stretches(good: NDArray[np.bool_], alive: NDArray[np.bool_], trims: bool) -> list[tuple[int, int]]:
+    """Return [first, stop) of each run of good columns that is not dead, if asked without the dead columns at its ends."""
     found = []
     for start, length in zip(*quality.runs(good[None])[1:], strict=True):
         where = np.flatnonzero(alive[start : start + length])
         if len(where):
-            found.append((int(start + where[0]), int(start + where[-1] + 1)))
+            first, last = (where[0], where[-1]) if trims else (0, length - 1)
+            found.append((int(start + first), int(start + last + 1)))
     return found
 
 
-def fill_gaps(
+def _refusal(signal_mv: NDArray[np.float64], rate_hz: float, recipe: Recipe) -> RejectedRecording:
+    """Return why no stretch of a recording is long enough."""
+    where = np.flatnonzero(np.where(np.isfinite(signal_mv), signal_mv, 0.0).any(axis=0))
+    if not len(where):
+        return RejectedRecording(Reason.EMPTY, "nothing but 0 mV or missing samples", "an ECG")
+    trims = recipe.step(Trim) is not None
+    extent_s = (int(where[-1] - where[0] + 1) if trims else signal_mv.shape[1]) / rate_hz
+    found, expected = f"{extent_s:.3f} s{' after trimming' if trims else ''}", f"at least {recipe.window_s:g} s"
+    if extent_s * rate_hz < recipe.window_s * rate_hz - _SLOP:
+        return RejectedRecording(Reason.TOO_SHORT, found, expected)
+    gap_ms = recipe.required(FillGaps).max_gap_s * 1000
+    return RejectedRecording(Reason.GAPS, f"{found}, broken by gaps", f"{expected} without a gap over {gap_ms:g} ms")
+
+
+def _statistics(lead_mv: NDArray[np.float64], rate_hz: float, recipe: Recipe) -> NDArray[np.float32]:
+    """Return float32 (2, lead): mean and deviation of the whole recording, gaps filled and padding trimmed."""
+    whole_mv = cut_strip(lead_mv, rate_hz, recipe, whole=True)[0]
+    first_mv = whole_mv[:, :1]
+    # Without its first sample a lead that stands still has a deviation of exactly 0, which is how scaling knows it.
+    rest_mv = whole_mv - first_mv
+    return np.stack([first_mv[:, 0] + rest_mv.mean(axis=1), rest_mv.std(axis=1)]).astype(np.float32)
+
+
+def _fill_gaps(
     signal_mv: NDArray[np.float64], finite: NDArray[np.bool_], rate_hz: float, recipe: Recipe
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the signal with short gaps linearly interpolated, and a mask of the columns that still have a gap.
@@ -141,11 +183,12 @@ def fill_gaps(
     n = signal_mv.shape[1]
     if finite.all():
         return signal_mv, np.zeros(n, bool)
+    longest = recipe.required(FillGaps).max_gap_s * rate_hz + _SLOP
     filled_mv = signal_mv.copy()
     still = ~finite
     for row, start, length in zip(*quality.runs(~finite), strict=True):
         stop = start + length
-        if length > recipe.max_gap_s * rate_hz + _SLOP or start == 0 or stop == n:
+        if length > longest or start == 0 or stop == n:
             continue
         left, right = signal_mv[row, start - 1], signal_mv[row, stop]
         filled_mv[row, start:stop] = left + (right - left) * np.arange(1, length + 1) / (length + 1)
@@ -156,27 +199,34 @@ def fill_gaps(
 # --- notch, amplitude and storage ---------------------------------------------------------------------------------
 
 
-def choose_notch(
+def _choose_notch(
     native_mv: NDArray[np.float64], source_rate_hz: float, recipe: Recipe, mains_hz: Mains
 ) -> float | None:
-    """Return the frequency to notch, or None. Raises SpecError for a mains frequency there is not.
+    """Return the frequency to notch, or None. Raises SpecError for a mains frequency that does not exist.
 
     "auto" takes the one of 50 and 60 Hz with the higher mains score, if that is at least 6 dB.
     """
-    if mains_hz is None:
-        return None
-    if mains_hz != "auto" and mains_hz not in quality.MAINS_HZ:
+    if mains_hz not in (None, "auto", *quality.MAINS_HZ):
         raise SpecError(f"found mains frequency {mains_hz!r}, expected 50, 60, 'auto' or none.")
-    asked = quality.MAINS_HZ if mains_hz == "auto" else (float(mains_hz),)
-    possible = [f0 for f0 in asked if source_rate_hz / f0 >= recipe.notch_min_rate_ratio]
-    if mains_hz != "auto" or not possible:
+    notch = recipe.step(Notch)
+    if notch is None:
+        return None
+    asked: tuple[float, ...]
+    if notch.hz != "mains":
+        asked = (notch.hz,)
+    elif mains_hz == "auto":
+        asked = quality.MAINS_HZ
+    else:
+        asked = () if mains_hz is None else (float(mains_hz),)
+    possible = [f0 for f0 in asked if source_rate_hz / f0 >= notch.min_source_rate_ratio]
+    if len(asked) < 2 or not possible:
         return possible[0] if possible else None
     density = quality.power_density(native_mv, source_rate_hz)
     score_db, loudest_hz = max((float(quality.mains_score(density, f0)), f0) for f0 in possible)
     return loudest_hz if score_db >= quality.MAINS_DB else None
 
 
-def to_steps(filtered_mv: NDArray[np.float64], recipe: Recipe) -> tuple[NDArray[np.int16], int]:
+def _to_steps(filtered_mv: NDArray[np.float64], recipe: Recipe) -> tuple[NDArray[np.int16], int]:
     """Return int16 (lead, strip) in steps of lsb_uv, MISSING past the end, and how many samples were clipped.
 
     A sample is never MISSING: the range is symmetric. Raises RejectedRecording (AMPLITUDE) where the source held
@@ -202,26 +252,40 @@ def p99(filtered: NDArray) -> NDArray:
     return np.partition(np.abs(filtered), rank, axis=1)[:, rank]
 
 
-def _p99_of_all(stored: NDArray[np.int16], recipe: Recipe) -> NDArray:
-    """p99 of the stored leads and of those that follow from I and II, where these two are stored."""
+def _amplitude(filtered_mv: NDArray[np.float64], stored: NDArray[np.int16], recipe: Recipe) -> float:
+    """Return the amplitude of a strip in mV; refuse it if the recipe says so."""
+    check = recipe.step(CheckAmplitude) or CheckAmplitude()
+    if check.above_hz is None:
+        p99_mv = _p99_of_all(stored, recipe) * (recipe.lsb_uv / 1000)
+    else:
+        # The high-pass at 0.5 Hz with which the limits were measured, order 2 and zero phase.
+        sections = signal.butter(2, check.above_hz, "highpass", fs=recipe.rate_hz, output="sos")
+        above_mv = signal.sosfiltfilt(sections, filtered_mv, axis=1, padtype="even", padlen=filtered_mv.shape[1] - 1)
+        p99_mv = _p99_of_all(above_mv, recipe)
+    return check_amplitude(p99_mv, recipe)
+
+
+def _p99_of_all(strip: NDArray[Any], recipe: Recipe) -> NDArray:
+    """Return p99 of the leads of a strip and of those that follow from I and II, where these two are among them."""
     derived = [place for place, lead in enumerate(LIMB_LEADS[2:]) if lead not in recipe.leads]
     if not {"I", "II"} <= set(recipe.leads) or not derived:  # a few leads, or all, for weights that need these
-        return p99(stored)
-    i_and_ii = stored[[recipe.leads.index(lead) for lead in ("I", "II")]].astype(np.float32)
-    return np.concatenate([p99(stored), p99(_DERIVED[derived] @ i_and_ii)])
+        return p99(strip)
+    i_and_ii = strip[[recipe.leads.index(lead) for lead in ("I", "II")]].astype(np.float32)
+    return np.concatenate([p99(strip), p99(_DERIVED[derived] @ i_and_ii)])
 
 
 def check_amplitude(p99_mv: NDArray[np.floating], recipe: Recipe) -> float:
-    """Return the median over leads of their 99th percentile in mV, if an ECG can have it.
+    """Return the median over leads of their 99th percentile in mV. Refuse it, if the recipe checks, unless an ECG has it.
 
-    p99_mv: (lead,), after the band-pass, so offset and slow drift do not count. For a strip: of the twelve standard
-    leads, as the limits were measured on them; the eight independent ones alone lie up to 60 % higher.
+    p99_mv: (lead,), without offset and slow drift. For a strip: of the twelve standard leads, as the limits were measured
+    on them; the eight independent ones alone lie up to 60 % higher.
     Raises RejectedRecording (AMPLITUDE), never rescales. It finds microvolts or volts mistaken for millivolts, and
     saturated recordings; a gain wrong by a factor of five stays inside the limits.
     """
-    low, high = recipe.amplitude_mv
     amplitude_mv = float(quality.median(p99_mv))
-    if not low <= amplitude_mv <= high:
+    check = recipe.step(CheckAmplitude)
+    if check is not None and not check.amplitude_mv[0] <= amplitude_mv <= check.amplitude_mv[1]:
+        low, high = check.amplitude_mv
         raise RejectedRecording(
             Reason.AMPLITUDE,
             f"an amplitude of {amplitude_mv:.3g} mV",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
@@ -15,7 +16,17 @@ from ecgcohorts.recording import Recording
 if TYPE_CHECKING:
     from ecgcohorts.readers.arrays.description import ArrayDescription
 
-__all__ = ["HEAD_BYTES", "KIND", "Reader", "detect", "files_beside", "open_reader", "read", "root_name"]
+__all__ = [
+    "HEAD_BYTES",
+    "KIND",
+    "Reader",
+    "detect",
+    "files_beside",
+    "missing_packages",
+    "open_reader",
+    "read",
+    "root_name",
+]
 
 KIND = "ecgcohorts.readers"
 HEAD_BYTES = 4096  # how much of a file `sniff` is given
@@ -41,6 +52,7 @@ def open_reader(name: str, arrays: "ArrayDescription | None" = None) -> Reader:
     module = plugins.load(KIND, name)
     if arrays is not None and not hasattr(module, "described"):
         raise SpecError(f"A description of arrays fits the reader arrays only, not {name}. Remove one of the two.")
+    # HDF5 has a steady stream of heap overflows; a crash must cost one file and not the run.
     if getattr(module, "ISOLATED", False):
         from ecgcohorts.readers._isolated.parent import IsolatedReader  # here, because few formats need it
 
@@ -63,6 +75,11 @@ def files_beside(
     return partial(module.beside, samples=samples)
 
 
+def missing_packages(name: str) -> list[str]:
+    """List the packages that a reader imports, for some files or for all (its NEEDS), and that are not installed."""
+    return [package for package in getattr(plugins.load(KIND, name), "NEEDS", ()) if find_spec(package) is None]
+
+
 def read(path: str | Path) -> list[Recording]:
     """Read every recording of an ECG file, whose format is found by content.
 
@@ -81,6 +98,8 @@ def detect(path: str | Path) -> str:
     head = read_head(path, HEAD_BYTES)
     readers = {name: plugins.load(KIND, name) for name in plugins.names(KIND)}
     fitting = [name for name, reader in readers.items() if reader.sniff(head)]
+    # Two readers that know the bytes are as bad as none: trying both until one does not complain would read some files
+    # as the wrong format.
     if len(fitting) != 1:
         # Where no reader knows the bytes, the one that owns the suffix says best what is wrong with them.
         fitting = [name for name in fitting or readers if _has_suffix(readers[name], path)]

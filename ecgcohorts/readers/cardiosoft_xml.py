@@ -32,7 +32,9 @@ VARIANTS = (
     "resting: StripData with one list per lead, in uVperLsb (layout unconfirmed on real files)",
     "stress: FullDisclosure in one-second blocks per lead, where StripData holds segments only; segments are not read",
 )
+# No other unit was described, so no other is converted.
 UNIT = "uVperLsb"
+# Names are spelt as the file spells them otherwise: AVR beside aVL.
 NUMBERED = {"1": "I", "2": "II", "3": "III"}  # stress files
 # Two orders of samples are described for full disclosure, and only blocks are read. A list in the other order (all leads
 # of the first sample, then of the second ...) changes this many times more from one number to the next than from one to
@@ -166,6 +168,7 @@ def _samples(strip: _Strip, where: str) -> NDArray[np.int32]:
     if len(strip.lists) < len(strip.leads):
         return _unblocked(strip, where)
     counts = {count_integers(text, commas=True) for text in strip.lists}
+    # Lists hold tabs and newlines between samples, so only counting tells their length.
     if counts != {strip.n_samples}:
         refuse(Reason.TRUNCATED, "lists of another length", f"{strip.n_samples} samples as declared", where)
     return np.stack([integers(text, strip.n_samples, where, commas=True) for text in strip.lists])
@@ -217,6 +220,7 @@ def _context(root: Element) -> Context:
     acquired_at = moment(*_parts(observed, DATE + CLOCK))
     for field, parts in (("BirthDate", _parts(born, DATE)), ("ObservationDate", _parts(observed, DATE))):
         fields |= {field: "-".join(parts)} if any(parts) else {}
+    # Both filters on, or none, tell nothing about the mains.
     mains = [hz for hz in (50, 60) if fields.get(f"Filter{hz}Hz", "").casefold() in ON]
     return Context(
         patient_id=known(fields.get("PID")),

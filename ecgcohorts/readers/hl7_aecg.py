@@ -38,6 +38,7 @@ VARIANTS = (
 )
 TIME_CODES = ("TIME_ABSOLUTE", "TIME_RELATIVE")
 LISTS = ("SLIST_PQ", "SLIST_INT")
+# Increments of 0.002, 0.0010000 and 0.01 s are met; some writers count in ms or us.
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "µs": 1e6}  # with the micro sign; some write the Greek letter
 PER_SECOND["\u03bcs"] = 1e6
 
@@ -49,6 +50,8 @@ REPORTED_AGE = "21612-7"  # LOINC
 
 # Field -> path below the root, kept as Recording.fields for cohort rules: an allow-list without
 # names of people or free text.
+# Writers leave out what they do not know, or leave it empty: a sex without code (CalECG), an empty birth time, an id in
+# an element of its own (LIRYC).
 KEPT = {
     "SubjectRoot": f"{SUBJECT}/id/@root",
     "SubjectID": f"{SUBJECT}/id/@extension",
@@ -137,11 +140,14 @@ def _rhythm(root: Element, where: str) -> _Rhythm:
     if root.tag != "AnnotatedECG":
         refuse(Reason.FORMAT, "another root element", "AnnotatedECG", where)
     all_series = root.findall("component/series")
+    # A search among all descendants finds the derived beats last: 599 samples instead of 5,000, under the same lead
+    # codes.
     rhythms = [series for series in all_series if _code(series) == "RHYTHM"]
     if len(rhythms) != 1:
         reason = Reason.UNSUPPORTED if rhythms else Reason.EMPTY
         refuse(reason, f"{len(rhythms)} rhythm series among {len(all_series)} series", "one", where)
     sets = rhythms[0].findall("component/sequenceSet")
+    # Several sets are not joined: nothing says that they follow each other.
     if len(sets) != 1:
         reason = Reason.UNSUPPORTED if sets else Reason.EMPTY
         refuse(reason, f"{len(sets)} sequence sets in the rhythm series", "one of simultaneous leads", where)
@@ -196,6 +202,7 @@ def _step(value: Element, name: str, where: str) -> tuple[float, float]:
             return float("nan"), 0.0
         refuse(Reason.UNIT, f"no scale or origin for lead {canonical(name)}", "SLIST_PQ with both", where)
     per_mv = steps_per_mv(1.0 / scale, scale_unit, name, where)
+    # A division of the numbers as written keeps the baseline exact where the units agree.
     if scale_unit == origin_unit:
         return per_mv, -origin / scale + 0.0  # no negative zero
     if not origin:

@@ -121,6 +121,7 @@ def _leads(root: Element, where: str) -> tuple[_Lead, ...]:
 def _lead(channel: Element, where: str) -> _Lead:
     """Parse a CHANNEL element. Raises UnreadableRecording."""
     name = text_of(channel, "@NAME")
+    # Other values may exist, but no file and no page tells what they mean.
     for attribute, expected in ENCODED_AS.items():
         if text_of(channel, f"@{attribute}").upper() != expected:
             refuse(Reason.UNSUPPORTED, f"samples of another {attribute}", f"{attribute}={expected}", where)

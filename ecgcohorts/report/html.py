@@ -120,6 +120,7 @@ def _accounts(store: AnyStore) -> dict[str, Accounting]:
 
 def _store_facts(store: AnyStore) -> Markup:
     recipe, members = store.recipe, store.members
+    band = "{:g}-{:g} Hz".format(*recipe.band_hz) if recipe.band_hz else "no band-pass"
     licences = {segment.cohort: segment.licence or "not stated" for segment in store.segments}
     sizes = [entry.size for member in members for entry in member.manifest.files.values()]
     versions = {f"{name} {version}" for member in members for name, version in member.manifest.versions.items()}
@@ -129,7 +130,7 @@ def _store_facts(store: AnyStore) -> Markup:
             "patients": store.index.n_patients,
             "cohorts": ", ".join(store.index.cohorts),
             "recipe": recipe.name,
-            "signal": f"{', '.join(recipe.leads)}; {recipe.rate_hz:g} samples/s; {recipe.band_hz[0]:g}-{recipe.band_hz[1]:g} Hz; "
+            "signal": f"{', '.join(recipe.leads)}; {recipe.rate_hz:g} samples/s; {band}; "
             f"up to {recipe.strip_s:g} s; steps of {recipe.lsb_uv:g} uV",
             "window": f"{recipe.window_s:g} s = {recipe.window_samples} samples",
             "size": f"{sum(sizes) / 1e6:,.1f} MB in {len(sizes):,} files",

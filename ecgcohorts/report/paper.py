@@ -220,6 +220,11 @@ def record_drawing(store: "AnyStore", entry: int, page: Page = Page()) -> Drawin
         {code: name for name, code in SEX_CODES.items()}.get(int(sex), "sex not known"),
         f"recipe {recipe.name}",
     ]
+    if (
+        recipe.band_hz is None
+    ):  # an offset, which no high-pass has taken off, would push the trace off its strip of paper
+        strip_mv = strip_mv - np.median(strip_mv, axis=1, keepdims=True)
+        notes.append("offset taken off")
     title = f"{index.cohorts[index['cohort'][entry]]}, row {index['row'][entry]}"
     return paper_drawing(strip_mv, recipe.leads, recipe.rate_hz, page, title=title, notes=notes, band_hz=recipe.band_hz)
 

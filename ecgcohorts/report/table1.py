@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, UNKNOWN, CohortIndex
-from ecgcohorts.preprocess.quality import Flag
+from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.report.page import NOTHING, Markup, cell
 from ecgcohorts.report.page import table as html_table
 

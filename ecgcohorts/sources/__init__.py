@@ -14,9 +14,9 @@ from urllib.parse import unquote
 from ecgcohorts.errors import SourceError, UnreadableRecording
 from ecgcohorts.io.buckets import Bucket, is_url
 from ecgcohorts.io.place import Folder
-from ecgcohorts.sources.address import FILE, path_of
 from ecgcohorts.sources.archive import Archive
 from ecgcohorts.sources.loose import LooseFiles
+from ecgcohorts.sources.names import FILE, path_of
 from ecgcohorts.sources.scratch import Scratch
 
 __all__ = ["Archive", "Source", "is_archive", "open_source"]

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from ecgcohorts.errors import Reason, SourceError, UnreadableRecording
-from ecgcohorts.sources.address import uri_of
 from ecgcohorts.sources.members import DEFLATED, Gathering, Index, Member
-from ecgcohorts.sources.names import is_hidden
+from ecgcohorts.sources.names import is_hidden, uri_of
 from ecgcohorts.sources.scratch import Scratch, no_room
-from ecgcohorts.sources.tar_members import BLOCK, gather_tar, is_tar
-from ecgcohorts.sources.unpack import check_compressed, is_compressed, unpack_tar
+from ecgcohorts.sources.tar import BLOCK, check_compressed, gather_tar, is_compressed, is_tar, unpack_tar
 from ecgcohorts.sources.zip_members import END_MARK, LOCAL, LOCAL_MARK, gather_zip
 
 _INDEX, _PLAIN = "index.arrow", "plain.tar"

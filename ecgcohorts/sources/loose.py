@@ -10,9 +10,8 @@ from typing import Self
 
 from ecgcohorts.errors import ObjectStoreError, SourceError, UnreadableRecording
 from ecgcohorts.io.place import Folder, Place
-from ecgcohorts.sources.address import uri_of
 from ecgcohorts.sources.members import MAX_FILE_BYTES
-from ecgcohorts.sources.names import fault_of
+from ecgcohorts.sources.names import fault_of, uri_of
 from ecgcohorts.sources.scratch import Scratch, no_room
 
 

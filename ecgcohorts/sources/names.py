@@ -1,14 +1,19 @@
-"""Which names of an archive or an object store may become files here, below a folder of our own."""
+"""Names: which ones of an archive or a bucket may become files here, and paths as the addresses that plans hold."""
 
+import os
 import re
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
-MAX_NAME_BYTES = 1024  # our default; file systems allow 255 a part, and a path below TMPDIR must stay under 4096
-MAX_PART_BYTES = 255
+FILE = "file://"
+
+_MAX_NAME_BYTES = 1024  # our default; file systems allow 255 a part, and a path below TMPDIR must stay under 4096
+_MAX_PART_BYTES = 255
 _BAD = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:")
 
 
 def fault_of(name: str) -> str | None:
-    """What is wrong with a relative posix path, in a few words that do not repeat it; None if nothing is."""
+    """Name what is wrong with a relative posix path, in a few words that do not repeat it; None if nothing is."""
     if name.startswith("/"):
         return "an absolute path"
     if _BAD.search(name):
@@ -19,11 +24,21 @@ def fault_of(name: str) -> str | None:
     if "" in parts or "." in parts:
         return "an empty part of a path"
     sizes = [len(part.encode("utf-8", "surrogateescape")) for part in parts]
-    if max(sizes) > MAX_PART_BYTES or sum(sizes) + len(sizes) > MAX_NAME_BYTES:
+    if max(sizes) > _MAX_PART_BYTES or sum(sizes) + len(sizes) > _MAX_NAME_BYTES:
         return "a name that is too long"
     return None
 
 
 def is_hidden(name: str) -> bool:
-    """Is it, or a folder it stands in, hidden?"""
+    """Say whether a file or a folder that it stands in is hidden."""
     return name.startswith(".") or "/." in name
+
+
+def uri_of(path: Path) -> str:
+    """Return a path as a file URI, which holds any name, also one that is no text."""
+    return Path(os.path.abspath(path)).as_uri()
+
+
+def path_of(uri: str) -> Path:
+    """Undo `uri_of`."""
+    return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix(FILE))))

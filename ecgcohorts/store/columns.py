@@ -15,7 +15,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, CohortIndex
+from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, STATISTICS, CohortIndex
 from ecgcohorts.io.durable import write_file
 from ecgcohorts.io.place import Place
 from ecgcohorts.store.files import read_file
@@ -47,7 +47,7 @@ def read_index(place: Place, manifest: Manifest) -> CohortIndex:
         if name not in columns or columns[name].dtype != dtype:
             raise StoreError(f"{folder}: index column {name!r} is missing or not {dtype}. Restore it from a copy.")
     for name in columns:
-        if not (name in COLUMNS or name in BYTE_COLUMNS or name.startswith((LABEL, QUALITY))):
+        if not (name in COLUMNS or name in BYTE_COLUMNS or name.startswith((LABEL, QUALITY, *STATISTICS))):
             raise StoreError(f"{folder}: found index column {name!r}, which this version does not know.")
     try:
         return CohortIndex(columns, manifest.cohorts, manifest.sites, manifest.devices)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ecgcohorts.errors import StoreError, is_of_machine, machine_error, needs_extra
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.io.place import Place, place_at
-from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.columns import read_index
 from ecgcohorts.store.files import check_files, read_file
@@ -265,7 +265,7 @@ class Store(AnyStore):
     def rejects(self) -> pd.DataFrame:
         """Return what was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of.
 
-        Raises MissingPackage without pyarrow (extra `ingest`), StoreError if the table is damaged.
+        Raises MissingExtra without pyarrow (extra `ingest`), StoreError if the table is damaged.
         """
         with needs_extra("ingest"):
             import pyarrow as pa

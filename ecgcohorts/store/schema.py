@@ -18,14 +18,27 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.preprocess.steps import (
+    BandPass,
+    CheckAmplitude,
+    CheckRate,
+    Cut,
+    FillGaps,
+    Notch,
+    Recipe,
+    Resample,
+    SelectLeads,
+    Trim,
+)
+from ecgcohorts.preprocess.steps import Store as StoreStep
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.signals.chunks import Codec, codec_metadata
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had one recipe, as flat fields; stores of `cape-v1` are still written so, byte for byte
 CURRENT = "CURRENT"
 LOCK = "lock"
 STAGING = ".staging"
+_LOW_RATE_HZ = 100.0  # a field of format 1; the quality flag that it named is a fact of the source, not of a recipe
 DEFAULT_SHARD_RECORDS = 4096  # 5.2 M records make 1,271 files of about 100 MB
 
 # Every path a store may hold, staging and half-written files included. A folder ends with a slash.
@@ -130,7 +143,66 @@ class Manifest(_Model):
         return sum(segment.rows for segment in self.segments)
 
     def to_bytes(self) -> bytes:
-        return (json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+        """Return the file: in format 1 if the recipe is `cape-v1`, so that such stores keep their fingerprint."""
+        fields = self.model_dump(mode="json") | {"recipe": recipe_fields(self.recipe)}
+        if "steps" not in fields["recipe"]:
+            fields["format_version"] = 1
+        return (json.dumps(fields, indent=1, sort_keys=True) + "\n").encode()
+
+
+def recipe_fields(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as manifests and the root's attributes have it: `cape-v1` flat, as format 1 does, others in steps."""
+    if recipe.name != "cape-v1":
+        return recipe.model_dump(mode="json")
+    check, band, notch = recipe.required(CheckRate), recipe.required(BandPass), recipe.required(Notch)
+    flat = {
+        "name": recipe.name,
+        "leads": list(recipe.leads),
+        "rate_hz": recipe.rate_hz,
+        "unit": recipe.unit,
+        "lsb_uv": recipe.lsb_uv,
+        "strip_s": recipe.strip_s,
+        "window_s": recipe.window_s,
+        "band_hz": [band.low_hz, band.high_hz],
+        "band_order": band.order,
+        "band_top_of_source_rate": band.top_of_source_rate,
+        "notch_q": notch.q,
+        "notch_min_rate_ratio": notch.min_source_rate_ratio,
+        "pad_s": band.pad_s,
+        "max_gap_s": recipe.required(FillGaps).max_gap_s,
+        "source_rate_hz": list(check.source_rate_hz),
+        "max_denominator": check.max_denominator,
+        "low_rate_hz": _LOW_RATE_HZ,
+        "amplitude_mv": list(recipe.required(CheckAmplitude).amplitude_mv),
+    }
+    return flat if recipe_of_flat(flat) == recipe else recipe.model_dump(mode="json")
+
+
+def recipe_of_flat(flat: dict[str, Any]) -> Recipe:
+    """Return the recipe that the flat fields of format 1 mean. Raises KeyError, TypeError or ValueError for others."""
+    ends = {"ends": "even", "pad_s": flat["pad_s"]}
+    low_hz, high_hz = flat["band_hz"]
+    return Recipe(
+        name=flat["name"],
+        steps=(
+            CheckRate(source_rate_hz=flat["source_rate_hz"], max_denominator=flat["max_denominator"]),
+            SelectLeads(leads=flat["leads"]),
+            FillGaps(max_gap_s=flat["max_gap_s"]),
+            Trim(),
+            Cut(strip_s=flat["strip_s"], window_s=flat["window_s"]),
+            Resample(rate_hz=flat["rate_hz"]),
+            BandPass(
+                low_hz=low_hz,
+                high_hz=high_hz,
+                order=flat["band_order"],
+                top_of_source_rate=flat["band_top_of_source_rate"],
+                **ends,
+            ),
+            Notch(q=flat["notch_q"], min_source_rate_ratio=flat["notch_min_rate_ratio"], joined=True, **ends),
+            CheckAmplitude(amplitude_mv=flat["amplitude_mv"]),
+            StoreStep(lsb_uv=flat["lsb_uv"]),
+        ),
+    )
 
 
 def manifest_name(generation: int) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import RecipeMismatch, StoreError
 from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex, number_ids
-from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.store.reader import AnyStore, Member, Store, open_store
 from ecgcohorts.store.schema import Segment
 
@@ -144,8 +144,9 @@ def _refuse_strangers(members: Sequence[Store]) -> None:
     seen: dict[object, Store] = {}
     for store in members:
         if store.recipe != first.recipe:
+            mine, theirs = store.recipe.told_from(first.recipe)
             raise RecipeMismatch(
-                f"{store.path}: found recipe {store.recipe.name}, expected {first.recipe.name} as in {first.path}. "
+                f"{store.path}: found recipe {mine}, expected {theirs} as in {first.path}. "
                 "Open stores of one recipe together, or ingest again with that recipe."
             )
         place = store.path.resolve() if isinstance(store.path, Path) else store.path

@@ -1,7 +1,7 @@
 """Manifests of every format version this package reads, brought to the one it writes.
 
-A format version is a promise: `tests/golden/store-<version>` must open for ever. There is one version so far, so nothing
-is upgraded yet. A version 2 adds an entry for 1 to UPGRADES; it changes what is read, never the folder.
+A format version is a promise: `tests/golden/store-<version>` must open for ever. An upgrade changes what is read, never
+the folder.
 """
 
 import json
@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.store.schema import FORMAT_VERSION
+from ecgcohorts.store.schema import FORMAT_VERSION, recipe_of_flat
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
-UPGRADES: dict[int, Upgrade] = {}  # format version -> the function that returns its manifest as the next version has it
+
+
+def _from_1(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest of format 1, whose recipe is flat fields, as format 2 has it, with a list of steps."""
+    return fields | {"format_version": 2, "recipe": recipe_of_flat(fields["recipe"]).model_dump(mode="json")}
+
+
+# Format version -> the function that returns its manifest as the next version has it.
+UPGRADES: dict[int, Upgrade] = {1: _from_1}
 
 
 def upgraded(place: Path | str, data: bytes) -> bytes:
@@ -41,6 +49,9 @@ def upgraded(place: Path | str, data: bytes) -> bytes:
             raise StoreError(
                 f"{place}: found store format {version!r}, expected {FORMAT_VERSION}. Ingest the recordings again."
             )
-        fields = UPGRADES[version](fields)
+        try:
+            fields = UPGRADES[version](fields)
+        except (KeyError, TypeError, ValueError):  # ValueError is pydantic's, too
+            raise StoreError(f"{place}: manifest is damaged at recipe. Restore the store from a copy.") from None
         version = fields["format_version"]
     return json.dumps(fields).encode()

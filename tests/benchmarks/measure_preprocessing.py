@@ -19,8 +19,9 @@ from ecgcohorts.errors import EcgError
 from ecgcohorts.leads import select
 from ecgcohorts.preprocess import quality
 from ecgcohorts.preprocess.filter import design_filters, strip_filter
-from ecgcohorts.preprocess.quality import Flag
+from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.steps import Notch
 from ecgcohorts.preprocess.strip import cut_strip, make_strip, rate_ratio
 from ecgcohorts.readers.wfdb import reader as wfdb
 from ecgcohorts.recording import Recording
@@ -94,7 +95,7 @@ def measure_one_transform(root: Path) -> None:
             if (x := native(recording)) is None:
                 continue
             rate_hz, ratio = recording.rate_hz, rate_ratio(recording.rate_hz, CAPE_V1)
-            for notch_hz in (None, 60.0) if rate_hz >= 60 * CAPE_V1.notch_min_rate_ratio else (None,):
+            for notch_hz in (None, 60.0) if rate_hz >= 60 * CAPE_V1.required(Notch).min_source_rate_ratio else (None,):
                 found = strip_filter(x.shape[1], ratio, rate_hz, CAPE_V1, notch_hz)(x)
                 sections = design_filters(rate_hz, CAPE_V1, notch_hz)
                 plain = signal.sosfiltfilt(sections, at_400(recording, x), axis=1, padtype="even", padlen=800)

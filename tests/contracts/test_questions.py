@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from capezoo.embedding.adapt import fit_recipe
-from capezoo.embedding.embed import EmbeddingInfo, Embeddings
+from capezoo.embedding.folder import EmbeddingInfo, Embeddings
 from capezoo.evaluate import questions
 from capezoo.evaluate.page.report import build_report
 from capezoo.evaluate.questions import KIND, Context, Subject, about

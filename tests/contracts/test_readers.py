@@ -112,23 +112,23 @@ def test_a_reader_names_the_files_it_opens_beside_its_own(
 ) -> None:
     """In a folder that holds only the file and what `beside` names, the reader does the same."""
     path, expected = made
-    alone = open_source(tmp_path_factory.mktemp("alone"))
-    shutil.copy(path, alone.path)
+    alone = tmp_path_factory.mktemp("alone")
+    shutil.copy(path, alone)
     beside, reader = readers.files_beside(name, samples=samples), readers.open_reader(name)
     entries = [known["entry"] for known in expected] if any(known["entry"] for known in expected) else None
     before = None
-    while before != (before := set(alone.names())):  # segments name their signals once they are there
-        globs = list(beside(alone.path / path.name, entries if samples else None))
+    while before != (before := set(open_source(alone).names())):  # segments name their signals once they are there
+        globs = list(beside(alone / path.name, entries if samples else None))
         for other in open_source(path.parent).names(any_of(globs)) if globs else ():
-            (alone.path / other).parent.mkdir(exist_ok=True)
-            shutil.copy(path.parent / other, alone.path / other)
+            (alone / other).parent.mkdir(exist_ok=True)
+            shutil.copy(path.parent / other, alone / other)
     call = (lambda file: reader.read(file, entries)) if samples else reader.scan
-    for one, other in zip(call(alone.path / path.name), call(path), strict=True):
+    for one, other in zip(call(alone / path.name), call(path), strict=True):
         assert facts(one)[:-1] == facts(other)[:-1]
         if samples:
             np.testing.assert_array_equal(one.signal_mv, other.signal_mv)
     if not samples and name == "wfdb":
-        assert list(alone.names()) == [path.name]  # headers only
+        assert list(open_source(alone).names()) == [path.name]  # headers only
 
 
 @pytest.mark.parametrize("how", ["missing", "folder", "link", "loop", "pipe", "empty"])

@@ -105,7 +105,7 @@ def embed(
     offline: bool,
 ) -> Answer:
     """Embed a store: one embedding per recording, with the index columns beside them."""
-    from capezoo.embedding.embed import embed_store
+    from capezoo.embedding.folder import embed_store
     from capezoo.zoo import load, locate
     from capezoo.zoo.files import CARD, read_card
     from ecgcohorts.io.durable import sha256_of

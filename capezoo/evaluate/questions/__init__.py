@@ -28,7 +28,7 @@ from ecgcohorts.errors import SpecError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from capezoo.embedding.embed import Embeddings
+    from capezoo.embedding.folder import Embeddings
     from ecgcohorts.index.cohort_index import CohortIndex
 
 KIND = "capezoo.evaluate.questions"

@@ -58,7 +58,9 @@ def draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool)
 @command("formats", "ecgcohorts formats", "ecgcohorts formats --json")
 def formats() -> Answer:
     """List the raw formats that this installation reads, with their variants."""
+    from ecgcohorts.errors import install_line
     from ecgcohorts.plugins import load, names
+    from ecgcohorts.readers import missing_packages
 
     modules = {name: load("ecgcohorts.readers", name) for name in names("ecgcohorts.readers")}
     facts = [
@@ -67,10 +69,17 @@ def formats() -> Answer:
             "suffixes": module.SUFFIXES,
             "reads": _first_line(module.__doc__),
             "variants": getattr(module, "VARIANTS", ()),
+            "missing_packages": missing_packages(name),
         }
         for name, module in modules.items()
     ]
-    rows = [[one["format"], "\n".join(one["suffixes"]), "\n- ".join([one["reads"], *one["variants"]])] for one in facts]
+    rows = []
+    for one in facts:
+        lacking = [
+            f"needs {name}, which is not installed. Run: {install_line('ingest')}" for name in one["missing_packages"]
+        ]
+        about = "\n- ".join([one["reads"], *one["variants"], *lacking])
+        rows.append([one["format"], "\n".join(one["suffixes"]), about])
     return Answer(facts, table(rows, ("format", "files", "read")))
 
 

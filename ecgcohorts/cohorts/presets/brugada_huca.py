@@ -1,7 +1,6 @@
 """Brugada-HUCA: 363 ECGs of 363 patients, Hospital Universitario Central de Asturias, Spain; 12 s at 100 Hz.
 
-Layout `files/188981/188981.hea` and `metadata.csv`, whose `patient_id` is also the name of the record. The release
-explains no value of `brugada`: 0 and 1 are taken as no and yes, and 2 as unknown, since others call it "atypical".
+Layout `files/188981/188981.hea` and `metadata.csv`, whose `patient_id` is also the name of the record.
 """
 
 from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
@@ -25,6 +24,8 @@ SPEC = CohortSpec(
             sex=(),
             acquired_at=(),
             labels={
+                # The release explains no value: 0 and 1 are taken as no and yes, and 2 as unknown, since others call it
+                # "atypical".
                 "brugada": Label(find=(Where(column="brugada"),), values={"0": 0, "1": 1}),
                 "basal_pattern": Label(find=(Where(column="basal_pattern"),)),  # pathological baseline ECG
                 "sudden_death": Label(find=(Where(column="sudden_death"),)),

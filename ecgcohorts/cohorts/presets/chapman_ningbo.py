@@ -2,8 +2,7 @@
 
 PhysioNet `ecg-arrhythmia` 1.0.0: `WFDBRecords/01/010/JS00001.hea` with a MAT v4 file beside it, comments as in the
 Challenge of 2021, which holds the same recordings. Patients are unknown. The two hospitals are told apart by the
-record number, as in the Challenge (assumed: this release has no folder that says it). The date in a header is that of
-the conversion, so no acquisition time is taken from it.
+record number, as in the Challenge (assumed: this release has no folder that says it).
 """
 
 from ecgcohorts.cohorts.presets._snomed import FROM_NINGBO, SIX, present
@@ -49,7 +48,7 @@ SPEC = CohortSpec(
             patient=(),
             age=(Where(header="Age"),),
             sex=(Where(header="Sex"),),
-            acquired_at=(),
+            acquired_at=(),  # the date in a header is that of the conversion
             labels={
                 **{name: present(*codes) for name, codes in SIX.items()},
                 "af_or_flutter": present(*SIX["af"], _FLUTTER),

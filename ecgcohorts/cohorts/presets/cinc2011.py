@@ -38,6 +38,7 @@ SPEC = CohortSpec(
             name="wfdb",
             reader="wfdb",
             files=Files(include=("**/*.hea",)),
+            # Two records of set a stand in neither list, and all of set b: their grade is unknown.
             tables=_TABLES,
             recording=(Where(path=_RECORD),),
             patient=(),

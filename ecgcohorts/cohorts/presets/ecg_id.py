@@ -18,6 +18,7 @@ SPEC = CohortSpec(
         Layout(
             name="wfdb",
             reader="wfdb",
+            # Raw and filtered lead are two signals of one record.
             files=Files(include=("**/*.hea",)),
             recording=(Where(path=r"(Person_\d+/[^/]+)\.hea$"),),  # every person has a rec_1
             patient=(Where(path=r"(?:^|/)(Person_\d+)/"),),

@@ -1,8 +1,7 @@
 """MIMIC-IV-ECG: about 800,000 ten-second ECGs of 160,000 patients, Beth Israel Deaconess Medical Center, Boston.
 
 Layout `files/pNNNN/pSUBJECT/sSTUDY/STUDY.hea`. The subject stands in `record_list.csv`, in each header and in the
-path. Times are shifted per patient, so only differences within a patient mean anything. Age and sex are in
-MIMIC-IV itself, not in this release.
+path. Times are shifted per patient, so only differences within a patient mean anything.
 """
 
 from ecgcohorts.cohorts.schema import Files, Layout, Table, Where
@@ -25,10 +24,12 @@ SPEC = CohortSpec(
             ),
             recording=(Where(path=r"([^/]+)\.hea$"),),
             patient=(
+                # The table may be missing from a copy, and so may the folders: any of the three places is enough.
                 Where(column="subject_id", table="records"),
                 Where(header="subject_id"),  # the comment is "# <subject_id>: 10012343"
                 Where(path=r"(?:^|/)p(\d{6,})/"),
             ),
+            # Age and sex stand in MIMIC-IV itself, not in this release.
             age=(),
             sex=(),
             acquired_at=(Where(column="ecg_time", table="records"), Where(reader=True)),

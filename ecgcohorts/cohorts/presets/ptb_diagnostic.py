@@ -33,6 +33,7 @@ SPEC = CohortSpec(
             reader="wfdb",
             files=Files(include=("**/*.hea",)),
             recording=(Where(path=r"([^/]+)\.hea$"),),
+            # The header gives no id: without its folders, every recording is a patient of its own.
             patient=(Where(path=r"(?:^|/)(patient\d+)/"),),
             age=(Where(header="age"),),
             sex=(Where(header="sex"),),

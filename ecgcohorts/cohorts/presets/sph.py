@@ -33,6 +33,7 @@ SPEC = CohortSpec(
             name="hdf5",
             reader="arrays",
             files=Files(include=("**/A*.h5",)),
+            # Nothing in the file states these: they are how public loaders read it (assumed).
             arrays=ArrayDescription(
                 kind="hdf5", name="ecg", rate_hz=500, unit="mV", leads=TWELVE_LEADS, axes="lead_time"
             ),

@@ -26,6 +26,7 @@ SPEC = CohortSpec(
         Layout(
             name="files",
             reader="cardiosoft_xml",
+            # Field 6025 (stress tests) has files of the same form, which are another cohort.
             files=Files(include=("**/*_20205_*.xml",)),
             tables=(_visit(2), _visit(3)),
             recording=(Where(path=r"([^/]+)\.xml$"),),

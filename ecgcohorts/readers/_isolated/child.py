@@ -39,6 +39,7 @@ class _Stream:
 
             reader = reader.described(ArrayDescription.model_validate_json(request["arrays"]))
         path, entries, self.skip = Path(request["path"]), request["entries"], request["skip"]
+        # A new process that replaces a dead one goes on behind `skip` recordings: those were given already.
         self.left = None  # recordings until the call is over, where that is known
         if entries is not None:
             entries, self.skip = entries[self.skip :], 0
@@ -123,6 +124,7 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 def _end_with_parent(descriptor: int) -> None:
     """End this process, busy or not, when the other end of its input closes: the parent is gone."""
+    # A thread waits for this: the main thread may be inside C code that never returns to Python.
     if hasattr(select, "poll"):
         ended = select.poll()
         ended.register(descriptor, 0)  # only a hang-up is reported
@@ -135,6 +137,7 @@ def _limit_memory() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        # Address space and not resident memory: Linux enforces no limit on the latter.
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         limit = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -107,6 +107,8 @@ class _Process:
         paths = [str(path) or os.getcwd() for path in sys.path]
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | _SET
         self._popen = subprocess.Popen(
+            # -I: neither PYTHONPATH nor a user site of our environment adds code; the paths come as an argument
+            # instead.
             [sys.executable, "-I", "-c", _START, json.dumps(paths)],
             bufsize=0,
             stdin=subprocess.PIPE,
@@ -115,6 +117,7 @@ class _Process:
             env=environment,
         )
         self._requests, self._replies = cast(FileIO, self._popen.stdin), cast(FileIO, self._popen.stdout)
+        # Pipes that do not block can be waited for with a deadline.
         if hasattr(select, "poll"):
             os.set_blocking(self._requests.fileno(), False)
             os.set_blocking(self._replies.fileno(), False)
@@ -237,6 +240,8 @@ class _Beside:
                     self._end()
                     raise
                 self._end()
+                # A second try is only worth its time if earlier files may be to blame; one that was too slow will be
+                # again.
                 if is_new or reason is Reason.TIMEOUT:
                     raise _refusal(reason, path)
 
@@ -314,6 +319,7 @@ def _after_fork() -> None:
     _BESIDE = _Beside()
 
 
+# A forked worker shares the pipes of its parent: two that talk over them would read each other's replies.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 atexit.register(lambda: _BESIDE.end_at_exit())

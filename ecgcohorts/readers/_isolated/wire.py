@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.errors import MissingExtra, Reason, UnreadableRecording
 from ecgcohorts.readers._shared.limits import MAX_LEADS, MAX_SAMPLES
 from ecgcohorts.recording import Recording, Sex, Source
 
@@ -118,6 +118,7 @@ def unpack_reply(header: dict[str, Any], path: Path, fill: Callable[[memoryview]
         recordings = []
         for facts in described:
             arrays = _announced(facts)
+            # The sum counts, not each array: 256 recordings of the largest size would be a terabyte.
             room -= sum(array.nbytes for array in arrays.values())
             if room < 0:
                 raise Garbled
@@ -137,6 +138,7 @@ def _memory(array: NDArray) -> memoryview:
 def _announced(facts: dict[str, Any]) -> dict[str, NDArray]:
     """Make the arrays to be filled. `np.empty` takes no page of memory before bytes arrive."""
     n_leads, columns = len(_typed(facts["leads"], list)), _typed(facts["columns"], int)
+    # The bounds of every reader once more: the sender may be in the hands of a file.
     if n_leads > MAX_LEADS or columns < 0 or n_leads * columns > MAX_SAMPLES:
         raise Garbled
     arrays = {}
@@ -177,8 +179,11 @@ def _describe(error: Exception) -> dict[str, Any]:
         return {"kind": "unreadable", "reason": error.reason.value, "parts": [str(part) for part in parts]}
     if isinstance(error, MemoryError):
         return {"kind": "memory"}
+    # Trouble of the machine (a full disk, no rights) must stay what it is: it refuses no recording.
     if isinstance(error, OSError) and error.errno is not None:
         return {"kind": "machine", "errno": error.errno}
+    if isinstance(error, MissingExtra):  # it names a package and how to install it, nothing of the file
+        return {"kind": "missing", "text": str(error)}
     return {"kind": "defect", "class": type(error).__name__}
 
 
@@ -194,11 +199,14 @@ def _error(described: dict[str, Any] | None) -> Exception | None:
     if kind == "machine":
         number = _typed(described["errno"], int)
         return OSError(number, os.strerror(number))
+    if kind == "missing":
+        return MissingExtra(_typed(described["text"], str))
     if kind == "defect":
         return RuntimeError(f"{_typed(described['class'], str)[:80]} in a reader")
     raise Garbled
 
 
+# `type(...) is`, because True is an int to isinstance.
 def _typed(value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise Garbled

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ecgcohorts.errors import EcgError, Reason, UnreadableRecording, is_of_machine
+from ecgcohorts.errors import EcgError, Reason, UnreadableRecording, is_of_machine, needs_extra
 from ecgcohorts.io.regular import size_of
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ FILTERS = frozenset({1, 2, 3, 32000})
 def open_hdf5(path: Path) -> Iterator["h5py.File"]:
     """Open an HDF5 file. Raises UnreadableRecording for links, pipes and damaged files."""
     size_of(path)  # HDF5 opens by name and would follow a link: this refuses it
-    with typed_errors(path):
+    with needs_extra("ingest"):
         import h5py  # here, because it takes a while
-
+    with typed_errors(path):
         # Read-only media and some network disks refuse locks, and nothing is written here.
         file = h5py.File(path, "r", locking=False)
     with file:
@@ -54,9 +54,11 @@ def checked_dataset(file: "h5py.File", name: str, path: Path) -> "h5py.Dataset":
     if not isinstance(place, h5py.Dataset):
         refuse(Reason.FORMAT, f"a group {name[:80]!r}", "a dataset", path)
     dataset: h5py.Dataset = place
+    # External storage reads any local file, without a word.
     if dataset.external is not None or dataset.is_virtual:
         refuse(Reason.PATH, f"{name[:80]!r} stored in other files", "a dataset of this file", path)
     properties = dataset.id.get_create_plist()
+    # Any other filter makes HDF5 look for a plug-in library.
     filters = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
     if not filters <= FILTERS:
         refuse(Reason.UNSUPPORTED, f"HDF5 filters {sorted(filters)}", "deflate, lzf or none", path)

@@ -27,6 +27,7 @@ _UNITS = {
     "d": "day",
     "h": "hour",
 }
+# `U`, `UN`, `O` and codes that a cohort explains are not understood here: the cohort's description maps them.
 _SEXES: dict[str, Sex] = {"male": "male", "m": "male", "female": "female", "f": "female"}
 
 
@@ -50,6 +51,8 @@ class Context(NamedTuple):
 
 def known(text: str | None) -> str | None:
     """Return an id, or None for a placeholder such as `0000`: one person made of many strangers is worse than none."""
+    # De-identified files keep one such text in place of every id (XXXX in Philips); hashed like an id, it would make
+    # one patient of all of them, and every pair of their ECGs a positive one.
     return None if is_placeholder(text) else text
 
 
@@ -61,6 +64,7 @@ def sex_of(text: str) -> Sex | None:
 def age_in_years(age: float, unit: str) -> float | None:
     """Convert an age and its unit (`YEARS`, `months`, `D` ...) to years; None without a known unit."""
     folded = unit.strip().casefold()
+    # NaN for an unknown unit: no unit is guessed.
     years = age * _YEARS_PER_UNIT.get(_UNITS.get(folded, folded.removesuffix("s")), float("nan"))
     return _plausible(years)
 

@@ -18,6 +18,7 @@ _MV["µv".casefold()] = 1e-3  # the micro sign folds to the Greek letter, so thi
 LEAST_PER_MV, MOST_PER_MV = 1e-9, 1e15
 
 
+# Units are per lead and not per file: 4.88, 5 and -10 uV a step are all met in MUSE files.
 def steps_per_mv(steps_per_unit: float, unit: str, lead: str, where: str) -> float:
     """Convert the integer steps per `unit` of a signal to steps per mV.
 

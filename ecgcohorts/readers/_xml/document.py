@@ -132,6 +132,7 @@ class _CappedBuilder:
 
     def doctype(self, _name: str, _system: str | None, _public: str | None, holds_declarations: int) -> None:
         """Allow a DOCTYPE that names a DTD, which is never fetched; refuse one that holds declarations."""
+        # A DOCTYPE as such must pass: every MUSE file has one.
         if holds_declarations:
             _refuse(Reason.UNSUPPORTED, "XML that declares entities or elements in its DOCTYPE", self._where)
 
@@ -173,6 +174,7 @@ def _local(name: str) -> str:
     return name.rpartition(":")[2]
 
 
+# PhilipsECG 1.04 is UTF-16 with a mark, but files that were saved again may be UTF-8: the mark counts first.
 def _codec(data: bytes) -> str | None:
     """Return the Python codec by byte order mark, else by declaration, else UTF-8; None for an encoding not of ours."""
     for mark, codec in _BYTE_ORDER_MARKS:

@@ -41,6 +41,7 @@ def number(element: Element | None, path: str, where: str) -> float | None:
     text = text_of(element, path)
     if not text:
         return None
+    # float() reads nan, inf, 1_000 and digits of other scripts. Some MUSE files write amplitudes with a decimal comma.
     if not NUMBER.fullmatch(text):
         refuse(Reason.HEADER, f"{text[:40]!r} as {path}", "a number", where)
     return float(text.replace(",", "."))

@@ -5,6 +5,6 @@ and between them stand the fields of ArrayDescription. Rate, unit, leads and ori
 """
 
 from ecgcohorts.readers.arrays.manifest import sniff
-from ecgcohorts.readers.arrays.reader import ISOLATED, SUFFIXES, VARIANTS, beside, described, read, scan
+from ecgcohorts.readers.arrays.reader import ISOLATED, NEEDS, SUFFIXES, VARIANTS, beside, described, read, scan
 
-__all__ = ["ISOLATED", "SUFFIXES", "VARIANTS", "beside", "described", "read", "scan", "sniff"]
+__all__ = ["ISOLATED", "NEEDS", "SUFFIXES", "VARIANTS", "beside", "described", "read", "scan", "sniff"]

@@ -17,6 +17,7 @@ class ArrayDescription(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["csv", "npy", "hdf5", "matlab"]  # csv: any text of numbers, gzipped if its name ends in .gz
+    # Rate, unit, leads and axes have no default: text exports of 12 leads at hand state none of them.
     rate_hz: Annotated[float, Field(ge=LOWEST_HZ, le=HIGHEST_HZ)]
     unit: Literal["nV", "uV", "mV", "V"]
     steps_per_unit: Annotated[float, Field(gt=0)] = 1.0  # e.g. 200 with unit mV: integers of 5 uV

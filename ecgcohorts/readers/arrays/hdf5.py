@@ -34,6 +34,7 @@ def _checked(path: Path, description: ArrayDescription) -> Iterator["h5py.Datase
     assert description.name is not None
     with open_hdf5(path) as file, typed_errors(path):
         dataset = checked_dataset(file, description.name, path)
+        # Complex, text and compound values have no voltage; floats beyond 64 bits differ between machines.
         if dataset.dtype.kind not in "iuf" or dataset.dtype.itemsize > 8:
             refuse(Reason.UNSUPPORTED, f"values of type {dataset.dtype!s:.40}", "integers or floats", path)
         description.check_shape(dataset.shape, str(path))

@@ -63,6 +63,7 @@ def _checked_header(file: FileIO, path: Path, description: ArrayDescription) -> 
     file.seek(begin)
     header = _parse(read_exactly(file, length, path), path)
     description.check_shape(header.shape, str(path))
+    # 128 bytes can claim 3.6 TiB, so the size is compared before memory is taken.
     expected, found = begin + length + _size(header), os.fstat(file.fileno()).st_size
     if found != expected:
         reason = Reason.TRUNCATED if found < expected else Reason.HEADER
@@ -91,6 +92,7 @@ def _parse(raw: bytes, path: Path) -> _Header:
         sizes.pop()
     if not all(size.isdecimal() and len(size) <= 18 for size in sizes):
         raise _refusal(Reason.HEADER, "an unreadable shape", "(rows, columns)", path)
+    # `O` is not among them: numpy would unpickle such an array.
     if not _NUMBERS.fullmatch(found["dtype"]):
         raise _refusal(Reason.UNSUPPORTED, "values that are not numbers", "integers or floats", path)
     return _Header(np.dtype(found["dtype"]), found["order"] == "True", tuple(int(size) for size in sizes))

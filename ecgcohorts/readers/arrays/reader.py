@@ -16,6 +16,7 @@ from ecgcohorts.readers.arrays.manifest import load_manifest
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".yaml", ".yml")  # of the manifest
+NEEDS = ("h5py",)  # for HDF5 only
 VARIANTS = (
     "text of numbers: comma, semicolon, tab or space separated, decimal comma, gzipped",
     "NumPy .npy",
@@ -105,12 +106,14 @@ def _header(description: ArrayDescription, source: Source, n_samples: int) -> Re
 def _recording(path: Path, description: ArrayDescription, source: Source) -> Recording:
     stored = _KINDS[description.kind].load(path, description)
     samples = stored if description.axes == "lead_time" else stored.T
+    # One unit for all leads: a description states no other.
     per_mv = steps_per_mv(description.steps_per_unit, description.unit, description.leads[0], str(path))
     notes = (UNDECLARED,) if description.kind == "csv" and description.samples is None else ()
     header = _header(description, source, samples.shape[1])
     if samples.dtype.kind == "f":
         analog_mv, more = _in_mv(samples, description, per_mv)
         return replace(header, analog_mv=analog_mv, notes=notes + more)
+    # Recordings hold 32 bits: clipped or wrapped, such samples would change without a word.
     if samples.min() < _INT32.min or samples.max() > _INT32.max:
         raise _refusal(Reason.UNSUPPORTED, "integers of more than 32 bits", "32 bits or fewer", path)
     digital = np.ascontiguousarray(samples, np.int32)

@@ -156,6 +156,7 @@ def _unpacked(file: FileIO, path: Path) -> Iterator[bytes]:
     while data := data or file.read(PACKED_BYTES):
         if stream.eof:
             stream, members = zlib.decompressobj(wbits=31), members + 1
+        # Bytes taken and bytes made are counted together, over all members: each member alone could stay below the cap.
         taken += len(data)
         try:
             chunk = stream.decompress(data, BLOCK_BYTES)

@@ -4,6 +4,6 @@ The structure is walked and the waveform decoded here; pydicom decodes the attri
 Sources: DICOM PS3.3, section C.10.9; PS3.5; PS3.10, chapter 7.
 """
 
-from ecgcohorts.readers.dicom.reader import SUFFIXES, VARIANTS, read, scan, sniff
+from ecgcohorts.readers.dicom.reader import NEEDS, SUFFIXES, VARIANTS, read, scan, sniff
 
-__all__ = ["SUFFIXES", "VARIANTS", "read", "scan", "sniff"]
+__all__ = ["NEEDS", "SUFFIXES", "VARIANTS", "read", "scan", "sniff"]

@@ -20,6 +20,7 @@ FILTER_LOW, FILTER_HIGH, NOTCH = 0x003A_0220, 0x003A_0221, 0x003A_0222
 
 SCP_LEADS = {1: "I", 2: "II", 3: "V1", 4: "V2", 5: "V3", 6: "V4", 7: "V5", 8: "V6"}
 SCP_LEADS |= {61: "III", 62: "aVR", 63: "aVL", 64: "aVF"}
+# The form of the MDC codes is not confirmed by a file.
 _NUMBERED = {"SCPECG": re.compile(r"5\.6\.3-9-([0-9]{1,3})"), "MDC": re.compile(r"2:([0-9]{1,5})")}
 _IN_BRACKETS = re.compile(r"\s*\([^()]*\)$")  # "Lead I (Einthoven)"
 _NAME_LENGTH = 40  # our default
@@ -90,6 +91,7 @@ def _numbered_lead(source: Code) -> str | None:
 
 def _scale(structure: Structure, item: Items, name: str, offset: float) -> tuple[float, float]:
     """Return the steps per mV, and the step that is 0 mV: value = step * sensitivity * correction + offset, in the unit."""
+    # pydicom takes 1.0 where the sensitivity is absent, and ignores its unit: here both are required.
     sensitivity, correction = structure.decimal(item, SENSITIVITY), structure.decimal(item, CORRECTION)
     unit = structure.code(item, SENSITIVITY_UNITS).value
     if sensitivity is None or correction is None or not unit:

@@ -9,7 +9,7 @@ import warnings
 from datetime import datetime
 from io import BytesIO
 
-from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.errors import Reason, UnreadableRecording, needs_extra
 from ecgcohorts.leads import canonical
 from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
 from ecgcohorts.readers.dicom.channels import Channel
@@ -49,6 +49,7 @@ def read_context(structure: Structure, channels: tuple[Channel, ...]) -> Context
     acquired_at = _moment(start[:8], start[8:]) or _moment(fields.get("StudyDate", ""), fields.get("StudyTime", ""))
     age = _AGE.fullmatch(fields.get("PatientAge", ""))
     born = _moment(fields.get("PatientBirthDate", ""), "")
+    # A notch at another frequency, or two of them, say nothing about the mains.
     mains = {channel.filters_hz[2] for channel in channels} & set(MAINS_HZ)
     return Context(
         patient_id=known(fields.get("PatientID")),
@@ -67,13 +68,15 @@ def _attributes(structure: Structure) -> dict[str, str]:
     """Map keywords to texts of the attributes above that are present and not empty."""
     data, elements = structure.data, structure.elements
     wanted = [elements[tag] for tag in (CHARACTER_SET, *KEPT) if tag in elements]
+    # pydicom splits and decodes values of any length.
     if any(element.stop - element.value > LONGEST for element in wanted):
         raise UnreadableRecording(
             Reason.LIMIT, "an attribute of patient or device too long", f"{LONGEST} bytes", FETCH_AGAIN, structure.where
         )
     cut = data[: structure.meta_stop] + b"".join(data[element.start : element.stop] for element in wanted)
-    import pydicom  # here, because it takes a third of a second
-    from pydicom.multival import MultiValue
+    with needs_extra("ingest"):
+        import pydicom  # here, because it takes a third of a second
+        from pydicom.multival import MultiValue
 
     fields = {}
     try:

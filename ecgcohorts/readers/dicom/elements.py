@@ -51,6 +51,7 @@ _SYNTAXES = {
     "1.2.840.10008.1.2.1": _Syntax(explicit=True),
     "1.2.840.10008.1.2.2": _Syntax(explicit=True, big_endian=True),
 }
+# A deflated file of 430 kB took 952 MB in pydicom.
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _ENCAPSULATED = ("1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.5")
 
@@ -224,6 +225,7 @@ class _Walker:
     def _element(self, at: int, stop: int, explicit: bool) -> tuple[int, bytes, int, int]:
         """Return tag, value representation, length and place of the value of the element at `at`."""
         self.seen += 1
+        # Empty elements take eight bytes each, so the size of the file alone would allow millions.
         if self.seen > MAX_ELEMENTS:
             _refuse(Reason.LIMIT, f"more than {MAX_ELEMENTS} elements", "fewer", self.where)
         value = self._stop(at, 8, stop)

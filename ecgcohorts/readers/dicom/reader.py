@@ -30,6 +30,7 @@ from ecgcohorts.readers.dicom.elements import (
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".dcm",)
+NEEDS = ("pydicom",)
 VARIANTS = (
     "implicit and explicit little endian, explicit big endian",
     "12-lead, general, ambulatory ECG and hemodynamic; the original rhythm group",
@@ -171,6 +172,7 @@ def _read_samples(structure: Structure, waveform: _Waveform) -> tuple[NDArray[np
 
 def _is_rhythm(structure: Structure, item: Items) -> bool:
     """Tell whether a group is recorded, not derived: by its declared type, never by its place."""
+    # The median beat is a multiplex group like any other, at the same rate, and only its type and label tell.
     label = structure.text(item, LABEL).upper()
     return structure.text(item, ORIGINALITY) == "ORIGINAL" and not any(word in label for word in _AVERAGED)
 
@@ -196,6 +198,7 @@ def _choose(groups: list[_Group], structure: Structure) -> tuple[_Group, bool]:
     if not groups:
         _refuse(Reason.EMPTY, "derived multiplex groups only", "an original one", structure)
     best = max(groups, key=lambda group: group.rank)
+    # A print of four groups of three leads, 2.5 s each, is refused here: no part of it is a recording of twelve leads.
     if any(group.twelve - best.twelve for group in groups):
         _refuse(Reason.UNSUPPORTED, f"leads spread over {len(groups)} multiplex groups", "all in one", structure)
     if sum(group.rank == best.rank for group in groups) > 1:
@@ -222,6 +225,7 @@ def _check_size(structure: Structure, group: _Group, dtype: np.dtype) -> None:
     found = 0 if element is None else element.stop - element.value
     if found < expected:
         _refuse(Reason.TRUNCATED, f"{found} bytes of samples", f"{expected} as declared", structure)
+    # One byte less would be a cut file, one byte more is the padding to an even length.
     if found > expected + expected % 2:
         _refuse(Reason.HEADER, f"{found} bytes of samples", f"{expected} as declared", structure)
 
@@ -237,6 +241,7 @@ def _padding(structure: Structure, waveform: _Waveform, digital: NDArray[np.int3
     if stored is None or len(stored) < dtype.itemsize:
         return None
     padding = int(np.frombuffer(stored, dtype, 1)[0])
+    # Mortara files declare the padding value 0: taken everywhere, it would erase real samples.
     if padding == np.iinfo(dtype).min:
         missing = digital == padding
         return missing if missing.any() else None

@@ -155,6 +155,7 @@ def parse_header(read: Callable[[int], bytes], where: str) -> Header:
         refuse(Reason.EMPTY, f"{n_records} records", "at least one", where)
     if record_s <= 0:
         refuse(Reason.HEADER, f"records of {float(record_s):g} s", "more than 0 s", where)
+    # `EDF+C` means nothing in a BDF file, and the other way round.
     is_bdf = data[:8] == BDF
     kind = text[192:197]
     return Header(
@@ -177,6 +178,7 @@ def _scale_of(calibration: tuple[str, str, str, str], sample_bytes: int) -> Scal
     if not all(map(_DECIMAL.fullmatch, texts[0])) or not all(map(_INTEGER.fullmatch, texts[1])):
         return None
     (low, high), (least, most) = map(Decimal, texts[0]), map(int, texts[1])
+    # Limits in falling order are legal for the voltage (the signal is upside down), not for the integers.
     bound = 1 << 8 * sample_bytes - 1
     if low == high or not -bound <= least < most < bound:
         return None

@@ -140,6 +140,7 @@ def _choose(header: Header, where: str) -> _Chosen:
     voltages = [signal for signal in ordinary if is_lead[signal.label] or _is_voltage(signal.dimension, where)]
     if not voltages:
         refuse(Reason.EMPTY, "no signal that is a voltage", "at least one", where)
+    # Respiration and others may have rates of their own in the file of an ECG.
     counts = {signal.per_record for signal in voltages if is_lead[signal.label]}
     if len(counts) > 1:
         refuse(Reason.UNSUPPORTED, "ECG leads at several rates", "one rate", where)
@@ -164,6 +165,7 @@ def _decode(header: Header, chosen: _Chosen, records: bytes) -> NDArray[np.int32
     raw = np.frombuffer(records, np.uint8).reshape(header.n_records, header.record_samples * width)
     count = chosen.signals[0].per_record
     digital = np.empty((len(chosen.signals), header.n_records, count), np.int32)
+    # A view on all records at once: no loop over records, of which an hour may have 3,600.
     for row, signal in enumerate(chosen.signals):
         samples = raw[:, signal.offset * width : (signal.offset + count) * width]
         digital[row] = samples.view("<i2") if width == 2 else _int24(samples)
@@ -176,6 +178,7 @@ def _find_padding(header: Header, digital: NDArray[np.int32]) -> NDArray[np.bool
     # Of a single lead nobody can say which zeros at its end were measured.
     if n_signals < 2:
         return None
+    # Only the last record can be filled up: writers have no other way to end between two records.
     alive = np.flatnonzero(digital[:, -(n_samples // header.n_records) :].any(axis=0))
     padded = n_samples // header.n_records - (int(alive[-1]) + 1 if len(alive) else 0)
     if padded < SHORTEST_PADDING:

@@ -27,6 +27,7 @@ VARIANTS = (
     "XLI compression, or none in base64 or plain text; 12 leads and more; the calibration second is cut",
 )
 TYPES = ("SierraECG", "PhilipsECG")
+# Other types and versions exist in test files of published readers, and have to be refused.
 VERSIONS = ("1.03", "1.04", "1.04.01", "1.04.02")
 STANDARD_SETS = ("STD-12", "10-WIRE")  # acquisition types whose twelve leads need no labels
 SAMPLE_BYTES = 2
@@ -103,6 +104,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     waveform = _waveform(root, str(path))
     digital = _samples(waveform, str(path))
     quirks = [NO_PULSE] if waveform.n_samples == PULSED_S * waveform.rate_hz else []
+    # Machines write 11 s, of which 10 s are ECG. A later filter would smear the pulse over the last beats.
     if _has_pulse(digital - waveform.baseline, waveform):
         digital, quirks = digital[:, : -round(CALIBRATION_S * waveform.rate_hz)], [CUT]
     waveform = waveform._replace(notes=(*waveform.notes, *quirks))
@@ -199,6 +201,7 @@ def _n_samples(parsed: Element, rate_hz: float, where: str) -> int:
     duration_ms = number(parsed, "@durationperchannel", where)
     if duration_ms is None:
         refuse(Reason.HEADER, "no durationperchannel", "milliseconds", where)
+    # The one number that every compressed lead must hit: the format has no checksum.
     n_samples = duration_ms * rate_hz / 1000
     if n_samples != round(n_samples):
         refuse(Reason.HEADER, f"{n_samples:g} samples per lead", "a whole number", where)
@@ -215,6 +218,7 @@ def _leads(parsed: Element, signal: Element | None, where: str) -> tuple[tuple[s
         if count not in (None, len(labels)):
             refuse(Reason.HEADER, f"{len(labels)} lead labels", "one for each of numberofleads", where)
         return tuple(re.sub(r"^C(?=[1-6]$)", "V", label) for label in labels), True
+    # Files of 1.03 name no leads at all.
     allocated = integer(signal, "numberchannelsallocated", where)
     known = text_of(signal, "acquisitiontype") in STANDARD_SETS
     if not known or not {count, allocated} <= {None, len(TWELVE_LEADS)}:

@@ -50,6 +50,7 @@ def read_book(body: bytes, where: str) -> Book | None:
     """Parse the tables of section 2; None if it says that there are none. Raises UnreadableRecording."""
     if len(body) < 2:
         refuse("an empty section 2", "a number of tables", where)
+    # 0 tables, or no section 2 at all, mean samples of 16 bits.
     (count,) = struct.unpack_from("<H", body)
     if count == DEFAULT_TABLE:
         return _standard_book()
@@ -164,6 +165,7 @@ def _decode(chunk: bytes, count: int, book: Book, room: _Room, where: str) -> ND
     left = len(windows) - int(position[-1] + book.total_bits[code[-1]]) if len(values) == count else -1
     if left < 0:
         refuse(f"{len(chunk)} bytes without {count} samples", "a known code for each", where, Reason.TRUNCATED)
+    # More bits than padding mean that table and data do not belong together.
     if left >= 8 * (PADDING_BYTES + 1):
         refuse(f"{left} bits after {count} samples", f"at most {PADDING_BYTES} bytes", where)
     return book.base[code] + _appended(starts, book.prefix_bits[code], book.total_bits[code])

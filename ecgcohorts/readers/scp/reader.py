@@ -107,6 +107,8 @@ def _rhythm(data: bytes, where: str) -> _Rhythm:
     plan = lead_plan(sections[LEADS], where)
     stored = block(sections[RHYTHM], len(plan.names), RHYTHM, where)
     check_shape(len(plan.names), plan.n_samples, 1e6 / stored.interval_us, where)
+    # Outside protected zones such a rhythm is decimated. Programs that restore it are untested (one says so itself) or
+    # refuse it, and no such file was seen.
     if stored.bimodal:
         refuse("bimodal compression", "samples at one rate", where, Reason.BIMODAL)
     reference = found = None
@@ -150,10 +152,12 @@ def _stored(chunks: Sequence[bytes], count: int, where: str) -> Iterator[NDArray
 def _summed(values: NDArray[np.int64], differences: int, where: str) -> NDArray[np.int16]:
     """Undo first or second differences; the first sample, or the first two, are stored as they are."""
     steps = values.copy()
+    # The first two samples are stored as they are; from the third on, each value is a change of the slope.
     if differences == 2:
         steps[1:2] -= values[:1]
         np.cumsum(steps[1:], out=steps[1:])
     samples = np.cumsum(steps) if differences else steps
+    # Writers form differences in 16 bits, where a steep edge wraps; the sum wraps back.
     wrapped = samples.astype(np.int16)
     if not differences and (wrapped != samples).any():
         refuse("samples of more than 16 bits", "16 bits", where)
@@ -179,6 +183,8 @@ def _add_beats(
     in_beat = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     places = in_beat + np.repeat(first - 1, lengths)
     inside = places + np.repeat(ahead, lengths)
+    # Beat and residual have steps of their own (5 and 20 uV in a test file). Nothing is rounded, and nothing smoothed:
+    # some programs average three samples outside the beats.
     of_residual = rhythm.block.nv_per_step // rhythm.nv_per_step
     of_template = rhythm.reference.nv_per_step // rhythm.nv_per_step
     for row, beat in zip(residual, template, strict=True):

@@ -165,6 +165,7 @@ def lead_plan(body: bytes, where: str) -> LeadPlan:
         if entry[:2] != leads[0][:2] or not entry[2]:
             break
         leads.append(entry)
+    # Leads recorded one after the other have other starts: side by side they would be a false twelve-lead ECG.
     start, end, _ = leads[0]
     if any(entry[:2] != (start, end) for entry in leads):
         refuse("leads that do not cover the same samples", "simultaneous leads", where, Reason.UNSUPPORTED)
@@ -199,6 +200,7 @@ def block(body: bytes, n_leads: int, section: int, where: str) -> Block:
         refuse(f"encoding {differences} in section {section}", "0, 1 or 2", where, Reason.UNSUPPORTED)
     ends = first + np.cumsum(np.frombuffer(body, "<u2", n_leads, BLOCK_HEADER.size), dtype=np.int64)
     over = len(body) - int(ends[-1])
+    # Every byte of the rhythm must be accounted for: with a wrong length, a lead would begin inside another one.
     if not 0 <= over <= PADDING_BYTES:
         refuse(f"{len(body)} bytes in section {section}", f"{ends[-1]} as its leads declare", where)
     starts = [first, *ends[:-1].tolist()]

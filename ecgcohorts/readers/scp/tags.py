@@ -51,6 +51,7 @@ class _Device(NamedTuple):
 
 def read_context(body: bytes) -> Context:
     """Collect patient, time, device and filters. Never raises: an unreadable section leaves them unknown, with a note."""
+    # The samples do not depend on section 1, so a broken one costs the patient and not the recording.
     tags = _walk(body, {})
     notes = []
     if tags is None:
@@ -68,6 +69,7 @@ def read_context(body: bytes) -> Context:
         age_years = age_between(_moment(_numbers("<HBB", tags.get(BORN)), None), acquired_at)
     (bits,) = _numbers("<B", tags.get(FILTERS)) or (0,)
     (sex,) = _numbers("<B", tags.get(SEX)) or (0,)
+    # The cart states the mains frequency; without it, a notch filter tells.
     mains = {MAINS_HZ[device.mains]} if device and device.mains in MAINS_HZ else set()
     mains = mains or {hz for bit, hz in NOTCH_HZ.items() if bits & bit}
     return Context(

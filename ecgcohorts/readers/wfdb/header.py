@@ -17,6 +17,7 @@ HEADER_LIMIT = 1 << 20  # bytes of a .hea file
 MAX_SEGMENTS = 10_000  # our default
 
 NULL = "~"  # a signal file that is not there, or a segment without signals
+# What the specification assumes where a field is missing. That the baseline is the ADC zero is one of these, too.
 DEFAULT_RATE_HZ = 250.0  # header(5)
 DEFAULT_GAIN = 200.0  # header(5): when missing or zero
 MAT_SUFFIX = ".mat"
@@ -125,6 +126,7 @@ def parse_header(data: bytes, where: str) -> Header:
         _check_groups(signals, where)
     else:
         segments = tuple([_segment(text, _Line(number, where)) for number, text in body])
+        # A layout segment counts with length 0, so the sum holds for both kinds of records.
         if sum(length for _, length in segments) != n_frames:
             _refuse("segments whose lengths do not add up", f"{n_frames} samples as the record line says", where)
     return Header(
@@ -212,6 +214,7 @@ def _record_name(token: str, line: _Line, notes: list[str]) -> tuple[str, int | 
 
 def _rate(token: str, line: _Line) -> float:
     match = _RATE.fullmatch(token)
+    # `360`, `360.` and `3.6e2` are all legal: the specification reads the rate with scanf.
     if match is None or not 0 < float(match[1]) < math.inf:
         line.refuse(f"{token[:40]!r} as sampling rate", "a positive number in Hz")
     return float(match[1])
@@ -281,6 +284,8 @@ def _signal(text: str, line: _Line, notes: list[str]) -> Signal:
     if details is None:
         line.refuse("other things", "whole numbers: resolution, zero, first value, checksum, block size; then a name")
     zero, initial, checksum, name = details.groups()
+    # Baseline and ADC zero are two fields: the official code of the Challenge reads the latter for the former, which is
+    # right only where no baseline is given.
     adc_zero = int(zero or 0)
     return Signal(
         file,
@@ -341,6 +346,7 @@ def _check_groups(signals: tuple[Signal, ...], where: str) -> None:
         first = groups.setdefault(signal.file, signal)
         if signal.file == NULL:
             continue
+        # One file is one stream of frames: with two formats in it, no sample has a place.
         if (first.format, first.offset) != (signal.format, signal.offset):
             _refuse(f"two formats or offsets in {signal.file}", "one per file", where)
         if first is not signal and previous != signal.file:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import Reason, UnreadableRecording, install_line, is_of_machine
+from ecgcohorts.errors import Reason, UnreadableRecording, is_of_machine, needs_extra
 from ecgcohorts.io.regular import OpenFolder
 from ecgcohorts.leads import canonical
 from ecgcohorts.readers._shared.units import steps_per_mv
@@ -79,6 +79,7 @@ def _read_single(header: Header, folder: OpenFolder, path: Path) -> Samples:
         raise UnreadableRecording(
             Reason.TRUNCATED, "other lengths than declared", f"{header.n_frames} frames", FETCH_AGAIN, where
         )
+    # Sums are over the samples as stored, before any skew is undone.
     sums = [int(values.sum(dtype=np.int64)) for values in samples]
     verify(signals, [int(values[0]) for values in samples], sums, True, where)
 
@@ -109,6 +110,7 @@ def _check_files(header: Header, folder: OpenFolder, path: Path) -> None:
         first, count = signals[0], header.n_frames * sum(signal.per_frame for signal in signals)
         with folder.open(name) as stream:
             available = os.fstat(stream.fileno()).st_size - first.offset
+        # FLAC offsets count samples, and no number of bytes follows from a number of samples.
         if first.format in FLAC_MISSING:
             needed = 1
             if count > MAX_FLAC_SAMPLES:
@@ -130,6 +132,7 @@ def _of_one_rate(signals: tuple[Signal, ...], path: Path) -> list[int]:
     rates = {signal.per_frame for signal in signals if canonical(signal.name) is not None}
     if len(rates) > 1:
         _unsupported("ECG leads at several rates", "one rate", path)
+    # Signals at other rates would have to be resampled, and readers do not resample.
     wanted = rates.pop() if rates else max(signal.per_frame for signal in signals)
     return [place for place, signal in enumerate(signals) if signal.per_frame == wanted]
 
@@ -159,6 +162,7 @@ def _read_segments(header: Header, folder: OpenFolder, path: Path) -> Samples:
     if not header.n_frames:
         raise UnreadableRecording(Reason.EMPTY, "0 samples", "at least one", FETCH_AGAIN, where)
     analog_mv = np.full((header.n_signals, header.n_frames), np.nan)
+    # Segments of one record may hold other signals, in another order: their descriptions tell, as in the C library.
     rows = {signal.name: row for row, signal in enumerate(reference)}
     start = 0
     for name, n_frames in header.segments:
@@ -212,14 +216,13 @@ def _segment_header(name: str, folder: OpenFolder) -> Header:
 
 def _package_record(path: Path, **options: Any) -> Any:
     """Call `wfdb.rdrecord`, and turn everything it raises into UnreadableRecording."""
+    with needs_extra("ingest"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its deprecations say nothing about the record
+        import wfdb  # here, because it takes about a second
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its deprecations say nothing about the record
-            import wfdb  # here, because it takes about a second
-
+            warnings.simplefilter("ignore")
             return wfdb.rdrecord(str(path.with_suffix("")), **options)
-    except ModuleNotFoundError as error:
-        _unsupported(f"a FLAC file and no {error.name}", f"it installed: {install_line('flac')}", path)
     except Exception as error:  # it raises IndexError, KeyError, TypeError and more on damaged files
         if isinstance(error, OSError) and is_of_machine(error):
             raise

@@ -16,6 +16,7 @@ from ecgcohorts.readers.wfdb.signal import Samples, find_missing, is_plain, read
 from ecgcohorts.recording import Recording, Source
 
 SUFFIXES = (".hea",)
+NEEDS = ("wfdb",)  # for FLAC, several rates and skew only
 VARIANTS = (
     "formats 8 16 24 32 61 80 160 212 310 311 and FLAC 508 516 524",
     "several files, segments and rates, skew, byte offsets",
@@ -75,6 +76,7 @@ def _signal_files(header: Header) -> list[str]:
 
 def _recording(path: Path, header: Header, found: Samples, n_samples: int) -> Recording:
     signals = found.signals
+    # Without a declared length there is nothing that a sum could be compared with.
     verified = header.n_frames and all(signal.checksum is not None for signal in signals)
     gain_per_mv = baseline = None
     if found.digital is not None:

@@ -80,6 +80,7 @@ def _packed_311(raw: NDArray[np.uint8]) -> NDArray[np.signedinteger]:
     return ((triple ^ 0x200) - 0x200).astype(np.int32).ravel()
 
 
+# Bits of formats 24 and 32 from the 16th on do not reach the checksum: it counts 16 bits.
 STORAGE: dict[int, _Storage] = {
     8: _Storage(1, 1, None, lambda raw: raw.view(np.int8)),  # first differences, summed up in `_absolute`
     16: _Storage(1, 2, -(1 << 15), lambda raw: raw.view("<i2")),
@@ -121,6 +122,8 @@ def read_samples(header: Header, folder: OpenFolder, where: str) -> NDArray[np.i
     digital = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     if not digital.shape[1]:
         raise UnreadableRecording(Reason.EMPTY, "0 samples", "at least one", FETCH_AGAIN, where)
+    # Both checks are free: the first value and the sum stand in almost every header, and the `wfdb` package looks at
+    # neither.
     sums = digital.sum(axis=1, dtype=np.int32)  # may wrap: the low 16 bits, which count, stay right
     verify(header.signals, digital[:, 0].tolist(), sums.tolist(), header.n_frames > 0, where)
     return digital
@@ -171,6 +174,7 @@ def _read_file(file: str, signals: tuple[Signal, ...], n_frames: int | None, fol
             raise UnreadableRecording(
                 Reason.TRUNCATED, f"{max(available, 0)} bytes of samples", f"{needed}", FETCH_AGAIN, str(path)
             )
+        # Challenge files: 24 bytes, then samples column by column, which is frame by frame.
         if file.endswith(MAT_SUFFIX):
             _check_mat_preamble(stream.read(offset), signals[0].format, (width, n_frames), path)
         stream.seek(offset)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from capezoo.cli import program as cli
-from capezoo.embedding.embed import open_embeddings
+from capezoo.embedding.folder import open_embeddings
 from capezoo.evaluate.results import read_study
 from capezoo.zoo import listing
 from capezoo.zoo.files import WEIGHTS

@@ -7,11 +7,12 @@ import pytest
 
 import capezoo
 from capezoo import encoders
-from capezoo.embedding.embed import embed_store, open_embeddings
+from capezoo.embedding.folder import embed_store, open_embeddings
 from capezoo.specs import EncoderSpec, InputSpec, parse
 from ecgcohorts.errors import RecipeMismatch, RejectedRecording, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
 from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.steps import Cut, Resample, Store
 
 WHOLE = {"rate_hz": 500, "leads": TWELVE_LEADS, "unit": "mV"}
 
@@ -127,13 +128,13 @@ def test_what_was_done_is_kept_beside_the_embeddings(store, tmp_path):
 
 
 def test_another_recipe_is_taken_by_force_only_and_only_if_the_rest_fits(model, store, tmp_path):
-    other = replace(store, recipe=CAPE_V1.model_copy(update={"name": "cape-ref-1"}))
+    other = replace(store, recipe=CAPE_V1.changed("cape-ref-1"))
     with pytest.raises(RecipeMismatch, match="found recipe 'cape-ref-1'"):
         capezoo.embed(model, other)
     np.testing.assert_array_equal(capezoo.embed(model, other, force_recipe=True), capezoo.embed(model, store))
     info = embed_store(model, other, tmp_path / "e", force_recipe=True).info
     assert info.adaptation.forced == ("recipe 'cape-ref-1' (expected 'cape-v1')",)
-    faster = replace(store, recipe=CAPE_V1.model_copy(update={"name": "cape-ref-1", "rate_hz": 500.0}))
+    faster = replace(store, recipe=CAPE_V1.changed("cape-ref-1", Resample(rate_hz=500.0)))
     with pytest.raises(RecipeMismatch, match="found rate_hz 500"):
         capezoo.embed(model, faster, force_recipe=True)
 
@@ -141,13 +142,14 @@ def test_another_recipe_is_taken_by_force_only_and_only_if_the_rest_fits(model, 
 @pytest.mark.parametrize(
     ("change", "found", "expected"),
     [
-        ({"name": "cape-ref-1"}, "recipe 'cape-ref-1'", "expected 'cape-v1'"),
-        ({"rate_hz": 500.0}, "rate_hz 500", "expected 400"),
-        ({"strip_s": 5.0}, "strips of 2000 samples", "at least 2800"),
+        (CAPE_V1.changed("cape-ref-1"), "recipe 'cape-ref-1'", "expected 'cape-v1'"),
+        (CAPE_V1.changed("cape-v1", Resample(rate_hz=500.0)), "rate_hz 500", "expected 400"),
+        (CAPE_V1.changed("cape-v1", Cut(strip_s=5.0, window_s=5.0)), "strips of 2000 samples", "at least 2800"),
+        (CAPE_V1.changed("cape-v1", Store(lsb_uv=2.0)), "recipe cape-v1 (", "other steps under one name"),
     ],
 )
 def test_a_store_of_another_kind_is_refused(model, store, change, found, expected):
-    other = replace(store, recipe=CAPE_V1.model_copy(update=change))
+    other = replace(store, recipe=change)
     with pytest.raises(RecipeMismatch) as caught:
         capezoo.embed(model, other)
     message = str(caught.value)

@@ -10,7 +10,8 @@ import torch
 
 import capezoo
 from capezoo import encoders
-from capezoo.embedding.embed import embed_store, open_embeddings, weights_digest, window_starts
+from capezoo.embedding.adapt import window_starts
+from capezoo.embedding.folder import embed_store, open_embeddings, weights_digest
 from capezoo.specs import EncoderSpec, InputSpec
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.leads import TWELVE_LEADS

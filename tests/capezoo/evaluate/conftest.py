@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from capezoo.embedding.adapt import fit_recipe
-from capezoo.embedding.embed import EmbeddingInfo, Embeddings
+from capezoo.embedding.folder import EmbeddingInfo, Embeddings
 from capezoo.evaluate.questions import Subject
 from capezoo.specs import InputSpec
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, CohortIndex

@@ -25,6 +25,7 @@ from capezoo.specs import (
 )
 from ecgcohorts.errors import RecipeMismatch, SpecError
 from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.steps import Resample, SelectLeads
 
 RUN = RunConfig(
     name="cape_z",
@@ -129,7 +130,7 @@ def test_every_number_says_where_it_comes_from() -> None:
 
 def test_an_input_spec_accepts_its_recipe_and_names_each_difference() -> None:
     InputSpec().require_recipe(CAPE_V1)
-    other = CAPE_V1.model_copy(update={"name": "cape-ref-1", "rate_hz": 500.0})
+    other = CAPE_V1.changed("cape-ref-1", Resample(rate_hz=500.0))
     with pytest.raises(
         RecipeMismatch, match=r"recipe 'cape-ref-1' \(expected 'cape-v1'\); rate_hz 500 \(expected 400\)"
     ):
@@ -137,7 +138,7 @@ def test_an_input_spec_accepts_its_recipe_and_names_each_difference() -> None:
     with pytest.raises(RecipeMismatch, match=r"strips of 4000 samples \(expected at least 5000"):
         InputSpec(length=5000).require_recipe(CAPE_V1)
     with pytest.raises(RecipeMismatch, match="leads II I"):
-        InputSpec(leads=("I", "II")).require_recipe(CAPE_V1.model_copy(update={"leads": ("II", "I")}))
+        InputSpec(leads=("I", "II")).require_recipe(CAPE_V1.changed("cape-v1", SelectLeads(leads=("II", "I"))))
 
 
 def test_fingerprints_follow_the_values() -> None:

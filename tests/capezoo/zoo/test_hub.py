@@ -12,7 +12,7 @@ import huggingface_hub
 import pytest
 
 import capezoo
-from capezoo.embedding.embed import weights_digest
+from capezoo.embedding.folder import weights_digest
 from capezoo.zoo import publish_to_hub, pull, verify
 from capezoo.zoo.files import CARD, DIGESTS, GOLDEN, README, REQUIRED, SUMS, WEIGHTS
 from capezoo.zoo.hub import cached, fetch, push

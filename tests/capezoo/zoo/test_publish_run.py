@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import capezoo
-from capezoo.embedding.embed import weights_digest
+from capezoo.embedding.folder import weights_digest
 from capezoo.training.loop import trained
 from capezoo.zoo import publish, verify
 from capezoo.zoo.files import DIGESTS, read_card

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import capezoo
-from capezoo.embedding.embed import weights_digest
+from capezoo.embedding.folder import weights_digest
 from capezoo.specs import CohortUse, InputSpec, Metric, RunConfig, Training, WeightCard
 from capezoo.zoo import locate, verify, write_weights
 from capezoo.zoo.files import (

@@ -151,9 +151,7 @@ def test_an_export_that_breaks_off_leaves_nothing(
 
 def test_two_recordings_of_one_id_are_refused(store: Store, tmp_path: Path) -> None:
     columns = dict(store.index.columns) | {"recording_id": np.zeros((len(store.index), 16), np.uint8)}
-    twice = Store(
-        store.files, store.manifest, CohortIndex(columns, store.index.cohorts), store.fingerprint, pd.DataFrame()
-    )
+    twice = Store(store.place, store.manifest, CohortIndex(columns, store.index.cohorts), store.fingerprint, b"")
     for write in (export.export_wfdb, export.export_webdataset):
         with pytest.raises(StoreError, match="one id"):
             write(twice, tmp_path / "out")

@@ -25,7 +25,7 @@ from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.privacy.pseudonyms import PseudonymKey, load_key
 from ecgcohorts.recording import Recording
 from ecgcohorts.sources import open_source
-from ecgcohorts.sources.address import path_of, uri_of
+from ecgcohorts.sources.names import path_of, uri_of
 from ecgcohorts.store.commit import writer_lock
 
 KEY = PseudonymKey(b"k" * 32)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex
-from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.steps import Cut
 from ecgcohorts.samplers import InDistributionBatchSampler
 
-TINY = Recipe(name="tiny", strip_s=1.0, window_s=0.5)
+TINY = CAPE_V1.changed("tiny", Cut(strip_s=1.0, window_s=0.5))
 PATIENTS = 40
 
 

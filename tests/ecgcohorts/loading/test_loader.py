@@ -17,12 +17,13 @@ from ecgcohorts.errors import PlanImpossible, SpecError, StoreError
 from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex
 from ecgcohorts.ingest import ingest
 from ecgcohorts.loading.loader import Loader
-from ecgcohorts.preprocess.recipes import Recipe
+from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.steps import Cut
 from ecgcohorts.recording import MISSING
 from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler, RandomBatchSampler
 from ecgcohorts.store.signals.shards import ShardedArray, Windows
 
-TINY = Recipe(name="tiny", strip_s=0.5, window_s=0.3)
+TINY = CAPE_V1.changed("tiny", Cut(strip_s=0.5, window_s=0.3))
 T, WINDOW = TINY.strip_samples, TINY.window_samples  # 200, 120
 RECORDS, PATIENTS = 120, 40
 

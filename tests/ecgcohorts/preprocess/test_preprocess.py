@@ -11,6 +11,7 @@ from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.leads import EIGHT_LEADS
 from ecgcohorts.preprocess.filter import design_filters, strip_filter
 from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.steps import BandPass
 from ecgcohorts.preprocess.strip import make_strip, rate_ratio
 from ecgcohorts.recording import MISSING, Recording
 
@@ -147,7 +148,8 @@ HZ = (0.25, 0.5, 0.67, 1.0, 40, 80, 100, 120, 150)
     ],
 )
 def test_gain_table(order, gain_db):
-    sos = design_filters(400.0, CAPE_V1.model_copy(update={"band_order": order}), None)
+    band = CAPE_V1.required(BandPass).model_copy(update={"order": order})
+    sos = design_filters(400.0, CAPE_V1.changed("of-this-order", band), None)
     response = signal.sosfreqz(sos, HZ, fs=400)[1]
     np.testing.assert_allclose(40 * np.log10(np.abs(response)), gain_db, rtol=0, atol=0.05)
 

@@ -8,7 +8,7 @@ from scipy import signal
 
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, select
 from ecgcohorts.preprocess import quality
-from ecgcohorts.preprocess.quality import QUALITY_COLUMNS, Flag
+from ecgcohorts.preprocess.flags import QUALITY_COLUMNS, Flag
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.preprocess.strip import make_strip
 

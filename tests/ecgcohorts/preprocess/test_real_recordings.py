@@ -11,7 +11,7 @@ from ecgcohorts.errors import Reason, RejectedRecording
 from ecgcohorts.leads import select
 from ecgcohorts.preprocess import quality
 from ecgcohorts.preprocess.filter import strip_filter
-from ecgcohorts.preprocess.quality import Flag
+from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.preprocess.strip import check_amplitude, cut_strip, make_strip, p99
 from ecgcohorts.readers.wfdb import reader as wfdb

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.errors import MissingExtra, Reason, UnreadableRecording
 from ecgcohorts.readers._isolated import wire
 from ecgcohorts.recording import Recording, Source
 
@@ -52,6 +52,14 @@ def test_any_value_in_any_place(at: tuple[Any, ...]) -> None:
             continue
         assert isinstance(reply, wire.Reply)
         assert all(isinstance(recording, Recording) for recording in reply.recordings)
+
+
+def test_a_missing_package_is_told_as_such() -> None:
+    """It ends the run, with the way to install it: as a defect of the reader it would refuse one recording after another."""
+    reply, _ = wire.pack_reply([], 0, MissingExtra("h5py is not installed. Run: pip install x"))
+    error = wire.unpack_reply(json.loads(json.dumps(reply)), PATH, lambda view: None).error
+    assert type(error) is MissingExtra
+    assert str(error) == "h5py is not installed. Run: pip install x"
 
 
 @pytest.mark.parametrize("key", ["recordings", "stream", "error"])

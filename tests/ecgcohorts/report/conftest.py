@@ -11,7 +11,7 @@ import pytest
 
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, CohortIndex
 from ecgcohorts.io.place import Folder
-from ecgcohorts.preprocess.quality import Flag
+from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.store.files import describe_files
 from ecgcohorts.store.reader import Store

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex
-from ecgcohorts.preprocess.quality import Flag
+from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.report.page import NOTHING
 from ecgcohorts.report.table1 import (
     _counts,

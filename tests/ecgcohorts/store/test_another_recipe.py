@@ -2,10 +2,12 @@
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import ecgcohorts as ec
 from ecgcohorts.cli import program as cli
@@ -13,18 +15,29 @@ from ecgcohorts.errors import KeyMismatch, RecipeMismatch, SpecError
 from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.ingest.against import verify_against
-from ecgcohorts.preprocess import recipes
+from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.steps import BandPass, Cut
 from ecgcohorts.store import load_split, save_split, split_like
 from ecgcohorts.store.upkeep.labels import add_labels
 
-NARROW = recipes.CAPE_V1.model_copy(update={"name": "narrow-1", "band_hz": (1.0, 40.0), "window_s": 9.0})
-OPTIONS = IngestOptions(recipe=NARROW.name)
+NARROW = CAPE_V1.changed(
+    "narrow-1",
+    CAPE_V1.required(BandPass).model_copy(update={"low_hz": 1.0, "high_hz": 40.0}),
+    Cut(strip_s=10.0, window_s=9.0),
+)
 
 
 @pytest.fixture
-def raw(make_cohort, monkeypatch):
+def narrow(tmp_path) -> IngestOptions:
+    """A recipe of one's own, from a file."""
+    file = tmp_path / "narrow.yaml"
+    file.write_text(yaml.safe_dump(NARROW.model_dump(mode="json")))
+    return IngestOptions(recipe=file)
+
+
+@pytest.fixture
+def raw(make_cohort):
     """Six patients, one with a recording of 8 s, which the second recipe refuses."""
-    monkeypatch.setitem(recipes._RECIPES, NARROW.name, NARROW)
     cohort = make_cohort("north", 6)
     samples = next(iter(cohort.signals.values()))
     cohort.add("CANARYBRIEF", np.roll(samples, 99, axis=1)[:, :4000], **{"Patient ID": "CANARYPAT0001"})
@@ -42,9 +55,9 @@ def old(raw, tmp_path) -> Path:
 
 
 @pytest.fixture
-def new(raw, old, tmp_path) -> Path:
+def new(raw, old, narrow, tmp_path) -> Path:
     folder = tmp_path / "new.zarr"
-    ingest(raw.folder, folder, str(raw.spec), OPTIONS)
+    ingest(raw.folder, folder, str(raw.spec), narrow)
     return folder
 
 
@@ -65,9 +78,9 @@ def test_the_same_recordings_under_the_same_pseudonyms(old, new, raw):
     assert verify_against(old, raw.folder, str(raw.spec)).ok
 
 
-def test_recipes_never_mix(old, new, raw):
+def test_recipes_never_mix(old, new, raw, narrow):
     with pytest.raises(RecipeMismatch, match=r"found a store of recipe cape-v1, expected narrow-1"):
-        ingest(raw.folder, old, str(raw.spec), OPTIONS)
+        ingest(raw.folder, old, str(raw.spec), narrow)
     with pytest.raises(RecipeMismatch, match="found recipe narrow-1, expected cape-v1"):
         ec.open([old, new])
 
@@ -89,9 +102,9 @@ def test_a_split_comes_along_by_id(old, new, name):
     np.testing.assert_array_equal(anew.column(b.index), carried.column(b.index))
 
 
-def test_recordings_that_the_old_store_has_not_are_in_no_part(old, raw, tmp_path):
+def test_recordings_that_the_old_store_has_not_are_in_no_part(old, raw, narrow, tmp_path):
     raw.add("CANARYNEW", np.roll(next(iter(raw.signals.values())), 700, axis=1), **{"Patient ID": "CANARYPAT0002"})
-    ingest(raw.folder, tmp_path / "more.zarr", str(raw.spec), OPTIONS)
+    ingest(raw.folder, tmp_path / "more.zarr", str(raw.spec), narrow)
     store = ec.open(tmp_path / "more.zarr")
     assert (split_like(store, ec.open(old), "study").column(store.index) < 0).sum() == 1
 
@@ -109,10 +122,10 @@ def test_labels_are_applied_again(old, new, raw, tmp_path):
     assert len(set(values[1].values())) == 6
 
 
-def test_what_cannot_come_along_is_refused(old, new, raw, make_cohort, tmp_path):
+def test_what_cannot_come_along_is_refused(old, new, raw, narrow, make_cohort, tmp_path):
     key = tmp_path / "other.key"
     key.write_text("ab" * 32)
-    ingest(raw.folder, tmp_path / "stranger.zarr", str(raw.spec), IngestOptions(recipe=NARROW.name, key_file=key))
+    ingest(raw.folder, tmp_path / "stranger.zarr", str(raw.spec), replace(narrow, key_file=key))
     with pytest.raises(KeyMismatch, match=r"another pseudonym key than .*old\.zarr.*Make the split anew"):
         split_like(ec.open(tmp_path / "stranger.zarr"), ec.open(old), "study")
     south = make_cohort("south", 2, seed=5)

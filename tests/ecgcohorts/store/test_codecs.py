@@ -1,6 +1,8 @@
 """A store of the compact codec is the same store in fewer bytes, through everything that rewrites signals."""
 
+import re
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import zarr
 
 import ecgcohorts as ec
 from ecgcohorts.cli.program import main
+from ecgcohorts.errors import install_line
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.store.signals import chunks
 from ecgcohorts.store.upkeep.compact import compact
@@ -29,7 +32,9 @@ def test_the_same_strips_in_a_form_that_zarr_reads(raw, tmp_path):
     rows = plain.index["row"]
     np.testing.assert_array_equal(packed.read(rows), plain.read(rows))
     assert (plain.manifest.codec, packed.manifest.codec) == ("lz4", "pcodec")
-    with pytest.warns(UserWarning, match="Numcodecs codecs"):
+    with warnings.catch_warnings():
+        # Older releases of zarr warn that such codecs are no part of the specification of Zarr 3.
+        warnings.filterwarnings("ignore", "Numcodecs codecs", UserWarning)
         reference = zarr.open_array(tmp_path / "pcodec.zarr" / packed.segments[0].folder, mode="r")
     np.testing.assert_array_equal(reference[:], packed.read(np.arange(packed.n_rows)))
 
@@ -66,7 +71,7 @@ def test_compacting_and_removing_keep_the_codec(raw, tmp_path):
 def test_without_the_package_the_remedy_is_named(raw, tmp_path, monkeypatch):
     chunks._pcodec.cache_clear()
     monkeypatch.setitem(sys.modules, "pcodec", None)
-    with pytest.raises(ec.SpecError, match=r"found no pcodec here.*ecgcohorts\[compact\]"):
+    with pytest.raises(ec.SpecError, match=rf"found no pcodec here.*{re.escape(install_line('compact'))}"):
         ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec), COMPACT)
     monkeypatch.undo()
     chunks._pcodec.cache_clear()

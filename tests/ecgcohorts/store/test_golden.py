@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 import ecgcohorts as ec
+from ecgcohorts.preprocess.recipes import load_recipe
 from ecgcohorts.store import upgrade
 from ecgcohorts.store.schema import FORMAT_VERSION
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "store-1"
+GOLDEN_2 = ROOT / "tests" / "golden" / "store-2"
 PLAIN_ZARR = re.compile(r"^## Without this package\n.+?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SIGNALS = "80dd5c59d9a566701624031d1b845efc"
 COLUMNS = {
@@ -100,6 +102,36 @@ def test_every_byte_of_the_golden_store_is_as_committed():
     assert sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file()) < 300_000
 
 
+def test_a_recipe_of_ones_own_opens_without_its_file_and_is_made_again():
+    """Format 2: the store carries its steps. Made by golden-2.yaml, whose recipe nobody has installed."""
+    store = ec.open(GOLDEN_2)
+    assert store.fingerprint == "a9a16312086ad0c53455a07e4c0be0a60636199032263931621fcc1c779f76f5"
+    assert (store.recipe.name, store.recipe.rate_hz, store.lsb_uv, store.n_rows) == ("golden-2", 100.0, 2.0, 7)
+    assert store.recipe == load_recipe(GOLDEN_2.with_name("golden-2.yaml"))
+    assert digest(store.read(store.index["row"])) == "89565c8ceb4de1038d22cf25b283b9bd"
+    statistics = [name for name in store.index.columns if name.startswith(("mean_", "deviation_"))]
+    assert len(statistics) == 8
+    assert digest(np.stack([store.index[name] for name in statistics])) == "43505a13141cf41e832429f7342ce54f"
+    assert ec.verify(GOLDEN_2).problems == ()
+
+
+def test_both_golden_stores_are_made_again_as_they_were(tmp_path):
+    """The simulated recordings of store-1 have changed since, so of it the recipe, the patients and the rows are compared."""
+    make = runpy.run_path(str(ROOT / "tests" / "golden" / "make_store.py"))
+    for golden in (GOLDEN, GOLDEN_2):
+        made = tmp_path / golden.name
+        make["make"](made, make["RECIPES"][golden.name])
+        again, kept = ec.open(made), ec.open(golden)
+        assert again.recipe == kept.recipe
+        assert (made / "zarr.json").read_bytes() == (golden / "zarr.json").read_bytes()
+        for name in ("row", "patient_id", "recording_id", "valid_stop"):
+            np.testing.assert_array_equal(again.index[name], kept.index[name])
+        formats = [json.loads(next(folder.glob("manifest-000003.json")).read_bytes()) for folder in (made, golden)]
+        assert formats[0]["format_version"] == formats[1]["format_version"] == int(golden.name[-1])
+        assert formats[0]["recipe"] == formats[1]["recipe"]
+    np.testing.assert_array_equal(again.read(again.index["row"]), kept.read(kept.index["row"]))
+
+
 def test_ten_lines_of_plain_zarr_read_what_this_package_reads(tmp_path, monkeypatch):
     """The block that the docs show, for every recording of the golden store."""
     code = PLAIN_ZARR.search((ROOT / "docs" / "store.md").read_text("utf-8"))[1]
@@ -139,12 +171,13 @@ def copy(tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2, "compression": "new"}, "found store format 2, expected 1. .*pip install --upgrade"),
-        ({"format_version": 0}, "found store format 0, expected 1. Ingest"),
-        ({"format_version": -1}, "found store format -1, expected 1. Ingest"),
-        ({"format_version": "1"}, "found store format '1', expected 1"),
-        ({"format_version": None}, "found store format None, expected 1"),
+        ({"format_version": 3, "compression": "new"}, "found store format 3, expected 2. .*pip install --upgrade"),
+        ({"format_version": 0}, "found store format 0, expected 2. Ingest"),
+        ({"format_version": -1}, "found store format -1, expected 2. Ingest"),
+        ({"format_version": "1"}, "found store format '1', expected 2"),
+        ({"format_version": None}, "found store format None, expected 2"),
         ({"segments": "gone"}, "manifest is damaged at segments"),
+        ({"recipe": {"name": "cape-v1"}}, "manifest is damaged at recipe"),
     ],
 )
 def test_a_version_that_cannot_be_read_says_what_to_do(copy, changes, message):

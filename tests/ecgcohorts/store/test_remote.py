@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import ecgcohorts as ec
@@ -233,7 +234,7 @@ def write_store(folder: Path, patients: int, shard_records: int, seed: int) -> N
     columns["waveform_digest"] = columns["recording_id"].copy()
     index = CohortIndex(columns, ("made",), (), ())
     names += [f"{segment}/zarr.json", *write_index(folder, 1, index), rejects_name(1)]
-    no_rejects = ec.store.reader.pd.DataFrame({"cohort": [], "recording_id": [], "reason": [], "duplicate_of": []})
+    no_rejects = pd.DataFrame({"cohort": [], "recording_id": [], "reason": [], "duplicate_of": []})
     write_file(folder / rejects_name(1), no_rejects.to_parquet(index=False))
     files |= describe_files(folder, names)
     one = Segment(
