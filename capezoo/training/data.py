@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import ecgcohorts as ec
 from capezoo.specs import RunConfig, SamplerSpec, derive_seed
+from capezoo.specs.scaling import lead_statistics
 from ecgcohorts.errors import SpecError
 from ecgcohorts.index.cohort_index import draw_ids
 from ecgcohorts.samplers import window_starts
@@ -78,8 +79,15 @@ class TrainingData:
         chosen = np.sort(order[place < spec.patients])
         return self.held_out.take(self.held_out.patient_ptr[chosen])  # each one's first record
 
-    def probe_windows(self) -> Iterator[NDArray[np.int16]]:
-        """Central windows of `probed`, unaugmented, in its order: int16 (record, lead, time), in blocks."""
+    def lead_statistics(self, rows: NDArray[np.int64]) -> "tuple[NDArray[np.float32], NDArray[np.float32]] | None":
+        """Return mean and deviation in mV, each (..., lead), of rows of the store; None if the scaling needs none."""
+        if self._statistics is None:
+            return None
+        entries = self._entry_of_row[rows]
+        return self._statistics[0][entries], self._statistics[1][entries]
+
+    def probe_windows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int16]]]:
+        """Rows of `probed`, in its order, and their central windows, unaltered: int16 (record, lead, time), in blocks."""
         if self.probed is None:
             return
         length = self.config.input.length
@@ -89,8 +97,9 @@ class TrainingData:
             starts = window_starts(np.full(len(entries), 0.5), begin, end, length)
             windows = np.empty((len(entries), len(self.store.recipe.leads), length), np.int16)
             present = np.minimum(starts + length, end) - starts
-            self.store.read_windows(self.probed["row"][entries], starts, present, windows)
-            yield windows
+            rows = self.probed["row"][entries]
+            self.store.read_windows(rows, starts, present, windows)
+            yield rows, windows
 
     def summary(self) -> dict[str, Any]:
         """What data.json holds."""
@@ -105,6 +114,20 @@ class TrainingData:
     def digests(self) -> NDArray[np.uint8]:
         """(record, 16) waveform digests of the records that batches can draw from."""
         return self._used["waveform_digest"]
+
+    @cached_property
+    def _statistics(self) -> "tuple[NDArray[np.float32], NDArray[np.float32]] | None":
+        """Of every entry of the store: a cohort's are those of all its recordings, whoever is held out."""
+        index = self.store.index
+        spec = self.config.input
+        return lead_statistics(index, np.arange(len(index)), spec.leads, spec.normalisation)
+
+    @cached_property
+    def _entry_of_row(self) -> NDArray[np.int64]:
+        rows = self.store.index["row"]
+        entry = np.full(int(rows.max()) + 1, -1, np.int64)
+        entry[rows] = np.arange(len(rows))
+        return entry
 
     @cached_property
     def _used(self) -> "CohortIndex":

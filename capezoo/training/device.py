@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from capezoo import views
-from capezoo.specs import ComputeSpec, RunConfig, derive_seed
-from capezoo.views import Drawn, View
+from capezoo.specs import ComputeSpec, InputSpec, derive_seed
+from capezoo.training.data import TrainingData
+from capezoo.views import Drawn, Statistics, View
 from ecgcohorts.errors import SpecError
 from ecgcohorts.loading.torch import pinned
 
@@ -91,6 +94,8 @@ class Loaded:
     valid: Tensor  # int32 (group, view), samples present
     group: Tensor  # int64 (group,), whose they are
     lsb_uv: float
+    statistics: Statistics | None  # of each lead, (group, view, lead), for scalings that need them
+    of: InputSpec
     views: Sequence[View]
     drawn: list[Drawn]
     number: int  # the step, or which held-out batch it is
@@ -103,17 +108,23 @@ class Loaded:
         whose = {"valid": self.valid, "group": self.group, "cohort": self.plan.cohort}
         return {"signal": self.perturbed(), "generator": self.generator, **whose, **steps}
 
+    def scaled(self) -> Tensor:
+        """float32 (group, view, lead, time), before any view."""
+        return views.to_input(self.signal, self.lsb_uv, self.of, self.statistics)
+
     def perturbed(self) -> Tensor:
         """float32 (group, view, lead, time), scaled and perturbed: computed where the signal is."""
-        return views.apply(self.views, views.to_mv(self.signal, self.lsb_uv), self.drawn)
+        return views.apply(self.views, self.scaled(), self.drawn)
 
 
 class Courier:
     """Brings batches to the device. On a GPU copies run beside computing: page-locked memory, a stream of their own."""
 
-    def __init__(self, config: RunConfig, fabric: Fabric) -> None:
-        self._config, self._device = config, fabric.device
+    def __init__(self, data: TrainingData, fabric: Fabric) -> None:
+        config = data.config
+        self._data, self._config, self._device = data, config, fabric.device
         self._views = views.build(config.views, config.input)
+        data.lead_statistics(data.sampler.rows[:1])  # now, if the store has none of what the scaling needs
         self._rank, self._world = fabric.global_rank, fabric.world_size
         self._stream = torch.cuda.Stream(fabric.device) if fabric.device.type == "cuda" else None
 
@@ -131,12 +142,34 @@ class Courier:
         )
         drawn = views.draw(self._views, (rows * self._world, n_views, leads, length), drawing)
         drawn = views.part(drawn, self._rank, self._world)
-        tensors = [torch.from_numpy(array) for array in (batch.signal, batch.valid, batch.plan.patients)]
+        known = self._data.lead_statistics(batch.plan.rows) or ()
+        tensors = [torch.from_numpy(array) for array in (batch.signal, batch.valid, batch.plan.patients, *known)]
         if self._stream is not None:
             with torch.cuda.stream(self._stream):
                 tensors, drawn = [self._copy(tensor) for tensor in tensors], views.mapped(self._copy, drawn)
-        signal, valid, group = tensors
-        return Loaded(batch.plan, signal, valid, group, batch.lsb_uv, self._views, drawn, number, own, sampler or {})
+        signal, valid, group, *both = tensors
+        statistics = (both[0], both[1]) if both else None
+        return Loaded(
+            batch.plan,
+            signal,
+            valid,
+            group,
+            batch.lsb_uv,
+            statistics,
+            self._config.input,
+            self._views,
+            drawn,
+            number,
+            own,
+            sampler or {},
+        )
+
+    def windows(self, rows: NDArray[np.int64], signal: NDArray[np.int16]) -> Tensor:
+        """Bring windows (record, lead, time) of some rows to the device, scaled and unaltered."""
+        known = self._data.lead_statistics(rows) or ()
+        stored, *both = (torch.from_numpy(array).to(self._device) for array in (signal, *known))
+        statistics = (both[0], both[1]) if both else None
+        return views.to_input(stored, self._data.store.lsb_uv, self._config.input, statistics)
 
     def arrived(self, loaded: Loaded) -> Loaded:
         """Make the device wait for the copy; the host does not."""
@@ -144,7 +177,7 @@ class Courier:
             here = torch.cuda.current_stream(self._device)
             here.wait_stream(self._stream)
             drawn = [tensor for one in loaded.drawn for tensor in one.values()]
-            for tensor in (loaded.signal, loaded.valid, loaded.group, *drawn):
+            for tensor in (loaded.signal, loaded.valid, loaded.group, *(loaded.statistics or ()), *drawn):
                 tensor.record_stream(here)  # its memory is not given away while computing needs it
         return loaded
 

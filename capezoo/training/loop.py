@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from capezoo import encoders, objectives, views
+from capezoo import encoders, objectives
 from capezoo.errors import TrainingDiverged
 from capezoo.objectives import ViewBatch, check
 from capezoo.specs import RunConfig, derive_seed
@@ -149,7 +150,7 @@ class Run:
 def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fabric, resume: bool) -> Run:
     """Whatever can be refused is refused before the folder is made."""
     data = prepare(store, config, fabric.global_rank, fabric.world_size)
-    trainee, courier = Trainee(config), Courier(config, fabric)
+    trainee, courier = Trainee(config), Courier(data, fabric)
     device.share_norms(trainee, config.compute, fabric.device, fabric.world_size)
     if fabric.global_rank == 0:
         folder.begin(config, data.summary(), data.digests(), resume)
@@ -245,13 +246,17 @@ def _measure(run: Run, state: State, report: Report) -> Report:
             untrained = {} if held_out.untrained is None else {"val_untrained": held_out.untrained}
             state.held_out = {"val_loss": held_out.loss} | untrained
     if run.fabric.global_rank == 0 and run.data.probed and _due(run.config.probes.every_steps, report):
-        encoder, lsb_uv = run.trainee.encoder, run.data.store.lsb_uv
-        with monitor.evaluating(encoder):
-            windows = (torch.from_numpy(block).to(run.fabric.device) for block in run.data.probe_windows())
-            embedded = [encoder(views.to_mv(block, lsb_uv)).float().cpu().numpy() for block in windows]
         seed = derive_seed(run.config.seed, "probes")
-        report = replace(report, probed=probes.measure(np.concatenate(embedded), run.data.probed, seed))
+        report = replace(report, probed=probes.measure(_probed_embeddings(run), run.data.probed, seed))
     return report
+
+
+def _probed_embeddings(run: Run) -> NDArray[np.float32]:
+    """Embed the central windows of held-out patients, as finished weights would."""
+    encoder = run.trainee.encoder
+    with monitor.evaluating(encoder):
+        windows = (run.courier.windows(rows, block) for rows, block in run.data.probe_windows())
+        return np.concatenate([encoder(signal).float().cpu().numpy() for signal in windows])
 
 
 def _held_out_batches(run: Run) -> Iterator[ViewBatch]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from capezoo.specs.base import parse
+from capezoo.specs.scaling import scaled
 from ecgcohorts import plugins
 from ecgcohorts.recording import MISSING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from capezoo.specs.run import ViewSpec
 
 Shape = tuple[int, int, int, int]  # (batch, view, lead, time)
+Statistics = tuple["Tensor", "Tensor"]  # mean and deviation of each lead
 Drawn = dict[str, "Tensor"]  # one draw of one view for a batch; every tensor begins with (batch, view)
 
 
@@ -67,6 +69,9 @@ def mapped(function: "Callable[[Tensor], Tensor]", drawn: Sequence[Drawn]) -> li
     return [{name: function(tensor) for name, tensor in one.items()} for one in drawn]
 
 
-def to_mv(signal: "Tensor", lsb_uv: float) -> "Tensor":
-    """int16 (..., lead, time) in steps of `lsb_uv` microvolts -> float32 mV; missing samples become 0 mV."""
-    return (signal.float() * (lsb_uv / 1000)).masked_fill_(signal == MISSING, 0.0)
+def to_input(signal: "Tensor", lsb_uv: float, of: "InputSpec", statistics: "Statistics | None" = None) -> "Tensor":
+    """Turn int16 (..., lead, time), in steps of `lsb_uv` microvolts, into float32 scaled as `of` says; missing is 0.
+
+    statistics: mean and deviation in mV, each (..., lead), for the scalings that need them.
+    """
+    return scaled(signal.float() * (lsb_uv / 1000), of.normalisation, signal != MISSING, statistics)

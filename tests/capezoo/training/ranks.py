@@ -72,7 +72,7 @@ def gradient(helpers: ModuleType) -> dict[str, Any]:
     with torch.no_grad():
         for norm in (module for module in trainee.modules() if isinstance(module, nn.BatchNorm2d)):
             norm.running_var.fill_(0.01)  # of the size of the signals
-    loaded = device.Feed(data.batches(), device.Courier(config, fabric), data.sampler.state_dict).take(0)
+    loaded = device.Feed(data.batches(), device.Courier(data, fabric), data.sampler.state_dict).take(0)
     loss, _ = model(**loaded.fields(total_steps=1))
     fabric.backward(loss)
     mean = fabric.all_reduce(loss.detach(), reduce_op="mean")

@@ -5,15 +5,27 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import ecgcohorts as ec
-from capezoo.specs import EncoderSpec, HeldOutSpec, InputSpec, ObjectiveSpec, RunConfig, SamplerSpec, ViewSpec
-from capezoo.training import checkpoint
+from capezoo.specs import (
+    EncoderSpec,
+    HeldOutSpec,
+    InputSpec,
+    ObjectiveSpec,
+    ProbeSpec,
+    RunConfig,
+    SamplerSpec,
+    ViewSpec,
+)
+from capezoo.training import checkpoint, device
+from capezoo.training.data import prepare
 from capezoo.training.loop import pretrain, trained
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError
@@ -162,3 +174,45 @@ def test_a_teacher_is_trained_by_no_optimiser(store, config, tmp_path, weights):
     students = [key for key in found if key.startswith(("encoder.", "objective.p")) and found[key].is_floating_point()]
     slots = {key.rpartition(".")[0] for key in found if key.startswith("optimiser.")}
     assert len(slots) == len([key for key in students if "running" not in key])
+
+
+@pytest.mark.parametrize("normalisation", ["window_z", "window_lead_z", "record_lead_z", "cohort_lead_z", "min_max"])
+def test_windows_are_scaled_as_the_input_says_before_any_view(normalisation, memory_store, config):
+    """What the encoder sees in training, and what probes see, written out from the stored strips."""
+    store = memory_store()
+    store.signals[0, :, 100:110] = -32768
+    index = store.index
+    millivolts = store.signals / 1000.0
+    mean, deviation = millivolts.mean(-1), millivolts.std(-1)
+    for place, lead in enumerate(store.recipe.leads):
+        index.columns[f"mean_{lead}"], index.columns[f"deviation_{lead}"] = mean[:, place], deviation[:, place]
+    changed = config(input=InputSpec(length=256, normalisation=normalisation), probes=ProbeSpec(patients=3))
+    data = prepare(store, changed)
+    courier = device.Courier(data, device.start(changed.compute))
+    with closing(data.batches()) as batches:
+        batch = next(batches)
+    sent = courier.send(batch, "views", 0)
+    probed = [(courier.windows(rows, block), rows, block) for rows, block in data.probe_windows()]
+    for found, rows, stored in ((sent.scaled(), batch.plan.rows, batch.signal), *probed):
+        raw = stored / 1000.0
+        if normalisation == "min_max":
+            low, high = raw.min(-1, keepdims=True), raw.max(-1, keepdims=True)
+            expected = 2 * (raw - low) / (high - low) - 1
+        elif normalisation.startswith("window"):
+            over = (-2, -1) if normalisation == "window_z" else -1
+            expected = (raw - raw.mean(over, keepdims=True)) / raw.std(over, keepdims=True)
+        elif normalisation == "record_lead_z":
+            expected = (raw - mean[rows][..., None]) / deviation[rows][..., None]
+        else:
+            cohort = index["cohort"]
+            of = [millivolts[cohort == code].swapaxes(0, 1).reshape(8, -1) for code in (0, 1)]
+            centre, spread = np.array([one.mean(1) for one in of]), np.array([one.std(1) for one in of])
+            expected = (raw - centre[cohort[rows]][..., None]) / spread[cohort[rows]][..., None]
+        here = (stored != -32768).all((-2, -1))
+        np.testing.assert_allclose(found.numpy()[here], expected[here], rtol=1e-3, atol=1e-3)
+
+
+def test_a_run_that_scales_by_recordings_wants_a_store_that_knows_them(store, config, tmp_path):
+    with pytest.raises(SpecError, match="record_lead_z: found no statistics of I, II, V1"):
+        pretrain(store, config(input=InputSpec(length=256, normalisation="record_lead_z")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

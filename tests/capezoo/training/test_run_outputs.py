@@ -134,10 +134,11 @@ def test_probe_windows_are_the_central_ones_unaltered(store, config):
         columns["valid_start"][:], columns["valid_stop"][:] = 1000, 2000
         columns["valid_stop"][::3] = 1100  # shorter than the window of 256
         data = prepare(store, config(probes=ProbeSpec(patients=3)))
-        blocks = list(data.probe_windows())
+        rows, blocks = zip(*data.probe_windows(), strict=True)
     finally:
         columns["valid_start"][:], columns["valid_stop"][:] = before
     windows = np.concatenate(blocks)
+    assert np.concatenate(rows).tolist() == data.probed["row"].tolist()
     assert windows.shape == (6, 8, 256)
     for window, row, stop in zip(windows, data.probed["row"], data.probed["valid_stop"], strict=True):
         start = 1372 if stop == 2000 else 1000
