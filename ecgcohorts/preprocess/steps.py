@@ -340,6 +340,8 @@ def _check_filter(step: _Filter, before: _Step | None, rate_hz: float, slowest_h
             raise ValueError(f"band_pass: {edges[-1]:g} Hz is not below half the rate, {rate_hz / 2:g} Hz")
         if step.low_hz is not None and step.low_hz >= (step.top_of_source_rate or 1.0) * slowest_hz:
             raise ValueError(f"band_pass: nothing is left above {step.low_hz:g} Hz of a source at {slowest_hz:g} Hz")
+        if step.kind == "fir" and (step.ends == "gust" or step.pad_s is not None):
+            raise ValueError("band_pass: an FIR is padded by its own length, so it has no pad_s and no ends 'gust'")
         if step.kind == "fir" and step.high_hz is None and step.order % 2 == 0:
             raise ValueError("band_pass: a high-pass FIR has an odd number of taps")
     if isinstance(step, Notch) and step.hz != "mains" and step.hz >= rate_hz / 2:
