@@ -65,7 +65,7 @@ def fit_recipe(
     differences = spec.differences(recipe)
     overruled = ("leads", "recipe") if force_recipe else ("leads",)
     spec.require_recipe(recipe, what, overruled)
-    derived, zeroed = plan_leads(spec.leads, recipe.leads, missing_leads, what)
+    derived, zeroed = _plan_leads(spec.leads, recipe.leads, missing_leads, what)
     if needs_statistics(spec.normalisation):
         if derived:  # a mean can be derived from two others, a deviation cannot
             raise SpecError(
@@ -119,7 +119,7 @@ def fit_array(
             f"recipe {recipe.name}: keeps no statistics of whole recordings, expected the step record_statistics for "
             f"{spec.normalisation}."
         )
-    derived, zeroed = plan_leads(spec.leads, leads, missing_leads, "the array")
+    derived, zeroed = _plan_leads(spec.leads, leads, missing_leads, "the array")
     made = {"kind": "array", "recipe": recipe.name, "missing_leads": missing_leads, "derived": derived}
     return parse(Adaptation, {**given, **made, "leads": leads, "zeroed": zeroed}, "the array's description")
 
@@ -137,7 +137,7 @@ def _require_shape(signal: NDArray[Any], leads: tuple[str, ...]) -> None:
     raise SpecError(f"found an array of shape {signal.shape}, expected (record, {len(leads)} leads, time).{remedy}")
 
 
-def plan_leads(
+def _plan_leads(
     wanted: Sequence[str], given: Sequence[str], policy: MissingLeads, what: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Which of the wanted leads are derived, and which zeroed. Raises SpecError if the policy has no answer to one."""

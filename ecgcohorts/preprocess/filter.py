@@ -79,7 +79,7 @@ def notch_sections(hz: float, q: float, rate_hz: float) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class StripFilter:
+class _StripFilter:
     """The steps "resample" and "filter" of a recipe, for strips of one length at one rate."""
 
     n_in: int
@@ -107,7 +107,7 @@ class StripFilter:
 @lru_cache(maxsize=16)  # a megabyte each; most cohorts need one or two
 def strip_filter(
     n_in: int, ratio: tuple[int, int], source_rate_hz: float, recipe: Recipe, notch_hz: float | None
-) -> StripFilter:
+) -> _StripFilter:
     """Return the filter for strips of n_in samples. ratio: (up, down), the recipe's rate over the source's."""
     up, down = ratio
     n_out = -(-n_in * up // down)
@@ -121,7 +121,7 @@ def strip_filter(
     spectrum = fft.rfft(ends_of)[:, : len(resampling)] * resampling
     ends_of = fft.irfft(_without_images(spectrum, circle_in, circle_out), circle_in)
     ends_of[:, n_in - 1] += ends_of[:, n_in:] @ _line(n_in, circle_in)
-    return StripFilter(
+    return _StripFilter(
         n_in=n_in,
         n_out=n_out,
         circle_in=circle_in,

@@ -63,16 +63,16 @@ class Stages:
 def measure(stages: Stages, recording: Recording, recipe: Recipe) -> Quality:
     """Return all flags and columns of a strip. Costs about as much as the filters do."""
     native_mv, filtered_mv = stages.native_mv.astype(np.float32), stages.filtered_mv.astype(np.float32)
-    n_clip, longest_clip = clipping(native_mv)
+    n_clip, longest_clip = _clipping(native_mv)
     before = power_density(native_mv, stages.rate_hz, _HIGHEST_HZ)
     after = power_density(filtered_mv, recipe.rate_hz, MAINS_HZ[-1] + _SIDE_HZ)
-    columns = counted(stages, recipe) | {
+    columns = _counted(stages, recipe) | {
         "n_clip": n_clip,
-        "flat_fraction": flat_fraction(native_mv, stages.rate_hz),
+        "flat_fraction": _flat_fraction(native_mv, stages.rate_hz),
         "max_abs_mv": float(max(filtered_mv.max(), -filtered_mv.min())),
-        "baseline_power_mv2": baseline_power(native_mv, stages.rate_hz),
+        "baseline_power_mv2": _baseline_power(native_mv, stages.rate_hz),
         "hf_power_mv2": float(median(before[:, round(_HIGH_HZ * SEGMENT_S) + 1 :].sum(axis=1)) / SEGMENT_S),
-        "einthoven_rms_mv": einthoven_rms(stages, recording, recipe),
+        "einthoven_rms_mv": _einthoven_rms(stages, recording, recipe),
     }
     shared = min(before.shape[1], after.shape[1])
     both = np.stack([before[:, :shared], after[:, :shared]])
@@ -84,21 +84,21 @@ def measure(stages: Stages, recording: Recording, recipe: Recipe) -> Quality:
             columns[f"mains_{mains_hz:.0f}_after_db"] = float(after_db)
         elif stages.rate_hz / mains_hz >= _RATE_RATIO:
             columns[f"mains_{mains_hz:.0f}_before_db"] = float(mains_score(before, mains_hz))
-    flags = known_flags(columns, recording, stages.rate_hz, recipe)
+    flags = _known_flags(columns, recording, stages.rate_hz, recipe)
     if longest_clip >= SATURATED_S * stages.rate_hz:
         flags |= Flag.CLIPPED
-    if lead_i_inverted(stages.filtered_mv, recipe):
+    if _lead_i_inverted(stages.filtered_mv, recipe):
         flags |= Flag.LEAD_I_INVERTED
     return Quality(int(flags), columns)
 
 
 def unmeasured(stages: Stages, recording: Recording, recipe: Recipe) -> Quality:
     """Return what the recipe knows without looking at the signal again; every other column is NaN (counts: 0)."""
-    columns = counted(stages, recipe)
-    return Quality(int(known_flags(columns, recording, stages.rate_hz, recipe)), columns)
+    columns = _counted(stages, recipe)
+    return Quality(int(_known_flags(columns, recording, stages.rate_hz, recipe)), columns)
 
 
-def counted(stages: Stages, recipe: Recipe) -> dict[str, float]:
+def _counted(stages: Stages, recipe: Recipe) -> dict[str, float]:
     """Return all columns in their fixed order, filled where the recipe has counted on its way, else NaN or 0."""
     columns: dict[str, float] = {name: 0 if dtype.kind == "i" else np.nan for name, dtype in QUALITY_COLUMNS.items()}
     slack_s = (stages.filtered_mv.shape[1] - recipe.window_samples) / 2 / recipe.rate_hz
@@ -112,7 +112,7 @@ def counted(stages: Stages, recipe: Recipe) -> dict[str, float]:
     }
 
 
-def known_flags(columns: Mapping[str, float], recording: Recording, rate_hz: float, recipe: Recipe) -> Flag:
+def _known_flags(columns: Mapping[str, float], recording: Recording, rate_hz: float, recipe: Recipe) -> Flag:
     """Return the flags that follow from the columns, the rate and the notes. NaN sets no flag."""
     tests = {
         Flag.INTERPOLATED: columns["n_interp"] > 0,
@@ -185,7 +185,7 @@ def _slow_waves(n: int, rate_hz: float) -> NDArray[np.float32]:
     return np.concatenate([np.cos(phase), np.sin(phase)]).astype(np.float32)
 
 
-def baseline_power(signal_mv: NDArray[np.floating], rate_hz: float) -> float:
+def _baseline_power(signal_mv: NDArray[np.floating], rate_hz: float) -> float:
     """Return the power below 0.5 Hz, mean excluded, in mV^2: the median over leads of (lead, time)."""
     n = signal_mv.shape[1]
     amplitudes = signal_mv @ _slow_waves(n, rate_hz).T / n
@@ -208,7 +208,7 @@ def runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp], N
     return where[first] // n, where[first] % n, length
 
 
-def clipping(native_mv: NDArray[np.floating]) -> tuple[int, int]:
+def _clipping(native_mv: NDArray[np.floating]) -> tuple[int, int]:
     """Return how many samples lie in runs of >= 3 equal values at a lead's extreme, and the longest such run.
 
     A lead that never moves is flat, not clipped.
@@ -220,7 +220,7 @@ def clipping(native_mv: NDArray[np.floating]) -> tuple[int, int]:
     return int(length.sum()), int(length.max(initial=0))
 
 
-def flat_fraction(native_mv: NDArray[np.floating], rate_hz: float) -> float:
+def _flat_fraction(native_mv: NDArray[np.floating], rate_hz: float) -> float:
     """Return the share of samples in stretches of more than 1 s without a step of 1 uV; the worst lead counts."""
     # Most strips are spared the search: a stretch that long fills one of these blocks, seen at a few places only.
     every = int(FLAT_S * rate_hz / _GLANCES)
@@ -238,7 +238,7 @@ def _is_still(step_mv: NDArray[np.floating]) -> NDArray[np.bool_]:
     return np.abs(step_mv) < FLAT_UV / 1000
 
 
-def einthoven_rms(stages: Stages, recording: Recording, recipe: Recipe) -> float:
+def _einthoven_rms(stages: Stages, recording: Recording, recipe: Recipe) -> float:
     """Return how far III, aVR, aVL and aVF as stored lie from I and II, as rms in mV; the worst lead counts.
 
     NaN unless the file holds I, II and one of them: a residual of derived leads would say nothing.
@@ -264,7 +264,7 @@ _P, _BEFORE_QRS, _QRS, _T = (-0.24, -0.10), (-0.10, -0.06), (-0.06, 0.06), (0.12
 _SMALLEST_MV = (0.02, 0.10, 0.02)  # P, QRS, T: below this a wave has no sign. Our default.
 
 
-def lead_i_inverted(filtered_mv: NDArray[np.float64], recipe: Recipe) -> bool:
+def _lead_i_inverted(filtered_mv: NDArray[np.float64], recipe: Recipe) -> bool:
     """Return whether P, QRS and T are all negative in lead I and the QRS is positive in aVR, in the median beat.
 
     That is what swapped arm electrodes look like, and dextrocardia: a hint for a person. docs/preprocessing.md
