@@ -1,6 +1,6 @@
-"""Flags and scores of one strip. Nothing here alters a signal.
+"""Measure the quality of one strip. Nothing here changes a signal.
 
-A flag says that a person should look; no recording is refused on a flag. Columns that do not apply are NaN.
+A flag tells a person to look; no recording is refused for one. A measure that does not apply is NaN.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ FROM_I_AND_II = leads.select(np.eye(2), ("I", "II"), leads.LIMB_LEADS)
 
 @dataclass(frozen=True)
 class Quality:
-    """What is known about one strip: bits of `Flag`, and one number per name in `QUALITY_COLUMNS`."""
+    """The quality of one strip: bits of `Flag`, and one number for each name in `QUALITY_COLUMNS`."""
 
     flags: int
     columns: Mapping[str, float]
@@ -48,7 +48,7 @@ class Quality:
 
 @dataclass(frozen=True, eq=False)
 class Stages:
-    """One strip on its way through the recipe. All arrays are (lead, time) in mV, leads in recipe order."""
+    """One strip before and after resampling and filters. Arrays are (lead, time) in mV, leads in recipe order."""
 
     native_mv: NDArray[np.float64]  # gaps filled, cut, at the source rate
     filtered_mv: NDArray[np.float64]
@@ -93,7 +93,7 @@ def measure(stages: Stages, recording: Recording, recipe: Recipe) -> Quality:
 
 
 def unmeasured(stages: Stages, recording: Recording, recipe: Recipe) -> Quality:
-    """Return what the recipe knows without looking at the signal again; every other column is NaN (counts: 0)."""
+    """Return what the chain counted on its way; every other column is NaN, or 0 for counts."""
     columns = _counted(stages, recipe)
     return Quality(int(_known_flags(columns, recording, stages.rate_hz, recipe)), columns)
 
@@ -172,7 +172,7 @@ def mains_score(density: NDArray[np.float32], mains_hz: float) -> NDArray[np.flo
 
 
 def median(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Along the last axis, as `np.median`, which takes four times as long over a few values."""
+    """Return the median along the last axis; `np.median` takes four times as long over a few values."""
     ordered = np.sort(values, axis=-1)
     n = values.shape[-1]
     return np.asarray((ordered[..., n // 2] + ordered[..., (n - 1) // 2]) / 2)
@@ -180,7 +180,7 @@ def median(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 @lru_cache(maxsize=64)
 def _slow_waves(n: int, rate_hz: float) -> NDArray[np.float32]:
-    """Fourier basis (wave, time), cosines then sines, of the frequencies in (0, 0.5) Hz that fit n samples."""
+    """Return cosines, then sines, (wave, time), of the frequencies in (0, 0.5) Hz that fit n samples."""
     phase = 2 * np.pi * np.outer(np.arange(1, int(np.ceil(_LOWEST_HZ * n / rate_hz))), np.arange(n)) / n
     return np.concatenate([np.cos(phase), np.sin(phase)]).astype(np.float32)
 
