@@ -173,6 +173,7 @@ def fit_leads(
 
 def window_starts(valid_start: NDArray[Any], valid_stop: NDArray[Any], length: int) -> NDArray[np.int64]:
     """Return the first samples of the central windows. Raises StoreError if a valid part is shorter than the window."""
+    # The centre: the same on every run, and farthest from the ends, where filters err by 59 uV in place of 2.6.
     slack = np.asarray(valid_stop, np.int64) - valid_start - length
     if (slack < 0).any():
         place = int(np.argmin(slack))

@@ -14,6 +14,7 @@ import ecgcohorts as ec
 from capezoo import encoders
 from capezoo.specs import EncoderSpec, InputSpec, RunConfig
 from capezoo.training.loop import pretrain, trained
+from ecgcohorts.cli import program as cli
 from ecgcohorts.errors import RecipeMismatch
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.leads import TWELVE_LEADS
@@ -136,6 +137,21 @@ def test_a_store_carries_the_recipe_of_somebody_and_grows_without_its_file(raw: 
     again = ec.open(moved)
     for one, row in zip(again.index["recording_id"], again.index["row"], strict=True):
         np.testing.assert_array_equal(again.read(row), whole.read(by_id[bytes(one)]))
+
+
+def test_the_command_takes_a_name_or_a_file(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = as_file(tmp_path, get_recipe("plain-100").changed("mine-1"))
+    source, out = raw / "raw" / "north", tmp_path / "s.zarr"
+    line = ["ingest", str(source), str(out), "--cohort", str(source / "cohort.yaml"), "--key", str(raw / "key")]
+    cli.main([*line, "--recipe", str(file), "--limit", "3"])
+    assert ec.open(out).recipe.name == "mine-1"
+    cli.main([*line, "--recipe", "mine-1"])  # the store has it
+    assert len(ec.open(out).index) == len(recordings(raw))
+    for asked, words in (("plain-100", "--recipe mine-1"), ("plain-10", "Did you mean"), (str(tmp_path), "no recipe")):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*line, "--recipe", asked])
+        assert stopped.value.code == 2
+        assert words in capsys.readouterr().err
 
 
 def as_file(folder: Path, recipe: Recipe) -> Path:
