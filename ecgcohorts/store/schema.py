@@ -18,19 +18,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ecgcohorts.preprocess.steps import (
-    BandPass,
-    CheckAmplitude,
-    CheckRate,
-    Cut,
-    FillGaps,
-    Notch,
-    Recipe,
-    Resample,
-    SelectLeads,
-    Trim,
-)
-from ecgcohorts.preprocess.steps import Store as StoreStep
+from ecgcohorts.preprocess import steps
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.signals.chunks import Codec, codec_metadata
 
@@ -38,6 +27,11 @@ FORMAT_VERSION = 2  # 1 had one recipe, as flat fields; stores of `cape-v1` are 
 CURRENT = "CURRENT"
 LOCK = "lock"
 STAGING = ".staging"
+# The steps that the flat fields of format 1 describe.
+_FLAT_STEPS = (
+    steps.CheckRate, steps.SelectLeads, steps.FillGaps, steps.Trim, steps.Cut, steps.Resample, steps.BandPass, steps.Notch,
+    steps.CheckAmplitude, steps.Store,
+)  # fmt: skip
 _LOW_RATE_HZ = 100.0  # a field of format 1; the quality flag that it named is a fact of the source, not of a recipe
 DEFAULT_SHARD_RECORDS = 4096  # 5.2 M records make 1,271 files of about 100 MB
 
@@ -152,9 +146,9 @@ class Manifest(_Model):
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe as manifests and the root's attributes have it: `cape-v1` flat, as format 1 does, others in steps."""
-    if recipe.name != "cape-v1":
+    if recipe.name != "cape-v1" or tuple(type(step) for step in recipe.steps) != _FLAT_STEPS:
         return recipe.model_dump(mode="json")
-    check, band, notch = recipe.required(CheckRate), recipe.required(BandPass), recipe.required(Notch)
+    check, band, notch = recipe.required(steps.CheckRate), recipe.required(steps.BandPass), recipe.required(steps.Notch)
     flat = {
         "name": recipe.name,
         "leads": list(recipe.leads),
@@ -169,11 +163,11 @@ def recipe_fields(recipe: Recipe) -> dict[str, Any]:
         "notch_q": notch.q,
         "notch_min_rate_ratio": notch.min_source_rate_ratio,
         "pad_s": band.pad_s,
-        "max_gap_s": recipe.required(FillGaps).max_gap_s,
+        "max_gap_s": recipe.required(steps.FillGaps).max_gap_s,
         "source_rate_hz": list(check.source_rate_hz),
         "max_denominator": check.max_denominator,
         "low_rate_hz": _LOW_RATE_HZ,
-        "amplitude_mv": list(recipe.required(CheckAmplitude).amplitude_mv),
+        "amplitude_mv": list(recipe.required(steps.CheckAmplitude).amplitude_mv),
     }
     return flat if recipe_of_flat(flat) == recipe else recipe.model_dump(mode="json")
 
@@ -185,22 +179,22 @@ def recipe_of_flat(flat: dict[str, Any]) -> Recipe:
     return Recipe(
         name=flat["name"],
         steps=(
-            CheckRate(source_rate_hz=flat["source_rate_hz"], max_denominator=flat["max_denominator"]),
-            SelectLeads(leads=flat["leads"]),
-            FillGaps(max_gap_s=flat["max_gap_s"]),
-            Trim(),
-            Cut(strip_s=flat["strip_s"], window_s=flat["window_s"]),
-            Resample(rate_hz=flat["rate_hz"]),
-            BandPass(
+            steps.CheckRate(source_rate_hz=flat["source_rate_hz"], max_denominator=flat["max_denominator"]),
+            steps.SelectLeads(leads=flat["leads"]),
+            steps.FillGaps(max_gap_s=flat["max_gap_s"]),
+            steps.Trim(),
+            steps.Cut(strip_s=flat["strip_s"], window_s=flat["window_s"]),
+            steps.Resample(rate_hz=flat["rate_hz"]),
+            steps.BandPass(
                 low_hz=low_hz,
                 high_hz=high_hz,
                 order=flat["band_order"],
                 top_of_source_rate=flat["band_top_of_source_rate"],
                 **ends,
             ),
-            Notch(q=flat["notch_q"], min_source_rate_ratio=flat["notch_min_rate_ratio"], joined=True, **ends),
-            CheckAmplitude(amplitude_mv=flat["amplitude_mv"]),
-            StoreStep(lsb_uv=flat["lsb_uv"]),
+            steps.Notch(q=flat["notch_q"], min_source_rate_ratio=flat["notch_min_rate_ratio"], joined=True, **ends),
+            steps.CheckAmplitude(amplitude_mv=flat["amplitude_mv"]),
+            steps.Store(lsb_uv=flat["lsb_uv"]),
         ),
     )
 
