@@ -98,6 +98,7 @@ def draft(source: str | Path, table: Path | None = None, sample: int = SAMPLE) -
 def _draft(source: Source, table: Path | None, sample: int) -> Draft:
     census = classify(source)
     each, paths = _commonest(census)
+    # Bare numbers have no headers to read: their draft asks a person for everything.
     is_bare = each.kind is Kind.ARRAY
     reader = ARRAYS if is_bare else each.what
     items = [SourceItem(name) for name in paths] if is_bare else _items(source, reader, paths, sample)
@@ -126,6 +127,7 @@ def _draft(source: Source, table: Path | None, sample: int) -> Draft:
     for role in _ROLES:
         _put_role(page, role, columns if key else Columns(), headers, items)
     text = "\n".join(page.lines) + "\n"
+    # A draft of bare numbers holds placeholders, which are meant to be refused.
     if not is_bare:
         _check(text)
     return Draft(text, reader, len(paths), page.guesses, page.unknowns, left_out)
@@ -268,7 +270,8 @@ def _npy_shape(head: bytes) -> tuple[int, ...]:
 
 def _put_files(page: _Page, source: Source, paths: list[str]) -> None:
     globs = sorted({f"**/*{_suffix(path)}" for path in paths})
-    if all(path.casefold().endswith((".yaml", ".yml")) for path in paths):  # as cohort files do, this one among them
+    # Cohort files are YAML as well, this one among them, so manifests of arrays are named one by one.
+    if all(path.casefold().endswith((".yaml", ".yml")) for path in paths):
         globs = paths
     others = sorted(set(source.names(wanted_by(Files(include=tuple(globs))))) - set(paths))
     files: dict[str, list[str]] = {"include": globs}

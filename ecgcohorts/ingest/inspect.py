@@ -143,7 +143,8 @@ def _decoded(reader: str, source: Source, name: str, limit: int) -> Iterable[Rec
             return list(opened.read(file, entries or None))
         except RecordingError:
             raise
-        except Exception as error:  # a strange file must not end the inspection of the others
+        # A strange file must not end the inspection of the others.
+        except Exception as error:
             raise UnreadableRecording(Reason.UNEXPECTED, type(error).__name__, f"a {reader} file", "", name) from error
 
 
@@ -251,6 +252,7 @@ def _count(found: Inspection, reader: str, recording: Recording) -> None:
     if recording.gain_per_mv is None:
         found.units["mV, floating point"] += 1
     else:
+        # Rounded, because files write the same gain with more or fewer digits.
         gains = sorted(set(np.round(recording.gain_per_mv, 6).tolist()))
         found.units[", ".join(f"{gain:g}" for gain in gains) + " steps per mV"] += 1
     absent = {

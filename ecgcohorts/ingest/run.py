@@ -116,6 +116,7 @@ def ingest(
 
 def _ingest(job: "_Job", destination: Destination, options: IngestOptions, progress: Progress | None) -> IngestReport:
     with destination.lock():
+        # Opened under the lock, so that no other writer comes between this snapshot and the one that extends it.
         before = job.open_before()
         plan = job.plan(before)
         under_way = plans_under_way(destination.folder, plan.header.base)
@@ -143,6 +144,7 @@ def plan_to_file(
     """
     folder = folder_of(store)
     with open_source(source) as opened:
+        # Inside the input, a later scan would find the plan; inside the store, it would not belong to any snapshot.
         for inside in (folder, *([] if opened.folder is None else [opened.folder])):
             if Path(path).resolve().is_relative_to(inside.resolve()):
                 raise SpecError(f"{path} is inside {inside}. Write the plan to a file outside of input and store.")
@@ -197,6 +199,7 @@ def commit_plan(path: str | Path) -> IngestReport:
     with destination.lock():
         before = destination.open_before()
         if fingerprint_of(header.folder) != header.base:
+            # A commit that is repeated after it succeeded is no error.
             if before is not None and is_committed(plan, known_to(before)):
                 under_way = plans_under_way(header.folder, before.fingerprint)
                 destination.clear(before.manifest, under_way)
@@ -344,6 +347,7 @@ def _encode(
     left = [partition for partition in header.partitions if partition.number not in numbers]
     runner = options.runner
     if runner is None:
+        # A pool larger than the work would only start processes that wait.
         several = options.workers > 1 and len(left) > 1
         runner = ProcessPool(min(options.workers, len(left))) if several else InProcess()
     finished = len(done)
@@ -370,6 +374,7 @@ def _handed_out(
     if not runner.elsewhere or not left:
         yield (task_of(plan, partition, source) for partition in left), encode
         return
+    # A task names thousands of inputs; where the plan is at hand, the number of a partition is enough.
     folder = plan.header.folder
     path = options.plan_file or folder.with_name(f"{folder.name}.plan")
     write_plan(plan, path)
@@ -418,6 +423,7 @@ def _check_versions(path: Path, header: PlanHeader) -> None:
 
 def _versions() -> dict[str, str]:
     """Return the versions of the libraries that may change a stored byte."""
+    # pcodec is optional: where it is missing, no store with that codec can be written.
     return {
         name: importlib.metadata.version(name)
         for name in ("ecgcohorts", "numcodecs", "numpy", "pandas", "pcodec", "pyarrow", "scipy")

@@ -151,11 +151,13 @@ def find_key(path: Path, items: Sequence[SourceItem]) -> Key | None:
     """
     candidates = _candidates(path, items)
     header = next(_rows(path), [])
+    # A column with repeated values names patients or visits, not recordings.
     unique = _unique_columns(path, {header.index(key.column) for key in candidates})
     for key in candidates:
         if header.index(key.column) not in unique:
             continue
         table = Table(file=path.name, key=key.column, match=key.match, pattern=key.pattern)
+        # Counted by the code that ingest uses, so that the draft promises only what ingest will find.
         loaded = load_table(table, (), path.parent, str(path.parent))
         matched = 0 if loaded is None else sum(loaded.row(item) is not None for item in items)
         if matched >= max(1, MIN_MATCHED * len(items)):
@@ -164,6 +166,7 @@ def find_key(path: Path, items: Sequence[SourceItem]) -> Key | None:
 
 
 def _time_formats(values: Iterable[str]) -> list[str]:
+    # Formats such as day/month and month/day may both fit; then a person has to choose.
     texts = [text.strip() for text in values if text.strip().casefold() not in _NOTHING]
     if all(cohort_values.moment(text) is not None for text in texts):
         return [""]
