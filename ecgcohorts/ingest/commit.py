@@ -19,10 +19,8 @@ from ecgcohorts.errors import StoreError
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, STATISTICS, UNKNOWN, CohortIndex
 from ecgcohorts.ingest.encode import ShardResult, Staged
 from ecgcohorts.ingest.plan import AnyPlan, Partition, PlanHeader, PlannedCohort, Refusal, as_keys, ids_of, spec_sha256
-from ecgcohorts.ingest.planning import Known
 from ecgcohorts.io.durable import move_file, sha256_of, write_file
 from ecgcohorts.preprocess.flags import QUALITY_COLUMNS
-from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 from ecgcohorts.recording import DIGEST_BYTES
 from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.files import describe_files
@@ -76,26 +74,6 @@ def fingerprint_of(folder: Path) -> str:
         return ""
     except ValidationError:
         raise StoreError(f"{folder}: CURRENT is damaged. Restore the store from a copy.") from None
-
-
-def known_to(store: Store | None) -> Known:
-    """Return the recordings that a store has met, stored or refused, its patients, and those removed from it."""
-    if store is None:
-        return Known()
-    refused = np.frombuffer(bytes.fromhex("".join(store.rejects()["recording_id"])), np.uint8)
-    recordings = np.concatenate([store.index["recording_id"], refused.reshape(-1, PSEUDONYM_BYTES)])
-    removed = np.frombuffer(bytes.fromhex("".join(store.manifest.removed)), np.uint8).reshape(-1, PSEUDONYM_BYTES)
-    return Known(recordings, store.index.patient_ids, removed)
-
-
-def is_committed(plan: AnyPlan, known: Known) -> bool:
-    """Tell whether the store has met every input of this plan, stored or refused."""
-    met = as_keys(known.recordings)
-    for partition in plan.header.partitions:
-        if not np.isin(as_keys(ids_of(plan.rows(partition, ["recording_id"])["recording_id"])), met).all():
-            return False
-    refused = b"".join(one.recording_id for cohort in plan.header.cohorts for one in plan.refused(cohort.name))
-    return bool(np.isin(as_keys(np.frombuffer(refused, np.uint8)), met).all())
 
 
 def mark_staging(header: PlanHeader) -> None:

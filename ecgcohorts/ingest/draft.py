@@ -24,7 +24,7 @@ from ecgcohorts.errors import RecordingError, SourceError, SpecError
 from ecgcohorts.ingest.classify import ARRAYS, Census, classify
 from ecgcohorts.ingest.content import FileClass, Kind, numbers_in
 from ecgcohorts.ingest.inspect import SAMPLE, spread
-from ecgcohorts.ingest.table_columns import Columns, Key, Role, find_key
+from ecgcohorts.ingest.table_columns import Columns, Key, Role
 from ecgcohorts.io.durable import write_file
 from ecgcohorts.io.regular import read_head
 from ecgcohorts.leads import canonical
@@ -201,7 +201,7 @@ def _items(source: Source, reader: str, paths: list[str], sample: int) -> list[S
 def _read_table(table: Path, items: list[SourceItem]) -> tuple[Columns, Key | None]:
     if not table.is_file():
         raise SourceError(f"found no file {table}, expected a CSV about the recordings. Check the path.")
-    return Columns.read(table), find_key(table, items)
+    return Columns.read(table), Key.find(table, items)
 
 
 def _put_cohort(page: _Page, source: Source, items: list[SourceItem]) -> None:

@@ -91,35 +91,35 @@ class EncodeTask:
     raise_errors: bool
     with_quality: bool
 
+    @classmethod
+    def of(cls, plan: AnyPlan, partition: Partition, source: Source) -> Self:
+        """Return the task of one partition. Raises SpecError for a path that leads out of the source."""
+        header = plan.header
+        rows = plan.rows(partition, ["path", "entry", "mains", "recording_id"])
+        paths = [decoded(path) for path in rows["path"].to_pylist()]
+        # A plan file may come from elsewhere: it must not make this process read files that are no input.
+        if any(path.startswith("/") or ".." in path.split("/") for path in paths):
+            raise SpecError(f"partition {partition.number}: a path of the plan leads out of the source. Plan again.")
+        entries = [decoded(entry) for entry in rows["entry"].to_pylist()]
+        mains = [header.mains[code] for code in rows["mains"].to_pylist()]
+        return cls(
+            partition=partition,
+            source=source,
+            spec=header.spec,
+            recipe=header.recipe,
+            layout=header.layout,
+            inputs=tuple(zip(paths, entries, mains, strict=True)),
+            names=tuple(name.hex() for name in rows["recording_id"].to_pylist()),
+            files=Staged(header.staging, partition),
+            shard_records=header.shard_records,
+            codec=header.codec,
+            raise_errors=header.on_error == "raise",
+            with_quality=header.quality,
+        )
+
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.recipe.leads), self.recipe.strip_samples
-
-
-def task_of(plan: AnyPlan, partition: Partition, source: Source) -> EncodeTask:
-    """Return the task of one partition. Raises SpecError for a path that leads out of the source."""
-    header = plan.header
-    rows = plan.rows(partition, ["path", "entry", "mains", "recording_id"])
-    paths = [decoded(path) for path in rows["path"].to_pylist()]
-    # A plan file may come from elsewhere: it must not make this process read files that are no input.
-    if any(path.startswith("/") or ".." in path.split("/") for path in paths):
-        raise SpecError(f"partition {partition.number}: a path of the plan leads out of the source. Plan again.")
-    entries = [decoded(entry) for entry in rows["entry"].to_pylist()]
-    mains = [header.mains[code] for code in rows["mains"].to_pylist()]
-    return EncodeTask(
-        partition=partition,
-        source=source,
-        spec=header.spec,
-        recipe=header.recipe,
-        layout=header.layout,
-        inputs=tuple(zip(paths, entries, mains, strict=True)),
-        names=tuple(name.hex() for name in rows["recording_id"].to_pylist()),
-        files=Staged(header.staging, partition),
-        shard_records=header.shard_records,
-        codec=header.codec,
-        raise_errors=header.on_error == "raise",
-        with_quality=header.quality,
-    )
 
 
 class ShardResult:

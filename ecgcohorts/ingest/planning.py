@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +23,20 @@ from ecgcohorts.cohorts.spec import Description, describe
 from ecgcohorts.cohorts.tables import load_tables
 from ecgcohorts.cohorts.values import AGE_CAP_YEARS
 from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, UNKNOWN
-from ecgcohorts.ingest.plan import PSEUDONYM, Plan, PlanHeader, PlannedCohort, Refusal, Request, as_keys
+from ecgcohorts.ingest.plan import (
+    PSEUDONYM,
+    AnyPlan,
+    Plan,
+    PlanHeader,
+    PlannedCohort,
+    Refusal,
+    Request,
+    as_keys,
+    ids_of,
+)
 from ecgcohorts.io.texts import Texts, encoded
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
+from ecgcohorts.store.reader import Store
 from ecgcohorts.store.upkeep.lookup import REMOVED
 
 DUPLICATE_ID = "recording_id_twice"
@@ -48,6 +59,25 @@ class Known:
     recordings: NDArray[np.uint8] = field(default_factory=_no_ids)
     patients: NDArray[np.uint8] = field(default_factory=_no_ids)
     removed: NDArray[np.uint8] = field(default_factory=_no_ids)  # patients whose new recordings are refused too
+
+    @classmethod
+    def of(cls, store: Store | None) -> Self:
+        """Return the recordings that a store has met, stored or refused, its patients, and those removed from it."""
+        if store is None:
+            return cls()
+        refused = np.frombuffer(bytes.fromhex("".join(store.rejects()["recording_id"])), np.uint8)
+        recordings = np.concatenate([store.index["recording_id"], refused.reshape(-1, PSEUDONYM_BYTES)])
+        removed = np.frombuffer(bytes.fromhex("".join(store.manifest.removed)), np.uint8).reshape(-1, PSEUDONYM_BYTES)
+        return cls(recordings, store.index.patient_ids, removed)
+
+    def covers(self, plan: AnyPlan) -> bool:
+        """Tell whether every input of a plan was met, stored or refused."""
+        met = as_keys(self.recordings)
+        for partition in plan.header.partitions:
+            if not np.isin(as_keys(ids_of(plan.rows(partition, ["recording_id"])["recording_id"])), met).all():
+                return False
+        refused = b"".join(one.recording_id for cohort in plan.header.cohorts for one in plan.refused(cohort.name))
+        return bool(np.isin(as_keys(np.frombuffer(refused, np.uint8)), met).all())
 
 
 def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, limit: int | None = None) -> Plan:

@@ -14,14 +14,12 @@ from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError
 from ecgcohorts.ingest.commit import (
     commit,
     fingerprint_of,
-    is_committed,
-    known_to,
     mark_staging,
     plans_under_way,
 )
-from ecgcohorts.ingest.encode import EncodeTask, Staged, encode, task_of
+from ecgcohorts.ingest.encode import EncodeTask, Staged, encode
 from ecgcohorts.ingest.plan import AnyPlan, Partition, Plan, PlanHeader, Request, open_plan, spec_sha256, write_plan
-from ecgcohorts.ingest.planning import make_plan
+from ecgcohorts.ingest.planning import Known, make_plan
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, Runner, WorkerDied
 from ecgcohorts.io.durable import machine_errors, make_folder
 from ecgcohorts.io.place import Bucket, Folder
@@ -177,7 +175,7 @@ def encode_partition(path: str | Path, partition: int) -> bool:
             return False
         try:
             with open_source(header.source) as source:
-                encode(task_of(plan, own, source))
+                encode(EncodeTask.of(plan, own, source))
         finally:
             # Another writer's commit in the meantime has cleared staging; what was written since would remain there.
             if fingerprint_of(header.folder) != header.base:
@@ -200,7 +198,7 @@ def commit_plan(path: str | Path) -> IngestReport:
         before = destination.open_before()
         if fingerprint_of(header.folder) != header.base:
             # A commit that is repeated after it succeeded is no error.
-            if before is not None and is_committed(plan, known_to(before)):
+            if before is not None and Known.of(before).covers(plan):
                 under_way = plans_under_way(header.folder, before.fingerprint)
                 destination.clear(before.manifest, under_way)
                 return _nothing_written(plan, before, destination)
@@ -278,7 +276,7 @@ class _Job:
             base=before.fingerprint if before else "",
             versions=_versions(),
         )
-        plan = make_plan(request, self.files, self.key, known_to(before), self.options.limit)
+        plan = make_plan(request, self.files, self.key, Known.of(before), self.options.limit)
         if before is None and not plan.header.n_inputs:
             raise SourceError(f"{self.files.source}: its files hold no recordings. Check the path.")
         if not self.options.dry_run:
@@ -372,7 +370,7 @@ def _handed_out(
 ) -> Iterator[tuple[Iterable[Any], Callable[[Any], object]]]:
     """Yield the tasks for a runner and the function that does them. Other machines get a plan file while they work."""
     if not runner.elsewhere or not left:
-        yield (task_of(plan, partition, source) for partition in left), encode
+        yield (EncodeTask.of(plan, partition, source) for partition in left), encode
         return
     # A task names thousands of inputs; where the plan is at hand, the number of a partition is enough.
     folder = plan.header.folder
