@@ -1,4 +1,4 @@
-"""The files of a folder or a bucket as a source, one by one as they stand."""
+"""Read the files of a folder or a bucket as a source, one by one as they stand."""
 
 import os
 import re

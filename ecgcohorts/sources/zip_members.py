@@ -1,4 +1,4 @@
-"""The members of a zip, from the directory at its end; Zip64 as well.
+"""Read the members of a zip from the directory at its end; Zip64 as well.
 
 Not zipfile: it keeps half a kilobyte for every member. Source: PKWARE, APPNOTE.TXT 6.3.10.
 """
@@ -22,7 +22,7 @@ _UNIX = 3
 
 
 def gather_zip(file: BinaryIO, size: int, found: Gathering, where: str) -> None:
-    """All members, in the order of the directory. Raises SourceError for damage, and what is not read."""
+    """Gather all members, in the order of the directory. Raises SourceError for damage, encryption, other methods."""
     count, start, length = _directory(file, size, where)
     file.seek(start)
     left, packed = length, 0
@@ -49,6 +49,7 @@ def gather_zip(file: BinaryIO, size: int, found: Gathering, where: str) -> None:
             found.refuse("encrypted members", "members that anybody can read")
         if method not in (STORED, DEFLATED):
             found.refuse(f"a member packed by method {method}", f"{STORED} (stored) or {DEFLATED} (deflated)")
+        # Members that share bytes make a bomb of which every member is honest: their sum cannot exceed the file.
         packed += n_packed
         if offset + LOCAL.size + n_name + n_packed > start or packed > size:
             _damaged(where, "members that lie outside of it, or on each other")
@@ -58,7 +59,9 @@ def gather_zip(file: BinaryIO, size: int, found: Gathering, where: str) -> None:
 
 
 def _directory(file: BinaryIO, size: int, where: str) -> tuple[int, int, int]:
-    """Entries, place and length of the directory."""
+    """Return how many entries the directory has, where it begins and how long it is."""
+    # The end record stands before a comment of unknown length, which may hold its mark: the right one is the last whose
+    # comment reaches exactly to the end of the file.
     start = max(0, size - _END.size - _LONGEST_COMMENT)
     file.seek(start)
     tail = file.read(size - start)
@@ -85,7 +88,7 @@ def _directory(file: BinaryIO, size: int, where: str) -> tuple[int, int, int]:
 
 
 def _wide(extra: bytes, numbers: tuple[int, ...], where: str) -> list[int]:
-    """Unpacked size, packed size and offset of an entry come from its Zip64 field where they do not fit."""
+    """Return packed size, unpacked size and offset of an entry, from its Zip64 field where 32 bits are too few."""
     packed, unpacked, offset = numbers
     values = {"unpacked": unpacked, "packed": packed, "offset": offset}
     wanted = [name for name, value in values.items() if value == 0xFFFFFFFF]

@@ -1,4 +1,4 @@
-"""What stands where in a store, and the manifest that names every file of a snapshot.
+"""The layout of a store, and the manifest that names every file of a snapshot.
 
 STORE/CURRENT                                  name and sha256 of the manifest in force
 STORE/manifest-000001.json                     this module's Manifest
@@ -7,7 +7,7 @@ STORE/signals/<cohort>/<segment>/c/<shard>/0/0 int16 (row, lead, time), one reco
 STORE/index/000001/<column>/                   the CohortIndex, one array a column
 STORE/rejects-000001.parquet                   what was refused, and why
 STORE/splits/<name>/000001/{part,mark}/        a split by name: one code a row
-STORE/lock                                     of the one writer: a flock; in an object store, an object that is there while it works
+STORE/lock                                     held by the one writer: a flock; in a bucket, an object that is there meanwhile
 """
 
 import json
@@ -32,7 +32,7 @@ from ecgcohorts.preprocess.steps import (
 )
 from ecgcohorts.preprocess.steps import Store as StoreStep
 from ecgcohorts.recording import MISSING
-from ecgcohorts.store.signals.chunks import Codec, codec_metadata
+from ecgcohorts.store.signals.chunks import CODEC_METADATA, Codec
 
 FORMAT_VERSION = 2  # 1 had one recipe, as flat fields; stores of `cape-v1` are still written so, byte for byte
 CURRENT = "CURRENT"
@@ -56,6 +56,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Model(BaseModel):
+    # Unknown keys are refused: a manifest of a later version must not be read as if it said nothing more.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -75,11 +76,12 @@ class Accounting(_Model):
     rejected: dict[str, int]
 
     def balanced(self) -> bool:
+        """Say whether every input is accounted for."""
         return self.inputs == self.stored + self.duplicates + sum(self.rejected.values())
 
     @classmethod
     def total(cls, parts: "Iterable[Accounting]") -> "Accounting":
-        """Of several runs or cohorts together."""
+        """Add up several runs or cohorts."""
         counts, rejected = Counter[str](), Counter[str]()
         for part in parts:
             counts.update(inputs=part.inputs, stored=part.stored, duplicates=part.duplicates)
@@ -110,7 +112,7 @@ class Segment(_Model):
 
 
 class Current(_Model):
-    """Content of CURRENT: which manifest is in force. In a manifest: which one was before it."""
+    """Names a manifest. In the file CURRENT, the one in force; in a manifest, one before it."""
 
     manifest: Annotated[str, StringConstraints(pattern=r"^manifest-\d{6}\.json$")]
     sha256: Sha256
@@ -222,16 +224,16 @@ def split_folder(name: str, generation: int) -> str:
 
 
 def group_metadata(attributes: dict[str, Any] | None = None) -> bytes:
-    """`zarr.json` of a Zarr v3 group."""
+    """Return `zarr.json` of a Zarr v3 group."""
     return _json({"zarr_format": 3, "node_type": "group", "attributes": attributes or {}})
 
 
 def signals_metadata(rows: int, shard_records: int, recipe: Recipe, codec: Codec = "lz4") -> bytes:
-    """`zarr.json` of a signal array: readable by any Zarr v3 implementation that knows its codecs."""
+    """Return `zarr.json` of a signal array, which any Zarr v3 implementation reads that knows its codecs."""
     chunk = [1, len(recipe.leads), recipe.strip_samples]
     sharding = {
         "chunk_shape": chunk,
-        "codecs": codec_metadata(codec),
+        "codecs": CODEC_METADATA[codec],
         "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
         "index_location": "end",
     }

@@ -1,4 +1,4 @@
-"""Splits kept in a store by name: one code a row, and what it means, beside the signals and as safe as they are.
+"""Keep splits in a store by name: one code a row, and what it means, beside the signals and as safe as they are.
 
 STORE/splits/<name>/<generation>/zarr.json     the definition, as an attribute
 STORE/splits/<name>/<generation>/part/         int8 [row] place in the definition's parts, -1 for none
@@ -42,7 +42,7 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
 
     Saving the same split again changes nothing, but clears away what a killed run left. Raises StoreError if the store
     has another one of that name (unless `replace`), if an ingest was interrupted, or if the split has recordings that the
-    store has not; LockHeld if another process is writing.
+    store does not have; LockHeld if another process is writing.
     """
     with changing(path) as (folder, store):
         kept = load_split(store, split.name) if split.name in split_names(store) else None
@@ -51,14 +51,15 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
             return store.fingerprint
         if kept is not None and not replace:
             raise StoreError(
-                f"{folder}: found another split {split.name!r}. Save yours under another name, or with replace=True (--replace)."
+                f"{folder}: another split is called {split.name!r}. Save yours under another name, or with replace=True "
+                "(--replace)."
             )
         code = split.column(store.index)
         if (code >= 0).sum() != len(split.codes):
             strange = len(split.codes) - int((code >= 0).sum())
             raise StoreError(
-                f"{folder}: found {strange} recordings of split {split.name!r} that this store does not have, expected "
-                "none. Save its part of the split: split.on(store.index)."
+                f"{folder}: {strange} recordings of split {split.name!r} are not in this store. Save its part of the split: "
+                "split.on(store.index)."
             )
         refuse_interrupted(folder)
         remove_unlisted(Folder(folder), store.manifest)
@@ -66,11 +67,11 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
 
 
 def load_split(store: AnyStore, name: str) -> Split:
-    """The split of that name, for the recordings it knew when it was saved.
+    """Load a split by name, for the recordings it knew when it was saved.
 
     Several stores opened as one give the split that each of them keeps; recordings of a store without it are in no part.
-    Raises SpecError if there is none of that name, StoreError if it is damaged or its rows are no longer the same, and
-    if two stores mean different splits by that name.
+    Raises SpecError if there is none of that name, StoreError if it is damaged, if its rows are no longer the same, or if
+    two stores mean different splits by that name.
     """
     kept = [(member, _generations(member)) for member in store.members]
     parts = [_load(member, store.index, name, found[name]) for member, found in kept if name in found]
@@ -97,7 +98,7 @@ def part_of(store: AnyStore, words: str) -> CohortIndex:
 
 
 def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Split:
-    """The split of one folder, for the entries of the index that are in it."""
+    """Load the split of one store, for the entries of the index that are in it."""
     home = split_folder(name, generation)
     folder = f"{member.path}/{home}"
     try:
@@ -108,6 +109,7 @@ def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Spl
     part, mark = (read_column(member.place, member.manifest, f"{home}/{one}") for one in ("part", "mark"))
     rows = index["row"] - member.first_row
     known = np.flatnonzero((rows >= 0) & (rows < len(part)))
+    # Two bytes a recording are enough: another recording has the same by chance once in 65,536, and all must match.
     if not np.array_equal(mark[rows[known]], _marks(index)[known]):
         raise StoreError(f"{folder}: the split was made for other rows. Make it again: its definition is in {_GROUP}.")
     code = part[rows[known]]
@@ -118,11 +120,11 @@ def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Spl
 
 
 def split_like(store: AnyStore, other: AnyStore, name: str) -> Split:
-    """The split that another store keeps by that name, for the recordings of this one that are in it, found by their ids.
+    """Apply a split that another store keeps to the recordings of this one, found by their ids.
 
-    For stores of one source: made again with another recipe, or grown elsewhere. Recordings that the other has not are in
-    no part. Raises KeyMismatch for stores of different keys, whose ids tell nothing of each other; SpecError if they have
-    no recording of the split in common, or if a patient or a waveform would be on two sides here.
+    For stores of one source: made again with another recipe, or grown elsewhere. Recordings that the other does not have
+    are in no part. Raises KeyMismatch for stores of different keys, whose ids cannot be compared; SpecError if they have no
+    recording of the split in common, or if a patient or a waveform would be on two sides here.
     """
     mine, theirs = ({member.manifest.key_fingerprint for member in one.members} for one in (store, other))
     if not mine <= theirs:
@@ -140,12 +142,12 @@ def split_like(store: AnyStore, other: AnyStore, name: str) -> Split:
 
 
 def split_names(store: AnyStore) -> list[str]:
-    """Names of the splits that a store keeps; of several stores, all that any of them keeps."""
+    """List the splits that a store keeps, by name; of several stores, all that any of them keeps."""
     return sorted({name for member in store.members for name in _generations(member)})
 
 
 def _generations(member: Member) -> dict[str, int]:
-    """Split -> the generation that wrote it."""
+    """Map each split to the generation that wrote it."""
     places = [name.split("/") for name in member.manifest.files if name.startswith("splits/")]
     return {place[1]: int(place[2]) for place in places if len(place) == 4 and place[3] == _GROUP}
 
@@ -155,7 +157,7 @@ def write_split(
 ) -> list[str]:
     """Write the files of a split, code: int8 [record of the index]; return their paths in the store.
 
-    For whoever renumbers rows: load the splits before, write them for the new index, and list them in the manifest.
+    A command that renumbers rows loads the splits before, writes them for the new index, and lists them in the manifest.
     """
     home = folder / split_folder(definition.name, generation)
     part = np.full(n_rows, UNASSIGNED, np.int8)
@@ -172,7 +174,7 @@ def write_split(
 
 
 def _marks(index: CohortIndex) -> NDArray[np.uint16]:
-    """The first two bytes of every recording's pseudonym."""
+    """Return the first two bytes of every recording's pseudonym."""
     return np.ascontiguousarray(index["recording_id"][:, :2]).view("<u2").ravel().astype(np.uint16)
 
 

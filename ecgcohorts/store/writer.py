@@ -1,4 +1,4 @@
-"""One shard, one owner: strips in, a Zarr v3 shard file out, in bounded memory.
+"""Write one shard, which has one owner: strips in, a Zarr v3 shard file out, in bounded memory.
 
 A shard is the encoded inner chunks one after the other, then an index of (offset, length) pairs and its crc32c.
 Written directly because zarr-python needs the whole shard in memory and takes two to three times as long.
@@ -36,6 +36,7 @@ class ShardWriter:
         self._count = 0
         self._size = 0
         self._sha = hashlib.sha256()
+        # A refused record keeps its row, so that rows planned before decoding stay true. Encoded once: all are alike.
         self._absent_row = encode_chunk(np.full(shape, MISSING, np.int16), codec)
 
     def __enter__(self) -> Self:
@@ -53,13 +54,14 @@ class ShardWriter:
         self.append_encoded(encode_chunk(strip, self._codec))
 
     def append_encoded(self, chunk: bytes) -> None:
+        """Add the next row as bytes of `encode_chunk` or of another shard."""
         self._index[self._count] = (self._size, len(chunk))
         self._count += 1
         self._put(chunk)
 
     def _put(self, data: bytes) -> None:
         self._file.write(data)
-        self._sha.update(data)
+        self._sha.update(data)  # while it is at hand: the manifest wants it, and reading back would double the work
         self._size += len(data)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""Reads records straight from the shards of one Zarr v3 array: index in memory, one read a record, crc32c, decoding.
+"""Read records straight from the shards of one Zarr v3 array: index in memory, one read a record, crc32c, decoding.
 
 zarr-python stays the reference in the tests and in `verify`; its default path spends two reads, an index decode and
 about 18 event-loop callbacks on every record. `io.place` delivers bytes from a folder or a bucket, `chunks` decodes them;
@@ -35,7 +35,7 @@ class Windows(NamedTuple):
     """Which samples of each strip are wanted."""
 
     first: NDArray[np.int64]
-    length: NDArray[np.int64]  # what `out` has room for behind them is filled
+    length: NDArray[np.int64]  # shorter than `out` has room for: the rest is filled with the missing value
 
 
 class _Reads(NamedTuple):
@@ -56,24 +56,28 @@ class _Whole:
         self.out, self.targets, self.fill_value = Block(out), targets, fill_value
 
     def strips(self, shape: tuple[int, ...]) -> Block:
-        """What to decode into."""
+        """Return what records are decoded into."""
         return self.out
 
     def place(self, asked: list[int]) -> int:
-        """Where in it, for a record that some requests ask for."""
+        """Return where in it a record goes that these requests ask for."""
         return self.targets[asked[0]]
 
     def finish(self, strips: Block, asked: list[int]) -> None:
+        """Copy a decoded record to the other requests for it."""
         for one in asked[1:]:
             self.out.array[self.targets[one]] = self.out.array[self.targets[asked[0]]]
 
     def blank(self, asked: list[int]) -> None:
+        """Fill the places of requests for a record that was never written."""
         for one in asked:
             self.out.array[self.targets[one]] = self.fill_value
 
 
 class _Cut(_Whole):
-    """Strips are decoded into one of the thread, which stays in the processor's cache, and their windows copied."""
+    """Strips are decoded into one strip of the thread, and their windows copied from there."""
+
+    # The thread's strip stays in the processor's cache, so that copying from it costs little beside decoding.
 
     def __init__(self, out: NDArray[np.int16], targets: Sequence[int], fill_value: int, windows: Windows) -> None:
         super().__init__(out, targets, fill_value)
@@ -95,7 +99,9 @@ class _Cut(_Whole):
 
 
 class _Scratch(threading.local):
-    """Memory of one thread, used again and again: new pages cost as much as decoding into them."""
+    """Memory of one thread, used again and again."""
+
+    # New pages from the system cost as much as decoding into them.
 
     data: Block | None = None
     strip: Block | None = None
@@ -138,7 +144,7 @@ class ShardedArray:
         self.record_bytes = 2 * self.shape[1] * self.shape[2]
         self._decode = decoder(CODEC_CHAINS[layout.codec_names])
         n_shards = -(-self.shape[0] // self.shard_records)
-        # (offset, size) of every record; pages of shards never touched are never filled
+        # (offset, size) of every record: 16 bytes each. Memory of shards that nobody reads is reserved but never filled.
         self._places = np.empty((n_shards * self.shard_records, 2), np.uint64)
         self._known = np.zeros(n_shards, bool)
 
@@ -190,7 +196,8 @@ class ShardedArray:
     def _require_fitting(
         self, n: int, out: NDArray[np.int16], targets: NDArray[np.int64] | None, windows: Windows | None
     ) -> None:
-        """Decoding writes to memory by address: nothing outside may be asked for."""
+        """Raise ValueError for buffers and windows that do not fit."""
+        # Decoding writes to memory by address, where an index too large would not raise but overwrite.
         _, leads, time = self.shape
         shape = (n if targets is None else len(out), leads, time if windows is None else out.shape[-1])
         if out.shape != shape or out.dtype != np.int16 or not out.flags.c_contiguous:
@@ -226,6 +233,7 @@ class ShardedArray:
 
     def _read(self, wanted: NDArray[np.int64], delivery: _Whole, threads: int) -> None:
         """Read rows that are there, each once, in several threads."""
+        # In the order of the disk, whatever the order of the request; stable, so that repeats stay together.
         order = np.argsort(wanted, kind="stable")
         ordered = wanted[order]
         low = np.flatnonzero(np.diff(ordered, prepend=-1))
@@ -256,7 +264,9 @@ class ShardedArray:
     def _run_edges(
         self, shards: NDArray[np.int64], start: NDArray[np.int64], stop: NDArray[np.int64], asked: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Where a new read begins: records of one run stand close together, and were asked for together or touch."""
+        """Return where each new read begins: records of one run stand close together, and were asked for together or touch."""
+        # Records of one patient are neighbours and asked for together. Reading through the gap between strangers would
+        # fetch many times the bytes needed (13.6 times, before `together`).
         gap = start[1:] - stop[:-1]
         together = (gap == 0) | (np.abs(np.diff(asked)) < MERGE_REACH)
         joined = (np.diff(shards) == 0) & (gap >= 0) & (gap <= self.place.gap_bytes) & together
@@ -276,14 +286,15 @@ class ShardedArray:
                 self._read_run(reads, delivery, strips, first, last)
 
     def _better_apart(self, reads: _Reads, first: int, last: int) -> bool:
-        """A run with gaps is one read from a disk; what is in memory is read without them, which copies less."""
+        """Say whether a run is better read record by record."""
+        # From a disk, one read with its gaps is faster. What is in memory is read without the gaps, which copies less.
         if reads.start[first + 1 : last] == reads.stop[first : last - 1]:
             return False
         number = reads.rows[first] // self.shard_records
         return all(self.place.in_memory(self._shard(number), reads.start[i]) for i in (first, last - 1))
 
     def _read_run(self, reads: _Reads, delivery: _Whole, strips: Block, first: int, last: int) -> None:
-        """All of it in one read."""
+        """Read a run in one read, then verify, decode and deliver its records."""
         number, begin, end = reads.rows[first] // self.shard_records, reads.start[first], reads.stop[last - 1]
         data = _scratch.room(end - begin)
         self._fetch(number, begin, data.view[: end - begin])
@@ -339,6 +350,7 @@ class ShardedArray:
         places = np.frombuffer(data, "<u8", 2 * self.shard_records).reshape(-1, 2)
         present = places[(places != ABSENT).any(1)]
         limit = size - length
+        # Believed only inside the shard: offset and size are about to be used as addresses.
         wild = (
             (present > limit).any(1) | (present.sum(1) > limit) | (present[:, 1] > self.record_bytes + OVERHEAD_BYTES)
         )
@@ -363,5 +375,6 @@ def _overlapping_parts(edges: NDArray[np.int64], parts: int) -> list[list[int]]:
 
 @cache
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Decoding threads of this process, shared by all arrays; a forked child makes its own."""
+    """Return the decoding threads of this process, shared by all arrays; a forked child makes its own."""
+    # Keyed by the process, because threads do not survive a fork and a pool without them waits for ever.
     return ThreadPoolExecutor(threads, thread_name_prefix="ecgcohorts-decode")

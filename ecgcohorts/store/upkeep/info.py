@@ -1,4 +1,4 @@
-"""What a store holds, as plain facts and as a table."""
+"""Describe what a store holds, as plain facts and as a table."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from ecgcohorts.store.splits import load_split, split_names
 
 
 def describe(store: AnyStore) -> dict[str, Any]:
-    """Facts about a store, or several opened as one, as JSON-ready values. `stores` has what each folder is."""
+    """Return facts about a store, or several opened as one, as JSON-ready values. `stores` describes each place."""
     rejects = store.rejects()
     stores = [_member(member) for member in store.members]
     return {
@@ -49,7 +49,7 @@ def _member(member: Member) -> dict[str, Any]:
 
 
 def list_splits(store: AnyStore) -> list[dict[str, Any]]:
-    """Facts about all splits kept; of one that cannot be loaded, the `problem`."""
+    """Return facts about all splits kept; for one that cannot be loaded, the `problem`."""
     found: list[dict[str, Any]] = []
     for name in split_names(store):
         try:
@@ -60,7 +60,7 @@ def list_splits(store: AnyStore) -> list[dict[str, Any]]:
 
 
 def describe_split(store: AnyStore, split: Split) -> dict[str, Any]:
-    """Facts about a split of a store as JSON-ready values. Nested parts count all smaller ones."""
+    """Return facts about a split of a store as JSON-ready values. Nested parts count all smaller ones."""
     return {
         "name": split.name,
         "rule": split.definition.rule.model_dump(mode="json"),

@@ -1,4 +1,4 @@
-"""Taking a patient out of a store for good: consent withdrawn.
+"""Take a patient out of a store for good, when consent is withdrawn.
 
 Signals are overwritten in new shard files beside the old ones, which go when the new snapshot is in force: until then a
 kill leaves the old snapshot whole. What stays are pseudonyms: that of the patient in the manifest and those of the
@@ -28,7 +28,7 @@ from ecgcohorts.store.writer import blank_rows
 
 @dataclass(frozen=True)
 class RemovalReport:
-    """What was taken out. `written` is False if the patient had been removed before."""
+    """What was removed. `written` is False if the patient had been removed before."""
 
     patient: str  # pseudonym, in hexadecimal
     recordings: int
@@ -46,7 +46,7 @@ def remove_patient(
 
     original_id: as the source has it; of a recording without patient id, the id of the recording. Removing again
     changes nothing, but clears away what a killed removal left. Needs room for a copy of the shards the patient is in.
-    Raises SpecError for a patient the cohort has not, StoreError for a damaged shard or an interrupted ingest,
+    Raises SpecError for a patient who is not in the cohort, StoreError for a damaged shard or an interrupted ingest,
     KeyMismatch, LockHeld.
     """
     with changing(store_path) as (folder, store):
@@ -65,7 +65,7 @@ def remove_patient(
 
 
 def _names_of(store: Store, cohort: str, original_id: str, key_file: Path | None) -> list[bytes]:
-    """Pseudonyms the patient may have: that of the id; and that of a recording that is a patient of its own."""
+    """Return the pseudonyms the patient may have: that of the id, and that of a recording that is a patient of its own."""
     key = matching_key(store, key_file)
     store.index.cohort_code(cohort)
     names = pseudonyms_of(key, cohort, "patient", original_id)
@@ -106,6 +106,7 @@ def _remove(folder: Path, store: Store, patient: str, gone: NDArray[np.bool_]) -
     write_file(folder / rejects_name(generation), _rejects(store, gone, removed_ids).to_parquet(index=False))
     files |= describe_files(folder, [*dict.fromkeys(written), rejects_name(generation)])
     following = _manifest(manifest, generation, tuple(segments), index, patient, dict(sorted(files.items())))
+    # Earlier snapshots still hold the signals, so they are not named any more and go with this very publish.
     fingerprint = publish(folder, following, forget=True)
     copies = int(rejects["duplicate_of"].isin(removed_ids).sum())
     return RemovalReport(patient, int(gone.sum()), shards, len(kept), copies, fingerprint, written=True)
@@ -132,7 +133,7 @@ def _manifest(
 
 
 def _inside(segment: Segment, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those of the store's rows that are in a segment, counted from its first."""
+    """Return those of the store's rows that are in a segment, counted from its first."""
     return rows[(rows >= segment.first_row) & (rows < segment.first_row + segment.rows)] - segment.first_row
 
 
@@ -168,7 +169,7 @@ def _rewrite(
 
 
 def _without(index: CohortIndex, gone: NDArray[np.bool_]) -> CohortIndex:
-    """The other entries; names of sites and devices that were this patient's alone go too."""
+    """Return the other entries, without names of sites and devices that were this patient's alone."""
     kept = index.take(~gone)
     columns = dict(kept.columns)
     names = {}

@@ -1,4 +1,4 @@
-"""Is every byte of a store what its manifest says, and does the index tell the truth about the signals?"""
+"""Verify that every byte of a store is what its manifest says, and that the index tells the truth about the signals."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ class VerifyReport:
 
 
 def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
-    """Check checksums of every file, earlier snapshots included, that nothing else is there, and index against signals.
+    """Check every file's checksum, earlier snapshots included, that nothing else is there, and the index against signals.
 
     progress(done, total) is called per file and per block of rows. Raises StoreError only if the store does not open.
     """
@@ -74,7 +74,7 @@ def _holds(store: Store, name: str, entry: FileEntry) -> bool:
 
 
 def _check_accounts(store: Store) -> Iterator[str]:
-    """Every segment's account balances, and says what its rows and the table of rejects say."""
+    """Yield segments whose account does not balance, or contradicts its rows or the table of rejects."""
     rows = store.index["row"]
     for segment in store.segments:
         account, name = segment.accounting, f"segment {segment.cohort}/{segment.name}"
@@ -89,7 +89,7 @@ def _check_accounts(store: Store) -> Iterator[str]:
 
 
 def _check_rows(store: Store, progress: Callable[[int, int], None] | None) -> Iterator[str]:
-    """Every live row holds samples in its valid range and nothing outside; every other row holds none."""
+    """Yield rows that hold anything outside their valid range, or lack samples inside. Rows not listed must be empty."""
     start = np.zeros(store.n_rows, np.int64)
     stop = np.zeros(store.n_rows, np.int64)
     rows = store.index["row"]
@@ -113,7 +113,7 @@ def _check_rows(store: Store, progress: Callable[[int, int], None] | None) -> It
 
 
 def _check_reference(store: Store) -> Iterator[str]:
-    """A few rows of every segment read the same through zarr-python."""
+    """Yield segments of which a few rows read differently through zarr-python."""
     for segment in store.segments:
         local = np.unique(np.linspace(0, segment.rows - 1, min(segment.rows, _REFERENCE_ROWS)).astype(np.int64))
         with warnings.catch_warnings():

@@ -191,5 +191,5 @@ def test_a_name_is_taken_once(run):
     assert run("x --by nested")[0] == 0
     assert run("x --by nested")[0] == 0
     code, _, told = run("x --by ptb-xl-folds")
-    assert (code, "found another split 'x'" in told) == (2, True)
+    assert (code, "another split is called 'x'" in told) == (2, True)
     assert run("x --by ptb-xl-folds --replace")[0] == 0

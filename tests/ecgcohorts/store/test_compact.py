@@ -395,7 +395,7 @@ def test_requests_that_cannot_be_met(folder, tmp_path):
 def test_another_encoding_is_not_copied_under_a_wrong_name(folder, monkeypatch):
     before = ec.open(folder).fingerprint
     monkeypatch.setattr("ecgcohorts.store.upkeep.compact.signals_metadata", lambda *_: b"{}")
-    with pytest.raises(StoreError, match=r"zarr\.json: found another encoding"):
+    with pytest.raises(StoreError, match=r"zarr\.json: this version encodes signals differently"):
         compact(folder)
     assert ec.open(folder).fingerprint == before
 

@@ -134,7 +134,7 @@ def test_a_split_of_several_stores_is_kept_in_each(folder, make_cohort, tmp_path
     ingest(west.folder, tmp_path / "w.zarr", str(west.spec))
     both = ec.open([folder, tmp_path / "w.zarr"])
     split = splits.by_patient(both.index, {"train": 0.5, "test": 0.5}, "study")
-    with pytest.raises(StoreError, match=r"that this store does not have, expected none.*split\.on"):
+    with pytest.raises(StoreError, match=r"are not in this store. Save.*split\.on"):
         save_split(folder, split)
     parts = []
     for path in (folder, tmp_path / "w.zarr"):

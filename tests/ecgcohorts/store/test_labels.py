@@ -125,7 +125,7 @@ def test_labels_stay_when_recordings_are_added(raw, folder, tmp_path):
 
 CANARY = "CANARYCELL"
 BAD_TABLES = {
-    "text": ([("id", "ef"), ("CANARYREC000v0", CANARY)], r"row 1, ef: found something else, expected a number"),
+    "text": ([("id", "ef"), ("CANARYREC000v0", CANARY)], r"row 1, ef: the cell is neither empty nor a number"),
     "infinite": ([("id", "ef"), ("CANARYREC000v0", "inf")], "expected a number"),
     "huge": ([("id", "ef"), ("CANARYREC000v0", "1e300")], "expected a number"),
     "no column": ([("id", CANARY), ("CANARYREC000v0", 1)], "found 0 columns 'ef'"),
