@@ -107,7 +107,7 @@ def unlock(url: str) -> str | None:
 
 def _refuse_unconditional(bucket: Bucket) -> None:
     """Raise ObjectStoreError if this object store does not keep conditions on writes, on which lock and commit rest."""
-    # Tried, not looked up: some servers accept the headers and ignore them.
+    # Tried on an object of its own, because a server that ignores the headers answers as if it had kept them.
     name = f"probe.{secrets.token_hex(4)}.part"  # a file under way, to be cleared away if it is left
     try:
         made = bucket.put_new(name, b"first")
@@ -161,6 +161,6 @@ def _age(content: bytes | None) -> str:
     if note is None:
         return ""
     seconds = max(0, int(time.time()) - note.made)
-    # From two units on, so that no number stands with a plural that it does not have.
+    # From two units on, so that the plural is right.
     size, name = next(((size, name) for size, name in _UNITS if seconds >= 2 * size), _UNITS[-1])
     return f"{seconds // size} {name}"

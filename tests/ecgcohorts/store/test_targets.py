@@ -16,7 +16,7 @@ from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.store.commit import publish
 from ecgcohorts.store.files import check_files, describe_files
 from ecgcohorts.store.reader import manifest_bytes
-from ecgcohorts.store.remote.bucket_lock import _BucketLock, bucket_lock, _refuse_unconditional, unlock
+from ecgcohorts.store.remote.bucket_lock import _BucketLock, _refuse_unconditional, bucket_lock, unlock
 from ecgcohorts.store.remote.copy import copy_store
 from ecgcohorts.store.schema import Manifest
 
