@@ -1,4 +1,4 @@
-"""Publishing a snapshot: one writer at a time, and CURRENT replaced last.
+"""Publish a snapshot: one writer at a time, and CURRENT replaced last.
 
 Until CURRENT is replaced, nothing that a reader sees has changed; from then on, everything has.
 Earlier snapshots stay until `collect_garbage`; what no manifest names is garbage and goes at the next write.
@@ -130,14 +130,14 @@ def refuse_nested(source: Path, store: Path) -> None:
         raise StoreError(f"{store}: the input {source} is inside it or around it, expected two folders apart.")
 
 
-def is_staged(folder: Path) -> bool:
+def _is_staged(folder: Path) -> bool:
     """Say whether shards of an ingest that was planned or interrupted are there."""
     return any(path.is_file() for path in (folder / STAGING).rglob("*"))
 
 
 def refuse_interrupted(folder: Path) -> None:
     """Raise StoreError where shards are staged: a new generation would clear away what an ingest can still use."""
-    if is_staged(folder):
+    if _is_staged(folder):
         raise StoreError(
             f"{folder}: an ingest was planned or interrupted here. Finish it by running it again; or give it up by "
             f"deleting {folder / STAGING}."
@@ -146,7 +146,7 @@ def refuse_interrupted(folder: Path) -> None:
 
 def clear_leftovers(store: Path, manifest: Manifest) -> None:
     """Delete what a killed command left, unless an ingest is staged, which can still use it."""
-    if not is_staged(store):
+    if not _is_staged(store):
         remove_unlisted(Folder(store), manifest)
 
 
