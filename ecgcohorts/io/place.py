@@ -43,6 +43,7 @@ class Folder:
         self._open: dict[str, _OpenFile] = {}
         self._lock = threading.Lock()
 
+    # Open descriptors mean nothing in another process: it opens its own.
     def __reduce__(self) -> tuple[type["Folder"], tuple[Path]]:
         return Folder, (self.path,)
 
@@ -88,6 +89,7 @@ class Folder:
         where = os.path.join(self.path, below)
         if everything and not os.path.isdir(where):  # gone since it was listed, or the place is not made yet
             return []
+        # A link has a name but no entries. The place itself may be reached by one.
         if everything and below and os.path.islink(where[:-1]):
             return []
         with os.scandir(where) as entries:
@@ -175,7 +177,7 @@ class Folder:
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files, and folders (with a slash) if they are empty by then. What is gone already does not matter."""
-        for name in list(names):
+        for name in list(names):  # `names` may be walking this very folder
             path = self.path / name
             if path.is_symlink():  # never ours: a store makes none
                 continue

@@ -48,7 +48,8 @@ class Archive:
             )
 
     def __reduce__(self) -> tuple[type["Archive"], tuple[Path, str, Scratch]]:
-        _ = self._index  # before it is sent: others must find it
+        # Made before it is sent, or each process would make one of its own at the same path.
+        _ = self._index
         return Archive, (self.path, self.below, self.scratch)
 
     def __enter__(self) -> Self:

@@ -123,7 +123,8 @@ class _Windows:
         below = path[: path.rfind("/") + 1]
         try:
             found = list(self._beside(folder / path, entries))
-        except RecordingError:  # its reader will say so
+        # A file that cannot be read names nothing. Its reader meets it again and says why.
+        except RecordingError:
             return set()
         globs = [name for name in found if set(name) & {"*", "?"}]
         names = {below + name for name in found if name not in globs}

@@ -40,6 +40,7 @@ def gather_zip(file: BinaryIO, size: int, found: Gathering, where: str) -> None:
         name = rest[:n_name].decode(*(("utf-8", "surrogateescape") if flags & _UTF_8 else ("cp437",)))
         n_packed, n_unpacked, offset = _wide(rest[n_name : n_name + n_extra], (sizes[0], sizes[1], offset), where)
         kind = stat.S_IFMT(mode >> 16) if made_by >> 8 == _UNIX else 0
+        # Windows writes no modes: there a name with a slash is all that makes a folder.
         if name.endswith("/") or stat.S_ISDIR(kind):
             continue
         if kind and not stat.S_ISREG(kind):
@@ -72,6 +73,7 @@ def _directory(file: BinaryIO, size: int, where: str) -> tuple[int, int, int]:
         _damaged(where, "no directory at its end")
     _, disk, first_disk, here, count, length, place, _ = _END.unpack_from(tail, at)
     end = start + at
+    # Fields that do not fit hold all ones; a record of Zip64 before this one then has the numbers.
     if 0xFFFF in (here, count) or 0xFFFFFFFF in (length, place):
         file.seek(max(0, end - _LOCATOR.size))
         mark, _, at_64, _ = _LOCATOR.unpack(file.read(_LOCATOR.size))

@@ -23,6 +23,7 @@ from ecgcohorts.store.schema import Manifest, group_metadata, index_folder
 from ecgcohorts.store.signals.chunks import CRC_BYTES, pack
 
 _CHUNK_RECORDS = 1 << 18  # 2 MB of an int64 column
+# What is believed of a column's zarr.json: the name goes to numpy, which would also make objects or strings of it.
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "float32", "float64")
 
 
@@ -47,6 +48,7 @@ def read_index(place: Place, manifest: Manifest) -> CohortIndex:
     for name, dtype in COLUMNS.items():
         if name not in columns or columns[name].dtype != dtype:
             raise StoreError(f"{folder}: index column {name!r} is missing or not {dtype}. Restore it from a copy.")
+    # An unknown column may change what the known ones mean, so it is refused rather than passed over.
     for name in columns:
         if not (name in COLUMNS or name in BYTE_COLUMNS or name.startswith((LABEL, QUALITY, *STATISTICS))):
             raise StoreError(f"{folder}: found index column {name!r}, which this version does not know.")
@@ -103,6 +105,7 @@ def read_column(place: Place, manifest: Manifest, folder: str) -> NDArray:
         metadata = json.loads(read_file(place, manifest, f"{folder}/zarr.json"))
         shape = tuple(int(length) for length in metadata["shape"])
         chunk_shape = tuple(int(length) for length in metadata["chunk_grid"]["configuration"]["chunk_shape"])
+        # The file is the manifest's by its SHA-256; this refuses what another version wrote, before it sizes memory.
         if (
             metadata["data_type"] not in _DTYPES
             or chunk_shape[1:] != shape[1:]

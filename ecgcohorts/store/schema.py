@@ -41,7 +41,8 @@ STAGING = ".staging"
 _LOW_RATE_HZ = 100.0  # a field of format 1; the quality flag that it named is a fact of the source, not of a recipe
 DEFAULT_SHARD_RECORDS = 4096  # 5.2 M records make 1,271 files of about 100 MB
 
-# Every path a store may hold, staging and half-written files included. A folder ends with a slash.
+# Every path a store may hold, staging and half-written files included. A folder ends with a slash. What does not fit is
+# never deleted, and a store is never written into a folder that holds any of it.
 _CHUNK = r"zarr\.json|c/(\d+/)*(\d+)?"
 OUR_PATHS = re.compile(
     r"CURRENT|lock|zarr\.json|manifest-\d{6}\.json|rejects-\d{6}\.parquet"
@@ -136,6 +137,7 @@ class Manifest(_Model):
     index_columns: tuple[str, ...]
     versions: dict[str, str]  # of the libraries that decide bytes
     files: dict[str, FileEntry]  # relative path -> what must stand there
+    # Fields with a default came after the first stores; without one, those would no longer open.
     codec: Codec = "lz4"  # of all its signals
     removed: tuple[str, ...] = ()  # pseudonyms, in hexadecimal, of patients who must not come back
     earlier: tuple[Current, ...] = ()  # snapshots before, latest first; their files stay until `gc`
@@ -219,10 +221,6 @@ def index_folder(generation: int) -> str:
     return f"index/{generation:06d}"
 
 
-def split_folder(name: str, generation: int) -> str:
-    return f"splits/{name}/{generation:06d}"
-
-
 def group_metadata(attributes: dict[str, Any] | None = None) -> bytes:
     """Return `zarr.json` of a Zarr v3 group."""
     return _json({"zarr_format": 3, "node_type": "group", "attributes": attributes or {}})
@@ -245,6 +243,7 @@ def signals_metadata(rows: int, shard_records: int, recipe: Recipe, codec: Codec
             "data_type": "int16",
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard_records, *chunk[1:]]}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            # A chunk that was never written reads as the missing value, and so does a refused recording.
             "fill_value": MISSING,
             "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
             "attributes": {

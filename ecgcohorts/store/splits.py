@@ -32,7 +32,7 @@ from ecgcohorts.store.commit import (
 )
 from ecgcohorts.store.files import describe_files, read_file
 from ecgcohorts.store.reader import AnyStore, Member, Store
-from ecgcohorts.store.schema import Manifest, group_metadata, split_folder
+from ecgcohorts.store.schema import Manifest, group_metadata
 
 _GROUP = "zarr.json"
 
@@ -45,6 +45,7 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
     store does not have; LockHeld if another process is writing.
     """
     with changing(path) as (folder, store):
+        # The same again is no change: a script that saves its split at the start may run twice.
         kept = load_split(store, split.name) if split.name in split_names(store) else None
         if kept is not None and _equal(kept, split, store.index):
             clear_leftovers(folder, store.manifest)
@@ -97,9 +98,13 @@ def part_of(store: AnyStore, words: str) -> CohortIndex:
     return parts[part]
 
 
+def _home(name: str, generation: int) -> str:
+    return f"splits/{name}/{generation:06d}"
+
+
 def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Split:
     """Load the split of one store, for the entries of the index that are in it."""
-    home = split_folder(name, generation)
+    home = _home(name, generation)
     folder = f"{member.path}/{home}"
     try:
         attributes = json.loads(read_file(member.place, member.manifest, f"{home}/{_GROUP}"))["attributes"]
@@ -159,7 +164,8 @@ def write_split(
 
     A command that renumbers rows loads the splits before, writes them for the new index, and lists them in the manifest.
     """
-    home = folder / split_folder(definition.name, generation)
+    home = folder / _home(definition.name, generation)
+    # By row of the store, empty rows included, so that the code of a recording is found without a search.
     part = np.full(n_rows, UNASSIGNED, np.int8)
     mark = np.zeros(n_rows, np.uint16)
     part[index["row"]], mark[index["row"]] = code, _marks(index)

@@ -210,8 +210,10 @@ def _join(
     columns["device"] = device
     columns["patient"] = _number_patients(members, cohort, member_of)
     _, first = np.unique(columns["patient"], return_index=True)
+    # Days count from a patient's first record in a store, so that those of two stores have no common zero.
     columns["days"] = np.where(member_of > member_of[first][columns["patient"]], np.float32(np.nan), columns["days"])
     kept_for, reason = _find_copies(columns, cohort)
+    # Patients contiguous, as in the index of one store: samplers rest on that. Stable, so that earlier stores come first.
     order = np.argsort(columns["patient"], kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
@@ -246,6 +248,7 @@ def _number_patients(members: Sequence[Store], cohort: NDArray, member_of: NDArr
     cohort_of = np.zeros(sum(len(ids) for ids in per_store), np.int64)
     cohort_of[local] = cohort
     pseudonym = number_ids(np.concatenate(per_store))
+    # Pseudonym and cohort in one number: cheaper to sort than rows of two columns.
     _, first, inverse = np.unique(
         pseudonym * (cohort_of.max(initial=0) + 1) + cohort_of, return_index=True, return_inverse=True
     )

@@ -17,6 +17,7 @@ from ecgcohorts.recording import MISSING
 from ecgcohorts.store.schema import FileEntry
 from ecgcohorts.store.signals.chunks import CRC_BYTES, Codec, encode_chunk, with_crc
 
+# Offset and length of a row that was not appended: the last shard of a segment is rarely full.
 _ABSENT = np.uint64(2**64 - 1)  # Zarr v3 sharding: this inner chunk is not there
 
 
@@ -93,6 +94,7 @@ def blank_rows(
     codec: Codec,
 ) -> FileEntry:
     """Write a shard to `target` with some rows replaced by the missing value; all other chunks keep their bytes."""
+    # Whole, not patched in place: a reader of an earlier snapshot may be at work on the file. 100 MB by default.
     data = path.read_bytes()
     index_bytes = shard_records * 16
     index = np.frombuffer(data[-index_bytes - CRC_BYTES : -CRC_BYTES], "<u8").reshape(-1, 2)
@@ -100,6 +102,7 @@ def blank_rows(
     writer = ShardWriter(target, shard_records, shape, codec)
     with writer:
         for place, (offset, length) in enumerate(index[index[:, 0] != _ABSENT].tolist()):
+            # Not decoded: equal bytes in give equal bytes out, whatever the version of the codec.
             if place in blanked:
                 writer.append(None)
             else:

@@ -36,7 +36,7 @@ def copy_store(source: str | Path, target: str | Path, *, progress: Progress | N
     there = Destination(target)
     _refuse_same(origin, there.place)
     manifest, data = manifest_bytes(origin)
-    check_files(origin, manifest)
+    check_files(origin, manifest)  # before the target is touched: a source with a hole is not half copied
     with there.lock():
         if isinstance(there.place, Folder):
             refuse_interrupted(there.folder)

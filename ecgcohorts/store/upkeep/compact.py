@@ -95,6 +95,7 @@ def _compact(
     segments, rows = _lay_out(store, orders, generation)
     index = _renumbered(store.index, rows)
     kept = split_names(store)
+    # Index and splits are written anew, because every row has another number; the rejects stay as they are.
     without = (f"{index_folder(manifest.generation)}/", *(f"{segment.folder}/" for segment in old))
     without += tuple(f"splits/{name}/" for name in kept)
     files = carry_over(folder, manifest, generation, without)
@@ -200,6 +201,7 @@ def _checked_array(folder: Path, store: Store, segment: Segment) -> ShardedArray
     for name, entry in store.manifest.files.items():
         if name.startswith(f"{segment.folder}/"):
             refuse_damaged(folder / name, entry)
+    # Copied chunks get this version's zarr.json, so they must have been written under the same one.
     path = folder / segment.folder / "zarr.json"
     metadata = path.read_bytes()
     if metadata != signals_metadata(segment.rows, segment.shard_records, store.recipe, store.manifest.codec):

@@ -20,6 +20,7 @@ def collect_garbage(store: str | Path) -> tuple[int, int]:
         if isinstance(target.place, Folder):
             refuse_interrupted(target.folder)
         manifest, _ = manifest_bytes(target.place)
+        # Measured, not added up from manifests: signals are shared between snapshots, and links between generations.
         before = _space(target.place)
         target.clear(manifest.model_copy(update={"earlier": ()}))
         after = _space(target.place)

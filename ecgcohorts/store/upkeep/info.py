@@ -74,6 +74,7 @@ def describe_split(store: AnyStore, split: Split) -> dict[str, Any]:
 
 
 def _cohort(store: AnyStore, name: str, account: Accounting) -> dict[str, Any]:
+    # A cohort of which everything was refused has segments, but does not stand in the index.
     licences = [segment.licence for segment in store.segments if segment.cohort == name]
     part = store.index.where(cohort=name) if name in store.index.cohorts else None
     return {
@@ -89,7 +90,7 @@ def _cohort(store: AnyStore, name: str, account: Accounting) -> dict[str, Any]:
 
 
 def render(facts: dict[str, Any]) -> Group:
-    """The facts of `describe` for a terminal."""
+    """Lay out the facts of `describe` for a terminal."""
     head = Text(
         f"{facts['path']}: {facts['recordings']} recordings of {facts['patients']} patients, recipe {facts['recipe']}, "
         f"codec {' and '.join(sorted({one['codec'] for one in facts['stores']}))}, "
@@ -116,7 +117,7 @@ def render(facts: dict[str, Any]) -> Group:
 
 
 def splits_table(splits: list[dict[str, Any]]) -> Table:
-    """Splits as `describe` tells of them, one line a part."""
+    """Lay out splits as `describe` gives them, one line a part."""
     table = Table(box=None)
     for column in ("split", "part", "recordings", "patients", "rule"):
         table.add_column(column, justify="right" if column in ("recordings", "patients") else "left")

@@ -78,6 +78,7 @@ def add_labels(
                 "column, cohort or kind of id."
             )
         values = {name: _joined(store, name, mine, place, column) for name, column in table.values.items()}
+        # Nothing new: no generation is written, so that the fingerprint stays.
         if all(_has(store, name, column) for name, column in values.items()):
             clear_leftovers(folder, store.manifest)
             fingerprint = store.fingerprint
@@ -174,6 +175,7 @@ def _read_table(path: Path, id_column: str, wanted: Mapping[str, str]) -> _Table
     table = _Table(tuple(wanted.values()))
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
+            # Strict, because a stray quote would otherwise swallow lines without a word.
             lines = csv.reader(file, strict=True)
             header = next(lines, [])
             id_place, *places = [_place(header, name, path) for name in (id_column, *wanted)]
@@ -210,6 +212,7 @@ def _number(cell: str, where: str) -> float:
         number = float(text)
     except ValueError:
         number = math.inf
+    # Written so that NaN fails as well: what is unknown is an empty cell, not a number that is none.
     if not abs(number) <= _FLOAT32_MAX:
         raise SourceError(f"{where}: the cell is neither empty nor a number that float32 holds. Fix it.")
     return number

@@ -54,6 +54,7 @@ def find_by_id(
     names = pseudonyms_of(key, cohort, kind, original_id)
     if kind == "recording":
         names += _by_path(key, cohort, original_id)
+    # Several spellings, never a search without the key: a store holds pseudonyms only.
     for name in names:
         entries = np.flatnonzero(entries_of(store.index, code, kind, name))
         if len(entries):
@@ -71,6 +72,7 @@ def find_by_id(
 
 
 def _why_not(store: Store, kind: IdKind, pseudonym: str) -> str:
+    # Patients are never refused as such, only taken out; the table of rejects lists recordings.
     if kind == "patient":
         return REMOVED if pseudonym in store.manifest.removed else ""
     rejects = store.rejects()

@@ -54,6 +54,7 @@ def remove_patient(
         names = _names_of(store, cohort, original_id, key_file)
         remove_unlisted(Folder(folder), store.manifest)
         code = store.index.cohort_code(cohort)
+        # An id may be printed in two ways, or be that of a recording without a patient: the first that is there counts.
         for name in names:
             gone = entries_of(store.index, code, "patient", name)
             if gone.any():
@@ -79,6 +80,7 @@ def _remove(folder: Path, store: Store, patient: str, gone: NDArray[np.bool_]) -
     """Write and publish the generation without the entries `gone`."""
     manifest = store.manifest
     rows = np.sort(store.index["row"][gone])
+    # Only segments that hold the patient are written anew, and of these only the shards.
     hit = [one for one in manifest.segments if len(_inside(one, rows))]
     # Each rewritten segment takes the number of a generation for its name: two of one cohort must not share it.
     new_names = {one.folder: f"{manifest.generation + place:06d}" for place, one in enumerate(hit, 1)}
@@ -157,6 +159,7 @@ def _rewrite(
         inner = path.removeprefix(f"{segment.folder}/")
         target = f"{new.folder}/{inner}"
         if inner in places:
+            # Checked first: a rewritten shard gets a new SHA-256, under which old damage would pass for content.
             refuse_damaged(folder / path, entry)
             local = places[inner] % segment.shard_records
             entry = blank_rows(

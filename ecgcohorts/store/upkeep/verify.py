@@ -39,6 +39,7 @@ def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = No
     """
     store = open_store(path)
     problems = list(_check_files(store, progress))
+    # Through the ordinary reader first, then through another decoder: a bug in ours must not confirm itself.
     if not problems:  # decoding damaged files would only repeat the news
         problems += _check_rows(store, progress)
         problems += _check_reference(store)
@@ -96,6 +97,7 @@ def _check_rows(store: Store, progress: Callable[[int, int], None] | None) -> It
     if len(np.unique(rows)) != len(rows):
         yield "index: a row is listed twice"
     start[rows], stop[rows] = store.index["valid_start"], store.index["valid_stop"]
+    # Rows that the index does not list keep start = stop = 0, so that any sample in them is a contradiction.
     time = np.arange(store.recipe.strip_samples)
     for first in range(0, store.n_rows, _ROWS_AT_ONCE):
         block = np.arange(first, min(first + _ROWS_AT_ONCE, store.n_rows))

@@ -63,7 +63,7 @@ def test_saving_again_changes_nothing_and_another_only_on_demand(folder):
     assert save_split(folder, splits.by_patient(index, {"train": 0.5, "test": 0.5}, "study")) == fingerprint
     assert content(folder) == before
     another = splits.by_patient(index, {"train": 0.2, "test": 0.8}, "study")
-    with pytest.raises(StoreError, match=r"another split 'study'.*replace=True"):
+    with pytest.raises(StoreError, match=r"another split is called 'study'.*replace=True"):
         save_split(folder, another)
     assert content(folder) == before
     assert save_split(folder, another, replace=True) != fingerprint

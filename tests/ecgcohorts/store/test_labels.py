@@ -126,8 +126,8 @@ def test_labels_stay_when_recordings_are_added(raw, folder, tmp_path):
 CANARY = "CANARYCELL"
 BAD_TABLES = {
     "text": ([("id", "ef"), ("CANARYREC000v0", CANARY)], r"row 1, ef: the cell is neither empty nor a number"),
-    "infinite": ([("id", "ef"), ("CANARYREC000v0", "inf")], "expected a number"),
-    "huge": ([("id", "ef"), ("CANARYREC000v0", "1e300")], "expected a number"),
+    "infinite": ([("id", "ef"), ("CANARYREC000v0", "inf")], "neither empty nor a number"),
+    "huge": ([("id", "ef"), ("CANARYREC000v0", "1e300")], "neither empty nor a number"),
     "no column": ([("id", CANARY), ("CANARYREC000v0", 1)], "found 0 columns 'ef'"),
     "column twice": ([("id", "ef", "ef"), ("CANARYREC000v0", 1, 2)], "found 2 columns 'ef'"),
     "no header": ([("CANARYREC000v0", 1)], "found 0 columns 'id'"),
