@@ -61,12 +61,13 @@ class Bucket:
     threads = 32  # requests under way at once: each waits some 20 ms for its first byte, not for us
     records_per_part = 2  # a pair
 
+    # Checked before anything else sees the URL: a password in it would end up in messages and plans.
     def __init__(self, url: str, pinned: Mapping[str, _Stamp] | None = None) -> None:
         parts = urlsplit(url)
         if not is_url(url) or not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
             raise SpecError(
-                "found no URL of an object store, expected for example s3://bucket/folder, without password or query: "
-                "credentials stand in the environment."
+                "this is no URL of an object store. Write for example s3://bucket/folder, without password or query: "
+                "credentials are read from the environment."
             )
         self.path = url.rstrip("/")
         self._connection = _connect(self.path)
@@ -153,6 +154,7 @@ class Bucket:
         size = int(self._head(name)["size"])
         if limit is not None and size > limit:
             raise ObjectStoreError(f"{self.path}/{name}: found {size} bytes, expected at most {limit}.")
+        # In ranges: one answer of a hundred MB would run into a time limit on a slow line.
         first: _Stamp | None = None
         for start in range(0, size, _BLOCK_BYTES):
             block, stamp = self.get_range(name, start, min(start + _BLOCK_BYTES, size))
@@ -190,6 +192,7 @@ class Bucket:
 
         Raises StoreError if a pinned object is gone or replaced.
         """
+        # The answer says of which object it is, so that a replaced one is noticed without another request.
         seen = None if self._pinned is None else self._pin_of(name)
         try:
             data, stamp = self.get_range(name, start, start + len(out))

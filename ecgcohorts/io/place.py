@@ -120,6 +120,7 @@ class Folder:
         """Read a whole file. Raises StoreError for more than `limit` bytes, before they are read."""
         with (self.path / name).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
+            # A damaged file may be of any size; what is read must fit what its manifest says.
             if limit is not None and size > limit:
                 raise StoreError(
                     f"{self.path}/{name}: found {size} bytes, expected at most {limit}. Restore it from a copy."
@@ -195,6 +196,7 @@ class Folder:
 class _OpenFile:
     """An open file, closed when the last user lets go: one evicted from the cache stays readable to threads that hold it."""
 
+    # Closed by __del__, not by a lock or a count: a thread that is reading holds the object, so its descriptor stays open.
     __slots__ = ("fd", "size")
     all_open: ClassVar[set[int]] = set()  # of this process
 

@@ -78,7 +78,9 @@ def load_key(path: Path | None = None) -> PseudonymKey:
     except FileNotFoundError:
         raise SpecError(f"found no key file {path}. Make one: openssl rand -hex 32 > {path.name}") from None
     except (ValueError, OSError):
-        raise SpecError(f"{path} is no key file, expected one line of hexadecimal text.") from None  # never its content
+        raise SpecError(
+            f"{path} is no key file: it must hold one line of hexadecimal text."
+        ) from None  # never its content
 
 
 def _make_once(path: Path) -> None:

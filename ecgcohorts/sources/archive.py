@@ -182,6 +182,7 @@ def _unpacked(file: BinaryIO, member: Member, is_zip: bool) -> Iterator[bytes]:
             raise _failed(Reason.TRUNCATED, "no member where the directory says one is")
         *_, n_name, n_extra = LOCAL.unpack(head)
         file.seek(n_name + n_extra, io.SEEK_CUR)
+    # A tar has no checksum of contents, so its members are only counted.
     total, checksum = 0, 0
     for block in (_inflated if member.method == DEFLATED else _plain)(file, member.packed):
         total += len(block)

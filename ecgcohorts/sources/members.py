@@ -68,6 +68,7 @@ class Gathering:
             self.refuse(
                 "more bytes than any cohort has", f"at most {MAX_FILE_BYTES} a member, {MAX_TOTAL_BYTES} in all"
             )
+        # As declared; what comes out is counted once more when the member is unpacked.
         if is_bomb(member.size, member.packed):
             self.refuse(f"a member packed more than {MAX_RATIO}:1 (number {self.count + 1})", "recordings")
         if len(self._names) >= MAX_MEMBERS:
@@ -104,6 +105,7 @@ class Gathering:
         """
         import pyarrow as pa
 
+        # Sorted by bytes, as `Folder.names` walks: recordings come in one order from every source.
         names, order = self._names.sort()
         if names.first_twice() is not None:
             self.refuse("one name twice", "each once")

@@ -19,6 +19,7 @@ class Scratch:
     def __init__(self, path: Path | None = None) -> None:
         self._path, self._mine = path, False
 
+    # Sending makes the folder, so that all copies name the same one.
     def __reduce__(self) -> tuple[type["Scratch"], tuple[Path]]:
         return Scratch, (self.path,)
 

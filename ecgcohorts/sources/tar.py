@@ -224,6 +224,4 @@ def _opened(path: Path) -> Iterator[tuple[Any, BinaryIO]]:
 
 
 def _cut(path: Path, error: Exception) -> SourceError:
-    return SourceError(
-        f"{path}: found a compressed tar that is cut or damaged ({type(error).__name__}). Fetch it again."
-    )
+    return SourceError(f"{path}: the compressed tar is cut or damaged ({type(error).__name__}). Fetch it again.")

@@ -26,6 +26,7 @@ def gather_zip(file: BinaryIO, size: int, found: Gathering, where: str) -> None:
     count, start, length = _directory(file, size, where)
     file.seek(start)
     left, packed = length, 0
+    # Read entry by entry: the directory of a million members has 100 MB.
     for _ in range(count):
         head = file.read(_ENTRY.size)
         if len(head) < _ENTRY.size or not head.startswith(b"PK\x01\x02"):
@@ -37,6 +38,7 @@ def gather_zip(file: BinaryIO, size: int, found: Gathering, where: str) -> None:
         left -= len(head) + len(rest)
         if left < 0 or len(rest) < n_name + n_extra + n_comment:
             _damaged(where, "a directory that is cut")
+        # Old zips have names of code page 437; a flag marks those in UTF-8.
         name = rest[:n_name].decode(*(("utf-8", "surrogateescape") if flags & _UTF_8 else ("cp437",)))
         n_packed, n_unpacked, offset = _wide(rest[n_name : n_name + n_extra], (sizes[0], sizes[1], offset), where)
         kind = stat.S_IFMT(mode >> 16) if made_by >> 8 == _UNIX else 0

@@ -115,6 +115,7 @@ def read_column(place: Place, manifest: Manifest, folder: str) -> NDArray:
         dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
     except (ValueError, KeyError, TypeError, IndexError):
         raise StoreError(f"{where}: zarr.json is damaged. Restore it from a copy.") from None
+    # The shape says how many chunks there are, and the manifest that each is there: an absent one is not a fill value.
     parts = []
     for number in range(-(-shape[0] // chunk_shape[0])):
         name = "/".join([folder, "c", str(number), *["0"] * (len(shape) - 1)])

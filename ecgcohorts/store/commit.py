@@ -132,7 +132,7 @@ def refuse_nested(source: Path, store: Path) -> None:
     # Resolved: a link may lead from one into the other.
     inner, outer = source.resolve(), store.resolve()
     if inner == outer or inner in outer.parents or outer in inner.parents:
-        raise StoreError(f"{store}: the input {source} is inside it or around it, expected two folders apart.")
+        raise StoreError(f"{store}: {source} lies in it or around it. Name two folders apart.")
 
 
 def _is_staged(folder: Path) -> bool:

@@ -95,7 +95,7 @@ class AnyStore(ABC):
 
     @abstractmethod
     def rejects(self) -> pd.DataFrame:
-        """What was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
+        """Return what was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
 
     def accounts(self) -> dict[str, Accounting]:
         """Return by cohort, in order of ingest, what became of the inputs of all its runs.

@@ -81,7 +81,7 @@ def load_split(store: AnyStore, name: str) -> Split:
         there = ", ".join(known) or "none there"
         raise SpecError(f"{store.path}: found no split {name!r}, expected one of: {there}.{did_you_mean(name, known)}")
     if any(part.definition != parts[0].definition for part in parts):
-        raise StoreError(f"{store.path}: found two splits {name!r}, expected one. Load that of each store by itself.")
+        raise StoreError(f"{store.path}: these stores keep different splits {name!r}. Load that of each by itself.")
     ids, codes = ([getattr(part, field) for part in parts] for field in ("recording_id", "codes"))
     return Split(parts[0].definition, np.concatenate(ids), np.concatenate(codes))
 
@@ -134,14 +134,12 @@ def split_like(store: AnyStore, other: AnyStore, name: str) -> Split:
     mine, theirs = ({member.manifest.key_fingerprint for member in one.members} for one in (store, other))
     if not mine <= theirs:
         raise KeyMismatch(
-            f"{store.path}: made with another pseudonym key than {other.path}, expected one: ids tell nothing between keys. "
+            f"{store.path}: made with another pseudonym key than {other.path}, so that their ids cannot be compared. "
             "Make the split anew."
         )
     split = load_split(other, name).on(store.index)
     if not len(split.codes):
-        raise SpecError(
-            f"{store.path}: found no recording of split {name!r} of {other.path}, expected some. Name another store."
-        )
+        raise SpecError(f"{store.path}: found no recording of split {name!r} of {other.path}. Name another store.")
     split.assert_disjoint(store.index)
     return split
 

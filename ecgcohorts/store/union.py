@@ -76,7 +76,7 @@ class UnionStore(AnyStore):
         return self._segment_folders
 
     def rejects(self) -> pd.DataFrame:
-        """What the members refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
+        """Return what the members refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
         return pd.concat([_renamed(store.rejects(), name_of) for store, name_of in self._stores], ignore_index=True)
 
     def duplicates(self) -> pd.DataFrame:
@@ -102,7 +102,7 @@ def open_stores(paths: str | Path | Sequence[str | Path]) -> Store | UnionStore:
     if isinstance(paths, str | Path):
         return open_store(paths)
     if not paths:
-        raise StoreError("found an empty list of stores, expected one or more.")
+        raise StoreError("the list of stores is empty. Name one or more.")
     return _join_stores([open_store(path) for path in paths])
 
 
@@ -169,9 +169,9 @@ def _cohort_names(members: Sequence[Store]) -> list[dict[str, str]]:
             digest, path = descriptions.setdefault((segment.cohort, key), (segment.spec_sha256, member.path))
             if digest != segment.spec_sha256:
                 raise StoreError(
-                    f"{member.path}: found cohort {segment.cohort!r} by another description than in {path}, expected "
-                    "the same: one number may stand for two patients. Ingest one of them again, under a name of its own "
-                    "or by the other's description."
+                    f"{member.path}: cohort {segment.cohort!r} is described differently in {path}, so that one number may "
+                    "stand for two patients. Ingest one of them again, under a name of its own or by the other's "
+                    "description."
                 )
     names = []
     meant: dict[str, tuple[str, str]] = {}
@@ -181,7 +181,9 @@ def _cohort_names(members: Sequence[Store]) -> list[dict[str, str]]:
         names.append({name: shared.get(name, name) for name in (*member.index.cohorts, *_cohorts_of(member))})
         for name, called in names[-1].items():
             if meant.setdefault(called, (name, key)) != (name, key):
-                raise StoreError(f"{member.path}: found two cohorts called {called!r}. Ingest one under another name.")
+                raise StoreError(
+                    f"{member.path}: two cohorts would both be called {called!r}. Ingest one under another name."
+                )
     return names
 
 

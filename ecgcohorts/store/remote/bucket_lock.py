@@ -33,6 +33,7 @@ class _Note(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
     token: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    # For people only: a lock does not expire.
     made: Annotated[int, Field(ge=0)]  # UNIX time, by the clock of its maker
 
 
@@ -63,6 +64,7 @@ def bucket_lock(bucket: Bucket, token_file: Path) -> Iterator[_BucketLock]:
     token_file: where this run's token is kept, so that the next one with the same file knows the lock of a killed one.
     Raises LockHeld if another holds it, ObjectStoreError if the object store ignores conditions on writes.
     """
+    # A lock with our own token is one that our last run left when it was killed: it is ours to go on with.
     token = _own_token(token_file)
     there = _content(bucket)
     if there is not None and _token_in(there) != token:

@@ -60,7 +60,7 @@ def _refuse_same(source: Place, target: Place) -> None:
     if isinstance(source, Folder) and isinstance(target, Folder):
         refuse_nested(source.path, target.path)
     elif source.path == target.path:
-        raise SpecError(f"{source}: found one place twice, expected two. Name another target.")
+        raise SpecError(f"{source}: source and target are one place. Name another target.")
 
 
 def _refuse_another(place: Place, before: Manifest, manifest: Manifest) -> None:

@@ -104,6 +104,7 @@ class Destination:
                     f"{self.place}: another {name} is in force there: it belongs to another store, or another version wrote "
                     "it. Name a new place."
                 )
+        # A name and a size are not enough: a killed run of another source may have left a shard of the same name.
         left = self.place.sizes(name for name in manifest.files if name not in has)  # by an interrupted run
         sent = []
         for done, (name, entry) in enumerate(manifest.files.items()):

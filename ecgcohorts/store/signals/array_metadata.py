@@ -24,6 +24,7 @@ CODEC_CHAINS = {  # inner codecs in their order -> what decodes them
 }
 
 
+# Unknown keys and numbers as text are refused: an array that means something more must not be read as if it did not.
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -145,6 +146,7 @@ def parse_metadata(text: bytes, path: str) -> _ArrayMetadata:
 
 def _problem(metadata: _ArrayMetadata) -> str | None:
     """Name what the types cannot rule out: shapes that do not fit, codecs in another order."""
+    # One record an inner chunk is what makes one read and one checksum a record.
     records, *record = metadata.chunk_grid.configuration.chunk_shape
     sharding = metadata.codecs[0].configuration
     if tuple(record) != metadata.shape[1:] or sharding.chunk_shape != (1, *metadata.shape[1:]):

@@ -82,6 +82,7 @@ def pack(values: NDArray, name: bytes) -> bytes:
 
 def encode_chunk(strip: NDArray[np.int16], codec: Codec = "lz4") -> bytes:
     """Encode a strip, int16 (lead, time), as one inner chunk. Raises SpecError if the codec's package is not installed."""
+    # Little endian whatever the machine, as zarr.json says.
     values = np.ascontiguousarray(strip, "<i2")
     if codec == "lz4":
         return pack(values, b"lz4")
@@ -135,6 +136,7 @@ def _decode_plain(data: Block, start: int, stop: int, strips: Block, place: int)
 
 def _decode_pcodec(data: Block, start: int, stop: int, strips: Block, place: int) -> bool:
     strip = strips.array[place].reshape(-1)
+    # Into our own memory, so a frame that declares more than a strip cannot allocate it.
     try:
         found = _pcodec().standalone.simple_decompress_into(data.array[start : stop - CRC_BYTES].tobytes(), strip)
     except (RuntimeError, TypeError):

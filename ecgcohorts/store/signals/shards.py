@@ -26,13 +26,15 @@ from ecgcohorts.store.signals.chunks import CRC32C_RESIDUE, CRC_BYTES, OVERHEAD_
 
 ABSENT = 2**64 - 1  # offset and size of a chunk that was never written
 
-MERGE_REACH = 4  # records asked for within this many places of each other are taken for one patient's
+# A batch asks for two records of each patient side by side, so records asked for within this many places of each other
+# are taken for one patient's.
+MERGE_REACH = 4
 RUN_RECORDS = 8  # read at once at most: neighbours too are shared between threads, a quarter of a MB at a time
 PARTS_PER_THREAD = 4  # evens out threads that finish early
 
 
 class Windows(NamedTuple):
-    """Which samples of each strip are wanted."""
+    """The samples of each strip that are wanted, from `first` on."""
 
     first: NDArray[np.int64]
     length: NDArray[np.int64]  # shorter than `out` has room for: the rest is filled with the missing value
@@ -184,6 +186,7 @@ class ShardedArray:
         lowest, highest = int(wanted.min()), int(wanted.max())
         if lowest < 0 or highest >= self.shape[0]:
             raise IndexError(f"{self.name}: found rows {lowest} to {highest}, expected 0 to {self.shape[0] - 1}.")
+        # Indexes first and one by one: they are few, and what follows needs the places of all records.
         for shard in np.unique(wanted // self.shard_records).tolist():
             if not self._known[shard]:
                 self._learn(shard)
@@ -251,6 +254,7 @@ class ShardedArray:
         stop = start + places[:, 1].astype(np.int64)
         edges = self._run_edges(rows // self.shard_records, start, stop, order[low])
         reads = _Reads(*(part.tolist() for part in (rows, start, stop, order, low, high)))
+        # A few records are not worth a thread, and a bucket is: `records_per_part` says from how many on.
         parts = min(PARTS_PER_THREAD * threads, -(-len(rows) // self.place.records_per_part))
         if parts == 1:
             self._read_runs(reads, delivery, edges.tolist())
@@ -329,6 +333,7 @@ class ShardedArray:
             raise self._damaged(number, f"{found} bytes at {start}", f"{len(into)}")
 
     def _bytes(self, number: int, start: int, stop: int) -> NDArray[np.uint8]:
+        # Memory of its own: the thread's scratch room is overwritten by the next read.
         data = np.empty(stop - start, np.uint8)
         self._fetch(number, start, data.data)
         return data
@@ -340,6 +345,7 @@ class ShardedArray:
         except OSError as error:
             raise self._unreadable(number, error) from None
         length = 16 * self.shard_records + CRC_BYTES
+        # The index stands at the end, so a shard that was cut short shows here and not as wrong records.
         if size < length:
             raise self._damaged(number, f"{size} bytes", f"at least {length} of index")
         data = self._bytes(number, size - length, size)

@@ -80,6 +80,7 @@ def _in_order(index: CohortIndex, cohort: str, key: PseudonymKey) -> NDArray[np.
     # Days are unknown in later ingests, since nobody reads a patient's first date again: these records go last.
     entries = np.flatnonzero(index["cohort"] == index.cohort_code(cohort))
     patients, number = np.unique(index["patient"][entries], return_inverse=True)
+    # The keyed order of an ingest depends on pseudonyms alone, so it can be had again without the source.
     place = np.empty(len(patients), np.int64)
     place[key.store_order(cohort, index.patient_ids[patients])] = np.arange(len(patients))
     days = index["days"][entries]
@@ -132,6 +133,7 @@ def _lay_out(
     done: set[str] = set()
     at = 0
     for segment in store.segments:
+        # Untouched cohorts keep their files; only their first rows move when one before them shrinks.
         if segment.cohort not in orders:
             inside = (before >= segment.first_row) & (before < segment.first_row + segment.rows)
             rows[inside] = before[inside] - segment.first_row + at
@@ -183,6 +185,7 @@ def _write_segment(
     places = list(zip(source.tolist(), (rows - first_rows[source]).tolist(), strict=True))
     shape = (len(store.recipe.leads), store.recipe.strip_samples)
     entries = {}
+    # New files only, under the new generation's name: until CURRENT is replaced, readers use the old ones.
     for number, first in enumerate(range(0, new.rows, new.shard_records)):
         target = f"{new.folder}/c/{number}/0/0"
         with ShardWriter(folder / target, new.shard_records, shape, store.manifest.codec) as shard:

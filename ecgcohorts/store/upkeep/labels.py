@@ -74,7 +74,7 @@ def add_labels(
         found = place >= 0
         if not found.any():
             raise SourceError(
-                f"{csv_path}: found no {kind} of cohort {cohort!r} in the id column, expected some. Name another "
+                f"{csv_path}: found no {kind} of cohort {cohort!r} in the id column. Name another "
                 "column, cohort or kind of id."
             )
         values = {name: _joined(store, name, mine, place, column) for name, column in table.values.items()}
@@ -102,10 +102,10 @@ def add_labels(
 def _label_names(columns: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     """Map columns of the CSV to names of labels."""
     if isinstance(columns, str):
-        raise SpecError("found one text for columns, expected several names, or column and label in pairs.")
+        raise SpecError("columns is one text. Give several names, or pairs of column and label.")
     wanted = dict(columns) if isinstance(columns, Mapping) else {name: name for name in columns}
     if not wanted or len(set(wanted.values())) < len(wanted):
-        raise SpecError("found no columns, or two for one label, expected each label once. Name the columns to add.")
+        raise SpecError("no columns are named, or two for one label. Name each label once.")
     for name in wanted.values():
         if not _NAME.fullmatch(name):
             raise SpecError(
@@ -160,7 +160,9 @@ class _Table:
         twice = self._rows != self._rows[first][number]
         if twice.any():
             again = int(self._rows[twice][0]) + 1
-            raise SourceError(f"found one id in two rows of the table, the second is row {again}, expected each once.")
+            raise SourceError(
+                f"one id stands in two rows of the table, the second time in row {again}. Keep one of them."
+            )
 
     def places(self, ids: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the row of the table for each pseudonym, uint8 (id, 16); -1 for none."""

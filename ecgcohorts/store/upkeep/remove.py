@@ -110,6 +110,7 @@ def _remove(folder: Path, store: Store, patient: str, gone: NDArray[np.bool_]) -
     following = _manifest(manifest, generation, tuple(segments), index, patient, dict(sorted(files.items())))
     # Earlier snapshots still hold the signals, so they are not named any more and go with this very publish.
     fingerprint = publish(folder, following, forget=True)
+    # Copies of these recordings were never stored; the caller is told, because their lines stay in the table of rejects.
     copies = int(rejects["duplicate_of"].isin(removed_ids).sum())
     return RemovalReport(patient, int(gone.sum()), shards, len(kept), copies, fingerprint, written=True)
 
@@ -143,6 +144,7 @@ def _rewrite(
     folder: Path, store: Store, segment: Segment, name: str, rows: NDArray[np.int64]
 ) -> tuple[Segment, dict[str, FileEntry]]:
     """Write a segment under another name with some of its rows blank; shards without any are only linked."""
+    # What leaves `stored` enters `rejected`, so that inputs = stored + duplicates + rejected still holds.
     account = segment.accounting
     rejected = {**account.rejected, REMOVED: account.rejected.get(REMOVED, 0) + len(rows)}
     account = account.model_copy(
@@ -153,6 +155,7 @@ def _rewrite(
     shards = rows // segment.shard_records
     places = {f"c/{shard}/0/0": rows[shards == shard] for shard in np.unique(shards).tolist()}
     entries = {}
+    # Shards without the patient get a second name under the new segment: no copy, and the old name goes with the old one.
     for path, entry in store.manifest.files.items():
         if not path.startswith(f"{segment.folder}/"):
             continue

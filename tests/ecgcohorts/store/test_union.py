@@ -140,7 +140,7 @@ def test_a_name_of_two_descriptions_under_one_key_is_refused(make_cohort, tmp_pa
     north.spec.write_text(north.spec.read_text().replace("Patient ID", "Age"))
     north.add("another", np.roll(next(iter(north.signals.values())), 99, axis=1), Age="50")
     ingest(north.folder, tmp_path / "b.zarr", str(north.spec))
-    with pytest.raises(StoreError, match=r"'north' by another description.*under a name of its own"):
+    with pytest.raises(StoreError, match=r"'north' is described differently.*under a name of its own"):
         ec.open([tmp_path / "a.zarr", tmp_path / "b.zarr"])
 
 
