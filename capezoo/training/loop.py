@@ -31,7 +31,7 @@ from capezoo.training.run_folder import RunFolder
 from ecgcohorts.errors import SourceError
 
 if TYPE_CHECKING:
-    from ecgcohorts.store import AnyStore
+    from ecgcohorts.store.reader import AnyStore
 
 RUNNING_DECAY = 0.9  # of the running loss per cohort in metrics.csv; our default
 STATUS_S = 10.0  # seconds between two versions of status.json, which is flushed to disk; our default

@@ -19,7 +19,7 @@ from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.io.durable import sha256_of
 
 if TYPE_CHECKING:
-    from ecgcohorts.store import AnyStore
+    from ecgcohorts.store.reader import AnyStore
 
 ELSEWHERE = "in no part"  # of a split
 

@@ -40,7 +40,7 @@ from ecgcohorts.io.durable import sha256_of, sync_folder, write_file
 if TYPE_CHECKING:
     from torch import nn
 
-    from ecgcohorts.store import AnyStore
+    from ecgcohorts.store.reader import AnyStore
 
 WEIGHTS_LICENCE = "Apache-2.0"
 THIS_FOLDER = "THIS_FOLDER"  # to be replaced by who copies the example

@@ -21,7 +21,7 @@ from ecgcohorts.report.page import (
 )
 from ecgcohorts.report.paper import record_svg
 from ecgcohorts.report.table1 import TOTAL, first_known, table1, table1_html
-from ecgcohorts.store import AnyStore
+from ecgcohorts.store.reader import AnyStore
 from ecgcohorts.store.schema import Accounting
 
 ACCOUNT = ("inputs", "stored", "duplicates", "rejected")  # the first is the sum of the others

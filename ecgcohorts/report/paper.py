@@ -22,7 +22,7 @@ from ecgcohorts.report.drawing import Drawing, Line, Text, to_svg
 from ecgcohorts.report.render import DPI, check_picture, save
 
 if TYPE_CHECKING:
-    from ecgcohorts.store import AnyStore
+    from ecgcohorts.store.reader import AnyStore
 
 PAGE_S = 10.0  # a row of paper holds 10 s
 RHYTHM_LEADS = ("II", "V1", "V5")  # drawn in full below the short columns, in this order

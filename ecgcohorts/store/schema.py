@@ -1,4 +1,4 @@
-"""What stands where in a store, and the manifest that names every file of a snapshot.
+"""The layout of a store, and the manifest that names every file of a snapshot.
 
 STORE/CURRENT                                  name and sha256 of the manifest in force
 STORE/manifest-000001.json                     this module's Manifest
@@ -7,7 +7,7 @@ STORE/signals/<cohort>/<segment>/c/<shard>/0/0 int16 (row, lead, time), one reco
 STORE/index/000001/<column>/                   the CohortIndex, one array a column
 STORE/rejects-000001.parquet                   what was refused, and why
 STORE/splits/<name>/000001/{part,mark}/        a split by name: one code a row
-STORE/lock                                     of the one writer: a flock; in an object store, an object that is there while it works
+STORE/lock                                     held by the one writer: a flock; in a bucket, an object that is there meanwhile
 """
 
 import json
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from ecgcohorts.preprocess import steps
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import MISSING
-from ecgcohorts.store.signals.chunks import Codec, codec_metadata
+from ecgcohorts.store.signals.chunks import CODEC_METADATA, Codec
 
 FORMAT_VERSION = 2  # 1 had one recipe, as flat fields; stores of `cape-v1` are still written so, byte for byte
 CURRENT = "CURRENT"
@@ -35,7 +35,8 @@ _FLAT_STEPS = (
 _LOW_RATE_HZ = 100.0  # a field of format 1; the quality flag that it named is a fact of the source, not of a recipe
 DEFAULT_SHARD_RECORDS = 4096  # 5.2 M records make 1,271 files of about 100 MB
 
-# Every path a store may hold, staging and half-written files included. A folder ends with a slash.
+# Every path a store may hold, staging and half-written files included. A folder ends with a slash. What does not fit is
+# never deleted, and a store is never written into a folder that holds any of it.
 _CHUNK = r"zarr\.json|c/(\d+/)*(\d+)?"
 OUR_PATHS = re.compile(
     r"CURRENT|lock|zarr\.json|manifest-\d{6}\.json|rejects-\d{6}\.parquet"
@@ -50,6 +51,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Model(BaseModel):
+    # Unknown keys are refused: a manifest of a later version must not be read as if it said nothing more.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -69,11 +71,12 @@ class Accounting(_Model):
     rejected: dict[str, int]
 
     def balanced(self) -> bool:
+        """Say whether every input is accounted for."""
         return self.inputs == self.stored + self.duplicates + sum(self.rejected.values())
 
     @classmethod
     def total(cls, parts: "Iterable[Accounting]") -> "Accounting":
-        """Of several runs or cohorts together."""
+        """Add up several runs or cohorts."""
         counts, rejected = Counter[str](), Counter[str]()
         for part in parts:
             counts.update(inputs=part.inputs, stored=part.stored, duplicates=part.duplicates)
@@ -104,7 +107,7 @@ class Segment(_Model):
 
 
 class Current(_Model):
-    """Content of CURRENT: which manifest is in force. In a manifest: which one was before it."""
+    """Names a manifest. In the file CURRENT, the one in force; in a manifest, one before it."""
 
     manifest: Annotated[str, StringConstraints(pattern=r"^manifest-\d{6}\.json$")]
     sha256: Sha256
@@ -128,6 +131,7 @@ class Manifest(_Model):
     index_columns: tuple[str, ...]
     versions: dict[str, str]  # of the libraries that decide bytes
     files: dict[str, FileEntry]  # relative path -> what must stand there
+    # Fields with a default came after the first stores; without one, those would no longer open.
     codec: Codec = "lz4"  # of all its signals
     removed: tuple[str, ...] = ()  # pseudonyms, in hexadecimal, of patients who must not come back
     earlier: tuple[Current, ...] = ()  # snapshots before, latest first; their files stay until `gc`
@@ -211,21 +215,17 @@ def index_folder(generation: int) -> str:
     return f"index/{generation:06d}"
 
 
-def split_folder(name: str, generation: int) -> str:
-    return f"splits/{name}/{generation:06d}"
-
-
 def group_metadata(attributes: dict[str, Any] | None = None) -> bytes:
-    """`zarr.json` of a Zarr v3 group."""
+    """Return `zarr.json` of a Zarr v3 group."""
     return _json({"zarr_format": 3, "node_type": "group", "attributes": attributes or {}})
 
 
 def signals_metadata(rows: int, shard_records: int, recipe: Recipe, codec: Codec = "lz4") -> bytes:
-    """`zarr.json` of a signal array: readable by any Zarr v3 implementation that knows its codecs."""
+    """Return `zarr.json` of a signal array, which any Zarr v3 implementation reads that knows its codecs."""
     chunk = [1, len(recipe.leads), recipe.strip_samples]
     sharding = {
         "chunk_shape": chunk,
-        "codecs": codec_metadata(codec),
+        "codecs": CODEC_METADATA[codec],
         "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
         "index_location": "end",
     }
@@ -237,6 +237,7 @@ def signals_metadata(rows: int, shard_records: int, recipe: Recipe, codec: Codec
             "data_type": "int16",
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard_records, *chunk[1:]]}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            # A chunk that was never written reads as the missing value, and so does a refused recording.
             "fill_value": MISSING,
             "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
             "attributes": {
