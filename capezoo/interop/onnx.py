@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capezoo.specs import InputSpec
+from capezoo.specs.input import InputSpec
 from ecgcohorts.errors import SpecError, install_line
 from ecgcohorts.io.durable import machine_errors, write_file
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from capezoo.encoders import timm
-from capezoo.specs import InputSpec
+from capezoo.specs.input import InputSpec
 from capezoo.zoo.create import create_model
 from capezoo.zoo.listing import list_models
 

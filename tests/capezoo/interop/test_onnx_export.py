@@ -15,7 +15,7 @@ from capezoo.cli import program as cli
 from capezoo.interop import onnx as onnx_export
 from capezoo.specs import EncoderSpec, InputSpec, WeightCard
 from capezoo.zoo import write_weights
-from capezoo.zoo.files import resolved
+from capezoo.zoo.publish import resolved
 from ecgcohorts.errors import SpecError, install_line
 
 SMALL = {
