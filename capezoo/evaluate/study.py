@@ -1,4 +1,4 @@
-"""One or several questions asked of weights and a store: a folder with results.json, pictures and embeddings.
+"""Ask one or several questions of weights and a store: a folder with results.json, pictures and embeddings.
 
 OUT/results.json                   Study
 OUT/figures/<question>/*.svg       the pictures of the report, one a file
@@ -140,7 +140,7 @@ def _continued(folder: Path, made: Study) -> Study:
 
 
 def _contenders(weights: Sequence[str], seed: int) -> list[_Contender]:
-    """Load weights in the order given; names in tables are those of the cards, made different if they are not."""
+    """Load weights in the order given. Their names are those of the cards, with the folder where two are equal."""
     folders = {name: locate(name) for name in weights if name != RANDOM}
     names = {name: read_card(folder).name for name, folder in folders.items()}
     found = []
@@ -148,6 +148,7 @@ def _contenders(weights: Sequence[str], seed: int) -> list[_Contender]:
         if name == RANDOM:
             model = _random(list(folders.values()), seed)
             evaluated = EvaluatedWeights(name=RANDOM, weights=weights_digest(model), card=None)
+            # Nothing was trained on, which is known: not None.
             found.append(_Contender(evaluated, model, np.zeros((0, DIGEST_BYTES), np.uint8)))
             continue
         folder, label = folders[name], names[name]
@@ -160,7 +161,8 @@ def _contenders(weights: Sequence[str], seed: int) -> list[_Contender]:
 
 
 def _random(folders: Sequence[Path], seed: int) -> "nn.Module":
-    """An encoder nobody trained, so that every other row can be read against it."""
+    """Build an untrained encoder, so that every other row can be read against it."""
+    # The architecture of the first weights: another one would differ in more than training.
     if folders:
         architecture = read_architecture(folders[0])
         encoder, spec = architecture.encoder, architecture.input
@@ -172,12 +174,13 @@ def _random(folders: Sequence[Path], seed: int) -> "nn.Module":
 
 
 def _embeddings(one: _Contender, store: "AnyStore", folder: Path, progress: Progress | None) -> "Embeddings":
-    """Embeddings of an earlier study if they are of these very weights and this very store, else new ones."""
+    """Return the embeddings of an earlier study if weights and store are the same, else new ones."""
     path = folder / "embeddings" / file_name(one.name)
     if path.exists():
         try:
             made = open_embeddings(path)
-        except (StoreError, SpecError):  # damaged, or written by an earlier version
+        except (StoreError, SpecError):
+            # Damaged, or written by an earlier version: embedding again costs minutes, not results.
             made = None
         wanted = (one.name, one.evaluated.weights, store.fingerprint, spec_of(one.model))
         if made and (made.info.name, made.info.weights, made.info.store_fingerprint, made.info.input) == wanted:
@@ -187,7 +190,8 @@ def _embeddings(one: _Contender, store: "AnyStore", folder: Path, progress: Prog
 
 
 def _draw(folder: Path, figures: Sequence[Any]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # of the answer before
+    # The answer before may have had pictures of other names.
+    shutil.rmtree(folder, ignore_errors=True)
     for figure in figures:
         write_file(folder / f"{file_name(figure.title)}.svg", figure.svg.encode())
 

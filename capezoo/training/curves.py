@@ -91,7 +91,7 @@ def _panel(
     for name, label in labels.items():
         curves[label] = _known(table, name)
         if beside := (chance or {}).get(name):
-            dashed.append(f"{label}: chance")
+            dashed.append(f"{label}, dashed")
             curves[dashed[-1]] = _known(table, beside)
     return Panel(title, {label: xy for label, xy in curves.items() if len(xy[0])}, dashed, log)
 

@@ -1,4 +1,4 @@
-"""Bars, lines and dots as SVG text in the colours of `page`: they follow light and dark screens and print.
+"""Charts as SVG text in the colours of `page`: bars, lines, intervals and dots, for light and dark screens and print.
 
 Every colour names its light value as well, so that a picture saved on its own looks the same.
 """
@@ -20,7 +20,8 @@ _COLOURS = tuple(
 _INK, _FAINT, _RULE = "var(--ink,#1c2430)", "var(--faint,#5b6675)", "var(--rule,#d9dee5)"
 _BARS, _LINES = (360, 190), (420, 250)  # px, width and height without the legend
 _MAP_SIDE = 380  # px, of the square a map is drawn in
-_LETTER = 6.2  # px; our default: mean width of a letter at 11 px
+# Our default, in px: the mean width of a letter at 11 px. The page has no script to measure text, so legends are laid out by it.
+_LETTER = 6.2
 # Our default: a map is drawn in so many rounds of all names, so that the last name does not cover the others.
 _LAYERS = 8
 
@@ -91,7 +92,8 @@ def lines(
     for name, (x, y) in series.items():
         is_dashed = name in dashed
         code += not is_dashed
-        thick = 2 if np.isfinite(y).sum() > 1 else 6  # one number is a dot
+        # A line of one point is no line: draw it as a dot.
+        thick = 2 if np.isfinite(y).sum() > 1 else 6
         pieces.append(f'<path d="{_polyline(x, y, px, py)}" {_stroke(max(code, 0), thick)}{_dashes(code, is_dashed)}/>')
     names = [name for name in series if name not in dashed]
     marks = [_stroke(code, 2) + _dashes(code) for code in range(len(names))]
@@ -160,6 +162,7 @@ def ticks(low: float, high: float, at_most: int = 6, least_step: float = 0.0) ->
     """
     span = high - low if high > low else max(abs(high), 1.0)
     power = 10.0 ** floor(log10(span / (at_most - 1)))
+    # The tolerance absorbs rounding: a span of 0.1 + 0.2 fits the ticks of 0.3.
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * (at_most - 1) >= span * (1 - 1e-9))
     step = max(step, least_step)
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
@@ -168,7 +171,7 @@ def ticks(low: float, high: float, at_most: int = 6, least_step: float = 0.0) ->
 
 
 def _rules(at: list[float], box: tuple[int, int, int, int], log: bool = False) -> tuple[list[float], list[str]]:
-    """The ticks of the y axis, and a rule with its number for each. box: left, right, top, bottom in px."""
+    """Return the ticks of the y axis, and a rule with its number for each. box: left, right, top, bottom in px."""
     left, right, top, bottom = box
     pieces = []
     for tick in at:
@@ -180,7 +183,7 @@ def _rules(at: list[float], box: tuple[int, int, int, int], log: bool = False) -
 
 
 def _polyline(x: NDArray, y: NDArray, px: Callable[[float], float], py: Callable[[float], float]) -> str:
-    """Path data; a new piece begins after every NaN. The first point of a piece is a dot, so that one alone shows."""
+    """Return path data. A new piece begins after every NaN, with a dot, so that a point on its own shows."""
     path: list[str] = []
     pen = "M"
     for at, value in zip(x.tolist(), y.tolist(), strict=True):
@@ -195,7 +198,7 @@ def _polyline(x: NDArray, y: NDArray, px: Callable[[float], float], py: Callable
 def _legend(
     names: Sequence[str], size: tuple[int, int], strokes: Sequence[str] | None = None
 ) -> tuple[list[str], float]:
-    """Marks and names below a picture, in as many rows as they need; and the height of the whole.
+    """Return marks and names below a picture, in as many rows as they need, and the height of the whole.
 
     strokes: style of a short line for each name; without them a dot in each name's colour.
     """

@@ -21,7 +21,8 @@ from ecgcohorts.report.page import Markup, Section, facts, figure, heading, page
 if TYPE_CHECKING:
     from ecgcohorts.store.union import AnyStore
 
-EXAMPLES = 1  # ECGs per cohort; about 50 kB each
+_EXAMPLES = 1  # ECGs per cohort; about 50 kB each
+_LOSSES = 2  # the panels of curves that come first
 
 
 def build_report(
@@ -98,7 +99,7 @@ def _examples(store: "AnyStore") -> Markup:
 
     parts = [paragraph("The first recording of the first patient of each cohort, in the random order of the store.")]
     for code in range(len(store.index.cohorts)):
-        patients = np.flatnonzero(store.index.patient_cohort == code)[:EXAMPLES]
+        patients = np.flatnonzero(store.index.patient_cohort == code)[:_EXAMPLES]
         parts += [figure(record_svg(store, int(store.index.patient_ptr[patient]))) for patient in patients]
     return Markup("").join(parts)
 
@@ -112,11 +113,10 @@ def _training(runs: Sequence[Path]) -> Markup:
     parts = [paragraph(text)]
     for run in runs:
         drawn = [panel for panel in panels(_metrics(run)) if panel.curves]
-        last = [f"{label} {y[-1]:.3f}" for panel in drawn[:2] for label, (_, y) in panel.curves.items()]
-        parts += [heading(run.name), paragraph(f"Loss at the end: {', '.join(last)}.")]
-        parts.append(
-            _grid([figure(lines(one.title, one.curves, "step", dashed=one.dashed, log=one.log)) for one in drawn])
-        )
+        pictures = [lines(one.title, one.curves, "step", dashed=one.dashed, log=one.log) for one in drawn]
+        ends = ["; ".join(f"{label} {y[-1]:.3f}" for label, (_, y) in one.curves.items()) for one in drawn[:_LOSSES]]
+        captions = [f"At the end: {end}." for end in ends] + [""] * len(pictures[_LOSSES:])
+        parts += [heading(run.name), _grid([figure(*pair) for pair in zip(pictures, captions, strict=True)])]
     return Markup("").join(parts)
 
 

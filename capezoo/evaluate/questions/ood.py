@@ -26,7 +26,8 @@ from ecgcohorts.report.page import NOTHING
 if TYPE_CHECKING:
     from capezoo.evaluate.measure.tasks import Answers, Exam
 
-FEWEST_IN_MEAN = 20  # patients; our default: a cohort of five would count as much as one of five thousand
+# Patients; our default. Without it a cohort of five would count as much as one of five thousand.
+_FEWEST_IN_MEAN = 20
 EXAMPLES = (
     "capezoo evaluate ood --weights w/x --weights random --store store.zarr --train-cohort ptb_xl --seed 0 -o study",
     "capezoo evaluate ood --weights w/x --store store.zarr --train-cohort north --seed 0 --lr 1e-3 --allow-seen -o study",
@@ -48,7 +49,7 @@ class Config(Home):
 class TestSet(Spec):
     """Records of one cohort that heads are tested on: the same for all weights and all runs."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of its name
+    __test__ = False  # pytest would collect it for its name
 
     cohort: str
     records: int
@@ -225,10 +226,10 @@ def card_metrics(result: Result, weights: str) -> tuple[Metric, ...]:
 def mean_elsewhere(result: Result, weights: Measured, task: Task, scaler: ScalerName) -> float | None:
     """Mean of the averaged prediction's metric over the cohorts not trained on, each cohort counting alike.
 
-    Cohorts with fewer than FEWEST_IN_MEAN labelled test patients do not count.
+    Cohorts with fewer than _FEWEST_IN_MEAN labelled test patients do not count.
     """
     found = [weights.score(task, name, scaler) for name in _tested(result, task) if name != result.train_cohort]
-    values = [score.averaged for score in found if score is not None and score.patients >= FEWEST_IN_MEAN]
+    values = [score.averaged for score in found if score is not None and score.patients >= _FEWEST_IN_MEAN]
     return float(np.mean(values)) if values else None
 
 
@@ -259,12 +260,12 @@ def _scores(result: Result, task: Task) -> pd.DataFrame:
         counted = {
             s.cohort
             for s in result.weights[0].scores
-            if s.task == task and s.cohort != result.train_cohort and s.patients >= FEWEST_IN_MEAN
+            if s.task == task and s.cohort != result.train_cohort and s.patients >= _FEWEST_IN_MEAN
         }
         values = [value for name, value in constant.items() if name in counted and value is not None]
         known = [constant[name] for name in cohorts] + [float(np.mean(values)) if values else None]
         rows["median age, always"] = [NOTHING if value is None else f"{value:.2f}" for value in known]
-    mean_title = f"mean of the others with {FEWEST_IN_MEAN} patients or more"
+    mean_title = f"mean of the others with {_FEWEST_IN_MEAN} patients or more"
     return pd.DataFrame.from_dict(rows, orient="index", columns=[*_columns(result, cohorts), mean_title])
 
 

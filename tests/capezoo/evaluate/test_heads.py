@@ -50,7 +50,7 @@ def test_adam_equals_torch():
         ours.step([gradient], rates)
     for head, rate in enumerate(rates.tolist()):
         p = start[head].clone().requires_grad_()
-        theirs = torch.optim.Adam([p], lr=rate, betas=heads.BETAS, eps=heads.EPSILON)
+        theirs = torch.optim.Adam([p], lr=rate, betas=heads._BETAS, eps=heads._EPSILON)
         for gradient in gradients[:, head]:
             p.grad = gradient.clone()
             theirs.step()
@@ -94,7 +94,7 @@ def test_heads_refuse_nan_and_nothing(data):
     train, val = parts(np.where(x > 1, np.nan, x), y)
     with pytest.raises(ValueError, match="not finite"):
         train_heads(train, val, SMALL, seeds=[0])
-    with pytest.raises(ValueError, match="no records to train"):
+    with pytest.raises(ValueError, match="no record to train on"):
         train_heads(examples([x[:0]], y[:0]), val, SMALL, seeds=[0])
 
 
