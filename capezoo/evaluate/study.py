@@ -24,11 +24,10 @@ from capezoo.evaluate.results import (
     RESULTS,
     Answer,
     EvaluatedWeights,
+    Provenance,
     Study,
     file_name,
-    provenance,
     read_study,
-    write_study,
 )
 from capezoo.specs.base import Spec, derive_seed, parse
 from capezoo.specs.input import InputSpec
@@ -83,6 +82,7 @@ def study(
     Raises EcgError with the remedy for whatever does not fit together, and for test patients that pretraining has seen.
     """
     folder = Path(out)
+    # Settings first: a wrong key is refused before weights are loaded and the store is embedded.
     asked = {name: _config(name, values) for name, values in sorted(questions.items())}
     found = _contenders(weights, seed)
     _require_testable(asked, found, store.index, seed)
@@ -97,14 +97,14 @@ def study(
             before.pop(name, None)
         try:
             result = module.run(Context(subjects, seed, _part(progress, name)), config)
-            answers[name] = Answer(config=config, result=result, provenance=provenance(command))
+            answers[name] = Answer(config=config, result=result, provenance=Provenance.now(command))
         except Unanswerable as error:
             if len(asked) == 1:
                 raise
             left_out[name] = str(error)
         made = made.model_copy(update={"answers": dict(sorted(answers.items())), "left_out": left_out})
         # After every answer: whoever stops a long study keeps those it has.
-        write_study(folder, made)
+        made.write(folder)
         if name in answers:
             _draw(folder / "figures" / name, module.figures(answers[name].result))
     return made
@@ -128,6 +128,7 @@ def _require_testable(asked: Mapping[str, Spec], found: Sequence[_Contender], in
 def _continued(folder: Path, made: Study) -> Study:
     """The study that the folder holds. Raises SpecError unless it is of the same weights, store and seed."""
     earlier = read_study(folder)
+    # Numbers of other weights, another store or another split side by side would look comparable.
     differing = [
         name for name in ("seed", "store_fingerprint", "weights") if getattr(earlier, name) != getattr(made, name)
     ]

@@ -68,7 +68,7 @@ class _Header:
         return any(dtype == HALF for dtype, _ in self.tensors.values())
 
 
-def read_text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """Return a text file of at most 4 MiB. Raises SourceError if it is missing, larger or not UTF-8."""
     if not path.is_file():
         raise SourceError(f"{path}: found no such file, expected a weight folder with {', '.join(REQUIRED)}.")
@@ -82,12 +82,12 @@ def read_text(path: Path) -> str:
 
 def read_card(folder: Path) -> WeightCard:
     """Return the card of a weight folder. Raises SourceError or SpecError."""
-    return parse(WeightCard, read_text(folder / CARD), str(folder / CARD))
+    return parse(WeightCard, _read_text(folder / CARD), str(folder / CARD))
 
 
 def read_architecture(folder: Path) -> Architecture:
     """Return config.json of a weight folder. Raises SourceError or SpecError."""
-    return parse(Architecture, read_text(folder / CONFIG), str(folder / CONFIG))
+    return parse(Architecture, _read_text(folder / CONFIG), str(folder / CONFIG))
 
 
 def read_header(path: Path) -> _Header:
@@ -140,10 +140,10 @@ def _check_layout(
         )
 
 
-def read_sums(folder: Path) -> dict[str, str]:
+def _read_sums(folder: Path) -> dict[str, str]:
     """Return SHA256SUMS as file name -> digest. Raises SourceError for a line that is not `digest  name`."""
     sums = {}
-    for line in read_text(folder / SUMS).splitlines():
+    for line in _read_text(folder / SUMS).splitlines():
         digest, gap, name = line.partition("  ")
         if len(digest) != 64 or set(digest) - set("0123456789abcdef") or not gap or not name or Path(name).name != name:
             raise SourceError(f"{folder / SUMS}: found line {line!r:.80}, expected `sha256  file`. Fetch it again.")
@@ -168,7 +168,7 @@ def _check_files(folder: Path) -> list[str]:
     problems += [f"{name}: unexpected file, and never read. Remove it." for name in sorted(present - allowed)]
     if problems:
         return problems
-    sums = read_sums(folder)
+    sums = _read_sums(folder)
     problems += [f"{name}: not listed in {SUMS}." for name in sorted(present - set(sums) - {SUMS})]
     for name, digest in sums.items():
         if name not in present:

@@ -7,7 +7,7 @@ import numpy as np
 
 from capezoo.specs.card import WeightCard
 from capezoo.zoo.create import load
-from capezoo.zoo.files import GOLDEN, problems_of, read_card, read_sums
+from capezoo.zoo.files import GOLDEN, SIZE_LIMITS, problems_of, read_card
 from capezoo.zoo.golden import golden_embedding, read_golden
 from capezoo.zoo.listing import locate
 from ecgcohorts.errors import EcgError
@@ -49,7 +49,8 @@ def verify(weights: str | Path, offline: bool = False) -> Verification:
             f"{GOLDEN}: the output differs by {difference:.2e} of its largest value, expected at most "
             f"{card.golden.tolerance:.0e}. Do not use these weights with this installation."
         )
-    return Verification(folder, f"{card.name} {card.version}", len(read_sums(folder)) + 1, difference, tuple(problems))
+    files = sum((folder / name).is_file() for name in SIZE_LIMITS)
+    return Verification(folder, f"{card.name} {card.version}", files, difference, tuple(problems))
 
 
 def _golden_difference(folder: Path, card: WeightCard) -> float:

@@ -1,6 +1,6 @@
 """Small heads on frozen features, many trained at once by batched products instead of one network after another.
 
-Heads share nothing. Head (group, run) gives the same numbers alone as among others; groups differ in their input
+_Heads share nothing. Head (group, run) gives the same numbers alone as among others; groups differ in their input
 (another scaler), runs in initial weights, batch order and dropout. Run r draws alike in every group, so groups pair.
 Source of shapes and rates: the CAPE paper and its public notebooks; what neither states is marked `our default`.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -58,19 +58,19 @@ class Examples:
     target: Tensor
     weight: Tensor
 
-
-def examples(inputs: Sequence[NDArray[np.float32]], target: NDArray, weight: NDArray | None = None) -> Examples:
-    """Stack one (record, unit) array per group. Without `weight` all records weigh the same."""
-    ones = np.ones(len(target)) if weight is None else weight
-    return Examples(
-        torch.from_numpy(np.stack(inputs)),
-        torch.from_numpy(np.asarray(target, np.float32)),
-        torch.from_numpy(np.asarray(ones, np.float32)),
-    )
+    @classmethod
+    def of(cls, inputs: Sequence[NDArray[np.float32]], target: NDArray, weight: NDArray | None = None) -> Self:
+        """Stack one (record, unit) array per group. Without `weight` all records weigh the same."""
+        ones = np.ones(len(target)) if weight is None else weight
+        return cls(
+            torch.from_numpy(np.stack(inputs)),
+            torch.from_numpy(np.asarray(target, np.float32)),
+            torch.from_numpy(np.asarray(ones, np.float32)),
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class Heads:
+class _Heads:
     """Trained heads at their best validation loss. params: (group * run, in, out) and (group * run, 1, out)."""
 
     params: list[Tensor] = field(repr=False)
@@ -94,7 +94,7 @@ def train_heads(
     config: HeadConfig,
     seeds: Sequence[int],
     on_epoch: Callable[[int], None] | None = None,
-) -> Heads:
+) -> _Heads:
     """Train one head per (group, seed) with early stopping and a plateau rule each; keep the best on validation.
 
     on_epoch is called with the number of heads still training. Raises ValueError if a part has no records.
@@ -111,7 +111,7 @@ def _train(
     config: HeadConfig,
     seeds: Sequence[int],
     on_epoch: Callable[[int], None] | None,
-) -> Heads:
+) -> _Heads:
     n_groups, runs = len(train.inputs), len(seeds)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     drawn = [_initial(train.inputs.shape[-1], config, generator) for generator in generators]
@@ -131,7 +131,7 @@ def _train(
         if on_epoch:
             on_epoch(len(watch.active))
     shape = (n_groups, runs)
-    return Heads(best, n_groups, runs, watch.epochs.reshape(shape).numpy(), watch.best.reshape(shape).double().numpy())
+    return _Heads(best, n_groups, runs, watch.epochs.reshape(shape).numpy(), watch.best.reshape(shape).double().numpy())
 
 
 @contextmanager
@@ -207,7 +207,7 @@ def _one_epoch(
             optimiser.params, train.inputs[group[:, None], chosen], factor[slot].split(config.hidden, dim=-1)
         )
         loss = _losses(logit, train.target[chosen], train.weight[chosen], config.loss).mean(dim=1)
-        # Heads share no weight, so the gradient of the sum is that of each head's own loss.
+        # _Heads share no weight, so the gradient of the sum is that of each head's own loss.
         optimiser.step(torch.autograd.grad(loss.sum(), optimiser.params), lr)
 
 

@@ -29,7 +29,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Paired:
+class _Paired:
     """Two methods on the same cases: difference first minus second, two-sided p."""
 
     difference: float
@@ -117,7 +117,7 @@ def delong(positive: ArrayLike, score: ArrayLike, level: float = _LEVEL) -> tupl
     return Interval(value, max(0.0, value - half), min(1.0, value + half)), se
 
 
-def delong_test(positive: ArrayLike, first: ArrayLike, second: ArrayLike) -> Paired:
+def delong_test(positive: ArrayLike, first: ArrayLike, second: ArrayLike) -> _Paired:
     """Test whether two scores of the same cases differ in AUROC. One case per patient is assumed.
 
     Scores that rank alike give p = 1; different areas without any variance give NaN.
@@ -129,9 +129,9 @@ def delong_test(positive: ArrayLike, first: ArrayLike, second: ArrayLike) -> Pai
     difference = float(up_a.mean() - up_b.mean())
     se = float(np.sqrt((up_a - up_b).var(ddof=1) / len(up_a) + (down_a - down_b).var(ddof=1) / len(down_a)))
     if se == 0:
-        return Paired(difference, 0.0, 1.0) if difference == 0 else Paired(difference, float("nan"), float("nan"))
+        return _Paired(difference, 0.0, 1.0) if difference == 0 else _Paired(difference, float("nan"), float("nan"))
     z = difference / se
-    return Paired(difference, z, float(2 * stats.norm.sf(abs(z))))
+    return _Paired(difference, z, float(2 * stats.norm.sf(abs(z))))
 
 
 def _patient_draws(patients: ArrayLike, n_resamples: int, seed: int) -> Iterator[Weights]:

@@ -21,8 +21,10 @@ from ecgcohorts.report.page import Markup, Section, facts, figure, heading, page
 if TYPE_CHECKING:
     from ecgcohorts.store.union import AnyStore
 
-_EXAMPLES = 1  # ECGs per cohort; about 50 kB each
-_LOSSES = 2  # the panels of curves that come first
+# ECGs per cohort; each has about 50 kB.
+_EXAMPLES = 1
+# The panels of curves that come first show losses: their last values are worth a caption.
+_LOSSES = 2
 
 
 def build_report(
@@ -59,6 +61,7 @@ def over_studies(studies: Sequence[Study]) -> pd.DataFrame:
         first, second = list(headline(study, over_studies=True).values())[:2]
         for measure, a in first.items():
             b = second.get(measure)
+            # A study that lacks a measure for one of the two says nothing about their difference.
             if a is not None and b is not None:
                 pairs.setdefault(measure, []).append((a, b))
     rows = {}
@@ -88,6 +91,7 @@ def _in_short(studies: Sequence[Study]) -> Markup:
 
 
 def _cohorts(store: "AnyStore") -> Markup:
+    # Imported here: a report of evaluations alone needs none of it.
     from ecgcohorts.report.html import accounting_html
     from ecgcohorts.report.table1 import table1, table1_html
 
@@ -146,6 +150,7 @@ def _answers(name: str, studies: Sequence[Study]) -> Markup:
         settings = ", ".join(f"{key} = {value}" for key, value in answer.config.model_dump(mode="json").items())
         parts.append(paragraph(f"Seed {study.seed}; {settings}."))
         parts.append(_grid([figure(one.svg, one.caption) for one in module.figures(answer.result)]))
+        # Folded tables are for a reader who doubts a number; printed, they stay closed.
         for one in module.tables(answer.result):
             rows = table(one.rows, one.caption)
             folded = Markup("<details><summary>{}</summary>{}</details>\n").format(one.title, rows)
