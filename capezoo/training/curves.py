@@ -32,7 +32,10 @@ def read(metrics: Path) -> Table:
     with metrics.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     names = [name for name in (rows[0] if rows else {}) if name != "cohort"]
-    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
+    table = {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
+    if "val_bound" in table:  # the name in runs from before other methods than InfoNCE
+        table["val_untrained"] = table.pop("val_bound")
+    return table
 
 
 def panels(table: Table) -> list[Panel]:

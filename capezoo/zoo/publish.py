@@ -73,7 +73,7 @@ def publish(
     half: store numbers in half precision, if embeddings stay the same (cosine 0.9999).
     Raises SourceError if `run` is no run or has no checkpoint, SpecError if `out` exists or half is not enough.
     """
-    from capezoo.training.loop import trained
+    from capezoo.training.checkpoint import trained
     from capezoo.training.run_folder import RunFolder
 
     folder = RunFolder(Path(run))
