@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, RunConfig, WeightCard
     from capezoo.training.loop import pretrain
     from capezoo.zoo.create import create_model, load
-    from capezoo.zoo.listing import list_models
+    from capezoo.zoo.listing import list_models, pull
     from capezoo.zoo.overlap import overlap
     from capezoo.zoo.publish import publish
-    from capezoo.zoo.pull import pull
     from capezoo.zoo.verify import verify
 
 _HOME = {

@@ -130,7 +130,7 @@ def _measured(run_folder: Path, half: bool, study: Path) -> Sequence[Any]:
     """Return the metrics of this run's weights in an evaluation."""
     from capezoo.embedding.folder import weights_digest
     from capezoo.evaluate.results import card_metrics, read_study
-    from capezoo.training.loop import trained
+    from capezoo.training.checkpoint import trained
     from capezoo.zoo.publish import halved
 
     model = trained(run_folder)[0]

@@ -14,7 +14,8 @@ import torch
 import ecgcohorts as ec
 from capezoo.specs import EncoderSpec, HeldOutSpec, InputSpec, ObjectiveSpec, RunConfig, SamplerSpec, ViewSpec
 from capezoo.training import checkpoint
-from capezoo.training.loop import pretrain, trained
+from capezoo.training.checkpoint import trained
+from capezoo.training.loop import pretrain
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError
 
