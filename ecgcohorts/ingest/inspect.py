@@ -204,7 +204,8 @@ def _classes_table(census: Census) -> "Table":
     for kind in Kind:
         for row, (each, names) in enumerate(census.of(kind)):
             what = f"{each.what}: {each.reason}" if each.reason not in ("", Reason.FORMAT.value) else each.what
-            shown = names[: _EXAMPLES if kind is Kind.UNKNOWN else 1]
+            # No part of a recording: its header names it, often after the patient, and the header's file is shown.
+            shown = names[: {Kind.UNKNOWN: _EXAMPLES, Kind.PART: 0}.get(kind, 1)]
             table.add_row(kind.value if row == 0 else "", f"{len(names):,}", what, "\n".join(shown))
     table.add_row("total", f"{census.n_files:,}")
     return table
