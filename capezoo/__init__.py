@@ -7,7 +7,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from capezoo.errors import require
+from ecgcohorts.errors import require
 
 # OpenMP threads that wait by spinning take the cores from the loader's threads: on two cores a step then takes three
 # to seven times as long. Read when torch loads; whoever set it or loaded torch before keeps their choice.
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, RunConfig, WeightCard
     from capezoo.training.loop import pretrain
     from capezoo.zoo.create import create_model, load
-    from capezoo.zoo.listing import list_models
+    from capezoo.zoo.listing import list_models, pull
     from capezoo.zoo.overlap import overlap
     from capezoo.zoo.publish import publish
-    from capezoo.zoo.pull import pull
     from capezoo.zoo.verify import verify
 
 _HOME = {
@@ -69,7 +68,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'capezoo' has no attribute {name!r}")
-    require("torch")  # here, and not when `capezoo` is imported: the command line has help to give without torch
+    require("zoo", "torch")  # here, and not when `capezoo` is imported: the command line has help to give without torch
     return getattr(import_module(_HOME[name]), name)
 
 

@@ -7,9 +7,7 @@ EcgError
     └── Unanswerable         the store lacks what an evaluation question needs
 """
 
-from importlib.util import find_spec
-
-from ecgcohorts.errors import EcgError, MissingExtra, SpecError, install_line
+from ecgcohorts.errors import EcgError, SpecError
 
 
 class TrainingDiverged(EcgError):
@@ -22,10 +20,3 @@ class CheckpointDamaged(EcgError):
 
 class Unanswerable(SpecError):
     """An evaluation question that a store cannot answer: too few cohorts, patients or labels."""
-
-
-def require(*packages: str) -> None:
-    """Raise MissingExtra, which says what to install, for the first package that is not installed."""
-    for package in packages:
-        if find_spec(package) is None:
-            raise MissingExtra(f"capezoo needs {package}, which is not installed. Run: {install_line('zoo')}")

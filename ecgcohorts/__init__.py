@@ -112,5 +112,8 @@ if TYPE_CHECKING:
     from ecgcohorts.readers import read
     from ecgcohorts.recording import Recording
     from ecgcohorts.samplers import BatchPlan, InDistributionBatchSampler, PatientPairSampler, RandomBatchSampler
-    from ecgcohorts.store import Store, UnionStore, load_split, save_split, verify
-    from ecgcohorts.store import open_stores as open
+    from ecgcohorts.store.reader import Store
+    from ecgcohorts.store.splits import load_split, save_split
+    from ecgcohorts.store.union import UnionStore
+    from ecgcohorts.store.union import open_stores as open
+    from ecgcohorts.store.upkeep.verify import verify

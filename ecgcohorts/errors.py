@@ -21,6 +21,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 
 # Errors of system calls that concern the machine and not the data -> remedy. A run must not refuse a recording for them.
@@ -150,6 +151,13 @@ def needs_extra(extra: str) -> Iterator[None]:
         if package in ("", "ecgcohorts", "capezoo"):  # a defect of ours, which no installation mends
             raise
         raise MissingExtra(f"{package} is not installed. Run: {install_line(extra)}", name=package) from None
+
+
+def require(extra: str, *packages: str) -> None:
+    """Raise MissingExtra, which names the extra, for the first of its packages that is not installed."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingExtra(f"{package} is not installed. Run: {install_line(extra)}", name=package)
 
 
 class PlanImpossible(EcgError):

@@ -23,6 +23,7 @@ def load(kind: str, name: str) -> ModuleType:
     if name not in names(kind):
         noun, known = kind.rpartition(".")[2].removesuffix("s"), names(kind)
         raise SpecError(f"found no {noun} {name!r}, expected one of {', '.join(known)}.{did_you_mean(name, known)}")
+    # An entry point comes first: with the name of our own plug-in it replaces ours.
     for point in entry_points(group=kind):
         if point.name == name:
             module: ModuleType = point.load()

@@ -22,7 +22,7 @@ DIGEST_BYTES = 16  # 128 bits of SHA-256: no chance collision among 10^9 recordi
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """The origin of a recording: reader, path as given, and entry inside the file ("" if the file holds one only)."""
 
     reader: str
@@ -62,7 +62,7 @@ class Recording:
     mains_hz: float | None = None
     labels: Mapping[str, float] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict, repr=False)  # raw header text: may identify, never stored
-    source: Source | None = field(default=None, repr=False)
+    source: Origin | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()  # named quirks met while reading, no header text
 
     def __post_init__(self) -> None:

@@ -24,8 +24,8 @@ import ecgcohorts as ec
 from capezoo import encoders
 from capezoo.evaluate.measure.statistics import Interval, auroc, patient_bootstrap, weighted_mean
 from capezoo.specs import RunConfig, derive_seed
+from capezoo.training.checkpoint import trained
 from capezoo.training.data import prepare
-from capezoo.training.loop import trained
 from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
 
 PENALTIES = np.logspace(0, 5, 11)  # of the ridge; their inverses for the logistic regression

@@ -32,7 +32,7 @@ def embed(
     missing_leads: MissingLeads = "refuse",
     force_recipe: bool = False,
 ) -> NDArray[np.float32]:
-    """Embeddings of a store, in the order of its index, or of an array of raw signals: (record, unit).
+    """Return the embeddings of a store, in the order of its index, or of an array of raw signals: (record, unit).
 
     An array is (record, lead, time), NaN where missing, unfiltered, and needs `rate_hz`, `leads` and `unit` (V, mV or
     uV). It goes through the recipe of the weights: leads found by name, scaled, resampled, filtered (notch at
@@ -60,7 +60,7 @@ def adaptation(
     missing_leads: MissingLeads = "refuse",
     force_recipe: bool = False,
 ) -> Adaptation:
-    """What `embed` does to such input before the encoder sees it; no signal is read.
+    """Return what `embed` does to such input before the encoder sees it; no signal is read.
 
     Raises what `embed` raises, except for what only the samples show.
     """
@@ -75,7 +75,7 @@ def _fit(
     missing_leads: MissingLeads,
     force_recipe: bool,
 ) -> Adaptation:
-    """How `source` is made to fit the model. given: the description of an array."""
+    """Return how `source` is made to fit the model. given: the description of an array."""
     if isinstance(source, np.ndarray):
         return fit_array(spec_of(model), source, given, missing_leads)
     spec = spec_of(model)

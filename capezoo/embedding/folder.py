@@ -57,7 +57,7 @@ class Embeddings:
 
 
 def weights_digest(model: "nn.Module") -> str:
-    """SHA-256 over names, types, shapes and bytes of all tensors: what the weights are, whatever they are called."""
+    """Return SHA-256 over names, types, shapes and bytes of all tensors, so that weights are known under any file name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         array = np.ascontiguousarray(tensor.detach().cpu().numpy())
@@ -80,7 +80,8 @@ def embed_store(
 
     name: of the weights, for tables. card: SHA-256 of their card.json. progress: told records done and in all.
     missing_leads, force_recipe: as for `embed`; what was done is kept in the group's attributes.
-    Written beside its place, then renamed. Raises SpecError if `out` exists, RecipeMismatch for another recipe.
+    The folder is written beside its place, then renamed. Raises SpecError if `out` exists, RecipeMismatch for another
+    recipe.
     """
     target = Path(out)
     if target.exists():
@@ -142,6 +143,7 @@ def _array(group: Any, name: str) -> NDArray[Any]:
     return np.asarray(group[name][...])
 
 
+# The digest covers little-endian bytes, so that it is the same on machines of either order.
 def _data_digest(embedding: NDArray[np.float32], index: CohortIndex) -> str:
     digest = hashlib.sha256()
     for name, array in {"embedding": embedding, **dict(sorted(index.columns.items()))}.items():

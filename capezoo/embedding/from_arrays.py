@@ -23,6 +23,7 @@ def array_windows(signal: NDArray[Any], spec: InputSpec, adaptation: Adaptation)
     from ecgcohorts.preprocess.strip import make_strip  # loads scipy.signal
 
     recipe = spec.the_recipe()
+    # Also leads that the weights do not read: what counts as padding, a gap or an amplitude depends on all of them.
     have = {*positions(adaptation.leads), *adaptation.derived}
     leads = tuple(lead for lead in dict.fromkeys((*recipe.leads, *spec.leads)) if lead in have)
     on_these = recipe if leads == recipe.leads else recipe.changed(recipe.name, SelectLeads(leads=leads))

@@ -49,6 +49,7 @@ def _windows(
         windows = np.stack([s[:, at : at + spec.length] for s, at in zip(strips, starts[part], strict=True)])
         if (windows == MISSING).any():
             raise StoreError(f"{store.path}: found missing samples inside a valid part. Run: ecgcohorts verify")
+        # float32 before the leads are combined: halves of whole microvolts are exact in it.
         windows_mv = fit_leads(windows * np.float32(store.recipe.lsb_uv / 1000), store.recipe.leads, spec, plan)
         statistics = lead_statistics(index, np.arange(len(index))[part], known, spec.normalisation)
         if statistics is not None and plan.zeroed:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator
 
@@ -20,7 +20,8 @@ from ecgcohorts.io.durable import write_file
 
 RESULTS = "results.json"
 _LIBRARIES = ("ecgcohorts", "numpy", "scikit-learn", "scipy", "torch")
-_LIMIT = 64 << 20  # bytes; three weights and ten cohorts make about 1 MB, most of it the points of the maps
+# Bytes; three weights and ten cohorts make about 1 MB, most of it the points of the maps.
+_LIMIT = 64 << 20
 
 
 class Provenance(Spec):
@@ -29,6 +30,17 @@ class Provenance(Spec):
     command: str  # empty: called from Python
     commit: str | None  # of a git checkout this package runs from; None for an installed one
     versions: dict[str, str]
+
+    @classmethod
+    def now(cls, command: str) -> Self:
+        """Describe what is running now."""
+        versions = {}
+        for name in _LIBRARIES:
+            try:
+                versions[name] = version(name)
+            except PackageNotFoundError:  # run from a checkout that was never installed
+                continue
+        return cls(command=command, commit=_commit(), versions=versions)
 
 
 class EvaluatedWeights(Spec):
@@ -62,11 +74,17 @@ class Study(Spec):
     @classmethod
     def _of_their_questions(cls, answers: Any) -> Any:
         """Read each answer as its question writes it. Raises SpecError for a question that is not installed."""
+        # The fields are declared as Spec: only a question knows the kinds of its own settings and results.
         if not isinstance(answers, Mapping):
             return answers
         return {
             name: _typed(name, values) if isinstance(values, Mapping) else values for name, values in answers.items()
         }
+
+    def write(self, folder: Path) -> None:
+        """Write results.json whole, as JSON that a person can read."""
+        text = json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False)
+        write_file(folder / RESULTS, (text + "\n").encode())
 
 
 def read_study(folder: Path) -> Study:
@@ -87,12 +105,6 @@ def read_study(folder: Path) -> Study:
     return parse(Study, values if isinstance(values, dict) else text, str(path))
 
 
-def write_study(folder: Path, study: Study) -> None:
-    """Write results.json whole, as JSON that a person can read."""
-    text = json.dumps(study.model_dump(mode="json"), indent=1, allow_nan=False)
-    write_file(folder / RESULTS, (text + "\n").encode())
-
-
 def headline(study: Study, over_studies: bool = False) -> dict[str, dict[str, float | None]]:
     """Collect the numbers that matter from all answers: weights -> measure -> number.
 
@@ -110,6 +122,7 @@ def headline(study: Study, over_studies: bool = False) -> dict[str, dict[str, fl
 
 def card_metrics(study: Study, weights: str) -> tuple[Metric, ...]:
     """Collect what the card of the weights with this tensor digest should say. Raises SpecError if they are not here."""
+    # By digest, not by name: a card must not carry the numbers of other weights that were called the same.
     name = next((one.name for one in study.weights if one.weights == weights), None)
     if name is None:
         names = ", ".join(f"{one.name} {one.weights[:12]}" for one in study.weights)
@@ -122,17 +135,6 @@ def card_metrics(study: Study, weights: str) -> tuple[Metric, ...]:
         for metric in collect(answer.result, name) if collect else ():
             metrics.append(metric.model_copy(update={"method": f"{metric.method}; {source}"}))
     return tuple(metrics)
-
-
-def provenance(command: str) -> Provenance:
-    """Describe what is running now."""
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that was never installed
-            continue
-    return Provenance(command=command, commit=_commit(), versions=versions)
 
 
 def file_name(name: str) -> str:
@@ -182,11 +184,13 @@ def _from_format_1(old: dict[str, Any], folder: Path) -> dict[str, Any]:
 @cache
 def _commit() -> str | None:
     """Commit of the checkout this file lies in, with `-dirty` if it was changed."""
+    # An installed package may lie inside a checkout of something else: look only where this one has its root.
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
         return None
     try:
         answer = subprocess.run(
+            # --exclude: a tag would stand for the commit, and tags move.
             ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
             capture_output=True, text=True, timeout=20, check=True,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""One or several questions asked of weights and a store: a folder with results.json, pictures and embeddings.
+"""Ask one or several questions of weights and a store: a folder with results.json, pictures and embeddings.
 
 OUT/results.json                   Study
 OUT/figures/<question>/*.svg       the pictures of the report, one a file
@@ -24,11 +24,10 @@ from capezoo.evaluate.results import (
     RESULTS,
     Answer,
     EvaluatedWeights,
+    Provenance,
     Study,
     file_name,
-    provenance,
     read_study,
-    write_study,
 )
 from capezoo.specs.base import Spec, derive_seed, parse
 from capezoo.specs.input import InputSpec
@@ -83,6 +82,7 @@ def study(
     Raises EcgError with the remedy for whatever does not fit together, and for test patients that pretraining has seen.
     """
     folder = Path(out)
+    # Settings first: a wrong key is refused before weights are loaded and the store is embedded.
     asked = {name: _config(name, values) for name, values in sorted(questions.items())}
     found = _contenders(weights, seed)
     _require_testable(asked, found, store.index, seed)
@@ -97,14 +97,14 @@ def study(
             before.pop(name, None)
         try:
             result = module.run(Context(subjects, seed, _part(progress, name)), config)
-            answers[name] = Answer(config=config, result=result, provenance=provenance(command))
+            answers[name] = Answer(config=config, result=result, provenance=Provenance.now(command))
         except Unanswerable as error:
             if len(asked) == 1:
                 raise
             left_out[name] = str(error)
         made = made.model_copy(update={"answers": dict(sorted(answers.items())), "left_out": left_out})
         # After every answer: whoever stops a long study keeps those it has.
-        write_study(folder, made)
+        made.write(folder)
         if name in answers:
             _draw(folder / "figures" / name, module.figures(answers[name].result))
     return made
@@ -128,6 +128,7 @@ def _require_testable(asked: Mapping[str, Spec], found: Sequence[_Contender], in
 def _continued(folder: Path, made: Study) -> Study:
     """The study that the folder holds. Raises SpecError unless it is of the same weights, store and seed."""
     earlier = read_study(folder)
+    # Numbers of other weights, another store or another split side by side would look comparable.
     differing = [
         name for name in ("seed", "store_fingerprint", "weights") if getattr(earlier, name) != getattr(made, name)
     ]
@@ -140,7 +141,7 @@ def _continued(folder: Path, made: Study) -> Study:
 
 
 def _contenders(weights: Sequence[str], seed: int) -> list[_Contender]:
-    """Load weights in the order given; names in tables are those of the cards, made different if they are not."""
+    """Load weights in the order given. Their names are those of the cards, with the folder where two are equal."""
     folders = {name: locate(name) for name in weights if name != RANDOM}
     names = {name: read_card(folder).name for name, folder in folders.items()}
     found = []
@@ -148,6 +149,7 @@ def _contenders(weights: Sequence[str], seed: int) -> list[_Contender]:
         if name == RANDOM:
             model = _random(list(folders.values()), seed)
             evaluated = EvaluatedWeights(name=RANDOM, weights=weights_digest(model), card=None)
+            # Nothing was trained on, which is known: not None.
             found.append(_Contender(evaluated, model, np.zeros((0, DIGEST_BYTES), np.uint8)))
             continue
         folder, label = folders[name], names[name]
@@ -160,7 +162,8 @@ def _contenders(weights: Sequence[str], seed: int) -> list[_Contender]:
 
 
 def _random(folders: Sequence[Path], seed: int) -> "nn.Module":
-    """An encoder nobody trained, so that every other row can be read against it."""
+    """Build an untrained encoder, so that every other row can be read against it."""
+    # The architecture of the first weights: another one would differ in more than training.
     if folders:
         architecture = read_architecture(folders[0])
         encoder, spec = architecture.encoder, architecture.input
@@ -172,12 +175,13 @@ def _random(folders: Sequence[Path], seed: int) -> "nn.Module":
 
 
 def _embeddings(one: _Contender, store: "AnyStore", folder: Path, progress: Progress | None) -> "Embeddings":
-    """Embeddings of an earlier study if they are of these very weights and this very store, else new ones."""
+    """Return the embeddings of an earlier study if weights and store are the same, else new ones."""
     path = folder / "embeddings" / file_name(one.name)
     if path.exists():
         try:
             made = open_embeddings(path)
-        except (StoreError, SpecError):  # damaged, or written by an earlier version
+        except (StoreError, SpecError):
+            # Damaged, or written by an earlier version: embedding again costs minutes, not results.
             made = None
         wanted = (one.name, one.evaluated.weights, store.fingerprint, spec_of(one.model))
         if made and (made.info.name, made.info.weights, made.info.store_fingerprint, made.info.input) == wanted:
@@ -187,7 +191,8 @@ def _embeddings(one: _Contender, store: "AnyStore", folder: Path, progress: Prog
 
 
 def _draw(folder: Path, figures: Sequence[Any]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # of the answer before
+    # The answer before may have had pictures of other names.
+    shutil.rmtree(folder, ignore_errors=True)
     for figure in figures:
         write_file(folder / f"{file_name(figure.title)}.svg", figure.svg.encode())
 

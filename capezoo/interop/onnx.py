@@ -1,4 +1,4 @@
-"""An encoder as an ONNX file that says what to feed it, written only if onnxruntime computes what torch does."""
+"""Export an encoder as an ONNX file with its input contract, once onnxruntime gives the outputs of torch."""
 
 from io import BytesIO
 from pathlib import Path
@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capezoo.specs import InputSpec
+from capezoo.specs.input import InputSpec
 from ecgcohorts.errors import SpecError, install_line
 from ecgcohorts.io.durable import machine_errors, write_file
 
 if TYPE_CHECKING:
     from torch import nn
 
-TOLERANCE = 1e-5  # largest difference of outputs over the largest expected value; single precision gives about 1e-6
+# Largest difference of outputs over the largest expected value; single precision gives about 1e-6.
+TOLERANCE = 1e-5
 METADATA_KEY = "capezoo.input"  # of the InputSpec as JSON in the file's metadata
 SIGNAL, EMBEDDING, LOGITS = "signal_mv", "embedding", "logits"  # names of input and output
-CHECK_BATCHES = (1, 3)  # other sizes than the one traced with, so that a fixed batch shows
+# Other sizes than the one traced with, so that a batch fixed by mistake shows.
+CHECK_BATCHES = (1, 3)
 TRACED_BATCH = 2
 CHECK_SEED = 0  # of the noise both are fed; any number would do
 
@@ -44,7 +46,7 @@ def export_onnx(model: "nn.Module", path: str | Path) -> Path:
         model.train(was_training)
     if not difference <= TOLERANCE:
         raise SpecError(
-            f"{path}: found outputs of onnxruntime {difference:.1e} off torch's (of the largest value), expected at "
+            f"{path}: outputs of onnxruntime differ from torch's by {difference:.1e} of the largest value, expected at "
             f"most {TOLERANCE:.0e}. Nothing is written. Use another version of onnxruntime."
         )
     with machine_errors(Path(path)):
@@ -58,7 +60,8 @@ def _exported(model: "nn.Module", spec: InputSpec) -> bytes:
     onnx = _library("onnx")
     _library("onnxscript")  # what torch's exporter is written in
     x = torch.zeros(TRACED_BATCH, len(spec.leads), spec.length, device=next(model.parameters()).device)
-    with torch.no_grad():  # blocks that would be recomputed in a backward pass are then plain
+    # Without gradients, blocks that a backward pass would recompute are traced as plain ones.
+    with torch.no_grad():
         program = torch.onnx.export(
             model,
             (x,),
@@ -79,13 +82,13 @@ def _exported(model: "nn.Module", spec: InputSpec) -> bytes:
 
 
 def _forget_where(graph: Any) -> None:
-    """Drop the exporter's notes: they hold paths of this machine, in every node."""
+    """Drop the exporter's notes, which hold paths of this machine in every node."""
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
 
 
 def _difference(model: "nn.Module", data: bytes, batch: int, spec: InputSpec) -> float:
-    """Largest difference between onnxruntime's and torch's output for noise of 1 mV, over the largest value."""
+    """Return the largest difference of onnxruntime's and torch's output for noise of 1 mV, over the largest value."""
     import torch
 
     shape = (batch, len(spec.leads), spec.length)

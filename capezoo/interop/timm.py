@@ -1,4 +1,4 @@
-"""Our encoders under timm's names, for scripts that begin with `timm.create_model`. Only if asked for, never on import.
+"""Enter our encoders in timm's registry, on request and never on import, for scripts with `timm.create_model`.
 
 timm's registry describes images: the entries say input_size (leads, 1, time), mean 0 and deviation 1, so that its data
 tools leave millivolts alone. What an encoder must be fed is `model.spec`; publish and load weights with `capezoo`.
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from capezoo.encoders import timm
-from capezoo.specs import InputSpec
+from capezoo.specs.input import InputSpec
 from capezoo.zoo.create import create_model
 from capezoo.zoo.listing import list_models
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 PREFIX = "capezoo_"  # no name of timm's begins so
-default_cfgs: dict[str, dict[str, Any]] = {}  # timm looks for this name in the module of a model's function
+# timm looks for this name in the module of a model's function.
+default_cfgs: dict[str, dict[str, Any]] = {}
 
 
 def register_with_timm() -> list[str]:
@@ -34,7 +35,7 @@ def register_with_timm() -> list[str]:
 
 
 def _entry(name: str) -> Callable[..., "nn.Module"]:
-    """The function timm calls. Those of its arguments that have no meaning here are refused by Python as unknown."""
+    """Return the function timm calls. Arguments of timm without a meaning here are refused by Python as unknown."""
 
     def entry(
         pretrained: bool = False,

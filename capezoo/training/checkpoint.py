@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from capezoo import encoders
 from capezoo.errors import CheckpointDamaged
 from capezoo.specs.base import fingerprint, parse
 from capezoo.specs.run import RunConfig
-from ecgcohorts.errors import StateMismatch
+from capezoo.training.run_folder import RunFolder
+from ecgcohorts.errors import SourceError, StateMismatch
 from ecgcohorts.io.durable import write_file
 
 FORMAT = 1
@@ -120,3 +123,17 @@ def _file(folder: Path, step: int) -> Path:
 
 def _digest_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
+
+
+def trained(folder: Path) -> tuple[nn.Module, RunConfig, dict[str, Any]]:
+    """Return the encoder of a run's newest checkpoint in evaluation mode, its config, and the checkpoint.
+
+    Raises SourceError if `folder` is no run, or has no checkpoint yet.
+    """
+    config = RunFolder(Path(folder)).config()
+    state, _ = latest(RunFolder(Path(folder)).checkpoints)
+    if state is None:
+        raise SourceError(f"{folder}: found no checkpoint, expected one. Let the run reach its first, or resume it.")
+    encoder = encoders.build(config.encoder, seed=0)
+    encoder.load_state_dict(state["encoder"])
+    return encoder.eval(), config, state

@@ -1,24 +1,59 @@
-"""curves.png: metrics.csv as six pictures for a person. Needs matplotlib; without it nothing is drawn."""
+"""metrics.csv as six panels of curves: curves.png of a run, by matplotlib if it is there, and the report page's SVG."""
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.io.durable import write_file
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-SIZE_INCHES, DPI = (13.0, 7.0), 110
-FAINT = "#8a8f98"
+_SIZE_INCHES, _DPI = (13.0, 7.0), 110
 
 Table = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Curves over common axes. label -> (step, value); a dashed one is a bound or chance and belongs to the one before."""
+
+    title: str
+    curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+    dashed: Collection[str] = ()
+    log: bool = False
+
+
+def read(metrics: Path) -> Table:
+    """Return column -> numbers, NaN where a row says nothing. Text columns are left out."""
+    with metrics.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in (rows[0] if rows else {}) if name != "cohort"]
+    table = {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
+    if "val_bound" in table:  # the name in runs from before other methods than InfoNCE
+        table["val_untrained"] = table.pop("val_bound")
+    return table
+
+
+def panels(table: Table) -> list[Panel]:
+    """Return what is drawn of a run, in the order of reading. A curve without numbers is left out."""
+    by_cohort = {name: name.removeprefix("loss_") for name in table if name.startswith("loss_")}
+    held_out = {name: name.removeprefix("val_loss_") for name in table if name.startswith("val_loss_")}
+    if len(held_out) < 2:  # one cohort's curve would lie on that of all
+        held_out = {}
+    shares = {"cohort_auc": "cohort, AUC", "knn_cohort": "cohort, share of neighbours", "sex_auc": "sex, AUC"}
+    return [
+        _panel(table, "training loss, running mean", {"loss": "all batches"} | by_cohort),
+        _panel(table, "loss of held-out patients (dashed: untrained)", {"val_loss": "all"} | held_out, {"val_loss": "val_untrained"}),
+        _panel(table, "probes: cohort and sex (dashed: chance)", shares, {name: f"{name}_chance" for name in shares}),
+        _panel(table, "probe: age, error in years (dashed: chance)", {"age_mae": "age"}, {"age_mae": "age_mae_chance"}),
+        _panel(table, "gradient norm, learning rate", {"grad_norm": "gradient norm", "lr": "learning rate"}, log=True),
+        _panel(table, "embeddings of held-out patients",
+               {"effective_rank": "effective rank", "dead_units": "dead units"}),
+    ]  # fmt: skip
 
 
 def draw(metrics: Path, out: Path, title: str) -> bool:
@@ -27,20 +62,23 @@ def draw(metrics: Path, out: Path, title: str) -> bool:
         return False
     from matplotlib.figure import Figure
 
-    table = read(metrics)
-    figure = Figure(SIZE_INCHES, dpi=DPI, layout="constrained")
+    figure = Figure(_SIZE_INCHES, dpi=_DPI, layout="constrained")
     figure.suptitle(title)
-    axes = figure.subplots(2, 3)
-    _losses(axes[0, 0], table)
-    _held_out(axes[0, 1], table)
-    _shares(axes[0, 2], table)
-    _age(axes[1, 0], table)
-    _gradient(axes[1, 1], table)
-    _collapse(axes[1, 2], table)
-    for axis in axes.flat:
+    for axis, panel in zip(figure.subplots(2, 3).flat, panels(read(metrics)), strict=True):
+        axis.set_title(panel.title)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-        if axis.get_legend_handles_labels()[0]:
+        colour = -1
+        for label, (step, value) in panel.curves.items():
+            is_dashed = label in panel.dashed
+            colour += not is_dashed
+            # A curve of one point shows as a dot only.
+            marker = "o" if len(step) == 1 else ""
+            shown = "_" if is_dashed else label  # matplotlib leaves `_` out of legends
+            axis.plot(step, value, "--" if is_dashed else "-", label=shown, marker=marker, color=f"C{max(colour, 0)}")
+        if panel.log:
+            axis.set_yscale("log")  # leaves zeros out by itself
+        if panel.curves:
             axis.legend(fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
@@ -48,69 +86,21 @@ def draw(metrics: Path, out: Path, title: str) -> bool:
     return True
 
 
-def read(metrics: Path) -> Table:
-    """Column -> numbers, NaN where a row says nothing. Text columns are left out."""
-    with metrics.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in (rows[0] if rows else {}) if name != "cohort"]
-    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
+def _panel(
+    table: Table, title: str, labels: Mapping[str, str], chance: Mapping[str, str] | None = None, log: bool = False
+) -> Panel:
+    """labels: column -> label. chance: column -> column of what chance, or an untrained encoder, would give."""
+    curves, dashed = {}, []
+    for name, label in labels.items():
+        curves[label] = _known(table, name)
+        if beside := (chance or {}).get(name):
+            dashed.append(f"{label}, dashed")
+            curves[dashed[-1]] = _known(table, beside)
+    return Panel(title, {label: xy for label, xy in curves.items() if len(xy[0])}, dashed, log)
 
 
-def _losses(axis: "Axes", table: Table) -> None:
-    axis.set_title("training loss, running mean")
-    _line(axis, table, "loss", "all batches", color=FAINT, alpha=0.4)
-    for name in _starting(table, "loss_"):
-        _line(axis, table, name, name.removeprefix("loss_"))
-
-
-def _held_out(axis: "Axes", table: Table) -> None:
-    axis.set_title("loss of held-out patients")
-    _line(axis, table, "val_untrained", "untrained", color=FAINT, linestyle="--")
-    cohorts = _starting(table, "val_loss_")
-    for name in cohorts if len(cohorts) > 1 else ():
-        _line(axis, table, name, name.removeprefix("val_loss_"), linewidth=1)
-    _line(axis, table, "val_loss", "all", color="black")
-
-
-def _shares(axis: "Axes", table: Table) -> None:
-    axis.set_title("probes: cohort and sex (dashed: chance)")
-    labels = {"cohort_auc": "cohort, AUC", "knn_cohort": "cohort, share of neighbours", "sex_auc": "sex, AUC"}
-    _with_chance(axis, table, labels)
-
-
-def _age(axis: "Axes", table: Table) -> None:
-    axis.set_title("probe: age, error in years (dashed: chance)")
-    _with_chance(axis, table, {"age_mae": "age"})
-
-
-def _gradient(axis: "Axes", table: Table) -> None:
-    axis.set_title("gradient norm, learning rate")
-    _line(axis, table, "grad_norm", "gradient norm", linewidth=1)
-    _line(axis, table, "lr", "learning rate")
-    axis.set_yscale("log")
-
-
-def _collapse(axis: "Axes", table: Table) -> None:
-    axis.set_title("embeddings of held-out patients")
-    _line(axis, table, "effective_rank", "effective rank")
-    _line(axis, table, "dead_units", "dead units")
-    axis.set_ylim(bottom=0)
-
-
-def _with_chance(axis: "Axes", table: Table, labels: dict[str, str]) -> None:
-    for place, (name, label) in enumerate(labels.items()):
-        _line(axis, table, name, label, color=f"C{place}")
-        _line(axis, table, f"{name}_chance", "", color=f"C{place}", linestyle="--", linewidth=1)
-
-
-def _line(axis: "Axes", table: Table, name: str, label: str, **style: str | float) -> None:
-    """A line through the rows that have a number. A logarithmic axis leaves zeros away by itself."""
+def _known(table: Table, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Steps and values of the rows that have a number."""
     y = table.get(name, np.zeros(0))
     known = np.isfinite(y)
-    if known.any():
-        alone = "o" if known.sum() == 1 else ""
-        axis.plot(table["step"][known], y[known], label=label or "_", marker=alone, **style)  # type: ignore[arg-type]
-
-
-def _starting(table: Table, prefix: str) -> Sequence[str]:
-    return [name for name in table if name.startswith(prefix)]
+    return table["step"][known] if len(y) else y, y[known]

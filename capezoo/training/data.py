@@ -16,10 +16,10 @@ from ecgcohorts.index.cohort_index import draw_ids
 from ecgcohorts.samplers import window_starts
 
 if TYPE_CHECKING:
-    from ecgcohorts import Batch, CohortIndex, Loader
-    from ecgcohorts.loading.loader import Memory
+    from ecgcohorts.index.cohort_index import CohortIndex
+    from ecgcohorts.loading.loader import Batch, Loader, Memory
     from ecgcohorts.samplers.base import Sampler
-    from ecgcohorts.store import AnyStore
+    from ecgcohorts.store.reader import AnyStore
 
 PROBE_BLOCK = 256  # windows read and embedded at a time: 11 MB at 8 x 2800
 SMALLEST_HELD_OUT = 2  # groups: with one pair there is nothing to tell apart, and the loss is 0

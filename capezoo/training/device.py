@@ -21,8 +21,7 @@ from ecgcohorts.errors import SpecError
 from ecgcohorts.loading.torch import pinned
 
 if TYPE_CHECKING:
-    from ecgcohorts import Batch
-    from ecgcohorts.loading.loader import Memory
+    from ecgcohorts.loading.loader import Batch, Memory
     from ecgcohorts.samplers import BatchPlan
 
 

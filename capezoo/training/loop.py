@@ -29,10 +29,9 @@ from capezoo.training.device import Courier, Feed, Loaded
 from capezoo.training.optimiser import Optimiser
 from capezoo.training.progress import Report, bar
 from capezoo.training.run_folder import RunFolder
-from ecgcohorts.errors import SourceError
 
 if TYPE_CHECKING:
-    from ecgcohorts.store import AnyStore
+    from ecgcohorts.store.reader import AnyStore
 
 RUNNING_DECAY = 0.9  # of the running loss per cohort in metrics.csv; our default
 STATUS_S = 10.0  # seconds between two versions of status.json, which is flushed to disk; our default
@@ -111,20 +110,6 @@ def pretrain(
                     _status(run, state, "diverged", reason=str(error))
                     raise
     return run.folder.path
-
-
-def trained(folder: Path) -> tuple[nn.Module, RunConfig, dict[str, Any]]:
-    """Return the encoder of a run's newest checkpoint in evaluation mode, its config, and the checkpoint.
-
-    Raises SourceError if `folder` is no run, or has no checkpoint yet.
-    """
-    config = RunFolder(Path(folder)).config()
-    state, _ = checkpoint.latest(RunFolder(Path(folder)).checkpoints)
-    if state is None:
-        raise SourceError(f"{folder}: found no checkpoint, expected one. Let the run reach its first, or resume it.")
-    encoder = encoders.build(config.encoder, seed=0)
-    encoder.load_state_dict(state["encoder"])
-    return encoder.eval(), config, state
 
 
 @dataclass(frozen=True, eq=False)

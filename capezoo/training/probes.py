@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from ecgcohorts import CohortIndex
+    from ecgcohorts.index.cohort_index import CohortIndex
 
 FOLDS = 5  # our default
 NEIGHBOURS = 15  # our default, as in the evaluation of finished weights

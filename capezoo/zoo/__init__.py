@@ -1,4 +1,4 @@
-"""Weights with the input contract they need: make, find, load, publish, fetch, verify.
+"""Weights and what they must be fed: make, find, load, publish, fetch and verify them.
 
 A weight folder is also a valid Hub repository and holds
 
@@ -9,14 +9,13 @@ A weight folder is also a valid Hub repository and holds
     LICENSE                of the weights; data licences are named in the card
     golden.npz             a fixed synthetic input and the embedding it must give
     training_digests.bin   waveform digests of all training recordings, 16 bytes each (only if there were any)
-    SHA256SUMS             of all the others
+    SHA256SUMS             digests of all the others
 """
 
 from capezoo.zoo.create import create_model, load
-from capezoo.zoo.listing import list_models, locate
+from capezoo.zoo.listing import list_models, locate, pull
 from capezoo.zoo.overlap import Overlap, overlap
 from capezoo.zoo.publish import publish, publish_to_hub, write_weights
-from capezoo.zoo.pull import pull
 from capezoo.zoo.verify import Verification, verify
 
 __all__ = [

@@ -1,12 +1,14 @@
-"""From a name to an encoder that knows its input: `model.spec` is always there."""
+"""Make an encoder from a name, or load published weights. Every model has its input contract as `model.spec`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capezoo.encoders import build, timm
-from capezoo.specs import EncoderSpec, InputSpec, parse
-from capezoo.zoo.files import HALF, WEIGHTS, Architecture, read_architecture, read_header
+from capezoo.specs.base import parse
+from capezoo.specs.input import InputSpec
+from capezoo.specs.run import EncoderSpec
+from capezoo.zoo.files import HALF, WEIGHTS, read_architecture, read_header
 from capezoo.zoo.listing import list_models, locate
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _LEADS_BY_NUMBER = {8: EIGHT_LEADS, 12: TWELVE_LEADS}
+# The types that tensors of our encoders have; int64 is the batch counter of BatchNorm.
 _DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
 
 
@@ -33,14 +36,14 @@ def create_model(
 
     pretrained: None for random weights; True for the weights `name` ("encoder.tag", or an encoder with one weight
     set); or "encoder.tag", a folder, "hf-hub:org/repo@revision". in_leads: 8, 12, or lead names in order.
-    num_classes: a new, random classifier on top; 0 for embeddings. seed: of everything random.
-    features_only: instead the outputs of all stages, a list of (batch, channel, time'), by timm's FeatureGetterNet;
-    `model.feature_info` tells their channels and reductions. config: other settings of the encoder, such as
-    `{"depth": 50}`; weights bring their own.
-    Raises SpecError if name, leads, width or settings are unknown or not those of the weights.
+    num_classes: adds a random classifier; 0 for embeddings. seed: random seed of weights and classifier.
+    features_only: return the outputs of all stages instead, a list of (batch, channel, time'), with timm's
+    FeatureGetterNet; `model.feature_info` has their channels and reductions. config: further settings of the encoder,
+    such as `{"depth": 50}`; weights bring their own.
+    Raises SpecError if name, leads, width or settings are unknown, or differ from those of the weights.
     """
     if features_only and num_classes:
-        raise SpecError(f"found num_classes={num_classes} with features_only, expected one of them. Leave one out.")
+        raise SpecError(f"num_classes={num_classes} and features_only exclude each other: stages have no classifier.")
     leads = _lead_names(in_leads)
     settings = dict(config or {}) | ({} if embedding_dim is None else {"embedding_dim": embedding_dim})
     if pretrained:
@@ -55,7 +58,7 @@ def create_model(
 
 
 def _require_same(folder: Path, encoder: EncoderSpec, leads: tuple[str, ...] | None) -> None:
-    """Raise SpecError unless the weights are of this encoder, with these leads and settings where they are given."""
+    """Raise SpecError unless the weights are of this encoder and have the leads and settings that were given."""
     found = read_architecture(folder)
     if encoder.name != found.encoder.name:
         raise SpecError(
@@ -79,9 +82,8 @@ def _stages_of(model: "nn.Module") -> "nn.Module":
 def load(weights: str | Path, num_classes: int = 0, seed: int = 0) -> "nn.Module":
     """Return a published encoder in evaluation mode. weights: "encoder.tag", folder, or "hf-hub:org/repo@revision".
 
-    Reads safetensors only; names, shapes and types of all tensors must be those of the architecture, but that numbers
-    may be stored in half precision.
-    Raises SpecError or SourceError naming the first that differs.
+    Reads safetensors only. All tensors must have the names, shapes and types of the architecture; numbers may be stored
+    in half precision. Raises SpecError or SourceError, naming the first tensor that differs.
     """
     import torch
     from safetensors.torch import load_file
@@ -89,24 +91,19 @@ def load(weights: str | Path, num_classes: int = 0, seed: int = 0) -> "nn.Module
     folder = locate(weights)
     architecture, header = read_architecture(folder), read_header(folder / WEIGHTS)
     if header.architecture != architecture:
-        raise SourceError(f"{folder}: found another architecture in {WEIGHTS} than in config.json. Fetch it again.")
-    with torch.device("meta"):  # shapes without memory: the file decides nothing before it is checked
+        raise SourceError(f"{folder}: {WEIGHTS} and config.json name different architectures. Fetch the folder again.")
+    # Shapes without memory: what a file claims allocates nothing before it is checked.
+    with torch.device("meta"):
         model = build(architecture.encoder, seed=0)
     _require_same_tensors(folder / WEIGHTS, header.tensors, model)
     tensors = {name: t.float() if t.dtype == torch.half else t for name, t in load_file(folder / WEIGHTS).items()}
     model.load_state_dict(tensors, strict=True, assign=True)
     if num_classes:
+        # A new layer draws from the global generator: seed it here, and leave it as it was.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model.reset_classifier(num_classes)  # type: ignore[operator]
     return _with_spec(model.eval(), architecture.input)
-
-
-def architecture_of(model: "nn.Module", encoder: EncoderSpec) -> Architecture:
-    """The architecture record of a model made from `encoder`."""
-    spec = model.spec
-    assert isinstance(spec, InputSpec)
-    return Architecture(encoder=encoder, input=spec)
 
 
 def _with_spec(model: "nn.Module", spec: InputSpec) -> "nn.Module":

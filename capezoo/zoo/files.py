@@ -1,6 +1,6 @@
-"""What stands in a weight folder, read with bounds and never executed.
+"""The files of a weight folder: their names and limits, how to read them, and whether they are whole.
 
-Every size is checked against the file before anything is allocated. Nothing here unpickles.
+Every size is checked against the file before anything is allocated. Nothing here unpickles or runs anything.
 """
 
 import json
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel
-
-from capezoo.specs import EncoderSpec, InputSpec, Spec, WeightCard, parse
-from ecgcohorts.errors import SourceError, SpecError
+from capezoo.specs.base import Spec, parse
+from capezoo.specs.card import WeightCard
+from capezoo.specs.input import InputSpec
+from capezoo.specs.run import EncoderSpec
+from ecgcohorts.errors import EcgError, SourceError
+from ecgcohorts.io.durable import sha256_of
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -27,20 +29,22 @@ REQUIRED = (WEIGHTS, CONFIG, CARD, README, LICENCE, GOLDEN, SUMS)
 TOLERATED = (".gitattributes", ".gitignore", ".huggingface", ".cache")
 
 DIGEST_BYTES = 16  # of a waveform digest
-TEXT_LIMIT = 4 << 20  # bytes of config.json, card.json, SHA256SUMS; a card is about 10 kB
-HEADER_LIMIT = 1 << 20  # bytes of the safetensors header; ours is about 10 kB, the format itself allows 100 MB
-GOLDEN_LIMIT = 64 << 20  # bytes; ours has about 200 kB
-# Bytes of each file that may stand in a weight folder; a whole one has no other. 4 GiB: a billion numbers. 1 GiB: 67
-# million training recordings.
-SIZE_LIMITS = dict.fromkeys(REQUIRED, TEXT_LIMIT) | {WEIGHTS: 4 << 30, GOLDEN: GOLDEN_LIMIT, DIGESTS: 1 << 30}
-METADATA_KEY = "capezoo"  # one key only: the header's order, and so the file's digest, is then fixed
+# Bytes of config.json, card.json, SHA256SUMS; a card has about 10 kB.
+_TEXT_LIMIT = 4 << 20
+# Bytes of the safetensors header; ours has about 10 kB, the format itself allows 100 MB.
+_HEADER_LIMIT = 1 << 20
+# Bytes that each file of a weight folder may have; there are no other files. 4 GiB: a billion numbers. 64 MiB: our
+# golden.npz has about 200 kB. 1 GiB: 67 million training recordings.
+SIZE_LIMITS = dict.fromkeys(REQUIRED, _TEXT_LIMIT) | {WEIGHTS: 4 << 30, GOLDEN: 64 << 20, DIGESTS: 1 << 30}
+# One key only: the order of several in the header, and so the file's digest, would not be fixed.
+METADATA_KEY = "capezoo"
 
 HALF = "F16"
 _BYTES_OF = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 class Architecture(Spec):
-    """config.json: everything needed to build the encoder and to feed it."""
+    """config.json: what it takes to build the encoder and to feed it."""
 
     format: Literal["capezoo-weights"] = "capezoo-weights"
     format_version: Literal[1] = 1
@@ -52,7 +56,7 @@ class Architecture(Spec):
 
 
 @dataclass(frozen=True)
-class Header:
+class _Header:
     """The header of a safetensors file: tensor name -> (dtype, shape), and the architecture it carries."""
 
     tensors: dict[str, tuple[str, tuple[int, ...]]]
@@ -60,16 +64,16 @@ class Header:
 
     @property
     def is_half(self) -> bool:
-        """Are numbers stored in half precision?"""
+        """Whether numbers are stored in half precision."""
         return any(dtype == HALF for dtype, _ in self.tensors.values())
 
 
-def read_text(path: Path) -> str:
-    """Return a text file of at most TEXT_LIMIT bytes. Raises SourceError if it is missing, larger or not UTF-8."""
+def _read_text(path: Path) -> str:
+    """Return a text file of at most 4 MiB. Raises SourceError if it is missing, larger or not UTF-8."""
     if not path.is_file():
         raise SourceError(f"{path}: found no such file, expected a weight folder with {', '.join(REQUIRED)}.")
-    if path.stat().st_size > TEXT_LIMIT:
-        raise SourceError(f"{path}: found {path.stat().st_size} bytes, expected at most {TEXT_LIMIT}. Fetch it again.")
+    if path.stat().st_size > _TEXT_LIMIT:
+        raise SourceError(f"{path}: found {path.stat().st_size} bytes, expected at most {_TEXT_LIMIT}. Fetch it again.")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -78,15 +82,15 @@ def read_text(path: Path) -> str:
 
 def read_card(folder: Path) -> WeightCard:
     """Return the card of a weight folder. Raises SourceError or SpecError."""
-    return parse(WeightCard, read_text(folder / CARD), str(folder / CARD))
+    return parse(WeightCard, _read_text(folder / CARD), str(folder / CARD))
 
 
 def read_architecture(folder: Path) -> Architecture:
     """Return config.json of a weight folder. Raises SourceError or SpecError."""
-    return parse(Architecture, read_text(folder / CONFIG), str(folder / CONFIG))
+    return parse(Architecture, _read_text(folder / CONFIG), str(folder / CONFIG))
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> _Header:
     """Return the header of a safetensors file without touching the tensors.
 
     Raises SourceError if the file is not exactly what its header declares.
@@ -97,10 +101,10 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
-        if not 2 <= length <= min(HEADER_LIMIT, size - 8):
+        if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
             raise SourceError(
                 f"{path}: found a header of {length} bytes in a file of {size}, expected safetensors with a header of "
-                f"at most {HEADER_LIMIT}. Fetch it again."
+                f"at most {_HEADER_LIMIT}. Fetch it again."
             )
         text = file.read(length)
     try:
@@ -113,13 +117,14 @@ def read_header(path: Path) -> Header:
     _check_layout(path, tensors, ranges, size - 8 - length)
     if set(metadata) != {METADATA_KEY}:
         raise SourceError(f"{path}: found metadata {sorted(metadata)}, expected {METADATA_KEY!r}. Publish it again.")
-    return Header(tensors, parse(Architecture, metadata[METADATA_KEY], f"{path} (header)"))
+    return _Header(tensors, parse(Architecture, metadata[METADATA_KEY], f"{path} (header)"))
 
 
 def _check_layout(
     path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]], ranges: list[tuple[int, ...]], payload: int
 ) -> None:
-    """Tensors must cover the payload exactly, without gap or overlap, and have the bytes their shapes need."""
+    """Raise SourceError unless the tensors cover the payload exactly: no gap, no overlap, bytes as their shapes need."""
+    # A gap could hide bytes that no digest of a tensor covers; an overlap, one tensor inside another.
     needed = 0
     for name, (dtype, shape) in tensors.items():
         if dtype not in _BYTES_OF or any(not isinstance(side, int) or side < 0 for side in shape):
@@ -135,10 +140,10 @@ def _check_layout(
         )
 
 
-def read_sums(folder: Path) -> dict[str, str]:
-    """SHA256SUMS as file name -> digest. Raises SourceError for a line that is not `digest  name`."""
+def _read_sums(folder: Path) -> dict[str, str]:
+    """Return SHA256SUMS as file name -> digest. Raises SourceError for a line that is not `digest  name`."""
     sums = {}
-    for line in read_text(folder / SUMS).splitlines():
+    for line in _read_text(folder / SUMS).splitlines():
         digest, gap, name = line.partition("  ")
         if len(digest) != 64 or set(digest) - set("0123456789abcdef") or not gap or not name or Path(name).name != name:
             raise SourceError(f"{folder / SUMS}: found line {line!r:.80}, expected `sha256  file`. Fetch it again.")
@@ -146,12 +151,48 @@ def read_sums(folder: Path) -> dict[str, str]:
     return sums
 
 
-def resolved(spec: EncoderSpec) -> EncoderSpec:
-    """The spec with every default written out, so that a later change of defaults changes no published weights."""
-    from ecgcohorts import plugins
+def problems_of(folder: Path) -> list[str]:
+    """List what is wrong with a weight folder: names, digests, schema, layout of tensors. Nothing in it is run."""
+    # Bytes first: nothing is parsed unless every digest is right.
+    try:
+        return _check_files(folder) or _check_card(folder, read_card(folder))
+    except EcgError as error:
+        return [str(error)]
 
-    module = plugins.load("capezoo.encoders", spec.name)
-    config = parse(module.Config, spec.config, f"encoder {spec.name}")
-    if not isinstance(config, BaseModel):
-        raise SpecError(f"encoder {spec.name}: Config is no pydantic model, expected one.")
-    return EncoderSpec(name=spec.name, config=config.model_dump(mode="json"))
+
+def _check_files(folder: Path) -> list[str]:
+    """Check that exactly the known files are there, each with its digest."""
+    present = {path.name for path in folder.iterdir()} - set(TOLERATED)
+    allowed = {*REQUIRED, DIGESTS}
+    problems = [f"{name}: missing. Fetch the folder again." for name in REQUIRED if name not in present]
+    problems += [f"{name}: unexpected file, and never read. Remove it." for name in sorted(present - allowed)]
+    if problems:
+        return problems
+    sums = _read_sums(folder)
+    problems += [f"{name}: not listed in {SUMS}." for name in sorted(present - set(sums) - {SUMS})]
+    for name, digest in sums.items():
+        if name not in present:
+            problems.append(f"{name}: listed in {SUMS}, but not there.")
+        elif sha256_of(folder / name) != digest:
+            problems.append(f"{name}: sha256 differs from {SUMS}. Fetch it again.")
+    return problems
+
+
+def _check_card(folder: Path, card: WeightCard) -> list[str]:
+    """Check that card, config, header and files agree."""
+    architecture, header = read_architecture(folder), read_header(folder / WEIGHTS)
+    problems = []
+    if (card.encoder, card.input) != (architecture.encoder, architecture.input):
+        problems.append(f"{CARD}: architecture or input differs from config.json.")
+    if header.architecture != architecture:
+        problems.append(f"{WEIGHTS}: architecture differs from config.json.")
+    if header.is_half != (card.half_cosine is not None):
+        problems.append(f"{CARD}: precision differs from {WEIGHTS}.")
+    for name, digest in card.sha256.items():
+        if not (folder / name).is_file() or Path(name).name != name or sha256_of(folder / name) != digest:
+            problems.append(f"{CARD}: sha256 of {name} differs from the file.")
+    if WEIGHTS not in card.sha256 or card.golden is None:
+        problems.append(f"{CARD}: does not name the weights and a golden output.")
+    if (folder / DIGESTS).is_file() and (folder / DIGESTS).stat().st_size % DIGEST_BYTES:
+        problems.append(f"{DIGESTS}: not a whole number of {DIGEST_BYTES}-byte digests.")
+    return problems

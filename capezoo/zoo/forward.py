@@ -1,4 +1,4 @@
-"""One pass through an encoder: windows in, features out. The only place that switches modes and devices."""
+"""Run an encoder over windows to get features. Only this module switches modes and devices."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ BATCH = 256  # windows at once; 23 MB of input, some 1.5 GB of activations in ca
 
 
 def features(model: "nn.Module", windows_mv: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(window, lead, time) in mV -> (window, num_features), in evaluation mode, before any classifier."""
+    """Embed (window, lead, time) in mV as (window, num_features), in evaluation mode, before any classifier."""
     blocks = (windows_mv[start : start + BATCH] for start in range(0, len(windows_mv), BATCH))
     found = list(features_of(model, blocks))
     width = int(model.num_features)  # type: ignore[arg-type]
@@ -22,12 +22,13 @@ def features(model: "nn.Module", windows_mv: NDArray[np.float32]) -> NDArray[np.
 
 
 def features_of(model: "nn.Module", blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-    """The same block by block, on the model's device."""
+    """Embed windows block by block, on the model's device."""
     import torch
 
     device = next(model.parameters()).device
     with _evaluation(model):
         for block in blocks:
+            # Entered anew for each block: a generator that waits inside it would switch the mode of its caller too.
             with torch.inference_mode():
                 x = torch.from_numpy(np.ascontiguousarray(block, np.float32)).to(device)
                 pooled = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]

@@ -1,10 +1,12 @@
-"""Weights on a Hugging Face Hub: fetched whole and checked before anything can load them, published in one commit.
+"""Fetch weights from a Hugging Face Hub, and publish them there.
+
+A download is whole and checked before anything can load it; a publication is one commit.
 
 CACHE/hub/ORG--REPO/COMMIT/         a weight folder, complete and checked
-CACHE/hub/ORG--REPO/refs.json       revision -> commit, as the Hub said last
-CACHE/hub/ORG--REPO/.COMMIT.part/   a download under way: nothing loads it, the next attempt keeps its whole files
+CACHE/hub/ORG--REPO/refs.json       revision -> commit, as the Hub last said
+CACHE/hub/ORG--REPO/.COMMIT.part/   an unfinished download: nothing loads it, the next attempt keeps its whole files
 
-The Hub is asked only for what is not there, and never when HF_HUB_OFFLINE is set.
+The Hub is asked only for what is not in the cache, and never when HF_HUB_OFFLINE is set.
 """
 
 import json
@@ -17,8 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capezoo.zoo.checks import problems_of
-from capezoo.zoo.files import REQUIRED, SIZE_LIMITS, TOLERATED
+from capezoo.zoo.files import REQUIRED, SIZE_LIMITS, TOLERATED, problems_of
 from ecgcohorts.errors import EcgError, SourceError, SpecError, is_of_machine, machine_error
 from ecgcohorts.io.durable import make_folder, sync_folder, write_file
 
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 HUB = "hf-hub:"
-_PART = r"[A-Za-z0-9_](?:[.-]?[A-Za-z0-9_])*"  # no `--`, which parts the two in the cache, and no `..`
+# No `--`, which separates organisation and repository in the cache, and no `..`.
+_PART = r"[A-Za-z0-9_](?:[.-]?[A-Za-z0-9_])*"
 _ADDRESS = re.compile(rf"{HUB}(?P<repo>{_PART}/{_PART})(?:@(?P<revision>{_PART}(?:/{_PART})*))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_YES = {"1", "ON", "YES", "TRUE"}  # what huggingface_hub takes for yes
+# What huggingface_hub takes for yes.
+_YES = {"1", "ON", "YES", "TRUE"}
 _REFS = "refs.json"
 _THEIRS = {
     "huggingface_hub",
@@ -40,7 +43,7 @@ _THEIRS = {
 
 
 @dataclass(frozen=True)
-class Address:
+class _Address:
     """A repository, and one state of it."""
 
     repo: str
@@ -55,18 +58,18 @@ class Address:
 
 
 def cache_folder() -> Path:
-    """Where downloaded weights live: CAPEZOO_CACHE, or capezoo/weights in the user's cache folder. Not created."""
+    """Return where downloaded weights live: CAPEZOO_CACHE, or capezoo/weights in the user's cache. It is not created."""
     if chosen := os.environ.get("CAPEZOO_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "capezoo" / "weights"
 
 
 def fetch(text: str, offline: bool = False) -> Path:
-    """Folder of the weights at "hf-hub:ORG/REPO@REVISION", downloaded and checked unless they are in the cache.
+    """Return the folder of the weights at "hf-hub:ORG/REPO@REVISION", downloaded and checked unless cached.
 
-    A commit, 40 hexadecimal digits, is looked for in the cache first; any other revision is asked for on the Hub every
-    time, or, offline, is the one it was last. Raises SpecError for another form, SourceError if there is nothing to
-    fetch or it is not a weight folder, MachineError for a full disk.
+    A commit, 40 hexadecimal digits, is looked up in the cache first. Any other revision can move: the Hub is asked for
+    its commit every time; offline, it is the commit of the last answer. Raises SpecError for another form, SourceError
+    if there is nothing to fetch or it is not a weight folder, MachineError for a full disk.
     """
     address = _parse(text)
     quiet = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in _YES
@@ -75,14 +78,14 @@ def fetch(text: str, offline: bool = False) -> Path:
     if done.is_dir():
         return done
     if quiet:
-        raise SourceError(f"{address}: found nothing in the cache, expected it there (offline). Fetch it where there is a "
-                          f"network: capezoo pull {address} --to DIR")  # fmt: skip
+        raise SourceError(f"{address}: not in the cache, and offline. Fetch it on a machine with a network: "
+                          f"capezoo pull {address} --to DIR")  # fmt: skip
     with _answers(address):
         return _download(address, commit)
 
 
 def cached() -> list[str]:
-    """Addresses of everything complete in the cache, by commit."""
+    """List the addresses of all complete downloads in the cache, by commit."""
     folders = (cache_folder() / "hub").glob("*--*/*")
     found = (path for path in folders if path.is_dir() and _COMMIT.fullmatch(path.name))
     return sorted(f"{HUB}{path.parent.name.replace('--', '/', 1)}@{path.name}" for path in found)
@@ -91,8 +94,8 @@ def cached() -> list[str]:
 def push(folder: Path, target: str, message: str) -> str:
     """Put a weight folder on the Hub at "hf-hub:ORG/REPO" in one commit, and return its address with that commit.
 
-    A new repository is private until its owner opens it. Files of an earlier publication that are not in this one are
-    deleted in the same commit. Raises SpecError for another form, SourceError if the Hub refuses.
+    A new repository is private until its owner opens it. The same commit deletes files of an earlier publication that
+    this one lacks. Raises SpecError for another form, SourceError if the Hub refuses.
     """
     match = _ADDRESS.fullmatch(target)
     if not match or match["revision"]:
@@ -104,13 +107,13 @@ def push(folder: Path, target: str, message: str) -> str:
     return f"{HUB}{match['repo']}@{made.oid}"
 
 
-def _parse(text: str) -> Address:
+def _parse(text: str) -> _Address:
     match = _ADDRESS.fullmatch(text)
     if not match or not match["revision"]:
         raise SpecError(
             f"found {text}, expected {HUB}ORG/REPO@REVISION. Name a revision, best a commit: a branch can move."
         )
-    return Address(match["repo"], match["revision"])
+    return _Address(match["repo"], match["revision"])
 
 
 def _api() -> "HfApi":
@@ -119,15 +122,16 @@ def _api() -> "HfApi":
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
 
 
-def _commit_of(address: Address, offline: bool) -> str:
-    """The commit a revision means, and, if the Hub was asked, a note of it for offline use."""
+def _commit_of(address: _Address, offline: bool) -> str:
+    """Return the commit of a revision; if the Hub was asked, note the answer for offline use."""
     if _COMMIT.fullmatch(address.revision):
         return address.revision
     refs = _known_refs(address.home / _REFS)
     if offline:
         if address.revision not in refs:
             raise SourceError(
-                f"{address}: not known here, and offline. Give a commit that is in the cache: capezoo list"
+                f"{address}: the Hub was never asked for this revision, and this is offline. Give a commit that "
+                "is in the cache: capezoo list"
             )
         return refs[address.revision]
     with _answers(address):
@@ -143,7 +147,7 @@ def _commit_of(address: Address, offline: bool) -> str:
 
 
 def _known_refs(path: Path) -> dict[str, str]:
-    """Revisions asked for before; none if the file is missing or damaged: it only serves offline use."""
+    """Return the revisions asked for before; none if the file is missing or damaged: it only serves offline use."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -152,20 +156,23 @@ def _known_refs(path: Path) -> dict[str, str]:
     return {name: commit for name, commit in pairs if isinstance(commit, str) and _COMMIT.fullmatch(commit)}
 
 
-def _download(address: Address, commit: str) -> Path:
-    """Every file into a folder aside, then all checks, then one rename."""
+def _download(address: _Address, commit: str) -> Path:
+    """Download every file into a folder aside, check all of them, then rename it once."""
     from huggingface_hub.utils import WeakFileLock
 
     stage, done = address.home / f".{commit}.part", address.home / commit
     make_folder(address.home)
     with WeakFileLock(address.home / f".{commit}.lock"):
-        if done.is_dir():  # another process was faster
+        # Another process may have fetched it while this one waited for the lock.
+        if done.is_dir():
             return done
         api = _api()
         sizes = _listed(api, address, commit)
-        for name in sizes:  # those that an earlier attempt finished are not asked for again
+        # huggingface_hub skips the files that an earlier attempt finished.
+        for name in sizes:
             api.hf_hub_download(address.repo, name, revision=commit, local_dir=stage)
-        shutil.rmtree(stage / ".cache", ignore_errors=True)  # the notes of huggingface_hub
+        # The notes of huggingface_hub are not part of the weights.
+        shutil.rmtree(stage / ".cache", ignore_errors=True)
         found = {path.name: path.stat().st_size for path in stage.iterdir()}
         wrong = [f"{name}: found {found.get(name)} bytes, expected {size}." for name, size in sizes.items()
                  if found.get(name) != size] or problems_of(stage)  # fmt: skip
@@ -180,8 +187,9 @@ def _download(address: Address, commit: str) -> Path:
     return done
 
 
-def _listed(api: "HfApi", address: Address, commit: str) -> dict[str, int]:
-    """Names and sizes of what is to be fetched. Raises SourceError unless it is exactly a weight folder."""
+def _listed(api: "HfApi", address: _Address, commit: str) -> dict[str, int]:
+    """List names and sizes of the files to fetch. Raises SourceError unless they are exactly a weight folder."""
+    # Refused before the first byte is fetched: a repository of another kind may be huge.
     tree = {entry.path: getattr(entry, "size", None) for entry in api.list_repo_tree(
         address.repo, revision=commit, recursive=True)}  # fmt: skip
     given = {path: size for path, size in tree.items() if path.split("/")[0] not in TOLERATED}
@@ -202,7 +210,7 @@ def _listed(api: "HfApi", address: Address, commit: str) -> dict[str, int]:
 
 @contextmanager
 def _answers(what: object) -> Iterator[None]:
-    """Whatever the Hub, its library or the network raise, as one line."""
+    """Turn whatever the Hub, its library or the network raise into one line."""
     try:
         yield
     except EcgError:
@@ -214,5 +222,5 @@ def _answers(what: object) -> Iterator[None]:
         if not theirs and not isinstance(error, OSError | ValueError | LookupError | TypeError):  # of a wrong answer
             raise
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise SourceError(f"{what}: the Hub did not do it ({reason:.200}). Check name, revision, network and login "
+        raise SourceError(f"{what}: the Hub refused or failed ({reason:.200}). Check name, revision, network and login "
                           "(hf auth login), or give a folder.") from None  # fmt: skip

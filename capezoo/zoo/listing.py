@@ -1,29 +1,32 @@
-"""Which encoders and which weights there are, and where a name leads."""
+"""Which encoders and weights there are, where a name leads, and a checked copy of what is there."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from capezoo.zoo.files import CONFIG
+from capezoo.zoo.files import CONFIG, SIZE_LIMITS, problems_of
 from capezoo.zoo.hub import HUB, cache_folder, fetch
 from ecgcohorts import plugins
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SourceError, SpecError
+from ecgcohorts.io.durable import make_folder, sync_folder, write_file
 
 BUNDLED = Path(__file__).parent / "weights"
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
-    """Names of encoders, or with `pretrained` of weights here as "encoder.tag", that match a shell pattern."""
+    """List encoders, or with `pretrained` the weights on this machine as "encoder.tag", that match a shell pattern."""
     names = [name for name, _ in _weights()] if pretrained else plugins.names("capezoo.encoders")
     return sorted({name for name in names if fnmatchcase(name, pattern)})
 
 
 def locate(weights: str | Path, offline: bool = False) -> Path:
-    """Folder of weights given as "encoder.tag", as a folder, or as "hf-hub:org/repo@revision" (fetched if needed).
+    """Return the folder of weights: "encoder.tag", a folder, or "hf-hub:org/repo@revision" (fetched if needed).
 
-    offline: take Hub weights from the cache only, as with HF_HUB_OFFLINE=1. Raises SpecError naming what there is,
-    SourceError if the Hub has nothing that may be used.
+    offline: take Hub weights from the cache only, as with HF_HUB_OFFLINE=1. Raises SpecError, naming the weights there
+    are, and SourceError if the Hub has no whole weight folder there.
     """
     if str(weights).startswith(HUB):
         return fetch(str(weights), offline)
@@ -40,8 +43,37 @@ def locate(weights: str | Path, offline: bool = False) -> Path:
     raise SpecError(f"found no weights {str(weights)!r}, expected {names}, or hf-hub:ORG/REPO@REVISION.")
 
 
+def pull(weights: str | Path, to: str | Path, offline: bool = False) -> Path:
+    """Copy weights given as "encoder.tag", folder, or "hf-hub:org/repo@revision" to a new folder, and return it.
+
+    The folder appears whole and checked, or not at all. Raises SpecError if it exists or there are no such weights,
+    SourceError if they are damaged.
+    """
+    target = Path(to)
+    if target.exists():
+        raise SpecError(f"{target}: found something there, expected a new folder. Name another, or remove it.")
+    source = locate(weights, offline)
+    aside = target.with_name(f".{target.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        make_folder(target.parent)
+        for name in SIZE_LIMITS:
+            if (source / name).is_file():
+                write_file(aside / name, (source / name).read_bytes())
+        # The copy is checked, not the source: reading and writing can both go wrong.
+        problems = problems_of(aside)
+        if problems:
+            raise SourceError(f"{source}: found damaged weights, expected whole ones. {problems[0]}")
+        os.rename(aside, target)
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
 def _weights() -> Iterator[tuple[str, Path]]:
-    """Name and folder of every weight set here; the bundled one wins over a cached one of the same name."""
+    """Yield name and folder of all weights on this machine."""
+    # `dict` keeps the last of a name: bundled weights win over cached ones.
     for root in (cache_folder(), BUNDLED):
         if root.is_dir():
             yield from ((path.name, path) for path in sorted(root.iterdir()) if (path / CONFIG).is_file())

@@ -1,8 +1,8 @@
-"""Have weights seen these recordings? Waveform digests of the training data against those of a store.
+"""Which recordings of a store weights were trained on, by waveform digest.
 
 A recording counts as seen if its waveform was in the training data, whatever file or store it came from; a patient, if
-any of their recordings in the store was. Other recordings of the same patient that are only in the training data cannot
-be known.
+any of their recordings in the store was seen. A patient whose recordings in the training data are all different from
+those in the store cannot be recognised.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from capezoo.specs import Spec
+from capezoo.specs.base import Spec
 from capezoo.zoo.files import DIGEST_BYTES, DIGESTS, read_card
 from capezoo.zoo.listing import locate
 from ecgcohorts.errors import SourceError
@@ -19,9 +19,9 @@ from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.io.durable import sha256_of
 
 if TYPE_CHECKING:
-    from ecgcohorts.store import AnyStore
+    from ecgcohorts.store.reader import AnyStore
 
-ELSEWHERE = "in no part"  # of a split
+_ELSEWHERE = "in no part"  # of a split
 
 
 class GroupOverlap(Spec):
@@ -53,7 +53,7 @@ class Overlap(Spec):
 def overlap(weights: str | Path, store: "AnyStore", split: str | None = None, offline: bool = False) -> Overlap:
     """Compare published weights with a store, per cohort, or per cohort and part of the split kept by that name.
 
-    Raises SourceError if the weights do not say what they were trained on, SpecError for unknown weights or splits.
+    Raises SourceError for weights without digests of their training data, SpecError for unknown weights or splits.
     """
     folder = locate(weights, offline)
     card, trained_on = read_card(folder), training_digests(folder)
@@ -80,9 +80,9 @@ def overlap(weights: str | Path, store: "AnyStore", split: str | None = None, of
 
 
 def training_digests(folder: Path) -> NDArray[np.uint8] | None:
-    """(record, DIGEST_BYTES) waveform digests of all training recordings of a weight folder; None if it has none.
+    """Return (record, 16) waveform digests of all training recordings of a weight folder; None if it has none.
 
-    Raises SourceError if they are not those of the card.
+    Raises SourceError unless they are those the card names.
     """
     path, training = folder / DIGESTS, read_card(folder).training
     wanted = training.record_digests if training else None
@@ -97,24 +97,25 @@ def training_digests(folder: Path) -> NDArray[np.uint8] | None:
 
 
 def seen(index: CohortIndex, trained_on: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Per entry of an index: was the recording trained on, and was any of its patient's recordings here?"""
+    """Tell for each entry of an index whether it was trained on, and whether any entry of its patient was."""
     record = np.isin(_whole(index["waveform_digest"]), _whole(trained_on))
     return record, np.isin(index["patient"], index["patient"][record])
 
 
 def _whole(digests: NDArray[np.uint8]) -> NDArray[np.void]:
-    """(record, DIGEST_BYTES) as one value a record."""
+    """View (record, 16) bytes as one value a record, so that numpy compares whole digests."""
     return np.ascontiguousarray(digests).view(f"V{DIGEST_BYTES}").reshape(-1)
 
 
 def _parts(store: "AnyStore", split: str | None) -> NDArray[np.object_]:
-    """Part of each entry."""
+    """Name the part of the split that each entry is in."""
     if split is None:
         return np.full(len(store.index), None, object)
     from ecgcohorts.store.splits import load_split
 
     kept = load_split(store, split)
-    return np.array([*kept.definition.parts, ELSEWHERE], object)[kept.column(store.index)]  # code -1: in no part
+    # Code -1, in no part, picks the last name.
+    return np.array([*kept.definition.parts, _ELSEWHERE], object)[kept.column(store.index)]
 
 
 def _group(

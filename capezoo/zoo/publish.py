@@ -1,23 +1,23 @@
-"""From a finished run to a weight folder that checks itself."""
+"""Publish a run: a weight folder that says what it is and can be verified."""
 
 import json
 import os
 import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from capezoo.specs import CohortUse, Golden, InputSpec, Metric, Training, WeightCard
+from capezoo.specs.base import parse
+from capezoo.specs.card import CohortUse, Golden, Metric, Training, WeightCard
+from capezoo.specs.input import InputSpec
+from capezoo.specs.run import EncoderSpec
 from capezoo.zoo.files import (
     CARD,
     CONFIG,
@@ -30,28 +30,28 @@ from capezoo.zoo.files import (
     WEIGHTS,
     Architecture,
     read_card,
-    resolved,
 )
-from capezoo.zoo.forward import features
+from capezoo.zoo.golden import golden_embedding, golden_file, golden_signal
 from capezoo.zoo.hub import push
+from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError
 from ecgcohorts.io.durable import sha256_of, sync_folder, write_file
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ecgcohorts.store import AnyStore
+    from ecgcohorts.store.reader import AnyStore
 
-WEIGHTS_LICENCE = "Apache-2.0"
-THIS_FOLDER = "THIS_FOLDER"  # to be replaced by who copies the example
-GOLDEN_SIGNALS = 4  # different in rate, size and lead weights, so that a swapped lead or a lost scale shows
-HALF_COSINE = 0.9999  # our default; rounding to 11 bits alone gives about 0.9999999
-GOLDEN_SEED = 20250912  # of the golden noise; any number would do
+_LICENCE_OF_WEIGHTS = "Apache-2.0"
+# Stands for the folder in the README's example until its reader puts a path there.
+_THIS_FOLDER = "THIS_FOLDER"
+# Our default for half precision; rounding to 11 bits alone gives about 0.9999999.
+_HALF_COSINE = 0.9999
 
 
 @dataclass(frozen=True)
 class About:
-    """What only a person knows about the weights. metrics: measured after training."""
+    """What a run folder does not know about its weights. metrics: measured after training."""
 
     version: str = "1"
     summary: str = ""
@@ -61,7 +61,7 @@ class About:
     command: str = ""  # that trained them
     commit: str = ""
     data_licences: Mapping[str, str] | None = None  # cohort -> licence; see `licences_of`
-    where: str = THIS_FOLDER  # how the README's example names the weights
+    where: str = _THIS_FOLDER  # how the README's example names the weights
 
 
 def publish(
@@ -70,10 +70,10 @@ def publish(
     """Write the newest checkpoint of a run as a weight folder, and return it.
 
     The card states what the run folder knows: configuration, cohorts, steps, store fingerprint, versions.
-    half: store numbers in half precision, if embeddings stay the same (HALF_COSINE).
+    half: store numbers in half precision, if embeddings stay the same (cosine 0.9999).
     Raises SourceError if `run` is no run or has no checkpoint, SpecError if `out` exists or half is not enough.
     """
-    from capezoo.training.loop import trained
+    from capezoo.training.checkpoint import trained
     from capezoo.training.run_folder import RunFolder
 
     folder = RunFolder(Path(run))
@@ -100,7 +100,7 @@ def publish(
         parameters=sum(p.numel() for p in model.parameters()),
         embedding_dim=int(model.num_features),  # type: ignore[arg-type]
         training=training,
-        weights_licence=WEIGHTS_LICENCE,
+        weights_licence=_LICENCE_OF_WEIGHTS,
         data_licences={cohort.name: cohort.licence for cohort in training.cohorts},
         metrics=about.metrics,
         intended_use=about.intended_use,
@@ -112,7 +112,7 @@ def publish(
 def publish_to_hub(
     run: str | Path, target: str, about: About = About(), name: str | None = None, half: bool = False
 ) -> str:
-    """The same to a repository "hf-hub:ORG/NAME"; returns its address with the commit that was made. See `hub.push`."""
+    """Publish to a repository "hf-hub:ORG/NAME" and return its address with the new commit. See `publish`, `hub.push`."""
     with tempfile.TemporaryDirectory(prefix="capezoo-") as place:
         folder = publish(run, Path(place) / "weights", replace(about, where=f"{target}@COMMIT"), name, half)
         card = read_card(folder)
@@ -120,7 +120,7 @@ def publish_to_hub(
 
 
 def licences_of(store: "AnyStore") -> dict[str, str]:
-    """Licence of the data of each cohort, as its description gave it at ingest."""
+    """Return the licence of each cohort's data, as its description gave it at ingest."""
     return {segment.cohort: segment.licence for segment in store.segments if segment.licence}
 
 
@@ -130,9 +130,9 @@ def write_weights(
     card: WeightCard,
     digests: Path | None = None,
     half: bool = False,
-    where: str = THIS_FOLDER,
+    where: str = _THIS_FOLDER,
 ) -> Path:
-    """Write a weight folder whole: beside its place first, then renamed. Returns it.
+    """Write a weight folder and return it.
 
     model: built from `card.encoder`. digests: file with the waveform digests of all training recordings.
     Raises SpecError if `out` exists, or if half precision changes embeddings.
@@ -150,6 +150,7 @@ def write_weights(
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     if half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    # Written beside its place and renamed at the end: the folder is whole or not there.
     aside = target.with_name(f".{target.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -159,6 +160,7 @@ def write_weights(
         write_file(aside / LICENCE, files("capezoo.zoo").joinpath("apache-2.0.txt").read_bytes())
         if digests is not None:
             write_file(aside / DIGESTS, digests.read_bytes())
+        # The licence is left out: it is the same text for all weights, and SHA256SUMS covers it.
         named = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.name != LICENCE}
         full = card.model_copy(update={"sha256": named, "golden": Golden(file=GOLDEN, sha256=named[GOLDEN])})
         write_file(aside / CARD, (full.model_dump_json(indent=2) + "\n").encode())
@@ -174,7 +176,7 @@ def write_weights(
 
 
 def halved(model: "nn.Module") -> "nn.Module":
-    """A copy whose numbers are rounded to half precision, as weights stored so are when they are loaded."""
+    """Return a copy with all numbers rounded to half precision, as loading such weights gives them."""
     copy = deepcopy(model)
     tensors = model.state_dict().items()
     copy.load_state_dict({key: t.half().float() if t.is_floating_point() else t for key, t in tensors})
@@ -182,20 +184,21 @@ def halved(model: "nn.Module") -> "nn.Module":
 
 
 def _require_same_embeddings(model: "nn.Module", rounded: "nn.Module", spec: InputSpec) -> float:
-    """The least cosine between embeddings of the golden signals. Raises SpecError below HALF_COSINE."""
+    """Return the least cosine between embeddings of the golden signals. Raises SpecError if it is below 0.9999."""
     signal = golden_signal(spec)
     one, two = (golden_embedding(each, signal).astype(np.float64) for each in (model, rounded))
     sizes = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):  # infinite or dead embeddings end as NaN, which is refused
+    # Infinite or dead embeddings give NaN, which the comparison below refuses.
+    with np.errstate(invalid="ignore", divide="ignore"):
         cosine = float(((one * two).sum(axis=1) / sizes).min())
-    if not cosine >= HALF_COSINE:
+    if not cosine >= _HALF_COSINE:
         raise SpecError(f"found embeddings that differ in half precision (cosine {cosine:.6f}), expected at least "
-                        f"{HALF_COSINE}. Publish without half.")  # fmt: skip
+                        f"{_HALF_COSINE}. Publish without half.")  # fmt: skip
     return min(cosine, 1.0)
 
 
-def render(card: WeightCard, where: str = THIS_FOLDER) -> str:
-    """The card as Markdown, with the front matter that the Hub reads. where: how the weights are named in its example."""
+def render(card: WeightCard, where: str = _THIS_FOLDER) -> str:
+    """Return the card as Markdown with the Hub's front matter. where: name of the weights in its example."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_plain)
@@ -204,47 +207,19 @@ def render(card: WeightCard, where: str = THIS_FOLDER) -> str:
 
 
 def _plain(value: object) -> str:
-    """Text that stays text inside a Markdown table: one line, no bars, no tags."""
+    """Make a value safe inside a Markdown table: one line, no bars, no tags."""
     return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def golden_signal(spec: InputSpec) -> NDArray[np.int16]:
-    """Fixed synthetic ECGs in whole microvolts: (GOLDEN_SIGNALS, lead, length).
-
-    The file holds the numbers themselves: this is how they were made, not how they are checked.
-    """
-    n_leads, length = len(spec.leads), spec.length
-    generator = np.random.Generator(np.random.PCG64(GOLDEN_SEED))
-    signal = generator.integers(-12, 13, (GOLDEN_SIGNALS, n_leads, length))  # noise, microvolts
-    for number in range(GOLDEN_SIGNALS):
-        period, offset = round(spec.rate_hz * (0.6 + 0.15 * number)), 40 + 60 * number
-        weight = generator.integers(-1500, 1501, n_leads)  # R wave, microvolts
-        for start in range(offset, length, period):
-            for place, width, share in ((0, 12, 8), (5 * period // 16, 40, 2)):  # QRS and T as triangles
-                for step in range(-width, width + 1):
-                    if 0 <= start + place + step < length:
-                        signal[number, :, start + place + step] += weight * share * (width - abs(step)) // (8 * width)
-    return signal.astype(np.int16)
-
-
-def golden_file(model: "nn.Module", spec: InputSpec) -> bytes:
-    """golden.npz: `signal_uv` int16 and the `embedding` float32 that the model gives for it. Same input, same bytes."""
-    signal = golden_signal(spec)
-    buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # np.savez would write the time of day
-        for name, array in (("signal_uv", signal), ("embedding", golden_embedding(model, signal))):
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def golden_embedding(model: "nn.Module", signal_uv: NDArray[np.int16]) -> NDArray[np.float32]:
-    """(signal, unit)."""
-    return features(model, signal_uv.astype(np.float32) / np.float32(1000))
+def resolved(spec: EncoderSpec) -> EncoderSpec:
+    """Write every default of a spec out, so that a later change of defaults changes no published weights."""
+    module = plugins.load("capezoo.encoders", spec.name)
+    config = parse(module.Config, spec.config, f"encoder {spec.name}")
+    return EncoderSpec(name=spec.name, config=config.model_dump(mode="json"))
 
 
 def _cohorts(data: Mapping[str, Any], licences: Mapping[str, str]) -> tuple[CohortUse, ...]:
-    """The cohorts of data.json with the licences of their data."""
+    """Join the cohorts of data.json with the licences of their data."""
     return tuple(CohortUse(**part, licence=licences.get(part["name"]) or "unknown") for part in data["cohorts"])
 
 

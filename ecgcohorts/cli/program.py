@@ -19,7 +19,7 @@ import ecgcohorts
 from ecgcohorts import plugins
 from ecgcohorts.cli.console import EXIT_CODES, EXIT_STOPPED, EXIT_WRONG, Answer, fail, show
 from ecgcohorts.cli.parameters import Argument, OneOf
-from ecgcohorts.errors import EcgError, did_you_mean, needs_extra
+from ecgcohorts.errors import EcgError, did_you_mean, needs_extra, require
 
 WIDEST = 120  # columns of help, ours: longer lines are hard to read
 SHELLS = ("bash", "fish", "zsh")
@@ -83,10 +83,11 @@ class Command(_Base):
 
     def invoke(self, ctx: click.Context) -> None:
         program = ctx.find_root().command
-        if isinstance(program, Program):
-            program.require()
+        assert isinstance(program, Program)
         as_json = ctx.params.pop("as_json")
-        answer = super().invoke(ctx)
+        require(program.extra, *program.packages)
+        with needs_extra(program.extra):
+            answer = super().invoke(ctx)
         if isinstance(answer, Answer):
             show(answer, as_json)
             if answer.code:
@@ -148,22 +149,11 @@ class Program(Group):
     """
 
     def __init__(
-        self,
-        name: str,
-        kind: str,
-        help: str,
-        examples: Sequence[str],
-        require: Callable[[], None] = lambda: None,
-        *,
-        extra: str,
+        self, name: str, kind: str, help: str, examples: Sequence[str], *, extra: str, packages: Sequence[str] = ()
     ) -> None:
-        """Collect the commands of a kind.
-
-        require: called before a command does anything; raises if the installation lacks what all of them need.
-        extra: of the installation, named where a command imports what is not there.
-        """
+        """extra: brings what commands need beyond a base install; packages: those of it that every command needs."""
         super().__init__(name, help=help, examples=examples, params=[_completion_option(), _version_option()])
-        self.kind, self.require, self.extra = kind, require, extra
+        self.kind, self.extra, self.packages = kind, extra, packages
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for _, commands in _families(self.kind) for name in commands]
@@ -241,7 +231,7 @@ def run(program: Program, arguments: Sequence[str]) -> None:
     if asked:
         raise SystemExit(shell_complete(program, {}, name, _completion_variable(name), asked))
     try:
-        with needs_extra(program.extra), program.make_context(name, list(arguments), obj=tuple(arguments)) as ctx:
+        with program.make_context(name, list(arguments), obj=tuple(arguments)) as ctx:
             program.invoke(ctx)
     except click.exceptions.Exit as stop:  # --help, --version
         raise SystemExit(stop.exit_code) from None

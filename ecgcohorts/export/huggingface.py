@@ -79,6 +79,7 @@ def export_huggingface(
     with whole_folder(store, out) as folder:
         (folder / "data").mkdir()
         strip_bytes = 2 * len(store.recipe.leads) * store.recipe.strip_samples
+        # A multiple of READ_AT_ONCE, so that each read of strips makes one row group.
         in_file = max(FILE_BYTES // strip_bytes // READ_AT_ONCE, 1) * READ_AT_ONCE
         for name, index in parts.items():
             schema = _schema(store, index.labels)

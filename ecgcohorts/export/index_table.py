@@ -17,6 +17,7 @@ def export_index(store: AnyStore, out: Path, *, index: CohortIndex | None = None
     index = store.index if index is None else index
     refuse(store, out)
     make_folder(out.parent)
+    # Written aside and renamed, so that a killed export leaves no half table under the name asked for.
     aside = name_aside(out)
     try:
         index.to_pandas().to_parquet(aside, index=False)

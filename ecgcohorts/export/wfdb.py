@@ -52,6 +52,7 @@ def export_wfdb(
 
 def _record_names(index: CohortIndex) -> list[str]:
     """Return `cohort/folder/id` of every entry, with a thousand records in a folder, in the order of the cohort."""
+    # Many file systems are slow with a hundred thousand files in one folder.
     met: Counter[int] = Counter()
     names = []
     for code, value in zip(index["cohort"].tolist(), index["recording_id"], strict=True):
@@ -75,7 +76,8 @@ def _write_record(store: AnyStore, path: Path, strip: NDArray[np.int16], facts: 
     path.parent.mkdir(parents=True, exist_ok=True)
     n = len(strip)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside the package say nothing about the record
+        # Deprecations inside the package say nothing about the record.
+        warnings.simplefilter("ignore")
         _wfdb().wrsamp(
             path.name,
             fs=store.recipe.rate_hz,
@@ -91,7 +93,8 @@ def _write_record(store: AnyStore, path: Path, strip: NDArray[np.int16], facts: 
 
 
 def _wfdb() -> Any:
+    # Here, because it takes about a second.
     with needs_extra("ingest"):
-        import wfdb  # here, because it takes about a second
+        import wfdb
 
     return wfdb

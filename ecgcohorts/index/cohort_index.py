@@ -53,6 +53,7 @@ class CohortIndex:
         lengths = {name: len(column) for name, column in self.columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns of unequal length: {lengths}")
+        # Everything below finds a patient's entries by `patient_ptr`, which needs them side by side.
         if np.any(np.diff(self.columns["patient"]) < 0):
             raise ValueError("records are not ordered by patient")
 
@@ -107,6 +108,7 @@ class CohortIndex:
     def take(self, entries: ArrayLike) -> "CohortIndex":
         """Return the index of some entries only (a mask or positions). Patients are numbered densely again."""
         chosen = np.asarray(entries)
+        # Sorted in either case: entries must stay ordered by patient.
         positions = np.flatnonzero(chosen) if chosen.dtype == bool else np.sort(chosen.astype(np.int64))
         columns = {name: column[positions] for name, column in self.columns.items()}
         columns["patient"] = np.unique(columns["patient"], return_inverse=True)[1].astype(COLUMNS["patient"])
@@ -147,6 +149,7 @@ class CohortIndex:
         """Return one row per record, with names instead of codes and hexadecimal text instead of digests."""
         frame = pd.DataFrame({name: column for name, column in self.columns.items() if column.ndim == 1})
         frame["cohort"] = np.array(self.cohorts, object)[self["cohort"]]
+        # Code -1, unknown, takes the last value.
         frame["sex"] = np.array(["male", "female", None], object)[self["sex"]]
         for name, values in (("site", self.sites), ("device", self.devices)):
             frame[name] = np.array([*values, None], object)[self[name]]

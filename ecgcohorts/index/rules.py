@@ -55,8 +55,9 @@ def join_ids(ids: NDArray[np.uint8], pairs: Pairs) -> tuple[NDArray[np.int64], N
     _, first = np.unique(number, return_index=True)
     if not len(pairs):
         return number, every[first]
+    # Here, because scipy is slow to load and only identity maps need it.
     with needs_extra("ingest"):
-        from scipy.sparse import coo_array  # slow to load, and needed for identity maps only
+        from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
     one, other = number[len(ids) :].reshape(-1, 2).T
@@ -187,6 +188,8 @@ class LeaveCohortOut(_Model):
         return f"cohort {self.cohort} is {self.left_out}; others: {_shares(self.fractions)}"
 
     def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
+        # A person with recordings in the cohort left out is in no other part: the identity map may join people of
+        # several cohorts.
         is_out = index["cohort"] == index.cohort_code(self.cohort)
         met = np.zeros(people.count, bool)
         met[people.of_record[is_out]] = True

@@ -52,6 +52,7 @@ class Split:
 
         -1 stands for recordings in no part and for those added later. Of nested parts, the smallest one is given.
         """
+        # Numbered together, so that ids of both are compared by one sort and no dictionary is made.
         number = number_ids(np.concatenate([self.recording_id, index["recording_id"]]))
         known = np.full(number.max(initial=-1) + 1, UNASSIGNED, np.int8)
         known[number[: len(self.codes)]] = self.codes
@@ -159,6 +160,7 @@ def make_split(index: CohortIndex, name: str, rule: Rule | Mapping[str, object],
 
     Raises SpecError for an invalid rule or name, and if a person or a waveform would be in two parts.
     """
+    # Rules put a person into one part, but copies of a recording may be under two patients: the outcome is checked.
     pairs = as_pairs(same)
     definition = _define(name, rule, _digest(pairs))
     code = definition.rule.codes(index, People.of(index, pairs)).astype(np.int8)

@@ -94,6 +94,7 @@ class _Comparison:
         self._tables = load_tables(files)
         mine = np.isin(store.index["cohort"], [store.index.cohort_code(name) for name in self.cohorts])
         self._entries = np.flatnonzero(mine)
+        # Looked up by bisection: a dictionary of millions of ids would take several times the memory of the ids.
         keys = as_keys(store.index["recording_id"][self._entries])
         order = np.argsort(keys)
         self._keys, self._entries = keys[order], self._entries[order]
@@ -145,9 +146,10 @@ class _Comparison:
         except RecordingError as error:
             yield f"stored, but refused now ({error.reason})"
             return
-        except MemoryError:
+        except MemoryError:  # says nothing about the file
             raise
-        except Exception as error:  # one strange file must not end the comparison of 100,000
+        # One strange file must not end the comparison of 100,000 others.
+        except Exception as error:
             yield f"stored, but not readable now ({type(error).__name__})"
             return
         index = self._store.index
@@ -168,7 +170,9 @@ class _Comparison:
             raise file
         layout = self._tables.layout
         recording = next(open_reader(layout.reader, layout.arrays).read(file, [item.entry]))
+        # The steps of ingest, in its order, with the store's own recipe: the strip must be equal in every sample.
         recording = apply_rules(self._spec, about.cohort, recording)
+        # Without quality measures: they take half of the time and follow from samples that are compared anyway.
         return recording, make_strip(recording, self._store.recipe, about.mains_hz, with_quality=False)
 
     def find_gone(self) -> None:
@@ -178,6 +182,7 @@ class _Comparison:
             self._tell("gone", name, "stored, but no longer in the source")
 
     def _tell(self, kind: str, name: bytes, what: str) -> None:
+        # By pseudonym, as in all messages: names of files may be names of patients.
         self.counts[kind] += 1
         if len(self.problems) < PROBLEMS_KEPT:
             self.problems.append(f"recording {name.hex()}: {what}")

@@ -74,6 +74,7 @@ def classify(source: Source, only: str | None = None, tell: Callable[[int], None
                 tell(done)
     if not found:
         raise SourceError(f"{source}: there is no file in it. Check the path.")
+    # Last, because a manifest may name files of folders that are visited after its own.
     _give_to_manifests(source, found)
     left_out = source.left_out if isinstance(source, Archive) else {}
     return Census(source, {each: sorted(paths) for each, paths in found.items()}, left_out)
@@ -115,7 +116,7 @@ def _folders_below(path: Path) -> Iterator[tuple[str, dict[str, FileClass | None
         folder = Path(base)
         hidden = any(part.startswith(".") for part in folder.relative_to(path).parts)
         links = [name for name in folders if (folder / name).is_symlink()]
-        folders.sort()
+        folders.sort()  # os.walk continues in this order, the same on every file system
         entries: dict[str, FileClass | None] = {}
         for name in (*files, *links):
             if (folder / name).is_symlink():
@@ -153,6 +154,7 @@ class _Siblings:
         for name, each in found.items():
             is_header = each == FileClass(Kind.RECORDING, WFDB)
             part = self.parts.get(name)
+            # A header that another header names as a signal stays a recording, unless it is a segment of that record.
             if part is not None and entries[name] is None and (not is_header or part is _SEGMENT):
                 each = part
             elif name in annotations:
@@ -195,6 +197,7 @@ class _Siblings:
 
     def _by_suffix(self, path: Path) -> FileClass | None:
         """Ask the one reader that owns a suffix about a file whose first bytes no reader knows."""
+        # HDF5 and YAML hold many things besides recordings, so their suffixes say nothing.
         owners = [name for name, module in self.readers.items() if path.suffix.casefold() in module.SUFFIXES]
         if len(owners) != 1 or owners[0] in (HDF5, ARRAYS):
             return None
@@ -223,6 +226,7 @@ def _refusal(reader: str, path: Path) -> Reason | None:
         next(iter(open_reader(reader).scan(path)), None)
     except RecordingError as error:
         return error.reason
-    except Exception:  # a strange file must not end the look at the others
+    # A strange file must not end the look at the others.
+    except Exception:
         return Reason.UNEXPECTED
     return None

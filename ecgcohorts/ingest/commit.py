@@ -19,10 +19,8 @@ from ecgcohorts.errors import StoreError
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, STATISTICS, UNKNOWN, CohortIndex
 from ecgcohorts.ingest.encode import ShardResult, Staged
 from ecgcohorts.ingest.plan import AnyPlan, Partition, PlanHeader, PlannedCohort, Refusal, as_keys, ids_of, spec_sha256
-from ecgcohorts.ingest.planning import Known
 from ecgcohorts.io.durable import move_file, sha256_of, write_file
 from ecgcohorts.preprocess.flags import QUALITY_COLUMNS
-from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 from ecgcohorts.recording import DIGEST_BYTES
 from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.files import describe_files
@@ -78,26 +76,6 @@ def fingerprint_of(folder: Path) -> str:
         raise StoreError(f"{folder}: CURRENT is damaged. Restore the store from a copy.") from None
 
 
-def known_to(store: Store | None) -> Known:
-    """Return the recordings that a store has met, stored or refused, its patients, and those removed from it."""
-    if store is None:
-        return Known()
-    refused = np.frombuffer(bytes.fromhex("".join(store.rejects()["recording_id"])), np.uint8)
-    recordings = np.concatenate([store.index["recording_id"], refused.reshape(-1, PSEUDONYM_BYTES)])
-    removed = np.frombuffer(bytes.fromhex("".join(store.manifest.removed)), np.uint8).reshape(-1, PSEUDONYM_BYTES)
-    return Known(recordings, store.index.patient_ids, removed)
-
-
-def is_committed(plan: AnyPlan, known: Known) -> bool:
-    """Tell whether the store has met every input of this plan, stored or refused."""
-    met = as_keys(known.recordings)
-    for partition in plan.header.partitions:
-        if not np.isin(as_keys(ids_of(plan.rows(partition, ["recording_id"])["recording_id"])), met).all():
-            return False
-    refused = b"".join(one.recording_id for cohort in plan.header.cohorts for one in plan.refused(cohort.name))
-    return bool(np.isin(as_keys(np.frombuffer(refused, np.uint8)), met).all())
-
-
 def mark_staging(header: PlanHeader) -> None:
     """Mark the staged shards as a plan file's own, so that no ingest removes them as leftovers."""
     mark = header.staging / _MARK
@@ -125,6 +103,7 @@ def commit(plan: AnyPlan, before: Store | None, destination: Destination) -> tup
     settled = _settle(plan, results, before)
     entries = _place_shards(header, results, settled)
     manifest = _write_snapshot(plan, before, results, settled, entries)
+    # All of the above can be repeated. Readers see nothing of it until this replaces CURRENT.
     fingerprint = destination.publish(before.manifest if before else None, manifest)
     return {one.plan.name: one.accounting for one in settled}, fingerprint
 
@@ -181,6 +160,7 @@ def _settle(plan: AnyPlan, results: Sequence[ShardResult], before: Store | None)
         digests.append(result.digest)
         ids.append(ids_of(plan.rows(partition, ["recording_id"])["recording_id"]))
         good.append(result.outcome == 0)
+    # The store's rows come first, so that of equal waveforms the one already stored is the original.
     is_good, all_ids = np.concatenate(good), np.concatenate(ids)
     original = _first_like(np.concatenate(digests), is_good)
     copy = is_good & (original != np.arange(len(original)))
@@ -246,6 +226,7 @@ def _write_snapshot(
     write_file(folder / "zarr.json", group_metadata({"recipe": recipe_fields(header.recipe)}))
     files = dict(before.manifest.files) if before else {}
     if before:
+        # Every generation writes its index and rejects anew, so the manifest drops the older ones.
         replaced = (index_folder(before.manifest.generation) + "/", "rejects-")
         files = {name: entry for name, entry in files.items() if not name.startswith(replaced)}
     written = ["zarr.json", "signals/zarr.json", "index/zarr.json", rejects_name(generation)]
@@ -301,6 +282,7 @@ def _extend_index(
         pieces.append(_new_columns(plan, results, one, names))
     lengths = [len(piece["row"]) for piece in pieces]
     patient = _number_patients(_joined(pieces, lengths, "cohort"), _joined(pieces, lengths, "patient_id"))
+    # Stable, so that new records of a patient follow those of earlier runs.
     order = np.argsort(patient, kind="stable")
     in_order = bool((np.diff(patient) >= 0).all())
     columns = {"patient": patient[order]}
@@ -324,6 +306,8 @@ def _joined(pieces: Sequence[dict[str, NDArray]], lengths: Sequence[int], name: 
 
 def _number_patients(cohort: NDArray, patient_id: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Number patients densely in order of first appearance, by cohort and pseudonym."""
+    # By first appearance, so that patients of earlier runs keep their numbers. Equal pseudonyms in two cohorts are two
+    # patients: a pseudonym is keyed by the cohort, and a collision must not join people.
     key = np.concatenate([cohort.astype("<i4")[:, None].view(np.uint8).reshape(-1, 4), patient_id], axis=1)
     flat = np.ascontiguousarray(key).view(f"S{key.shape[1]}").ravel()
     _, first, number = np.unique(flat, return_index=True, return_inverse=True)
@@ -339,6 +323,7 @@ def _new_columns(
     header, n = plan.header, int(one.live.sum())
     columns = {name: np.zeros(n, dtype) for name, dtype in COLUMNS.items() if name != "patient"}
     columns |= {name: np.zeros((n, DIGEST_BYTES), np.uint8) for name in BYTE_COLUMNS}
+    # A cohort without live records brings no label columns: they would stay in the index without a value.
     labels = [LABEL + name for name in header.labels if n]
     columns |= {name: np.zeros(n, np.float32) for name in labels}
     columns |= {QUALITY + name: np.zeros(n, dtype) for name, dtype in QUALITY_COLUMNS.items()}
@@ -392,6 +377,7 @@ def _recoded(codes: NDArray[np.int32], own: Sequence[str], names: list[str]) -> 
 
 def _extend_rejects(before: pd.DataFrame | None, settled: Sequence[_Settled]) -> pd.DataFrame:
     """Add the refused recordings of a run to the table of them, with ids as hexadecimal text."""
+    # Sorted by pseudonym: the order of the scan is that of the paths, which do not enter a store.
     rows = [
         (one.cohort, one.recording_id.hex(), one.stage, one.reason, one.error, one.duplicate_of.hex())
         for cohort in settled

@@ -22,6 +22,7 @@ MIN_EQUAL_ROWS = 0.9  # share of rows with as many cells as the first
 MAX_COLUMN_NAME = 64  # characters
 MIN_ASCII = 0.9  # share of bytes, in text that is not UTF-8
 
+# Control characters that no text holds: all but tab, line breaks and form feed.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?|[nN][aA][nN]")
@@ -30,6 +31,7 @@ _WITH_COMMA = re.compile(r"[+-]?\d+,\d+")
 _JSON_START = re.compile(r"\s*(?:\{\s*[\"}]|\[\s*[\[{\"\]])")
 _CHARACTERS: dict[Separator, str | None] = {",": ",", ";": ";", "tab": "\t", "space": None}
 _GZIP = b"\x1f\x8b\x08"
+# The header of the first member of a tar has its magic at byte 257.
 _TAR = re.compile(rb".{257}ustar", re.DOTALL)
 _MATLAB_4 = struct.Struct("<5i")  # type, rows, columns, complex, length of the name
 _MATLAB_4_TYPES = frozenset(10 * storage + kind for storage in range(6) for kind in range(2))  # little-endian, no text
@@ -108,6 +110,7 @@ def _of_text(head: bytes, text: str, whole: bool) -> FileClass:
         return FileClass(Kind.DOCUMENT, "web page") if is_html else _NO_XML
     if _is_json(text, whole):
         return FileClass(Kind.DOCUMENT, "JSON")
+    # Numbers under names of leads are an array; numbers under other names are a table.
     numbers = _find_numbers(text, whole)
     table = _find_table(text, whole)
     if numbers is not None and (table is None or not numbers.names or 2 * len(numbers.leads) >= numbers.columns):
@@ -255,10 +258,12 @@ def _find_table(text: str, whole: bool) -> _Table | None:
             continue
         header = rows[0] if rows else []
         equal = sum(len(row) == len(header) for row in rows)
-        named = sum(bool(name.strip()) for name in header) >= len(header) - 1  # an index column may have no name
+        # A column of row numbers, as pandas writes it, has no name.
+        named = sum(bool(name.strip()) for name in header) >= len(header) - 1
         named = named and not all(map(_NUMBER.fullmatch, header))
         short = all(len(name) <= MAX_COLUMN_NAME for name in header)
-        several = len(rows) > 1 or (not whole and "\n" not in text)  # a header longer than the bytes seen
+        # One line alone is a table only if it is longer than the bytes seen: prose has commas, too.
+        several = len(rows) > 1 or (not whole and "\n" not in text)
         more = best is None or len(header) > len(best.columns)
         if len(header) > 1 and named and short and several and equal >= MIN_EQUAL_ROWS * len(rows) and more:
             best = _Table(separator, tuple(name.strip() for name in header))

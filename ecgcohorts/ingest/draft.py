@@ -24,7 +24,7 @@ from ecgcohorts.errors import RecordingError, SourceError, SpecError
 from ecgcohorts.ingest.classify import ARRAYS, Census, classify
 from ecgcohorts.ingest.content import FileClass, Kind, numbers_in
 from ecgcohorts.ingest.inspect import SAMPLE, spread
-from ecgcohorts.ingest.table_columns import Columns, Key, Role, find_key
+from ecgcohorts.ingest.table_columns import Columns, Key, Role
 from ecgcohorts.io.durable import write_file
 from ecgcohorts.io.regular import read_head
 from ecgcohorts.leads import canonical
@@ -98,6 +98,7 @@ def draft(source: str | Path, table: Path | None = None, sample: int = SAMPLE) -
 def _draft(source: Source, table: Path | None, sample: int) -> Draft:
     census = classify(source)
     each, paths = _commonest(census)
+    # Bare numbers have no headers to read: their draft asks a person for everything.
     is_bare = each.kind is Kind.ARRAY
     reader = ARRAYS if is_bare else each.what
     items = [SourceItem(name) for name in paths] if is_bare else _items(source, reader, paths, sample)
@@ -126,6 +127,7 @@ def _draft(source: Source, table: Path | None, sample: int) -> Draft:
     for role in _ROLES:
         _put_role(page, role, columns if key else Columns(), headers, items)
     text = "\n".join(page.lines) + "\n"
+    # A draft of bare numbers holds placeholders, which are meant to be refused.
     if not is_bare:
         _check(text)
     return Draft(text, reader, len(paths), page.guesses, page.unknowns, left_out)
@@ -199,7 +201,7 @@ def _items(source: Source, reader: str, paths: list[str], sample: int) -> list[S
 def _read_table(table: Path, items: list[SourceItem]) -> tuple[Columns, Key | None]:
     if not table.is_file():
         raise SourceError(f"found no file {table}, expected a CSV about the recordings. Check the path.")
-    return Columns.read(table), find_key(table, items)
+    return Columns.read(table), Key.find(table, items)
 
 
 def _put_cohort(page: _Page, source: Source, items: list[SourceItem]) -> None:
@@ -268,7 +270,8 @@ def _npy_shape(head: bytes) -> tuple[int, ...]:
 
 def _put_files(page: _Page, source: Source, paths: list[str]) -> None:
     globs = sorted({f"**/*{_suffix(path)}" for path in paths})
-    if all(path.casefold().endswith((".yaml", ".yml")) for path in paths):  # as cohort files do, this one among them
+    # Cohort files are YAML as well, this one among them, so manifests of arrays are named one by one.
+    if all(path.casefold().endswith((".yaml", ".yml")) for path in paths):
         globs = paths
     others = sorted(set(source.names(wanted_by(Files(include=tuple(globs))))) - set(paths))
     files: dict[str, list[str]] = {"include": globs}

@@ -37,7 +37,9 @@ from ecgcohorts.store.schema import FileEntry
 from ecgcohorts.store.signals.chunks import Codec
 from ecgcohorts.store.writer import ShardWriter
 
-_CODES = ["", *Reason]  # outcome 0: stored
+# Codes of the result file; outcome 0 means stored. They need not be stable: versions are part of a plan's digest, so another
+# version of this package stages in another folder.
+_CODES = ["", *Reason]
 _STAGES = ("", "read", "recipe")
 
 
@@ -89,35 +91,35 @@ class EncodeTask:
     raise_errors: bool
     with_quality: bool
 
+    @classmethod
+    def of(cls, plan: AnyPlan, partition: Partition, source: Source) -> Self:
+        """Return the task of one partition. Raises SpecError for a path that leads out of the source."""
+        header = plan.header
+        rows = plan.rows(partition, ["path", "entry", "mains", "recording_id"])
+        paths = [decoded(path) for path in rows["path"].to_pylist()]
+        # A plan file may come from elsewhere: it must not make this process read files that are no input.
+        if any(path.startswith("/") or ".." in path.split("/") for path in paths):
+            raise SpecError(f"partition {partition.number}: a path of the plan leads out of the source. Plan again.")
+        entries = [decoded(entry) for entry in rows["entry"].to_pylist()]
+        mains = [header.mains[code] for code in rows["mains"].to_pylist()]
+        return cls(
+            partition=partition,
+            source=source,
+            spec=header.spec,
+            recipe=header.recipe,
+            layout=header.layout,
+            inputs=tuple(zip(paths, entries, mains, strict=True)),
+            names=tuple(name.hex() for name in rows["recording_id"].to_pylist()),
+            files=Staged(header.staging, partition),
+            shard_records=header.shard_records,
+            codec=header.codec,
+            raise_errors=header.on_error == "raise",
+            with_quality=header.quality,
+        )
+
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.recipe.leads), self.recipe.strip_samples
-
-
-def task_of(plan: AnyPlan, partition: Partition, source: Source) -> EncodeTask:
-    """Return the task of one partition. Raises SpecError for a path that leads out of the source."""
-    header = plan.header
-    rows = plan.rows(partition, ["path", "entry", "mains", "recording_id"])
-    paths = [decoded(path) for path in rows["path"].to_pylist()]
-    # A plan file may come from elsewhere: it must not make this process read files that are no input.
-    if any(path.startswith("/") or ".." in path.split("/") for path in paths):
-        raise SpecError(f"partition {partition.number}: a path of the plan leads out of the source. Plan again.")
-    entries = [decoded(entry) for entry in rows["entry"].to_pylist()]
-    mains = [header.mains[code] for code in rows["mains"].to_pylist()]
-    return EncodeTask(
-        partition=partition,
-        source=source,
-        spec=header.spec,
-        recipe=header.recipe,
-        layout=header.layout,
-        inputs=tuple(zip(paths, entries, mains, strict=True)),
-        names=tuple(name.hex() for name in rows["recording_id"].to_pylist()),
-        files=Staged(header.staging, partition),
-        shard_records=header.shard_records,
-        codec=header.codec,
-        raise_errors=header.on_error == "raise",
-        with_quality=header.quality,
-    )
 
 
 class ShardResult:
@@ -143,7 +145,8 @@ class ShardResult:
         return _STAGES[self._stage[row]], str(_CODES[self.outcome[row]]), str(self._errors[self._error[row]])
 
     def columns(self) -> dict[str, NDArray]:
-        """Return valid, flags, q_... for each measure of quality, and statistics (row, 2, lead) if the recipe keeps them."""
+        """Return valid, flags, q_... for each quality measure, and statistics (row, 2, lead) if the recipe keeps them."""
+        # Read again when asked: a commit keeps the digests of all shards in memory, but these columns of one at a time.
         with np.load(self._path, allow_pickle=False) as data:
             names = ("valid", "flags", "statistics", *(f"q_{name}" for name in QUALITY_COLUMNS))
             return {name: data[name] for name in names if name != "statistics" or name in data.files}
@@ -202,6 +205,7 @@ def encode(task: EncodeTask) -> None:
         for row, name in enumerate(task.names):
             now.tell(name)
             shard.append(_encode_row(task, row, next(files), rows))
+    # After the shard: a result that is there means that its shard is whole.
     _save(task.files.result, rows, shard.entry)
 
 
@@ -230,7 +234,7 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
     _, entry, mains_hz = task.inputs[row]
     stage = "read"
     try:
-        if isinstance(file, UnreadableRecording):
+        if isinstance(file, UnreadableRecording):  # the source could not deliver it
             raise file
         recording = next(open_reader(task.layout.reader, task.layout.arrays).read(file, [entry]))
         stage = "recipe"

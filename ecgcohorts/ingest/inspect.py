@@ -77,6 +77,57 @@ class Inspection:
         """Number of files that are recordings by their content."""
         return sum(map(len, self.census.recordings.values()))
 
+    def render(self) -> "Group":
+        """Render for a terminal: every file by class, then the sample of recordings."""
+        from rich.console import Group
+        from rich.text import Text
+
+        files = f"{self.census.n_files:,} file{'' if self.census.n_files == 1 else 's'}"
+        left_out = "".join(f"; {count:,} {what} left out" for what, count in sorted(self.census.left_out.items()))
+        parts: list[Any] = [Text(f"{self.path}: {files}{left_out}"), _classes_table(self.census)]
+        if self.n_candidates:
+            head = f"looked into {self.n_sampled:,} of {self.n_candidates:,} files of recordings"
+            counts = f"{self.n_recordings:,} recordings read, {self.n_unreadable:,} unreadable"
+            parts += [Text(f"\n{head}: {counts}"), _sample_table(self)]
+        return Group(*parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values. The `files` of `classes` add up to `files`."""
+        lengths = self.lengths_s
+        return {
+            "path": self.path,
+            "files": self.census.n_files,
+            "left_out": self.census.left_out,
+            "classes": [
+                {
+                    "class": each.kind.value,
+                    "what": each.what,
+                    "reason": each.reason,
+                    "files": len(names),
+                    "examples": names[:_EXAMPLES],
+                }
+                for kind in Kind
+                for each, names in self.census.of(kind)
+            ],
+            "recording_files": self.n_candidates,
+            "recording_files_looked_into": self.n_sampled,
+            "recordings_read": self.n_recordings,
+            "formats": dict(self.formats),
+            "rates_hz": {f"{rate:g}": count for rate, count in self.rates_hz.items()},
+            "leads": dict(self.leads),
+            "units": dict(self.units),
+            "lengths_s": {"shortest": lengths[0], "median": lengths[len(lengths) // 2], "longest": lengths[-1]}
+            if lengths
+            else {},
+            "not_found_by_reader": dict(self.missing),
+            "header_keys": dict(self.header_keys),
+            "notes": dict(self.notes),
+            "unreadable": [
+                {"format": each.reader, "reason": each.reason, "expected": self.expected[each], "files": names}
+                for each, names in self.unreadable.items()
+            ],
+        }
+
 
 def inspect(source: str | Path, sample: int = SAMPLE, tell: Callable[[int], None] | None = None) -> Inspection:
     """Classify every file of a folder, an archive or a bucket, and decode and count up to `sample` recordings.
@@ -143,61 +194,9 @@ def _decoded(reader: str, source: Source, name: str, limit: int) -> Iterable[Rec
             return list(opened.read(file, entries or None))
         except RecordingError:
             raise
-        except Exception as error:  # a strange file must not end the inspection of the others
+        # A strange file must not end the inspection of the others.
+        except Exception as error:
             raise UnreadableRecording(Reason.UNEXPECTED, type(error).__name__, f"a {reader} file", "", name) from error
-
-
-def render(found: Inspection) -> "Group":
-    """Render an inspection for a terminal: every file by class, then the sample of recordings."""
-    from rich.console import Group
-    from rich.text import Text
-
-    files = f"{found.census.n_files:,} file{'' if found.census.n_files == 1 else 's'}"
-    left_out = "".join(f"; {count:,} {what} left out" for what, count in sorted(found.census.left_out.items()))
-    parts: list[Any] = [Text(f"{found.path}: {files}{left_out}"), _classes_table(found.census)]
-    if found.n_candidates:
-        head = f"looked into {found.n_sampled:,} of {found.n_candidates:,} files of recordings"
-        counts = f"{found.n_recordings:,} recordings read, {found.n_unreadable:,} unreadable"
-        parts += [Text(f"\n{head}: {counts}"), _sample_table(found)]
-    return Group(*parts)
-
-
-def as_json(found: Inspection) -> dict[str, Any]:
-    """Return an inspection as JSON values. The `files` of `classes` add up to `files`."""
-    lengths = found.lengths_s
-    return {
-        "path": found.path,
-        "files": found.census.n_files,
-        "left_out": found.census.left_out,
-        "classes": [
-            {
-                "class": each.kind.value,
-                "what": each.what,
-                "reason": each.reason,
-                "files": len(names),
-                "examples": names[:_EXAMPLES],
-            }
-            for kind in Kind
-            for each, names in found.census.of(kind)
-        ],
-        "recording_files": found.n_candidates,
-        "recording_files_looked_into": found.n_sampled,
-        "recordings_read": found.n_recordings,
-        "formats": dict(found.formats),
-        "rates_hz": {f"{rate:g}": count for rate, count in found.rates_hz.items()},
-        "leads": dict(found.leads),
-        "units": dict(found.units),
-        "lengths_s": {"shortest": lengths[0], "median": lengths[len(lengths) // 2], "longest": lengths[-1]}
-        if lengths
-        else {},
-        "not_found_by_reader": dict(found.missing),
-        "header_keys": dict(found.header_keys),
-        "notes": dict(found.notes),
-        "unreadable": [
-            {"format": each.reader, "reason": each.reason, "expected": found.expected[each], "files": names}
-            for each, names in found.unreadable.items()
-        ],
-    }
 
 
 def _classes_table(census: Census) -> "Table":
@@ -205,7 +204,8 @@ def _classes_table(census: Census) -> "Table":
     for kind in Kind:
         for row, (each, names) in enumerate(census.of(kind)):
             what = f"{each.what}: {each.reason}" if each.reason not in ("", Reason.FORMAT.value) else each.what
-            shown = names[: _EXAMPLES if kind is Kind.UNKNOWN else 1]
+            # No part of a recording: its header names it, often after the patient, and the header's file is shown.
+            shown = names[: {Kind.UNKNOWN: _EXAMPLES, Kind.PART: 0}.get(kind, 1)]
             table.add_row(kind.value if row == 0 else "", f"{len(names):,}", what, "\n".join(shown))
     table.add_row("total", f"{census.n_files:,}")
     return table
@@ -251,6 +251,7 @@ def _count(found: Inspection, reader: str, recording: Recording) -> None:
     if recording.gain_per_mv is None:
         found.units["mV, floating point"] += 1
     else:
+        # Rounded, because files write the same gain with more or fewer digits.
         gains = sorted(set(np.round(recording.gain_per_mv, 6).tolist()))
         found.units[", ".join(f"{gain:g}" for gain in gains) + " steps per mV"] += 1
     absent = {

@@ -121,6 +121,7 @@ class PlanHeader(Request):
     def partition(self, number: int) -> "Partition":
         """Return a partition by number. Raises SpecError if there is none of that number."""
         n = len(self.partitions)
+        # A plan of refusals only has nothing to encode, but its refusals are to be committed.
         if not n:
             raise SpecError(f"Partition {number}: this plan has nothing to encode, commit it.")
         if not 0 <= number < n:
@@ -176,6 +177,7 @@ class Plan:
         wanted = _row_schema(self.header.labels)
         if columns is not None:
             wanted = pa.schema([wanted.field(name) for name in columns])
+        # Files are kept once and numbered in the rows; the text of a path is made for one partition at a time.
         rows = self._rows.slice(partition.first, partition.rows)
         if "path" in wanted.names:
             rows = rows.append_column("path", self._files.take(rows["file"].combine_chunks()))
@@ -260,6 +262,7 @@ def write_plan(plan: AnyPlan, path: Path) -> None:
 def _refuse_other_content(path: Path) -> None:
     if not path.parent.is_dir():
         raise SourceError(f"{path}: found no folder {path.parent}, expected one to write the plan into. Make it.")
+    # An older plan may be replaced, but no other file that happens to have this name.
     if path.exists():
         try:
             open_plan(path)

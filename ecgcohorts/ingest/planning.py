@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +23,20 @@ from ecgcohorts.cohorts.spec import Description, describe
 from ecgcohorts.cohorts.tables import load_tables
 from ecgcohorts.cohorts.values import AGE_CAP_YEARS
 from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, UNKNOWN
-from ecgcohorts.ingest.plan import PSEUDONYM, Plan, PlanHeader, PlannedCohort, Refusal, Request, as_keys
+from ecgcohorts.ingest.plan import (
+    PSEUDONYM,
+    AnyPlan,
+    Plan,
+    PlanHeader,
+    PlannedCohort,
+    Refusal,
+    Request,
+    as_keys,
+    ids_of,
+)
 from ecgcohorts.io.texts import Texts, encoded
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
+from ecgcohorts.store.reader import Store
 from ecgcohorts.store.upkeep.lookup import REMOVED
 
 DUPLICATE_ID = "recording_id_twice"
@@ -49,6 +60,25 @@ class Known:
     patients: NDArray[np.uint8] = field(default_factory=_no_ids)
     removed: NDArray[np.uint8] = field(default_factory=_no_ids)  # patients whose new recordings are refused too
 
+    @classmethod
+    def of(cls, store: Store | None) -> Self:
+        """Return the recordings that a store has met, stored or refused, its patients, and those removed from it."""
+        if store is None:
+            return cls()
+        refused = np.frombuffer(bytes.fromhex("".join(store.rejects()["recording_id"])), np.uint8)
+        recordings = np.concatenate([store.index["recording_id"], refused.reshape(-1, PSEUDONYM_BYTES)])
+        removed = np.frombuffer(bytes.fromhex("".join(store.manifest.removed)), np.uint8).reshape(-1, PSEUDONYM_BYTES)
+        return cls(recordings, store.index.patient_ids, removed)
+
+    def covers(self, plan: AnyPlan) -> bool:
+        """Tell whether every input of a plan was met, stored or refused."""
+        met = as_keys(self.recordings)
+        for partition in plan.header.partitions:
+            if not np.isin(as_keys(ids_of(plan.rows(partition, ["recording_id"])["recording_id"])), met).all():
+                return False
+        refused = b"".join(one.recording_id for cohort in plan.header.cohorts for one in plan.refused(cohort.name))
+        return bool(np.isin(as_keys(np.frombuffer(refused, np.uint8)), met).all())
+
 
 def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, limit: int | None = None) -> Plan:
     """Scan the headers and tables of a source and lay out the rows of every cohort in it.
@@ -65,6 +95,7 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
         about = describe(spec, tables, item)
         recording = key.pseudonym(about.cohort, "recording", about.recording_id)
         patient = patient_pseudonym(about, key)
+        # A patient who was removed from the store stays out of it.
         if patient in removed:
             unusable.append(Refusal(about.cohort, recording, "plan", REMOVED, ""))
         elif item.error is not None:
@@ -120,6 +151,7 @@ def stored_age(years: float) -> float:
 
 def _not_known(refused: list[Refusal], known: Known) -> tuple[list[Refusal], int]:
     """Return the refusals that the store has not met, and the number of those it has."""
+    # A refusal is remembered as well as a recording, so that ingesting the same source again finds nothing to do.
     ids = np.frombuffer(b"".join(one.recording_id for one in refused), np.uint8)
     met = np.isin(as_keys(ids), as_keys(known.recordings))
     return [one for one, old in zip(refused, met, strict=True) if not old], int(met.sum())
@@ -129,6 +161,7 @@ def _new_rows(found: "_Gathered", known: Known, key: PseudonymKey) -> tuple[NDAr
     """Return the rows to lay out, a refusal for each repetition of an id, and the number of known recordings."""
     keys = as_keys(found.recording_ids)
     new = np.flatnonzero(~np.isin(keys, as_keys(known.recordings)))
+    # Of equal ids the first is kept, in the order of the scan, which is the same for every kind of source.
     order, is_new = _grouped(keys if len(new) == len(keys) else keys[new])
     first = np.zeros(len(new), bool)
     first[order[is_new]] = True
@@ -237,6 +270,7 @@ class _Gathered:
         self.cohorts, self.mains = _Codes[str](), _Codes[Mains]()
         self.sites, self.devices = _Codes[str](), _Codes[str]()
         self.files, self._entries, self._names = Texts(), Texts(), Texts()
+        # One path and state per file, not per recording: an HDF5 file may hold thousands.
         self._last_path: str | None = None
         self._recording, self._patient = bytearray(), bytearray()
         self._cohort, self._file, self._site, self._device = (array("i") for _ in range(4))
@@ -258,6 +292,7 @@ class _Gathered:
             self._last_path = item.path
         self._file.append(len(self.files) - 1)
         self._entries.append(item.entry)
+        # An id that follows from the path is not kept twice.
         self._names.append("" if self._named_by_path else about.recording_id)
         self._recording += recording
         self._patient += patient
@@ -316,6 +351,7 @@ class _Gathered:
         columns["mains"] = pa.array(self._take("_mains", np.int8)[order])
         label = self._take("_label", np.float32).reshape(-1, len(self.labels)) if self.labels else np.zeros((0, 0))
         columns |= {LABEL + name: pa.array(label[order, number]) for number, name in enumerate(self.labels)}
+        # `file` numbers the files of one scan; the states above stand for them in the digest.
         for name in sorted(set(columns) - {"file"}):
             digest.update(name.encode())
             for buffer in columns[name].buffers()[1:]:

@@ -14,14 +14,12 @@ from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError
 from ecgcohorts.ingest.commit import (
     commit,
     fingerprint_of,
-    is_committed,
-    known_to,
     mark_staging,
     plans_under_way,
 )
-from ecgcohorts.ingest.encode import EncodeTask, Staged, encode, task_of
+from ecgcohorts.ingest.encode import EncodeTask, Staged, encode
 from ecgcohorts.ingest.plan import AnyPlan, Partition, Plan, PlanHeader, Request, open_plan, spec_sha256, write_plan
-from ecgcohorts.ingest.planning import make_plan
+from ecgcohorts.ingest.planning import Known, make_plan
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, Runner, WorkerDied
 from ecgcohorts.io.durable import machine_errors, make_folder
 from ecgcohorts.io.place import Bucket, Folder
@@ -116,6 +114,7 @@ def ingest(
 
 def _ingest(job: "_Job", destination: Destination, options: IngestOptions, progress: Progress | None) -> IngestReport:
     with destination.lock():
+        # Opened under the lock, so that no other writer comes between this snapshot and the one that extends it.
         before = job.open_before()
         plan = job.plan(before)
         under_way = plans_under_way(destination.folder, plan.header.base)
@@ -143,6 +142,7 @@ def plan_to_file(
     """
     folder = folder_of(store)
     with open_source(source) as opened:
+        # Inside the input, a later scan would find the plan; inside the store, it would not belong to any snapshot.
         for inside in (folder, *([] if opened.folder is None else [opened.folder])):
             if Path(path).resolve().is_relative_to(inside.resolve()):
                 raise SpecError(f"{path} is inside {inside}. Write the plan to a file outside of input and store.")
@@ -175,7 +175,7 @@ def encode_partition(path: str | Path, partition: int) -> bool:
             return False
         try:
             with open_source(header.source) as source:
-                encode(task_of(plan, own, source))
+                encode(EncodeTask.of(plan, own, source))
         finally:
             # Another writer's commit in the meantime has cleared staging; what was written since would remain there.
             if fingerprint_of(header.folder) != header.base:
@@ -197,7 +197,8 @@ def commit_plan(path: str | Path) -> IngestReport:
     with destination.lock():
         before = destination.open_before()
         if fingerprint_of(header.folder) != header.base:
-            if before is not None and is_committed(plan, known_to(before)):
+            # A commit that is repeated after it succeeded is no error.
+            if before is not None and Known.of(before).covers(plan):
                 under_way = plans_under_way(header.folder, before.fingerprint)
                 destination.clear(before.manifest, under_way)
                 return _nothing_written(plan, before, destination)
@@ -275,7 +276,7 @@ class _Job:
             base=before.fingerprint if before else "",
             versions=_versions(),
         )
-        plan = make_plan(request, self.files, self.key, known_to(before), self.options.limit)
+        plan = make_plan(request, self.files, self.key, Known.of(before), self.options.limit)
         if before is None and not plan.header.n_inputs:
             raise SourceError(f"{self.files.source}: its files hold no recordings. Check the path.")
         if not self.options.dry_run:
@@ -344,6 +345,7 @@ def _encode(
     left = [partition for partition in header.partitions if partition.number not in numbers]
     runner = options.runner
     if runner is None:
+        # A pool larger than the work would only start processes that wait.
         several = options.workers > 1 and len(left) > 1
         runner = ProcessPool(min(options.workers, len(left))) if several else InProcess()
     finished = len(done)
@@ -368,8 +370,9 @@ def _handed_out(
 ) -> Iterator[tuple[Iterable[Any], Callable[[Any], object]]]:
     """Yield the tasks for a runner and the function that does them. Other machines get a plan file while they work."""
     if not runner.elsewhere or not left:
-        yield (task_of(plan, partition, source) for partition in left), encode
+        yield (EncodeTask.of(plan, partition, source) for partition in left), encode
         return
+    # A task names thousands of inputs; where the plan is at hand, the number of a partition is enough.
     folder = plan.header.folder
     path = options.plan_file or folder.with_name(f"{folder.name}.plan")
     write_plan(plan, path)
@@ -418,6 +421,7 @@ def _check_versions(path: Path, header: PlanHeader) -> None:
 
 def _versions() -> dict[str, str]:
     """Return the versions of the libraries that may change a stored byte."""
+    # pcodec is optional: where it is missing, no store with that codec can be written.
     return {
         name: importlib.metadata.version(name)
         for name in ("ecgcohorts", "numcodecs", "numpy", "pandas", "pcodec", "pyarrow", "scipy")

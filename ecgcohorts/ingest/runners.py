@@ -1,6 +1,6 @@
-"""Where partitions are encoded: in this process, in a pool of processes, or on a Dask cluster.
+"""Encode partitions in this process, in a pool of processes, or on a Dask cluster.
 
-A runner carries out tasks in any order and says which are done. What it runs gives the same bytes anywhere.
+A runner does tasks in any order and reports which are done. A task gives the same bytes anywhere.
 """
 
 import multiprocessing
@@ -27,7 +27,7 @@ _IN_FLIGHT = 2  # tasks sent to a Dask worker at a time: the next waits there wh
 
 
 class WorkerDied(Exception):
-    """A worker process ended in the middle of a task, without a word."""
+    """A worker process ended in the middle of a task without raising an error."""
 
     def __init__(self, task: object, how: str) -> None:
         self.task, self.how = task, how
@@ -35,22 +35,22 @@ class WorkerDied(Exception):
 
 
 class Runner(Protocol):
-    """Carries out tasks. Made ready by whoever knows how many processes and machines there are."""
+    """Does tasks, on as many processes and machines as it was made for."""
 
     @property
     def elsewhere(self) -> bool:
-        """May tasks run on another machine? Then they are numbers of partitions of a plan file, so that they are small."""
+        """Whether tasks may run on another machine. They are then numbers of partitions of a plan file."""
 
     def run(self, tasks: Iterable[Task], encode: Callable[[Task], object]) -> Iterator[Task]:
-        """Yield each task once it is done, in any order. Errors of `encode` are raised here, and end the rest.
+        """Yield each task once it is done, in any order. An error of `encode` is raised here and ends the other tasks.
 
-        Raises WorkerDied if a process that had a task is gone.
+        Raises WorkerDied if a process dies during a task.
         """
 
 
 @dataclass(frozen=True)
 class InProcess:
-    """One after the other, here: plain tracebacks."""
+    """Does one task after the other in this process, which gives plain tracebacks."""
 
     elsewhere = False
 
@@ -62,11 +62,9 @@ class InProcess:
 
 @dataclass(frozen=True)
 class ProcessPool:
-    """`workers` processes of this machine, each with one task at a time.
+    """Does tasks in `workers` processes of this machine, each with one task at a time."""
 
-    Not concurrent.futures: its pool cannot say which process died, and on which task.
-    """
-
+    # Not concurrent.futures: its pool cannot say which process died, and on which task.
     workers: int
 
     elsewhere = False
@@ -104,6 +102,7 @@ def _check_workers(workers: int) -> None:
 
 
 def _start_worker(encode: Callable[[Task], object]) -> tuple[BaseProcess, Connection]:
+    # Spawned and not forked: a fork copies locks that threads of this process hold, and may wait for them forever.
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(there, encode))
@@ -113,13 +112,14 @@ def _start_worker(encode: Callable[[Task], object]) -> tuple[BaseProcess, Connec
 
 
 def _work(pipe: Connection, encode: Callable[[Any], object]) -> None:
-    """What a worker process does: tasks come in, None or an error goes out."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it, which ends this one
+    """Run in a worker process: receive tasks, send None or an error for each."""
+    # Ctrl-C reaches all processes of a terminal; the parent handles it and ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
     while True:
         try:
             task = pipe.recv()
-        except (EOFError, ConnectionError):  # no more tasks; or whoever had them is dead
+        except (EOFError, ConnectionError):  # there are no more tasks, or the parent is dead
             return
         try:
             encode(task)
@@ -130,7 +130,7 @@ def _work(pipe: Connection, encode: Callable[[Any], object]) -> None:
 
 
 def _end_with_parent() -> None:
-    """No orphan may go on writing without the lock."""
+    # The parent holds the write lock. When it dies the lock is free, and an orphan would write beside another writer.
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -180,10 +180,10 @@ def _stop(workers: list[tuple[BaseProcess, Connection]], at_once: bool) -> None:
 
 @dataclass(frozen=True)
 class Dask:
-    """A Dask cluster: the scheduler at `address`, or one of `workers` processes made here for as long as it runs.
+    """Does tasks on a Dask cluster: that of the scheduler at `address`, or `workers` processes started for this run.
 
-    Every worker must see the plan, the input and the store under the same paths, and have this package. Give workers one
-    thread each: a second one would wait.
+    Every worker must see the plan, the input and the store under the same paths, and have this package installed. Give
+    each worker one thread; a second one would only wait.
     """
 
     address: str | None = None
@@ -206,6 +206,7 @@ class Dask:
 
             def send(count: int) -> None:
                 for task in islice(left, count):
+                    # Not pure: Dask would take the second run of a partition for the first and skip it.
                     future = client.submit(_one_at_a_time, encode, task, pure=False, retries=0)
                     task_of[future] = task
                     running.add(future)
@@ -228,7 +229,7 @@ def _connect(address: str | None, workers: int, stack: ExitStack) -> "Client":
     from distributed import Client, LocalCluster
 
     if address is None:
-        # Port 0: any free one; the usual one may belong to another cluster of this machine.
+        # Port 0 takes any free port; the usual one may belong to another cluster of this machine.
         cluster = stack.enter_context(
             LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")
         )
@@ -237,7 +238,7 @@ def _connect(address: str | None, workers: int, stack: ExitStack) -> "Client":
         return stack.enter_context(Client(address))
     except (OSError, ValueError) as error:
         raise SpecError(
-            f"found no Dask scheduler at {address} ({type(error).__name__}). Start it, or check this."
+            f"found no Dask scheduler at {address} ({type(error).__name__}). Start it, or check the address."
         ) from None
 
 

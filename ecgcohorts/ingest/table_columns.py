@@ -72,6 +72,27 @@ class Key(NamedTuple):
     pattern: str | None
     matched: int  # number of the sampled recordings that have a row
 
+    @classmethod
+    def find(cls, path: Path, items: Sequence[SourceItem]) -> "Key | None":
+        """Find the column that names most of the recordings, each once. None if no column does.
+
+        Raises SourceError for text that is no CSV.
+        """
+        candidates = _candidates(path, items)
+        header = next(_rows(path), [])
+        # A column with repeated values names patients or visits, not recordings.
+        unique = _unique_columns(path, {header.index(key.column) for key in candidates})
+        for key in candidates:
+            if header.index(key.column) not in unique:
+                continue
+            table = Table(file=path.name, key=key.column, match=key.match, pattern=key.pattern)
+            # Counted by the code that ingest uses, so that the draft promises only what ingest will find.
+            loaded = load_table(table, (), path.parent, str(path.parent))
+            matched = 0 if loaded is None else sum(loaded.row(item) is not None for item in items)
+            if matched >= max(1, MIN_MATCHED * len(items)):
+                return key._replace(matched=matched)
+        return None
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -144,26 +165,8 @@ class Columns:
         return _time_formats(self.of("acquired_at"))
 
 
-def find_key(path: Path, items: Sequence[SourceItem]) -> Key | None:
-    """Find the column that names most of the recordings, each once. None if no column does.
-
-    Raises SourceError for text that is no CSV.
-    """
-    candidates = _candidates(path, items)
-    header = next(_rows(path), [])
-    unique = _unique_columns(path, {header.index(key.column) for key in candidates})
-    for key in candidates:
-        if header.index(key.column) not in unique:
-            continue
-        table = Table(file=path.name, key=key.column, match=key.match, pattern=key.pattern)
-        loaded = load_table(table, (), path.parent, str(path.parent))
-        matched = 0 if loaded is None else sum(loaded.row(item) is not None for item in items)
-        if matched >= max(1, MIN_MATCHED * len(items)):
-            return key._replace(matched=matched)
-    return None
-
-
 def _time_formats(values: Iterable[str]) -> list[str]:
+    # Formats such as day/month and month/day may both fit; then a person has to choose.
     texts = [text.strip() for text in values if text.strip().casefold() not in _NOTHING]
     if all(cohort_values.moment(text) is not None for text in texts):
         return [""]
@@ -206,7 +209,7 @@ def _rows(path: Path) -> Iterator[list[str]]:
 
 
 def _candidates(path: Path, items: Sequence[SourceItem]) -> list[Key]:
-    """Return columns by the number of recordings they seem to name; `find_key` counts exactly."""
+    """Return columns by the number of recordings they seem to name; `Key.find` counts exactly."""
     wanted: dict[_Way, set[str]] = {}
     if any(item.entry for item in items):
         wanted[("entry", None)] = {cohort_values.plain(item.entry) for item in items}

@@ -1,1 +1,1 @@
-"""Files and buckets: durable writes, regular files, globs, texts."""
+"""Folders and buckets as places; durable writes, regular files, globs, texts by the million."""

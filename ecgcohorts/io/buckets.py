@@ -31,7 +31,7 @@ _SHA256 = "sha256"  # an object's metadata: what was put, as the sender saw it
 Tag = tuple[tuple[str, str], ...]  # stores tell versions apart by one of two things, or both
 
 
-class Stamp(NamedTuple):
+class _Stamp(NamedTuple):
     """Size and time of an object: equal in a listing and in a later answer if both speak of the same object.
 
     Entity tags do not serve: not every store spells them alike in both.
@@ -61,12 +61,13 @@ class Bucket:
     threads = 32  # requests under way at once: each waits some 20 ms for its first byte, not for us
     records_per_part = 2  # a pair
 
-    def __init__(self, url: str, pinned: Mapping[str, Stamp] | None = None) -> None:
+    # Checked before anything else sees the URL: a password in it would end up in messages and plans.
+    def __init__(self, url: str, pinned: Mapping[str, _Stamp] | None = None) -> None:
         parts = urlsplit(url)
         if not is_url(url) or not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
             raise SpecError(
-                "found no URL of an object store, expected for example s3://bucket/folder, without password or query: "
-                "credentials stand in the environment."
+                "this is no URL of an object store. Write for example s3://bucket/folder, without password or query: "
+                "credentials are read from the environment."
             )
         self.path = url.rstrip("/")
         self._connection = _connect(self.path)
@@ -84,7 +85,7 @@ class Bucket:
     def __str__(self) -> str:
         return self.path
 
-    def __reduce__(self) -> tuple[type["Bucket"], tuple[str, Mapping[str, Stamp] | None]]:
+    def __reduce__(self) -> tuple[type["Bucket"], tuple[str, Mapping[str, _Stamp] | None]]:
         return Bucket, (self.path, self._pinned)
 
     @property
@@ -110,7 +111,7 @@ class Bucket:
         found = self.stamps()
         return {name: found[name].size for name in (found if names is None else names) if name in found}
 
-    def stamps(self) -> dict[str, Stamp]:
+    def stamps(self) -> dict[str, _Stamp]:
         """Stamps of all objects by name, sorted."""
         return dict(sorted(self._each()))
 
@@ -140,7 +141,7 @@ class Bucket:
             answer = obstore.get(self.client, name)
             size = answer.meta["size"]
             if limit is None or size <= limit:
-                return bytes(answer.bytes())
+                return bytes(answer.bytes())  # the body is fetched here: an answer alone is only the headers
         except Exception as error:
             raise self._failed(error, name) from None
         raise StoreError(f"{self.path}/{name}: found {size} bytes, expected at most {limit}. Restore it from a copy.")
@@ -153,7 +154,8 @@ class Bucket:
         size = int(self._head(name)["size"])
         if limit is not None and size > limit:
             raise ObjectStoreError(f"{self.path}/{name}: found {size} bytes, expected at most {limit}.")
-        first: Stamp | None = None
+        # In ranges: one answer of a hundred MB would run into a time limit on a slow line.
+        first: _Stamp | None = None
         for start in range(0, size, _BLOCK_BYTES):
             block, stamp = self.get_range(name, start, min(start + _BLOCK_BYTES, size))
             first = first or stamp
@@ -175,7 +177,7 @@ class Bucket:
             self.fetch(name, path)
             yield path
 
-    def get_range(self, name: str, start: int, stop: int) -> tuple[memoryview, Stamp]:
+    def get_range(self, name: str, start: int, stop: int) -> tuple[memoryview, _Stamp]:
         """Fetch part of an object in one request, and the object's stamp. The part is short if the object ends before."""
         import obstore
 
@@ -190,6 +192,7 @@ class Bucket:
 
         Raises StoreError if a pinned object is gone or replaced.
         """
+        # The answer says of which object it is, so that a replaced one is noticed without another request.
         seen = None if self._pinned is None else self._pin_of(name)
         try:
             data, stamp = self.get_range(name, start, start + len(out))
@@ -203,7 +206,7 @@ class Bucket:
         out[: len(data)] = data
         return len(data)
 
-    def _pin_of(self, name: str) -> Stamp:
+    def _pin_of(self, name: str) -> _Stamp:
         try:
             return (self._pinned or {})[name]
         except KeyError:
@@ -246,7 +249,7 @@ class Bucket:
         """Remove objects. What is gone already does not matter."""
         import obstore
 
-        doomed = list(names)
+        doomed = list(names)  # `names` may be listing this very bucket
         try:
             if doomed:
                 obstore.delete(self.client, doomed)
@@ -261,7 +264,7 @@ class Bucket:
 
         return ObjectStore(self.client, read_only=True)
 
-    def _each(self, below: str = "") -> Iterator[tuple[str, Stamp]]:
+    def _each(self, below: str = "") -> Iterator[tuple[str, _Stamp]]:
         """Yield name and stamp of every object, as the listing goes on."""
         import obstore
 
@@ -285,7 +288,7 @@ class Bucket:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        # A condition can be put on one request only, not on an upload in parts.
+        # A condition can be put on one request only, not on an upload in parts, so conditional objects go in one piece.
         options = {} if mode is None else {"mode": mode, "use_multipart": False}
         if sha256 is not None:
             options["attributes"] = {_SHA256: sha256}
@@ -335,8 +338,8 @@ def _connect(url: str) -> "ObjectStore":
         ) from None
 
 
-def _stamp(meta: Any) -> Stamp:
-    return Stamp(int(meta["size"]), int(meta["last_modified"].timestamp()))
+def _stamp(meta: Any) -> _Stamp:
+    return _Stamp(int(meta["size"]), int(meta["last_modified"].timestamp()))
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,7 @@
-"""Writing so that a power cut leaves the old file or the new one, never half of either."""
+"""Write so that a power cut leaves the old file or the new one, never half of either.
+
+`tests/faults/power.py` checks that against what a crash may leave of a recorded run.
+"""
 
 import contextlib
 import hashlib
@@ -22,6 +25,7 @@ def write_file(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        # Content first, name second: a rename that reaches the disk before its content would show an empty file.
         os.replace(aside, path)
     except OSError:
         drop(aside)
@@ -30,7 +34,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def drop(path: Path) -> None:
-    """Delete a file under way after an error, to make room on a full disk. What stays behind goes at the next write."""
+    """Delete a half-written file after an error, to make room on a full disk. If that fails, the next write does it."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
 
@@ -45,19 +49,21 @@ def machine_errors(where: Path) -> Iterator[None]:
 
 
 def move_file(source: Path, target: Path) -> None:
-    """Give a file that is on disk already another name in the same file system, durably."""
+    """Rename a file whose content is on disk already, within one file system, durably."""
     make_folder(target.parent)
     os.replace(source, target)
     sync_folder(target.parent)
 
 
 def name_aside(path: Path) -> Path:
-    """A name of its own beside `path` for the file under way: a writer left over from a killed run must not share it."""
+    """Return a new name beside `path` for a file while it is being written."""
+    # Random, because a process left over from a killed run may still be writing under the name it chose.
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, each durable: a file is lost with a folder whose own entry was never synced."""
+    """Make a folder and its parents, each durable."""
+    # A file is lost together with a folder whose own entry in its parent was never synced.
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -66,7 +72,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """fsync a folder, which is what makes a rename in it durable."""
+    """Make durable what was renamed, made or deleted in a folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -75,7 +81,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal, in bounded memory."""
+    """Return the SHA-256 of a file, in hexadecimal, in bounded memory."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -98,11 +104,11 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def link_file(source: Path, target: Path) -> None:
-    """Give a file a second name, or where the disk knows no links, copy it; durable when this returns."""
+    """Give a file a second name, or copy it where the disk knows no links; durable when this returns."""
     make_folder(target.parent)
     try:
         os.link(source, target)
-    except OSError:
+    except OSError:  # exFAT, some network file systems
         copy_file(source, target)
     else:
         sync_folder(target.parent)

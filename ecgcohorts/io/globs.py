@@ -1,4 +1,4 @@
-"""Globs over whole posix paths: the one place that says what `*`, `?` and `**/` mean."""
+"""Globs over whole posix paths. What `*`, `?` and `**/` mean is decided here alone."""
 
 import re
 from collections.abc import Iterable
@@ -7,19 +7,16 @@ from functools import lru_cache
 _STARS = re.compile(r"\*+")
 
 
-def glob_pattern(glob: str) -> str:
-    """A glob as a regular expression over a whole path: `*` and `?` stay inside a folder, `**/` is any folders or none.
-
-    >>> fits("a/b/1.hea", ["**/*.hea"]), fits("a/1.hea", ["*.hea"]), fits("a[1].hea", ["a[1].*"])
-    (True, False, True)
-    """
+def _pattern(glob: str) -> str:
+    """Write a glob as a regular expression over a whole path."""
     *folders, name = glob.split("/")
     return "".join("(?:.*/)?" if part == "**" else f"{_part(part)}/" for part in folders) + _part(name)
 
 
 def _part(part: str) -> str:
-    """What stands between two slashes. Texts between two stars are taken where they first come, for good (`(?>...)`): a
-    glob of a hundred stars must not be tried in all the ways there are."""
+    """Write one part of a glob, between two slashes, as a regular expression."""
+    # Atomic groups `(?>...)` take the text between two stars where it first comes, for good: a hostile glob of a hundred
+    # stars would otherwise be tried in all the ways there are. Nothing is lost by it, since another star follows.
     first, *others = (
         "".join("[^/]" if letter == "?" else re.escape(letter) for letter in text) for text in _STARS.split(part)
     )
@@ -31,15 +28,19 @@ def _part(part: str) -> str:
 
 
 def any_of(globs: Iterable[str], below: str = "") -> re.Pattern[str]:
-    """What matches (`fullmatch`) a path that one of the globs fits. below: a folder they start from, with its slash."""
+    """Compile globs into one pattern for `fullmatch`. below: a folder that the globs start from, with its slash."""
     return _compiled(tuple(globs), below)
 
 
 @lru_cache(maxsize=256)
 def _compiled(globs: tuple[str, ...], below: str) -> re.Pattern[str]:
-    return re.compile(f"{re.escape(below)}(?:{'|'.join(map(glob_pattern, globs))})", re.DOTALL)
+    return re.compile(f"{re.escape(below)}(?:{'|'.join(map(_pattern, globs))})", re.DOTALL)
 
 
 def fits(path: str, globs: Iterable[str]) -> bool:
-    """Whether one of the globs fits a path."""
+    """Say whether one of the globs fits a path: `*` and `?` stay inside a folder, `**/` is any folders or none.
+
+    >>> fits("a/b/1.hea", ["**/*.hea"]), fits("a/1.hea", ["*.hea"]), fits("a[1].hea", ["a[1].*"])
+    (True, False, True)
+    """
     return any_of(globs).fullmatch(path) is not None

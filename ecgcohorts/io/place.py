@@ -43,6 +43,7 @@ class Folder:
         self._open: dict[str, _OpenFile] = {}
         self._lock = threading.Lock()
 
+    # Open descriptors mean nothing in another process: it opens its own.
     def __reduce__(self) -> tuple[type["Folder"], tuple[Path]]:
         return Folder, (self.path,)
 
@@ -88,6 +89,7 @@ class Folder:
         where = os.path.join(self.path, below)
         if everything and not os.path.isdir(where):  # gone since it was listed, or the place is not made yet
             return []
+        # A link has a name but no entries. The place itself may be reached by one.
         if everything and below and os.path.islink(where[:-1]):
             return []
         with os.scandir(where) as entries:
@@ -118,6 +120,7 @@ class Folder:
         """Read a whole file. Raises StoreError for more than `limit` bytes, before they are read."""
         with (self.path / name).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
+            # A damaged file may be of any size; what is read must fit what its manifest says.
             if limit is not None and size > limit:
                 raise StoreError(
                     f"{self.path}/{name}: found {size} bytes, expected at most {limit}. Restore it from a copy."
@@ -175,7 +178,7 @@ class Folder:
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files, and folders (with a slash) if they are empty by then. What is gone already does not matter."""
-        for name in list(names):
+        for name in list(names):  # `names` may be walking this very folder
             path = self.path / name
             if path.is_symlink():  # never ours: a store makes none
                 continue
@@ -193,6 +196,7 @@ class Folder:
 class _OpenFile:
     """An open file, closed when the last user lets go: one evicted from the cache stays readable to threads that hold it."""
 
+    # Closed by __del__, not by a lock or a count: a thread that is reading holds the object, so its descriptor stays open.
     __slots__ = ("fd", "size")
     all_open: ClassVar[set[int]] = set()  # of this process
 

@@ -99,6 +99,7 @@ class Loader:
         self.rank = sampler.rank if rank is None else rank
         self.world_size = sampler.world_size if world_size is None else world_size
         sampler.check_rank(self.rank, self.world_size)
+        # Checked here and not at step 40,000: does the store have every row that may be planned?
         self._ranges = _ValidRanges(store.index)
         if sampler.index is not store.index:
             self._ranges.of(sampler.rows)
@@ -121,6 +122,7 @@ class Loader:
         plan = self.sampler.plan(epoch, step, self.rank, self.world_size)
         shape = (*plan.rows.shape, len(self.store.recipe.leads), self.window)
         signal = self.memory(shape)
+        # A sampler with last="pad" plans ABSENT rows: their windows hold no sample.
         valid = np.zeros(plan.rows.shape, np.int32)
         rows = plan.rows.ravel()
         here = np.flatnonzero(rows != ABSENT)
@@ -175,6 +177,7 @@ class _ValidRanges:
 
     def __init__(self, index: "CohortIndex") -> None:
         rows = index["row"]
+        # An index ordered by patient need not be ordered by row, after several ingest runs for example.
         order = slice(None) if (np.diff(rows) > 0).all() else np.argsort(rows)
         self._rows, self._start, self._stop = rows[order], index["valid_start"][order], index["valid_stop"][order]
 

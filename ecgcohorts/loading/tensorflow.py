@@ -21,6 +21,7 @@ def batches(loader: Loader, epochs: int = 1, prefetch: int = 1) -> "tf.data.Data
         raise SpecError(f"found epochs={epochs}, expected 1 or more.")
     sampler = loader.sampler
     shape = (sampler.check_rank(loader.rank, loader.world_size), sampler.options.views)
+    # Whole batches have fixed shapes, so that TensorFlow traces a training step once.
     signature = {
         "signal": tf.TensorSpec((*shape, len(loader.store.recipe.leads), loader.window), tf.int16),
         "valid": tf.TensorSpec(shape, tf.int32),

@@ -62,6 +62,7 @@ class TorchBatches(IterableDataset[TorchBatch]):
         return len(self.loader)
 
     def __iter__(self) -> Iterator[TorchBatch]:
+        # Not in __init__: a DataLoader makes its workers only when it is iterated.
         if get_worker_info() is not None:
             raise SpecError("Each worker process of this DataLoader would read every batch. Set num_workers=0.")
         for batch in self.loader:

@@ -1,10 +1,10 @@
-"""Resampling, band-pass and notch of a strip in one pair of Fourier transforms.
+"""Compute the pattern of `cape-v1`, resampling, band-pass and notch, in one pair of Fourier transforms.
 
-The filters are SciPy's, and so is what happens at the ends of a strip: `resample_poly` goes on along the line through
-its first and last sample; `sosfiltfilt` continues the result evenly by `pad_s`, starts settled on the value it meets
-first, and runs backward over what the forward pass left. A Fourier transform knows no ends, it takes the strip as a
-circle. What the filters remember of the time before a strip, and after it, dies away as one wave per pole of the
-filters. So the two results differ by a few known waves, and `_ends` says how much of each a strip needs.
+The filters are SciPy's, and so are the ends of a strip: `resample_poly` continues it along the line through its first and
+last sample; `sosfiltfilt` continues the result evenly by `pad_s`, starts settled on the first value it meets, and runs
+backward over the output of the forward pass. A Fourier transform has no ends: it takes the strip as a circle. What the
+filters remember of the time before and after a strip dies away as one wave for each pole. So the two results differ by a
+few known waves, and `_ends` computes how much of each a strip needs.
 """
 
 from dataclasses import dataclass
@@ -79,8 +79,8 @@ def notch_sections(hz: float, q: float, rate_hz: float) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class StripFilter:
-    """The steps "resample" and "filter" of a recipe, for strips of one length at one rate."""
+class _StripFilter:
+    """Resampling and filters of a recipe, for strips of one length at one rate."""
 
     n_in: int
     n_out: int  # ceil(n_in * up / down)
@@ -107,7 +107,7 @@ class StripFilter:
 @lru_cache(maxsize=16)  # a megabyte each; most cohorts need one or two
 def strip_filter(
     n_in: int, ratio: tuple[int, int], source_rate_hz: float, recipe: Recipe, notch_hz: float | None
-) -> StripFilter:
+) -> _StripFilter:
     """Return the filter for strips of n_in samples. ratio: (up, down), the recipe's rate over the source's."""
     up, down = ratio
     n_out = -(-n_in * up // down)
@@ -121,7 +121,7 @@ def strip_filter(
     spectrum = fft.rfft(ends_of)[:, : len(resampling)] * resampling
     ends_of = fft.irfft(_without_images(spectrum, circle_in, circle_out), circle_in)
     ends_of[:, n_in - 1] += ends_of[:, n_in:] @ _line(n_in, circle_in)
-    return StripFilter(
+    return _StripFilter(
         n_in=n_in,
         n_out=n_out,
         circle_in=circle_in,
@@ -147,9 +147,9 @@ def _circle(n_in: int, up: int, down: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=16)
 def _line(n_in: int, circle_in: int) -> Array:
-    """What lies on the circle beyond a strip that begins at 0 and ends at 1: the line through both.
+    """Return what lies on the circle beyond a strip that begins at 0 and ends at 1: the line through both.
 
-    It goes on from the end, halfway round, and comes back to the beginning.
+    The line continues from the end, halfway round, and comes back to the beginning.
     """
     beyond = np.arange(1.0, circle_in - n_in + 1)
     after = (len(beyond) + 1) // 2
@@ -180,7 +180,7 @@ def _with_images(spectrum: NDArray[np.complex128], circle_in: int, frequencies: 
 
 
 def _without_images(spectrum: NDArray[np.complex128], circle_in: int, circle_out: int) -> NDArray[np.complex128]:
-    """The transpose of `_with_images` and a transform back: what lies above the Nyquist frequency is folded."""
+    """Apply the transpose of `_with_images` and a transform back: fold what lies above the Nyquist frequency."""
     whole = circle_in // 2 + 1
     counted = spectrum * _occurrences(spectrum.shape[1], circle_out)
     folded = counted[:, :whole].copy()
@@ -190,7 +190,7 @@ def _without_images(spectrum: NDArray[np.complex128], circle_in: int, circle_out
 
 
 def _occurrences(frequencies: int, circle: int) -> Array:
-    """How often each frequency stands in the full spectrum of a real signal: all but two have a conjugate."""
+    """Return how often each frequency occurs in the full spectrum of a real signal: all but two have a conjugate."""
     return np.where(2 * np.arange(frequencies) % circle == 0, 1.0, 2.0)
 
 

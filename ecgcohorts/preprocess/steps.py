@@ -51,6 +51,8 @@ class SelectLeads(_Step):
 class FillGaps(_Step):
     """Bridge gaps by a straight line; a longer gap ends the recording there."""
 
+    # Before any filter: one missing sample makes a whole filtered lead NaN, and one sample of -32.768 mV, which some
+    # formats write in its place, errs by more than 50 uV over 0.65 s.
     step: Literal["fill_gaps"] = "fill_gaps"
     max_gap_s: Annotated[float, Field(ge=0)] = 0.040
 
@@ -84,6 +86,7 @@ class Resample(_Step):
     fourier: `scipy.signal.resample`, which takes the signal as a circle. decimate: `scipy.signal.decimate`, by a whole factor.
     """
 
+    # On made-up ECGs of 240 to 1000 Hz polyphase errs by at most 1.5 uV, linear by 25; from 100 Hz by 8 and 143.
     step: Literal["resample"] = "resample"
     rate_hz: Positive
     method: Literal["poly", "linear", "fourier", "decimate"] = "poly"
@@ -113,6 +116,7 @@ class Notch(_Filter):
 
     step: Literal["notch"] = "notch"
     hz: Positive | Literal["mains"] = "mains"
+    # Q 30 takes 11.5 dB at 0.5 Hz beside the mains and distorts a clean ECG by 2.3 uV; Q 10 takes 28 dB for 7.4 uV.
     q: Positive = 30.0
     harmonics: bool = False  # also whole multiples below half the rate, one pass each
     min_source_rate_ratio: Annotated[float, Field(ge=0)] = 2.2  # no notch if the source has fewer samples a period
@@ -129,6 +133,7 @@ class CheckAmplitude(_Step):
     """Refuse a recording whose amplitude no ECG has: the median over leads of the 99th percentile of |x|."""
 
     step: Literal["check_amplitude"] = "check_amplitude"
+    # Of 1,400 recordings of eleven sets the medians are 0.56 to 1.29 mV. A factor of 1000 falls outside, one of 5 may not.
     amplitude_mv: tuple[Positive, Positive] = (0.1, 10.0)
     above_hz: Positive | None = None  # measured above this frequency, where a recipe leaves offset and drift in
 
@@ -340,6 +345,8 @@ def _check_filter(step: _Filter, before: _Step | None, rate_hz: float, slowest_h
             raise ValueError(f"band_pass: {edges[-1]:g} Hz is not below half the rate, {rate_hz / 2:g} Hz")
         if step.low_hz is not None and step.low_hz >= (step.top_of_source_rate or 1.0) * slowest_hz:
             raise ValueError(f"band_pass: nothing is left above {step.low_hz:g} Hz of a source at {slowest_hz:g} Hz")
+        if step.kind == "fir" and (step.ends == "gust" or step.pad_s is not None):
+            raise ValueError("band_pass: an FIR is padded by its own length, so it has no pad_s and no ends 'gust'")
         if step.kind == "fir" and step.high_hz is None and step.order % 2 == 0:
             raise ValueError("band_pass: a high-pass FIR has an odd number of taps")
     if isinstance(step, Notch) and step.hz != "mains" and step.hz >= rate_hz / 2:

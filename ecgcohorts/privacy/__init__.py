@@ -1,1 +1,1 @@
-"""Pseudonyms, and ids that are placeholders."""
+"""Pseudonyms for ids, and placeholders that are no ids."""

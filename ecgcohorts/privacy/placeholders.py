@@ -1,4 +1,4 @@
-"""When a patient id is not an id: the one place that knows the placeholders."""
+"""Tell patient ids from placeholders, which are listed here alone."""
 
 import re
 

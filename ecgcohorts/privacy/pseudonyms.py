@@ -1,4 +1,4 @@
-"""Keyed pseudonyms: the only form in which an id leaves the input.
+"""Make keyed pseudonyms, the only form in which an id leaves the input.
 
 A plain hash of an eight-digit record number is undone by trying all of them; a keyed one is not.
 """
@@ -36,28 +36,30 @@ class PseudonymKey:
 
     @property
     def fingerprint(self) -> str:
+        """Return what may be published of the key: 128 bits that tell two keys apart and reveal neither."""
         return hmac.new(self.secret, b"ecgcohorts key fingerprint", hashlib.sha256).hexdigest()[:32]
 
     def pseudonym(self, cohort: str, kind: Kind, identifier: str) -> bytes:
-        """HMAC-SHA256(key, cohort 0 kind 0 id), first 128 bits; the id is NFC-normalised and stripped.
+        """Return HMAC-SHA256(key, cohort 0 kind 0 id), first 128 bits; the id is NFC-normalised and stripped.
 
         Leading zeros are kept: `007` and `7` are two patients unless the cohort description says otherwise.
         """
+        # The cohort is hashed too: number 17 of one hospital is not number 17 of another. The id stands last, so that no two
+        # triples give the same text, whatever it holds.
         text = "\0".join((cohort, kind, unicodedata.normalize("NFC", identifier).strip()))
         return hmac.new(self.secret, text.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()[:PSEUDONYM_BYTES]
 
     def store_order(self, cohort: str, patients: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The order in which a segment holds the patients of these (patient, 16) pseudonyms: that of a keyed digest.
+        """Return the order in which a segment holds patients, given their pseudonyms, uint8 (patient, 16).
 
-        So no reader sees site or date drift, and the order tells nothing about the ids.
+        It is that of a keyed digest: no reader sees site or date drift, and the order tells nothing about the ids.
         """
         digests = b"".join(self.pseudonym(cohort, "order", patient.tobytes().hex()) for patient in patients)
         words = np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)
         return np.lexsort((words[:, 1], words[:, 0]))
 
 
-def default_key_path() -> Path:
-    """Where the key lives unless the user names a file: the user's configuration folder."""
+def _default_key_path() -> Path:
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / "ecgcohorts" / "pseudonym.key"
 
@@ -68,7 +70,7 @@ def load_key(path: Path | None = None) -> PseudonymKey:
     Raises SpecError if a named file is missing or is not a key.
     """
     if path is None:
-        path = default_key_path()
+        path = _default_key_path()
         _make_once(path)
     try:
         text = path.read_text("ascii").strip()
@@ -76,13 +78,17 @@ def load_key(path: Path | None = None) -> PseudonymKey:
     except FileNotFoundError:
         raise SpecError(f"found no key file {path}. Make one: openssl rand -hex 32 > {path.name}") from None
     except (ValueError, OSError):
-        raise SpecError(f"{path} is no key file, expected one line of hexadecimal text.") from None
+        raise SpecError(
+            f"{path} is no key file: it must hold one line of hexadecimal text."
+        ) from None  # never its content
 
 
 def _make_once(path: Path) -> None:
-    """Create the key whole or not at all: written aside, then linked, so no reader sees half a key."""
+    """Create the key whole or not at all."""
     if path.exists():
         return
+    # Written aside, then linked: linking fails if another process was faster, so all runs of a user share the first key,
+    # and nobody reads half of one.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -25,7 +25,7 @@ from ecgcohorts.readers._xml.values import (
     refuse,
     text_of,
 )
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".xml",)
 VARIANTS = (
@@ -109,7 +109,7 @@ def _recording(path: Path, root: Element, strip: _Strip, digital: NDArray[np.int
         gain_per_mv=np.array(strip.per_mv),
         baseline=np.zeros(len(strip.leads)),
         n_samples=strip.n_samples,
-        source=Source("cardiosoft_xml", path),
+        source=Origin("cardiosoft_xml", path),
         **_context(root).facts(),
     )
 

@@ -17,7 +17,7 @@ from ecgcohorts.errors import Reason
 from ecgcohorts.io.regular import size_of
 from ecgcohorts.readers._shared.hdf5 import SIGNATURE, checked_dataset, open_hdf5, refuse, typed_errors
 from ecgcohorts.readers._shared.units import without_infinities
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 if TYPE_CHECKING:
     import h5py
@@ -92,7 +92,7 @@ def _recording(path: Path, exams: _Exams, row: int, entry: str, samples: NDArray
         analog_mv=analog_mv,
         n_samples=samples.shape[1] or exams.tracings.shape[1],
         fields={"row": str(row)} | ({EXAM_ID: entry} if known else {}),
-        source=Source("code_hdf5", path, entry),
+        source=Origin("code_hdf5", path, entry),
         notes=notes,
     )
 

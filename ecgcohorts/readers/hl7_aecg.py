@@ -28,7 +28,7 @@ from ecgcohorts.readers._xml.values import (
     refuse,
     text_of,
 )
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".xml",)
 VARIANTS = (
@@ -130,7 +130,7 @@ def _recording(path: Path, root: Element, rhythm: _Rhythm, digital: NDArray[np.i
         gain_per_mv=np.array([lead.per_mv for lead in rhythm.leads]),
         baseline=np.array([lead.baseline for lead in rhythm.leads]),
         n_samples=rhythm.leads[0].n_samples,
-        source=Source("hl7_aecg", path),
+        source=Origin("hl7_aecg", path),
         **_context(root, rhythm.series, rhythm.starts).facts(),
     )
 

@@ -20,7 +20,7 @@ from ecgcohorts.readers._shared.people import age_of, known, moment, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import read_xml, root_name
 from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".xml",)
 VARIANTS = ("CHANNEL elements of base64 16-bit samples (layout unconfirmed on real files)",)
@@ -99,7 +99,7 @@ def _recording(
         acquired_at=acquired_at,
         device=fields.get("MODEL"),
         fields=fields,
-        source=Source("mortara_xml", path),
+        source=Origin("mortara_xml", path),
     )
 
 

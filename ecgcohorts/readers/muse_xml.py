@@ -20,7 +20,7 @@ from ecgcohorts.readers._shared.people import Context, age_between, age_in_years
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import read_xml, root_name
 from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".xml",)
 VARIANTS = (
@@ -126,7 +126,7 @@ def _recording(
         baseline=np.array([lead.baseline for lead in leads]),
         missing=missing,
         n_samples=leads[0].n_samples,
-        source=Source("muse_xml", path),
+        source=Origin("muse_xml", path),
         **_context(root, rhythm.waveform).facts(*(name for name, met in quirks.items() if met)),
     )
 

@@ -1,1 +1,1 @@
-"""What a person looks at: paper-style ECGs, table 1, and self-contained HTML pages."""
+"""Reports for people: paper-style ECGs, table 1, charts and self-contained HTML pages."""

@@ -1,9 +1,9 @@
-"""Bars, lines and dots as SVG text in the colours of `page`: they follow light and dark screens and print.
+"""Charts as SVG text in the colours of `page`: bars, lines, intervals and dots, for light and dark screens and print.
 
 Every colour names its light value as well, so that a picture saved on its own looks the same.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from math import ceil, floor, log10
 
@@ -20,7 +20,8 @@ _COLOURS = tuple(
 _INK, _FAINT, _RULE = "var(--ink,#1c2430)", "var(--faint,#5b6675)", "var(--rule,#d9dee5)"
 _BARS, _LINES = (360, 190), (420, 250)  # px, width and height without the legend
 _MAP_SIDE = 380  # px, of the square a map is drawn in
-_LETTER = 6.2  # px; our default: mean width of a letter at 11 px
+# Our default, in px: the mean width of a letter at 11 px. The page has no script to measure text, so legends are laid out by it.
+_LETTER = 6.2
 # Our default: a map is drawn in so many rounds of all names, so that the last name does not cover the others.
 _LAYERS = 8
 
@@ -51,17 +52,32 @@ def stacked_bars(title: str, bins: Sequence[str], parts: Mapping[str, Sequence[i
             pieces.append(f'<rect {box} style="fill:{colour}">{tip}</rect>')
         pieces.append(_text(x + wide / 2, bottom + 13, name, anchor="middle"))
     pieces.append(_text(right, bottom + 27, axis, anchor="end", colour=_FAINT))
-    return _svg(title, _BARS, pieces, _legend(list(parts), _BARS, dots=True))
+    return _svg(title, _BARS, pieces, _legend(list(parts), _BARS))
 
 
-def lines(title: str, series: Mapping[str, tuple[NDArray, NDArray]], x_label: str, y_label: str) -> str:
-    """Return lines over common axes. series: name -> (x, y); a line breaks where y is NaN."""
+def lines(
+    title: str,
+    series: Mapping[str, tuple[NDArray, NDArray]],
+    x_label: str,
+    y_label: str = "",
+    *,
+    dashed: Collection[str] = (),
+    log: bool = False,
+) -> str:
+    """Return lines over common axes. series: name -> (x, y); a line breaks where y is NaN.
+
+    dashed: names of series that belong to the one before: they have its colour, and no entry in the legend. log: powers of ten on the y axis, where
+    a line also breaks at what is not above 0.
+    """
+    if log:
+        series = {name: (x, np.log10(np.where(y > 0, y, np.nan))) for name, (x, y) in series.items()}
     finite = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in series.values()]
     all_x = np.concatenate([np.zeros(1), *(x for x, _ in finite)])
     all_y = np.concatenate([y for _, y in finite]) if any(len(y) for _, y in finite) else np.array([0.0, 1.0])
     x_ticks = ticks(0.0, float(all_x.max()))
     left, right, top, bottom = 46, _LINES[0] - 10, 44, _LINES[1] - 30
-    y_ticks, rules = _rules(ticks(float(all_y.min()), float(all_y.max())), (left, right, top, bottom))
+    at = ticks(float(all_y.min()), float(all_y.max()), least_step=float(log))
+    y_ticks, rules = _rules(at, (left, right, top, bottom), log)
 
     def px(x: float) -> float:
         return left + (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (right - left)
@@ -72,10 +88,16 @@ def lines(title: str, series: Mapping[str, tuple[NDArray, NDArray]], x_label: st
     pieces = [_text(10, 34, y_label, colour=_FAINT), *rules]
     pieces += [_text(px(tick), bottom + 14, f"{tick:g}", anchor="middle") for tick in x_ticks]
     pieces.append(_text(right, bottom + 30, x_label, anchor="end", colour=_FAINT))
-    for code, (x, y) in enumerate(series.values()):
-        thick = 2 if np.isfinite(y).sum() > 1 else 6  # one number is a dot
-        pieces.append(f'<path d="{_polyline(x, y, px, py)}" {_stroke(code, thick)}{_dashes(code)}/>')
-    return _svg(title, _LINES, pieces, _legend(list(series), _LINES, dots=False))
+    code = -1
+    for name, (x, y) in series.items():
+        is_dashed = name in dashed
+        code += not is_dashed
+        # A line of one point is no line: draw it as a dot.
+        thick = 2 if np.isfinite(y).sum() > 1 else 6
+        pieces.append(f'<path d="{_polyline(x, y, px, py)}" {_stroke(max(code, 0), thick)}{_dashes(code, is_dashed)}/>')
+    names = [name for name in series if name not in dashed]
+    marks = [_stroke(code, 2) + _dashes(code) for code in range(len(names))]
+    return _svg(title, _LINES, pieces, _legend(names, _LINES, marks))
 
 
 def intervals(title: str, names: Sequence[str], series: Mapping[str, Sequence[Limits | None]], axis: str) -> str:
@@ -106,7 +128,7 @@ def intervals(title: str, names: Sequence[str], series: Mapping[str, Sequence[Li
                     pieces.append(f'<path d="M{px(low):.1f} {at:.1f}H{px(high):.1f}" {_stroke(code, 2)}/>')
                 tip = f"<title>{escape(f'{list(series)[code]}, {name}: {value:.3g}')}</title>"
                 pieces.append(f'<path d="M{px(value):.1f} {at:.1f}h0" {_dot(code, 7)}>{tip}</path>')
-    return _svg(title, (_LINES[0], bottom + 32), pieces, _legend(list(series), (_LINES[0], bottom + 32), dots=True))
+    return _svg(title, (_LINES[0], bottom + 32), pieces, _legend(list(series), (_LINES[0], bottom + 32)))
 
 
 def scatter(title: str, points: NDArray[np.float64], codes: NDArray[np.int64], names: Sequence[str]) -> str:
@@ -129,7 +151,7 @@ def scatter(title: str, points: NDArray[np.float64], codes: NDArray[np.int64], n
                 xy = (points[mine] - middle) * (scale, -scale) + (centre, top + centre)
                 pieces.append(f'<path d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in xy)}" {_dot(code)}/>')
     size = (_MAP_SIDE, top + _MAP_SIDE)
-    return _svg(title, size, pieces, _legend(names, size, dots=True))
+    return _svg(title, size, pieces, _legend(names, size))
 
 
 def ticks(low: float, high: float, at_most: int = 6, least_step: float = 0.0) -> list[float]:
@@ -140,6 +162,7 @@ def ticks(low: float, high: float, at_most: int = 6, least_step: float = 0.0) ->
     """
     span = high - low if high > low else max(abs(high), 1.0)
     power = 10.0 ** floor(log10(span / (at_most - 1)))
+    # The tolerance absorbs rounding: a span of 0.1 + 0.2 fits the ticks of 0.3.
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * (at_most - 1) >= span * (1 - 1e-9))
     step = max(step, least_step)
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
@@ -147,20 +170,20 @@ def ticks(low: float, high: float, at_most: int = 6, least_step: float = 0.0) ->
     return [round(place * step, 12) for place in range(first, last + 1)]
 
 
-def _rules(at: list[float], box: tuple[int, int, int, int]) -> tuple[list[float], list[str]]:
-    """The ticks of the y axis, and a rule with its number for each. box: left, right, top, bottom in px."""
+def _rules(at: list[float], box: tuple[int, int, int, int], log: bool = False) -> tuple[list[float], list[str]]:
+    """Return the ticks of the y axis, and a rule with its number for each. box: left, right, top, bottom in px."""
     left, right, top, bottom = box
     pieces = []
     for tick in at:
         y = bottom - (tick - at[0]) / (at[-1] - at[0]) * (bottom - top)
         pieces.append(f'<path d="M{left} {y:.1f}H{right}" style="stroke:{_RULE}"/>')
-        whole = float(tick).is_integer()
-        pieces.append(_text(left - 5, y + 3.5, f"{int(tick):,}" if whole else f"{tick:g}", anchor="end"))
+        shown = f"{10**tick:g}" if log else f"{int(tick):,}" if float(tick).is_integer() else f"{tick:g}"
+        pieces.append(_text(left - 5, y + 3.5, shown, anchor="end"))
     return at, pieces
 
 
 def _polyline(x: NDArray, y: NDArray, px: Callable[[float], float], py: Callable[[float], float]) -> str:
-    """Path data; a new piece begins after every NaN. The first point of a piece is a dot, so that one alone shows."""
+    """Return path data. A new piece begins after every NaN, with a dot, so that a point on its own shows."""
     path: list[str] = []
     pen = "M"
     for at, value in zip(x.tolist(), y.tolist(), strict=True):
@@ -172,15 +195,20 @@ def _polyline(x: NDArray, y: NDArray, px: Callable[[float], float], py: Callable
     return "".join(path)
 
 
-def _legend(names: Sequence[str], size: tuple[int, int], dots: bool) -> tuple[list[str], float]:
-    """Marks and names below a picture, in as many rows as they need; and the height of the whole."""
+def _legend(
+    names: Sequence[str], size: tuple[int, int], strokes: Sequence[str] | None = None
+) -> tuple[list[str], float]:
+    """Return marks and names below a picture, in as many rows as they need, and the height of the whole.
+
+    strokes: style of a short line for each name; without them a dot in each name's colour.
+    """
     pieces, x, y = [], 10.0, size[1] + 16.0
     for code, name in enumerate(names):
         needed = _LETTER * len(name) + 28
         if x > 10 and x + needed > size[0]:
             x, y = 10.0, y + 16
-        mark = f"M{x + 5:.1f} {y - 3.5:.1f}h0" if dots else f"M{x:.1f} {y - 3.5:.1f}h12"
-        pieces.append(f'<path d="{mark}" {_dot(code, 9) if dots else _stroke(code, 2) + _dashes(code)}/>')
+        mark = f"M{x:.1f} {y - 3.5:.1f}h12" if strokes else f"M{x + 5:.1f} {y - 3.5:.1f}h0"
+        pieces.append(f'<path d="{mark}" {strokes[code] if strokes else _dot(code, 9)}/>')
         pieces.append(_text(x + 16, y, name))
         x += needed
     return pieces, y + 8
@@ -196,8 +224,9 @@ def _dot(code: int, size: float = 3.4) -> str:
     return _stroke(code, size, "round" if code < len(_COLOURS) else "square") + ' stroke-opacity=".75"'
 
 
-def _dashes(code: int) -> str:
-    return "" if code < len(_COLOURS) else ' stroke-dasharray="5 3"'
+def _dashes(code: int, is_dashed: bool = False) -> str:
+    # Short dashes where a line is meant to be dashed, long ones where the colours come again.
+    return ' stroke-dasharray="2 4"' if is_dashed else "" if code < len(_COLOURS) else ' stroke-dasharray="7 3"'
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", weight: str = "400", colour: str = _INK) -> str:

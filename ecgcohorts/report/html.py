@@ -1,4 +1,4 @@
-"""The report of a store: what it is, what went in and what was refused, who is in it, and what the ECGs look like."""
+"""The report of a store: facts, accounts of the ingest, table 1, ages and example ECGs."""
 
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from ecgcohorts.report.charts import stacked_bars
 from ecgcohorts.report.page import (
     Markup,
     Section,
-    cell,
     facts,
     figure,
     heading,
@@ -21,26 +20,13 @@ from ecgcohorts.report.page import (
 )
 from ecgcohorts.report.paper import record_svg
 from ecgcohorts.report.table1 import TOTAL, first_known, table1, table1_html
-from ecgcohorts.store import AnyStore
+from ecgcohorts.store.reader import AnyStore
 from ecgcohorts.store.schema import Accounting
 
 ACCOUNT = ("inputs", "stored", "duplicates", "rejected")  # the first is the sum of the others
 EXAMPLES = 2  # per cohort; about 50 kB each
-DECADES = (*map(str, range(0, 90, 10)), "90+")  # first year of each; ages are capped at 90 in a store
-
-__all__ = [
-    "Markup",
-    "Section",
-    "cell",
-    "facts",
-    "figure",
-    "heading",
-    "page",
-    "paragraph",
-    "report",
-    "table",
-    "write_text",
-]
+# First year of each. A store caps ages at 90, so the last decade has no end.
+DECADES = (*map(str, range(0, 90, 10)), "90+")
 
 
 def report(store: AnyStore, out: Path, examples: int = EXAMPLES) -> Path:
@@ -70,7 +56,7 @@ def accounting(store: AnyStore) -> pd.DataFrame:
 
 
 def rejections(store: AnyStore) -> pd.DataFrame:
-    """Return how many recordings were refused for which reason: one row per reason, one column per cohort and their total."""
+    """Count refused recordings: one row per reason, one column per cohort and their total."""
     columns = {name: part.rejected for name, part in _accounts(store).items()}
     reasons = sorted(columns[TOTAL])
     return pd.DataFrame(
@@ -113,7 +99,7 @@ def ages_html(index: CohortIndex) -> Markup:
 
 
 def _accounts(store: AnyStore) -> dict[str, Accounting]:
-    """Of every cohort, also of those of which nothing was stored, and their total."""
+    """Return the account of every cohort and their total. Cohorts of which nothing was stored are there as well."""
     found = store.accounts()
     return found | {TOTAL: Accounting.total(found.values())}
 
@@ -143,7 +129,7 @@ def _store_facts(store: AnyStore) -> Markup:
 
 
 def _provenance(store: AnyStore) -> dict[str, object]:
-    """Which snapshot was read; of several stores, each one's."""
+    """Name the snapshot that was read, or each store's if there are several."""
     if len(store.members) == 1:
         return {"generation": store.members[0].manifest.generation, "store fingerprint": store.fingerprint}
     snapshots = (f"{one.place.name}: generation {one.manifest.generation}, {one.fingerprint}" for one in store.members)
@@ -161,7 +147,8 @@ def _age_counts(index: CohortIndex) -> dict[str, list[int]]:
 
 
 def _examples_html(store: AnyStore, examples: int) -> Markup:
-    """The first recording of evenly spaced patients: their order in a store is random, so nobody chose these."""
+    """Draw the first recording of evenly spaced patients."""
+    # The order of patients in a store is random: nobody chose these.
     index = store.index
     parts = [
         paragraph("The first recording of evenly spaced patients of each cohort, as stored: filtered and at one rate.")

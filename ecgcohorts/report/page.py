@@ -1,7 +1,7 @@
-"""One self-contained HTML page: no script, no font, no picture from elsewhere. It can be mailed and printed.
+"""Self-contained HTML pages without script, fonts or pictures from elsewhere. They can be mailed and printed.
 
-Everything a file, a store or a person said is text and is escaped. Only the functions here, and the SVG writers of
-this package, make markup; they mark it as such with `Markup`, so a plain string can never become a tag.
+Text from files, stores and people is escaped. Only the functions here and the SVG writers of this package make markup;
+they mark it with `Markup`, so that a plain string never becomes a tag.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,7 +68,8 @@ def table(frame: pd.DataFrame, caption: str = "") -> Markup:
     A row whose cells are all empty text is a heading of the rows below it.
     """
     names = [frame.index.name or "", *frame.columns]
-    breaks = Markup("_<wbr>")  # where a long name may go on in the next line
+    # Long names of columns break after an underscore; without this they push a table off the page.
+    breaks = Markup("_<wbr>")
     head = _join([Markup("<th>{}</th>").format(breaks.join(str(name).split("_"))) for name in names])
     body = _join([_row(name, list(row)) for name, row in zip(frame.index, frame.itertuples(index=False), strict=True)])
     top = Markup("<caption><span>{}</span></caption>").format(caption) if caption else Markup("")
@@ -95,12 +96,12 @@ def cell(value: object) -> str:
 
 
 def write_text(out: Path, text: str) -> None:
-    """Write a file. Raises SourceError, with the reason in one line, where that is not possible."""
+    """Write a text file. Raises SourceError, with the reason in one line, if that fails."""
     write_bytes(out, text.encode())
 
 
 def write_bytes(out: Path, data: bytes) -> None:
-    """Write a file. Raises SourceError as `write_text` does."""
+    """Write a file of bytes. Raises SourceError as `write_text` does."""
     try:
         out.write_bytes(data)
     except OSError as error:
@@ -124,7 +125,7 @@ def _join(parts: Sequence[Markup]) -> Markup:
 
 
 def _is_words(value: object) -> bool:
-    """True for text that is not a formatted number such as `1,234 (51%)`."""
+    """Tell text from a formatted number such as `1,234 (51%)`."""
     return isinstance(value, str) and not value[:1].isdigit() and value[:1] not in f"-+.<{NOTHING}"
 
 

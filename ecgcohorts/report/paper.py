@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
 from ecgcohorts.leads import TWELVE_LEADS, canonical, positions, select
-from ecgcohorts.report.drawing import Drawing, Line, Text, to_svg
-from ecgcohorts.report.render import DPI, check_picture, save
+from ecgcohorts.report.drawing import DPI, Drawing, Line, Text, check_picture, save, to_svg
 
 if TYPE_CHECKING:
-    from ecgcohorts.store import AnyStore
+    from ecgcohorts.store.reader import AnyStore
 
 PAGE_S = 10.0  # a row of paper holds 10 s
 RHYTHM_LEADS = ("II", "V1", "V5")  # drawn in full below the short columns, in this order
 PULSE_MV, PULSE_S = 1.0, 0.2
 SMALL_MM, LARGE_MM = 1.0, 5.0
-PULSE_ZONE_MM = 10.0  # room before the traces at 25 mm/s; whole large boxes
+# Room before the traces at 25 mm/s, in whole large boxes, so that seconds start on heavy lines.
+PULSE_ZONE_MM = 10.0
 SIDE_MM, HEAD_MM, FOOT_MM = 7.5, 17.0, 9.0  # our default margins: 3x4+1 fits A4 landscape
 # Landscape. "fit" is no larger than the ECG: for screens and figures. Printed, it may be scaled to the paper.
 SHEETS_MM: dict[str, tuple[float, float] | None] = {"fit": None, "a4": (297.0, 210.0), "letter": (279.4, 215.9)}
@@ -71,7 +71,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Trace:
+class _Trace:
     """One stretch of one lead on the page. Times in s from the start of what is drawn."""
 
     lead: str
@@ -83,7 +83,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Page:
-    """What is set on the front of an electrocardiograph, and where that puts things, in millimetres.
+    """Settings of an electrocardiograph, and the places that follow from them, in millimetres.
 
     sheet: one of `SHEETS_MM`. Raises SpecError for numbers not above zero and for a sheet that is unknown or too small.
     """
@@ -151,10 +151,10 @@ def paper_drawing(
     notes: Sequence[str] = (),
     band_hz: tuple[float, float] | None = None,
 ) -> Drawing:
-    """Return the first 10 s of an ECG as it looks on paper; `to_svg` and `render.save` write it.
+    """Return the first 10 s of an ECG as it looks on paper; `drawing.to_svg` and `drawing.save` write it.
 
     signal_mv: (lead, time) in mV, NaN where missing, in the order of `leads` (any spelling `leads.canonical` knows).
-    Limb leads that are not there are derived from two others; what cannot be derived is said to be not recorded.
+    Missing limb leads are derived from two others; a lead that cannot be derived is labelled as not recorded.
     A recording shorter than 10 s has shorter columns, so that every lead shows a part of it.
     title, notes: any text. band_hz: the filter it went through, for the footer.
     Raises SpecError for a shape or rate that cannot be drawn, RejectedRecording for a lead named twice.
@@ -169,7 +169,8 @@ def paper_drawing(
     length_s = signal.shape[1] / rate_hz
     traces = _traces(page.layout, min(PAGE_S, length_s))
     framed: list[Line | Text] = [*_grid(page), *(_pulse(page, row) for row in range(page.layout.n_rows))]
-    for trace in traces:  # labels before traces, which they must not hide
+    # Labels lie below all traces: their halo must not hide a wave.
+    for trace in traces:
         framed += _label(page, trace, trace.lead in twelve)
     framed += [_line(page, trace, twelve[trace.lead], rate_hz) for trace in traces if trace.lead in twelve]
     left, top = page.corner_mm
@@ -235,8 +236,9 @@ def record_svg(store: "AnyStore", entry: int, page: Page = Page()) -> str:
 
 
 def _twelve(signal_mv: NDArray[np.float64], leads: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """The standard leads there are or that can be derived, each (time,)."""
-    positions(leads)  # a lead named twice is an error, not a lead that is missing
+    """Return the standard leads that are recorded or can be derived, each (time,)."""
+    # Raises for a lead named twice, which `select` below would report as missing.
+    positions(leads)
     found = {}
     for lead in TWELVE_LEADS:
         try:
@@ -252,19 +254,19 @@ def _twelve(signal_mv: NDArray[np.float64], leads: Sequence[str]) -> dict[str, N
     return found
 
 
-def _traces(layout: Layout, shown_s: float) -> list[Trace]:
+def _traces(layout: Layout, shown_s: float) -> list[_Trace]:
     column_s = shown_s / layout.columns
     traces = []
     for place, lead in enumerate(TWELVE_LEADS):
         column, row = divmod(place, layout.rows)
-        traces.append(Trace(lead, row, column * column_s, (column + 1) * column_s, divided=column > 0))
+        traces.append(_Trace(lead, row, column * column_s, (column + 1) * column_s, divided=column > 0))
     for place, lead in enumerate(RHYTHM_LEADS[: layout.rhythm]):
-        traces.append(Trace(lead, layout.rows + place, 0.0, shown_s, divided=False))
+        traces.append(_Trace(lead, layout.rows + place, 0.0, shown_s, divided=False))
     return traces
 
 
-def _line(page: Page, trace: Trace, signal_mv: NDArray[np.float64], rate_hz: float) -> Line:
-    """A trace in millimetres from the start of the paper and from 0 mV, one run per stretch without gaps."""
+def _line(page: Page, trace: _Trace, signal_mv: NDArray[np.float64], rate_hz: float) -> Line:
+    """Return a trace in millimetres from the start of the paper and from 0 mV, one run per stretch without gaps."""
     first, last = ceil(trace.start_s * rate_hz - 1e-9), ceil(trace.stop_s * rate_hz - 1e-9)
     samples = np.arange(first, min(last + 1, len(signal_mv)))  # one more, so that columns meet
     y = -signal_mv[samples] * page.gain_mm_mv
@@ -316,7 +318,7 @@ def _grid(page: Page) -> list[Line]:
 
 
 def _pulse(page: Page, row: int) -> Line:
-    """1 mV for 0.2 s, with a millimetre of baseline on both sides, ending 1 mm before the traces."""
+    """Draw 1 mV for 0.2 s with a millimetre of baseline on both sides; it ends 1 mm before the traces."""
     up, wide = PULSE_MV * page.gain_mm_mv, PULSE_S * page.speed_mm_s
     x = np.cumsum([0.0, SMALL_MM, 0.0, wide, 0.0, SMALL_MM])
     y = np.array([0.0, 0.0, -up, -up, 0.0, 0.0])
@@ -324,7 +326,7 @@ def _pulse(page: Page, row: int) -> Line:
     return Line([np.stack([x, y], axis=1)], LINE_MM, origin_mm=origin, mark=("pulse", str(row)))
 
 
-def _label(page: Page, trace: Trace, recorded: bool) -> list[Line | Text]:
+def _label(page: Page, trace: _Trace, recorded: bool) -> list[Line | Text]:
     name = trace.lead if recorded else f"{trace.lead} not recorded"
     x, y = page.x_mm(trace.start_s), trace.row * page.layout.row_mm(page.gain_mm_mv)
     if page.layout.columns == 1:  # rows are low: beside the line, below the pulse

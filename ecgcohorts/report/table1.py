@@ -4,9 +4,9 @@ Rows are characteristics, columns are cohorts and their total. A patient's age a
 that knows them. Recordings without a patient id in the source count as patients of their own; the table says how many
 there are. The sampling rates and lengths of raw recordings are not in the table, because no index keeps them.
 
-Counted here and not by the package tableone: a table of tableone has one unit (here patients and recordings), one
-spread per row and missing values for all cohorts together only, and is too slow for millions of recordings. The tests
-compare what both can count.
+The package tableone does not serve: its tables have one unit (here patients and recordings), one spread per row and
+missing values for all cohorts together only, and it is too slow for millions of recordings. The tests compare the
+numbers that both can count.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,11 @@ from ecgcohorts.report.page import NOTHING, Markup, cell
 from ecgcohorts.report.page import table as html_table
 
 TOTAL = "total"
-SHOWN = 8  # sites and devices named for readers, our default; `table1` has them all
+# Sites and devices that `readable` names, our default; `table1` has them all.
+SHOWN = 8
 INDENT = "  "  # of a row that belongs to the heading above it
-UNKNOWN_ROW, KNOWN, MEAN = ", unknown", ", known", ", mean"  # ends of rows; no label has a comma in its name
+# Ends of rows. A label's name has no comma, so that they cannot be mistaken for a label.
+UNKNOWN_ROW, KNOWN, MEAN = ", unknown", ", known", ", mean"
 LEAST_SHARE = 0.0005  # below it, "<0.1%"
 # What stands in the cells; said once, below the table.
 CAPTION = (
@@ -189,7 +191,7 @@ def _labels(part: CohortIndex, yes_or_no: Mapping[str, bool]) -> dict[str, float
 
 
 def first_known(index: CohortIndex, column: str) -> NDArray:
-    """Return (patients,) the first value of a column that is not unknown, in time order; unknown if there is none."""
+    """Return each patient's first known value of a column in time order: (patients,), unknown if there is none."""
     values = index[column]
     if not len(values):
         return values
@@ -225,7 +227,7 @@ def _ages(numbers: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _commonest(numbers: pd.DataFrame, kind: str) -> dict[str, list[str]]:
-    """Rows of the sites or devices with most recordings, of all others together, and of the unknown."""
+    """Return rows for the sites or devices with most recordings, for all others together, and for the unknown."""
     unknown = kind + UNKNOWN_ROW
     prefix = f"{kind} "
     order = numbers.loc[_rows_of(numbers, prefix), TOTAL]
@@ -242,7 +244,7 @@ def _commonest(numbers: pd.DataFrame, kind: str) -> dict[str, list[str]]:
 
 
 def _label_rows(numbers: pd.DataFrame) -> dict[str, list[str]]:
-    """Rows of the labels, and of how many are known where a cohort has a label for some of its recordings only."""
+    """Return rows for the labels, and for how many are known where a cohort has a label for some recordings only."""
     rows = {}
     for known in _rows_of(numbers, "label "):
         name = known.removesuffix(KNOWN)

@@ -69,6 +69,7 @@ def simulate(
     progress(done, total) is called after each recording. The same arguments give the same bytes on one version of numpy,
     scipy and h5py. Raises SpecError for an unknown hospital or no patients, SourceError if `out` is not empty.
     """
+    # Arguments are checked before anything is written.
     visits = _plans(patients_per_cohort, hospitals, seed)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SourceError(f"{out}: exists and is not an empty folder. Name another, or remove it.")

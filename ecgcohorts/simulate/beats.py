@@ -90,6 +90,7 @@ def draw_clean_ecg(
     kernels = np.exp(-0.5 * ((at[:, None] - centres[..., None]) / widths[..., None]) ** 2)  # (beat, wave, sample)
     drawn = vectors.transpose(0, 2, 1) @ kernels  # (beat, 3, sample)
     dipole = np.zeros((3, len(time_s) + 2 * length))
+    # Beats may overlap at high rates, so they are added; the margin of one beat on each side is cut off again.
     for beat, start in enumerate(first + length):
         if 0 <= start <= dipole.shape[1] - length:
             dipole[:, start : start + length] += drawn[beat]

@@ -1,7 +1,7 @@
-"""A tar or zip as a source. Never extracted as a whole: members are unpacked as they are asked for, by our own names.
+"""Read a tar or zip as a source: members are unpacked one by one as they are asked for, never where the archive says.
 
-Members are found by an index that one pass over the archive makes. What is unpacked is counted as it comes: a member is
-never longer than it says, and a zip's checksum must fit.
+One pass over the archive makes an index that finds members by name. Bytes are counted as they are unpacked: a member is
+never longer than it declares, and a zip's checksum must fit.
 """
 
 import io
@@ -27,8 +27,8 @@ _COPY_BYTES = 1 << 18
 class Archive:
     """The regular files of a tar, plain or compressed, or a zip; hidden ones left out of `names`.
 
-    below: a folder inside, with its slash, of which alone to read. A copy sent to another process of this machine uses
-    the same index.
+    below: the only folder in it to read, with its slash. A copy sent to another process of this machine uses the same
+    index.
     """
 
     folder: Path | None = None
@@ -48,7 +48,8 @@ class Archive:
             )
 
     def __reduce__(self) -> tuple[type["Archive"], tuple[Path, str, Scratch]]:
-        _ = self._index  # before it is sent: others must find it
+        # Made before it is sent, or each process would make one of its own at the same path.
+        _ = self._index
         return Archive, (self.path, self.below, self.scratch)
 
     def __enter__(self) -> Self:
@@ -68,12 +69,13 @@ class Archive:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """Links, devices, sparse files: what they are -> how many."""
+        """Count links, devices and other members that are no regular files, by kind."""
         return self._index.left_out
 
     def top_folder(self) -> str | None:
-        """The one folder, with its slash, below which all files stand; None if there are several, or files beside it."""
+        """Return the one folder, with its slash, that holds all files; None if there are several, or files beside it."""
         names = self._index.names
+        # Sorted, so the first and the last name decide: if they share their top folder, all between them do.
         places = [place for place in (_first_shown(names, 1), _first_shown(names, -1)) if place is not None]
         tops = {names[place].partition("/")[::2] for place in places}
         if self.below or not tops or len({top for top, _ in tops}) > 1 or not all(rest for _, rest in tops):
@@ -81,11 +83,11 @@ class Archive:
         return tops.pop()[0] + "/"
 
     def inside(self, below: str) -> "Archive":
-        """The same archive, one folder of it."""
+        """Return the same archive, with one folder of it as the whole."""
         return Archive(self.path, below, self.scratch)
 
     def names(self, wanted: re.Pattern[str] | None = None, below: str = "") -> Iterator[str]:
-        """Paths below `below`, sorted."""
+        """Yield paths below `below`, sorted."""
         names = self._index.names
         for place in names.below(self.below + below):
             name = names[place].removeprefix(self.below)
@@ -97,13 +99,14 @@ class Archive:
         return "" if member is None else f"{member.size} {member.mark}"
 
     def fetch(self, names: Iterable[str], into: Path) -> dict[str, UnreadableRecording]:
-        """Unpack members below a folder of our own. What does not unpack is told by name, what is not there is not.
+        """Unpack members below a folder of our own. Return what is wrong with some; names that are not there are left out.
 
-        Raises SourceError if the archive is another one than before, or there is no room.
+        Raises SourceError if the archive has changed, or there is no room.
         """
         found = [(name, self._index.find(self.below + name)) for name in names]
         failed = {}
         with self._open(self._plain) as file:
+            # In the order of their places, so that a disk reads forward.
             for name, member in sorted(found, key=lambda pair: -1 if pair[1] is None else pair[1].start):
                 if member is not None:
                     try:
@@ -139,7 +142,7 @@ class Archive:
         if index is not None and index.state != _state(file):
             file.close()
             raise SourceError(
-                f"{self.path}: found another archive than a moment ago. Run again when its writer is done."
+                f"{self.path}: the archive has changed since it was opened. Run again when its writer is done."
             )
         return file
 
@@ -150,7 +153,7 @@ def _state(file: BinaryIO) -> str:
 
 
 def _first_shown(names: Sequence[str], step: int) -> int | None:
-    """The first place, or the last one, of a name that is not hidden."""
+    """Return the first place (step 1) or the last one (step -1) of a name that is not hidden."""
     return next((place for place in range(len(names))[::step] if not is_hidden(names[place])), None)
 
 
@@ -163,22 +166,23 @@ def _write(path: Path, blocks: Iterator[bytes]) -> None:
             for block in blocks:
                 file.write(block)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise SourceError(
-            "found two names in the archive that cannot stand in one folder here. Unpack it first."
-        ) from None
+        # On a disk that does not tell capitals apart, or where one name is a file and a folder.
+        raise SourceError("two names in the archive cannot stand in one folder here. Unpack it first.") from None
     except OSError as error:
         raise no_room(error) from None
 
 
 def _unpacked(file: BinaryIO, member: Member, is_zip: bool) -> Iterator[bytes]:
-    """The bytes of a member, as many as it declares. Raises UnreadableRecording for others."""
+    """Yield the bytes of a member. Raises UnreadableRecording unless there are as many as it declares."""
     file.seek(member.start)
     if is_zip:
+        # The local header repeats the directory's entry, but its name and extra field may have other lengths.
         head = file.read(LOCAL.size)
         if len(head) < LOCAL.size or not head.startswith(LOCAL_MARK):
             raise _failed(Reason.TRUNCATED, "no member where the directory says one is")
         *_, n_name, n_extra = LOCAL.unpack(head)
         file.seek(n_name + n_extra, io.SEEK_CUR)
+    # A tar has no checksum of contents, so its members are only counted.
     total, checksum = 0, 0
     for block in (_inflated if member.method == DEFLATED else _plain)(file, member.packed):
         total += len(block)
@@ -206,6 +210,7 @@ def _inflated(file: BinaryIO, left: int) -> Iterator[bytes]:
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         for packed in _plain(file, left):
+            # With a bound on each step: a few packed bytes can hold gigabytes.
             while packed and not inflate.eof:
                 yield inflate.decompress(packed, _COPY_BYTES)
                 packed = inflate.unconsumed_tail

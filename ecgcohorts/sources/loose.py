@@ -1,4 +1,4 @@
-"""The files of a folder or a bucket as a source, one by one as they stand."""
+"""Read the files of a folder or a bucket as a source, one by one as they stand."""
 
 import os
 import re
@@ -72,6 +72,7 @@ class LooseFiles:
 
         Raises ObjectStoreError if the store does not answer, SourceError if there is no room.
         """
+        # A header may name anything, also a path that leads out of the folder: such a file counts as missing.
         safe = [name for name in names if fault_of(name) is None]
         try:
             for folder in {(into / name).parent for name in safe}:

@@ -1,4 +1,4 @@
-"""The members of an archive: what of them is kept, and the index that finds them by name.
+"""The members of an archive, checked one by one, and the index that finds them by name.
 
 The index is a file in the scratch folder, mapped into memory: one pass over the archive serves all processes of a run.
 """
@@ -31,7 +31,7 @@ class Member(NamedTuple):
     """One regular file in an archive."""
 
     name: str  # posix, checked
-    start: int  # of its bytes in the archive; in a zip, of the header before them
+    start: int  # where its bytes begin in the archive; in a zip, the header before them
     packed: int  # bytes in the archive
     size: int  # bytes unpacked, as declared
     mark: int  # changes when the content does: its CRC-32 in a zip, its time in a tar
@@ -39,11 +39,12 @@ class Member(NamedTuple):
 
 
 def is_bomb(unpacked: int, packed: int) -> bool:
+    """Say whether so many bytes from so few are more than recordings unpack to."""
     return unpacked > MAX_RATIO * packed + RATIO_FREE_BYTES
 
 
 class Gathering:
-    """Members as a pass over an archive finds them, checked one by one. Raises SourceError for what no archive of ours has.
+    """Collect members as a pass over an archive finds them. Raises SourceError for what no archive of recordings has.
 
     Messages tell the number of a member, not its name, which may be that of a patient.
     """
@@ -51,11 +52,13 @@ class Gathering:
     def __init__(self, where: str) -> None:
         self.left_out = Counter[str]()
         self._where = where
+        # Columns, not objects: 33 bytes and the name for each of up to 16 million members.
         self._names, self._method = Texts(), array("b")
         self._start, self._packed, self._size, self._mark = (array("q") for _ in range(4))
         self._total = 0
 
     def add(self, member: Member) -> None:
+        """Check and keep one member."""
         name = member.name.removeprefix("./")
         while name.startswith("./"):
             name = name[2:]
@@ -65,6 +68,7 @@ class Gathering:
             self.refuse(
                 "more bytes than any cohort has", f"at most {MAX_FILE_BYTES} a member, {MAX_TOTAL_BYTES} in all"
             )
+        # As declared; what comes out is counted once more when the member is unpacked.
         if is_bomb(member.size, member.packed):
             self.refuse(f"a member packed more than {MAX_RATIO}:1 (number {self.count + 1})", "recordings")
         if len(self._names) >= MAX_MEMBERS:
@@ -78,29 +82,36 @@ class Gathering:
         self._total += member.size
 
     def leave_out(self, kind: str) -> None:
-        """A member that is no regular file."""
+        """Count a member that is no regular file."""
         self.left_out[kind] += 1
         if self.left_out.total() > MAX_MEMBERS:
             self.refuse(f"more than {MAX_MEMBERS} links", "files")
 
     @property
     def count(self) -> int:
+        """Number of members so far, kept or left out."""
         return len(self._names) + self.left_out.total()
 
     def refuse(self, found: str, expected: str) -> None:
+        """Raise SourceError for the whole archive."""
         raise SourceError(
             f"{self._where}: found {found}, expected {expected}. Unpack it yourself, and name the folder instead."
         )
 
     def write(self, path: Path, state: str) -> None:
-        """The index, sorted by name, of an archive that is in this state. Raises SourceError for a name that comes twice, or is a folder's as well."""
+        """Write the index, sorted by name, of an archive that is in this state.
+
+        Raises SourceError for a name that comes twice: which of the two is meant?
+        """
         import pyarrow as pa
 
+        # Sorted by bytes, as `Folder.names` walks: recordings come in one order from every source.
         names, order = self._names.sort()
         if names.first_twice() is not None:
             self.refuse("one name twice", "each once")
         columns = {"name": names.column, "method": pa.array(np.frombuffer(self._method, np.int8)[order])}
         for column in ("start", "packed", "size", "mark"):
+            # Popped, so that of each column only one copy is held while the next is sorted.
             columns[column] = pa.array(np.frombuffer(vars(self).pop(f"_{column}"), np.int64)[order])
         notes = {_STATE: state, _LEFT_OUT: json.dumps(self.left_out)}
         table = pa.table(columns, metadata=notes)
@@ -110,7 +121,7 @@ class Gathering:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Members by name."""
+    """Finds members by name, in a file mapped into memory."""
 
     names: SortedTexts
     state: str  # of the archive when it was made
@@ -119,6 +130,7 @@ class Index:
 
     @classmethod
     def open(cls, path: Path) -> "Index":
+        """Map an index that `Gathering.write` wrote."""
         import pyarrow as pa
 
         with pa.memory_map(str(path)) as file:
@@ -130,6 +142,7 @@ class Index:
         return cls(SortedTexts(names), notes[_STATE], json.loads(notes[_LEFT_OUT]), numbers)
 
     def find(self, name: str) -> Member | None:
+        """Return the member of a name; None if there is none."""
         place = self.names.find(name)
         if place is None:
             return None

@@ -9,6 +9,7 @@ FILE = "file://"
 
 _MAX_NAME_BYTES = 1024  # our default; file systems allow 255 a part, and a path below TMPDIR must stay under 4096
 _MAX_PART_BYTES = 255
+# A drive letter or a backslash means a path on Windows, whatever it means here.
 _BAD = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:")
 
 

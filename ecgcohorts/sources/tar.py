@@ -64,6 +64,7 @@ class _Pass:
             if not _checksum_fits(block):
                 raise self._damaged("found a header whose checksum is wrong")
             self._header(block)
+        # After the end come zeros only; another archive behind it would be lost in silence.
         while rest := self._file.read(1 << 20):
             if rest.strip(b"\0"):
                 raise self._damaged("found more behind its end")
@@ -83,6 +84,7 @@ class _Pass:
 
     def _member(self, block: bytes, kind: bytes, size: int) -> None:
         said = self._global | self._pax
+        # pax overrides GNU, which overrides the header's own hundred bytes.
         name = said.get("path") or self._name or _name_of(block)
         if kind in _WITHOUT_DATA:
             if _WITHOUT_DATA[kind]:
@@ -110,6 +112,7 @@ class _Pass:
         return data
 
     def _extra(self, size: int) -> bytes:
+        # The only data that is read whole, so the only one whose declared size has to be bounded.
         if size > _MAX_EXTRA_BYTES:
             raise self._damaged(f"found a name or header of {size} bytes")
         data = self._read(size)
@@ -142,6 +145,7 @@ class _Pass:
         found, at = {}, 0
         while at < len(data):
             space = data.find(b" ", at, at + 20)
+            # Looked for in 20 bytes, so that a header of digits alone is refused at once.
             length = int(data[at:space]) if space > at and data[at:space].isdigit() else 0
             key, equals, value = data[space + 1 : at + length - 1].partition(b"=")
             if at + length > len(data) or not equals or data[at + length - 1 : at + length] != b"\n":
@@ -220,6 +224,4 @@ def _opened(path: Path) -> Iterator[tuple[Any, BinaryIO]]:
 
 
 def _cut(path: Path, error: Exception) -> SourceError:
-    return SourceError(
-        f"{path}: found a compressed tar that is cut or damaged ({type(error).__name__}). Fetch it again."
-    )
+    return SourceError(f"{path}: the compressed tar is cut or damaged ({type(error).__name__}). Fetch it again.")

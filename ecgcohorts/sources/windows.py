@@ -1,4 +1,4 @@
-"""Files at hand: brought here a window of recordings at a time, the next window while this one is read."""
+"""Bring files here a window of recordings at a time, the next window while this one is read."""
 
 import os
 import shutil
@@ -16,18 +16,17 @@ from ecgcohorts.sources.scratch import no_room
 WINDOW = 64  # recordings; our default: two windows are on disk at a time, 30 MB of ten-second ECGs
 
 Wanted = tuple[str, Sequence[str] | None]  # path, and entries in it; None: all
-Beside = Callable[
-    [Path, Sequence[str] | None], Iterable[str]
-]  # names and globs in the folder of a file that is at hand
+# A reader's answer to: which other files, by name or glob, in the folder of a file that is here, does it need?
+Beside = Callable[[Path, Sequence[str] | None], Iterable[str]]
 
 
 def at_hand(
     source: Source, wanted: Iterable[Wanted], beside: Beside
 ) -> Generator[Path | UnreadableRecording, None, None]:
-    """For each of `wanted` its file, in a folder where what it needs stands beside it; or why it cannot be had.
+    """Yield each wanted file, in a folder where the files that it needs stand beside it, or why it cannot be had.
 
-    A file stays for as long as the next is not asked for. One that the source does not have is not there. Raises EcgError
-    if the source itself cannot be read.
+    A file stays until the next one is asked for. A file that the source does not have is simply missing there. Raises
+    EcgError if the source itself cannot be read.
     """
     if source.folder is not None:
         yield from (source.folder / path for path, _ in wanted)
@@ -42,7 +41,7 @@ def at_hand(
 
 @contextmanager
 def local(source: Source, names: Iterable[str]) -> Iterator[Path]:
-    """A folder in which these files are there, those that the source has. Raises SourceError for a damaged one."""
+    """Give a folder that holds those of the named files that the source has. Raises SourceError for a damaged one."""
     if source.folder is not None:
         yield source.folder
         return
@@ -56,7 +55,7 @@ def local(source: Source, names: Iterable[str]) -> Iterator[Path]:
 
 
 class _Window:
-    """Recordings whose files are in one folder."""
+    """Up to 64 recordings, whose files are brought into one folder."""
 
     def __init__(self, folder: Path, wanted: list[Wanted]) -> None:
         self.folder, self.wanted = folder, wanted
@@ -65,7 +64,7 @@ class _Window:
 
 
 class _Windows:
-    """Two windows: one is read, the other made ready by a thread."""
+    """Two windows: the caller reads one while a thread fills the other."""
 
     def __init__(self, source: Source, wanted: Iterable[Wanted], beside: Beside) -> None:
         self._source, self._left, self._beside = source, iter(wanted), beside
@@ -91,7 +90,8 @@ class _Windows:
         _remove(self._now)
 
     def _begin(self) -> None:
-        wanted = list(islice(self._left, WINDOW))  # here: the caller's own generator may be no thread's business
+        # Taken here and not in the thread: `wanted` may be a generator that reads from a file of the caller's.
+        wanted = list(islice(self._left, WINDOW))
         if wanted:
             self._coming = self._thread.submit(self._make, wanted, self._now)
 
@@ -106,6 +106,7 @@ class _Windows:
 
     def _fill(self, window: _Window, before: _Window | None) -> None:
         """Fetch the files themselves, then what they say they need, until they name nothing new."""
+        # In rounds, each fetched at once: one header names its segments, these name their signal files.
         needs = [{path} for path, _ in window.wanted]
         failed: dict[str, UnreadableRecording] = {}
         while new := set().union(*needs) - window.names:
@@ -122,7 +123,8 @@ class _Windows:
         below = path[: path.rfind("/") + 1]
         try:
             found = list(self._beside(folder / path, entries))
-        except RecordingError:  # its reader will say so
+        # A file that cannot be read names nothing. Its reader meets it again and says why.
+        except RecordingError:
             return set()
         globs = [name for name in found if set(name) & {"*", "?"}]
         names = {below + name for name in found if name not in globs}
@@ -130,7 +132,8 @@ class _Windows:
 
 
 def _kept(before: _Window | None, new: set[str], folder: Path) -> set[str]:
-    """Files of the window before that are wanted again: a file of many recordings is not fetched for each."""
+    """Keep files of the window before that are wanted again: a file of many recordings is not fetched for each."""
+    # By hard links: the window before is removed as a whole, and its files live on here.
     kept = set() if before is None else new & before.names
     for name in sorted(kept):
         try:

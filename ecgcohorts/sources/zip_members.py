@@ -1,4 +1,4 @@
-"""The members of a zip, from the directory at its end; Zip64 as well.
+"""Read the members of a zip from the directory at its end; Zip64 as well.
 
 Not zipfile: it keeps half a kilobyte for every member. Source: PKWARE, APPNOTE.TXT 6.3.10.
 """
@@ -22,10 +22,11 @@ _UNIX = 3
 
 
 def gather_zip(file: BinaryIO, size: int, found: Gathering, where: str) -> None:
-    """All members, in the order of the directory. Raises SourceError for damage, and what is not read."""
+    """Gather all members, in the order of the directory. Raises SourceError for damage, encryption, other methods."""
     count, start, length = _directory(file, size, where)
     file.seek(start)
     left, packed = length, 0
+    # Read entry by entry: the directory of a million members has 100 MB.
     for _ in range(count):
         head = file.read(_ENTRY.size)
         if len(head) < _ENTRY.size or not head.startswith(b"PK\x01\x02"):
@@ -37,9 +38,11 @@ def gather_zip(file: BinaryIO, size: int, found: Gathering, where: str) -> None:
         left -= len(head) + len(rest)
         if left < 0 or len(rest) < n_name + n_extra + n_comment:
             _damaged(where, "a directory that is cut")
+        # Old zips have names of code page 437; a flag marks those in UTF-8.
         name = rest[:n_name].decode(*(("utf-8", "surrogateescape") if flags & _UTF_8 else ("cp437",)))
         n_packed, n_unpacked, offset = _wide(rest[n_name : n_name + n_extra], (sizes[0], sizes[1], offset), where)
         kind = stat.S_IFMT(mode >> 16) if made_by >> 8 == _UNIX else 0
+        # Windows writes no modes: there a name with a slash is all that makes a folder.
         if name.endswith("/") or stat.S_ISDIR(kind):
             continue
         if kind and not stat.S_ISREG(kind):
@@ -49,6 +52,7 @@ def gather_zip(file: BinaryIO, size: int, found: Gathering, where: str) -> None:
             found.refuse("encrypted members", "members that anybody can read")
         if method not in (STORED, DEFLATED):
             found.refuse(f"a member packed by method {method}", f"{STORED} (stored) or {DEFLATED} (deflated)")
+        # Members that share bytes make a bomb of which every member is honest: their sum cannot exceed the file.
         packed += n_packed
         if offset + LOCAL.size + n_name + n_packed > start or packed > size:
             _damaged(where, "members that lie outside of it, or on each other")
@@ -58,7 +62,9 @@ def gather_zip(file: BinaryIO, size: int, found: Gathering, where: str) -> None:
 
 
 def _directory(file: BinaryIO, size: int, where: str) -> tuple[int, int, int]:
-    """Entries, place and length of the directory."""
+    """Return how many entries the directory has, where it begins and how long it is."""
+    # The end record stands before a comment of unknown length, which may hold its mark: the right one is the last whose
+    # comment reaches exactly to the end of the file.
     start = max(0, size - _END.size - _LONGEST_COMMENT)
     file.seek(start)
     tail = file.read(size - start)
@@ -69,6 +75,7 @@ def _directory(file: BinaryIO, size: int, where: str) -> tuple[int, int, int]:
         _damaged(where, "no directory at its end")
     _, disk, first_disk, here, count, length, place, _ = _END.unpack_from(tail, at)
     end = start + at
+    # Fields that do not fit hold all ones; a record of Zip64 before this one then has the numbers.
     if 0xFFFF in (here, count) or 0xFFFFFFFF in (length, place):
         file.seek(max(0, end - _LOCATOR.size))
         mark, _, at_64, _ = _LOCATOR.unpack(file.read(_LOCATOR.size))
@@ -85,7 +92,7 @@ def _directory(file: BinaryIO, size: int, where: str) -> tuple[int, int, int]:
 
 
 def _wide(extra: bytes, numbers: tuple[int, ...], where: str) -> list[int]:
-    """Unpacked size, packed size and offset of an entry come from its Zip64 field where they do not fit."""
+    """Return packed size, unpacked size and offset of an entry, from its Zip64 field where 32 bits are too few."""
     packed, unpacked, offset = numbers
     values = {"unpacked": unpacked, "packed": packed, "offset": offset}
     wanted = [name for name, value in values.items() if value == 0xFFFFFFFF]

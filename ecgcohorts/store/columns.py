@@ -23,11 +23,12 @@ from ecgcohorts.store.schema import Manifest, group_metadata, index_folder
 from ecgcohorts.store.signals.chunks import CRC_BYTES, pack
 
 _CHUNK_RECORDS = 1 << 18  # 2 MB of an int64 column
+# What is believed of a column's zarr.json: the name goes to numpy, which would also make objects or strings of it.
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "float32", "float64")
 
 
 def write_index(store: Path, generation: int, index: CohortIndex) -> list[str]:
-    """Write every column of `index`; return the relative paths written. Codes are explained in the group's attributes."""
+    """Write every column of an index; return the relative paths written. Attributes of the group explain the codes."""
     folder = store / index_folder(generation)
     names = {"cohorts": list(index.cohorts), "sites": list(index.sites), "devices": list(index.devices)}
     write_file(folder / "zarr.json", group_metadata({**names, "sex": ["male", "female"]}))
@@ -38,6 +39,7 @@ def write_index(store: Path, generation: int, index: CohortIndex) -> list[str]:
 
 def read_index(place: Place, manifest: Manifest) -> CohortIndex:
     """Load the index of a snapshot into memory. Raises StoreError if a column is damaged, missing or unknown."""
+    # In threads: checksums and decompression release the interpreter lock, and an object store answers each in 20 ms.
     home = index_folder(manifest.generation)
     folder = f"{place}/{home}"
     read = partial(_read_named, place, manifest, home)
@@ -46,6 +48,7 @@ def read_index(place: Place, manifest: Manifest) -> CohortIndex:
     for name, dtype in COLUMNS.items():
         if name not in columns or columns[name].dtype != dtype:
             raise StoreError(f"{folder}: index column {name!r} is missing or not {dtype}. Restore it from a copy.")
+    # An unknown column may change what the known ones mean, so it is refused rather than passed over.
     for name in columns:
         if not (name in COLUMNS or name in BYTE_COLUMNS or name.startswith((LABEL, QUALITY, *STATISTICS))):
             raise StoreError(f"{folder}: found index column {name!r}, which this version does not know.")
@@ -60,7 +63,7 @@ def _read_named(place: Place, manifest: Manifest, home: str, name: str) -> NDArr
 
 
 def write_column(folder: Path, column: NDArray) -> None:
-    """Write one column as a Zarr v3 array of its own folder; the group metadata above it is the caller's."""
+    """Write one column as a Zarr v3 array in a folder of its own. The caller writes the metadata of the group above."""
     chunk_shape = (min(max(len(column), 1), _CHUNK_RECORDS), *column.shape[1:])
     write_file(folder / "zarr.json", (json.dumps(_metadata(column, chunk_shape), indent=1) + "\n").encode())
     for number, first in enumerate(range(0, len(column), chunk_shape[0])):
@@ -81,6 +84,7 @@ def _metadata(column: NDArray, chunk_shape: tuple[int, ...]) -> dict[str, Any]:
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk_shape)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": False if column.dtype == bool else 0,
+        # Elements of one byte have no byte order: the specification wants the codec without a configuration then.
         "codecs": [
             {"name": "bytes", "configuration": {"endian": "little"}} if width > 1 else {"name": "bytes"},
             {"name": "blosc", "configuration": packing},
@@ -101,6 +105,7 @@ def read_column(place: Place, manifest: Manifest, folder: str) -> NDArray:
         metadata = json.loads(read_file(place, manifest, f"{folder}/zarr.json"))
         shape = tuple(int(length) for length in metadata["shape"])
         chunk_shape = tuple(int(length) for length in metadata["chunk_grid"]["configuration"]["chunk_shape"])
+        # The file is the manifest's by its SHA-256; this refuses what another version wrote, before it sizes memory.
         if (
             metadata["data_type"] not in _DTYPES
             or chunk_shape[1:] != shape[1:]
@@ -110,6 +115,7 @@ def read_column(place: Place, manifest: Manifest, folder: str) -> NDArray:
         dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
     except (ValueError, KeyError, TypeError, IndexError):
         raise StoreError(f"{where}: zarr.json is damaged. Restore it from a copy.") from None
+    # The shape says how many chunks there are, and the manifest that each is there: an absent one is not a fill value.
     parts = []
     for number in range(-(-shape[0] // chunk_shape[0])):
         name = "/".join([folder, "c", str(number), *["0"] * (len(shape) - 1)])
@@ -123,7 +129,7 @@ def _unpack(data: bytes, where: str, shape: tuple[int, ...], dtype: np.dtype) ->
     if int(google_crc32c.value(packed)) != int.from_bytes(crc, "little"):
         raise StoreError(f"{where}: content does not match its checksum. Restore it from a copy.")
     n_bytes = int(np.prod(shape)) * dtype.itemsize
-    # Of blosc's header: size of the content, and of the frame. The C decoder trusts both.
+    # Sizes of the content and of the frame, from blosc's header. The C decoder trusts both.
     sizes = int.from_bytes(packed[4:8], "little"), int.from_bytes(packed[12:16], "little")
     if sizes != (n_bytes, len(packed)):
         raise StoreError(f"{where}: found another size than zarr.json says. Restore it from a copy.")

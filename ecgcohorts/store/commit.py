@@ -1,4 +1,4 @@
-"""Publishing a snapshot: one writer at a time, and CURRENT replaced last.
+"""Publish a snapshot: one writer at a time, and CURRENT replaced last.
 
 Until CURRENT is replaced, nothing that a reader sees has changed; from then on, everything has.
 Earlier snapshots stay until `collect_garbage`; what no manifest names is garbage and goes at the next write.
@@ -37,6 +37,7 @@ def writer_lock(store: Path) -> Iterator[None]:
     """
     with machine_errors(store):
         make_folder(store)
+        # flock, not a file that is there or not: nothing is left behind by a process that is killed.
         with (store / LOCK).open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,6 +64,7 @@ def publish(store: Path, manifest: Manifest, *, forget: bool = False) -> str:
     Raises StoreError, and changes nothing a reader sees, if a file that the manifest names is not there whole.
     """
     place = Folder(store)
+    # Forgotten ones go at once, with their files: a removed patient must not stay readable in an earlier snapshot.
     alone = manifest.model_copy(update={"earlier": ()})
     following = alone if forget else after_those_before(place, manifest)
     return put_in_force(place, following, following.to_bytes(), place.put)
@@ -74,7 +76,7 @@ def put_in_force(place: Place, manifest: Manifest, data: bytes, put: Callable[[s
     put: replaces a small file of the place whole, or raises. The order is the commit: a kill before the last `put`
     leaves the snapshot before, a kill after it the new one.
     """
-    check_files(place, manifest)
+    check_files(place, manifest)  # last chance: a snapshot with a hole must not come into force
     current = _current_of(manifest, data)
     put(current.manifest, data)
     put(CURRENT, current.model_dump_json().encode())
@@ -87,6 +89,7 @@ def after_those_before(place: Place, manifest: Manifest) -> Manifest:
     if not place.sizes([CURRENT]):
         return manifest.model_copy(update={"earlier": ()})
     before, data = manifest_bytes(place)
+    # `gc` deletes files and leaves the manifest in force as it is, so names in it may point to nothing.
     there = place.sizes([one.manifest for one in before.earlier])
     earlier = (_current_of(before, data), *(one for one in before.earlier if one.manifest in there))
     return manifest.model_copy(update={"earlier": earlier})
@@ -104,6 +107,7 @@ def remove_unlisted(
     keep: paths under way. keep_folders: folders, each with a slash at its end, that others are writing to. Files of other
     names are never touched: `refuse_foreign` stops a run before it meets any.
     """
+    # The lock file stays: with a second file of its name, two processes could each hold a lock.
     listed = {LOCK, *keep}
     if manifest is not None:
         listed |= {CURRENT, *files_named(place, manifest)}
@@ -125,19 +129,20 @@ def refuse_foreign(place: Place) -> None:
 
 def refuse_nested(source: Path, store: Path) -> None:
     """Raise StoreError if the store would lie in its own input, or the input in the store."""
+    # Resolved: a link may lead from one into the other.
     inner, outer = source.resolve(), store.resolve()
     if inner == outer or inner in outer.parents or outer in inner.parents:
-        raise StoreError(f"{store}: the input {source} is inside it or around it, expected two folders apart.")
+        raise StoreError(f"{store}: {source} lies in it or around it. Name two folders apart.")
 
 
-def is_staged(folder: Path) -> bool:
+def _is_staged(folder: Path) -> bool:
     """Say whether shards of an ingest that was planned or interrupted are there."""
     return any(path.is_file() for path in (folder / STAGING).rglob("*"))
 
 
 def refuse_interrupted(folder: Path) -> None:
     """Raise StoreError where shards are staged: a new generation would clear away what an ingest can still use."""
-    if is_staged(folder):
+    if _is_staged(folder):
         raise StoreError(
             f"{folder}: an ingest was planned or interrupted here. Finish it by running it again; or give it up by "
             f"deleting {folder / STAGING}."
@@ -146,7 +151,7 @@ def refuse_interrupted(folder: Path) -> None:
 
 def clear_leftovers(store: Path, manifest: Manifest) -> None:
     """Delete what a killed command left, unless an ingest is staged, which can still use it."""
-    if not is_staged(store):
+    if not _is_staged(store):
         remove_unlisted(Folder(store), manifest)
 
 

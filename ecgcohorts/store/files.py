@@ -1,4 +1,4 @@
-"""The files of a snapshot against its manifest: there, of the right size, and with the right content."""
+"""Check the files of a snapshot against its manifest: are they there, of the right size, with the right content?"""
 
 import hashlib
 from pathlib import Path

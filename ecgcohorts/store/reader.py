@@ -1,4 +1,4 @@
-"""Opening a store: one snapshot, checked, its index in memory and its signals on demand."""
+"""Open a store: one snapshot, checked, with its index in memory and its signals on demand."""
 
 import contextlib
 import hashlib
@@ -41,7 +41,7 @@ _READ_TRIES = 3  # a writer may replace the snapshot between reading CURRENT and
 
 @dataclass(frozen=True)
 class Member:
-    """One place that is read: a store by itself, or one of several opened as one."""
+    """A store that is read: by itself, or as one of several opened as one."""
 
     place: Place
     manifest: Manifest
@@ -54,7 +54,7 @@ class Member:
 
 
 class AnyStore(ABC):
-    """What reads strips: one store, or several opened as one. Rows are numbered through the whole of it."""
+    """One store, or several opened as one. Rows are numbered through the whole."""
 
     index: CohortIndex
     fingerprint: str
@@ -62,12 +62,12 @@ class AnyStore(ABC):
     @property
     @abstractmethod
     def path(self) -> Path | str:
-        """One folder, or the URL of one store as text; for several stores their names, for people to read."""
+        """Folder of one store, or its URL as text; for several stores their names, for people to read."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """For a title."""
+        """The last part of the path, as a title."""
 
     @property
     @abstractmethod
@@ -76,29 +76,29 @@ class AnyStore(ABC):
     @property
     @abstractmethod
     def segments(self) -> tuple[Segment, ...]:
-        """In the order of their rows."""
+        """Segments in the order of their rows."""
 
     @property
     @abstractmethod
     def _folders(self) -> tuple[str, ...]:
-        """Of each segment's array, in the store it is of."""
+        """The folder of each segment's array, in its own store."""
 
     @property
     @abstractmethod
     def members(self) -> tuple[Member, ...]:
-        """The folders that are read, in the order of their rows."""
+        """The stores that are read, in the order of their rows."""
 
     @property
     @abstractmethod
     def _left_out(self) -> Mapping[str, int]:
-        """Per cohort, stored recordings that the index does not list because an earlier store has them."""
+        """By cohort, how many stored recordings the index does not list because an earlier store has them."""
 
     @abstractmethod
     def rejects(self) -> pd.DataFrame:
-        """What was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
+        """Return what was refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
 
     def accounts(self) -> dict[str, Accounting]:
-        """Per cohort, in the order in which they came, what became of the inputs of all its ingest runs.
+        """Return by cohort, in order of ingest, what became of the inputs of all its runs.
 
         `stored` is what the index lists: of several stores, copies of what an earlier one has count as duplicates.
         """
@@ -142,21 +142,21 @@ class AnyStore(ABC):
         return np.array([segment.first_row for segment in self.segments], np.int64)
 
     def read(self, rows: ArrayLike) -> NDArray[np.int16]:
-        """Strips of some rows: int16 (n, lead, time), one step = lsb_uv, -32768 = no sample there."""
+        """Return strips of some rows: int16 (n, lead, time), one step = lsb_uv, -32768 = no sample there."""
         wanted = np.atleast_1d(np.asarray(rows, np.int64))
         out = np.empty((len(wanted), len(self.recipe.leads), self.recipe.strip_samples), np.int16)
         self.read_into(wanted, out)
         return out
 
     def read_mv(self, rows: ArrayLike) -> NDArray[np.float32]:
-        """Strips of some rows in mV: float32 (n, lead, time), NaN = no sample there."""
+        """Return strips of some rows in mV: float32 (n, lead, time), NaN = no sample there."""
         strips = self.read(rows)
         signal_mv = strips * np.float32(self.lsb_uv / 1000)
         signal_mv[strips == MISSING] = np.nan
         return signal_mv
 
     def read_into(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
-        """Fill `out` (n, lead, time) with the strips of `rows`, in any order. Raises StoreError for a row not there."""
+        """Fill `out`, int16 (n, lead, time), with the strips of `rows`, in any order. Raises StoreError for a row not there."""
         self._read_parts(rows, np.arange(len(rows)), out, None, None)
 
     def read_windows(
@@ -168,10 +168,10 @@ class AnyStore(ABC):
         targets: NDArray[np.int64] | None = None,
         threads: int | None = None,
     ) -> None:
-        """Fill out[targets[i]], or out[i], with length[i] samples of strip rows[i] from first[i] on, -32768 behind them.
+        """Fill out[targets[i]], or out[i], with length[i] samples of strip rows[i] from first[i] on, then with -32768.
 
-        out: int16 (place, lead, time of a window), C-contiguous. threads: None for as many as suit where the store is.
-        A row twice is decoded once. Raises StoreError for a row not there, ValueError for samples outside a strip.
+        out: int16 (place, lead, time of a window), C-contiguous. threads: None for as many as suit the place. A row asked
+        for twice is decoded once. Raises StoreError for a row not there, ValueError for samples outside a strip.
         """
         places = np.arange(len(rows)) if targets is None else targets
         self._read_parts(rows, places, out, Windows(first, length), threads)
@@ -200,7 +200,9 @@ class AnyStore(ABC):
 
     @contextlib.contextmanager
     def _reading(self, segment: int) -> Iterator[None]:
-        """Around reading a segment: files of a snapshot that was deleted are not damaged, and the error says so."""
+        """Tell damage from deletion, around reading a segment."""
+        # A removed patient's shards are written anew and the old ones go at once: a reader who opened the store before
+        # must not be told that the disk is bad.
         try:
             yield
         except StoreError:
@@ -210,8 +212,8 @@ class AnyStore(ABC):
             if self._folders[segment] in {one.folder for one in now.segments} or member.place.sizes([mine]):
                 raise
             raise StoreError(
-                f"{member.path}: found a later snapshot, and that which was opened is deleted: its signals were written "
-                "anew since. Open the store again."
+                f"{member.path}: the snapshot you opened has been deleted, because its signals were written anew since. "
+                "Open the store again."
             ) from None
 
     def __repr__(self) -> str:
@@ -227,7 +229,7 @@ class Store(AnyStore):
     Later writes do not change what this object shows.
     """
 
-    place: Place
+    place: Place  # of a bucket, pinned to the objects of this snapshot
     manifest: Manifest
     index: CohortIndex
     fingerprint: str  # SHA-256 of the manifest, which names every byte of the snapshot
@@ -283,6 +285,7 @@ def open_store(path: str | Path, generation: int | None = None) -> Store:
     snapshot, or it is damaged or of another version; ObjectStoreError if the object store does not answer.
     """
     place = place_at(path)
+    # No lock is taken to read. If CURRENT is another one afterwards, what looked like damage was a writer at work.
     for _ in range(_READ_TRIES):
         before = _current_bytes(place)
         try:
@@ -327,7 +330,7 @@ def read_manifest(place: Place, generation: int | None = None) -> tuple[Manifest
 
 
 def manifest_bytes(place: Place) -> tuple[Manifest, bytes]:
-    """Return the manifest in force, and its bytes as they stand there."""
+    """Return the manifest in force, and its bytes as stored."""
     try:
         current = Current.model_validate_json(place.get(CURRENT, _CURRENT_LIMIT))
     except OSError as error:
@@ -342,7 +345,7 @@ def manifest_bytes(place: Place) -> tuple[Manifest, bytes]:
 
 
 def earlier_manifests(place: Place, manifest: Manifest) -> list[Manifest]:
-    """Of the snapshots before one that are still there, latest first. Raises StoreError for a damaged one."""
+    """Return the manifests of earlier snapshots that are still there, latest first. Raises StoreError for a damaged one."""
     return [_read_named(place, one)[0] for one in _still_there(place, manifest)]
 
 
@@ -352,9 +355,9 @@ def _still_there(place: Place, manifest: Manifest) -> list[Current]:
 
 
 def files_named(place: Place, manifest: Manifest) -> dict[str, FileEntry | None]:
-    """All files of a snapshot and of the earlier ones that are still there, with what must stand in them.
+    """Return all files of a snapshot and of the earlier ones that are still there, with what they must contain.
 
-    None for manifests: whoever names one has its SHA-256.
+    None for manifests: CURRENT and later manifests hold their SHA-256.
     """
     named: dict[str, FileEntry | None] = {}
     for one in (*reversed(earlier_manifests(place, manifest)), manifest):

@@ -1,4 +1,4 @@
-"""What stands where in a store, and the manifest that names every file of a snapshot.
+"""The layout of a store, and the manifest that names every file of a snapshot.
 
 STORE/CURRENT                                  name and sha256 of the manifest in force
 STORE/manifest-000001.json                     this module's Manifest
@@ -7,7 +7,7 @@ STORE/signals/<cohort>/<segment>/c/<shard>/0/0 int16 (row, lead, time), one reco
 STORE/index/000001/<column>/                   the CohortIndex, one array a column
 STORE/rejects-000001.parquet                   what was refused, and why
 STORE/splits/<name>/000001/{part,mark}/        a split by name: one code a row
-STORE/lock                                     of the one writer: a flock; in an object store, an object that is there while it works
+STORE/lock                                     held by the one writer: a flock; in a bucket, an object that is there meanwhile
 """
 
 import json
@@ -18,30 +18,25 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ecgcohorts.preprocess.steps import (
-    BandPass,
-    CheckAmplitude,
-    CheckRate,
-    Cut,
-    FillGaps,
-    Notch,
-    Recipe,
-    Resample,
-    SelectLeads,
-    Trim,
-)
-from ecgcohorts.preprocess.steps import Store as StoreStep
+from ecgcohorts.preprocess import steps
+from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import MISSING
-from ecgcohorts.store.signals.chunks import Codec, codec_metadata
+from ecgcohorts.store.signals.chunks import CODEC_METADATA, Codec
 
 FORMAT_VERSION = 2  # 1 had one recipe, as flat fields; stores of `cape-v1` are still written so, byte for byte
 CURRENT = "CURRENT"
 LOCK = "lock"
 STAGING = ".staging"
+# The steps that the flat fields of format 1 describe.
+_FLAT_STEPS = (
+    steps.CheckRate, steps.SelectLeads, steps.FillGaps, steps.Trim, steps.Cut, steps.Resample, steps.BandPass, steps.Notch,
+    steps.CheckAmplitude, steps.Store,
+)  # fmt: skip
 _LOW_RATE_HZ = 100.0  # a field of format 1; the quality flag that it named is a fact of the source, not of a recipe
 DEFAULT_SHARD_RECORDS = 4096  # 5.2 M records make 1,271 files of about 100 MB
 
-# Every path a store may hold, staging and half-written files included. A folder ends with a slash.
+# Every path a store may hold, staging and half-written files included. A folder ends with a slash. What does not fit is
+# never deleted, and a store is never written into a folder that holds any of it.
 _CHUNK = r"zarr\.json|c/(\d+/)*(\d+)?"
 OUR_PATHS = re.compile(
     r"CURRENT|lock|zarr\.json|manifest-\d{6}\.json|rejects-\d{6}\.parquet"
@@ -56,6 +51,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Model(BaseModel):
+    # Unknown keys are refused: a manifest of a later version must not be read as if it said nothing more.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -75,11 +71,12 @@ class Accounting(_Model):
     rejected: dict[str, int]
 
     def balanced(self) -> bool:
+        """Say whether every input is accounted for."""
         return self.inputs == self.stored + self.duplicates + sum(self.rejected.values())
 
     @classmethod
     def total(cls, parts: "Iterable[Accounting]") -> "Accounting":
-        """Of several runs or cohorts together."""
+        """Add up several runs or cohorts."""
         counts, rejected = Counter[str](), Counter[str]()
         for part in parts:
             counts.update(inputs=part.inputs, stored=part.stored, duplicates=part.duplicates)
@@ -110,7 +107,7 @@ class Segment(_Model):
 
 
 class Current(_Model):
-    """Content of CURRENT: which manifest is in force. In a manifest: which one was before it."""
+    """Names a manifest. In the file CURRENT, the one in force; in a manifest, one before it."""
 
     manifest: Annotated[str, StringConstraints(pattern=r"^manifest-\d{6}\.json$")]
     sha256: Sha256
@@ -134,6 +131,7 @@ class Manifest(_Model):
     index_columns: tuple[str, ...]
     versions: dict[str, str]  # of the libraries that decide bytes
     files: dict[str, FileEntry]  # relative path -> what must stand there
+    # Fields with a default came after the first stores; without one, those would no longer open.
     codec: Codec = "lz4"  # of all its signals
     removed: tuple[str, ...] = ()  # pseudonyms, in hexadecimal, of patients who must not come back
     earlier: tuple[Current, ...] = ()  # snapshots before, latest first; their files stay until `gc`
@@ -152,9 +150,9 @@ class Manifest(_Model):
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe as manifests and the root's attributes have it: `cape-v1` flat, as format 1 does, others in steps."""
-    if recipe.name != "cape-v1":
+    if recipe.name != "cape-v1" or tuple(type(step) for step in recipe.steps) != _FLAT_STEPS:
         return recipe.model_dump(mode="json")
-    check, band, notch = recipe.required(CheckRate), recipe.required(BandPass), recipe.required(Notch)
+    check, band, notch = recipe.required(steps.CheckRate), recipe.required(steps.BandPass), recipe.required(steps.Notch)
     flat = {
         "name": recipe.name,
         "leads": list(recipe.leads),
@@ -169,11 +167,11 @@ def recipe_fields(recipe: Recipe) -> dict[str, Any]:
         "notch_q": notch.q,
         "notch_min_rate_ratio": notch.min_source_rate_ratio,
         "pad_s": band.pad_s,
-        "max_gap_s": recipe.required(FillGaps).max_gap_s,
+        "max_gap_s": recipe.required(steps.FillGaps).max_gap_s,
         "source_rate_hz": list(check.source_rate_hz),
         "max_denominator": check.max_denominator,
         "low_rate_hz": _LOW_RATE_HZ,
-        "amplitude_mv": list(recipe.required(CheckAmplitude).amplitude_mv),
+        "amplitude_mv": list(recipe.required(steps.CheckAmplitude).amplitude_mv),
     }
     return flat if recipe_of_flat(flat) == recipe else recipe.model_dump(mode="json")
 
@@ -185,22 +183,22 @@ def recipe_of_flat(flat: dict[str, Any]) -> Recipe:
     return Recipe(
         name=flat["name"],
         steps=(
-            CheckRate(source_rate_hz=flat["source_rate_hz"], max_denominator=flat["max_denominator"]),
-            SelectLeads(leads=flat["leads"]),
-            FillGaps(max_gap_s=flat["max_gap_s"]),
-            Trim(),
-            Cut(strip_s=flat["strip_s"], window_s=flat["window_s"]),
-            Resample(rate_hz=flat["rate_hz"]),
-            BandPass(
+            steps.CheckRate(source_rate_hz=flat["source_rate_hz"], max_denominator=flat["max_denominator"]),
+            steps.SelectLeads(leads=flat["leads"]),
+            steps.FillGaps(max_gap_s=flat["max_gap_s"]),
+            steps.Trim(),
+            steps.Cut(strip_s=flat["strip_s"], window_s=flat["window_s"]),
+            steps.Resample(rate_hz=flat["rate_hz"]),
+            steps.BandPass(
                 low_hz=low_hz,
                 high_hz=high_hz,
                 order=flat["band_order"],
                 top_of_source_rate=flat["band_top_of_source_rate"],
                 **ends,
             ),
-            Notch(q=flat["notch_q"], min_source_rate_ratio=flat["notch_min_rate_ratio"], joined=True, **ends),
-            CheckAmplitude(amplitude_mv=flat["amplitude_mv"]),
-            StoreStep(lsb_uv=flat["lsb_uv"]),
+            steps.Notch(q=flat["notch_q"], min_source_rate_ratio=flat["notch_min_rate_ratio"], joined=True, **ends),
+            steps.CheckAmplitude(amplitude_mv=flat["amplitude_mv"]),
+            steps.Store(lsb_uv=flat["lsb_uv"]),
         ),
     )
 
@@ -217,21 +215,17 @@ def index_folder(generation: int) -> str:
     return f"index/{generation:06d}"
 
 
-def split_folder(name: str, generation: int) -> str:
-    return f"splits/{name}/{generation:06d}"
-
-
 def group_metadata(attributes: dict[str, Any] | None = None) -> bytes:
-    """`zarr.json` of a Zarr v3 group."""
+    """Return `zarr.json` of a Zarr v3 group."""
     return _json({"zarr_format": 3, "node_type": "group", "attributes": attributes or {}})
 
 
 def signals_metadata(rows: int, shard_records: int, recipe: Recipe, codec: Codec = "lz4") -> bytes:
-    """`zarr.json` of a signal array: readable by any Zarr v3 implementation that knows its codecs."""
+    """Return `zarr.json` of a signal array, which any Zarr v3 implementation reads that knows its codecs."""
     chunk = [1, len(recipe.leads), recipe.strip_samples]
     sharding = {
         "chunk_shape": chunk,
-        "codecs": codec_metadata(codec),
+        "codecs": CODEC_METADATA[codec],
         "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
         "index_location": "end",
     }
@@ -243,6 +237,7 @@ def signals_metadata(rows: int, shard_records: int, recipe: Recipe, codec: Codec
             "data_type": "int16",
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard_records, *chunk[1:]]}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            # A chunk that was never written reads as the missing value, and so does a refused recording.
             "fill_value": MISSING,
             "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
             "attributes": {

@@ -1,4 +1,4 @@
-"""Splits kept in a store by name: one code a row, and what it means, beside the signals and as safe as they are.
+"""Keep splits in a store by name: one code a row, and what it means, beside the signals and as safe as they are.
 
 STORE/splits/<name>/<generation>/zarr.json     the definition, as an attribute
 STORE/splits/<name>/<generation>/part/         int8 [row] place in the definition's parts, -1 for none
@@ -32,7 +32,7 @@ from ecgcohorts.store.commit import (
 )
 from ecgcohorts.store.files import describe_files, read_file
 from ecgcohorts.store.reader import AnyStore, Member, Store
-from ecgcohorts.store.schema import Manifest, group_metadata, split_folder
+from ecgcohorts.store.schema import Manifest, group_metadata
 
 _GROUP = "zarr.json"
 
@@ -42,23 +42,25 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
 
     Saving the same split again changes nothing, but clears away what a killed run left. Raises StoreError if the store
     has another one of that name (unless `replace`), if an ingest was interrupted, or if the split has recordings that the
-    store has not; LockHeld if another process is writing.
+    store does not have; LockHeld if another process is writing.
     """
     with changing(path) as (folder, store):
+        # The same again is no change: a script that saves its split at the start may run twice.
         kept = load_split(store, split.name) if split.name in split_names(store) else None
         if kept is not None and _equal(kept, split, store.index):
             clear_leftovers(folder, store.manifest)
             return store.fingerprint
         if kept is not None and not replace:
             raise StoreError(
-                f"{folder}: found another split {split.name!r}. Save yours under another name, or with replace=True (--replace)."
+                f"{folder}: another split is called {split.name!r}. Save yours under another name, or with replace=True "
+                "(--replace)."
             )
         code = split.column(store.index)
         if (code >= 0).sum() != len(split.codes):
             strange = len(split.codes) - int((code >= 0).sum())
             raise StoreError(
-                f"{folder}: found {strange} recordings of split {split.name!r} that this store does not have, expected "
-                "none. Save its part of the split: split.on(store.index)."
+                f"{folder}: {strange} recordings of split {split.name!r} are not in this store. Save its part of the split: "
+                "split.on(store.index)."
             )
         refuse_interrupted(folder)
         remove_unlisted(Folder(folder), store.manifest)
@@ -66,11 +68,11 @@ def save_split(path: str | Path, split: Split, *, replace: bool = False) -> str:
 
 
 def load_split(store: AnyStore, name: str) -> Split:
-    """The split of that name, for the recordings it knew when it was saved.
+    """Load a split by name, for the recordings it knew when it was saved.
 
     Several stores opened as one give the split that each of them keeps; recordings of a store without it are in no part.
-    Raises SpecError if there is none of that name, StoreError if it is damaged or its rows are no longer the same, and
-    if two stores mean different splits by that name.
+    Raises SpecError if there is none of that name, StoreError if it is damaged, if its rows are no longer the same, or if
+    two stores mean different splits by that name.
     """
     kept = [(member, _generations(member)) for member in store.members]
     parts = [_load(member, store.index, name, found[name]) for member, found in kept if name in found]
@@ -79,7 +81,7 @@ def load_split(store: AnyStore, name: str) -> Split:
         there = ", ".join(known) or "none there"
         raise SpecError(f"{store.path}: found no split {name!r}, expected one of: {there}.{did_you_mean(name, known)}")
     if any(part.definition != parts[0].definition for part in parts):
-        raise StoreError(f"{store.path}: found two splits {name!r}, expected one. Load that of each store by itself.")
+        raise StoreError(f"{store.path}: these stores keep different splits {name!r}. Load that of each by itself.")
     ids, codes = ([getattr(part, field) for part in parts] for field in ("recording_id", "codes"))
     return Split(parts[0].definition, np.concatenate(ids), np.concatenate(codes))
 
@@ -96,9 +98,13 @@ def part_of(store: AnyStore, words: str) -> CohortIndex:
     return parts[part]
 
 
+def _home(name: str, generation: int) -> str:
+    return f"splits/{name}/{generation:06d}"
+
+
 def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Split:
-    """The split of one folder, for the entries of the index that are in it."""
-    home = split_folder(name, generation)
+    """Load the split of one store, for the entries of the index that are in it."""
+    home = _home(name, generation)
     folder = f"{member.path}/{home}"
     try:
         attributes = json.loads(read_file(member.place, member.manifest, f"{home}/{_GROUP}"))["attributes"]
@@ -108,6 +114,7 @@ def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Spl
     part, mark = (read_column(member.place, member.manifest, f"{home}/{one}") for one in ("part", "mark"))
     rows = index["row"] - member.first_row
     known = np.flatnonzero((rows >= 0) & (rows < len(part)))
+    # Two bytes a recording are enough: another recording has the same by chance once in 65,536, and all must match.
     if not np.array_equal(mark[rows[known]], _marks(index)[known]):
         raise StoreError(f"{folder}: the split was made for other rows. Make it again: its definition is in {_GROUP}.")
     code = part[rows[known]]
@@ -118,34 +125,32 @@ def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Spl
 
 
 def split_like(store: AnyStore, other: AnyStore, name: str) -> Split:
-    """The split that another store keeps by that name, for the recordings of this one that are in it, found by their ids.
+    """Apply a split that another store keeps to the recordings of this one, found by their ids.
 
-    For stores of one source: made again with another recipe, or grown elsewhere. Recordings that the other has not are in
-    no part. Raises KeyMismatch for stores of different keys, whose ids tell nothing of each other; SpecError if they have
-    no recording of the split in common, or if a patient or a waveform would be on two sides here.
+    For stores of one source: made again with another recipe, or grown elsewhere. Recordings that the other does not have
+    are in no part. Raises KeyMismatch for stores of different keys, whose ids cannot be compared; SpecError if they have no
+    recording of the split in common, or if a patient or a waveform would be on two sides here.
     """
     mine, theirs = ({member.manifest.key_fingerprint for member in one.members} for one in (store, other))
     if not mine <= theirs:
         raise KeyMismatch(
-            f"{store.path}: made with another pseudonym key than {other.path}, expected one: ids tell nothing between keys. "
+            f"{store.path}: made with another pseudonym key than {other.path}, so that their ids cannot be compared. "
             "Make the split anew."
         )
     split = load_split(other, name).on(store.index)
     if not len(split.codes):
-        raise SpecError(
-            f"{store.path}: found no recording of split {name!r} of {other.path}, expected some. Name another store."
-        )
+        raise SpecError(f"{store.path}: found no recording of split {name!r} of {other.path}. Name another store.")
     split.assert_disjoint(store.index)
     return split
 
 
 def split_names(store: AnyStore) -> list[str]:
-    """Names of the splits that a store keeps; of several stores, all that any of them keeps."""
+    """List the splits that a store keeps, by name; of several stores, all that any of them keeps."""
     return sorted({name for member in store.members for name in _generations(member)})
 
 
 def _generations(member: Member) -> dict[str, int]:
-    """Split -> the generation that wrote it."""
+    """Map each split to the generation that wrote it."""
     places = [name.split("/") for name in member.manifest.files if name.startswith("splits/")]
     return {place[1]: int(place[2]) for place in places if len(place) == 4 and place[3] == _GROUP}
 
@@ -155,9 +160,10 @@ def write_split(
 ) -> list[str]:
     """Write the files of a split, code: int8 [record of the index]; return their paths in the store.
 
-    For whoever renumbers rows: load the splits before, write them for the new index, and list them in the manifest.
+    A command that renumbers rows loads the splits before, writes them for the new index, and lists them in the manifest.
     """
-    home = folder / split_folder(definition.name, generation)
+    home = folder / _home(definition.name, generation)
+    # By row of the store, empty rows included, so that the code of a recording is found without a search.
     part = np.full(n_rows, UNASSIGNED, np.int8)
     mark = np.zeros(n_rows, np.uint16)
     part[index["row"]], mark[index["row"]] = code, _marks(index)
@@ -172,7 +178,7 @@ def write_split(
 
 
 def _marks(index: CohortIndex) -> NDArray[np.uint16]:
-    """The first two bytes of every recording's pseudonym."""
+    """Return the first two bytes of every recording's pseudonym."""
     return np.ascontiguousarray(index["recording_id"][:, :2]).view("<u2").ravel().astype(np.uint16)
 
 

@@ -1,4 +1,4 @@
-"""Several stores of one recipe as one: hospitals do not share disks.
+"""Open several stores of one recipe as one: hospitals do not share disks.
 
 Rows, patient numbers and which of two copies stays follow the order in which the stores are named; so does the
 fingerprint. Nothing is written, and no signal is read.
@@ -28,11 +28,11 @@ _KEY_DIGITS = 8  # of a key's fingerprint in a cohort's name: enough to tell hos
 class UnionStore(AnyStore):
     """Several stores of one recipe, read as one. Made by `ec.open([a, b])`.
 
-    Cohorts: of one name, key and description are one cohort, and in it the same pseudonym is the same patient. Of one
-    name but two keys they are two cohorts, whose names end in the first digits of their key's fingerprint. Patients of
-    different cohorts are never joined.
-    Copies: a recording that an earlier store has too, by waveform or by id, is left out of the index; see `duplicates`.
-    Days: unknown for records of a patient whom an earlier store has too, because each store counts from its own first.
+    Cohorts of one name, key and description are one cohort, in which the same pseudonym is the same patient. Cohorts of one
+    name but two keys stay two; their names get the first digits of their key's fingerprint. Patients of different cohorts
+    are never joined.
+    A recording that an earlier store has too, by waveform or by id, is left out of the index; see `duplicates`.
+    `days` is unknown for records of a patient whom an earlier store has too, because each store counts from its own first.
     """
 
     index: CohortIndex
@@ -68,7 +68,7 @@ class UnionStore(AnyStore):
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Of all members, with rows and cohort names as they are here."""
+        """Segments of all members, with rows and cohort names as they are here."""
         return self._segments
 
     @property
@@ -76,11 +76,11 @@ class UnionStore(AnyStore):
         return self._segment_folders
 
     def rejects(self) -> pd.DataFrame:
-        """What the members refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
+        """Return what the members refused or found twice: cohort, recording_id, stage, reason, error, duplicate_of."""
         return pd.concat([_renamed(store.rejects(), name_of) for store, name_of in self._stores], ignore_index=True)
 
     def duplicates(self) -> pd.DataFrame:
-        """One line per recording left out here: what it is, and what it is a copy of.
+        """Return one line per recording left out here, with the recording that stays in its place.
 
         Columns: cohort, recording_id, patient_id, reason (`waveform` or `recording_id`), and as the copy that stays
         duplicate_of_cohort, duplicate_of, duplicate_of_patient. Ids are pseudonyms as hexadecimal text.
@@ -102,16 +102,16 @@ def open_stores(paths: str | Path | Sequence[str | Path]) -> Store | UnionStore:
     if isinstance(paths, str | Path):
         return open_store(paths)
     if not paths:
-        raise StoreError("found an empty list of stores, expected one or more.")
-    return join_stores([open_store(path) for path in paths])
+        raise StoreError("the list of stores is empty. Name one or more.")
+    return _join_stores([open_store(path) for path in paths])
 
 
 def open_named(names: Sequence[str | Path]) -> AnyStore:
-    """The store of one name as it is, the stores of several as one: for command lines, where one is the usual case."""
+    """Open the store of a single name as it is, those of several as one: command lines always have a list."""
     return open_store(names[0]) if len(names) == 1 else open_stores(list(names))
 
 
-def join_stores(members: Sequence[Store]) -> UnionStore:
+def _join_stores(members: Sequence[Store]) -> UnionStore:
     """Open stores as one, in the order given. Raises as `open_stores` does."""
     _refuse_strangers(members)
     names = _cohort_names(members)
@@ -153,13 +153,13 @@ def _refuse_strangers(members: Sequence[Store]) -> None:
         for mark in (place, store.fingerprint):
             if mark in seen:
                 raise StoreError(
-                    f"{store.path}: found the store {seen[mark].path} a second time, expected different stores."
+                    f"{store.path}: the store {seen[mark].path} is named a second time. Name different stores."
                 )
             seen[mark] = store
 
 
 def _cohort_names(members: Sequence[Store]) -> list[dict[str, str]]:
-    """Per member, what each of its cohorts is called here. Raises StoreError for two descriptions under one key."""
+    """Return for each member what its cohorts are called here. Raises StoreError for two descriptions under one key."""
     keys: defaultdict[str, set[str]] = defaultdict(set)
     descriptions: dict[tuple[str, str], tuple[str, Path | str]] = {}
     for member in members:
@@ -169,9 +169,9 @@ def _cohort_names(members: Sequence[Store]) -> list[dict[str, str]]:
             digest, path = descriptions.setdefault((segment.cohort, key), (segment.spec_sha256, member.path))
             if digest != segment.spec_sha256:
                 raise StoreError(
-                    f"{member.path}: found cohort {segment.cohort!r} by another description than in {path}, expected "
-                    "the same: one number may stand for two patients. Ingest one of them again, under a name of its own "
-                    "or by the other's description."
+                    f"{member.path}: cohort {segment.cohort!r} is described differently in {path}, so that one number may "
+                    "stand for two patients. Ingest one of them again, under a name of its own or by the other's "
+                    "description."
                 )
     names = []
     meant: dict[str, tuple[str, str]] = {}
@@ -181,7 +181,9 @@ def _cohort_names(members: Sequence[Store]) -> list[dict[str, str]]:
         names.append({name: shared.get(name, name) for name in (*member.index.cohorts, *_cohorts_of(member))})
         for name, called in names[-1].items():
             if meant.setdefault(called, (name, key)) != (name, key):
-                raise StoreError(f"{member.path}: found two cohorts called {called!r}. Ingest one under another name.")
+                raise StoreError(
+                    f"{member.path}: two cohorts would both be called {called!r}. Ingest one under another name."
+                )
     return names
 
 
@@ -196,7 +198,7 @@ def _renamed(rejects: pd.DataFrame, name_of: Mapping[str, str]) -> pd.DataFrame:
 def _join(
     members: Sequence[Store], names: list[dict[str, str]], first_rows: list[int]
 ) -> tuple[CohortIndex, NDArray[np.int64], NDArray[np.str_]]:
-    """The index of all records, by patient; per entry the entry it is a copy of, or -1; and by what it is known."""
+    """Join the indexes. Return all records by patient; per entry the entry it is a copy of, or -1; and what is the same."""
     cohorts, cohort = _merge_codes(
         [[name_of[name] for name in member.index.cohorts] for member, name_of in zip(members, names, strict=True)],
         [member.index["cohort"] for member in members],
@@ -210,8 +212,10 @@ def _join(
     columns["device"] = device
     columns["patient"] = _number_patients(members, cohort, member_of)
     _, first = np.unique(columns["patient"], return_index=True)
+    # Days count from a patient's first record in a store, so that those of two stores have no common zero.
     columns["days"] = np.where(member_of > member_of[first][columns["patient"]], np.float32(np.nan), columns["days"])
     kept_for, reason = _find_copies(columns, cohort)
+    # Patients contiguous, as in the index of one store: samplers rest on that. Stable, so that earlier stores come first.
     order = np.argsort(columns["patient"], kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
@@ -223,28 +227,30 @@ def _join(
 
 
 def _merge_codes(names: Sequence[Sequence[str]], codes: Sequence[NDArray]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """One list of names in order of first appearance, and all codes as places in it; -1 stays -1."""
+    """Merge lists of names in order of first appearance, and return it with all codes as places in it; -1 stays -1."""
     merged = list(dict.fromkeys(name for some in names for name in some))
     place = {name: number for number, name in enumerate(merged)}
+    # The last element is -1, so that the code -1 picks it.
     parts = [np.array([*(place[name] for name in some), -1])[code] for some, code in zip(names, codes, strict=True)]
     return tuple(merged), np.concatenate(parts)
 
 
 def _column(indexes: Sequence[CohortIndex], name: str) -> NDArray:
-    """One column of all; label and quality columns are unknown in a store that never had them."""
+    """Join one column; label and quality columns are unknown in a store that never had them."""
     parts = [index.columns.get(name, np.full(len(index), np.nan, np.float32)) for index in indexes]
     column = np.concatenate(parts)
     return column if all(name in index.columns for index in indexes) else column.astype(np.float32)
 
 
 def _number_patients(members: Sequence[Store], cohort: NDArray, member_of: NDArray) -> NDArray[np.int64]:
-    """Per record, its patient's number: the same pseudonym in the same cohort is one patient, first come first."""
+    """Number patients by first appearance, per record: the same pseudonym in the same cohort is one patient."""
     per_store = [member.index.patient_ids for member in members]
     first_patient = np.cumsum([0, *(len(ids) for ids in per_store)])[:-1]
     local = np.concatenate([member.index["patient"] for member in members]) + first_patient[member_of]
     cohort_of = np.zeros(sum(len(ids) for ids in per_store), np.int64)
     cohort_of[local] = cohort
     pseudonym = number_ids(np.concatenate(per_store))
+    # Pseudonym and cohort in one number: cheaper to sort than rows of two columns.
     _, first, inverse = np.unique(
         pseudonym * (cohort_of.max(initial=0) + 1) + cohort_of, return_index=True, return_inverse=True
     )
@@ -252,10 +258,10 @@ def _number_patients(members: Sequence[Store], cohort: NDArray, member_of: NDArr
 
 
 def _find_copies(columns: dict[str, NDArray], cohort: NDArray) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
-    """Per record, the record that stays in its place, or -1 for those that stay; and what is the same in both.
+    """Return for each record the one that stays in its place, or -1 if it stays itself; and what is the same in both.
 
-    As an ingest into one store would: an id met before is passed over, then a waveform met before is a copy. A store
-    holds neither twice, so what stays stands in an earlier one.
+    This follows an ingest into one store: an id met before is passed over, then a waveform met before is a copy. A store
+    holds neither twice, so the one that stays is in an earlier store.
     """
     kept_for = np.full(len(cohort), -1)
     reason = np.full(len(cohort), "", "U12")
@@ -266,6 +272,7 @@ def _find_copies(columns: dict[str, NDArray], cohort: NDArray) -> tuple[NDArray[
         again = first[inverse] != np.arange(len(alive))
         kept_for[alive[again]] = alive[first[inverse[again]]]
         reason[alive[again]] = name
+    # The record kept for a copy by id may turn out to be a copy by waveform: then both point at the one that stays.
     is_copy_of_copy = (kept_for >= 0) & (kept_for[kept_for] >= 0)
     return np.where(is_copy_of_copy, kept_for[kept_for], kept_for), reason
 

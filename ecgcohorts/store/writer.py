@@ -1,4 +1,4 @@
-"""One shard, one owner: strips in, a Zarr v3 shard file out, in bounded memory.
+"""Write one shard, which has one owner: strips in, a Zarr v3 shard file out, in bounded memory.
 
 A shard is the encoded inner chunks one after the other, then an index of (offset, length) pairs and its crc32c.
 Written directly because zarr-python needs the whole shard in memory and takes two to three times as long.
@@ -17,6 +17,7 @@ from ecgcohorts.recording import MISSING
 from ecgcohorts.store.schema import FileEntry
 from ecgcohorts.store.signals.chunks import CRC_BYTES, Codec, encode_chunk, with_crc
 
+# Offset and length of a row that was not appended: the last shard of a segment is rarely full.
 _ABSENT = np.uint64(2**64 - 1)  # Zarr v3 sharding: this inner chunk is not there
 
 
@@ -36,6 +37,7 @@ class ShardWriter:
         self._count = 0
         self._size = 0
         self._sha = hashlib.sha256()
+        # A refused record keeps its row, so that rows planned before decoding stay true. Encoded once: all are alike.
         self._absent_row = encode_chunk(np.full(shape, MISSING, np.int16), codec)
 
     def __enter__(self) -> Self:
@@ -53,13 +55,14 @@ class ShardWriter:
         self.append_encoded(encode_chunk(strip, self._codec))
 
     def append_encoded(self, chunk: bytes) -> None:
+        """Add the next row as bytes of `encode_chunk` or of another shard."""
         self._index[self._count] = (self._size, len(chunk))
         self._count += 1
         self._put(chunk)
 
     def _put(self, data: bytes) -> None:
         self._file.write(data)
-        self._sha.update(data)
+        self._sha.update(data)  # while it is at hand: the manifest wants it, and reading back would double the work
         self._size += len(data)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -91,6 +94,7 @@ def blank_rows(
     codec: Codec,
 ) -> FileEntry:
     """Write a shard to `target` with some rows replaced by the missing value; all other chunks keep their bytes."""
+    # Whole, not patched in place: a reader of an earlier snapshot may be at work on the file. 100 MB by default.
     data = path.read_bytes()
     index_bytes = shard_records * 16
     index = np.frombuffer(data[-index_bytes - CRC_BYTES : -CRC_BYTES], "<u8").reshape(-1, 2)
@@ -98,6 +102,7 @@ def blank_rows(
     writer = ShardWriter(target, shard_records, shape, codec)
     with writer:
         for place, (offset, length) in enumerate(index[index[:, 0] != _ABSENT].tolist()):
+            # Not decoded: equal bytes in give equal bytes out, whatever the version of the codec.
             if place in blanked:
                 writer.append(None)
             else:

@@ -15,7 +15,7 @@ from capezoo.embedding.folder import EmbeddingInfo, Embeddings
 from capezoo.evaluate import questions
 from capezoo.evaluate.page.report import build_report
 from capezoo.evaluate.questions import KIND, Context, Subject, about
-from capezoo.evaluate.results import Answer, EvaluatedWeights, Study, headline, provenance, read_study, write_study
+from capezoo.evaluate.results import Answer, EvaluatedWeights, Provenance, Study, headline, read_study
 from capezoo.evaluate.study import study
 from capezoo.specs import InputSpec
 from ecgcohorts import plugins
@@ -172,10 +172,10 @@ def test_numbers_in_short_are_those_of_the_weights(name: str, context: Context, 
 def test_a_study_of_all_questions_comes_back_and_its_report_escapes_markup(
     context: Context, results: dict[str, Any], tmp_path: Path
 ) -> None:
-    answers = {name: Answer(config=quick(plugins.load(KIND, name)), result=result, provenance=provenance(EVIL))
+    answers = {name: Answer(config=quick(plugins.load(KIND, name)), result=result, provenance=Provenance.now(EVIL))
                for name, result in results.items()}  # fmt: skip
     made = study_of(context, answers)
-    write_study(tmp_path, made)
+    made.write(tmp_path)
     assert read_study(tmp_path) == made
     text = build_report(tmp_path / "r.html", [tmp_path, tmp_path]).read_text()
     assert "<script" not in text
@@ -210,8 +210,8 @@ def added(monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_file_added_appears_in_evaluate_json_and_report(added: str, context: Context, tmp_path: Path) -> None:
     assert added in plugins.names(KIND)
     module = plugins.load(KIND, added)
-    answer = Answer(config=module.Config(), result=module.run(context, module.Config()), provenance=provenance(""))
-    write_study(tmp_path, study_of(context, {added: answer}))
+    answer = Answer(config=module.Config(), result=module.run(context, module.Config()), provenance=Provenance.now(""))
+    study_of(context, {added: answer}).write(tmp_path)
     assert '"ages": {' in (tmp_path / "results.json").read_text()
     assert read_study(tmp_path).answers[added] == answer
     text = build_report(tmp_path / "r.html", [tmp_path]).read_text()
@@ -221,8 +221,8 @@ def test_a_file_added_appears_in_evaluate_json_and_report(added: str, context: C
 
 def test_answers_to_a_question_that_is_not_installed_are_refused(added: str, context: Context, tmp_path: Path) -> None:
     module = plugins.load(KIND, added)
-    answer = Answer(config=module.Config(), result=module.run(context, module.Config()), provenance=provenance(""))
-    write_study(tmp_path, study_of(context, {added: answer}))
+    answer = Answer(config=module.Config(), result=module.run(context, module.Config()), provenance=Provenance.now(""))
+    study_of(context, {added: answer}).write(tmp_path)
     text = (tmp_path / "results.json").read_text().replace('"ages": {\n   "config"', '"sages": {\n   "config"')
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(SpecError, match=r"question 'sages', expected one of ages, map"):

@@ -149,7 +149,7 @@ def _answered(
 
     from capezoo.evaluate.results import headline
     from capezoo.evaluate.study import study
-    from ecgcohorts.store import open_named
+    from ecgcohorts.store.union import open_named
 
     with progress() as tell:
         made = study(weights, open_named(store), out, seed, questions, command=command_line(), progress=tell)
@@ -181,7 +181,7 @@ def _short(value: float | None) -> str:
 def report(*, out: Path, study: Sequence[Path], run_folder: Sequence[Path], store: Sequence[str], title: str) -> Answer:
     """Write one self-contained HTML page from evaluations, training runs and a store."""
     from capezoo.evaluate.page.report import build_report
-    from ecgcohorts.store import open_named
+    from ecgcohorts.store.union import open_named
 
     made = build_report(out, study, run_folder, open_named(store) if store else None, title)
     return Answer({"out": made}, f"{made}")

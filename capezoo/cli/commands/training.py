@@ -43,7 +43,7 @@ def pretrain(
     from capezoo import distributed
     from capezoo.training.loop import pretrain
     from capezoo.training.run_folder import RunFolder
-    from ecgcohorts.store import open_named
+    from ecgcohorts.store.union import open_named
 
     folder = RunFolder(pretrain(open_named(store), _config(run, seed, cohort, settings), out))
     answer = _told(folder) if distributed.rank() == 0 else None
@@ -116,7 +116,7 @@ def publish(
     from capezoo.zoo import publish, publish_to_hub
     from capezoo.zoo.hub import HUB
     from capezoo.zoo.publish import About, licences_of
-    from ecgcohorts.store import open_named
+    from ecgcohorts.store.union import open_named
 
     licences = licences_of(open_named(store)) if store else None
     metrics = tuple(metric for folder in study for metric in _measured(run_folder, half, folder))
@@ -130,7 +130,7 @@ def _measured(run_folder: Path, half: bool, study: Path) -> Sequence[Any]:
     """Return the metrics of this run's weights in an evaluation."""
     from capezoo.embedding.folder import weights_digest
     from capezoo.evaluate.results import card_metrics, read_study
-    from capezoo.training.loop import trained
+    from capezoo.training.checkpoint import trained
     from capezoo.zoo.publish import halved
 
     model = trained(run_folder)[0]

@@ -109,7 +109,7 @@ def embed(
     from capezoo.zoo import load, locate
     from capezoo.zoo.files import CARD, read_card
     from ecgcohorts.io.durable import sha256_of
-    from ecgcohorts.store import open_named
+    from ecgcohorts.store.union import open_named
 
     folder, opened = locate(weights, offline), open_named(store)
     name, card = read_card(folder).name, sha256_of(folder / CARD)
@@ -142,7 +142,7 @@ def overlap(*, weights: str, store: Sequence[str], split: str | None, offline: b
     from rich.console import Group
 
     from capezoo.zoo import overlap
-    from ecgcohorts.store import open_named
+    from ecgcohorts.store.union import open_named
 
     found = overlap(weights, open_named(store), split, offline)
     rows = [

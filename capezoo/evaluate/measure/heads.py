@@ -1,6 +1,6 @@
-"""Small heads on frozen features, many trained at once: one batched product instead of one network after another.
+"""Small heads on frozen features, many trained at once by batched products instead of one network after another.
 
-Heads share nothing. Head (group, run) gives the same numbers alone as among others; groups differ in their input
+_Heads share nothing. Head (group, run) gives the same numbers alone as among others; groups differ in their input
 (another scaler), runs in initial weights, batch order and dropout. Run r draws alike in every group, so groups pair.
 Source of shapes and rates: the CAPE paper and its public notebooks; what neither states is marked `our default`.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -18,12 +18,14 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
 
-BETAS, EPSILON = (0.9, 0.999), 1e-7  # Adam as in Keras
-EVALUATION_BATCH = 8192  # records at once without gradients; bounds memory only
+# Adam as in Keras.
+_BETAS, _EPSILON = (0.9, 0.999), 1e-7
+# Records at once without gradients; bounds memory only.
+_EVALUATION_BATCH = 8192
 
 
 class HeadConfig(BaseModel):
-    """One hidden-hidden-output head and its training."""
+    """A head with two hidden layers and one output, and its training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,19 +58,19 @@ class Examples:
     target: Tensor
     weight: Tensor
 
-
-def examples(inputs: Sequence[NDArray[np.float32]], target: NDArray, weight: NDArray | None = None) -> Examples:
-    """Stack one (record, unit) array per group. Without `weight` all records count alike."""
-    ones = np.ones(len(target)) if weight is None else weight
-    return Examples(
-        torch.from_numpy(np.stack(inputs)),
-        torch.from_numpy(np.asarray(target, np.float32)),
-        torch.from_numpy(np.asarray(ones, np.float32)),
-    )
+    @classmethod
+    def of(cls, inputs: Sequence[NDArray[np.float32]], target: NDArray, weight: NDArray | None = None) -> Self:
+        """Stack one (record, unit) array per group. Without `weight` all records weigh the same."""
+        ones = np.ones(len(target)) if weight is None else weight
+        return cls(
+            torch.from_numpy(np.stack(inputs)),
+            torch.from_numpy(np.asarray(target, np.float32)),
+            torch.from_numpy(np.asarray(ones, np.float32)),
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class Heads:
+class _Heads:
     """Trained heads at their best validation loss. params: (group * run, in, out) and (group * run, 1, out)."""
 
     params: list[Tensor] = field(repr=False)
@@ -79,9 +81,9 @@ class Heads:
 
     @torch.no_grad()
     def predict(self, inputs: NDArray[np.float32], group: int = 0) -> NDArray[np.float64]:
-        """(record, unit) scaled features -> (run, record) answers in 0..1 of the heads of one group."""
+        """Return the answers of one group's heads in 0..1, (run, record), to scaled features (record, unit)."""
         mine = [p[group * self.runs : (group + 1) * self.runs] for p in self.params]
-        blocks = torch.from_numpy(inputs).split(EVALUATION_BATCH)
+        blocks = torch.from_numpy(inputs).split(_EVALUATION_BATCH)
         parts = [_forward(mine, block.expand(self.runs, *block.shape)).sigmoid() for block in blocks]
         return torch.cat(parts, dim=1).double().numpy()
 
@@ -92,13 +94,13 @@ def train_heads(
     config: HeadConfig,
     seeds: Sequence[int],
     on_epoch: Callable[[int], None] | None = None,
-) -> Heads:
+) -> _Heads:
     """Train one head per (group, seed) with early stopping and a plateau rule each; keep the best on validation.
 
     on_epoch is called with the number of heads still training. Raises ValueError if a part has no records.
     """
     if not len(train.target) or not len(validation.target):
-        raise ValueError("found no records to train or to validate on, expected one of each at least.")
+        raise ValueError("There is no record to train on, or none to validate on.")
     with _one_thread():
         return _train(train, validation, config, seeds, on_epoch)
 
@@ -109,7 +111,7 @@ def _train(
     config: HeadConfig,
     seeds: Sequence[int],
     on_epoch: Callable[[int], None] | None,
-) -> Heads:
+) -> _Heads:
     n_groups, runs = len(train.inputs), len(seeds)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     drawn = [_initial(train.inputs.shape[-1], config, generator) for generator in generators]
@@ -129,13 +131,14 @@ def _train(
         if on_epoch:
             on_epoch(len(watch.active))
     shape = (n_groups, runs)
-    return Heads(best, n_groups, runs, watch.epochs.reshape(shape).numpy(), watch.best.reshape(shape).double().numpy())
+    return _Heads(best, n_groups, runs, watch.epochs.reshape(shape).numpy(), watch.best.reshape(shape).double().numpy())
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Products this small gain a third from a second thread, and lose a factor of ten where other programs want the
-    core as well (measured: 2 s against 31 s)."""
+    """Keep torch to one thread, and restore its number of threads afterwards."""
+    # Products this small gain a third from a second thread, and lose a factor of ten where other programs want the core
+    # as well (measured: 2 s against 31 s).
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -145,7 +148,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _initial(units: int, config: HeadConfig, generator: torch.Generator) -> list[Tensor]:
-    """Glorot uniform weights and zero biases: the Keras default, unstated in the paper."""
+    """Draw Glorot uniform weights and zero biases: Keras's default, unstated in the paper."""
     widths = (units, *config.hidden, 1)
     params = []
     for fan_in, fan_out in pairwise(widths):
@@ -155,7 +158,7 @@ def _initial(units: int, config: HeadConfig, generator: torch.Generator) -> list
 
 
 def _forward(params: Sequence[Tensor], x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
-    """x: (head, record, unit) -> logits (head, record). masks: dropout factors per hidden layer."""
+    """Return logits (head, record) for x (head, record, unit). masks: dropout factors per hidden layer."""
     for layer in range(2):
         x = torch.relu(torch.baddbmm(params[2 * layer + 1], x, params[2 * layer]))
         if masks is not None:
@@ -164,7 +167,7 @@ def _forward(params: Sequence[Tensor], x: Tensor, masks: Sequence[Tensor] | None
 
 
 def _losses(logit: Tensor, target: Tensor, weight: Tensor, kind: str) -> Tensor:
-    """Weighted loss per record, same shape as logit."""
+    """Return the weighted loss of each record, in the shape of `logit`."""
     if kind == "mse":
         return weight * (logit.sigmoid() - target) ** 2
     return weight * F.binary_cross_entropy_with_logits(logit, target.expand_as(logit), reduction="none")
@@ -172,10 +175,10 @@ def _losses(logit: Tensor, target: Tensor, weight: Tensor, kind: str) -> Tensor:
 
 @torch.no_grad()
 def _loss_on(part: Examples, config: HeadConfig, params: Sequence[Tensor], group: Tensor) -> Tensor:
-    """(head,) mean loss over a part, weighted as in training (our default)."""
+    """Return the mean loss over a part, (head,), weighted as in training (our default)."""
     total = torch.zeros(len(group))
-    for start in range(0, len(part.target), EVALUATION_BATCH):
-        cut = slice(start, start + EVALUATION_BATCH)
+    for start in range(0, len(part.target), _EVALUATION_BATCH):
+        cut = slice(start, start + _EVALUATION_BATCH)
         logit = _forward(params, part.inputs[group, cut])
         total += _losses(logit, part.target[cut], part.weight[cut], config.loss).sum(dim=1)
     return total / len(part.target)
@@ -189,7 +192,7 @@ def _one_epoch(
     heads: tuple[Tensor, Tensor],
     generators: Sequence[torch.Generator],
 ) -> None:
-    """Every run sees all records once, in its own order; the last batch may be short, as in Keras."""
+    """Show every run all records once, in its own order; the last batch may be short, as in Keras."""
     group, run = heads
     runs = sorted(set(run.tolist()))  # a run with no head left draws nothing more
     slot = torch.tensor([runs.index(r) for r in run.tolist()])
@@ -204,19 +207,21 @@ def _one_epoch(
             optimiser.params, train.inputs[group[:, None], chosen], factor[slot].split(config.hidden, dim=-1)
         )
         loss = _losses(logit, train.target[chosen], train.weight[chosen], config.loss).mean(dim=1)
-        optimiser.step(torch.autograd.grad(loss.sum(), optimiser.params), lr)  # the sum keeps heads apart
+        # _Heads share no weight, so the gradient of the sum is that of each head's own loss.
+        optimiser.step(torch.autograd.grad(loss.sum(), optimiser.params), lr)
 
 
 class _Adam:
     """torch's Adam over stacked heads, one parameter group a head, so that each has its learning rate.
 
-    The groups hold views into the stacked tensors, which one product multiplies and one backward pass differentiates.
+    The groups hold views into the stacked tensors: one product multiplies them, one backward pass differentiates them.
     """
 
     def __init__(self, params: Sequence[Tensor]) -> None:
         self.params = [p.requires_grad_() for p in params]
         groups = [{"params": [p.detach()[head] for p in self.params]} for head in range(len(params[0]))]
-        self.optimiser = torch.optim.Adam(groups, betas=BETAS, eps=EPSILON, fused=True)  # fused: a quarter of the time
+        # Fused takes a quarter of the time.
+        self.optimiser = torch.optim.Adam(groups, betas=_BETAS, eps=_EPSILON, fused=True)
 
     def step(self, gradients: Sequence[Tensor], lr: Tensor) -> None:
         """gradients: like params. lr: (head,)."""
@@ -227,7 +232,7 @@ class _Adam:
         self.optimiser.step()
 
     def keep(self, chosen: Tensor) -> None:
-        """Go on with some heads only; none is left for an empty choice."""
+        """Drop all heads but the chosen ones, with the optimiser's state; keep all if none is chosen."""
         if chosen.all() or not chosen.any():
             return
         places, before = chosen.nonzero().flatten().tolist(), self.optimiser
@@ -238,7 +243,7 @@ class _Adam:
 
 
 class _Watch:
-    """Early stopping, plateau rule and best epoch of many heads, each as its Keras callback does it."""
+    """Early stopping, plateau rule and best epoch of many heads, each as its Keras callback has it."""
 
     def __init__(self, heads: int, config: HeadConfig) -> None:
         self.config = config
@@ -251,9 +256,9 @@ class _Watch:
         self.plateau = torch.zeros(heads, dtype=torch.int64)
 
     def update(self, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks over the active heads: strictly better than ever; still to be trained."""
+        """Return two masks over the active heads: better than ever before, and still to be trained."""
         if not loss.isfinite().all():
-            raise ValueError("found a validation loss that is not finite, expected numbers. Are all features finite?")
+            raise ValueError("The validation loss is not finite. Are all features finite?")
         improved = loss < self.best[self.active]
         self.best[self.active[improved]] = loss[improved]
         self.epochs[self.active] += 1

@@ -44,6 +44,7 @@ def split_records(index: CohortIndex, home: Home, seed: int) -> Parts:
     """
     names = ("train", "validation", "test")
     here = index.where(cohort=home.train_cohort)
+    # Keyed by patient and seed: the same patients are tested whatever weights are compared and whatever is asked.
     parts = here.split_by_patient(dict(zip(names, home.shares, strict=True)), f"ood-{seed}")
     place = {name: np.flatnonzero(np.isin(index["row"], part["row"])) for name, part in parts.items()}
     tests = {}

@@ -15,60 +15,65 @@ from pydantic import BaseModel, ConfigDict
 ScalerName = Literal["plain", "guarded"]
 SCALERS: tuple[ScalerName, ...] = ("plain", "guarded")
 
-# Our default. The released CAPE features have units at 1e-6 to 2.7e-3 beside a median of 15, then none up to 0.056.
-NEAR_DEAD = 1e-3  # of the median deviation of the units that move at all
-CLIP = 10.0  # our default, in standard deviations: beyond any plausible value of a live unit
+# Share of the median deviation of the units that move at all; our default. The released CAPE features have units at
+# 1e-6 to 2.7e-3 beside a median of 15, then none up to 0.056.
+_NEAR_DEAD = 1e-3
+# Our default, in standard deviations: beyond any plausible value of a live unit.
+_CLIP = 10.0
 
 Features = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Scaler:
-    """(x - mean) * inverse, cut at +-clip; `inverse` is 0 for constant units."""
+class _Scaler:
+    """Scales features to (x - mean) * inverse, cut at +-clip; `inverse` is 0 for constant units."""
 
     mean: NDArray[np.float64]
     inverse: NDArray[np.float64]
     clip: float = np.inf
 
     def __call__(self, features: Features) -> Features:
-        """(record, unit) -> the same shape, float32."""
+        """Scale (record, unit) to the same shape, float32."""
         scaled = (features - self.mean) * self.inverse
         return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
 
 
 class Health(BaseModel):
-    """What the training cohort's features look like, and how far other cohorts leave their range."""
+    """State of the training cohort's features, and how far other cohorts leave their range."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     units: int
     dead: int  # deviation exactly 0 in the training cohort
-    near_dead: int  # above 0, below NEAR_DEAD of the median
+    near_dead: int  # above 0, below 1e-3 of the median
     effective_rank: float
     largest_z: dict[str, float]  # cohort -> largest |plain z|
 
 
-def near_dead_limit(deviation: NDArray[np.float64]) -> float:
-    """Deviations below this are near-dead; 0 if no unit moves."""
+def _near_dead_limit(deviation: NDArray[np.float64]) -> float:
+    """Return the deviation below which a unit is near-dead; 0 if no unit moves."""
     moving = deviation[deviation > 0]
-    return NEAR_DEAD * float(np.median(moving)) if len(moving) else 0.0
+    return _NEAR_DEAD * float(np.median(moving)) if len(moving) else 0.0
 
 
-def fit_scaler(features: Features, name: ScalerName) -> Scaler:
-    """`plain`: the paper's z-score, 0 where the deviation is 0. `guarded`: deviations floored at the near-dead limit,
-    values cut at CLIP, constant units dropped (0)."""
+def fit_scaler(features: Features, name: ScalerName) -> _Scaler:
+    """Fit a scaler to features (record, unit).
+
+    plain: the paper's z-score, 0 where the deviation is 0. guarded: deviations floored at the near-dead limit, values
+    cut at 10 deviations, constant units dropped (0).
+    """
     # float64: the float32 mean of equal numbers is not that number, and a constant unit would seem to move.
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     deviation[np.ptp(features, axis=0) == 0] = 0.0
     if name == "guarded":
-        floored = np.maximum(deviation, near_dead_limit(deviation))
+        floored = np.maximum(deviation, _near_dead_limit(deviation))
         deviation = np.where(deviation > 0, floored, 0.0)
     inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
-    return Scaler(mean, inverse, CLIP if name == "guarded" else np.inf)
+    return _Scaler(mean, inverse, _CLIP if name == "guarded" else np.inf)
 
 
 def effective_rank(features: Features) -> float:
-    """exp of the entropy of the normalised singular values of the centred features. Source: Roy and Vetterli 2007."""
+    """Return exp of the entropy of the centred features' normalised singular values. Source: Roy and Vetterli 2007."""
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     # Eigenvalues of the (unit, unit) scatter are the squared singular values, for any number of records.
     singular = np.sqrt(np.clip(np.linalg.eigvalsh(centred.T @ centred), 0, None))
@@ -83,7 +88,7 @@ def health(train: Features, others: dict[str, Features]) -> Health:
     """Describe the units in the training cohort, and the largest plain |z| they reach in each cohort of `others`."""
     scaler = fit_scaler(train, "plain")
     deviation = np.divide(1.0, scaler.inverse, out=np.zeros_like(scaler.inverse), where=scaler.inverse > 0)
-    limit = near_dead_limit(deviation)
+    limit = _near_dead_limit(deviation)
     return Health(
         units=train.shape[1],
         dead=int((deviation == 0).sum()),

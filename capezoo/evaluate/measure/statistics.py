@@ -1,6 +1,6 @@
 """Intervals and paired tests for metrics on patients with several ECGs.
 
-Resampling draws patients, never records: two ECGs of one patient are no two observations.
+Resampling draws patients, never records: two ECGs of one patient are not two independent observations.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-LEVEL = 0.95  # of every interval
-RESAMPLES = 1000  # our default; the Monte Carlo error of a 95 % limit is then about 5 % of the half width
-_CHUNK_CELLS = 500_000  # resamples x records held at once: 4 MB, about what a core's cache holds
+_LEVEL = 0.95  # of every interval
+# Our default; the Monte Carlo error of a 95 % limit is then about 5 % of the half width.
+_RESAMPLES = 1000
+# Resamples x records held at once: 4 MB, about what a core's cache holds.
+_CHUNK_CELLS = 500_000
 
 Weights = NDArray[np.float64]
 
@@ -27,7 +29,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Paired:
+class _Paired:
     """Two methods on the same cases: difference first minus second, two-sided p."""
 
     difference: float
@@ -41,13 +43,13 @@ def known(value: float) -> float | None:
 
 
 def standard_error(values: ArrayLike) -> float:
-    """s / sqrt(n) with n - 1 in s; NaN below two values."""
+    """Return s / sqrt(n) with n - 1 in s; NaN for fewer than two values."""
     array = np.asarray(values, float)
     return float(array.std(ddof=1) / np.sqrt(len(array))) if len(array) > 1 else float("nan")
 
 
-def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
-    """Mean of independent runs with its t interval. It speaks about the runs, not about patients."""
+def t_interval(values: ArrayLike, level: float = _LEVEL) -> Interval:
+    """Return the mean of independent runs with its t interval, which is about runs, not about patients."""
     array = np.asarray(values, float)
     mean, se = float(array.mean()), standard_error(array)
     half = float(stats.t.ppf((1 + level) / 2, len(array) - 1)) * se if len(array) > 1 else float("nan")
@@ -55,9 +57,9 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
 
 
 def wilcoxon_p(first: ArrayLike, second: ArrayLike) -> float:
-    """Exact two-sided p of the signed-rank test over paired runs; 1 if every pair is equal.
+    """Return the exact two-sided p of the signed-rank test over paired runs; 1 if every pair is equal.
 
-    With n runs no p below 2 / 2**n exists: ten runs can never give less than 0.00195.
+    n runs never give a p below 2 / 2**n: ten runs no less than 0.00195.
     """
     difference = np.asarray(first, float) - np.asarray(second, float)
     if not difference.any():
@@ -67,7 +69,7 @@ def wilcoxon_p(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def auroc(positive: ArrayLike, score: ArrayLike, weights: Weights | None = None) -> NDArray[np.float64]:
-    """Area under the ROC curve, ties counted half; NaN where one class has no weight.
+    """Return the area under the ROC curve, ties counted half; NaN where one class has no weight.
 
     positive, score: (record,). weights: (resample, record), all one if not given. Returns (resample,).
     """
@@ -79,7 +81,8 @@ def auroc(positive: ArrayLike, score: ArrayLike, weights: Weights | None = None)
     if not len(starts):
         return np.full(len(weight), np.nan)
     up, down = weight * label, weight * ~label
-    if len(starts) < len(value):  # sum the weights of equal scores
+    # Equal scores are one step of the curve, so their weights add up.
+    if len(starts) < len(value):
         up, down = np.add.reduceat(up, starts, axis=1), np.add.reduceat(down, starts, axis=1)
     below = np.cumsum(down, axis=1) - down / 2
     pairs = up.sum(axis=1) * down.sum(axis=1)
@@ -87,7 +90,7 @@ def auroc(positive: ArrayLike, score: ArrayLike, weights: Weights | None = None)
 
 
 def _placements(label: NDArray[np.bool_], value: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
-    """Share of the other class each case beats (positives) or is beaten by (negatives): Sun and Xu's midranks."""
+    """Return the share of the other class that each positive beats, and that beats each negative (Sun and Xu 2014)."""
     n_up, n_down = int(label.sum()), int((~label).sum())
     rank = stats.rankdata(value)
     beaten = (rank[label] - stats.rankdata(value[label])) / n_down
@@ -100,8 +103,8 @@ def _needs_both_classes(label: NDArray[np.bool_]) -> None:
         raise ValueError(f"found {int(label.sum())} positives of {len(label)}, expected two of each class at least.")
 
 
-def delong(positive: ArrayLike, score: ArrayLike, level: float = LEVEL) -> tuple[Interval, float]:
-    """AUROC with its interval (cut at 0 and 1), and its standard error. One case per patient is assumed.
+def delong(positive: ArrayLike, score: ArrayLike, level: float = _LEVEL) -> tuple[Interval, float]:
+    """Return the AUROC with its interval (cut at 0 and 1), and its standard error. One case per patient is assumed.
 
     Source: DeLong 1988, in the U-statistic form with the midranks of Sun and Xu 2014.
     """
@@ -114,8 +117,8 @@ def delong(positive: ArrayLike, score: ArrayLike, level: float = LEVEL) -> tuple
     return Interval(value, max(0.0, value - half), min(1.0, value + half)), se
 
 
-def delong_test(positive: ArrayLike, first: ArrayLike, second: ArrayLike) -> Paired:
-    """Do two scores of the same cases differ in AUROC? One case per patient is assumed.
+def delong_test(positive: ArrayLike, first: ArrayLike, second: ArrayLike) -> _Paired:
+    """Test whether two scores of the same cases differ in AUROC. One case per patient is assumed.
 
     Scores that rank alike give p = 1; different areas without any variance give NaN.
     """
@@ -126,12 +129,12 @@ def delong_test(positive: ArrayLike, first: ArrayLike, second: ArrayLike) -> Pai
     difference = float(up_a.mean() - up_b.mean())
     se = float(np.sqrt((up_a - up_b).var(ddof=1) / len(up_a) + (down_a - down_b).var(ddof=1) / len(down_a)))
     if se == 0:
-        return Paired(difference, 0.0, 1.0) if difference == 0 else Paired(difference, float("nan"), float("nan"))
+        return _Paired(difference, 0.0, 1.0) if difference == 0 else _Paired(difference, float("nan"), float("nan"))
     z = difference / se
-    return Paired(difference, z, float(2 * stats.norm.sf(abs(z))))
+    return _Paired(difference, z, float(2 * stats.norm.sf(abs(z))))
 
 
-def patient_draws(patients: ArrayLike, n_resamples: int, seed: int) -> Iterator[Weights]:
+def _patient_draws(patients: ArrayLike, n_resamples: int, seed: int) -> Iterator[Weights]:
     """Yield blocks of (resample, record): how often each record's patient was drawn, with replacement."""
     _, place = np.unique(np.asarray(patients), return_inverse=True)
     n_patients = int(place.max()) + 1 if len(place) else 0
@@ -148,20 +151,20 @@ def patient_draws(patients: ArrayLike, n_resamples: int, seed: int) -> Iterator[
 def patient_bootstrap(
     patients: ArrayLike,
     statistic: Callable[[Weights], NDArray[np.float64]],
-    n_resamples: int = RESAMPLES,
+    n_resamples: int = _RESAMPLES,
     seed: int = 0,
-    level: float = LEVEL,
+    level: float = _LEVEL,
     centred: bool = False,
 ) -> Interval:
-    """Percentile interval of a statistic when patients are drawn anew.
+    """Return the percentile interval of a statistic when patients are drawn anew.
 
     statistic: (resample, record) weights -> (resample,) values; it is called once with all weights one.
-    Resamples where it is NaN (one class drawn away) are left out. centred: take away what drawing with replacement
-    adds on average, for statistics that grow with noise; without it their interval may not hold the value.
+    Resamples where it is NaN (no case of one class drawn) are left out. centred: subtract what drawing with replacement
+    adds on average, for statistics that grow with noise; without it their interval may miss the value.
     """
     n_records = len(np.asarray(patients))
     value = float(statistic(np.ones((1, n_records)))[0])
-    draws = np.concatenate([statistic(weights) for weights in patient_draws(patients, n_resamples, seed)])
+    draws = np.concatenate([statistic(weights) for weights in _patient_draws(patients, n_resamples, seed)])
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return Interval(value, float("nan"), float("nan"))
@@ -170,13 +173,13 @@ def patient_bootstrap(
 
 
 def weighted_mean(values: ArrayLike) -> Callable[[Weights], NDArray[np.float64]]:
-    """The statistic `mean of values` for `patient_bootstrap`."""
+    """Return the statistic `mean of values` for `patient_bootstrap`."""
     array = np.asarray(values, float)
     return lambda weights: weights @ array / weights.sum(axis=1)
 
 
 def one_per_patient(patients: ArrayLike, seed: int = 0) -> NDArray[np.int64]:
-    """Places of one record of each patient, drawn at random, in ascending order."""
+    """Draw one record of each patient at random; return their places in ascending order."""
     array = np.asarray(patients)
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(array))
     first = np.unique(array[order], return_index=True)[1]

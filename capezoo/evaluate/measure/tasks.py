@@ -14,8 +14,10 @@ from capezoo.specs.base import derive_seed
 from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
 
 FEWEST = 2  # labelled records of each kind below which nothing is trained or scored
-AGE_CAP = 90.0  # ages from here on are stored as 90; CAPE leaves them out of age metrics as well
-_AGE_SHIFT, _AGE_RANGE = 7.0, 100.0  # the age head answers (age - 7) / 100; CAPE's public code
+# Ages from here on are stored as 90; CAPE leaves them out of age metrics as well.
+AGE_CAP = 90.0
+# The age head answers (age - 7) / 100; CAPE's public code.
+_AGE_SHIFT, _AGE_RANGE = 7.0, 100.0
 _HEADS: dict[Task, heads.HeadConfig] = {"age": heads.AGE, "sex": heads.SEX}
 
 # (task, cohort, scaler) -> (run, record) answers: years for age, probability of female for sex
@@ -108,6 +110,7 @@ def sit(
         _examples([inputs[name][0] for name in used], train_y, train_y, task),
         _examples([inputs[name][1] for name in used], val_y, train_y, task),
         _HEADS[task].model_copy(update={"lr": lr, "max_epochs": max_epochs}),
+        # Neither weights nor scaler are in the key: run r draws alike for all of them, so that runs pair.
         [derive_seed(seed, "ood-head", task, run) for run in range(runs)],
     )
     answers: Answers = {}
@@ -133,7 +136,7 @@ def _examples(
 ) -> heads.Examples:
     """What a head is taught: age as a share of its range; sex with weights n / (2 n_class) of the training part."""
     if task == "age":
-        return heads.examples(inputs, (truth - _AGE_SHIFT) / _AGE_RANGE)
+        return heads.Examples.of(inputs, (truth - _AGE_SHIFT) / _AGE_RANGE)
     # Balanced over the training part alone: a validation part of another mix must not move the weights.
     share = train.mean()
-    return heads.examples(inputs, truth, np.where(truth == 1, 0.5 / share, 0.5 / (1 - share)))
+    return heads.Examples.of(inputs, truth, np.where(truth == 1, 0.5 / share, 0.5 / (1 - share)))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from capezoo.evaluate.questions import KIND, about
 from capezoo.evaluate.results import Study, headline, read_study
+from capezoo.training.curves import Table, panels, read
 from ecgcohorts import plugins
 from ecgcohorts.errors import SourceError
 from ecgcohorts.report.charts import lines
@@ -21,7 +21,10 @@ from ecgcohorts.report.page import Markup, Section, facts, figure, heading, page
 if TYPE_CHECKING:
     from ecgcohorts.store.union import AnyStore
 
-EXAMPLES = 1  # ECGs per cohort; about 50 kB each
+# ECGs per cohort; each has about 50 kB.
+_EXAMPLES = 1
+# The panels of curves that come first show losses: their last values are worth a caption.
+_LOSSES = 2
 
 
 def build_report(
@@ -58,6 +61,7 @@ def over_studies(studies: Sequence[Study]) -> pd.DataFrame:
         first, second = list(headline(study, over_studies=True).values())[:2]
         for measure, a in first.items():
             b = second.get(measure)
+            # A study that lacks a measure for one of the two says nothing about their difference.
             if a is not None and b is not None:
                 pairs.setdefault(measure, []).append((a, b))
     rows = {}
@@ -87,6 +91,7 @@ def _in_short(studies: Sequence[Study]) -> Markup:
 
 
 def _cohorts(store: "AnyStore") -> Markup:
+    # Imported here: a report of evaluations alone needs none of it.
     from ecgcohorts.report.html import accounting_html
     from ecgcohorts.report.table1 import table1, table1_html
 
@@ -98,54 +103,38 @@ def _examples(store: "AnyStore") -> Markup:
 
     parts = [paragraph("The first recording of the first patient of each cohort, in the random order of the store.")]
     for code in range(len(store.index.cohorts)):
-        patients = np.flatnonzero(store.index.patient_cohort == code)[:EXAMPLES]
+        patients = np.flatnonzero(store.index.patient_cohort == code)[:_EXAMPLES]
         parts += [figure(record_svg(store, int(store.index.patient_ptr[patient]))) for patient in patients]
     return Markup("").join(parts)
 
 
 def _training(runs: Sequence[Path]) -> Markup:
-    """Loss curves of each run: training, held out, and the loss of an encoder that knows nothing."""
+    """The curves of each run: the panels of its curves.png, as SVG."""
     text = (
-        "Loss in nats. Held-out batches are of one cohort each; at the bound, ln(2N-1), two ECGs of a patient are "
-        "no more alike than two ECGs of different patients."
+        "Loss in nats. Held-out batches are of one cohort each. A dashed loss is that of an untrained encoder; for a "
+        "contrastive method ln(2N-1), where two ECGs of a patient are no more alike than those of different patients."
     )
-    parts = []
+    parts = [paragraph(text)]
     for run in runs:
-        rows = _metrics(run)
-        series = {
-            name: (rows["step"].to_numpy(float), rows[column].to_numpy(float))
-            for column, name in (("loss", "training"), ("val_loss", "held out"), ("val_untrained", "untrained"))
-            if column in rows
-        }
-        known = {name: (x[np.isfinite(y)], y[np.isfinite(y)]) for name, (x, y) in series.items()}
-        parts.append(figure(lines(run.name, known, "step", "loss, nats"), _last_words(known)))
-        per_cohort = {
-            column.removeprefix("val_loss_"): _known(rows, column)
-            for column in map(str, rows.columns)
-            if column.startswith("val_loss_")
-        }
-        if per_cohort:
-            parts.append(figure(lines(f"{run.name}, held out by cohort", per_cohort, "step", "loss, nats")))
-    return paragraph(text) + _grid(parts)
+        drawn = [panel for panel in panels(_metrics(run)) if panel.curves]
+        pictures = [lines(one.title, one.curves, "step", dashed=one.dashed, log=one.log) for one in drawn]
+        ends = ["; ".join(f"{label} {y[-1]:.3f}" for label, (_, y) in one.curves.items()) for one in drawn[:_LOSSES]]
+        captions = [f"At the end: {end}." for end in ends] + [""] * len(pictures[_LOSSES:])
+        parts += [heading(run.name), _grid([figure(*pair) for pair in zip(pictures, captions, strict=True)])]
+    return Markup("").join(parts)
 
 
-def _metrics(run: Path) -> pd.DataFrame:
+def _metrics(run: Path) -> Table:
     path = run / "metrics.csv"
     if not path.is_file():
         raise SourceError(f"{run}: found no metrics.csv, expected the folder of a run. Give the --out of a run.")
-    rows = pd.read_csv(path)
-    if "step" not in rows:
+    try:
+        table = read(path)
+    except ValueError as error:
+        raise SourceError(f"{path}: found {error}, expected the metrics of a run.") from None
+    if "step" not in table:
         raise SourceError(f"{path}: found no column 'step', expected the metrics of a run.")
-    return rows.apply(pd.to_numeric, errors="coerce")
-
-
-def _known(rows: pd.DataFrame, column: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    some = rows[rows[column].notna()]
-    return some["step"].to_numpy(float), some[column].to_numpy(float)
-
-
-def _last_words(series: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> str:
-    return ", ".join(f"{name} {y[-1]:.3f}" for name, (_, y) in series.items() if len(y)) + " at the end."
+    return table
 
 
 def _answers(name: str, studies: Sequence[Study]) -> Markup:
@@ -161,6 +150,7 @@ def _answers(name: str, studies: Sequence[Study]) -> Markup:
         settings = ", ".join(f"{key} = {value}" for key, value in answer.config.model_dump(mode="json").items())
         parts.append(paragraph(f"Seed {study.seed}; {settings}."))
         parts.append(_grid([figure(one.svg, one.caption) for one in module.figures(answer.result)]))
+        # Folded tables are for a reader who doubts a number; printed, they stay closed.
         for one in module.tables(answer.result):
             rows = table(one.rows, one.caption)
             folded = Markup("<details><summary>{}</summary>{}</details>\n").format(one.title, rows)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from capezoo.embedding.folder import Embeddings
     from ecgcohorts.index.cohort_index import CohortIndex
 
+# The name of this package is the group name of entry points of other distributions.
 KIND = "capezoo.evaluate.questions"
 
 

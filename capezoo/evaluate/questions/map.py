@@ -20,7 +20,8 @@ EXAMPLES = (
     "capezoo evaluate map --weights w/x --weights random --store store.zarr --seed 0 -o study",
     "capezoo evaluate map --weights w/x --store store.zarr --seed 0 --max-records 2000 -o study",
 )
-_EARLY, _LATE = 250, 750  # iterations; scikit-learn's 1,000 in all
+# Iterations; scikit-learn's 1,000 in all.
+_EARLY, _LATE = 250, 750
 
 
 class Config(Spec):
@@ -34,7 +35,7 @@ class Config(Spec):
     )
 
 
-class EmbeddingMap(Spec):
+class _Map(Spec):
     """Places of the records drawn for one set of weights, rounded to what a picture can show."""
 
     name: str  # of the weights
@@ -49,7 +50,7 @@ class Result(Spec):
     cohorts: tuple[str, ...]
     cohort: tuple[int, ...]  # per point, place in `cohorts`
     rows: tuple[int, ...]  # per point, row of the store
-    maps: tuple[EmbeddingMap, ...]
+    maps: tuple[_Map, ...]
 
 
 def run(context: Context, config: Config) -> Result:
@@ -90,12 +91,12 @@ def figures(result: Result) -> Sequence[Figure]:
     return drawn
 
 
-def _placed(name: str, features: Features, seed: int, perplexity: float) -> EmbeddingMap:
+def _placed(name: str, features: Features, seed: int, perplexity: float) -> _Map:
     z = fit_scaler(features, "guarded")(features)
     # openTSNE wants three times as many neighbours as the perplexity, and points that differ.
     few = len(z) < 3 * perplexity + 2 or not z.any()
     points = _pca(z) if few else _tsne(z, perplexity, derive_seed(seed, "map") % 2**31)
-    return EmbeddingMap(
+    return _Map(
         name=name,
         method="PCA" if few else "t-SNE",
         perplexity=None if few else perplexity,
@@ -124,6 +125,7 @@ def _pca(z: Features) -> NDArray[np.float64]:
 def _tsne(z: Features, perplexity: float, seed: int) -> NDArray[np.float64]:
     from openTSNE import TSNE, initialization
 
+    # With a random start the global layout is arbitrary; from PCA it is not (Kobak and Linderman 2021).
     start = initialization.rescale(_pca(z))
     fit = TSNE(
         perplexity=perplexity, initialization=start, early_exaggeration_iter=_EARLY, n_iter=_LATE, random_state=seed

@@ -26,7 +26,8 @@ from ecgcohorts.report.page import NOTHING
 if TYPE_CHECKING:
     from capezoo.evaluate.measure.tasks import Answers, Exam
 
-FEWEST_IN_MEAN = 20  # patients; our default: a cohort of five would count as much as one of five thousand
+# Patients; our default. Without it a cohort of five would count as much as one of five thousand.
+_FEWEST_IN_MEAN = 20
 EXAMPLES = (
     "capezoo evaluate ood --weights w/x --weights random --store store.zarr --train-cohort ptb_xl --seed 0 -o study",
     "capezoo evaluate ood --weights w/x --store store.zarr --train-cohort north --seed 0 --lr 1e-3 --allow-seen -o study",
@@ -45,10 +46,8 @@ class Config(Home):
     resamples: int = Field(1000, gt=0, description="draws of patients for each interval; our default")
 
 
-class TestSet(Spec):
+class _TestSet(Spec):
     """Records of one cohort that heads are tested on: the same for all weights and all runs."""
-
-    __test__ = False  # not a test class, whatever pytest thinks of its name
 
     cohort: str
     records: int
@@ -59,7 +58,7 @@ class TestSet(Spec):
     constant_age_mae: float | None  # error of always answering the training cohort's median age
 
 
-class Score(Spec):
+class _Score(Spec):
     """One metric of one set of weights in one cohort."""
 
     task: Task
@@ -77,7 +76,7 @@ class Score(Spec):
     patients: int
 
 
-class Measured(Spec):
+class _Measured(Spec):
     """Everything measured on one set of weights."""
 
     name: str
@@ -86,13 +85,13 @@ class Measured(Spec):
     seen_patients: dict[str, int] | None = None  # cohort -> test patients of whom it had seen a recording in the store
     health: Health
     epochs: dict[str, tuple[int, ...]]  # "task scaler" -> epochs of each head
-    scores: tuple[Score, ...]
+    scores: tuple[_Score, ...]
 
-    def score(self, task: Task, cohort: str, scaler: ScalerName) -> Score | None:
+    def score(self, task: Task, cohort: str, scaler: ScalerName) -> _Score | None:
         return next((s for s in self.scores if (s.task, s.cohort, s.scaler) == (task, cohort, scaler)), None)
 
 
-class Comparison(Spec):
+class _Comparison(Spec):
     """Two sets of weights on the same test records: metric of `first` minus metric of `second`."""
 
     first: str
@@ -113,9 +112,9 @@ class Result(Spec):
 
     train_cohort: str
     train_records: dict[str, int]  # task -> labelled training records
-    tests: tuple[TestSet, ...]
-    weights: tuple[Measured, ...]
-    comparisons: tuple[Comparison, ...]
+    tests: tuple[_TestSet, ...]
+    weights: tuple[_Measured, ...]
+    comparisons: tuple[_Comparison, ...]
 
 
 def run(context: Context, config: Config) -> Result:
@@ -127,6 +126,7 @@ def run(context: Context, config: Config) -> Result:
 
     index = context.index
     parts = split_records(index, config, context.seed)
+    # All weights sit the same exams, with the same draws of patients: differences are paired.
     all_exams = exams(index, parts, context.seed, config.resamples)
     if not all_exams:
         raise Unanswerable(
@@ -136,7 +136,7 @@ def run(context: Context, config: Config) -> Result:
     tasks = [task for task in TASKS if any(exam.task == task for exam in all_exams)]
     training = config.model_dump(include={"runs", "lr", "max_epochs"})
     answers: list[Answers] = []
-    weights: list[Measured] = []
+    weights: list[_Measured] = []
     for subject in context.subjects:
         answers.append({})
         epochs: dict[str, tuple[int, ...]] = {}
@@ -195,7 +195,7 @@ def figures(result: Result) -> Sequence[Figure]:
 def headline(result: Result) -> dict[str, dict[str, float | None]]:
     """Mean error and AUROC over the cohorts the heads were not trained on, with the guarded scaler."""
     return {
-        weights.name: {title: mean_elsewhere(result, weights, task, "guarded") for task, title in _ELSEWHERE.items()}
+        weights.name: {title: _mean_elsewhere(result, weights, task, "guarded") for task, title in _ELSEWHERE.items()}
         for weights in result.weights
     }
 
@@ -204,7 +204,7 @@ def paired(result: Result) -> dict[str, dict[str, float | None]]:
     """The same with either scaler."""
     titles = {(task, scaler): f"{title}, {scaler}" for task, title in _ELSEWHERE.items() for scaler in SCALERS}
     return {
-        weights.name: {title: mean_elsewhere(result, weights, *key) for key, title in titles.items()}
+        weights.name: {title: _mean_elsewhere(result, weights, *key) for key, title in titles.items()}
         for weights in result.weights
     }
 
@@ -222,13 +222,13 @@ def card_metrics(result: Result, weights: str) -> tuple[Metric, ...]:
     )
 
 
-def mean_elsewhere(result: Result, weights: Measured, task: Task, scaler: ScalerName) -> float | None:
+def _mean_elsewhere(result: Result, weights: _Measured, task: Task, scaler: ScalerName) -> float | None:
     """Mean of the averaged prediction's metric over the cohorts not trained on, each cohort counting alike.
 
-    Cohorts with fewer than FEWEST_IN_MEAN labelled test patients do not count.
+    Cohorts with fewer than _FEWEST_IN_MEAN labelled test patients do not count.
     """
     found = [weights.score(task, name, scaler) for name in _tested(result, task) if name != result.train_cohort]
-    values = [score.averaged for score in found if score is not None and score.patients >= FEWEST_IN_MEAN]
+    values = [score.averaged for score in found if score is not None and score.patients >= _FEWEST_IN_MEAN]
     return float(np.mean(values)) if values else None
 
 
@@ -252,19 +252,20 @@ def _scores(result: Result, task: Task) -> pd.DataFrame:
     for weights in result.weights:
         for scaler in SCALERS:
             found = [_score_text(weights.score(task, cohort, scaler)) for cohort in cohorts]
-            mean = mean_elsewhere(result, weights, task, scaler)
+            mean = _mean_elsewhere(result, weights, task, scaler)
             rows[f"{weights.name}, {scaler}"] = [*found, NOTHING if mean is None else _number(mean, task)]
     if task == "age":
         constant = {test.cohort: test.constant_age_mae for test in result.tests}
+        # The same cohorts as in the mean of the scores, or the two could not be compared.
         counted = {
             s.cohort
             for s in result.weights[0].scores
-            if s.task == task and s.cohort != result.train_cohort and s.patients >= FEWEST_IN_MEAN
+            if s.task == task and s.cohort != result.train_cohort and s.patients >= _FEWEST_IN_MEAN
         }
         values = [value for name, value in constant.items() if name in counted and value is not None]
         known = [constant[name] for name in cohorts] + [float(np.mean(values)) if values else None]
         rows["median age, always"] = [NOTHING if value is None else f"{value:.2f}" for value in known]
-    mean_title = f"mean of the others with {FEWEST_IN_MEAN} patients or more"
+    mean_title = f"mean of the others with {_FEWEST_IN_MEAN} patients or more"
     return pd.DataFrame.from_dict(rows, orient="index", columns=[*_columns(result, cohorts), mean_title])
 
 
@@ -330,7 +331,7 @@ def _test_records(result: Result) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _limits(score: Score | None) -> Limits | None:
+def _limits(score: _Score | None) -> Limits | None:
     return (score.low, score.averaged, score.high) if score else None
 
 
@@ -338,7 +339,7 @@ def _share(seen: Mapping[str, int] | None, whole: int) -> str:
     return NOTHING if seen is None else f"{sum(seen.values()):,} of {whole:,}"
 
 
-def _score_text(score: Score | None) -> str:
+def _score_text(score: _Score | None) -> str:
     if score is None:
         return NOTHING
     limits = _range(score.low, score.high, score.task)
@@ -357,13 +358,13 @@ def _p(value: float | None) -> str:
     return NOTHING if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def _score(exam: "Exam", scaler: ScalerName, answers: "Answers") -> Score:
+def _score(exam: "Exam", scaler: ScalerName, answers: "Answers") -> _Score:
     from capezoo.evaluate.measure.statistics import known, standard_error, t_interval
 
     found = answers[exam.task, exam.cohort, scaler]
     runs = exam.per_run(found)
     over_runs, interval = t_interval(runs), exam.interval(exam.metric(found.mean(axis=0)))
-    return Score(
+    return _Score(
         task=exam.task,
         cohort=exam.cohort,
         scaler=scaler,
@@ -382,7 +383,7 @@ def _score(exam: "Exam", scaler: ScalerName, answers: "Answers") -> Score:
 
 def _compare(
     exam: "Exam", scaler: ScalerName, first: tuple[str, "Answers"], second: tuple[str, "Answers"]
-) -> Comparison:
+) -> _Comparison:
     """Two sets of weights on the same records: runs paired by seed, answers paired by record."""
     from capezoo.evaluate.measure.statistics import delong_test, known, one_per_patient, wilcoxon_p
     from capezoo.evaluate.measure.tasks import is_scorable
@@ -395,7 +396,7 @@ def _compare(
     delong = None
     if exam.task == "sex" and is_scorable(exam.truth[single], "sex"):
         delong = delong_test(exam.truth[single] == 1, a.mean(axis=0)[single], b.mean(axis=0)[single])
-    return Comparison(
+    return _Comparison(
         first=first[0],
         second=second[0],
         task=exam.task,
@@ -411,11 +412,11 @@ def _compare(
 
 
 def _measured(
-    subject: Subject, parts: Parts, scores: tuple[Score, ...], epochs: dict[str, tuple[int, ...]]
-) -> Measured:
+    subject: Subject, parts: Parts, scores: tuple[_Score, ...], epochs: dict[str, tuple[int, ...]]
+) -> _Measured:
     features, index = subject.features, subject.embeddings.index
     records, patients = seen_in_tests(index, parts.tests, subject.trained_on) or (None, None)
-    return Measured(
+    return _Measured(
         name=subject.name,
         units=features.shape[1],
         seen=records,
@@ -426,7 +427,7 @@ def _measured(
     )
 
 
-def _test_set(index: CohortIndex, parts: Parts, cohort: str) -> TestSet:
+def _test_set(index: CohortIndex, parts: Parts, cohort: str) -> _TestSet:
     from capezoo.evaluate.measure.tasks import AGE_CAP, targets
 
     entries = parts.tests[cohort]
@@ -435,7 +436,7 @@ def _test_set(index: CohortIndex, parts: Parts, cohort: str) -> TestSet:
     constant = None
     if has_age.any() and trained.any():
         constant = float(np.abs(age[has_age] - np.median(train_age[trained])).mean())
-    return TestSet(
+    return _TestSet(
         cohort=cohort,
         records=len(entries),
         patients=len(np.unique(index["patient"][entries])),

@@ -69,7 +69,7 @@ def run(context: Context, config: Config) -> Result:
     Raises Unanswerable if fewer than two cohorts have `min_patients` patients.
     """
     patients = context.index["patient"]
-    chosen, kept, left_out = balanced_sample(context.cohorts, patients, context.seed, config)
+    chosen, kept, left_out = _balanced_sample(context.cohorts, patients, context.seed, config)
     label, group = np.searchsorted(kept, context.cohorts[chosen]), patients[chosen]
     weights = {}
     for place, subject in enumerate(context.subjects):
@@ -108,7 +108,7 @@ def headline(result: Result) -> dict[str, dict[str, float | None]]:
     return {name: {title: result.value(name, key) for key, title in _TITLES.items()} for name in result.weights}
 
 
-def balanced_sample(
+def _balanced_sample(
     names: NDArray[np.str_], patients: NDArray[np.int64], seed: int, config: Config
 ) -> tuple[NDArray[np.int64], NDArray[np.str_], tuple[str, ...]]:
     """Draw one record per patient, and as many patients of every cohort as the smallest has, at most `max_patients`.
@@ -141,12 +141,13 @@ def _metrics(
     from capezoo.evaluate.measure.statistics import patient_bootstrap, t_interval, weighted_mean
 
     z = fit_scaler(features, "guarded")(features)
+    # One seed for all measures and weights: they see the same draws of patients.
     resamples, boot_seed = config.resamples, derive_seed(seed, "separability", "bootstrap")
     purity = patient_bootstrap(
-        group, weighted_mean(neighbour_purity(z, label, config.neighbours)), resamples, boot_seed
+        group, weighted_mean(_neighbour_purity(z, label, config.neighbours)), resamples, boot_seed
     )
     share = patient_bootstrap(
-        group, lambda weights: between_share(z, label, weights), resamples, boot_seed, centred=True
+        group, lambda weights: _between_share(z, label, weights), resamples, boot_seed, centred=True
     )
     outline = patient_bootstrap(group, weighted_mean(silhouette_samples(z, label)), resamples, boot_seed)
     probe = t_interval(_probe_aucs(z, label, group, derive_seed(seed, "separability", "folds"), config))
@@ -159,7 +160,7 @@ def _metrics(
     )
 
 
-def neighbour_purity(z: NDArray, label: NDArray[np.int64], neighbours: int) -> NDArray[np.float64]:
+def _neighbour_purity(z: NDArray, label: NDArray[np.int64], neighbours: int) -> NDArray[np.float64]:
     """Share of each record's nearest neighbours, itself not counted, that are of its own cohort: (record,)."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -167,7 +168,7 @@ def neighbour_purity(z: NDArray, label: NDArray[np.int64], neighbours: int) -> N
     return np.asarray((label[found] == label[:, None]).mean(axis=1), np.float64)
 
 
-def between_share(z: NDArray, label: NDArray[np.int64], weights: "Weights") -> NDArray[np.float64]:
+def _between_share(z: NDArray, label: NDArray[np.int64], weights: "Weights") -> NDArray[np.float64]:
     """Trace of the between-cohort scatter over the trace of the total scatter: (resample,).
 
     weights: (resample, record). 0 where nothing varies.

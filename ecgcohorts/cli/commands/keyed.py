@@ -31,7 +31,7 @@ def find(*, store: str, cohort: str, original: str, kind: str, key: Path | None)
 
     Exit code 1 if the store has none of them.
     """
-    from ecgcohorts.store import open_store
+    from ecgcohorts.store.reader import open_store
     from ecgcohorts.store.upkeep.lookup import find_by_id
 
     found = find_by_id(open_store(store), cohort, original, kind, key)  # type: ignore[arg-type]

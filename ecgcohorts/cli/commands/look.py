@@ -31,7 +31,7 @@ ORDER = 3
 @stores
 def info(*, store: tuple[str, ...]) -> Answer:
     """Count cohorts, patients and recordings of a store; name its recipe, splits and accounts."""
-    from ecgcohorts.store import open_named
+    from ecgcohorts.store.union import open_named
     from ecgcohorts.store.upkeep.info import describe, render
 
     facts = describe(open_named(store))
@@ -44,7 +44,7 @@ def info(*, store: tuple[str, ...]) -> Answer:
 def table1(*, store: tuple[str, ...], form: str) -> Answer:
     """Describe the people of a store: patients, recordings, age, sex, devices and labels of each cohort."""
     from ecgcohorts.report import table1
-    from ecgcohorts.store import open_named
+    from ecgcohorts.store.union import open_named
 
     made = table1.table1(open_named(store).index)
     facts = {cohort: values.to_dict() for cohort, values in made.items()}
@@ -66,7 +66,7 @@ def table1(*, store: tuple[str, ...], form: str) -> Answer:
 def plot(*, store: str, record: str, out: Path, layout: str, sheet: str, dpi: float, also: tuple[str, ...]) -> Answer:
     """Draw one recording on ECG paper in exact millimetres: SVG, PNG or PDF by the suffix of the output."""
     from ecgcohorts.report.paper import Layout, Page, plot_record
-    from ecgcohorts.store import open_named
+    from ecgcohorts.store.union import open_named
 
     page = Page(Layout.parse(layout), sheet=sheet)
     plot_record(open_named([store, *also]), record, out, page, dpi)
@@ -79,7 +79,7 @@ def plot(*, store: str, record: str, out: Path, layout: str, sheet: str, dpi: fl
 def report(*, store: tuple[str, ...], out: Path) -> Answer:
     """Write one self-contained HTML page about a store."""
     from ecgcohorts.report.html import report
-    from ecgcohorts.store import open_named
+    from ecgcohorts.store.union import open_named
 
     report(open_named(store), out)
     return Answer({"out": out}, f"{out}")
@@ -115,8 +115,8 @@ def export(
 ) -> Answer:
     """Give recordings to other tools: WFDB records, Hugging Face or WebDataset shards, or the index as a table."""
     from ecgcohorts import export
-    from ecgcohorts.store import load_split, open_named
-    from ecgcohorts.store.splits import part_of
+    from ecgcohorts.store.splits import load_split, part_of
+    from ecgcohorts.store.union import open_named
 
     opened = open_named([store, *also])
     index = opened.index if within is None else part_of(opened, within)

@@ -18,11 +18,11 @@ def inspect(*, source: str, sample: int) -> Answer:
 
     Writes nothing.
     """
-    from ecgcohorts.ingest import inspect
+    from ecgcohorts.ingest.inspect import inspect
 
     with progress() as tell:
-        found = inspect.inspect(source, sample, lambda done: tell("files", done, done))
-    return Answer(inspect.as_json(found), inspect.render(found))
+        found = inspect(source, sample, lambda done: tell("files", done, done))
+    return Answer(found.as_json(), found.render())
 
 
 @command("draft", "ecgcohorts draft export/ -o mine.yaml", "ecgcohorts draft export/ persons.csv -o mine.yaml --force")

@@ -52,7 +52,9 @@ def split(*, store: str, name: str | None, also: tuple[str, ...], replace: bool,
 
     No person is on two sides: that is checked before anything is kept.
     """
-    from ecgcohorts.store import open_named, open_store, save_split
+    from ecgcohorts.store.reader import open_store
+    from ecgcohorts.store.splits import save_split
+    from ecgcohorts.store.union import open_named
     from ecgcohorts.store.upkeep.info import describe_split, list_splits, splits_table
 
     opened = open_named([store, *also])
@@ -72,8 +74,8 @@ def split(*, store: str, name: str | None, also: tuple[str, ...], replace: bool,
 
 def _made(store: Any, name: str, given: Mapping[str, Any]) -> Any:
     from ecgcohorts.index.splits import make_split
-    from ecgcohorts.store import open_store, split_like
-    from ecgcohorts.store.splits import part_of
+    from ecgcohorts.store.reader import open_store
+    from ecgcohorts.store.splits import part_of, split_like
 
     if "like" in given:
         beside = [one for one in given if one != "like"]

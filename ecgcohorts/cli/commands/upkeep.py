@@ -24,7 +24,7 @@ def verify(*, store: str, against: str | None, cohort: str | None, key: Path | N
 
     With --against and --cohort, check both against the source as well. Exit code 4 if there is damage.
     """
-    from ecgcohorts.store import verify
+    from ecgcohorts.store.upkeep.verify import verify
 
     if (against is None) != (cohort is None):
         raise SpecError("--against and --cohort must be given together.")

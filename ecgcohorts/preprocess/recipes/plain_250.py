@@ -1,28 +1,20 @@
 """12 leads at 250 Hz, no filter but the resampler's: ECG-JEPA."""
 
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.preprocess.steps import (
-    CheckAmplitude,
-    CheckRate,
-    Cut,
-    FillGaps,
-    Recipe,
-    Resample,
-    SelectLeads,
-    Store,
-    Trim,
-)
+from ecgcohorts.preprocess import steps
 
-RECIPE = Recipe(
+RECIPE = steps.Recipe(
     name="plain-250",
     steps=(
-        CheckRate(),
-        SelectLeads(leads=TWELVE_LEADS),
-        FillGaps(),
-        Trim(),
-        Cut(strip_s=10.0, window_s=5.0),  # our default; ECG-JEPA reads 10 s, and weights refuse strips that are shorter
-        Resample(rate_hz=250.0),
-        CheckAmplitude(above_hz=0.5),  # a unit taken for another must be found below an offset, too
-        Store(),
+        steps.CheckRate(),
+        steps.SelectLeads(leads=TWELVE_LEADS),
+        steps.FillGaps(),
+        steps.Trim(),
+        steps.Cut(
+            strip_s=10.0, window_s=5.0
+        ),  # our default; ECG-JEPA reads 10 s, and weights refuse strips that are shorter
+        steps.Resample(rate_hz=250.0),
+        steps.CheckAmplitude(above_hz=0.5),  # a unit taken for another must be found below an offset, too
+        steps.Store(),
     ),
 )

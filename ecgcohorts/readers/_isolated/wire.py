@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import MissingExtra, Reason, UnreadableRecording
 from ecgcohorts.readers._shared.limits import MAX_LEADS, MAX_SAMPLES
-from ecgcohorts.recording import Recording, Sex, Source
+from ecgcohorts.recording import Origin, Recording, Sex
 
 _PREFIX = struct.Struct("<4sI")  # magic, bytes of the header
 _MAGIC = b"ECGr"
@@ -164,7 +164,7 @@ def _recording(facts: dict[str, Any], arrays: dict[str, Any], path: Path) -> Rec
         sex=cast("Sex | None", facts["sex"]),
         labels={key: _typed(value, float) for key, value in _typed(facts["labels"], dict).items()},
         fields={key: _typed(value, str) for key, value in _typed(facts["fields"], dict).items()},
-        source=None if source is None else Source(_typed(source[0], str), path, _typed(source[1], str)),
+        source=None if source is None else Origin(_typed(source[0], str), path, _typed(source[1], str)),
         notes=tuple(_texts(facts["notes"])),
         **{name: _maybe(facts[name], str) for name in _TEXTS},
         **{name: _maybe(facts[name], float) for name in _NUMBERS},

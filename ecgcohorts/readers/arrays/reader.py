@@ -13,7 +13,7 @@ from ecgcohorts.readers._shared.units import steps_per_mv, without_infinities
 from ecgcohorts.readers.arrays import hdf5, matlab, npy, text
 from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.readers.arrays.manifest import load_manifest
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".yaml", ".yml")  # of the manifest
 NEEDS = ("h5py",)  # for HDF5 only
@@ -38,7 +38,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     manifest = load_manifest(path)
     for entry in manifest.entries(path) if entries is None else entries:
         file = manifest.file(path.parent, entry)
-        yield _recording(file, manifest.description, Source("arrays", path, entry))
+        yield _recording(file, manifest.description, Origin("arrays", path, entry))
 
 
 def scan(path: Path) -> Iterator[Recording]:
@@ -52,7 +52,7 @@ def scan(path: Path) -> Iterator[Recording]:
             n_samples = _length(manifest.file(path.parent, entry), manifest.description)
         except UnreadableRecording:
             n_samples = 0
-        yield _header(manifest.description, Source("arrays", path, entry), n_samples)
+        yield _header(manifest.description, Origin("arrays", path, entry), n_samples)
 
 
 def beside(path: Path, entries: Sequence[str] | None = None, samples: bool = True) -> list[str]:
@@ -71,11 +71,11 @@ class _Described:
         for entry in [""] if entries is None else entries:
             if entry:
                 raise _refusal(Reason.MISSING_FILE, "no such entry", "the one recording of the file", path)
-            yield _recording(path, self.description, Source("arrays", path))
+            yield _recording(path, self.description, Origin("arrays", path))
 
     def scan(self, path: Path) -> Iterator[Recording]:
         """Yield its header."""
-        yield _header(self.description, Source("arrays", path), _length(path, self.description))
+        yield _header(self.description, Origin("arrays", path), _length(path, self.description))
 
 
 def described(description: ArrayDescription) -> _Described:
@@ -92,7 +92,7 @@ def _length(path: Path, description: ArrayDescription) -> int:
     return shape[1] if description.axes == "lead_time" else shape[0]
 
 
-def _header(description: ArrayDescription, source: Source, n_samples: int) -> Recording:
+def _header(description: ArrayDescription, source: Origin, n_samples: int) -> Recording:
     return Recording(
         recording_id=_stem(source),
         leads=description.leads,
@@ -103,7 +103,7 @@ def _header(description: ArrayDescription, source: Source, n_samples: int) -> Re
     )
 
 
-def _recording(path: Path, description: ArrayDescription, source: Source) -> Recording:
+def _recording(path: Path, description: ArrayDescription, source: Origin) -> Recording:
     stored = _KINDS[description.kind].load(path, description)
     samples = stored if description.axes == "lead_time" else stored.T
     # One unit for all leads: a description states no other.
@@ -139,7 +139,7 @@ def _in_mv(
     return analog_mv, notes
 
 
-def _stem(source: Source) -> str:
+def _stem(source: Origin) -> str:
     name = Path(source.entry).name or source.path.name
     return Path(name.removesuffix(".gz")).stem
 

@@ -27,7 +27,7 @@ from ecgcohorts.readers.dicom.elements import (
     Structure,
     parse_structure,
 )
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".dcm",)
 NEEDS = ("pydicom",)
@@ -127,7 +127,7 @@ def _recording(
         baseline=np.array([channel.baseline for channel in channels]),
         missing=missing,
         n_samples=waveform.group.n_samples,
-        source=Source("dicom", path),
+        source=Origin("dicom", path),
         **read_context(structure, channels).facts(*waveform.notes, *([PADDED] if missing is not None else [])),
     )
 

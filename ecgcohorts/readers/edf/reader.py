@@ -22,7 +22,7 @@ from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers.edf.context import read_context
 from ecgcohorts.readers.edf.header import Header, Scale, Signal, parse_header, refuse
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".bdf", ".edf")
 VARIANTS = (
@@ -125,7 +125,7 @@ def _recording(
         baseline=np.array([scale.baseline for scale in chosen.scales]),
         missing=missing,
         n_samples=chosen.n_samples,
-        source=Source("edf", path),
+        source=Origin("edf", path),
         **read_context(header, chosen.signals).facts(*notes, *chosen.notes),
     )
 

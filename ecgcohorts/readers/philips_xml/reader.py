@@ -19,7 +19,7 @@ from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import read_xml, root_name
 from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
 from ecgcohorts.readers.philips_xml.xli import decode, rebuild_limb_leads
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".xml",)
 VARIANTS = (
@@ -128,7 +128,7 @@ def _recording(path: Path, root: Element, waveform: _Waveform, digital: NDArray[
         gain_per_mv=np.full(n_leads, waveform.per_mv),
         baseline=np.full(n_leads, float(waveform.baseline)),
         n_samples=n_samples,
-        source=Source("philips_xml", path),
+        source=Origin("philips_xml", path),
         **_context(root, waveform.element).facts(*waveform.notes),
     )
 

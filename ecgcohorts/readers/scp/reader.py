@@ -25,7 +25,7 @@ from ecgcohorts.readers.scp.sections import (
     refuse,
 )
 from ecgcohorts.readers.scp.tags import read_context
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".scp",)
 VARIANTS = (
@@ -94,7 +94,7 @@ def _recording(path: Path, rhythm: _Rhythm, digital: NDArray[np.int32], notes: t
         gain_per_mv=np.full(n_leads, NV_PER_MV / rhythm.nv_per_step),
         baseline=np.zeros(n_leads),
         n_samples=rhythm.plan.n_samples,
-        source=Source("scp", path),
+        source=Origin("scp", path),
         **context.facts(*rhythm.notes, *rhythm.plan.notes),
     )
 

@@ -13,7 +13,7 @@ from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header, parse_header
 from ecgcohorts.readers.wfdb.package import outline, read_rare
 from ecgcohorts.readers.wfdb.signal import Samples, find_missing, is_plain, read_samples
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".hea",)
 NEEDS = ("wfdb",)  # for FLAC, several rates and skew only
@@ -94,6 +94,6 @@ def _recording(path: Path, header: Header, found: Samples, n_samples: int) -> Re
         n_samples=n_samples,
         acquired_at=header.acquired_at,
         fields=header.fields,
-        source=Source("wfdb", path),
+        source=Origin("wfdb", path),
         notes=header.notes + found.notes + (() if verified else (NO_CHECKSUM,)),
     )

@@ -1,7 +1,11 @@
-"""The write lock of a store in an object store: an object that is there while somebody writes.
+"""Lock a store in a bucket for one writer: an object is there while it works.
 
-It rests on conditional writes, of which every writer makes sure first. Nobody notices when its holder dies: its own next
-run knows it again by its token, anybody else removes it by command.
+Conditional writes alone would keep a commit whole, but not what comes before and after it. Two writers of one generation
+put shards under the same names, so that the slower one would overwrite files the faster has committed; and clearing away
+what no manifest names would delete what another writer is sending. Hence the lock, which rests on conditional writes
+itself: every writer first makes sure that this object store keeps them.
+
+Nobody notices when the holder dies. Its own next run knows the lock by its token, anybody else removes it by command.
 """
 
 import contextlib
@@ -24,16 +28,17 @@ _UNITS = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
 class _Note(BaseModel):
-    """Content of a lock. Who made it is not told: names of machines and users do not go into a store."""
+    """Content of a lock. It does not tell who made it: names of machines and users do not go into a store."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     token: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-    made: Annotated[int, Field(ge=0)]  # UNIX time, by the clock of whoever made it
+    # For people only: a lock does not expire.
+    made: Annotated[int, Field(ge=0)]  # UNIX time, by the clock of its maker
 
 
-class BucketLock:
-    """A lock that is held. `check` before everything that another writer must not meet."""
+class _BucketLock:
+    """A lock that is held. Its holder calls `check` before everything that another writer must not meet."""
 
     def __init__(self, bucket: Bucket, token: str) -> None:
         self._bucket, self._token = bucket, token
@@ -47,26 +52,28 @@ class BucketLock:
             )
 
     def release(self) -> None:
+        """Remove the lock, unless it is another writer's by now."""
         if _token_in(_content(self._bucket)) == self._token:
             self._bucket.delete([LOCK])
 
 
 @contextlib.contextmanager
-def bucket_lock(bucket: Bucket, token_file: Path) -> Iterator[BucketLock]:
+def bucket_lock(bucket: Bucket, token_file: Path) -> Iterator[_BucketLock]:
     """Hold the one write lock of a store.
 
     token_file: where this run's token is kept, so that the next one with the same file knows the lock of a killed one.
     Raises LockHeld if another holds it, ObjectStoreError if the object store ignores conditions on writes.
     """
+    # A lock with our own token is one that our last run left when it was killed: it is ours to go on with.
     token = _own_token(token_file)
     there = _content(bucket)
     if there is not None and _token_in(there) != token:
         raise LockHeld(held(bucket))
-    refuse_unconditional(bucket)
+    _refuse_unconditional(bucket)
     note = _Note(token=token, made=int(time.time()))
     if not bucket.put_new(LOCK, note.model_dump_json().encode()) and _token_in(_content(bucket)) != token:
         raise LockHeld(held(bucket))
-    lock = BucketLock(bucket, token)
+    lock = _BucketLock(bucket, token)
     try:
         yield lock
     except BaseException:
@@ -77,7 +84,7 @@ def bucket_lock(bucket: Bucket, token_file: Path) -> Iterator[BucketLock]:
 
 
 def held(bucket: Bucket) -> str:
-    """What to tell whoever finds the lock held."""
+    """Say that the lock is held, how long it has been, and what to do."""
     age = _age(_content(bucket))
     since = f"for {age}" if age else "since an unknown time"
     return (
@@ -89,8 +96,8 @@ def held(bucket: Bucket) -> str:
 def unlock(url: str) -> str | None:
     """Remove the lock that a killed run left; return how old it was, or None if there was none.
 
-    If its holder is alive after all, it stops before its next file. The one it is sending may still take the place of
-    another writer's of the same name, which then reads as damaged: only unlock after a dead run.
+    A holder that is alive after all stops before its next file. The file it is sending may still replace another writer's
+    of the same name, which then reads as damaged: unlock only after a dead run.
     """
     bucket = Bucket(url)
     content = _content(bucket)
@@ -100,8 +107,9 @@ def unlock(url: str) -> str | None:
     return _age(content) or "unknown age"
 
 
-def refuse_unconditional(bucket: Bucket) -> None:
+def _refuse_unconditional(bucket: Bucket) -> None:
     """Raise ObjectStoreError if this object store does not keep conditions on writes, on which lock and commit rest."""
+    # Tried on an object of its own, because a server that ignores the headers answers as if it had kept them.
     name = f"probe.{secrets.token_hex(4)}.part"  # a file under way, to be cleared away if it is left
     try:
         made = bucket.put_new(name, b"first")
@@ -114,8 +122,8 @@ def refuse_unconditional(bucket: Bucket) -> None:
             bucket.delete([name])
     if (made, made_again, replaced, replaced_again) != (True, False, True, False):
         raise ObjectStoreError(
-            f"{bucket}: found an object store that ignores conditions on writes (If-None-Match, If-Match), expected one "
-            "that keeps them: two writers could not be told apart. Keep the store in a folder, or use another one."
+            f"{bucket}: this object store ignores conditions on writes (If-None-Match, If-Match), so that two writers "
+            "cannot be told apart. Keep the store in a folder, or use another object store."
         )
 
 
@@ -125,7 +133,8 @@ def _own_token(path: Path) -> str:
         return _Note(token=token, made=0).token
     except (OSError, UnicodeDecodeError, ValidationError):
         token = secrets.token_hex(_TOKEN_BYTES)
-        write_file(path, token.encode())  # on disk before the lock is made, or nobody could know it again
+        # On disk before the lock is made: after a kill in between, the next run could not know its own lock.
+        write_file(path, token.encode())
         return token
 
 
@@ -149,10 +158,11 @@ def _token_in(content: bytes | None) -> str | None:
 
 
 def _age(content: bytes | None) -> str:
-    """Of a lock, for people; empty if nobody can tell."""
+    """Return the age of a lock in words; empty if nobody can tell."""
     note = _note(content)
     if note is None:
         return ""
     seconds = max(0, int(time.time()) - note.made)
+    # From two units on, so that the plural is right.
     size, name = next(((size, name) for size, name in _UNITS if seconds >= 2 * size), _UNITS[-1])
     return f"{seconds // size} {name}"

@@ -1,4 +1,4 @@
-"""A store from one place to another: between folders and object stores, either way."""
+"""Copy a store between folders and buckets, in any direction."""
 
 import hashlib
 from collections.abc import Sequence
@@ -26,24 +26,24 @@ class CopyReport:
 
 
 def copy_store(source: str | Path, target: str | Path, *, progress: Progress | None = None) -> CopyReport:
-    """Copy the snapshot in force, every file checked against its SHA-256. Each may be a folder or a URL.
+    """Copy the snapshot in force from a folder or URL to another, every file checked against its SHA-256.
 
-    A target that holds an earlier snapshot of the same store gets what is new. An interrupted copy is finished by the
-    same call. progress(done, total) is called per file. Raises StoreError for a damaged source, or a target that holds
-    anything else; LockHeld; ObjectStoreError.
+    A target that holds an earlier snapshot of the same store gets what is new. The same call finishes an interrupted
+    copy. progress(done, total) is called per file. Raises StoreError for a damaged source, or a target that holds anything
+    else; LockHeld; ObjectStoreError.
     """
     origin = place_at(source)
     there = Destination(target)
     _refuse_same(origin, there.place)
     manifest, data = manifest_bytes(origin)
-    check_files(origin, manifest)
+    check_files(origin, manifest)  # before the target is touched: a source with a hole is not half copied
     with there.lock():
         if isinstance(there.place, Folder):
             refuse_interrupted(there.folder)
         before = manifest_bytes(there.place) if there.place.sizes([CURRENT]) else None
         fingerprint = hashlib.sha256(data).hexdigest()
         if before is not None and hashlib.sha256(before[1]).hexdigest() == fingerprint:
-            there.clear(before[0])  # of a copy that was killed when it was all but done
+            there.clear(before[0])  # what a copy left that was killed after its last step but one
             return CopyReport(0, 0, len(manifest.files), fingerprint, written=False)
         if before is not None:
             _refuse_another(there.place, before[0], manifest)
@@ -60,11 +60,12 @@ def _refuse_same(source: Place, target: Place) -> None:
     if isinstance(source, Folder) and isinstance(target, Folder):
         refuse_nested(source.path, target.path)
     elif source.path == target.path:
-        raise SpecError(f"{source}: found one place twice, expected two. Name another target.")
+        raise SpecError(f"{source}: source and target are one place. Name another target.")
 
 
 def _refuse_another(place: Place, before: Manifest, manifest: Manifest) -> None:
     """Raise StoreError unless `before` can be an earlier snapshot of the same store: nothing that it has may be lost."""
+    # A store has no identity of its own, so it is known by what only grows: segments, columns, splits, removed patients.
     kept = (
         before.generation < manifest.generation
         and before.recipe == manifest.recipe
@@ -76,8 +77,7 @@ def _refuse_another(place: Place, before: Manifest, manifest: Manifest) -> None:
     )
     if not kept:
         raise StoreError(
-            f"{place}: found another store, or a later snapshot of this one, expected nothing or an earlier snapshot. "
-            "Name a new place, or remove what is there."
+            f"{place}: found another store, or a later snapshot of this one. Name a new place, or remove what is there."
         )
 
 
@@ -86,7 +86,7 @@ def _first(manifest: Manifest, before: Manifest) -> Sequence[Segment]:
 
 
 def _origin(segment: Segment) -> tuple[object, ...]:
-    """What stays of a segment for ever: removing a patient gives it another name and other counts."""
+    """Return what never changes of a segment: removing a patient gives it another name and other counts."""
     return segment.cohort, segment.first_row, segment.rows, segment.shard_records, segment.spec_sha256
 
 

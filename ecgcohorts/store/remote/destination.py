@@ -68,6 +68,7 @@ class Destination:
             except LockHeld:
                 raise LockHeld(held(self.place)) from None
             with bucket_lock(self.place, self._work / "token") as self._lock:
+                # Before anything is read: what is committed later than this tag makes our own commit fail.
                 self._before = self.place.tag(CURRENT)
                 refuse_foreign(self.place)
                 self._clear_manifests()
@@ -95,6 +96,7 @@ class Destination:
 
         Raises StoreError for a file that is not what the manifest says, or that would take the place of one in force.
         """
+        # A name never gets other content while a snapshot in force has it: its readers would find damage.
         has = before.files if before else {}
         for name, entry in manifest.files.items():
             if name in has and has[name] != entry:
@@ -102,11 +104,13 @@ class Destination:
                     f"{self.place}: another {name} is in force there: it belongs to another store, or another version wrote "
                     "it. Name a new place."
                 )
+        # A name and a size are not enough: a killed run of another source may have left a shard of the same name.
         left = self.place.sizes(name for name in manifest.files if name not in has)  # by an interrupted run
         sent = []
         for done, (name, entry) in enumerate(manifest.files.items()):
             is_left = left.get(name) == entry.size and self.place.noted_sha256(name) == entry.sha256
             if name not in has and not is_left:
+                # Hashed before it is sent: damage of the source must not arrive as a whole file.
                 with source.on_disk(name) as path:
                     if sha256_of(path) != entry.sha256:
                         raise StoreError(

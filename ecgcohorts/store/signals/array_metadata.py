@@ -1,4 +1,4 @@
-"""`zarr.json` of a signal array, read from outside: the one layout that is read here, and nothing guessed.
+"""Parse `zarr.json` of a signal array: one layout is read, and nothing is guessed.
 
 Source: the Zarr v3 core specification and its `sharding_indexed` codec, version 1.0; names of codecs as in numcodecs.
 """
@@ -24,6 +24,7 @@ CODEC_CHAINS = {  # inner codecs in their order -> what decodes them
 }
 
 
+# Unknown keys and numbers as text are refused: an array that means something more must not be read as if it did not.
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -103,7 +104,7 @@ class _Grid(_Strict):
     configuration: _GridShape
 
 
-class ArrayMetadata(_Strict):
+class _ArrayMetadata(_Strict):
     """The one layout this reader reads; anything else is refused, never guessed."""
 
     zarr_format: Literal[3]
@@ -120,16 +121,16 @@ class ArrayMetadata(_Strict):
 
     @property
     def codec_names(self) -> tuple[str, ...]:
-        """Of the inner chunks, in the order in which they were applied."""
+        """Codecs of the inner chunks, in the order in which they were applied."""
         return tuple(codec.name for codec in self.codecs[0].configuration.codecs)
 
 
-def parse_metadata(text: bytes, path: str) -> ArrayMetadata:
+def parse_metadata(text: bytes, path: str) -> _ArrayMetadata:
     """Parse and check zarr.json. Raises StoreError naming the first key that differs from the layout read here."""
     if len(text) > METADATA_LIMIT:
         raise StoreError(f"{path}: found {len(text)} bytes of metadata, expected at most {METADATA_LIMIT}. {REMEDY}")
     try:
-        metadata = ArrayMetadata.model_validate_json(text)
+        metadata = _ArrayMetadata.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -143,8 +144,9 @@ def parse_metadata(text: bytes, path: str) -> ArrayMetadata:
     return metadata
 
 
-def _problem(metadata: ArrayMetadata) -> str | None:
-    """What the types cannot say: shapes that fit, codecs in the one order."""
+def _problem(metadata: _ArrayMetadata) -> str | None:
+    """Name what the types cannot rule out: shapes that do not fit, codecs in another order."""
+    # One record an inner chunk is what makes one read and one checksum a record.
     records, *record = metadata.chunk_grid.configuration.chunk_shape
     sharding = metadata.codecs[0].configuration
     if tuple(record) != metadata.shape[1:] or sharding.chunk_shape != (1, *metadata.shape[1:]):

@@ -1,4 +1,4 @@
-"""Inner chunks: one strip to bytes and back. What they look like on disk is in `docs/store.md`.
+"""Encode one strip as an inner chunk and decode it. `docs/store.md` describes the bytes.
 
 Decoding goes by memory addresses: blosc's own function, which the extension of numcodecs exports, is called on memory that
 this module made. numcodecs' Python function does the same in five microseconds more, all of them under the interpreter
@@ -31,7 +31,8 @@ _LZ4_LEVEL = 5  # blosc's default
 # anew for each strip gains nothing and takes twice as long. Level 8 is pcodec's default.
 _PCODEC_LEVEL, _PCODEC_DELTAS = 8, 2
 
-_METADATA: dict[Codec, list[dict[str, Any]]] = {
+# Inner codecs as they stand in `zarr.json`.
+CODEC_METADATA: dict[Codec, list[dict[str, Any]]] = {
     "lz4": [
         {"name": "bytes", "configuration": {"endian": "little"}},
         {
@@ -61,22 +62,15 @@ _METADATA: dict[Codec, list[dict[str, Any]]] = {
 }
 
 
-def codec_metadata(codec: Codec) -> list[dict[str, Any]]:
-    """The inner codecs as they stand in `zarr.json`."""
-    return _METADATA[codec]
-
-
 def with_crc(data: bytes) -> bytes:
-    """Bytes, then their crc32c."""
+    """Append the crc32c of bytes to them, little endian as Zarr's codec writes it."""
     return data + int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
 
 
 def pack(values: NDArray, name: bytes) -> bytes:
-    """blosc with bitshuffle, then crc32c.
-
-    On one thread, whatever the process is set to: with several, blosc's blocks land in the order they finish, and equal
-    content would give different bytes.
-    """
+    """Pack values by blosc with bitshuffle, then append crc32c."""
+    # On one thread, whatever the process is set to: with several, blosc's blocks land in the order in which they finish,
+    # and equal content would give different bytes.
     before = blosc.use_threads
     blosc.use_threads = False
     try:
@@ -87,7 +81,8 @@ def pack(values: NDArray, name: bytes) -> bytes:
 
 
 def encode_chunk(strip: NDArray[np.int16], codec: Codec = "lz4") -> bytes:
-    """One inner chunk: (lead, time) int16. Raises SpecError if the codec's package is not installed."""
+    """Encode a strip, int16 (lead, time), as one inner chunk. Raises SpecError if the codec's package is not installed."""
+    # Little endian whatever the machine, as zarr.json says.
     values = np.ascontiguousarray(strip, "<i2")
     if codec == "lz4":
         return pack(values, b"lz4")
@@ -115,7 +110,7 @@ Decoder = Callable[[Block, int, int, Block, int], bool]
 
 
 def decoder(kind: str) -> Decoder:
-    """Of "blosc", "plain" or "pcodec". Raises SpecError if its package is not installed."""
+    """Return the decoder called "blosc", "plain" or "pcodec". Raises SpecError if its package is not installed."""
     if kind == "pcodec":
         _pcodec()
         return _decode_pcodec
@@ -141,6 +136,7 @@ def _decode_plain(data: Block, start: int, stop: int, strips: Block, place: int)
 
 def _decode_pcodec(data: Block, start: int, stop: int, strips: Block, place: int) -> bool:
     strip = strips.array[place].reshape(-1)
+    # Into our own memory, so a frame that declares more than a strip cannot allocate it.
     try:
         found = _pcodec().standalone.simple_decompress_into(data.array[start : stop - CRC_BYTES].tobytes(), strip)
     except (RuntimeError, TypeError):

@@ -1,1 +1,1 @@
-"""What is done to a store once it is there: verify, compact, remove, label."""
+"""Look after a store that is there: describe, look up, verify, compact, label, remove, collect garbage."""

@@ -1,4 +1,4 @@
-"""Making every cohort one segment again: appends put later recordings of a patient far from the earlier ones.
+"""Make every cohort one segment again: appends put later recordings of a patient far from the earlier ones.
 
 The new segment is written beside the old ones, which stay with the earlier snapshot until `gc`: a kill leaves the old
 snapshot or the new one. Records are copied as they are encoded, one at a time, each with its checksum verified.
@@ -47,12 +47,12 @@ def compact(
     key_file: Path | None = None,
     progress: Progress | None = None,
 ) -> CompactReport:
-    """Write one segment in the place of all segments of a cohort, or of every cohort, without their empty rows.
+    """Replace all segments of a cohort, or of every cohort, by one without empty rows.
 
-    Patients stand in the order of an ingest of everything at once. Their records stand by time, as far as `days` tells;
-    those of a later ingest come after, as they came. Row numbers change, in the index and in all kept splits; recording
-    ids, values and accounts do not. Needs room for a copy of the cohort's signals. Raises SpecError for an unknown
-    cohort, StoreError for a damaged shard or an interrupted ingest, KeyMismatch, LockHeld.
+    Patients stand in the order in which an ingest of everything at once would put them. Their records stand by time as far
+    as `days` tells; those of a later ingest follow in their present order. Row numbers change, in the index and in all kept
+    splits; recording ids, values and accounts do not. Needs room for a copy of the cohort's signals. Raises SpecError for
+    an unknown cohort, StoreError for a damaged shard or an interrupted ingest, KeyMismatch, LockHeld.
     """
     with changing(store_path) as (folder, store):
         key = matching_key(store, key_file)
@@ -76,9 +76,11 @@ def _segments_of(store: Store, cohort: str) -> list[Segment]:
 
 
 def _in_order(index: CohortIndex, cohort: str, key: PseudonymKey) -> NDArray[np.int64]:
-    """Entries of a cohort in store order. Days are unknown in later ingests: nobody reads a patient's first date again."""
+    """Return the entries of a cohort in store order."""
+    # Days are unknown in later ingests, since nobody reads a patient's first date again: these records go last.
     entries = np.flatnonzero(index["cohort"] == index.cohort_code(cohort))
     patients, number = np.unique(index["patient"][entries], return_inverse=True)
+    # The keyed order of an ingest depends on pseudonyms alone, so it can be had again without the source.
     place = np.empty(len(patients), np.int64)
     place[key.store_order(cohort, index.patient_ids[patients])] = np.arange(len(patients))
     days = index["days"][entries]
@@ -94,6 +96,7 @@ def _compact(
     segments, rows = _lay_out(store, orders, generation)
     index = _renumbered(store.index, rows)
     kept = split_names(store)
+    # Index and splits are written anew, because every row has another number; the rejects stay as they are.
     without = (f"{index_folder(manifest.generation)}/", *(f"{segment.folder}/" for segment in old))
     without += tuple(f"splits/{name}/" for name in kept)
     files = carry_over(folder, manifest, generation, without)
@@ -123,13 +126,14 @@ def _compact(
 def _lay_out(
     store: Store, orders: dict[str, NDArray[np.int64]], generation: int
 ) -> tuple[tuple[Segment, ...], NDArray[np.int64]]:
-    """The segments to come, each cohort's new one where its first one was; and the new row of every entry."""
+    """Return the segments to come, each cohort's new one where its first one was; and the new row of every entry."""
     before = store.index["row"]
     rows = np.empty(len(before), np.int64)
     segments: list[Segment] = []
     done: set[str] = set()
     at = 0
     for segment in store.segments:
+        # Untouched cohorts keep their files; only their first rows move when one before them shrinks.
         if segment.cohort not in orders:
             inside = (before >= segment.first_row) & (before < segment.first_row + segment.rows)
             rows[inside] = before[inside] - segment.first_row + at
@@ -146,7 +150,7 @@ def _lay_out(
 
 
 def _joined(segments: list[Segment], generation: int, first_row: int, rows: int) -> Segment:
-    """One segment for several of a cohort, which have one description; shards as large as the largest."""
+    """Describe the one segment for several of a cohort, which share their description. Its shards are as large as the largest."""
     return segments[-1].model_copy(
         update={
             "name": f"{generation:06d}",
@@ -159,7 +163,7 @@ def _joined(segments: list[Segment], generation: int, first_row: int, rows: int)
 
 
 def _renumbered(index: CohortIndex, rows: NDArray[np.int64]) -> CohortIndex:
-    """The index with other rows, ordered and numbered as by an ingest: patients as they first come, then their rows."""
+    """Return the index with other rows, ordered and numbered as an ingest does: patients as they first come, then rows."""
     first = np.full(index.n_patients, np.iinfo(np.int64).max)
     np.minimum.at(first, index["patient"], rows)
     order = np.lexsort((rows, first[index["patient"]]))
@@ -173,7 +177,7 @@ def _renumbered(index: CohortIndex, rows: NDArray[np.int64]) -> CohortIndex:
 def _write_segment(
     folder: Path, store: Store, new: Segment, rows: NDArray[np.int64], tell: Callable[[], None]
 ) -> dict[str, FileEntry]:
-    """Write the shards of a segment from the present `rows` of the store; relative path -> what stands there."""
+    """Write the shards of a segment from the present `rows` of the store; return the new files by relative path."""
     old = _segments_of(store, new.cohort)
     arrays = [_checked_array(folder, store, segment) for segment in old]
     first_rows = np.array([segment.first_row for segment in old])
@@ -181,10 +185,12 @@ def _write_segment(
     places = list(zip(source.tolist(), (rows - first_rows[source]).tolist(), strict=True))
     shape = (len(store.recipe.leads), store.recipe.strip_samples)
     entries = {}
+    # New files only, under the new generation's name: until CURRENT is replaced, readers use the old ones.
     for number, first in enumerate(range(0, new.rows, new.shard_records)):
         target = f"{new.folder}/c/{number}/0/0"
         with ShardWriter(folder / target, new.shard_records, shape, store.manifest.codec) as shard:
             for segment, row in places[first : first + new.shard_records]:
+                # Not decoded: the bytes are those that were verified, and one record at a time needs no memory.
                 shard.append_encoded(arrays[segment].encoded(row))
                 tell()
         entries[target] = shard.entry
@@ -194,12 +200,13 @@ def _write_segment(
 
 
 def _checked_array(folder: Path, store: Store, segment: Segment) -> ShardedArray:
-    """A segment to copy from: whole, and encoded as this version encodes. Raises StoreError if it is not."""
+    """Open a segment to copy from. Raises StoreError unless it is whole, and encoded as this version encodes."""
     for name, entry in store.manifest.files.items():
         if name.startswith(f"{segment.folder}/"):
             refuse_damaged(folder / name, entry)
+    # Copied chunks get this version's zarr.json, so they must have been written under the same one.
     path = folder / segment.folder / "zarr.json"
     metadata = path.read_bytes()
     if metadata != signals_metadata(segment.rows, segment.shard_records, store.recipe, store.manifest.codec):
-        raise StoreError(f"{path}: found another encoding than this version writes. Ingest into a new store.")
+        raise StoreError(f"{path}: this version encodes signals differently. Ingest into a new store.")
     return ShardedArray(store.place, segment.folder, metadata)

@@ -1,4 +1,4 @@
-"""Deleting the snapshots before the one in force: on command only."""
+"""Delete the snapshots before the one in force, on command only."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from ecgcohorts.store.remote.destination import Destination
 def collect_garbage(store: str | Path) -> tuple[int, int]:
     """Delete all snapshots but the one in force, in a folder or below a URL. Return how many files and bytes went.
 
-    What a store held before stays readable until this is called. Names that a file has in several generations count
-    once, and their bytes only if the last of them goes. Raises LockHeld, and StoreError if there is no store.
+    Earlier snapshots stay readable until this is called. A file that has names in several generations counts once, and
+    its bytes only if the last name goes. Raises LockHeld, and StoreError if there is no store.
     """
     target = Destination(store)
     manifest_bytes(target.place)  # is there a store? Locking would make its folder
@@ -20,6 +20,7 @@ def collect_garbage(store: str | Path) -> tuple[int, int]:
         if isinstance(target.place, Folder):
             refuse_interrupted(target.folder)
         manifest, _ = manifest_bytes(target.place)
+        # Measured, not added up from manifests: signals are shared between snapshots, and links between generations.
         before = _space(target.place)
         target.clear(manifest.model_copy(update={"earlier": ()}))
         after = _space(target.place)

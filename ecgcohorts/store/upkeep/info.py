@@ -1,4 +1,4 @@
-"""What a store holds, as plain facts and as a table."""
+"""Describe what a store holds, as plain facts and as a table."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from ecgcohorts.store.splits import load_split, split_names
 
 
 def describe(store: AnyStore) -> dict[str, Any]:
-    """Facts about a store, or several opened as one, as JSON-ready values. `stores` has what each folder is."""
+    """Return facts about a store, or several opened as one, as JSON-ready values. `stores` describes each place."""
     rejects = store.rejects()
     stores = [_member(member) for member in store.members]
     return {
@@ -49,7 +49,7 @@ def _member(member: Member) -> dict[str, Any]:
 
 
 def list_splits(store: AnyStore) -> list[dict[str, Any]]:
-    """Facts about all splits kept; of one that cannot be loaded, the `problem`."""
+    """Return facts about all splits kept; for one that cannot be loaded, the `problem`."""
     found: list[dict[str, Any]] = []
     for name in split_names(store):
         try:
@@ -60,7 +60,7 @@ def list_splits(store: AnyStore) -> list[dict[str, Any]]:
 
 
 def describe_split(store: AnyStore, split: Split) -> dict[str, Any]:
-    """Facts about a split of a store as JSON-ready values. Nested parts count all smaller ones."""
+    """Return facts about a split of a store as JSON-ready values. Nested parts count all smaller ones."""
     return {
         "name": split.name,
         "rule": split.definition.rule.model_dump(mode="json"),
@@ -74,6 +74,7 @@ def describe_split(store: AnyStore, split: Split) -> dict[str, Any]:
 
 
 def _cohort(store: AnyStore, name: str, account: Accounting) -> dict[str, Any]:
+    # A cohort of which everything was refused has segments, but does not stand in the index.
     licences = [segment.licence for segment in store.segments if segment.cohort == name]
     part = store.index.where(cohort=name) if name in store.index.cohorts else None
     return {
@@ -89,7 +90,7 @@ def _cohort(store: AnyStore, name: str, account: Accounting) -> dict[str, Any]:
 
 
 def render(facts: dict[str, Any]) -> Group:
-    """The facts of `describe` for a terminal."""
+    """Lay out the facts of `describe` for a terminal."""
     head = Text(
         f"{facts['path']}: {facts['recordings']} recordings of {facts['patients']} patients, recipe {facts['recipe']}, "
         f"codec {' and '.join(sorted({one['codec'] for one in facts['stores']}))}, "
@@ -116,7 +117,7 @@ def render(facts: dict[str, Any]) -> Group:
 
 
 def splits_table(splits: list[dict[str, Any]]) -> Table:
-    """Splits as `describe` tells of them, one line a part."""
+    """Lay out splits as `describe` gives them, one line a part."""
     table = Table(box=None)
     for column in ("split", "part", "recordings", "patients", "rule"):
         table.add_column(column, justify="right" if column in ("recordings", "patients") else "left")

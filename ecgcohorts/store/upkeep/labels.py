@@ -1,4 +1,4 @@
-"""Labels that a user has in a table of their own, joined to a store by their own ids after ingest."""
+"""Join labels from a user's own table to a store after ingest, by the ids of the source."""
 
 import csv
 import math
@@ -59,10 +59,11 @@ def add_labels(
 ) -> LabelReport:
     """Add number columns of a CSV in UTF-8 to the index, as `label_<name>`. No signal is read or written.
 
-    columns: names of columns, or {column of the CSV: name of the label}. kind: what `id_column` names; a label of a
-    patient goes to all their recordings. An empty cell, and a recording that the table has not, is NaN. Adding the same
-    again changes nothing, but clears away what a killed run left. Nothing of the table is repeated in messages. Raises
-    SourceError for a table that cannot be used, or matches nothing; StoreError if the cohort has such a label already (unless `replace`), or an ingest was interrupted; KeyMismatch, LockHeld.
+    columns: names of columns, or {column of the CSV: name of the label}. kind: what the ids in `id_column` identify; a label
+    of a patient goes to all their recordings. Empty cells and recordings without a row are NaN. Adding the same again changes
+    nothing, but clears away what a killed run left. Messages repeat nothing of the table. Raises SourceError for a table that
+    cannot be used, or matches nothing; StoreError if the cohort has such a label already (unless `replace`), or an ingest was
+    interrupted; KeyMismatch, LockHeld.
     """
     wanted = _label_names(columns)
     with changing(store_path) as (folder, store):
@@ -73,10 +74,11 @@ def add_labels(
         found = place >= 0
         if not found.any():
             raise SourceError(
-                f"{csv_path}: found no {kind} of cohort {cohort!r} in the id column, expected some. Name another "
+                f"{csv_path}: found no {kind} of cohort {cohort!r} in the id column. Name another "
                 "column, cohort or kind of id."
             )
         values = {name: _joined(store, name, mine, place, column) for name, column in table.values.items()}
+        # Nothing new: no generation is written, so that the fingerprint stays.
         if all(_has(store, name, column) for name, column in values.items()):
             clear_leftovers(folder, store.manifest)
             fingerprint = store.fingerprint
@@ -98,12 +100,12 @@ def add_labels(
 
 
 def _label_names(columns: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
-    """Column of the CSV -> name of the label."""
+    """Map columns of the CSV to names of labels."""
     if isinstance(columns, str):
-        raise SpecError("found one text for columns, expected several names, or column and label in pairs.")
+        raise SpecError("columns is one text. Give several names, or pairs of column and label.")
     wanted = dict(columns) if isinstance(columns, Mapping) else {name: name for name in columns}
     if not wanted or len(set(wanted.values())) < len(wanted):
-        raise SpecError("found no columns, or two for one label, expected each label once. Name the columns to add.")
+        raise SpecError("no columns are named, or two for one label. Name each label once.")
     for name in wanted.values():
         if not _NAME.fullmatch(name):
             raise SpecError(
@@ -125,6 +127,8 @@ def _refuse_taken(store: Store, cohort: str, mine: NDArray[np.bool_], wanted: Ma
 class _Table:
     """Ids and numbers of a CSV, by row."""
 
+    # Numbers as float32 arrays from the start: a table of five million rows would take gigabytes as Python objects.
+
     def __init__(self, labels: Sequence[str]) -> None:
         self.ids: list[str] = []
         self._values = {name: array("f") for name in labels}
@@ -143,7 +147,7 @@ class _Table:
         return {name: np.frombuffer(column, np.float32) for name, column in self._values.items()}
 
     def add_pseudonyms(self, key: PseudonymKey, cohort: str, kind: IdKind) -> None:
-        """Raises SourceError for an id that comes twice: which of the two values is meant?"""
+        """Replace ids by pseudonyms. Raises SourceError for an id that comes twice: which of the two values is meant?"""
         names, rows = bytearray(), array("q")
         for row, original in enumerate(self.ids):
             for name in pseudonyms_of(key, cohort, kind, original):
@@ -156,10 +160,13 @@ class _Table:
         twice = self._rows != self._rows[first][number]
         if twice.any():
             again = int(self._rows[twice][0]) + 1
-            raise SourceError(f"found one id in two rows of the table, the second is row {again}, expected each once.")
+            raise SourceError(
+                f"one id stands in two rows of the table, the second time in row {again}. Keep one of them."
+            )
 
     def places(self, ids: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """[id] row of the table, -1 for none. Pseudonyms of other cohorts never match: the cohort is hashed too."""
+        """Return the row of the table for each pseudonym, uint8 (id, 16); -1 for none."""
+        # Those of other cohorts never match, because the cohort is hashed too.
         number = number_ids(np.concatenate([self._names, ids]))
         row_of = np.full(number.max(initial=-1) + 1, -1, np.int64)
         row_of[number[: len(self._rows)]] = self._rows
@@ -170,13 +177,14 @@ def _read_table(path: Path, id_column: str, wanted: Mapping[str, str]) -> _Table
     table = _Table(tuple(wanted.values()))
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
+            # Strict, because a stray quote would otherwise swallow lines without a word.
             lines = csv.reader(file, strict=True)
             header = next(lines, [])
             id_place, *places = [_place(header, name, path) for name in (id_column, *wanted)]
             for number, line in _numbered(lines):
                 if len(line) != len(header):
                     raise SourceError(
-                        f"{path}: found {len(line)} cells in row {number}, expected {len(header)}. Mend it."
+                        f"{path}: found {len(line)} cells in row {number}, expected {len(header)}. Fix it."
                     )
                 cells = zip(wanted, (line[place] for place in places), strict=True)
                 table.append(line[id_place], [_number(cell, f"{path}: row {number}, {name}") for name, cell in cells])
@@ -184,7 +192,7 @@ def _read_table(path: Path, id_column: str, wanted: Mapping[str, str]) -> _Table
         raise SourceError(f"{path}: found no readable file ({error.strerror}), expected a CSV.") from None
     except (UnicodeDecodeError, csv.Error) as error:
         what = type(error).__name__  # its text may hold a value
-        raise SourceError(f"{path}: found text that is no CSV in UTF-8 ({what}). Save it as such.") from None
+        raise SourceError(f"{path}: the file is no CSV in UTF-8 ({what}). Save it as one.") from None
     return table
 
 
@@ -206,15 +214,16 @@ def _number(cell: str, where: str) -> float:
         number = float(text)
     except ValueError:
         number = math.inf
+    # Written so that NaN fails as well: what is unknown is an empty cell, not a number that is none.
     if not abs(number) <= _FLOAT32_MAX:
-        raise SourceError(f"{where}: found something else, expected a number that float32 holds, or nothing. Mend it.")
+        raise SourceError(f"{where}: the cell is neither empty nor a number that float32 holds. Fix it.")
     return number
 
 
 def _joined(
     store: Store, name: str, mine: NDArray[np.bool_], place: NDArray[np.int64], values: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The column of a label for the whole index; other cohorts keep what they have."""
+    """Return the column of a label for the whole index; other cohorts keep what they have."""
     before = store.index.columns.get(LABEL + name)
     column = np.full(len(store.index), np.nan, np.float32) if before is None else before.copy()
     column[mine] = np.nan

@@ -1,4 +1,4 @@
-"""From an id of the source to its rows in a store, for whoever holds the pseudonym key."""
+"""Find the rows of an original id in a store, given the pseudonym key."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,7 +19,7 @@ REMOVED = "removed"  # reason in the table of rejects
 
 @dataclass(frozen=True)
 class Found:
-    """What a store has of one original id. Holds pseudonyms only."""
+    """The rows of one original id in a store. Holds pseudonyms only."""
 
     cohort: str
     kind: IdKind
@@ -44,16 +44,17 @@ class Found:
 def find_by_id(
     store: Store, cohort: str, original_id: str, kind: IdKind = "recording", key_file: Path | None = None
 ) -> Found:
-    """The rows of a recording, or of all recordings of a patient, by the id in the source.
+    """Find the rows of a recording, or of all recordings of a patient, by the id in the source.
 
-    `rows` is empty where the store has none of it; `str()` of the result says so. The id is never repeated. Raises
-    KeyMismatch if the key is not the store's, SpecError for an unknown cohort.
+    `rows` is empty if the store has none; `str()` of the result says so. The id is never repeated. Raises KeyMismatch if
+    the key is not the store's, SpecError for an unknown cohort.
     """
     key = matching_key(store, key_file)
     code = store.index.cohort_code(cohort)
     names = pseudonyms_of(key, cohort, kind, original_id)
     if kind == "recording":
         names += _by_path(key, cohort, original_id)
+    # Several spellings, never a search without the key: a store holds pseudonyms only.
     for name in names:
         entries = np.flatnonzero(entries_of(store.index, code, kind, name))
         if len(entries):
@@ -71,6 +72,7 @@ def find_by_id(
 
 
 def _why_not(store: Store, kind: IdKind, pseudonym: str) -> str:
+    # Patients are never refused as such, only taken out; the table of rejects lists recordings.
     if kind == "patient":
         return REMOVED if pseudonym in store.manifest.removed else ""
     rejects = store.rejects()
@@ -79,7 +81,7 @@ def _why_not(store: Store, kind: IdKind, pseudonym: str) -> str:
 
 
 def matching_key(store: Store, key_file: Path | None) -> PseudonymKey:
-    """The key of a store, from a file or the user's configuration folder. Raises KeyMismatch for another."""
+    """Load the key of a store from a file or the user's configuration folder. Raises KeyMismatch for another key."""
     key = load_key(key_file)
     if key.fingerprint != store.manifest.key_fingerprint:
         raise KeyMismatch(f"{store.path}: made with another pseudonym key. Pass the one it was made with: --key FILE.")
@@ -87,20 +89,21 @@ def matching_key(store: Store, key_file: Path | None) -> PseudonymKey:
 
 
 def pseudonyms_of(key: PseudonymKey, cohort: str, kind: IdKind, original_id: str) -> list[bytes]:
-    """The pseudonyms an id may have: ids are stored as printed, except for what reading them from a table removes."""
+    """Return the pseudonyms an id may have."""
+    # Ids are hashed as the source prints them, except for what reading them from a table removes.
     tidy = id_text(original_id)
     spellings = [tidy] if kind == "patient" else [original_id.strip(), " ".join(tidy.split())]
     return [key.pseudonym(cohort, kind, text) for text in dict.fromkeys(spellings)]
 
 
 def _by_path(key: PseudonymKey, cohort: str, path: str) -> list[bytes]:
-    """What a path may be the id of: itself without its suffix, or its last part, as many descriptions take it."""
+    """Return the pseudonyms of what a description may take from a path: all but the suffix, or the last part."""
     parts = PurePosixPath(path.strip())
     texts = [str(parts.with_suffix("")), parts.name, parts.stem] if parts.name else []
     return [key.pseudonym(cohort, "recording", text) for text in texts]
 
 
 def entries_of(index: CohortIndex, cohort: int, kind: IdKind, pseudonym: bytes) -> NDArray[np.bool_]:
-    """[record of the index]: is it this recording, or one of this patient?"""
+    """Mark the entries of a recording or a patient: bool (entry,)."""
     same = (index[f"{kind}_id"] == np.frombuffer(pseudonym, np.uint8)).all(axis=1)
     return np.asarray(same & (index["cohort"] == cohort))

@@ -1,4 +1,4 @@
-"""Taking a patient out of a store for good: consent withdrawn.
+"""Take a patient out of a store for good, when consent is withdrawn.
 
 Signals are overwritten in new shard files beside the old ones, which go when the new snapshot is in force: until then a
 kill leaves the old snapshot whole. What stays are pseudonyms: that of the patient in the manifest and those of the
@@ -28,7 +28,7 @@ from ecgcohorts.store.writer import blank_rows
 
 @dataclass(frozen=True)
 class RemovalReport:
-    """What was taken out. `written` is False if the patient had been removed before."""
+    """What was removed. `written` is False if the patient had been removed before."""
 
     patient: str  # pseudonym, in hexadecimal
     recordings: int
@@ -46,7 +46,7 @@ def remove_patient(
 
     original_id: as the source has it; of a recording without patient id, the id of the recording. Removing again
     changes nothing, but clears away what a killed removal left. Needs room for a copy of the shards the patient is in.
-    Raises SpecError for a patient the cohort has not, StoreError for a damaged shard or an interrupted ingest,
+    Raises SpecError for a patient who is not in the cohort, StoreError for a damaged shard or an interrupted ingest,
     KeyMismatch, LockHeld.
     """
     with changing(store_path) as (folder, store):
@@ -54,6 +54,7 @@ def remove_patient(
         names = _names_of(store, cohort, original_id, key_file)
         remove_unlisted(Folder(folder), store.manifest)
         code = store.index.cohort_code(cohort)
+        # An id may be printed in two ways, or be that of a recording without a patient: the first that is there counts.
         for name in names:
             gone = entries_of(store.index, code, "patient", name)
             if gone.any():
@@ -65,7 +66,7 @@ def remove_patient(
 
 
 def _names_of(store: Store, cohort: str, original_id: str, key_file: Path | None) -> list[bytes]:
-    """Pseudonyms the patient may have: that of the id; and that of a recording that is a patient of its own."""
+    """Return the pseudonyms the patient may have: that of the id, and that of a recording that is a patient of its own."""
     key = matching_key(store, key_file)
     store.index.cohort_code(cohort)
     names = pseudonyms_of(key, cohort, "patient", original_id)
@@ -79,6 +80,7 @@ def _remove(folder: Path, store: Store, patient: str, gone: NDArray[np.bool_]) -
     """Write and publish the generation without the entries `gone`."""
     manifest = store.manifest
     rows = np.sort(store.index["row"][gone])
+    # Only segments that hold the patient are written anew, and of these only the shards.
     hit = [one for one in manifest.segments if len(_inside(one, rows))]
     # Each rewritten segment takes the number of a generation for its name: two of one cohort must not share it.
     new_names = {one.folder: f"{manifest.generation + place:06d}" for place, one in enumerate(hit, 1)}
@@ -106,7 +108,9 @@ def _remove(folder: Path, store: Store, patient: str, gone: NDArray[np.bool_]) -
     write_file(folder / rejects_name(generation), _rejects(store, gone, removed_ids).to_parquet(index=False))
     files |= describe_files(folder, [*dict.fromkeys(written), rejects_name(generation)])
     following = _manifest(manifest, generation, tuple(segments), index, patient, dict(sorted(files.items())))
+    # Earlier snapshots still hold the signals, so they are not named any more and go with this very publish.
     fingerprint = publish(folder, following, forget=True)
+    # Copies of these recordings were never stored; the caller is told, because their lines stay in the table of rejects.
     copies = int(rejects["duplicate_of"].isin(removed_ids).sum())
     return RemovalReport(patient, int(gone.sum()), shards, len(kept), copies, fingerprint, written=True)
 
@@ -132,7 +136,7 @@ def _manifest(
 
 
 def _inside(segment: Segment, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those of the store's rows that are in a segment, counted from its first."""
+    """Return those of the store's rows that are in a segment, counted from its first."""
     return rows[(rows >= segment.first_row) & (rows < segment.first_row + segment.rows)] - segment.first_row
 
 
@@ -140,6 +144,7 @@ def _rewrite(
     folder: Path, store: Store, segment: Segment, name: str, rows: NDArray[np.int64]
 ) -> tuple[Segment, dict[str, FileEntry]]:
     """Write a segment under another name with some of its rows blank; shards without any are only linked."""
+    # What leaves `stored` enters `rejected`, so that inputs = stored + duplicates + rejected still holds.
     account = segment.accounting
     rejected = {**account.rejected, REMOVED: account.rejected.get(REMOVED, 0) + len(rows)}
     account = account.model_copy(
@@ -150,12 +155,14 @@ def _rewrite(
     shards = rows // segment.shard_records
     places = {f"c/{shard}/0/0": rows[shards == shard] for shard in np.unique(shards).tolist()}
     entries = {}
+    # Shards without the patient get a second name under the new segment: no copy, and the old name goes with the old one.
     for path, entry in store.manifest.files.items():
         if not path.startswith(f"{segment.folder}/"):
             continue
         inner = path.removeprefix(f"{segment.folder}/")
         target = f"{new.folder}/{inner}"
         if inner in places:
+            # Checked first: a rewritten shard gets a new SHA-256, under which old damage would pass for content.
             refuse_damaged(folder / path, entry)
             local = places[inner] % segment.shard_records
             entry = blank_rows(
@@ -168,7 +175,7 @@ def _rewrite(
 
 
 def _without(index: CohortIndex, gone: NDArray[np.bool_]) -> CohortIndex:
-    """The other entries; names of sites and devices that were this patient's alone go too."""
+    """Return the other entries, without names of sites and devices that were this patient's alone."""
     kept = index.take(~gone)
     columns = dict(kept.columns)
     names = {}

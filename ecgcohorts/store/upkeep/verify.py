@@ -1,4 +1,4 @@
-"""Is every byte of a store what its manifest says, and does the index tell the truth about the signals?"""
+"""Verify that every byte of a store is what its manifest says, and that the index tells the truth about the signals."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,12 +33,13 @@ class VerifyReport:
 
 
 def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
-    """Check checksums of every file, earlier snapshots included, that nothing else is there, and index against signals.
+    """Check every file's checksum, earlier snapshots included, that nothing else is there, and the index against signals.
 
     progress(done, total) is called per file and per block of rows. Raises StoreError only if the store does not open.
     """
     store = open_store(path)
     problems = list(_check_files(store, progress))
+    # Through the ordinary reader first, then through another decoder: a bug in ours must not confirm itself.
     if not problems:  # decoding damaged files would only repeat the news
         problems += _check_rows(store, progress)
         problems += _check_reference(store)
@@ -74,7 +75,7 @@ def _holds(store: Store, name: str, entry: FileEntry) -> bool:
 
 
 def _check_accounts(store: Store) -> Iterator[str]:
-    """Every segment's account balances, and says what its rows and the table of rejects say."""
+    """Yield segments whose account does not balance, or contradicts its rows or the table of rejects."""
     rows = store.index["row"]
     for segment in store.segments:
         account, name = segment.accounting, f"segment {segment.cohort}/{segment.name}"
@@ -89,13 +90,14 @@ def _check_accounts(store: Store) -> Iterator[str]:
 
 
 def _check_rows(store: Store, progress: Callable[[int, int], None] | None) -> Iterator[str]:
-    """Every live row holds samples in its valid range and nothing outside; every other row holds none."""
+    """Yield rows that hold anything outside their valid range, or lack samples inside. Rows not listed must be empty."""
     start = np.zeros(store.n_rows, np.int64)
     stop = np.zeros(store.n_rows, np.int64)
     rows = store.index["row"]
     if len(np.unique(rows)) != len(rows):
         yield "index: a row is listed twice"
     start[rows], stop[rows] = store.index["valid_start"], store.index["valid_stop"]
+    # Rows that the index does not list keep start = stop = 0, so that any sample in them is a contradiction.
     time = np.arange(store.recipe.strip_samples)
     for first in range(0, store.n_rows, _ROWS_AT_ONCE):
         block = np.arange(first, min(first + _ROWS_AT_ONCE, store.n_rows))
@@ -113,7 +115,7 @@ def _check_rows(store: Store, progress: Callable[[int, int], None] | None) -> It
 
 
 def _check_reference(store: Store) -> Iterator[str]:
-    """A few rows of every segment read the same through zarr-python."""
+    """Yield segments of which a few rows read differently through zarr-python."""
     for segment in store.segments:
         local = np.unique(np.linspace(0, segment.rows - 1, min(segment.rows, _REFERENCE_ROWS)).astype(np.int64))
         with warnings.catch_warnings():

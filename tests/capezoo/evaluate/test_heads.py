@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from capezoo.evaluate.measure import heads
-from capezoo.evaluate.measure.heads import AGE, SEX, HeadConfig, examples, train_heads
+from capezoo.evaluate.measure.heads import AGE, SEX, Examples, HeadConfig, train_heads
 
 SMALL = HeadConfig(hidden=(8, 6), loss="mse", lr=1e-2, max_epochs=15, batch=16, patience=4, plateau_patience=2)
 
@@ -20,7 +20,7 @@ def data():
 
 def parts(x, y, *transforms):
     inputs = [np.asarray(f(x), np.float32) for f in transforms] or [x]
-    return examples([i[:60] for i in inputs], y[:60]), examples([i[60:] for i in inputs], y[60:])
+    return Examples.of([i[:60] for i in inputs], y[:60]), Examples.of([i[60:] for i in inputs], y[60:])
 
 
 def test_parameter_counts_of_the_paper():
@@ -50,7 +50,7 @@ def test_adam_equals_torch():
         ours.step([gradient], rates)
     for head, rate in enumerate(rates.tolist()):
         p = start[head].clone().requires_grad_()
-        theirs = torch.optim.Adam([p], lr=rate, betas=heads.BETAS, eps=heads.EPSILON)
+        theirs = torch.optim.Adam([p], lr=rate, betas=heads._BETAS, eps=heads._EPSILON)
         for gradient in gradients[:, head]:
             p.grad = gradient.clone()
             theirs.step()
@@ -94,8 +94,8 @@ def test_heads_refuse_nan_and_nothing(data):
     train, val = parts(np.where(x > 1, np.nan, x), y)
     with pytest.raises(ValueError, match="not finite"):
         train_heads(train, val, SMALL, seeds=[0])
-    with pytest.raises(ValueError, match="no records to train"):
-        train_heads(examples([x[:0]], y[:0]), val, SMALL, seeds=[0])
+    with pytest.raises(ValueError, match="no record to train on"):
+        train_heads(Examples.of([x[:0]], y[:0]), val, SMALL, seeds=[0])
 
 
 def test_training_leaves_the_global_generator_alone(data):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from capezoo.evaluate.page.report import build_report
-from capezoo.evaluate.results import card_metrics, headline, read_study, write_study
+from capezoo.evaluate.results import card_metrics, headline, read_study
 from ecgcohorts.errors import SpecError
 
 OLD = Path(__file__).parents[2] / "golden" / "results-1"
@@ -47,7 +47,7 @@ def test_everything_in_it_is_read(raw):
 
 def test_it_is_reported_on_and_written_anew_as_format_2(tmp_path, raw):
     study = read_study(OLD)
-    write_study(tmp_path, study)
+    study.write(tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["format_version"] == 2
     assert read_study(tmp_path) == study
     text = build_report(tmp_path / "r.html", [OLD]).read_text()

@@ -9,7 +9,7 @@ from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.parts import split_records
 from capezoo.evaluate.measure.tasks import Exam, targets
 from capezoo.evaluate.questions import Context, Subject, ood
-from capezoo.evaluate.results import Answer, EvaluatedWeights, Study, card_metrics, provenance, read_study, write_study
+from capezoo.evaluate.results import Answer, EvaluatedWeights, Provenance, Study, card_metrics, read_study
 from ecgcohorts.errors import SourceError, SpecError
 
 CONFIG = ood.Config(train_cohort="north", lr=3e-3, max_epochs=25, resamples=200)
@@ -95,12 +95,12 @@ def test_records_seen_in_pretraining_are_counted(result):
 def study(result):
     """The result as part of a study of two sets of weights with one digest."""
     weights = tuple(EvaluatedWeights(name=one.name, weights="0" * 64, card=None) for one in result.weights)
-    answer = Answer(config=CONFIG, result=result, provenance=provenance("test"))
+    answer = Answer(config=CONFIG, result=result, provenance=Provenance.now("test"))
     return Study(seed=SEED, store_fingerprint="f" * 64, weights=weights, answers={"ood": answer})
 
 
 def test_results_come_back_from_json(study, tmp_path):
-    write_study(tmp_path, study)
+    study.write(tmp_path)
     assert read_study(tmp_path) == study
     with pytest.raises(SourceError, match="found no result"):
         read_study(tmp_path / "other")
@@ -217,7 +217,7 @@ def test_what_cannot_be_evaluated_is_refused(make_embeddings):
 
 
 def test_provenance_names_versions_and_no_machine():
-    found = provenance("capezoo evaluate ood")
+    found = Provenance.now("capezoo evaluate ood")
     assert found.versions["numpy"] == np.__version__
     assert found.commit is None or 7 <= len(found.commit.removesuffix("-dirty")) <= 40
 

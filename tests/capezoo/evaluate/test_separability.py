@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.questions import Context
-from capezoo.evaluate.questions.separability import Config, balanced_sample, between_share, neighbour_purity, run
+from capezoo.evaluate.questions.separability import Config, _balanced_sample, _between_share, _neighbour_purity, run
 
 QUICK = Config(max_patients=80, resamples=100)
 
@@ -58,32 +58,32 @@ def test_between_share_is_the_textbook_ratio():
     centre = x.mean(axis=0)
     between = sum((names == n).sum() * ((x[names == n].mean(axis=0) - centre) ** 2).sum() for n in "abc")
     weights = np.ones((1, len(x)))
-    assert between_share(x, label, weights)[0] == pytest.approx(between / ((x - centre) ** 2).sum(), rel=1e-5)
+    assert _between_share(x, label, weights)[0] == pytest.approx(between / ((x - centre) ** 2).sum(), rel=1e-5)
     twice = np.random.default_rng(0).integers(0, 3, (4, len(x))).astype(float)
     repeated = [
-        between_share(np.repeat(x, w.astype(int), 0), np.repeat(label, w.astype(int)), np.ones((1, int(w.sum()))))[0]
+        _between_share(np.repeat(x, w.astype(int), 0), np.repeat(label, w.astype(int)), np.ones((1, int(w.sum()))))[0]
         for w in twice
     ]
-    np.testing.assert_allclose(between_share(x, label, twice), repeated, rtol=1e-5)
-    assert between_share(np.ones((5, 2)), np.array([0, 0, 1, 1, 1]), np.ones((1, 5)))[0] == 0
+    np.testing.assert_allclose(_between_share(x, label, twice), repeated, rtol=1e-5)
+    assert _between_share(np.ones((5, 2)), np.array([0, 0, 1, 1, 1]), np.ones((1, 5)))[0] == 0
 
 
 def test_purity_does_not_count_the_record_itself():
     x = np.array([[0.0], [0.1], [5.0], [5.1]])
-    assert neighbour_purity(x, np.array([0, 1, 0, 1]), 1).tolist() == [0, 0, 0, 0]
-    assert neighbour_purity(x, np.array([0, 0, 1, 1]), 1).tolist() == [1, 1, 1, 1]
+    assert _neighbour_purity(x, np.array([0, 1, 0, 1]), 1).tolist() == [0, 0, 0, 0]
+    assert _neighbour_purity(x, np.array([0, 0, 1, 1]), 1).tolist() == [1, 1, 1, 1]
 
 
 def test_sample_is_one_record_per_patient_and_balanced():
     names = np.repeat(["a", "b", "tiny"], [300, 80, 5])
     patients = np.repeat(np.arange(77), 5)  # five records each: 60, 16, 1 patients
     config = Config(min_patients=10)
-    chosen, kept, left_out = balanced_sample(names, patients, 3, config)
+    chosen, kept, left_out = _balanced_sample(names, patients, 3, config)
     assert kept.tolist() == ["a", "b"]
     assert left_out == ("tiny",)
     assert len(set(patients[chosen].tolist())) == len(chosen) == 32
     assert (names[chosen] == "a").sum() == 16
-    again = balanced_sample(names, patients, 4, config)[0]
+    again = _balanced_sample(names, patients, 4, config)[0]
     assert chosen.tolist() != again.tolist()
 
 

@@ -227,7 +227,7 @@ def shifted(result, by, seed):
 
 def test_several_studies_are_paired(study, scored):
     _, result = study
-    base, other = (ood.mean_elsewhere(scored, weights, "age", "guarded") for weights in scored.weights[:2])
+    base, other = (row["age error elsewhere, years, guarded"] for row in list(ood.paired(scored).values())[:2])
     table = over_studies([shifted(result, 0.0, 1), shifted(result, 1000.0, 2), shifted(result, -1000.0, 3)])
     row = table.loc["age error elsewhere, years, guarded"]
     assert row["second lower in"] == f"{1 + (base > other)} of 3"
@@ -259,8 +259,9 @@ def test_tiny_cohorts_do_not_count_in_the_mean(scored):
     weights = scored.weights[0]
     scores = tuple(s.model_copy(update={"patients": 19}) if s.cohort == "river" else s for s in weights.scores)
     tiny = weights.model_copy(update={"scores": scores})
-    assert ood.mean_elsewhere(scored, weights, "age", "plain") is not None
-    assert ood.mean_elsewhere(scored, tiny, "age", "plain") is None
+    small = scored.model_copy(update={"weights": (tiny,)})
+    assert ood.paired(scored)[weights.name]["age error elsewhere, years, plain"] is not None
+    assert ood.paired(small)[weights.name]["age error elsewhere, years, plain"] is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import nn
 from capezoo import encoders
 from capezoo.specs import ComputeSpec, EncoderSpec
 from capezoo.training import device
-from capezoo.training.loop import trained
+from capezoo.training.checkpoint import trained
 from ecgcohorts.errors import SpecError
 
 SCRIPT = Path(__file__).with_name("ranks.py")

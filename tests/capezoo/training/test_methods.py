@@ -25,8 +25,9 @@ from capezoo.specs import (
     ViewSpec,
 )
 from capezoo.training import checkpoint, device
+from capezoo.training.checkpoint import trained
 from capezoo.training.data import prepare
-from capezoo.training.loop import pretrain, trained
+from capezoo.training.loop import pretrain
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError
 

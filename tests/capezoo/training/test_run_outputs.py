@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,3 +178,18 @@ def test_compiled_it_trains_the_same_parameters(store, config, tmp_path, monkeyp
     for found, expected in zip(rows_of(runs[True]), rows_of(runs[False]), strict=True):
         assert float(found["loss"]) == pytest.approx(float(expected["loss"]), rel=0.02)
         assert bool(found["val_loss"]) == bool(expected["val_loss"])
+
+
+def test_panels_hold_what_a_run_has_measured_and_read_runs_from_before_as_well():
+    golden = Path(__file__).parents[2] / "golden" / "run-1" / "metrics.csv"
+    table = curves.read(golden)
+    drawn = {panel.title: panel for panel in curves.panels(table)}
+    assert len(drawn) == 6
+    held_out = drawn["loss of held-out patients (dashed: untrained)"]
+    assert set(held_out.curves) == {"all", "all, dashed", "cohort_a", "cohort_b"}
+    assert held_out.dashed == ["all, dashed"]
+    step, loss = held_out.curves["all"]
+    assert np.isfinite(loss).all()
+    assert step.tolist() == table["step"][np.isfinite(table["val_loss"])].tolist()
+    assert set(drawn["training loss, running mean"].curves) == {"all batches", "cohort_a", "cohort_b"}
+    assert [panel.title for panel in drawn.values() if panel.log] == ["gradient norm, learning rate"]

@@ -17,8 +17,9 @@ from capezoo.errors import TrainingDiverged
 from capezoo.objectives import info_nce
 from capezoo.specs import HeldOutSpec, OptimiserSpec, RunConfig, SamplerSpec, derive_seed
 from capezoo.training import checkpoint, device
+from capezoo.training.checkpoint import trained
 from capezoo.training.data import prepare
-from capezoo.training.loop import pretrain, trained
+from capezoo.training.loop import pretrain
 from ecgcohorts.errors import PlanImpossible, RecipeMismatch, SourceError, SpecError, StateMismatch
 from ecgcohorts.preprocess.recipes import CAPE_V1
 

@@ -9,7 +9,7 @@ import pytest
 from capezoo import encoders
 from capezoo.specs import EncoderSpec, InputSpec, WeightCard
 from capezoo.zoo import write_weights
-from capezoo.zoo.files import resolved
+from capezoo.zoo.publish import resolved
 
 TINY = EncoderSpec(name="cape_resnet", config={"widths": [4, 4], "embedding_dim": 6, "kernel": 8})
 

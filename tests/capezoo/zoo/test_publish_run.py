@@ -5,7 +5,7 @@ import pytest
 
 import capezoo
 from capezoo.embedding.folder import weights_digest
-from capezoo.training.loop import trained
+from capezoo.training.checkpoint import trained
 from capezoo.zoo import publish, verify
 from capezoo.zoo.files import DIGESTS, read_card
 from capezoo.zoo.publish import About, licences_of

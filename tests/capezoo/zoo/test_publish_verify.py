@@ -26,7 +26,8 @@ from capezoo.zoo.files import (
     read_card,
     read_header,
 )
-from capezoo.zoo.publish import golden_embedding, golden_signal, halved, render
+from capezoo.zoo.golden import golden_embedding, golden_signal
+from capezoo.zoo.publish import halved, render
 from ecgcohorts.errors import SpecError
 from ecgcohorts.io.durable import sha256_of
 
@@ -121,7 +122,7 @@ def test_weights_that_compute_something_else_fail_the_golden_output(folder):
     (folder / WEIGHTS).write_bytes(bytes(data))
     resign(folder, WEIGHTS)
     (problem,) = verify(folder).problems
-    assert re.match(r"golden.npz: found an output .* off .* expected at most 1e-04", problem)
+    assert re.match(r"golden.npz: the output differs by .* of its largest value, expected at most 1e-04", problem)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_a_card_of_other_weights_is_found(folder):
     card["input"]["rate_hz"] = 500.0
     (folder / CARD).write_text(json.dumps(card))
     resign(folder)
-    assert verify(folder).problems == ("card.json: another architecture or input than config.json.",)
+    assert verify(folder).problems == ("card.json: architecture or input differs from config.json.",)
 
 
 def test_a_path_in_the_sums_is_refused(folder):
@@ -231,7 +232,7 @@ def test_a_card_that_hides_half_precision_is_found(tiny, folder, tmp_path):
     card = json.loads((half / CARD).read_text()) | {"half_cosine": None}
     (half / CARD).write_text(json.dumps(card))
     resign(half)
-    assert verify(half).problems == ("card.json: another precision than model.safetensors has.",)
+    assert verify(half).problems == ("card.json: precision differs from model.safetensors.",)
 
 
 def test_the_example_of_a_card_runs(folder, tmp_path):

@@ -36,7 +36,7 @@ def test_from_a_run_to_a_hub_to_a_folder(run, hub, run_folder, simulated):
     assert address.startswith("hf-hub:org/tiny@")
     assert [path.name for path in Path().iterdir()] == []
     code, _, err = run("pull", address, "--to", "w", "--offline")
-    assert (code, "found nothing in the cache" in err) == (2, True)
+    assert (code, "not in the cache, and offline" in err) == (2, True)
     code, out, _ = run("pull", address, "--to", "w")
     assert (code, out.strip()) == (0, "w")
     assert read_header(Path("w", WEIGHTS)).is_half
@@ -57,7 +57,7 @@ def test_from_a_run_to_a_hub_to_a_folder(run, hub, run_folder, simulated):
 def test_wrong_input_gives_one_line(run, hub, run_folder):
     for arguments, words in (
         (("publish", run_folder, "hf-hub:org/x@main"), "expected hf-hub:ORG/REPO without revision"),
-        (("pull", "hf-hub:no/body@main", "--to", "w"), "the Hub did not do it"),
+        (("pull", "hf-hub:no/body@main", "--to", "w"), "the Hub refused or failed"),
         (("pull", "nobody", "--to", "w"), "found no weights 'nobody'"),
         (("pull", "nobody"), "found no --to, expected --to FOLDER"),
         (("overlap", "nobody", "s.zarr"), "s.zarr"),
@@ -74,7 +74,7 @@ def test_what_embedding_adapted_is_printed(run, run_folder, simulated):
     from capezoo import encoders
     from capezoo.specs import EncoderSpec, InputSpec, WeightCard
     from capezoo.zoo import write_weights
-    from capezoo.zoo.files import resolved
+    from capezoo.zoo.publish import resolved
 
     encoder = EncoderSpec(name="cape_resnet", config={"in_leads": 2, "widths": [4], "embedding_dim": 4, "kernel": 8})
     spec = InputSpec(leads=("III", "V1"))

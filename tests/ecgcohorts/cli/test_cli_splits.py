@@ -121,12 +121,12 @@ def test_several_stores_are_split_together(run):
     assert (code >= 0).any()
     assert (code[both.index["row"] < ec.open("a.zarr").n_rows] < 0).all()
     assert run("y --by ptb-xl-folds")[0] == 0
-    with pytest.raises(ec.StoreError, match="found two splits 'y'"):
+    with pytest.raises(ec.StoreError, match="keep different splits 'y'"):
         load_split(ec.open(["a.zarr", "b.zarr"]), "y")
     x, y = json.loads(run("", "info a.zarr b.zarr --json")[1])["splits"]
     assert (x["name"], "problem" in x, y["name"]) == ("x", False, "y")
-    assert "found two splits 'y'" in y["problem"]
-    assert "found two splits 'y'" in " ".join(run("", "info a.zarr b.zarr")[1].split())
+    assert "keep different splits 'y'" in y["problem"]
+    assert "keep different splits 'y'" in " ".join(run("", "info a.zarr b.zarr")[1].split())
 
 
 def test_an_identity_map_keeps_a_person_on_one_side(run):
@@ -191,5 +191,5 @@ def test_a_name_is_taken_once(run):
     assert run("x --by nested")[0] == 0
     assert run("x --by nested")[0] == 0
     code, _, told = run("x --by ptb-xl-folds")
-    assert (code, "found another split 'x'" in told) == (2, True)
+    assert (code, "another split is called 'x'" in told) == (2, True)
     assert run("x --by ptb-xl-folds --replace")[0] == 0

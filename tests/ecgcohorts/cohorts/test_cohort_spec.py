@@ -16,7 +16,7 @@ from ecgcohorts.cohorts import tables as cohort_tables
 from ecgcohorts.cohorts.spec import CohortSpec, Description, SourceItem, apply_rules, describe, load_spec
 from ecgcohorts.errors import Reason, RejectedRecording, SourceError, SpecError, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 EXAMPLE = Path(__file__).parent / "example.yaml"
 SMALL = {
@@ -39,7 +39,7 @@ def recording(path: Path, entry: str = "", **facts: object) -> Recording:
         gain_per_mv=np.full(12, 1000.0),
         baseline=np.zeros(12),
         n_samples=5000,
-        source=Source("fake", path, entry),
+        source=Origin("fake", path, entry),
     )
     return replace(base, **facts)  # type: ignore[arg-type]
 

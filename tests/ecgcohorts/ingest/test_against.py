@@ -81,7 +81,7 @@ def test_a_changed_store_is_found(raw, folder, monkeypatch):
     columns["sex"][4] = 1 - columns["sex"][4]
     columns["patient_id"][5] ^= 1
     changed = type(store)(
-        store.files,
+        store.place,
         store.manifest,
         CohortIndex(columns, store.index.cohorts),
         store.fingerprint,

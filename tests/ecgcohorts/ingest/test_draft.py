@@ -13,7 +13,7 @@ from ecgcohorts.cohorts.spec import CohortSpec, describe, load_spec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.ingest.draft import Draft, draft, write_draft
-from ecgcohorts.ingest.table_columns import Columns, find_key
+from ecgcohorts.ingest.table_columns import Columns, Key
 from ecgcohorts.simulate import simulate
 from ecgcohorts.store import open_store
 
@@ -304,10 +304,10 @@ def test_a_key_names_each_recording_once(make_cohort: Callable[..., object], tmp
     rows = [
         {"group": names[0], "record": f"{name}.hea", "some": name if place else "x"} for place, name in enumerate(names)
     ]
-    key = find_key(write_csv(tmp_path / "meta.csv", *rows), items)
+    key = Key.find(write_csv(tmp_path / "meta.csv", *rows), items)
     assert key is not None
     assert (key.column, key.matched) == ("record", len(names))
-    without = find_key(write_csv(tmp_path / "other.csv", *[{"group": names[0], "n": 1} for _ in names]), items)
+    without = Key.find(write_csv(tmp_path / "other.csv", *[{"group": names[0], "n": 1} for _ in names]), items)
     assert without is None
 
 

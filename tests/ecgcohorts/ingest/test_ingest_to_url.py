@@ -197,4 +197,4 @@ def test_in_a_terminal(make_cohort, url, tmp_path, monkeypatch, capsys):
     assert f"ecgcohorts unlock {url}" in say("copy", "copy.zarr", url, code=2)
     assert "days ago" in say("unlock", url)
     assert f"ecgcohorts copy {url} FOLDER" in say("remove", url, "north", "1", code=2)
-    assert "found no URL of an object store" in say("unlock", "copy.zarr", code=2)
+    assert "this is no URL of an object store" in say("unlock", "copy.zarr", code=2)

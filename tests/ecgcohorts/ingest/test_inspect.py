@@ -11,7 +11,7 @@ import victims
 
 import ecgcohorts.ingest
 from ecgcohorts.ingest.content import Kind
-from ecgcohorts.ingest.inspect import Unreadable, as_json, inspect, render
+from ecgcohorts.ingest.inspect import Unreadable, inspect
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
@@ -37,7 +37,7 @@ def printed(found: object) -> str:
 
     console = Console(width=200, no_color=True)
     with console.capture() as capture:
-        console.print(render(found))  # type: ignore[arg-type]
+        console.print(found.render())  # type: ignore[arg-type]
     return capture.get()
 
 
@@ -122,7 +122,7 @@ def test_values_for_programs_are_those_shown(tmp_path: Path) -> None:
     (tmp_path / "2.dat").write_bytes(b"")
     (tmp_path / "table.csv").write_text("a,b\n1,x\n")
     found = inspect(tmp_path)
-    values = json.loads(json.dumps(as_json(found)))
+    values = json.loads(json.dumps(found.as_json()))
     assert values["files"] == 5 == sum(each["files"] for each in values["classes"])
     assert values["classes"][0] == {
         "class": "recording",
@@ -144,7 +144,7 @@ def test_a_folder_without_recordings_is_shown_as_well(tmp_path: Path) -> None:
     assert found.n_recordings == found.n_candidates == 0
     assert f"{tmp_path}: 1 file\n" in printed(found)
     assert "looked into" not in printed(found)
-    assert as_json(found)["lengths_s"] == {}
+    assert found.as_json()["lengths_s"] == {}
 
 
 @pytest.mark.parametrize("name", victims.NAMES)
@@ -152,7 +152,7 @@ def test_no_planted_identity_is_shown(name: str, tmp_path: Path) -> None:
     writer = victims.writer_of(name)
     writer.write(tmp_path)
     found = inspect(tmp_path)
-    shown = printed(found) + json.dumps(as_json(found))
+    shown = printed(found) + json.dumps(found.as_json())
     names = " ".join(path.name for path in tmp_path.rglob("*"))  # which are shown: the user named the folder
     assert not [text for text in writer.CANARIES if text in shown and text not in names]
 

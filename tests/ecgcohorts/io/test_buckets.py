@@ -111,6 +111,6 @@ def test_errors_name_the_url_and_nothing_secret(bucket_url: str, monkeypatch: py
     "url", ["/data", "http://host/x", "s3://", "s3:///x", "s3://user:password@bucket", "s3://bucket?key=1"]
 )
 def test_what_is_no_url_of_an_object_store_is_refused_without_repeating_it(url: str) -> None:
-    with pytest.raises(SpecError, match="expected for example s3://bucket/folder") as caught:
+    with pytest.raises(SpecError, match="Write for example s3://bucket/folder") as caught:
         Bucket(url)
     assert "password" not in str(caught.value).replace("without password", "")

@@ -153,10 +153,10 @@ def test_swapped_arms_in_real_recordings(shared):
     as_is = swapped = total = 0
     for recording in readable(shared / "ptb_xl/records500", 100):
         filtered_mv = make_strip(recording).samples / 1000
-        as_is += quality.lead_i_inverted(filtered_mv, CAPE_V1)
+        as_is += quality._lead_i_inverted(filtered_mv, CAPE_V1)
         filtered_mv[1] -= filtered_mv[0]
         filtered_mv[0] *= -1
-        swapped += quality.lead_i_inverted(filtered_mv, CAPE_V1)
+        swapped += quality._lead_i_inverted(filtered_mv, CAPE_V1)
         total += 1
     assert total == 100
     assert as_is <= 1

@@ -7,7 +7,7 @@ from hashlib import sha256
 import pytest
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.privacy.pseudonyms import PseudonymKey, default_key_path, load_key
+from ecgcohorts.privacy.pseudonyms import PseudonymKey, _default_key_path, load_key
 
 KEY = PseudonymKey(bytes(range(32)))
 
@@ -35,9 +35,9 @@ def test_composed_and_decomposed_letters_are_one_id():
 def test_the_default_key_is_made_once_and_for_its_owner_only(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     first = load_key()
-    assert stat.S_IMODE(default_key_path().stat().st_mode) == 0o600
+    assert stat.S_IMODE(_default_key_path().stat().st_mode) == 0o600
     assert load_key() == first
-    assert [path.name for path in default_key_path().parent.iterdir()] == ["pseudonym.key"]
+    assert [path.name for path in _default_key_path().parent.iterdir()] == ["pseudonym.key"]
 
 
 def test_the_secret_does_not_show():

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.leads import positions
 from ecgcohorts.readers.edf import reader as edf
 from ecgcohorts.recording import Recording
 
@@ -186,7 +187,7 @@ class TestSignals:
     def test_labels(self, label: str, lead: str, files: ModuleType, read: Read) -> None:
         found = read([files.Signal(label, files.known_samples(1)[0]), files.Signal("x", files.known_samples(1)[0])])
         assert found.leads == (label, "x")
-        assert list(found._places) == [lead]
+        assert list(positions(found.leads)) == [lead]
 
     def test_signals_of_other_rates_are_left_out(self, files: ModuleType, read: Read, leads: list[Any]) -> None:
         slow = files.Signal("EEG Fpz", files.known_samples(1, 100)[0], per_record=10)

@@ -13,7 +13,7 @@ import pytest
 
 from ecgcohorts.errors import MissingExtra, Reason, UnreadableRecording
 from ecgcohorts.readers._isolated import wire
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 PATH = Path("a.h5")
 ODD: tuple[Any, ...] = (
@@ -23,7 +23,7 @@ ODD: tuple[Any, ...] = (
 
 
 def header() -> dict[str, Any]:
-    recording = Recording("1", ("I", "II"), 500.0, analog_mv=np.ones((2, 5)), source=Source("r", PATH, "1"))
+    recording = Recording("1", ("I", "II"), 500.0, analog_mv=np.ones((2, 5)), source=Origin("r", PATH, "1"))
     reply, _ = wire.pack_reply([recording], 3, UnreadableRecording(Reason.HEADER, "found", "expected"))
     return json.loads(json.dumps(reply))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.recording import Recording, Source
+from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES, VARIANTS, ISOLATED = (".unruly",), ("none",), True
 JUNK = {"wire-junk": b"junk" * 1000, "wire-length": b"ECGr\xff\xff\xff\xff"}
@@ -36,7 +36,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
             leads=("I", "II"),
             rate_hz=500,
             analog_mv=np.full((2, int(line)), float(place)),
-            source=Source("unruly", path, line),
+            source=Origin("unruly", path, line),
             fields={"folder": os.getcwd()},
         )
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ecgcohorts.report.charts import _LAYERS, lines, scatter, stacked_bars, ticks
+from ecgcohorts.report.charts import _LAYERS, intervals, lines, scatter, stacked_bars, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 DOT = re.compile(r"M([\d.-]+) ([\d.-]+)h0")
@@ -43,6 +43,7 @@ def test_text_is_escaped():
         scatter(evil, np.zeros((1, 2)), np.zeros(1, int), [evil]),
         lines(evil, {evil: (np.arange(3.0), np.arange(3.0))}, evil, evil),
         stacked_bars(evil, [evil], {evil: [1]}, evil),
+        intervals(evil, [evil], {evil: [(0.0, 1.0, 2.0)]}, evil),
     ):
         assert "<script" not in svg
         ElementTree.fromstring(svg)
@@ -95,3 +96,42 @@ def test_ticks_reach_the_top_in_few_round_steps(top):
     assert 2 <= len(found) <= 5
     assert len(set(np.diff(found))) == 1
     assert f"{found[1]:.0f}".rstrip("0") in ("1", "2", "5")
+
+
+def colours(svg):
+    return re.findall(r'<path d="M[^"]*" style="fill:none;stroke:var\((--c\d),[^>]*?(dasharray|>)', svg)
+
+
+def test_a_dashed_line_has_the_colour_of_the_one_before_it():
+    y = np.arange(1.0, 3.0)
+    svg = lines("a", {"one": (y, y), "chance": (y, y), "two": (y, y)}, "step", dashed=["chance"])
+    drawn = [("--c1", ">"), ("--c1", "dasharray"), ("--c2", ">")]
+    assert colours(svg) == [*drawn, ("--c1", ">"), ("--c2", ">")]  # and the marks of two in the legend
+    assert "chance" not in svg
+
+
+def test_a_logarithmic_axis_has_powers_of_ten_and_no_place_for_zero():
+    svg = lines("a", {"one": (np.arange(4.0), np.array([1e-4, 0.0, 1e-2, 1.0]))}, "step", log=True)
+    words = [text.text for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+    assert [word for word in words if word in ("0.0001", "0.001", "0.01", "0.1", "1")][:5] == [
+        "0.0001", "0.001", "0.01", "0.1", "1",
+    ]  # fmt: skip
+    path = re.search(r'<path d="([^"]*)" style="fill:none;stroke:var\(--c1', svg)[1]
+    heights = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", path)]
+    assert path.count("M") == 2
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
+
+
+def test_intervals_reach_from_low_to_high_and_values_without_limits_are_dots():
+    svg = intervals(
+        "a", ["north", "south"], {"x": [(1.0, 2.0, 4.0), (None, 3.0, None)], "y": [None, (0.0, 1.0, 2.0)]}, "u"
+    )
+    bars = [tuple(map(float, bar)) for bar in re.findall(r"M([\d.]+) [\d.]+H([\d.]+)", svg)]
+    dots = [(float(x), float(y)) for x, y in re.findall(r'd="M([\d.]+) ([\d.]+)h0"[^>]*><title>', svg)]
+    assert (len(bars), len(dots)) == (2, 3)
+    (low, high), (x, _) = bars[0], dots[0]
+    assert (x - low) / (high - low) == pytest.approx(1 / 3, abs=0.01)
+    assert dots[1][1] > dots[0][1]  # south stands below north
+    tips = [title.text for title in ElementTree.fromstring(svg).iter(f"{SVG}title")]
+    assert tips == ["x, north: 2", "x, south: 3", "y, south: 1"]
+    ElementTree.fromstring(intervals("none", [], {}, ""))

@@ -9,9 +9,8 @@ import pytest
 
 from ecgcohorts.errors import SourceError, SpecError, install_line
 from ecgcohorts.leads import EIGHT_LEADS
-from ecgcohorts.report.drawing import UNITS_PER_MM, Drawing, Line, Text, to_svg
+from ecgcohorts.report.drawing import DPI, MM_PER_INCH, UNITS_PER_MM, Drawing, Line, Text, save, to_svg
 from ecgcohorts.report.paper import Layout, Page, paper_drawing, plot_record
-from ecgcohorts.report.render import DPI, MM_PER_INCH, save
 
 matplotlib = pytest.importorskip("matplotlib", reason="PNG and PDF need the extra `plot`")
 PX_PER_MM = round(DPI / MM_PER_INCH)

@@ -6,7 +6,7 @@ import pytest
 
 from ecgcohorts.cli import program as cli
 from ecgcohorts.errors import Reason, SourceError, SpecError, UnreadableRecording
-from ecgcohorts.ingest.inspect import as_json, inspect
+from ecgcohorts.ingest.inspect import inspect
 from ecgcohorts.io.buckets import Bucket
 from ecgcohorts.readers import files_beside
 from ecgcohorts.sources import open_source
@@ -121,7 +121,7 @@ def test_inspect_says_the_same_of_every_source(kind, make_cohort, packed, tempor
     (folder / "sub").mkdir()
     (folder / "sub" / "a.csv").write_text("a,b\n1,x\n")
     (folder / "CANARYREC000v0.atr").write_bytes(b"\x12\x04\0\0")
-    here, there = as_json(inspect(folder)), as_json(inspect(packed(folder, kind)))
+    here, there = inspect(folder).as_json(), inspect(packed(folder, kind)).as_json()
     assert {**here, "path": ""} == {**there, "path": ""}
     assert not list(temporary.iterdir())
 

@@ -125,15 +125,18 @@ def test_labels_stay_when_recordings_are_added(raw, folder, tmp_path):
 
 CANARY = "CANARYCELL"
 BAD_TABLES = {
-    "text": ([("id", "ef"), ("CANARYREC000v0", CANARY)], r"row 1, ef: found something else, expected a number"),
-    "infinite": ([("id", "ef"), ("CANARYREC000v0", "inf")], "expected a number"),
-    "huge": ([("id", "ef"), ("CANARYREC000v0", "1e300")], "expected a number"),
+    "text": ([("id", "ef"), ("CANARYREC000v0", CANARY)], r"row 1, ef: the cell is neither empty nor a number"),
+    "infinite": ([("id", "ef"), ("CANARYREC000v0", "inf")], "neither empty nor a number"),
+    "huge": ([("id", "ef"), ("CANARYREC000v0", "1e300")], "neither empty nor a number"),
     "no column": ([("id", CANARY), ("CANARYREC000v0", 1)], "found 0 columns 'ef'"),
     "column twice": ([("id", "ef", "ef"), ("CANARYREC000v0", 1, 2)], "found 2 columns 'ef'"),
     "no header": ([("CANARYREC000v0", 1)], "found 0 columns 'id'"),
     "nothing": ([], "found 0 columns 'id'"),
     "cells": ([("id", "ef"), ("CANARYREC000v0", 1), (CANARY,)], "found 1 cells in row 2, expected 2"),
-    "twice": ([("id", "ef"), ("CANARYREC000v0", 1), (" CANARYREC000v0", 1)], "one id in two rows.*second is row 2"),
+    "twice": (
+        [("id", "ef"), ("CANARYREC000v0", 1), (" CANARYREC000v0", 1)],
+        "one id stands in two rows.*second time in row 2",
+    ),
     "no match": ([("id", "ef"), (CANARY, 1)], "found no recording of cohort 'north' in the id column"),
 }
 
@@ -161,7 +164,7 @@ def test_other_requests_that_cannot_be_met(folder, tmp_path):
     with pytest.raises(SpecError, match="found label name 'EF %', expected small letters"):
         add_labels(folder, table, "north", id_column="id", columns=["EF %"])
     for columns in ([], {"a": "x", "b": "x"}):
-        with pytest.raises(SpecError, match="expected each label once"):
+        with pytest.raises(SpecError, match="Name each label once"):
             add_labels(folder, table, "north", id_column="id", columns=columns)
     with pytest.raises(SpecError, match="found one text"):
         add_labels(folder, table, "north", id_column="id", columns="ef")

@@ -14,7 +14,7 @@ from ecgcohorts.errors import RecipeMismatch, StoreError
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.io.place import Folder
-from ecgcohorts.store.union import join_stores
+from ecgcohorts.store.union import _join_stores
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_what_a_store_never_had_is_unknown_there(stores):
     assert np.isfinite(both.index["label_lbbb"][at_west]).all()
     a, b = map(ec.open, stores)
     less = replace(b, index=replace(b.index, columns={k: v for k, v in b.index.columns.items() if k != "q_n_clip"}))
-    column = join_stores([a, less]).index["q_n_clip"]
+    column = _join_stores([a, less]).index["q_n_clip"]
     assert column.dtype == np.float32
     assert np.isnan(column).sum() == len(b.index)
 
@@ -140,7 +140,7 @@ def test_a_name_of_two_descriptions_under_one_key_is_refused(make_cohort, tmp_pa
     north.spec.write_text(north.spec.read_text().replace("Patient ID", "Age"))
     north.add("another", np.roll(next(iter(north.signals.values())), 99, axis=1), Age="50")
     ingest(north.folder, tmp_path / "b.zarr", str(north.spec))
-    with pytest.raises(StoreError, match=r"'north' by another description.*under a name of its own"):
+    with pytest.raises(StoreError, match=r"'north' is described differently.*under a name of its own"):
         ec.open([tmp_path / "a.zarr", tmp_path / "b.zarr"])
 
 
@@ -192,7 +192,7 @@ def test_a_copy_of_a_copy_names_what_stays(stores):
     again["waveform_digest"][:] = 9
     again["patient"][:] = 0
     second = replace(b, place=Folder(Path("c.zarr")), fingerprint="c" * 64, index=replace(b.index, columns=again))
-    table = join_stores([a, first, second]).duplicates()
+    table = _join_stores([a, first, second]).duplicates()
     assert table["reason"].tolist() == ["waveform", "recording_id"]
     assert set(table["duplicate_of"]) == {a.index["recording_id"][1].tobytes().hex()}
 
@@ -206,11 +206,11 @@ def test_what_does_not_belong_together_is_refused(stores, tmp_path):
         ec.open([stores[0], tmp_path / "nothing.zarr"])
     a, b = map(ec.open, stores)
     with pytest.raises(StoreError, match="a second time"):  # a copy of it elsewhere
-        join_stores([a, replace(a, place=Folder(tmp_path / "copy.zarr"))])
+        _join_stores([a, replace(a, place=Folder(tmp_path / "copy.zarr"))])
     recipe = b.recipe.model_copy(update={"name": "cape-ref-1"})
     other = replace(b, manifest=b.manifest.model_copy(update={"recipe": recipe}))
     with pytest.raises(RecipeMismatch, match=r"b\.zarr: found recipe cape-ref-1, expected cape-v1 as in .*a\.zarr"):
-        join_stores([a, other])
+        _join_stores([a, other])
 
 
 def test_batches_of_one_cohort_from_stores_of_two(stores):

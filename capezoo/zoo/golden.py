@@ -1,0 +1,80 @@
+"""The golden output of a weight folder: fixed synthetic ECGs and the embeddings they must give, in golden.npz."""
+
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capezoo.specs.input import InputSpec
+from capezoo.zoo.files import SIZE_LIMITS
+from capezoo.zoo.forward import features
+from ecgcohorts.errors import SourceError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# They differ in rate, size and lead weights, so that a swapped lead or a lost scale shows.
+_SIGNALS = 4
+_SEED = 20250912  # of the noise; any number would do
+
+
+def golden_signal(spec: InputSpec) -> NDArray[np.int16]:
+    """Return fixed synthetic ECGs in whole microvolts: (signal, lead, length).
+
+    The file holds the numbers themselves: this is how they were made, not how they are checked.
+    """
+    n_leads, length = len(spec.leads), spec.length
+    generator = np.random.Generator(np.random.PCG64(_SEED))
+    signal = generator.integers(-12, 13, (_SIGNALS, n_leads, length))  # noise, microvolts
+    for number in range(_SIGNALS):
+        period, offset = round(spec.rate_hz * (0.6 + 0.15 * number)), 40 + 60 * number
+        weight = generator.integers(-1500, 1501, n_leads)  # R wave, microvolts
+        for start in range(offset, length, period):
+            for place, width, share in ((0, 12, 8), (5 * period // 16, 40, 2)):  # QRS and T as triangles
+                for step in range(-width, width + 1):
+                    if 0 <= start + place + step < length:
+                        signal[number, :, start + place + step] += weight * share * (width - abs(step)) // (8 * width)
+    return signal.astype(np.int16)
+
+
+def golden_embedding(model: "nn.Module", signal_uv: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Embed signals in microvolts: (signal, unit)."""
+    return features(model, signal_uv.astype(np.float32) / np.float32(1000))
+
+
+def golden_file(model: "nn.Module", spec: InputSpec) -> bytes:
+    """Return golden.npz: `signal_uv` int16 and the `embedding` float32 that the model gives for it."""
+    signal = golden_signal(spec)
+    buffer = BytesIO()
+    # np.savez writes the time of day into the archive; the same weights must give the same bytes.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in (("signal_uv", signal), ("embedding", golden_embedding(model, signal))):
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def read_golden(path: Path, spec: InputSpec, width: int) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    """Return the two arrays of golden.npz after checking their size and type. Raises SourceError."""
+    size = path.stat().st_size
+    try:
+        if size > SIZE_LIMITS[path.name]:
+            raise ValueError(f"{size} bytes")
+        data = path.read_bytes()
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            # Stored, not compressed: an entry cannot grow beyond the file.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("compressed entries")
+        with np.load(BytesIO(data), allow_pickle=False) as arrays:
+            signal, embedding = arrays["signal_uv"], arrays["embedding"]
+        n = len(signal)
+        if signal.dtype != np.int16 or signal.shape != (n, len(spec.leads), spec.length) or not n:
+            raise ValueError(f"signal_uv {signal.dtype} {signal.shape}")
+        if embedding.dtype != np.float32 or embedding.shape != (n, width) or not np.isfinite(embedding).all():
+            raise ValueError(f"embedding {embedding.dtype} {embedding.shape}")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise SourceError(f"{path}: found {error}, expected the golden input and output. Fetch it again.") from None
+    return signal, embedding
