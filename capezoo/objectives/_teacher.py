@@ -17,6 +17,7 @@ class Teacher(nn.Module):
     def __init__(self, student: nn.Module, batch_norms: str = "running") -> None:
         super().__init__()
         self.as_student = batch_norms == "as_student"
+        # In the constructor, so that a resumed run has the same entries to load; made in the first step, they would lack.
         self.network = copy.deepcopy(student).requires_grad_(False)
         self.train(self.training)
 

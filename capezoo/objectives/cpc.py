@@ -56,7 +56,8 @@ class Objective(_contract.Objective):
         wanted = score.new_zeros(score.shape[:2], dtype=torch.long)
         per_position = F.cross_entropy(score.transpose(1, 2), wanted, reduction="none")  # (batch, position)
         per_recording = per_position.sum(1) if self.config.reduction == "sum" else per_position.mean(1)
-        right = (score[..., :1] > score[..., 1:]).all(-1)  # strictly: equal scores are no knowledge
+        # By argmax equal scores would count as right: the target stands first.
+        right = (score[..., :1] > score[..., 1:]).all(-1)
         return Losses(per_recording.mean(), {"accuracy": right.float().mean().detach()})
 
     def untrained(self, groups: int, tokens: int) -> float:

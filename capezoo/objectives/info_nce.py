@@ -70,6 +70,7 @@ def info_nce(first: Tensor, second: Tensor, temperature: float, group: Tensor | 
         place = torch.arange(len(local), device=local.device) + rank() * len(local)
         other_view = place.roll(len(first))
         left_out = F.one_hot(place, len(everyone)).bool()
+        # With random batches two recordings of a patient may meet: pushing them apart would unlearn the patient.
         if group is not None:
             mine = torch.cat([group, group])
             left_out = (mine[:, None] == gather(mine)) & ~F.one_hot(other_view, len(everyone)).bool()

@@ -146,6 +146,7 @@ class TrainingData:
             cohort = _drawn_from(self.held_out.where(cohort=name), spec)
             units = cohort.n_patients if spec.pairing == "patient" else len(cohort)
             groups = min(spec.groups, units) // self.world_size * self.world_size
+            # As large as in training where patients allow: the loss of pairs grows with the batch, and would not compare.
             if groups >= max(SMALLEST_HELD_OUT, self.world_size):
                 seed = derive_seed(self.config.seed, "held_out")
                 sampler = _mixed(spec, cohort, groups, seed)

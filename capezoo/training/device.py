@@ -135,6 +135,7 @@ class Courier:
     def send(self, batch: "Batch", use: str, number: int, sampler: dict[str, Any] | None = None) -> Loaded:
         """Begin to copy a batch. use, number: key of the seed of its views, which are drawn for the batch of all ranks."""
         rows, n_views, leads, length = batch.signal.shape
+        # Views are drawn for the whole batch, so that any number of ranks sees the same; an objective draws for its rows.
         drawing, own = (
             torch.Generator().manual_seed(derive_seed(self._config.seed, use, number, *key))
             for key in ((), (self._rank,))

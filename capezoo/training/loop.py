@@ -163,6 +163,7 @@ def _loop(run: Run, state: State, tell: Callable[[Report], None]) -> None:
             loaded = feed.take(state.step)
             lr = run.rates.at_step(run.optimiser.param_groups, state.step, total)
             numbers = _step(run, state.step, loaded)  # on a GPU not computed yet
+            # The next batch is read while the device computes: only the line after it waits for the step's numbers.
             if state.step + 1 < total:
                 feed.fetch(state.step + 1)
             loss, grad_norm, *terms = _require_finite(numbers, state.step, loaded)

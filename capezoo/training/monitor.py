@@ -70,6 +70,7 @@ def measure(encoder: nn.Module, objective: Objective, batches: Iterable[ViewBatc
         of = [one for one in measured if name in one.numbers and cohort in (None, one.cohort)]
         return sum(one.numbers[name] * one.groups for one in of) / sum(one.groups for one in of) if of else None
 
+    # Rank and dead units over all cohorts: within one batch a rank cannot exceed the number of its rows.
     together = torch.cat([one.embeddings for one in measured])
     return HeldOut(
         loss=mean("loss") or 0.0,

@@ -13,7 +13,7 @@ from capezoo.specs.run import OptimiserSpec
 
 
 @dataclass(frozen=True)
-class Kind:
+class _Kind:
     """What the parameters of one group have in common."""
 
     rate_factor: float
@@ -29,15 +29,16 @@ class Optimiser:
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], spec: OptimiserSpec, device: torch.device) -> None:
         """Parameters without gradient, those of a teacher, are left out."""
         self.spec = spec
-        members: dict[Kind, list[nn.Parameter]] = {}
+        members: dict[_Kind, list[nn.Parameter]] = {}
         for name, parameter in named:
+            # Without factors and exceptions there is one group in the order of the module, as in states saved before.
             if parameter.requires_grad:
                 decays = parameter.ndim > 1 or not spec.decay_only_matrices
-                members.setdefault(Kind(_factor(name, spec.rate_factors), decays), []).append(parameter)
+                members.setdefault(_Kind(_factor(name, spec.rate_factors), decays), []).append(parameter)
         self.kinds = tuple(members)
         groups: list[dict[str, Any]] = [{"params": parameters} for parameters in members.values()]
         if spec.kind == "lars":
-            self.torch: torch.optim.Optimizer = Lars(groups, spec.lr, spec.momentum, spec.trust, spec.weight_decay)
+            self.torch: torch.optim.Optimizer = _Lars(groups, spec.lr, spec.momentum, spec.trust, spec.weight_decay)
         else:
             adam = torch.optim.AdamW if spec.kind == "adamw" else torch.optim.Adam
             # One kernel updates all parameters on a GPU.
@@ -82,7 +83,7 @@ def epsilon(spec: OptimiserSpec, step: int) -> float:
     return spec.eps / sqrt(1 - spec.betas[1] ** (step + 1))
 
 
-class Lars(torch.optim.Optimizer):
+class _Lars(torch.optim.Optimizer):
     """Gradient descent with momentum, each parameter's step in proportion to its norm. Source: arXiv 1708.03888.
 
     As SimCLR and BYOL use it, parameters of one axis (norms, biases) take plain steps without trust and decay.

@@ -42,6 +42,7 @@ def build(specs: "Sequence[ViewSpec]", of: "InputSpec") -> list[View]:
 
 def draw(views: Sequence[View], shape: Shape, generator: "torch.Generator") -> list[Drawn]:
     """Draw for a whole batch, view after view from one generator."""
+    # One generator and not one for each view: span and gain were drawn like this before there were files of views.
     return [view.draw(shape, generator) for view in views]
 
 

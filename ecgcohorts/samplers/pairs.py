@@ -64,6 +64,7 @@ class PairDraw:
         first = self.roster.ptr[units]
         count = self.roster.ptr[units + 1] - first
         if self._gaps is None:
+            # A unit's records are in the order of time, so the most recent ones are its last.
             if self.options.draw == "latest":
                 among = np.minimum(count, views)
                 first, count = first + count - among, among
