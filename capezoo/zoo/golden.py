@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capezoo.specs.input import InputSpec
+from capezoo.specs.scaling import needs_statistics, scaled
 from capezoo.zoo.files import SIZE_LIMITS
 from capezoo.zoo.forward import features
 from ecgcohorts.errors import SourceError
@@ -40,9 +41,13 @@ def golden_signal(spec: InputSpec) -> NDArray[np.int16]:
     return signal.astype(np.int16)
 
 
-def golden_embedding(model: "nn.Module", signal_uv: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Embed signals in microvolts: (signal, unit)."""
-    return features(model, signal_uv.astype(np.float32) / np.float32(1000))
+def golden_embedding(model: "nn.Module", signal_uv: NDArray[np.int16], spec: InputSpec) -> NDArray[np.float32]:
+    """Embed signals in microvolts, scaled as `spec` says: (signal, unit).
+
+    Each signal is a recording and a cohort of its own where a scaling asks for their statistics.
+    """
+    normalisation = "window_lead_z" if needs_statistics(spec.normalisation) else spec.normalisation
+    return features(model, scaled(signal_uv.astype(np.float32) / np.float32(1000), normalisation))
 
 
 def golden_file(model: "nn.Module", spec: InputSpec) -> bytes:
@@ -51,7 +56,7 @@ def golden_file(model: "nn.Module", spec: InputSpec) -> bytes:
     buffer = BytesIO()
     # np.savez writes the time of day into the archive; the same weights must give the same bytes.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in (("signal_uv", signal), ("embedding", golden_embedding(model, signal))):
+        for name, array in (("signal_uv", signal), ("embedding", golden_embedding(model, signal, spec))):
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
     return buffer.getvalue()

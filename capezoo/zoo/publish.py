@@ -186,7 +186,7 @@ def halved(model: "nn.Module") -> "nn.Module":
 def _require_same_embeddings(model: "nn.Module", rounded: "nn.Module", spec: InputSpec) -> float:
     """Return the least cosine between embeddings of the golden signals. Raises SpecError if it is below 0.9999."""
     signal = golden_signal(spec)
-    one, two = (golden_embedding(each, signal).astype(np.float64) for each in (model, rounded))
+    one, two = (golden_embedding(each, signal, spec).astype(np.float64) for each in (model, rounded))
     sizes = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
     # Infinite or dead embeddings give NaN, which the comparison below refuses.
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -55,6 +55,6 @@ def verify(weights: str | Path, offline: bool = False) -> Verification:
 
 def _golden_difference(folder: Path, card: WeightCard) -> float:
     signal_uv, wanted = read_golden(folder / GOLDEN, card.input, card.embedding_dim)
-    found = golden_embedding(load(folder), signal_uv)
+    found = golden_embedding(load(folder), signal_uv, card.input)
     scale = float(np.abs(wanted).max()) or 1.0
     return float(np.abs(found - wanted).max()) / scale

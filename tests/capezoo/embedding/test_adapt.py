@@ -7,12 +7,14 @@ import pytest
 
 import capezoo
 from capezoo import encoders
+from capezoo.embedding.adapt import window_starts
 from capezoo.embedding.folder import embed_store, open_embeddings
 from capezoo.specs import EncoderSpec, InputSpec, parse
 from ecgcohorts.errors import RecipeMismatch, RejectedRecording, SpecError
+from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
 from ecgcohorts.preprocess.recipes import CAPE_V1
-from ecgcohorts.preprocess.steps import Cut, Resample, Store
+from ecgcohorts.preprocess.steps import Cut, Recipe, RecordStatistics, Resample, SelectLeads, Store
 
 WHOLE = {"rate_hz": 500, "leads": TWELVE_LEADS, "unit": "mV"}
 
@@ -224,3 +226,72 @@ def test_a_contract_names_leads_that_there_are(leads):
 def test_a_normalisation_nobody_can_do_is_refused():
     with pytest.raises(SpecError, match="found 'z-score' for 'normalisation'"):
         parse(InputSpec, {"normalisation": "z-score"}, "config.json")
+
+
+# --- scaling ------------------------------------------------------------------------------------------------------
+
+WITH_STATISTICS = Recipe(name="kept", steps=(*CAPE_V1.steps[:4], RecordStatistics(), *CAPE_V1.steps[4:]))
+
+
+@pytest.fixture
+def kept(store):
+    """The same store by a recipe that keeps statistics: lead I stands still in record 0."""
+    index = store.index
+    rng = np.random.default_rng(1)
+    columns = {f"mean_{lead}": rng.normal(0, 0.1, len(index)).astype("f4") for lead in EIGHT_LEADS}
+    columns |= {f"deviation_{lead}": rng.uniform(0.2, 0.5, len(index)).astype("f4") for lead in EIGHT_LEADS}
+    columns["deviation_I"][0] = 0
+    index = CohortIndex({**index.columns, **columns}, index.cohorts, index.sites, index.devices)
+    return replace(store, index=index, recipe=WITH_STATISTICS)
+
+
+def scaled_lead(kind: str, *leads: str, recipe: Recipe = WITH_STATISTICS) -> Lead:
+    found = Lead(*leads)
+    found.spec = InputSpec(leads=leads, recipe="kept", own_recipe=recipe, normalisation=kind)
+    return found
+
+
+def test_windows_of_a_store_are_scaled_before_the_encoder_sees_them(kept, store):
+    start = window_starts(kept.index["valid_start"], kept.index["valid_stop"], 2800)
+    strips = store.strips[::-1] * np.float32(0.001)
+    windows = np.stack([strip[:, at : at + 2800] for strip, at in zip(strips, start, strict=True)])[:, [0, 4]]
+    mean, deviation = (
+        np.stack([kept.index[f"{of}_{lead}"] for lead in ("I", "V3")], 1) for of in ("mean", "deviation")
+    )
+    of_record = capezoo.embed(scaled_lead("record_lead_z", "I", "V3"), kept)
+    safe = np.where(deviation > 0, deviation, 1)[..., None]
+    expected = np.square((windows - mean[..., None]) / safe).mean(-1) * (deviation > 0)
+    np.testing.assert_allclose(of_record, expected, rtol=1e-4)
+    pooled = np.sqrt(np.square(deviation).mean(0) + mean.var(0))
+    of_cohort = capezoo.embed(scaled_lead("cohort_lead_z", "I", "V3"), kept)
+    np.testing.assert_allclose(
+        of_cohort, np.square((windows - mean.mean(0)[:, None]) / pooled[:, None]).mean(-1), rtol=1e-4
+    )
+    np.testing.assert_allclose(capezoo.embed(scaled_lead("window_lead_z", "I", "V3"), kept), 1.0, rtol=1e-4)
+    other = kept_without(kept, "II")  # so that aVL cannot be derived
+    asks = scaled_lead("record_lead_z", "I", "V3", "aVL", recipe=other.recipe)
+    zeroed = capezoo.embed(asks, other, missing_leads="zero")
+    np.testing.assert_allclose(zeroed, np.concatenate([expected, np.zeros((5, 1))], 1), rtol=1e-4)
+    steps = capezoo.adaptation(scaled_lead("min_max", "V3"), kept).steps(scaled_lead("min_max", "V3").spec)
+    assert "scaled by min_max" in steps
+
+
+def kept_without(store, lead: str):
+    """The store as if a lead had never been recorded."""
+    leads = [one for one in EIGHT_LEADS if one != lead]
+    recipe = WITH_STATISTICS.changed("kept", SelectLeads(leads=tuple(leads)))
+    return replace(store, recipe=recipe, strips=store.strips[:, [EIGHT_LEADS.index(one) for one in leads]])
+
+
+def test_scalings_that_need_more_than_is_known_are_refused(kept, store, signals):
+    with pytest.raises(SpecError, match=r"found aVL to derive, expected leads whose statistics ingest has kept"):
+        capezoo.embed(scaled_lead("record_lead_z", "aVL"), kept, missing_leads="derive")
+    plain = Lead("I")
+    plain.spec = InputSpec(leads=("I",), normalisation="cohort_lead_z")
+    with pytest.raises(SpecError, match=r"recipe cape-v1, which keeps no statistics .* for cohort_lead_z"):
+        capezoo.embed(plain, store)
+    with pytest.raises(SpecError, match=r"an array is of none\. Ingest the recordings"):
+        capezoo.embed(scaled_lead("cohort_lead_z", "I"), np.stack(signals), **WHOLE)
+    plain.spec = InputSpec(leads=("I",), normalisation="record_lead_z")
+    with pytest.raises(SpecError, match=r"recipe cape-v1: keeps no statistics of whole recordings"):
+        capezoo.embed(plain, np.stack(signals), **WHOLE)

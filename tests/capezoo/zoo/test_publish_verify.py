@@ -208,7 +208,7 @@ def test_half_precision_on_disk_is_full_precision_in_memory(tiny, folder, tmp_pa
     loaded = capezoo.load(half)
     assert {tensor.dtype for tensor in loaded.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
     assert weights_digest(loaded) == weights_digest(halved(tiny)) != weights_digest(tiny)
-    one, two = (golden_embedding(model, golden_signal(card.input)) for model in (loaded, tiny))
+    one, two = (golden_embedding(model, golden_signal(card.input), card.input) for model in (loaded, tiny))
     cosine = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
     assert cosine.min() == pytest.approx(card.half_cosine, abs=1e-6)
     assert "Stored in half precision: embeddings of the golden signals keep a cosine" in (half / README).read_text()
@@ -242,3 +242,14 @@ def test_the_example_of_a_card_runs(folder, tmp_path):
     names = {}
     exec(code.replace("THIS_FOLDER", str(folder)), names)
     assert names["embedding"].shape == (1, 6)
+
+
+@pytest.mark.parametrize("kind", ["window_z", "record_lead_z", "min_max"])
+def test_the_golden_output_is_scaled_as_the_contract_says(folder, tiny, tmp_path, kind):
+    card = tiny_card(folder)
+    asks = card.model_copy(update={"input": card.input.model_copy(update={"normalisation": kind})})
+    scaled = write_weights(tmp_path / kind, tiny, asks)
+    assert verify(scaled).ok
+    with np.load(scaled / "golden.npz") as one, np.load(folder / "golden.npz") as other:
+        np.testing.assert_array_equal(one["signal_uv"], other["signal_uv"])
+        assert not np.allclose(one["embedding"], other["embedding"], rtol=0.01)
