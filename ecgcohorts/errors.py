@@ -73,6 +73,7 @@ class RecordingError(EcgError):
     may repeat text of a header.
     """
 
+    # All arguments go to Exception: pickle makes an error that a worker process sends anew from them.
     def __init__(self, reason: Reason, found: str, expected: str, remedy: str = "", where: str = "") -> None:
         self.reason, self.found, self.expected, self.remedy, self.where = reason, found, expected, remedy, where
         super().__init__(reason, found, expected, remedy, where)
@@ -129,6 +130,7 @@ def is_of_machine(error: BaseException) -> bool:
 
 def machine_error(where: str, error: OSError | MemoryError) -> MachineError:
     """Return the error of a system call without the path it names, which may be one of the input."""
+    # Remade from the number alone: the text of an OSError holds the path, and a path of the input must not reach a log.
     code = errno.ENOMEM if isinstance(error, MemoryError) else error.errno
     what = os.strerror(code) if code else type(error).__name__
     remedy = _MACHINE.get(code or 0, "Fix that")

@@ -18,7 +18,8 @@ _ALL = slice(None)
 # "No sample here" in every int16 strip, stored or loaded. True samples are clipped to +-32767, so none takes this value.
 # The same number as WFDB's sentinel of 16-bit formats, which `cohorts.spec` treats as a fact about raw files.
 MISSING = -32768
-DIGEST_BYTES = 16  # 128 bits of SHA-256: no chance collision among 10^9 recordings
+# 128 bits of SHA-256 make a collision by chance impossible in practice among 10^9 recordings.
+DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,16 @@ EXCUSES = ("# Long because", "# Many parameters because")
 IMPORT_SECONDS = 0.5
 HEAVY = ("torch", "timm", "scipy.signal", "matplotlib", "capezoo")
 
+# Measures of the whole that only grow if nobody looks.
+LOOSE = {"ecgcohorts": 7, "capezoo": 6}  # modules at the top of a package, `__init__` included
+PUBLIC_NAMES, CHAIN, COMMENT_SHARE = 600, 14, 0.03
+# Names that plug-ins have by contract: they say nothing about the number of ideas.
+CONTRACT_NAMES = {
+    *("sniff", "read", "scan", "beside", "described"),
+    *("Config", "Encoder", "Objective", "View"),
+    *("Result", "run", "tables", "figures"),
+}
+
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 GENERATORS = {"default_rng", "Generator", "SeedSequence", "Philox", "PCG64", "BitGenerator"}  # of numpy.random
 
@@ -311,3 +321,52 @@ def test_the_layers_name_only_what_exists():
 def test_pages_named_in_the_source_exist(name):
     for page in re.findall(r"docs/[\w/]+\.md", MODULES[name].read_text("utf-8")):
         assert (ROOT / page).is_file(), f"{name} names {page}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_few_modules_stand_loose_at_the_top(package):
+    loose = sorted(path.name for path in (ROOT / package).glob("*.py"))
+    assert len(loose) <= LOOSE[package], f"{len(loose)} modules at the top of {package}: {loose}. Give one a room."
+
+
+def test_few_names_are_public():
+    """A function or class that only its own module uses begins with an underscore, or goes back to its caller."""
+    public: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        is_plugin = f"{name}.".startswith(tuple(f"{kind}." for kind in (*PLUGIN_KINDS, "capezoo.views")))
+        for node in parse(path).body:
+            is_named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            if is_named and not node.name.startswith("_") and not (is_plugin and node.name in CONTRACT_NAMES):
+                public.setdefault(".".join(name.split(".")[:2]), []).append(node.name)
+    rooms = {room: len(names) for room, names in sorted(public.items(), key=lambda pair: -len(pair[1]))}
+    total = sum(rooms.values())
+    assert total < PUBLIC_NAMES, f"{total} public classes and functions, expected fewer than {PUBLIC_NAMES}: {rooms}"
+
+
+def test_import_chains_are_short():
+    """A reader who follows imports from any module reaches the end in a few steps."""
+
+    @cache
+    def longest(name: str) -> tuple[str, ...]:
+        # A package and a module of its own import each other; the way back is not followed.
+        followed = (longest(other) for other in sorted(imports(name) & set(MODULES)) if not is_front_of(other, name))
+        return (name, *max(followed, key=len, default=()))
+
+    def is_front_of(package: str, name: str) -> bool:
+        return package == name or name.startswith(f"{package}.")
+
+    chain = max((longest(name) for name in MODULES), key=len)
+    assert len(chain) <= CHAIN, f"a chain of {len(chain)} imports, expected {CHAIN} at most: {' -> '.join(chain)}"
+
+
+def test_enough_reasons_stand_beside_the_code():
+    """Comments on lines of their own; a room without any has reasons that only its authors know."""
+    counts: dict[str, list[int]] = {}
+    for name, path in MODULES.items():
+        lines = path.read_text("utf-8").splitlines()
+        count = counts.setdefault(".".join(name.split(".")[:2]), [0, 0])
+        count[0] += sum(line.lstrip().startswith("#") for line in lines)
+        count[1] += len(lines)
+    own, total = (sum(count[place] for count in counts.values()) for place in (0, 1))
+    poorest = sorted(counts, key=lambda room: counts[room][0] / max(1, counts[room][1]))[:5]
+    assert own >= COMMENT_SHARE * total, f"{own} of {total} lines are comments, expected 3 %. Fewest in {poorest}."

@@ -46,8 +46,10 @@ def whole_folder(store: AnyStore, out: Path) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
-        os.sync()  # all files at once: syncing them one by one takes longer than writing them
-        refuse(store, out)  # again: another process may have made it meanwhile
+        # All files at once: syncing them one by one takes longer than writing them.
+        os.sync()
+        # Again, because another process may have made it meanwhile.
+        refuse(store, out)
         aside.rename(out)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

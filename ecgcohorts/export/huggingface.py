@@ -23,7 +23,8 @@ from ecgcohorts.export.common import (
 from ecgcohorts.index.cohort_index import LABEL
 from ecgcohorts.store.reader import AnyStore
 
-FILE_BYTES = 1 << 29  # of unpacked signal in a file, about half of that on disk; the Hub advises to stay below 500 MB
+# Bytes of unpacked signal in a file, about half of that on disk. The Hub advises files below 500 MB.
+FILE_BYTES = 1 << 29
 _TYPES = {
     "age": pa.float32(),
     "sex": pa.string(),

@@ -27,7 +27,8 @@ from ecgcohorts.store.reader import AnyStore
 
 # At most 256 MiB, 4,000 strips: our choice, which gives each worker several shards from 100,000 strips on.
 SHARD_BYTES = 1 << 28
-_IN_JSON = ("lsb_uv", "rate_hz", "leads")  # so that a sample says by itself how to read it
+# Repeated in every sample, so that a sample says by itself how to read it.
+_IN_JSON = ("lsb_uv", "rate_hz", "leads")
 
 _Members = tuple[tuple[str, bytes], ...]  # of one sample: name, content
 

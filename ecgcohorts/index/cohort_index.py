@@ -23,7 +23,8 @@ COLUMNS: dict[str, np.dtype] = {
     "row": np.dtype("int64"),  # store-global row of the strip
     "cohort": np.dtype("int32"),  # number in `cohorts`
     "patient": np.dtype("int64"),  # dense over the whole store
-    "patient_known": np.dtype("bool"),  # False: no id in the source, so a patient of its own
+    # False: the source gives no id, so the recording counts as a patient of its own.
+    "patient_known": np.dtype("bool"),
     "age": np.dtype("float32"),  # years, capped at 90; NaN = unknown
     "sex": np.dtype("int8"),  # SEX_CODES
     "days": np.dtype("float32"),  # since the patient's first recording here; NaN = unknown
@@ -143,7 +144,7 @@ class CohortIndex:
         `splits.by_patient` with the salt as its name makes the same parts and can be saved.
         """
         part = share_out(draw_ids(self.patient_ids, salt), fractions)[self["patient"]]
-        return {name: self.take(part == place) for place, name in enumerate(fractions)}
+        return {name: self.take(part == number) for number, name in enumerate(fractions)}
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per record, with names instead of codes and hexadecimal text instead of digests."""

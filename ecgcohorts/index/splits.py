@@ -18,8 +18,10 @@ from ecgcohorts.errors import SpecError
 from ecgcohorts.index.cohort_index import CohortIndex, number_ids
 from ecgcohorts.index.rules import UNASSIGNED, Nested, Pairs, People, Rule, SplitDefinition, as_pairs, join_ids
 
-PTB_XL_FOLDS = {"train": range(1, 9), "val": (9,), "test": (10,)}  # recommended: Wagner 2020, "Cross-validation folds"
-NESTED_PERCENT = (1, 2, 5, 10, 20, 50, 100)  # our default, about even steps on a logarithmic axis
+# Recommended by the authors: Wagner 2020, "Cross-validation folds".
+PTB_XL_FOLDS = {"train": range(1, 9), "val": (9,), "test": (10,)}
+# Our default: about even steps on a logarithmic axis.
+NESTED_PERCENT = (1, 2, 5, 10, 20, 50, 100)
 MAX_PARTS = 127  # codes are int8
 _ALL_TRAIN: Mapping[str, float] = MappingProxyType({"train": 1.0})
 

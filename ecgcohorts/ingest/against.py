@@ -25,7 +25,8 @@ from ecgcohorts.sources.windows import WINDOW, at_hand
 from ecgcohorts.store.reader import Store, open_store
 from ecgcohorts.store.upkeep.lookup import matching_key
 
-PROBLEMS_KEPT = 1000  # our default: a wrong folder makes millions, and the first ones show what is wrong
+# Our default: a wrong folder makes millions, and the first ones show what is wrong.
+PROBLEMS_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def verify_against(
         check = _Comparison(store, files, spec, key)
         items = scan_files(files)
         beside = files_beside(files.layout.reader, files.layout.arrays)
-        while window := list(islice(items, WINDOW)):  # scanning read the headers only; now fetch the samples
+        # Scanning read the headers only. Now the samples are fetched, a window of files at a time.
+        while window := list(islice(items, WINDOW)):
             again = at_hand(files.source, [(item.path, [item.entry]) for item in window], beside)
             for item, file in zip(window, again, strict=True):
                 check.compare(item, file)
@@ -114,7 +116,8 @@ class _Comparison:
         about = describe(self._spec, self._tables, item)
         name = self._key.pseudonym(about.cohort, "recording", about.recording_id)
         at = self._find(name)
-        if at is not None and self._met[at]:  # ingest refused the second of one id, under a pseudonym of its own
+        # Of two recordings with one id, ingest refused the second, under a pseudonym of its own.
+        if at is not None and self._met[at]:
             name = repeated_pseudonym(about.cohort, about.recording_id, item.path, item.entry, self._key)
             at = None
         if at is None:

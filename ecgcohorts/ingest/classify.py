@@ -116,7 +116,8 @@ def _folders_below(path: Path) -> Iterator[tuple[str, dict[str, FileClass | None
         folder = Path(base)
         hidden = any(part.startswith(".") for part in folder.relative_to(path).parts)
         links = [name for name in folders if (folder / name).is_symlink()]
-        folders.sort()  # os.walk continues in this order, the same on every file system
+        # os.walk continues in this order, which is then the same on every file system.
+        folders.sort()
         entries: dict[str, FileClass | None] = {}
         for name in (*files, *links):
             if (folder / name).is_symlink():
@@ -136,7 +137,8 @@ class _Siblings:
 
     def classes(self, entries: dict[str, FileClass | None]) -> Iterator[tuple[str, FileClass]]:
         found: dict[str, FileClass] = {}
-        for is_likely in (True, False):  # likely headers first: what they name need not be opened
+        # Likely headers first: files that they name need not be opened.
+        for is_likely in (True, False):
             todo = []
             for name in sorted(name for name in entries if name.endswith(WFDB_HEADER) is is_likely):
                 part = self.parts.get(name)
@@ -180,7 +182,8 @@ class _Siblings:
         if fitting and fitting[0] not in (WFDB, HDF5):
             return FileClass(Kind.RECORDING, fitting[0])
         found = of_head(head, len(head) < HEAD_BYTES)
-        if fitting == [WFDB] and found.kind is not Kind.ARRAY:  # columns of small numbers look like a header, too
+        # Columns of small numbers look like a WFDB header, too.
+        if fitting == [WFDB] and found.kind is not Kind.ARRAY:
             self._note_parts(path)
             return FileClass(Kind.RECORDING, WFDB)
         if fitting == [HDF5]:

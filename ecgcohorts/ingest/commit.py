@@ -205,7 +205,8 @@ def _place_shards(
         staged = Staged(header.staging, partition)
         first = partition.shard * header.shard_records
         rows: NDArray[np.int64] = np.flatnonzero(copies[partition.cohort][first : first + partition.rows])
-        if len(rows):  # the staged shard stays until the commit is done, so that this can be repeated
+        # The staged shard stays until the commit is done, so that this can be repeated.
+        if len(rows):
             entry = blank_rows(staged.shard, target, rows, header.shard_records, shape, header.codec)
         elif staged.shard.exists():
             move_file(staged.shard, target)

@@ -40,7 +40,8 @@ _PACKED = re.compile(r"\.(?:zip|tar|tgz|tar\.\w+)$", re.IGNORECASE)
 _MAX_EXCLUDED = 20  # our default: for more names, a person writes a pattern
 _MAX_LEADS_OF_A_GUESS = 24  # our default: a longer side of an array is time
 _ROLES: tuple[Role, ...] = ("patient", "age", "sex", "acquired_at", "device", "site")
-_FILL_IN = "FILL_IN"  # no valid value of any field that it stands for
+# No valid value of any field, so that a draft which was not finished is refused.
+_FILL_IN = "FILL_IN"
 
 # What `classify` calls a kind of array -> what the reader `arrays` calls it.
 _ARRAY_KINDS = {

@@ -193,7 +193,8 @@ def encode(task: EncodeTask) -> None:
     A recording that cannot be used becomes a row of missing values and a reason in the result. With `raise_errors` the
     first such error is raised instead; it names the recording by its pseudonym.
     """
-    blosc.use_threads = False  # workers are the parallelism already
+    # Workers are the parallelism already; threads of blosc would only compete with them.
+    blosc.use_threads = False
     rows = _Rows(len(task.inputs), task.recipe)
     wanted = ((path, [entry]) for path, entry, _ in task.inputs)
     beside = files_beside(task.layout.reader, task.layout.arrays)
@@ -247,7 +248,8 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
         rows.refuse(row, stage, reason, error)
         problem = _to_raise(error, f"recording {task.names[row]}", stage, task.raise_errors)
     if problem is not None:
-        raise problem  # out here: as the context of this one, the first error would still name paths
+        # Raised out here: inside `except`, the first error would be its context and name paths in the traceback.
+        raise problem
     return None
 
 
@@ -260,7 +262,8 @@ def _to_raise(error: Exception, where: str, stage: str, raise_errors: bool) -> E
         # Named by pseudonym and without `found`: what was found may be text of a header.
         again = type(error)(error.reason, error.reason, error.expected, error.remedy, where)
         return again if raise_errors else None
-    if isinstance(error, EcgError):  # for example no process to read in; the recording itself may be good
+    # For example, no process to read in could be started; nothing is wrong with the recording.
+    if isinstance(error, EcgError):
         return EcgError(f"{where}: {error}")
     if isinstance(error, MemoryError | OSError) and is_of_machine(error):
         return machine_error(where, error)

@@ -150,7 +150,8 @@ def _inspect(source: Source, only: str | None, sample: int, tell: Callable[[int]
     lengths: list[float] = []
     left = sample
     for number, (name, reader) in enumerate(sorted(reader_of.items())):
-        share = -(-left // (len(reader_of) - number))  # a file may hold many recordings: it gets its share of the rest
+        # A file may hold many recordings: it gets an equal share of what is left of the sample.
+        share = -(-left // (len(reader_of) - number))
         try:
             for recording in _decoded(reader, source, name, share):
                 _count(found, reader, recording)
@@ -160,7 +161,8 @@ def _inspect(source: Source, only: str | None, sample: int, tell: Callable[[int]
             left -= 1
             refusal = Unreadable(reader, error.reason.value)
             found.unreadable.setdefault(refusal, []).append(name)
-            found.expected.setdefault(refusal, error.expected)  # not error.found, which may be text of a header
+            # Not `error.found`, which may be text of a header.
+            found.expected.setdefault(refusal, error.expected)
     return replace(found, lengths_s=tuple(sorted(lengths)))
 
 

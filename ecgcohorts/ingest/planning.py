@@ -187,11 +187,13 @@ def _order(
     names = found.cohorts.values
     for cohort in sorted(names):
         mine = rows if len(names) == 1 else rows[found.cohort[rows] == names.index(cohort)]
-        is_all = len(mine) == len(found)  # then no copy of all ids, 16 bytes each, is needed
+        # Most sources have one cohort: then no copy of all ids, 16 bytes each, is needed.
+        is_all = len(mine) == len(found)
         patients, patient = _numbered(found.patient_ids if is_all else found.patient_ids[mine], cohort, key)
         time = found.time[mine]
         order = np.lexsort((time, patient))
-        mine = mine[order]  # one by one, so that each array frees the one it replaces
+        # One by one, so that each array frees the one it replaces.
+        mine = mine[order]
         time = time[order]
         patient = patient[order]
         del order
@@ -219,7 +221,8 @@ def _grouped(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.bo
     """Return an order that brings equal keys together, the first of them first, and where in it a new key begins."""
     order = np.argsort(keys, kind="stable")
     is_new = np.ones(len(keys), bool)
-    for start in range(1, len(keys), _BLOCK):  # in blocks: a sorted copy would be as large as the keys
+    # In blocks, because a sorted copy would be as large as the keys.
+    for start in range(1, len(keys), _BLOCK):
         block = keys[order[start - 1 : start + _BLOCK]]
         is_new[start : start + _BLOCK] = block[1:] != block[:-1]
     return order, is_new

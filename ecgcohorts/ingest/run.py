@@ -215,7 +215,8 @@ class _Job:
     ) -> None:
         if source.folder is not None:
             refuse_nested(source.folder, destination.folder)
-        refuse_foreign(Folder(destination.folder))  # also for a dry run, which takes no lock
+        # Also for a dry run, which takes no lock and so would not notice.
+        refuse_foreign(Folder(destination.folder))
         if options.runner is not None and options.runner.elsewhere:
             _refuse_unseen(source)
             if isinstance(destination.place, Bucket):
@@ -227,7 +228,8 @@ class _Job:
         self.spec = cohort if isinstance(cohort, CohortSpec) else load_spec(cohort)
         self.recipe = self._recipe()
         self.key = load_key(options.key_file)
-        self.files = self.spec.find(source)  # raises if there is nothing to read, before the store's folder is made
+        # Raises if there is nothing to read, before the store's folder is made.
+        self.files = self.spec.find(source)
 
     def _recipe(self) -> Recipe:
         """Return the recipe asked for; one's own by name, without its file, if the store carries it."""

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 Task = TypeVar("Task")
 _STOP_SECONDS = 5.0  # our default; for a worker to end after it was told to
-_IN_FLIGHT = 2  # tasks sent to a Dask worker at a time: the next waits there while one runs
+# Tasks sent to a Dask worker at a time: while one runs, the next waits there, and the worker is never idle.
+_IN_FLIGHT = 2
 
 
 class WorkerDied(Exception):
@@ -119,7 +120,8 @@ def _work(pipe: Connection, encode: Callable[[Any], object]) -> None:
     while True:
         try:
             task = pipe.recv()
-        except (EOFError, ConnectionError):  # there are no more tasks, or the parent is dead
+        # There are no more tasks, or the parent is dead.
+        except (EOFError, ConnectionError):
             return
         try:
             encode(task)

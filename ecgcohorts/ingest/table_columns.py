@@ -48,10 +48,14 @@ _MALE = frozenset(
 )
 _FEMALE = frozenset(("f", "female", "woman", "girl", "w", "frau", "weiblich", "femme", "femenino", "feminino", "mujer"))
 _NOTHING = frozenset(("", "nan", "na", "n/a", "none", "null", "unknown", "u", "-"))
-MAX_CODES, MAX_CODE = 6, 12  # our defaults: more, or longer ones, are no codes of sex and are never shown
-MIN_MEANINGFUL = 0.5  # our default: share of values that must be ages or dates for a column of that name
-MIN_MATCHED = 0.1  # our default: share of recordings a key must name, or it does so by chance
-MIN_DISTINCT = 0.75  # our default: of the numbers in file names, or they number visits or persons
+# Our defaults. More codes, or longer ones, are no codes of sex and are never shown.
+MAX_CODES, MAX_CODE = 6, 12
+# Our default: the share of values that must be ages or dates in a column of that name.
+MIN_MEANINGFUL = 0.5
+# Our default: the share of recordings that a key must name. A column of small numbers names some by chance.
+MIN_MATCHED = 0.1
+# Our default: the share of different numbers in file names. With fewer, they number visits or persons.
+MIN_DISTINCT = 0.75
 VALUES_KEPT = 1000  # our default: of each column, for the checks above
 KEYS_TRIED = 5
 

@@ -152,7 +152,8 @@ class Loader:
                     return
                 try:
                     ready.put(self.load(epoch, step))
-                except BaseException as error:  # of any kind: it is raised again in the consumer's thread
+                # Of any kind: it is raised again in the consumer's thread.
+                except BaseException as error:
                     error.add_note(f"While loading step {step} of epoch {epoch}.")
                     ready.put(error)
                     return

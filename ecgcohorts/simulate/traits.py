@@ -107,7 +107,7 @@ TRAITS = (
     ),
 )  # fmt: skip
 NAMES = tuple(trait.name for trait in TRAITS)
-COLUMN = {name: place for place, name in enumerate(NAMES)}
+COLUMN = {name: number for number, name in enumerate(NAMES)}
 
 _BETWEEN = np.array([trait.between_sd for trait in TRAITS])
 _WITHIN = np.array([trait.within_sd for trait in TRAITS])

@@ -18,7 +18,8 @@ from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, select
 from ecgcohorts.simulate.exams import Exam
 from ecgcohorts.simulate.hospitals import Export, Hospital
 
-CODE_SAMPLES = 4096  # length of a CODE-15 % tracing; shorter exams have zeros at both ends
+# Length of a CODE-15 % tracing; shorter exams have zeros at both ends.
+CODE_SAMPLES = 4096
 MEDIAN_S = 1.2  # GE MUSE: 600 samples at 500 Hz
 MEDIAN_R_AT = 0.42  # time of the R wave in it, as a share of its length
 BASE64_LINE = 76
@@ -156,7 +157,8 @@ def _write_code_hdf5(folder: Path, count: int, exams: Iterable[Exam]) -> None:
 
     tracings: (exam, 4096, 12) float32 mV, exam_id: (exam,). Only exam_id joins the two files.
     """
-    import h5py  # slow to load, and needed for this format only
+    # Here, because it is slow to load and only this format needs it.
+    import h5py
 
     rows = []
     with h5py.File(folder / "exams_part0.hdf5", "w", libver=("v110", "v110")) as file:

@@ -226,7 +226,7 @@ def test_what_is_not_there_is_one_line(run: Callable[[str], str]) -> None:
         ("--format webdataset --split thirds", "found no split 'thirds'"),
         ("--within halves=val", "found no part 'val' in split 'halves'"),
         ("--cohort east", "found no cohort 'east'"),
-        ("--format edf", "'wfdb', 'parquet', 'huggingface' or 'webdataset'"),
+        ("--format edf", "expected one of 'wfdb', 'parquet', 'huggingface', 'webdataset'"),
     ):
         assert told in run(words)
         assert not Path("out").exists()

@@ -1,5 +1,6 @@
 """A store compared with its raw files: what differs is found, by pseudonym, and what is equal is not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,13 +81,7 @@ def test_a_changed_store_is_found(raw, folder, monkeypatch):
     columns["age"][3] += 1
     columns["sex"][4] = 1 - columns["sex"][4]
     columns["patient_id"][5] ^= 1
-    changed = type(store)(
-        store.place,
-        store.manifest,
-        CohortIndex(columns, store.index.cohorts),
-        store.fingerprint,
-        store.rejects(),
-    )
+    changed = replace(store, index=CohortIndex(columns, store.index.cohorts))
     monkeypatch.setattr(against, "open_store", lambda path: changed)
     report = verify_against(folder, raw.folder, str(raw.spec))
     names = [one.tobytes().hex() for one in store.index["recording_id"]]
