@@ -94,7 +94,7 @@ class CohortSpec(Frozen):
 
         Raises SourceError if there is no such folder, or it holds no file of this cohort.
         """
-        # A source that needs closing after use is opened by whoever closes it.
+        # A source that must be closed after use is opened, and closed, by the caller.
         return find_layout(self.layouts, open_source(place) if isinstance(place, Path) else place)
 
     def scan(self, place: Path | Source) -> Iterator[SourceItem]:
@@ -280,7 +280,7 @@ class _Facts:
         """Return the first value that means something: not None, not NaN."""
         for place in rule:
             text = None if place.reader else self.text(place)
-            # An empty cell or an unreadable date is no value, so the next place is asked.
+            # An empty cell or an unreadable date is not a value: the next `Where` is asked.
             value = by_reader if place.reader else None if text is None else parse(text)
             if value is not None and value == value:
                 return value

@@ -74,7 +74,7 @@ def load_tables(files: Found) -> Tables:
 def load_table(table: Table, wanted: Iterable[str], folder: Path, where: str) -> _LoadedTable | None:
     """Read the wanted columns of a CSV; None if it is optional and missing. where: what messages call the folder.
 
-    Raises SourceError for a missing file or column, a key that comes twice, or text that is no CSV.
+    Raises SourceError for a missing file or column, a key that comes twice, or text that is not a CSV.
     """
     path = folder / table.file
     if not path.is_file():

@@ -184,7 +184,7 @@ def _lead(element: Element, where: str) -> _Lead:
     if integer(element, "LeadSampleSize", where) not in (None, SAMPLE_BYTES):
         refuse(Reason.UNSUPPORTED, "samples of another size", f"{SAMPLE_BYTES} bytes", where)
     per_bit, unit = number(element, "LeadAmplitudeUnitsPerBit", where), text_of(element, "LeadAmplitudeUnits")
-    # -10 uV a step is met, so a negative gain is no error, and 0 is one.
+    # -10 uV a step is met: a negative gain is allowed, and 0 is not.
     if not per_bit or not unit:
         refuse(Reason.UNIT, "no amplitude per bit, or no unit", "both, for every lead", where)
     encoded = "".join((element.findtext("WaveFormData") or "").split())

@@ -34,6 +34,7 @@ from mutate import Victim
 
 from ecgcohorts import plugins, readers
 from ecgcohorts.errors import UnreadableRecording
+from ecgcohorts.io import regular
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))  # per mutant; less in tests of this file
 EXTRA_MEMORY = 512 * guard.MEGABYTE
@@ -234,7 +235,7 @@ def code_digest(name: str) -> str:
     """Of everything that decides what a block finds."""
     reader = Path(str(plugins.load(readers.KIND, name).__file__))
     sources = {reader, *Path(str(readers.__file__)).parent.rglob("*.py"), *Path(__file__).parent.glob("*.py")}
-    sources.add(Path(str(victims.writer_of(name).__file__)))
+    sources |= {Path(str(regular.__file__)), Path(str(victims.writer_of(name).__file__))}
     digest = hashlib.sha256()
     for source in sorted(sources):
         digest.update(source.read_bytes())

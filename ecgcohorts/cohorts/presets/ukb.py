@@ -11,7 +11,7 @@ from ecgcohorts.cohorts.spec import CohortSpec
 
 
 def _visit(instance: int) -> Table:
-    """The table, for the recordings of one visit."""
+    """Make the table for the recordings of one visit."""
     pattern = rf"(?:^|/)(\d+)_20205_{instance}_\d+\.xml$"
     return Table(name=f"visit_{instance}", file="ukb.csv", key="eid", pattern=pattern, required=False)
 

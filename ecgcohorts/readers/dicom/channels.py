@@ -33,7 +33,7 @@ class Channel(NamedTuple):
     """One channel as declared."""
 
     name: str
-    per_mv: float  # NaN for signals that are no voltage and none of the twelve leads
+    per_mv: float  # NaN for signals that are neither voltages nor one of the twelve leads
     baseline: float  # step that is 0 mV
     skew_s: float
     bits_stored: int | None

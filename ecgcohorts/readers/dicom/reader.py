@@ -47,7 +47,7 @@ COMPANDED = {"MB": "mu-law", "AB": "A-law"}
 _AVERAGED = ("MEDIAN", "REPRESENTATIVE", "AVERAGE", "TEMPLATE")  # labels of beats that no heart made
 # A shorter run of padding in all channels happens in a quiet ECG whose padding value is 0. Our default.
 SHORTEST_PADDING = 10
-# Channels sampled further apart than this are no simultaneous ECG. Our default.
+# Channels sampled further apart than this are not a simultaneous ECG. Our default.
 WORST_SKEW_SAMPLES = 0.5
 
 EXPORT = "Export it as one group of simultaneous channels, with linear samples of 16 bits."
@@ -94,7 +94,7 @@ def sniff(head: bytes) -> bool:
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
     """Yield the one recording of a DICOM file. `entries` is ignored: a file has none.
 
-    digital: (lead, time) int32, the stored integers; padding is missing. Signals that are no voltage (pressure ...)
+    digital: (lead, time) int32, the stored integers; padding is missing. Signals that are not voltages (pressure ...)
     are kept with a gain of NaN. Raises UnreadableRecording.
     """
     structure = parse_structure(read_bounded(path, FILE_LIMIT), str(path))

@@ -23,7 +23,7 @@ LOOKUP_BITS = 16  # prefixes up to this length are found in a table, longer ones
 MOST_TABLES = 4  # our default: time and memory grow with their number
 APPENDED_BITS = 18  # second differences of 16-bit samples need no more
 DOUBLINGS = 4  # the chain is followed in jumps of 2^4 symbols; 2^5 is as fast on a 10-s recording, others are slower
-NO_SYMBOL = 1 << 30  # "length" of what is no code: beyond every chunk
+NO_SYMBOL = 1 << 30  # "length" of bits that are not a code: beyond every chunk
 
 
 class _Lookup(NamedTuple):

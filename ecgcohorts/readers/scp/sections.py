@@ -32,7 +32,7 @@ LEAD_NAMES |= {10: "V2R", 11: "V3R", 12: "V4R", 13: "V5R", 14: "V6R", 15: "V7R",
 LEAD_NAMES |= {61: "III", 62: "aVR", 63: "aVL", 64: "aVF", 65: "-aVR", 66: "V8", 67: "V9"}
 
 BLOCK_HEADER = struct.Struct("<HHBB")
-# What may follow the data of a lead or section: writers pad to 2 or 4 bytes. Our default; one more is another layout.
+# Bytes that may follow the data of a lead or section: writers pad to 2 or 4 bytes. Our default; more mean another layout.
 PADDING_BYTES = 3
 BEATS_HEADER = struct.Struct("<HHH")
 BEAT = np.dtype([("type", "<u2"), ("start", "<u4"), ("fiducial", "<u4"), ("end", "<u4")])

@@ -29,7 +29,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     """Yield the one recording of a WFDB header. `entries` is ignored: a record has none.
 
     digital: (lead, time) int32, native integers. Records of several segments come as analog_mv, since their gains may
-    differ. Signals that are no voltage (respiration ...) are kept with a gain of NaN. Raises UnreadableRecording.
+    differ. Signals that are not voltages (respiration ...) are kept with a gain of NaN. Raises UnreadableRecording.
     """
     with OpenFolder(path.parent) as folder:
         header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
