@@ -31,7 +31,7 @@ from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.preprocess.strip import Strip, make_strip
 from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import DIGEST_BYTES, Recording
-from ecgcohorts.sources import Source
+from ecgcohorts.sources.source import Source
 from ecgcohorts.sources.windows import at_hand
 from ecgcohorts.store.schema import FileEntry
 from ecgcohorts.store.signals.chunks import Codec

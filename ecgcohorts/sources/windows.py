@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ecgcohorts.errors import RecordingError, SourceError, UnreadableRecording
 from ecgcohorts.io.globs import any_of
-from ecgcohorts.sources import Source
 from ecgcohorts.sources.scratch import no_room
+from ecgcohorts.sources.source import Source
 
 WINDOW = 64  # recordings; our default: two windows are on disk at a time, 30 MB of ten-second ECGs
 

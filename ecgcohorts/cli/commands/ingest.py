@@ -11,7 +11,7 @@ from ecgcohorts.cli.parameters import COUNT, FILE, FOLDER, FRACTION, NATURAL, On
 from ecgcohorts.cli.program import command
 
 if TYPE_CHECKING:
-    from ecgcohorts.ingest import IngestOptions, IngestReport
+    from ecgcohorts.ingest.run import IngestOptions, IngestReport
 
 ORDER = 2
 _RECIPE = parameters.Name("NAME|FILE", lambda: _recipes(), or_file=True)
@@ -79,7 +79,7 @@ def ingest(
 
     Recordings that the store knows are not read again: without new ones, nothing is written.
     """
-    from ecgcohorts.ingest import ingest
+    from ecgcohorts.ingest.run import ingest
     from ecgcohorts.ingest.runners import Dask
 
     runner = None if scheduler is None else Dask(scheduler)
@@ -106,7 +106,7 @@ def plan(*, source: str, store: str, cohort: str, out: Path, **options: Any) -> 
 
     Writes the plan only. The next steps are `ecgcohorts encode` and `ecgcohorts commit`.
     """
-    from ecgcohorts.ingest import plan_to_file
+    from ecgcohorts.ingest.run import plan_to_file
 
     header = plan_to_file(source, store, cohort, out, _options(**options))
     count = len(header.partitions)
@@ -120,7 +120,7 @@ def plan(*, source: str, store: str, cohort: str, out: Path, **options: Any) -> 
 @option("--partition", type=NATURAL, required=True, help="number of the partition, from 0")
 def encode(*, plan: Path, partition: int) -> Answer:
     """Encode one partition of a plan: the second step. Any number may run at once, anywhere."""
-    from ecgcohorts.ingest import encode_partition
+    from ecgcohorts.ingest.run import encode_partition
 
     wrote = encode_partition(plan, partition)
     text = f"{plan}: partition {partition} {'encoded' if wrote else 'was encoded already'}"
@@ -132,7 +132,7 @@ def encode(*, plan: Path, partition: int) -> Answer:
 @max_reject_frac
 def commit(*, plan: Path, max_reject_frac: float) -> Answer:
     """Make the encoded partitions of a plan a snapshot, all of them or none: the third step."""
-    from ecgcohorts.ingest import commit_plan
+    from ecgcohorts.ingest.run import commit_plan
 
     report = commit_plan(plan)
     if report.written:
@@ -141,7 +141,7 @@ def commit(*, plan: Path, max_reject_frac: float) -> Answer:
 
 
 def _options(*, key: Path | None, shard: int, **options: Any) -> "IngestOptions":
-    from ecgcohorts.ingest import IngestOptions
+    from ecgcohorts.ingest.run import IngestOptions
 
     return IngestOptions(key_file=key, shard_records=shard, **options)
 
