@@ -40,7 +40,7 @@ def stacked_bars(title: str, bins: Sequence[str], parts: Mapping[str, Sequence[i
     totals = [sum(counts[place] for counts in parts.values()) for place in range(len(bins))]
     left, right, top, bottom = 48, _BARS[0] - 8, 26, _BARS[1] - 28
     # Counts of patients: half a patient is no tick.
-    y_ticks, pieces = _rules(ticks(0, max(totals, default=0) or 1, 5, least_step=1), (left, right, top, bottom))
+    y_ticks, pieces = _rules(_ticks(0, max(totals, default=0) or 1, 5, least_step=1), (left, right, top, bottom))
     scale, wide = (bottom - top) / y_ticks[-1], (right - left) / max(len(bins), 1)
     for place, name in enumerate(bins):
         y, x = float(bottom), left + place * wide
@@ -74,9 +74,9 @@ def lines(
     finite = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in series.values()]
     all_x = np.concatenate([np.zeros(1), *(x for x, _ in finite)])
     all_y = np.concatenate([y for _, y in finite]) if any(len(y) for _, y in finite) else np.array([0.0, 1.0])
-    x_ticks = ticks(0.0, float(all_x.max()))
+    x_ticks = _ticks(0.0, float(all_x.max()))
     left, right, top, bottom = 46, _LINES[0] - 10, 44, _LINES[1] - 30
-    at = ticks(float(all_y.min()), float(all_y.max()), least_step=float(log))
+    at = _ticks(float(all_y.min()), float(all_y.max()), least_step=float(log))
     y_ticks, rules = _rules(at, (left, right, top, bottom), log)
 
     def px(x: float) -> float:
@@ -106,9 +106,10 @@ def intervals(title: str, names: Sequence[str], series: Mapping[str, Sequence[Li
     series: name -> (low, value, high) for each of `names`, None where there is none; a value without limits has no bar.
     """
     left, right, top = round(18 + _LETTER * max(map(len, names), default=0)), _LINES[0] - 14, 26
-    pitch, gap = 11, 9  # px between two series of a row, and between two rows
+    # px between two series of a row, and between two rows.
+    pitch, gap = 11, 9
     known = [number for row in series.values() for cell in row if cell for number in cell if number is not None]
-    x_ticks = ticks(min(known, default=0.0), max(known, default=1.0))
+    x_ticks = _ticks(min(known, default=0.0), max(known, default=1.0))
     bottom = top + len(names) * (pitch * len(series) + gap)
 
     def px(x: float) -> float:
@@ -136,6 +137,7 @@ def scatter(title: str, points: NDArray[np.float64], codes: NDArray[np.int64], n
 
     After eight names colours come again, with squares for dots.
     """
+    # One scale for both axes: distances in a map must not depend on the direction.
     spread = np.ptp(points, axis=0) if len(points) else np.zeros(2)
     middle = points.min(axis=0) + spread / 2 if len(points) else np.zeros(2)
     scale = (_MAP_SIDE - 20) / max(float(spread.max()), 1e-9)
@@ -154,10 +156,10 @@ def scatter(title: str, points: NDArray[np.float64], codes: NDArray[np.int64], n
     return _svg(title, size, pieces, _legend(names, size))
 
 
-def ticks(low: float, high: float, at_most: int = 6, least_step: float = 0.0) -> list[float]:
+def _ticks(low: float, high: float, at_most: int = 6, least_step: float = 0.0) -> list[float]:
     """Return round numbers from at most `low` to at least `high`, in steps of 1, 2 or 5 times a power of ten.
 
-    >>> ticks(0.0, 500.0), ticks(2.9, 4.1)
+    >>> _ticks(0.0, 500.0), _ticks(2.9, 4.1)
     ([0.0, 100.0, 200.0, 300.0, 400.0, 500.0], [2.5, 3.0, 3.5, 4.0, 4.5])
     """
     span = high - low if high > low else max(abs(high), 1.0)

@@ -24,7 +24,8 @@ from ecgcohorts.store.reader import AnyStore
 from ecgcohorts.store.schema import Accounting
 
 ACCOUNT = ("inputs", "stored", "duplicates", "rejected")  # the first is the sum of the others
-EXAMPLES = 2  # per cohort; about 50 kB each
+# ECGs per cohort; each has about 50 kB.
+EXAMPLES = 2
 # First year of each. A store caps ages at 90, so the last decade has no end.
 DECADES = (*map(str, range(0, 90, 10)), "90+")
 
@@ -38,7 +39,7 @@ def report(store: AnyStore, out: Path, examples: int = EXAMPLES) -> Path:
         Section("Store", _store_facts(store)),
         Section("What went in", accounting_html(store)),
         Section("Who is in it", table1_html(table1(store.index))),
-        Section("Ages", ages_html(store.index)),
+        Section("Ages", _ages_html(store.index)),
         Section("Examples", _examples_html(store, examples)),
     ]
     cohorts = f"{len(store.index.cohorts)} cohort{'s' * (len(store.index.cohorts) != 1)}"
@@ -75,6 +76,7 @@ def accounting_html(store: AnyStore) -> Markup:
         f"{verdict}: {inputs:,} inputs = {stored:,} stored + {duplicates:,} duplicates + {rejected:,} rejected. "
         "A duplicate is a waveform that the store holds already, whatever file or cohort it came in."
     )
+    # The sentence can be checked by eye against the table below it.
     parts = paragraph(sentence) + table(accounts)
     if len(reasons):
         shown = reasons.rename(index=lambda reason: str(reason).replace("_", " ")).T  # few reasons, many cohorts
@@ -82,7 +84,7 @@ def accounting_html(store: AnyStore) -> Markup:
     return parts
 
 
-def ages_html(index: CohortIndex) -> Markup:
+def _ages_html(index: CohortIndex) -> Markup:
     """Return one chart of ages by decade and sex for each cohort with ages; every patient counts once."""
     charts = []
     without = []

@@ -19,7 +19,8 @@ from markupsafe import Markup
 
 from ecgcohorts.errors import SourceError
 
-NOTHING = "\N{EN DASH}"  # shown where a number is unknown
+# Shown where a number is unknown.
+NOTHING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)

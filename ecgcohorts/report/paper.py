@@ -29,10 +29,12 @@ PULSE_MV, PULSE_S = 1.0, 0.2
 SMALL_MM, LARGE_MM = 1.0, 5.0
 # Room before the traces at 25 mm/s, in whole large boxes, so that seconds start on heavy lines.
 PULSE_ZONE_MM = 10.0
-SIDE_MM, HEAD_MM, FOOT_MM = 7.5, 17.0, 9.0  # our default margins: 3x4+1 fits A4 landscape
+# Our default margins: with them 3x4+1 fits A4 landscape.
+SIDE_MM, HEAD_MM, FOOT_MM = 7.5, 17.0, 9.0
 # Landscape. "fit" is no larger than the ECG: for screens and figures. Printed, it may be scaled to the paper.
 SHEETS_MM: dict[str, tuple[float, float] | None] = {"fit": None, "a4": (297.0, 210.0), "letter": (279.4, 215.9)}
-TOLERANCE_MM = 0.02  # 2 uV at 10 mm/mV; a tenth of the line's width
+# 2 uV at 10 mm/mV; a tenth of the line's width.
+TOLERANCE_MM = 0.02
 LINE_MM = 0.22
 GRID = ((SMALL_MM, "#f6d5d5", 0.1), (LARGE_MM, "#e8a3a3", 0.18))  # step, colour, width
 
@@ -190,11 +192,11 @@ def plot_record(store: "AnyStore", record: int | str, out: Path, page: Page = Pa
     PNG or PDF without matplotlib; SourceError if `out` cannot be written.
     """
     check_picture(out, dpi)
-    save(record_drawing(store, find_entry(store.index, record), page), out, dpi)
+    save(record_drawing(store, _find_entry(store.index, record), page), out, dpi)
     return out
 
 
-def find_entry(index: CohortIndex, record: int | str) -> int:
+def _find_entry(index: CohortIndex, record: int | str) -> int:
     """Return the place in the index of a store row or of a recording id. Raises SpecError if there is none."""
     text = str(record).strip().lower()
     if _RECORDING_ID.match(text):
@@ -278,13 +280,13 @@ def _line(page: Page, trace: _Trace, signal_mv: NDArray[np.float64], rate_hz: fl
 
 
 def _simple(x_mm: NDArray[np.float64], y_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    kept = simplify(x_mm, y_mm, TOLERANCE_MM)
+    kept = _simplify(x_mm, y_mm, TOLERANCE_MM)
     if len(kept) == 1:
         kept = np.repeat(kept, 2)  # a lone sample is a line of no length: its round caps make a dot
     return np.stack([x_mm[kept], y_mm[kept]], axis=1)
 
 
-def simplify(x: NDArray[np.float64], y: NDArray[np.float64], tolerance: float) -> NDArray[np.int64]:
+def _simplify(x: NDArray[np.float64], y: NDArray[np.float64], tolerance: float) -> NDArray[np.int64]:
     """Return the places of the points to keep so that straight lines miss no left-out point by more than `tolerance`.
 
     x, y: (point,), x rising. The distance is measured along y. Source: Ramer 1972, doi:10.1016/S0146-664X(72)80017-0.

@@ -1,5 +1,6 @@
 """What every evaluation question keeps to, collected from the registry, on the embeddings of a small store."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from capezoo.cli.program import main
 from capezoo.embedding.adapt import fit_recipe
 from capezoo.embedding.folder import EmbeddingInfo, Embeddings
 from capezoo.evaluate import questions
@@ -227,3 +229,14 @@ def test_answers_to_a_question_that_is_not_installed_are_refused(added: str, con
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(SpecError, match=r"question 'sages', expected one of ages, map"):
         read_study(tmp_path)
+
+
+def test_a_file_added_is_a_command_with_options(added: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        (["evaluate", "--help"], ["ages", "The mean age of the patients of each cohort"]),
+        (["evaluate", added, "--help"], ["--oldest", "older patients are left out", "--weights", "--seed"]),
+    ):
+        with contextlib.suppress(SystemExit):
+            main(arguments)
+        out = " ".join(capsys.readouterr().out.split())
+        assert all(word in out for word in words), out

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ecgcohorts.report.charts import _LAYERS, intervals, lines, scatter, stacked_bars, ticks
+from ecgcohorts.report.charts import _LAYERS, _ticks, intervals, lines, scatter, stacked_bars
 
 SVG = "{http://www.w3.org/2000/svg}"
 DOT = re.compile(r"M([\d.-]+) ([\d.-]+)h0")
@@ -66,7 +66,7 @@ def test_lines_without_numbers_are_still_a_picture():
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (2.9, 4.1), (-3, 7), (5, 5), (0, 0), (1e-7, 3e-7), (0, 478_400)])
 def test_ticks_enclose_and_are_few(low, high):
-    found = ticks(low, high)
+    found = _ticks(low, high)
     assert found[0] <= low + 1e-9 * abs(low)
     assert found[-1] >= high - 1e-9 * abs(high)
     assert 2 <= len(found) <= 8
@@ -90,7 +90,7 @@ def test_bars_are_as_high_as_their_counts():
 
 @pytest.mark.parametrize("top", [0, 1, 3, 4, 5, 9, 99, 100, 101, 12_345, 5_203_352])
 def test_ticks_reach_the_top_in_few_round_steps(top):
-    found = ticks(0, top or 1, at_most=5, least_step=1)
+    found = _ticks(0, top or 1, at_most=5, least_step=1)
     assert found[0] == 0
     assert found[-1] >= top
     assert 2 <= len(found) <= 5

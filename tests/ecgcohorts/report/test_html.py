@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.report.html import accounting, accounting_html, ages_html, rejections, report
-from ecgcohorts.report.paper import find_entry, plot_record
+from ecgcohorts.report.html import _ages_html, accounting, accounting_html, rejections, report
+from ecgcohorts.report.paper import _find_entry, plot_record
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -57,7 +57,7 @@ def test_ages_count_every_patient_once_and_cap_at_ninety(make_index):
             ("south", 3, True, np.nan, "male", 0, np.nan),
         ]
     )
-    markup = ages_html(index)
+    markup = _ages_html(index)
     tips = re.findall(r"<title>(.*?)</title>", markup)
     assert [tip for tip in tips if not tip.endswith(": 0")] == [
         "0, sex unknown: 1",
@@ -68,7 +68,7 @@ def test_ages_count_every_patient_once_and_cap_at_ninety(make_index):
 
 @pytest.mark.parametrize("record", [3, "3", "04" + "00" * 15])
 def test_a_record_is_found_by_row_or_by_id(store, record):
-    assert find_entry(store.index, record) == 3
+    assert _find_entry(store.index, record) == 3
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_record_is_found_by_row_or_by_id(store, record):
 )
 def test_a_record_that_is_not_there_is_said_so(store, record, message):
     with pytest.raises(SpecError, match=message):
-        find_entry(store.index, record)
+        _find_entry(store.index, record)
 
 
 def test_plot_record_draws_what_is_stored(store, tmp_path):

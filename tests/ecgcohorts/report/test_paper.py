@@ -10,7 +10,7 @@ import pytest
 from ecgcohorts.errors import RejectedRecording, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
 from ecgcohorts.report.drawing import UNITS_PER_MM, to_svg
-from ecgcohorts.report.paper import TOLERANCE_MM, Layout, Page, paper_drawing, simplify
+from ecgcohorts.report.paper import TOLERANCE_MM, Layout, Page, _simplify, paper_drawing
 
 RATE_HZ = 400.0
 SVG = "{http://www.w3.org/2000/svg}"
@@ -231,10 +231,10 @@ def test_the_same_input_gives_the_same_picture_and_a_small_one():
 def test_simplify_keeps_every_point_within_the_tolerance():
     x = np.arange(5000.0)
     y = np.cumsum(np.random.default_rng(1).normal(size=5000))
-    kept = simplify(x, y, 0.7)
+    kept = _simplify(x, y, 0.7)
     assert len(kept) < 4000
     assert np.abs(np.interp(x, x[kept], y[kept]) - y).max() <= 0.7
-    assert simplify(x, 3 * x, 0.01).tolist() == [0, 4999]
+    assert _simplify(x, 3 * x, 0.01).tolist() == [0, 4999]
     assert all(a < b for a, b in pairwise(kept))
 
 
