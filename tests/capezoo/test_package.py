@@ -1,18 +1,18 @@
-"""The package: light to import, clear without torch, its recipes, and the guard around timm."""
+"""The package: light to import, clear without torch, its runs, and the guard around timm."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 import capezoo
-from capezoo import runs as recipes
+from capezoo import runs
 from capezoo.encoders import _timm, build
 from capezoo.specs import RunConfig
-from ecgcohorts import errors
+from ecgcohorts import errors, plugins
 from ecgcohorts.errors import SpecError, install_line
 
 
@@ -71,42 +71,57 @@ def test_public_names_are_there_and_others_are_not() -> None:
 
 
 def test_a_submodule_does_not_hide_the_function_of_its_name() -> None:
-    done = python("import capezoo.embedding.embed, capezoo; print(type(capezoo.embedding.embed).__name__)")
+    done = python("import capezoo.embedding.embed, capezoo; print(type(capezoo.embed).__name__)")
     assert done.stdout.strip() == "function", done.stderr
 
 
-@pytest.mark.parametrize("name", recipes.names())
-def test_recipes_go_to_json_and_back_and_build(name: str) -> None:
+@pytest.mark.parametrize("name", runs.names())
+def test_runs_go_to_json_and_back_and_build(name: str) -> None:
     cohort = "code15" if name == "cape_single" else None
-    config = recipes.get(name, 3, cohort)
+    config = runs.get(name, 3, cohort)
     assert (config.name, config.seed) == ("cape_code15" if cohort else name, 3)
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
     assert build(config.encoder, 0).num_features in (64, 256)
 
 
-def test_published_recipes_differ_in_their_batches_only() -> None:
-    x, z = recipes.cape_x(1), recipes.cape_z(1)
+def test_published_runs_differ_in_their_batches_only() -> None:
+    x, z = runs.get("cape_x", seed=1), runs.get("cape_z", seed=1)
     assert (x.sampler.name, z.sampler.name) == ("patient_pairs", "in_distribution")
     assert x.model_copy(update={"name": "", "sampler": None}) == z.model_copy(update={"name": "", "sampler": None})
-    assert (z.sampler.pairs, z.epochs, z.max_steps, z.optimiser.lr) == (512, 200, None, 0.1)
-    assert recipes.cape_single(1, "code15").cohorts == ("code15",)
+    assert (z.sampler.groups, z.epochs, z.max_steps, z.optimiser.lr) == (512, 200, None, 0.1)
+    assert runs.get("cape_single", 1, "code15").cohorts == ("code15",)
 
 
 def test_smoke_is_small() -> None:
-    parameters = sum(p.numel() for p in build(recipes.smoke(0).encoder, 0).parameters())
+    parameters = sum(p.numel() for p in build(runs.get("smoke", seed=0).encoder, 0).parameters())
     assert parameters == 339_808
 
 
-def test_unknown_recipe_names_the_known_ones() -> None:
-    with pytest.raises(SpecError, match="expected one of cape_single, cape_x, cape_z, smoke"):
-        recipes.get("cape_y", 0)
+def test_unknown_run_names_the_known_ones_and_the_nearest() -> None:
+    known = "byol_small, cape_single, cape_x, cape_z, cpc_small, simclr_small, smoke"
+    with pytest.raises(SpecError, match=rf"found no run 'smok', expected one of {known}\. Did you mean 'smoke'"):
+        runs.get("smok", 0)
 
 
-def test_a_recipe_of_one_cohort_wants_one_and_the_others_none() -> None:
-    with pytest.raises(SpecError, match="cape_single without a cohort, expected the one to train on: --cohort NAME"):
-        recipes.get("cape_single", 0)
-    with pytest.raises(SpecError, match=r"'code15' for recipe cape_z, which trains on all. Use one of cape_single, or"):
-        recipes.get("cape_z", 0, "code15")
+def test_a_run_of_one_cohort_wants_one_and_the_others_none() -> None:
+    with pytest.raises(SpecError, match=r"run cape_single trains on one cohort. Name it: --cohort NAME"):
+        runs.get("cape_single", 0)
+    with pytest.raises(
+        SpecError, match=r"run cape_z trains on all cohorts, and --cohort code15 names one. Use --run cape_s"
+    ):
+        runs.get("cape_z", 0, "code15")
+
+
+def test_two_studies_may_not_use_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names come from the files of capezoo/runs and from entry points: a second study with a name of the first is refused."""
+    monkeypatch.setattr(plugins, "names", lambda kind: ("mine", "small"))
+    monkeypatch.setattr(plugins, "load", lambda kind, name: SimpleNamespace(RUNS={"smoke": lambda seed: None}))
+    runs._all.cache_clear()
+    try:
+        with pytest.raises(SpecError, match="run 'smoke' is in studies mine and small"):
+            runs.names()
+    finally:
+        runs._all.cache_clear()
 
 
 def test_timm_that_meets_another_torchvision_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
