@@ -56,7 +56,7 @@ class Encoder(StagedEncoder):
         self.complete(stages_of(outs), num_classes)
 
 
-class HalveByMean(nn.Module):
+class _HalveByMean(nn.Module):
     """Mean of two samples; of the last one alone where their number is odd."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def _block(channels: int, out: int, stride: int, config: Config) -> Residual:
         main = nn.Sequential(
             ConvNorm(channels, out, config.kernel, stride), ConvNorm(out, out, config.kernel, act=False)
         )
-    skip: list[nn.Module] = [HalveByMean()] if stride > 1 else []
+    skip: list[nn.Module] = [_HalveByMean()] if stride > 1 else []
     if channels != out:
         skip.append(ConvNorm(channels, out, 1, act=False))
     return Residual(main, nn.Sequential(*skip))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
 
 
-class BalanceOptions(PairOptions, total=False):
+class _BalanceOptions(PairOptions, total=False):
     """Keywords of this sampler, as `from_arrays` takes them."""
 
     temperature: float
@@ -77,7 +77,7 @@ class InDistributionBatchSampler(Sampler):
         pairs: int,
         seed: int,
         days: ArrayLike | None = None,
-        **options: Unpack[BalanceOptions],
+        **options: Unpack[_BalanceOptions],
     ) -> Self:
         """Plan for any table of records, one entry each: plans hold positions in these arrays.
 
