@@ -13,7 +13,8 @@ import capezoo
 import ecgcohorts as ec
 from capezoo import encoders
 from capezoo.specs import EncoderSpec, InputSpec, RunConfig
-from capezoo.training.loop import pretrain, trained
+from capezoo.training.checkpoint import trained
+from capezoo.training.loop import pretrain
 from ecgcohorts.cli import program as cli
 from ecgcohorts.errors import RecipeMismatch
 from ecgcohorts.ingest import IngestOptions, ingest
