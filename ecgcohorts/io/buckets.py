@@ -99,6 +99,7 @@ class Bucket:
         below: only those whose path begins with these folders.
         """
         for name, _ in self._each(below):
+            # As in a folder, where hidden folders are not entered.
             if not name.startswith(".") and "/." not in name:
                 yield name
 

@@ -94,6 +94,7 @@ def copy_file(source: Path, target: Path) -> None:
     make_folder(target.parent)
     aside = name_aside(target)
     try:
+        # Synced through a second descriptor: fsync is about the file, whoever wrote it.
         shutil.copyfile(source, aside)
         with aside.open("rb") as file:
             os.fsync(file.fileno())

@@ -150,6 +150,7 @@ class Folder:
         file = self._open.get(name)
         if file is not None:
             return file
+        # Opened outside the lock: two threads may both open it, and the one that loses closes its own.
         file = _OpenFile(self.path / name)
         with self._lock:
             file = self._open.setdefault(name, file)
@@ -223,6 +224,7 @@ def _open_files_limit() -> int:
     return _MOST_OPEN_FILES if unlimited else min(max(allowed // 2, _LEAST_OPEN_FILES), _MOST_OPEN_FILES)
 
 
+# A union and no base class, in which every method would be declared a third time.
 Place = Folder | Bucket
 
 

@@ -50,6 +50,7 @@ class Texts:
         """Return all texts as a column that shares the buffer; nothing can be added from here on."""
         import pyarrow as pa
 
+        # The buffers are handed over as they are: a copy would double the memory of the largest columns.
         ends = self._ends if not self._empty else np.concatenate([np.zeros(self._empty, np.int64), self._ends])
         return pa.Array.from_buffers(pa.large_binary(), len(self), [None, pa.py_buffer(ends), pa.py_buffer(self._data)])
 

@@ -120,6 +120,7 @@ def read_column(place: Place, manifest: Manifest, folder: str) -> NDArray:
     for number in range(-(-shape[0] // chunk_shape[0])):
         name = "/".join([folder, "c", str(number), *["0"] * (len(shape) - 1)])
         parts.append(_unpack(read_file(place, manifest, name), f"{place}/{name}", chunk_shape, dtype))
+    # The last chunk is padded; native byte order, because callers index and sort the column.
     column = np.concatenate(parts)[: shape[0]] if parts else np.zeros(shape, dtype)
     return column.astype(dtype.newbyteorder("="), copy=False)
 

@@ -167,6 +167,7 @@ def carry_over(
         f"{index_folder(before)}/": f"{index_folder(generation)}/",
         rejects_name(before): rejects_name(generation),
     }
+    # A generation has its own folder of index columns, most of which do not change: links cost neither room nor reading.
     files = {}
     for name, entry in manifest.files.items():
         if name.startswith(without):

@@ -11,13 +11,14 @@ from ecgcohorts.store.schema import FileEntry, Manifest
 
 def read_file(place: Place, manifest: Manifest, name: str) -> bytes:
     """Read a whole file of a snapshot, its size and SHA-256 checked. Raises StoreError for any other content."""
+    # Only what the manifest names is read, so that nothing reaches a parser before its SHA-256 was checked.
     entry = manifest.files.get(name)
     if entry is None:
         raise StoreError(f"{place}: the manifest names no {name}. Restore the store from a copy.")
     try:
         data = place.get(name, entry.size)
     except OSError as error:
-        if is_of_machine(error):
+        if is_of_machine(error):  # a full table of open files is no damage of the store
             raise
         what = error.strerror or "no such object"
         raise StoreError(f"{place}/{name}: found no readable file ({what}). Restore it from a copy.") from None

@@ -186,6 +186,7 @@ class AnyStore(ABC):
     ) -> None:
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.n_rows:
             raise StoreError(f"found row {rows.min()} to {rows.max()}, expected 0 to {self.n_rows - 1}.")
+        # The last segment that begins at or before a row; empty segments share a first row with the next one.
         segment_of = np.searchsorted(self._first_rows, rows, side="right") - 1
         for segment in np.unique(segment_of):
             here = np.flatnonzero(segment_of == segment)
@@ -350,6 +351,7 @@ def earlier_manifests(place: Place, manifest: Manifest) -> list[Manifest]:
 
 
 def _still_there(place: Place, manifest: Manifest) -> list[Current]:
+    # `gc` deletes earlier snapshots and leaves the manifest in force as it is, so not all that it names are there.
     there = place.sizes([one.manifest for one in manifest.earlier]) if manifest.earlier else {}
     return [one for one in manifest.earlier if one.manifest in there]
 
@@ -368,6 +370,7 @@ def files_named(place: Place, manifest: Manifest) -> dict[str, FileEntry | None]
 def _read_named(place: Place, named: Current) -> tuple[Manifest, bytes]:
     try:
         data = place.get(named.manifest, _MANIFEST_LIMIT)
+        # Checked before it is parsed: CURRENT vouches for the manifest, and the manifest for everything else.
         if hashlib.sha256(data).hexdigest() != named.sha256:
             raise StoreError(
                 f"{place}/{named.manifest}: manifest does not match CURRENT. Restore the store from a copy."

@@ -78,6 +78,7 @@ class ShardWriter:
         except OSError:
             drop(self._aside)
             raise
+        # The entry is there only for a shard that is whole and durable, so that no manifest can name another one.
         if kind is None:
             sync_folder(self._path.parent)
             self.entry = FileEntry(size=self._size, sha256=self._sha.hexdigest())

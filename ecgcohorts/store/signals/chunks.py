@@ -145,6 +145,7 @@ def _decode_pcodec(data: Block, start: int, stop: int, strips: Block, place: int
 
 
 def _by_address() -> Callable[[Block, int, int, Block, int], bool]:
+    # ctypes releases the interpreter lock for the call, so threads decode side by side.
     function = ctypes.CDLL(blosc.__file__).blosc_decompress_ctx  # int(src, dest, dest size, threads)
     function.argtypes, function.restype = (
         (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int),

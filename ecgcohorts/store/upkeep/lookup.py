@@ -82,6 +82,7 @@ def _why_not(store: Store, kind: IdKind, pseudonym: str) -> str:
 
 def matching_key(store: Store, key_file: Path | None) -> PseudonymKey:
     """Load the key of a store from a file or the user's configuration folder. Raises KeyMismatch for another key."""
+    # Another key gives other pseudonyms: every search would end in "not found", and a removal would remove nobody.
     key = load_key(key_file)
     if key.fingerprint != store.manifest.key_fingerprint:
         raise KeyMismatch(f"{store.path}: made with another pseudonym key. Pass the one it was made with: --key FILE.")

@@ -84,6 +84,7 @@ def _check_accounts(store: Store) -> Iterator[str]:
         live = int(((rows >= segment.first_row) & (rows < segment.first_row + segment.rows)).sum())
         if live != account.stored:
             yield f"{name}: accounts for {account.stored} stored recordings, the index lists {live}"
+    # Removed patients are in the accounts as rejected and in the table as removed, so both sums still agree.
     refused = sum(one.accounting.duplicates + sum(one.accounting.rejected.values()) for one in store.segments)
     if refused != len(store.rejects()):
         yield f"accounts for {refused} recordings not stored, the table of rejects lists {len(store.rejects())}"
@@ -118,6 +119,7 @@ def _check_reference(store: Store) -> Iterator[str]:
     """Yield segments of which a few rows read differently through zarr-python."""
     for segment in store.segments:
         local = np.unique(np.linspace(0, segment.rows - 1, min(segment.rows, _REFERENCE_ROWS)).astype(np.int64))
+        # zarr-python warns of pcodec, whose name is not in the specification yet.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3 specification")
             array = zarr.open_array(store.place.zarr(), path=segment.folder, mode="r", zarr_format=3)

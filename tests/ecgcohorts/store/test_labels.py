@@ -166,7 +166,7 @@ def test_other_requests_that_cannot_be_met(folder, tmp_path):
     for columns in ([], {"a": "x", "b": "x"}):
         with pytest.raises(SpecError, match="Name each label once"):
             add_labels(folder, table, "north", id_column="id", columns=columns)
-    with pytest.raises(SpecError, match="found one text"):
+    with pytest.raises(SpecError, match="columns is one text"):
         add_labels(folder, table, "north", id_column="id", columns="ef")
     columns = {"EF %": "ef"}
     with pytest.raises(SpecError, match="found no cohort 'east'"):

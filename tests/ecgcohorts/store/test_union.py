@@ -198,7 +198,7 @@ def test_a_copy_of_a_copy_names_what_stays(stores):
 
 
 def test_what_does_not_belong_together_is_refused(stores, tmp_path):
-    with pytest.raises(StoreError, match="empty list"):
+    with pytest.raises(StoreError, match="list of stores is empty"):
         ec.open([])
     with pytest.raises(StoreError, match="a second time"):
         ec.open([stores[0], stores[1], tmp_path / "." / "a.zarr"])
