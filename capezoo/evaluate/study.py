@@ -33,9 +33,9 @@ from capezoo.specs.base import Spec, derive_seed, parse
 from capezoo.specs.input import InputSpec
 from capezoo.specs.run import EncoderSpec
 from capezoo.zoo.create import load
+from capezoo.zoo.digests import training_digests
 from capezoo.zoo.files import CARD, DIGEST_BYTES, read_architecture, read_card
 from capezoo.zoo.listing import locate
-from capezoo.zoo.overlap import training_digests
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.io.durable import sha256_of, write_file

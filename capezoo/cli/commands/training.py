@@ -113,9 +113,8 @@ def publish(
     study: Sequence[Path],
 ) -> Answer:
     """Write the newest checkpoint of a run as weights: with card, golden output and checksums."""
-    from capezoo.zoo import publish, publish_to_hub
     from capezoo.zoo.hub import HUB
-    from capezoo.zoo.publish import About, licences_of
+    from capezoo.zoo.publish import About, licences_of, publish, publish_to_hub
     from ecgcohorts.store.union import open_named
 
     licences = licences_of(open_named(store)) if store else None

@@ -20,9 +20,9 @@ def list_(*, pattern: str | None) -> Answer:
 
     Exit code 1 if none matches the pattern.
     """
-    from capezoo.zoo import list_models, locate
     from capezoo.zoo.files import read_card
     from capezoo.zoo.hub import cached
+    from capezoo.zoo.listing import list_models, locate
 
     asked = pattern or "*"
     encoders = list_models(asked)
@@ -45,8 +45,8 @@ def list_(*, pattern: str | None) -> Answer:
 @offline
 def info(*, weights: str, offline: bool) -> Answer:
     """Show the card of weights: what they take, what they were trained on, how they were measured."""
-    from capezoo.zoo import locate
     from capezoo.zoo.files import read_card
+    from capezoo.zoo.listing import locate
     from capezoo.zoo.publish import render
 
     card = read_card(locate(weights, offline))
@@ -58,7 +58,7 @@ def info(*, weights: str, offline: bool) -> Answer:
 @offline
 def verify(*, weights: str, offline: bool) -> Answer:
     """Check files, digests, schema and golden output of weights. Exit code 4 if there is damage."""
-    from capezoo.zoo import verify
+    from capezoo.zoo.verify import verify
 
     report = verify(weights, offline)
     if not report.ok:
@@ -77,7 +77,7 @@ def verify(*, weights: str, offline: bool) -> Answer:
 @offline
 def pull(*, weights: str, to: Path, offline: bool) -> Answer:
     """Copy weights to a folder, checked: for machines without a network, and to keep."""
-    from capezoo.zoo import pull
+    from capezoo.zoo.listing import pull
 
     made = pull(weights, to, offline)
     return Answer({"folder": made}, f"{made}")
@@ -106,8 +106,9 @@ def embed(
 ) -> Answer:
     """Embed a store: one embedding per recording, with the index columns beside them."""
     from capezoo.embedding.folder import embed_store
-    from capezoo.zoo import load, locate
+    from capezoo.zoo.create import load
     from capezoo.zoo.files import CARD, read_card
+    from capezoo.zoo.listing import locate
     from ecgcohorts.io.durable import sha256_of
     from ecgcohorts.store.union import open_named
 
@@ -141,7 +142,7 @@ def overlap(*, weights: str, store: Sequence[str], split: str | None, offline: b
     """Say which recordings and patients of a store weights were trained on, by waveform."""
     from rich.console import Group
 
-    from capezoo.zoo import overlap
+    from capezoo.zoo.overlap import overlap
     from ecgcohorts.store.union import open_named
 
     found = overlap(weights, open_named(store), split, offline)
@@ -163,7 +164,7 @@ def overlap(*, weights: str, store: Sequence[str], split: str | None, offline: b
 def onnx(*, weights: str, out: Path) -> Answer:
     """Write weights as an ONNX file that says what to feed it, if onnxruntime computes the same."""
     from capezoo.interop.onnx import export_onnx
-    from capezoo.zoo import load
+    from capezoo.zoo.create import load
 
     made = export_onnx(load(weights), out)
     return Answer({"out": made}, f"{made}")

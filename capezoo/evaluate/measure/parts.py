@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from capezoo.specs.base import Share, Spec, derive_seed
-from capezoo.zoo.overlap import seen
+from capezoo.zoo.digests import seen
 from ecgcohorts.errors import SpecError
 from ecgcohorts.index.cohort_index import CohortIndex
 

@@ -9,8 +9,8 @@ import pytest
 from capezoo.evaluate.measure.parts import require_unseen, seen_in_tests
 from capezoo.evaluate.study import study
 from capezoo.zoo import load, overlap, publish, write_weights
+from capezoo.zoo.digests import seen, training_digests
 from capezoo.zoo.files import DIGESTS, read_card
-from capezoo.zoo.overlap import seen, training_digests
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.index import splits
 from ecgcohorts.store import open_store
