@@ -28,11 +28,11 @@ def changed(config: RunConfig, settings: Sequence[str]) -> RunConfig:
             raise SpecError(f"{WHERE}: found {setting!r}, expected the seed as an option of its own: --seed {text}.")
         _put(values, key.split("."), value_of(text))
     made = parse(RunConfig, values, WHERE)
-    require_parts(made)
+    _require_parts(made)
     return made
 
 
-def require_parts(config: RunConfig) -> None:
+def _require_parts(config: RunConfig) -> None:
     """Raise SpecError unless encoder, objective and views exist and know the settings they are given."""
     views: tuple[tuple[str, PartSpec], ...] = tuple(("view", view) for view in config.views)
     parts = (("encoder", config.encoder), ("objective", config.objective), *views)

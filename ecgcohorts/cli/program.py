@@ -17,9 +17,9 @@ from click.shell_completion import get_completion_class, shell_complete
 
 import ecgcohorts
 from ecgcohorts import plugins
-from ecgcohorts.cli.console import EXIT_CODES, EXIT_STOPPED, EXIT_WRONG, Answer, fail, show
+from ecgcohorts.cli.console import EXIT_CODES, EXIT_REJECTED, EXIT_STOPPED, EXIT_WRONG, Answer, fail, show
 from ecgcohorts.cli.parameters import Argument, OneOf
-from ecgcohorts.errors import EcgError, did_you_mean, needs_extra, require
+from ecgcohorts.errors import EcgError, NothingMatched, did_you_mean, needs_extra, require
 
 WIDEST = 120  # columns of help, ours: longer lines are hard to read
 SHELLS = ("bash", "fish", "zsh")
@@ -75,7 +75,7 @@ class Command(_Base):
         rest = super().parse_args(ctx, args)
         if ctx.args and not ctx.resilient_parsing:  # allowed above, so that the refusal is in our words
             raise click.UsageError(
-                f"found {ctx.args[0]!r} after the last argument, expected: {usage_of(ctx)}. "
+                f"found {ctx.args[0]!r} after the last argument, expected: {_usage_of(ctx)}. "
                 "An option of several values is repeated: --name A --name B.",
                 ctx,
             )
@@ -181,9 +181,7 @@ def _heading(module: ModuleType) -> str:
 
 
 def _commands(module: ModuleType) -> dict[str, click.Command]:
-    """Return the commands of a family by name; a name with an underscore keeps one to its group."""
-    found = [value for name, value in vars(module).items() if isinstance(value, click.Command) and name[0] != "_"]
-    return {str(one.name): one for one in found}
+    return {str(found.name): found for found in vars(module).values() if isinstance(found, click.Command)}
 
 
 def _first_line(found: click.Command | None) -> str:
@@ -240,6 +238,8 @@ def run(program: Program, arguments: Sequence[str]) -> None:
         raise SystemExit(EXIT_WRONG) from None
     except click.UsageError as error:
         fail(name, _reworded(error))
+    except NothingMatched as error:
+        fail(name, str(error), EXIT_REJECTED)
     except EcgError as error:
         fail(name, str(error))
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
@@ -269,7 +269,7 @@ def _reworded(error: click.UsageError) -> str:
     if isinstance(error, click.MissingParameter) and isinstance(param, click.Option):
         return f"found no {_name_of(param)}, expected {_name_of(param)} {param.make_metavar(ctx)}. {see}"
     if isinstance(error, click.MissingParameter) and param is not None:
-        return f"found no {_name_of(param)}, expected: {usage_of(ctx)}. {see}"
+        return f"found no {_name_of(param)}, expected: {_usage_of(ctx)}. {see}"
     if isinstance(error, click.BadParameter) and param is not None:
         return f"{_name_of(param)}: {error.message}"
     if isinstance(error, click.BadOptionUsage):
@@ -288,7 +288,7 @@ def _name_of(param: click.Parameter) -> str:
     return max(param.opts, key=len) if isinstance(param, click.Option) else str(param.human_readable_name)
 
 
-def usage_of(ctx: click.Context) -> str:
+def _usage_of(ctx: click.Context) -> str:
     """Return how a command is called: `ecgcohorts inspect [OPTIONS] SOURCE`."""
     return " ".join([ctx.command_path, *ctx.command.collect_usage_pieces(ctx)])
 

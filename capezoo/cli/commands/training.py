@@ -36,7 +36,7 @@ ORDER = 1
     multiple=True,
     help='change the run: optimiser.lr=1e-3, \'cohorts=["ptb_xl", "code15"]\'; VALUE is JSON or a word; repeat for more',
 )
-def pretrain(
+def _pretrain(
     *, store: Sequence[str], out: Path, seed: int, run: str, cohort: str | None, settings: Sequence[str]
 ) -> Answer | None:
     """Pretrain an encoder on a store; the same command continues a run that was stopped."""
@@ -101,7 +101,7 @@ def _told(run: Any) -> Answer:
     multiple=True,
     help="folder of `capezoo evaluate` of these weights, for the card's metrics; repeat for more",
 )
-def publish(
+def _publish(
     *,
     run_folder: Path,
     target: str,

@@ -15,7 +15,7 @@ ORDER = 2
 
 @command("list", "capezoo list", 'capezoo list "cape*" --json')
 @argument("pattern", Name("PATTERN"), "shell pattern, such as cape*; default: all", required=False)
-def list_(*, pattern: str | None) -> Answer:
+def _list(*, pattern: str | None) -> Answer:
     """List encoders that can be trained, weights that are here by name, and Hub weights in the cache.
 
     Exit code 1 if none matches the pattern.
@@ -43,7 +43,7 @@ def list_(*, pattern: str | None) -> Answer:
 @command("info", "capezoo info cape_resnet.small_z", "capezoo info weights/z --json")
 @weights
 @offline
-def info(*, weights: str, offline: bool) -> Answer:
+def _info(*, weights: str, offline: bool) -> Answer:
     """Show the card of weights: what they take, what they were trained on, how they were measured."""
     from capezoo.zoo import locate
     from capezoo.zoo.files import read_card
@@ -56,7 +56,7 @@ def info(*, weights: str, offline: bool) -> Answer:
 @command("verify", "capezoo verify cape_resnet.small_z", "capezoo verify hf-hub:ORG/REPO@main --json")
 @weights
 @offline
-def verify(*, weights: str, offline: bool) -> Answer:
+def _verify(*, weights: str, offline: bool) -> Answer:
     """Check files, digests, schema and golden output of weights. Exit code 4 if there is damage."""
     from capezoo.zoo import verify
 
@@ -75,7 +75,7 @@ def verify(*, weights: str, offline: bool) -> Answer:
 @weights
 @option("--to", type=FOLDER, required=True, help="folder to make")
 @offline
-def pull(*, weights: str, to: Path, offline: bool) -> Answer:
+def _pull(*, weights: str, to: Path, offline: bool) -> Answer:
     """Copy weights to a folder, checked: for machines without a network, and to keep."""
     from capezoo.zoo import pull
 
@@ -95,7 +95,7 @@ def pull(*, weights: str, to: Path, offline: bool) -> Answer:
 )
 @option("--force-recipe", is_flag=True, help="take a store of another recipe if rate, unit and length fit")
 @offline
-def embed(
+def _embed(
     *,
     weights: str,
     store: Sequence[str],
@@ -137,7 +137,7 @@ def embed(
 @stores
 @option("--split", type=Name("NAME"), help="split kept in the store: count its parts apart")
 @offline
-def overlap(*, weights: str, store: Sequence[str], split: str | None, offline: bool) -> Answer:
+def _overlap(*, weights: str, store: Sequence[str], split: str | None, offline: bool) -> Answer:
     """Say which recordings and patients of a store weights were trained on, by waveform."""
     from rich.console import Group
 
@@ -160,7 +160,7 @@ def overlap(*, weights: str, store: Sequence[str], split: str | None, offline: b
 @command("onnx", "capezoo onnx weights/z -o model.onnx", "capezoo onnx weights/z -o z.onnx --json")
 @weights
 @option("-o", "--out", type=FILE, required=True, help="file to write")
-def onnx(*, weights: str, out: Path) -> Answer:
+def _onnx(*, weights: str, out: Path) -> Answer:
     """Write weights as an ONNX file that says what to feed it, if onnxruntime computes the same."""
     from capezoo.interop.onnx import export_onnx
     from capezoo.zoo import load

@@ -6,7 +6,7 @@ pseudonyms and counts.
 
 from pathlib import Path
 
-from ecgcohorts.cli.console import EXIT_NOT_FOUND, EXIT_REJECTED, Answer, progress
+from ecgcohorts.cli.console import EXIT_NOT_FOUND, Answer, progress
 from ecgcohorts.cli.parameters import FILE, STORE, TEXT, Name, OneOf, argument, key, option
 from ecgcohorts.cli.program import command
 
@@ -26,7 +26,7 @@ cohort = argument("cohort", _IN_STORE, "cohort of the store")
 @argument("original", TEXT, "id as the source has it")
 @option("--kind", type=OneOf("recording", "patient"), default="recording", help="what the id names")
 @key
-def find(*, store: str, cohort: str, original: str, kind: str, key: Path | None) -> Answer:
+def _find(*, store: str, cohort: str, original: str, kind: str, key: Path | None) -> Answer:
     """Find a recording, or all recordings of a patient, by the id in the source.
 
     Exit code 1 if the store has none of them.
@@ -59,7 +59,7 @@ def find(*, store: str, cohort: str, original: str, kind: str, key: Path | None)
 )
 @option("--replace", is_flag=True, help="overwrite labels that are there already")
 @key
-def label(
+def _label(
     *,
     store: str,
     csv: Path,
@@ -72,7 +72,7 @@ def label(
 ) -> Answer:
     """Add number columns of a CSV to the index of a store, joined by the ids of the source.
 
-    Exit code 3 if no row of the table matched.
+    Exit code 3, and nothing written, if no row of the table matched.
     """
     from ecgcohorts.store.upkeep.labels import add_labels
 
@@ -92,10 +92,7 @@ def label(
         f"{report.rows_matched} rows matched, {report.rows_unmatched} not; {report.recordings_matched} recordings "
         f"matched, {report.recordings_unmatched} not; known: {known}; fingerprint {report.fingerprint[:16]}"
     )
-    if report.rows_matched:
-        return Answer(report, text)
-    complaint = f"{csv}: no row has the id of a {kind} of cohort {cohort!r}. Check --id-column {id_column} and --kind."
-    return Answer(report, text, complaint, EXIT_REJECTED)
+    return Answer(report, text)
 
 
 @command(
@@ -107,7 +104,7 @@ def label(
 @cohort
 @argument("original", TEXT, "id of the patient as the source has it")
 @key
-def remove(*, store: str, cohort: str, original: str, key: Path | None) -> Answer:
+def _remove(*, store: str, cohort: str, original: str, key: Path | None) -> Answer:
     """Remove a patient for good (consent withdrawn): from signals, index and splits, and from later ingests."""
     from ecgcohorts.store.upkeep.remove import remove_patient
 
@@ -125,7 +122,7 @@ def remove(*, store: str, cohort: str, original: str, key: Path | None) -> Answe
 @store
 @option("--cohort", type=_IN_STORE, help="only this cohort; default: all")
 @key
-def compact(*, store: str, cohort: str | None, key: Path | None) -> Answer:
+def _compact(*, store: str, cohort: str | None, key: Path | None) -> Answer:
     """Bring the recordings of each patient together again after several ingests.
 
     Row numbers change, in the index and in all kept splits.

@@ -29,7 +29,7 @@ ORDER = 3
 
 @command("info", "ecgcohorts info store.zarr", "ecgcohorts info a.zarr b.zarr --json")
 @stores
-def info(*, store: tuple[str, ...]) -> Answer:
+def _info(*, store: tuple[str, ...]) -> Answer:
     """Count cohorts, patients and recordings of a store; name its recipe, splits and accounts."""
     from ecgcohorts.store.union import open_named
     from ecgcohorts.store.upkeep.info import describe, render
@@ -41,7 +41,7 @@ def info(*, store: tuple[str, ...]) -> Answer:
 @command("table1", "ecgcohorts table1 store.zarr", "ecgcohorts table1 a.zarr b.zarr --form latex")
 @stores
 @option("--form", type=OneOf("text", "csv", "latex", "markdown"), default="text", help="text is for the terminal")
-def table1(*, store: tuple[str, ...], form: str) -> Answer:
+def _table1(*, store: tuple[str, ...], form: str) -> Answer:
     """Describe the people of a store: patients, recordings, age, sex, devices and labels of each cohort."""
     from ecgcohorts.report import table1
     from ecgcohorts.store.union import open_named
@@ -63,7 +63,7 @@ def table1(*, store: tuple[str, ...], form: str) -> Answer:
 @option("--sheet", type=OneOf("fit", "a4", "letter"), default="fit", help="size of the page")
 @option("--dpi", type=POSITIVE, default=304.8, help="of a PNG; 304.8 gives 12 pixels a millimetre")
 @also
-def plot(*, store: str, record: str, out: Path, layout: str, sheet: str, dpi: float, also: tuple[str, ...]) -> Answer:
+def _plot(*, store: str, record: str, out: Path, layout: str, sheet: str, dpi: float, also: tuple[str, ...]) -> Answer:
     """Draw one recording on ECG paper in exact millimetres: SVG, PNG or PDF by the suffix of the output."""
     from ecgcohorts.report.paper import Layout, Page, plot_record
     from ecgcohorts.store.union import open_named
@@ -76,7 +76,7 @@ def plot(*, store: str, record: str, out: Path, layout: str, sheet: str, dpi: fl
 @command("report", "ecgcohorts report store.zarr -o store.html", "ecgcohorts report a.zarr b.zarr -o both.html")
 @stores
 @option("-o", "--out", type=FILE, required=True, help="page to write, .html")
-def report(*, store: tuple[str, ...], out: Path) -> Answer:
+def _report(*, store: tuple[str, ...], out: Path) -> Answer:
     """Write one self-contained HTML page about a store."""
     from ecgcohorts.report.html import report
     from ecgcohorts.store.union import open_named
@@ -103,7 +103,7 @@ def report(*, store: tuple[str, ...], out: Path) -> Answer:
 @within
 @option("--split", type=Name("NAME"), help="huggingface, webdataset: every part of this split by itself")
 @also
-def export(
+def _export(
     *,
     store: str,
     out: Path,

@@ -13,7 +13,7 @@ source = argument("source", SOURCE, "folder, tar or zip with raw recordings, or 
 @command("inspect", "ecgcohorts inspect ptb-xl/", "ecgcohorts inspect records.zip --sample 50 --json")
 @source
 @option("--sample", type=COUNT, default=200, help="recordings to decode, spread over formats and folders")
-def inspect(*, source: str, sample: int) -> Answer:
+def _inspect(*, source: str, sample: int) -> Answer:
     """Say what a folder holds: the class of every file; formats, rates, leads and lengths of its recordings.
 
     Writes nothing.
@@ -31,7 +31,7 @@ def inspect(*, source: str, sample: int) -> Answer:
 @option("-o", "--out", type=FILE, required=True, help="cohort file to write, .yaml")
 @option("--sample", type=COUNT, default=200, help="recordings to look at")
 @option("--force", is_flag=True, help="replace the cohort file")
-def draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool) -> Answer:
+def _draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool) -> Answer:
     """Write a first description of a cohort, with its guesses and gaps marked for you to finish."""
     from ecgcohorts.ingest.draft import check_out, draft, write_draft
 
@@ -56,7 +56,7 @@ def draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool)
 
 
 @command("formats", "ecgcohorts formats", "ecgcohorts formats --json")
-def formats() -> Answer:
+def _formats() -> Answer:
     """List the raw formats that this installation reads, with their variants."""
     from ecgcohorts.errors import install_line
     from ecgcohorts.plugins import load, names
@@ -84,7 +84,7 @@ def formats() -> Answer:
 
 
 @command("cohorts", "ecgcohorts cohorts", "ecgcohorts cohorts --json")
-def cohorts() -> Answer:
+def _cohorts() -> Answer:
     """List the cohort presets, with title and licence."""
     from ecgcohorts.plugins import load, names
 
@@ -95,11 +95,43 @@ def cohorts() -> Answer:
     return Answer(facts, table(rows, ("cohort", "title", "licence")))
 
 
+@command("recipes", "ecgcohorts recipes", "ecgcohorts recipes --json")
+def _recipes() -> Answer:
+    """List the preprocessing recipes, with their leads, rate and filter band."""
+    from ecgcohorts.plugins import load, names
+    from ecgcohorts.preprocess.recipes import KIND
+
+    modules = [load(KIND, name) for name in names(KIND)]
+    facts = [
+        {
+            "recipe": module.RECIPE.name,
+            "about": _first_line(module.__doc__),
+            "leads": module.RECIPE.leads,
+            "rate_hz": module.RECIPE.rate_hz,
+            "band_hz": module.RECIPE.band_hz,
+            "window_s": module.RECIPE.window_s,
+        }
+        for module in modules
+    ]
+    rows = [
+        [
+            one["recipe"],
+            str(len(one["leads"])),
+            f"{one['rate_hz']:g}",
+            "{:g}-{:g}".format(*one["band_hz"]) if one["band_hz"] else "none",
+            f"{one['window_s']:g}",
+            one["about"],
+        ]
+        for one in facts
+    ]
+    return Answer(facts, table(rows, ("recipe", "leads", "Hz", "band, Hz", "window, s", "about"), right=(1, 2, 3, 4)))
+
+
 @command("simulate", "ecgcohorts simulate raw --patients 5", "ecgcohorts simulate raw --patients 2 --seed 7 --json")
 @argument("out", FOLDER, "new or empty folder")
 @option("--patients", type=COUNT, default=200, help="patients in each cohort")
 @option("--seed", type=NATURAL, default=0, help="random seed; the same one gives the same bytes")
-def simulate(*, out: Path, patients: int, seed: int) -> Answer:
+def _simulate(*, out: Path, patients: int, seed: int) -> Answer:
     """Write three raw cohorts (WFDB, MUSE XML, HDF5) with known physiology and one device signature each."""
     from ecgcohorts.simulate import simulate
 

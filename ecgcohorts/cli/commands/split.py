@@ -47,7 +47,7 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 @option("--same", type=FILE, help="CSV: two pseudonyms of one person a line")
 @option("--also", type=STORE, multiple=True, help="another store to split together with the first; repeat for more")
 @option("--replace", is_flag=True, help="overwrite the split of that name")
-def split(*, store: str, name: str | None, also: tuple[str, ...], replace: bool, **rule: Any) -> Answer:
+def _split(*, store: str, name: str | None, also: tuple[str, ...], replace: bool, **rule: Any) -> Answer:
     """Split the recordings of a store by a rule, and keep the split by name; without a name, list the splits.
 
     No person is on two sides: that is checked before anything is kept.

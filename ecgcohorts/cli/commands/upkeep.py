@@ -19,7 +19,7 @@ ORDER = 6
 @option("--against", type=SOURCE, help="raw recordings, as for ingest: decode them again, compare all")
 @option("--cohort", type=COHORT, help="with --against: what they were ingested with")
 @key
-def verify(*, store: str, against: str | None, cohort: str | None, key: Path | None) -> Answer:
+def _verify(*, store: str, against: str | None, cohort: str | None, key: Path | None) -> Answer:
     """Check every byte of a store against its manifest, and its index against its signals.
 
     With --against and --cohort, check both against the source as well. Exit code 4 if there is damage.
@@ -69,7 +69,7 @@ def _damaged(facts: dict[str, object], lines: tuple[str, ...], complaint: str) -
 )
 @argument("store", STORE, "folder or URL")
 @argument("target", STORE, "folder or URL: new, or with an earlier snapshot of this store")
-def copy(*, store: str, target: str) -> Answer:
+def _copy(*, store: str, target: str) -> Answer:
     """Copy a store between folders and object stores, every file checked.
 
     Sends only what the target has not.
@@ -89,7 +89,7 @@ def copy(*, store: str, target: str) -> Answer:
 
 @command("unlock", "ecgcohorts unlock s3://bucket/store.zarr", "ecgcohorts unlock gs://bucket/store.zarr --json")
 @argument("store", STORE, "URL")
-def unlock(*, store: str) -> Answer:
+def _unlock(*, store: str) -> Answer:
     """Remove the write lock that a killed run left on a store in an object store."""
     from ecgcohorts.store.remote.bucket_lock import unlock
 
@@ -100,7 +100,7 @@ def unlock(*, store: str) -> Answer:
 
 @command("gc", "ecgcohorts gc store.zarr", "ecgcohorts gc store.zarr --json")
 @argument("store", STORE, "store")
-def gc(*, store: str) -> Answer:
+def _gc(*, store: str) -> Answer:
     """Delete the snapshots before the one in force; until then they stay readable."""
     from ecgcohorts.store.upkeep.garbage import collect_garbage
 

@@ -212,6 +212,30 @@ def test_wrong_input_gives_one_line(run, store, run_folder, tmp_path):
     )
 
 
+def test_answers_in_json(run, store, run_folder, monkeypatch, tmp_path):
+    """One document on standard output, nothing else there."""
+
+    def ask(*arguments: object, code: int = 0):
+        result = run(*arguments, "--json")
+        assert (result[0], len(result[2].splitlines())) == (code, 1 if code else 0), result
+        return json.loads(result[1], parse_constant=pytest.fail)
+
+    monkeypatch.setattr(listing, "BUNDLED", tmp_path / "none")
+    monkeypatch.setenv("CAPEZOO_CACHE", str(tmp_path / "cache"))
+    assert ask("publish", run_folder, "cache/cape_resnet.tiny", "--summary", "Small.")["weights"].endswith("tiny")
+    listed = ask("list", "cape*")
+    assert listed["encoders"] == ["cape_resnet"]
+    assert [(one["name"], one["summary"]) for one in listed["weights"]] == [("cape_resnet.tiny", "Small.")]
+    assert ask("list", "nothing*", code=1) == {"encoders": [], "weights": []}
+    assert ask("pull", "cape_resnet.tiny", "--to", "w") == {"folder": "w"}
+    assert ask("verify", "w")["problems"] == []
+    assert ask("embed", "w", store, "-o", "e")["records"] == len(open_store(store).index)
+    assert ask("report", "-o", "r.html", "--run-folder", run_folder) == {"out": "r.html"}
+    answered = ask("evaluate", "separability", "--weights", "w", "--store", store, "--seed", 0, "-o", "s", "--folds", 2)
+    assert answered["results"] == "s/results.json"
+    assert len(answered["headline"]) == 1
+
+
 def test_damaged_weights_set_the_exit_code(run, run_folder):
     run("publish", run_folder, "w")
     data = bytearray(Path("w", WEIGHTS).read_bytes())
