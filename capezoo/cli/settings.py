@@ -56,7 +56,8 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def value_of(text: str) -> Any:
-    """JSON first: YAML 1.1 takes 1e-3 for text."""
+    """Return the value that a text stands for: read as JSON, else as YAML, else the text itself."""
+    # JSON first: YAML 1.1 takes 1e-3 for text.
     try:
         return json.loads(text)
     except ValueError:

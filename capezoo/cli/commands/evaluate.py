@@ -70,6 +70,7 @@ def _asking(name: str) -> Command:
     def ask(*, weights: Sequence[str], store: Sequence[str], out: Path, seed: int, **config: Any) -> Answer:
         return _answered(weights, store, out, seed, {name: config})
 
+    # The function has no docstring of its own: the question's module says what it asks.
     ask.help = about(name)[1]
     # Before --json, which is the last of all.
     ask.params[-1:-1] = _options_of(module.Config)
@@ -84,6 +85,7 @@ def _options_of(config: Any) -> Iterator[click.Option]:
         if not field.is_required():
             settings |= {"default": field.default, "show_default": kind is not bool}
         flag = "--" + name.replace("_", "-")
+        # A flag that is on by default needs a way to turn it off.
         if kind is bool:
             yield click.Option([f"{flag}/--no-{flag[2:]}" if field.default else flag], is_flag=True, **settings)
         elif get_origin(kind) is Literal:
@@ -119,6 +121,7 @@ def _asking_all() -> Command:
         settings: Sequence[str],
     ) -> Answer:
         """Ask all questions; those that the store cannot answer are named."""
+        # What most questions share has an option; the rest is set by name, since two questions may have a key in common.
         shared = {"train_cohort": train_cohort, "allow_seen": allow_seen}
         questions: dict[str, dict[str, Any]] = {}
         for name in plugins.names(_KIND):
@@ -184,7 +187,7 @@ def _short(value: float | None) -> str:
 def _report(
     *, out: Path, study: Sequence[Path], run_folder: Sequence[Path], store: Sequence[str], title: str
 ) -> Answer:
-    """Write one self-contained HTML page from evaluations, training runs and a store."""
+    """Write one HTML page from evaluations, runs and a store."""
     from capezoo.evaluate.page.report import build_report
     from ecgcohorts.store.union import open_named
 

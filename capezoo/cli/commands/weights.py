@@ -16,9 +16,9 @@ ORDER = 2
 @command("list", "capezoo list", 'capezoo list "cape*" --json')
 @argument("pattern", Name("PATTERN"), "shell pattern, such as cape*; default: all", required=False)
 def _list(*, pattern: str | None) -> Answer:
-    """List encoders that can be trained, weights that are here by name, and Hub weights in the cache.
+    """List encoders, and the weights that are here.
 
-    Exit code 1 if none matches the pattern.
+    Encoders can be trained; weights are here by name or in the cache of the Hub. Exit code 1 if none matches the pattern.
     """
     from capezoo.zoo import list_models, locate
     from capezoo.zoo.files import read_card
@@ -28,11 +28,13 @@ def _list(*, pattern: str | None) -> Answer:
     encoders = list_models(asked)
     hub = [address for address in cached() if fnmatchcase(address, f"*{asked}")]
     here = [*list_models(asked, pretrained=True), *hub]
+    # Offline: a list must not fetch what it lists.
     cards = {name: read_card(locate(name, offline=True)) for name in here}
     facts = {
         "encoders": encoders,
         "weights": [{"name": n, "parameters": card.parameters, "summary": card.summary} for n, card in cards.items()],
     }
+    # One table for both kinds, so that `capezoo list | grep NAME` finds an encoder and its weights.
     rows = [["encoder", name, "", ""] for name in encoders]
     rows += [["weights", name, f"{card.parameters:,} parameters", card.summary] for name, card in cards.items()]
     if rows:
@@ -44,7 +46,10 @@ def _list(*, pattern: str | None) -> Answer:
 @weights
 @offline
 def _info(*, weights: str, offline: bool) -> Answer:
-    """Show the card of weights: what they take, what they were trained on, how they were measured."""
+    """Show the card of weights.
+
+    What they take, what they were trained on, and how they were measured.
+    """
     from capezoo.zoo import locate
     from capezoo.zoo.files import read_card
     from capezoo.zoo.publish import render
@@ -57,7 +62,10 @@ def _info(*, weights: str, offline: bool) -> Answer:
 @weights
 @offline
 def _verify(*, weights: str, offline: bool) -> Answer:
-    """Check files, digests, schema and golden output of weights. Exit code 4 if there is damage."""
+    """Check files, digests, schema and golden output of weights.
+
+    Exit code 4 if there is damage.
+    """
     from capezoo.zoo import verify
 
     report = verify(weights, offline)
@@ -76,7 +84,10 @@ def _verify(*, weights: str, offline: bool) -> Answer:
 @option("--to", type=FOLDER, required=True, help="folder to make")
 @offline
 def _pull(*, weights: str, to: Path, offline: bool) -> Answer:
-    """Copy weights to a folder, checked: for machines without a network, and to keep."""
+    """Copy weights to a folder, checked.
+
+    For machines without a network, and to keep.
+    """
     from capezoo.zoo import pull
 
     made = pull(weights, to, offline)
@@ -104,7 +115,10 @@ def _embed(
     force_recipe: bool,
     offline: bool,
 ) -> Answer:
-    """Embed a store: one embedding per recording, with the index columns beside them."""
+    """Embed every recording of a store.
+
+    The index columns stand beside the embeddings.
+    """
     from capezoo.embedding.folder import embed_store
     from capezoo.zoo import load, locate
     from capezoo.zoo.files import CARD, read_card
@@ -138,7 +152,10 @@ def _embed(
 @option("--split", type=Name("NAME"), help="split kept in the store: count its parts apart")
 @offline
 def _overlap(*, weights: str, store: Sequence[str], split: str | None, offline: bool) -> Answer:
-    """Say which recordings and patients of a store weights were trained on, by waveform."""
+    """Count the recordings of a store that weights were trained on.
+
+    Compared by waveform.
+    """
     from rich.console import Group
 
     from capezoo.zoo import overlap
@@ -161,7 +178,10 @@ def _overlap(*, weights: str, store: Sequence[str], split: str | None, offline: 
 @weights
 @option("-o", "--out", type=FILE, required=True, help="file to write")
 def _onnx(*, weights: str, out: Path) -> Answer:
-    """Write weights as an ONNX file that says what to feed it, if onnxruntime computes the same."""
+    """Write weights as an ONNX file that says what to feed it.
+
+    Only if onnxruntime computes the same.
+    """
     from capezoo.interop.onnx import export_onnx
     from capezoo.zoo import load
 

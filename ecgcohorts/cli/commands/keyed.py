@@ -27,9 +27,9 @@ cohort = argument("cohort", _IN_STORE, "cohort of the store")
 @option("--kind", type=OneOf("recording", "patient"), default="recording", help="what the id names")
 @key
 def _find(*, store: str, cohort: str, original: str, kind: str, key: Path | None) -> Answer:
-    """Find a recording, or all recordings of a patient, by the id in the source.
+    """Find the recordings that an id of the source names.
 
-    Exit code 1 if the store has none of them.
+    Exit code 1 if the store has none.
     """
     from ecgcohorts.store.reader import open_store
     from ecgcohorts.store.upkeep.lookup import find_by_id
@@ -70,12 +70,13 @@ def _label(
     replace: bool,
     key: Path | None,
 ) -> Answer:
-    """Add number columns of a CSV to the index of a store, joined by the ids of the source.
+    """Add number columns of a CSV to the index, joined by id.
 
     Exit code 3, and nothing written, if no row of the table matched.
     """
     from ecgcohorts.store.upkeep.labels import add_labels
 
+    # `LVEF=lvef` renames; a column alone keeps its name.
     columns = {name: label or name for name, _, label in (text.partition("=") for text in column)}
     report = add_labels(
         store,
@@ -105,7 +106,10 @@ def _label(
 @argument("original", TEXT, "id of the patient as the source has it")
 @key
 def _remove(*, store: str, cohort: str, original: str, key: Path | None) -> Answer:
-    """Remove a patient for good (consent withdrawn): from signals, index and splits, and from later ingests."""
+    """Remove a patient for good, as when consent is withdrawn.
+
+    From signals, index and splits, and from later ingests.
+    """
     from ecgcohorts.store.upkeep.remove import remove_patient
 
     report = remove_patient(store, cohort, original, key)
@@ -123,9 +127,9 @@ def _remove(*, store: str, cohort: str, original: str, key: Path | None) -> Answ
 @option("--cohort", type=_IN_STORE, help="only this cohort; default: all")
 @key
 def _compact(*, store: str, cohort: str | None, key: Path | None) -> Answer:
-    """Bring the recordings of each patient together again after several ingests.
+    """Bring the recordings of each patient together again.
 
-    Row numbers change, in the index and in all kept splits.
+    After several ingests they lie apart, which costs time in training. Row numbers change, in the index and in all kept splits.
     """
     from ecgcohorts.store.upkeep.compact import compact
 

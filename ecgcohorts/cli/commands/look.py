@@ -30,7 +30,10 @@ ORDER = 3
 @command("info", "ecgcohorts info store.zarr", "ecgcohorts info a.zarr b.zarr --json")
 @stores
 def _info(*, store: tuple[str, ...]) -> Answer:
-    """Count cohorts, patients and recordings of a store; name its recipe, splits and accounts."""
+    """Count what a store holds: cohorts, patients, recordings.
+
+    Recipe, splits and the accounts of every ingest are told as well.
+    """
     from ecgcohorts.store.union import open_named
     from ecgcohorts.store.upkeep.info import describe, render
 
@@ -42,10 +45,14 @@ def _info(*, store: tuple[str, ...]) -> Answer:
 @stores
 @option("--form", type=OneOf("text", "csv", "latex", "markdown"), default="text", help="text is for the terminal")
 def _table1(*, store: tuple[str, ...], form: str) -> Answer:
-    """Describe the people of a store: patients, recordings, age, sex, devices and labels of each cohort."""
+    """Describe the people of each cohort, as Table 1 of a paper does.
+
+    Patients, recordings, age, sex, devices and labels.
+    """
     from ecgcohorts.report import table1
     from ecgcohorts.store.union import open_named
 
+    # --json has the numbers in full precision whatever the form, as CSV has.
     made = table1.table1(open_named(store).index)
     facts = {cohort: values.to_dict() for cohort, values in made.items()}
     return Answer(facts, getattr(table1, f"table1_{form}")(made))
@@ -64,7 +71,7 @@ def _table1(*, store: tuple[str, ...], form: str) -> Answer:
 @option("--dpi", type=POSITIVE, default=304.8, help="of a PNG; 304.8 gives 12 pixels a millimetre")
 @also
 def _plot(*, store: str, record: str, out: Path, layout: str, sheet: str, dpi: float, also: tuple[str, ...]) -> Answer:
-    """Draw one recording on ECG paper in exact millimetres: SVG, PNG or PDF by the suffix of the output."""
+    """Draw one recording on ECG paper in exact millimetres."""
     from ecgcohorts.report.paper import Layout, Page, plot_record
     from ecgcohorts.store.union import open_named
 
@@ -113,7 +120,10 @@ def _export(
     split: str | None,
     also: tuple[str, ...],
 ) -> Answer:
-    """Give recordings to other tools: WFDB records, Hugging Face or WebDataset shards, or the index as a table."""
+    """Write recordings in the form that other tools read.
+
+    WFDB records, Hugging Face or WebDataset shards; or the index alone, as a Parquet table.
+    """
     from ecgcohorts import export
     from ecgcohorts.store.splits import load_split, part_of
     from ecgcohorts.store.union import open_named

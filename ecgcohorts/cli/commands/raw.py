@@ -14,9 +14,9 @@ source = argument("source", SOURCE, "folder, tar or zip with raw recordings, or 
 @source
 @option("--sample", type=COUNT, default=200, help="recordings to decode, spread over formats and folders")
 def _inspect(*, source: str, sample: int) -> Answer:
-    """Say what a folder holds: the class of every file; formats, rates, leads and lengths of its recordings.
+    """Say what a folder of raw recordings holds.
 
-    Writes nothing.
+    Gives the class of every file, and formats, rates, leads and lengths of a sample of the recordings. Writes nothing.
     """
     from ecgcohorts.ingest.inspect import inspect
 
@@ -32,9 +32,13 @@ def _inspect(*, source: str, sample: int) -> Answer:
 @option("--sample", type=COUNT, default=200, help="recordings to look at")
 @option("--force", is_flag=True, help="replace the cohort file")
 def _draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool) -> Answer:
-    """Write a first description of a cohort, with its guesses and gaps marked for you to finish."""
+    """Write a first description of a cohort for you to finish.
+
+    Guesses and gaps are marked in it.
+    """
     from ecgcohorts.ingest.draft import check_out, draft, write_draft
 
+    # Before the long part: looking at a large source takes minutes.
     check_out(out, force)
     made = draft(source, csv, sample)
     write_draft(made, out, force)
@@ -57,7 +61,7 @@ def _draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool
 
 @command("formats", "ecgcohorts formats", "ecgcohorts formats --json")
 def _formats() -> Answer:
-    """List the raw formats that this installation reads, with their variants."""
+    """List the raw formats that can be read, with their variants."""
     from ecgcohorts.errors import install_line
     from ecgcohorts.plugins import load, names
     from ecgcohorts.readers import missing_packages
@@ -97,7 +101,7 @@ def _cohorts() -> Answer:
 
 @command("recipes", "ecgcohorts recipes", "ecgcohorts recipes --json")
 def _recipes() -> Answer:
-    """List the preprocessing recipes, with their leads, rate and filter band."""
+    """List the preprocessing recipes."""
     from ecgcohorts.plugins import load, names
     from ecgcohorts.preprocess.recipes import KIND
 
@@ -132,7 +136,10 @@ def _recipes() -> Answer:
 @option("--patients", type=COUNT, default=200, help="patients in each cohort")
 @option("--seed", type=NATURAL, default=0, help="random seed; the same one gives the same bytes")
 def _simulate(*, out: Path, patients: int, seed: int) -> Answer:
-    """Write three raw cohorts (WFDB, MUSE XML, HDF5) with known physiology and one device signature each."""
+    """Write three raw cohorts with known physiology.
+
+    One is of WFDB, one of MUSE XML, one of HDF5 files; each has the signature of a device of its own.
+    """
     from ecgcohorts.simulate import simulate
 
     with progress() as tell:
