@@ -191,7 +191,7 @@ def test_wrong_input_gives_one_line(run, store, run_folder, tmp_path):
     assert_one_line(
         run(*pretrain, "--run", "bad.yaml", "--cohort", "north"), "--cohort does not go with a run from a file"
     )
-    assert_one_line(run(*pretrain, "--run", "cape_single"), "expected the one to train on: --cohort NAME")
+    assert_one_line(run(*pretrain, "--run", "cape_single"), "trains on one cohort. Name it: --cohort NAME")
     assert_one_line(run(*pretrain, "--run", "cape_single", "--cohort", "nowhere"), "no cohort 'nowhere'")
     known = "--set: found unknown key 'optimiser.rate', expected one of lr, betas, eps"
     assert_one_line(run(*pretrain, "--set", "max_steps=1", "--set", "optimiser.rate=1"), known)
