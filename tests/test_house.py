@@ -49,6 +49,8 @@ PLUGIN_KINDS = (
     "capezoo.encoders",
     "capezoo.objectives",
     "capezoo.evaluate.questions",
+    "ecgcohorts.cli.commands",
+    "capezoo.cli.commands",
 )
 
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 450, 60, 6

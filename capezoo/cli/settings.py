@@ -28,11 +28,11 @@ def changed(config: RunConfig, settings: Sequence[str]) -> RunConfig:
             raise SpecError(f"{WHERE}: found {setting!r}, expected the seed as an option of its own: --seed {text}.")
         _put(values, key.split("."), value_of(text))
     made = parse(RunConfig, values, WHERE)
-    require_parts(made)
+    _require_parts(made)
     return made
 
 
-def require_parts(config: RunConfig) -> None:
+def _require_parts(config: RunConfig) -> None:
     """Raise SpecError unless encoder, objective and views exist and know the settings they are given."""
     views: tuple[tuple[str, PartSpec], ...] = tuple(("view", view) for view in config.views)
     parts = (("encoder", config.encoder), ("objective", config.objective), *views)
@@ -56,7 +56,8 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def value_of(text: str) -> Any:
-    """JSON first: YAML 1.1 takes 1e-3 for text."""
+    """Return the value that a text stands for: read as JSON, else as YAML, else the text itself."""
+    # JSON first: YAML 1.1 takes 1e-3 for text.
     try:
         return json.loads(text)
     except ValueError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from capezoo.zoo.files import CONFIG, SIZE_LIMITS, problems_of
 from capezoo.zoo.hub import HUB, cache_folder, fetch
 from ecgcohorts import plugins
-from ecgcohorts.errors import SourceError, SpecError
+from ecgcohorts.errors import SourceError, SpecError, did_you_mean
 from ecgcohorts.io.durable import make_folder, sync_folder, write_file
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -40,7 +40,10 @@ def locate(weights: str | Path, offline: bool = False) -> Path:
         return here[str(weights)]
     close = get_close_matches(str(weights), here, n=3) or sorted(here)
     names = f"one of {', '.join(close)}" if close else "the folder of published weights (none are installed by name)"
-    raise SpecError(f"found no weights {str(weights)!r}, expected {names}, or hf-hub:ORG/REPO@REVISION.")
+    raise SpecError(
+        f"found no weights {str(weights)!r}, expected {names}, or hf-hub:ORG/REPO@REVISION."
+        + did_you_mean(str(weights), here)
+    )
 
 
 def pull(weights: str | Path, to: str | Path, offline: bool = False) -> Path:

@@ -18,7 +18,7 @@ EXIT_REJECTED = 3  # more was refused than --max-reject-frac allows, or nothing 
 EXIT_DAMAGED = 4
 EXIT_STOPPED = 130  # by Ctrl-C, as shells report it
 
-# Help, and the page about the command line, quote this.
+# Scripts branch on these numbers: they are never given another meaning. Help quotes this table, docs/cli.md has it too.
 EXIT_CODES = {
     0: "done",
     EXIT_NOT_FOUND: "a look-up found nothing",
@@ -61,10 +61,12 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
+    # A measure that could not be taken is NaN here and null in JSON.
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int):
         return value
+    # Not `asdict`: it copies deeply, and does not know numbers of numpy or models below.
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if hasattr(value, "model_dump"):
@@ -78,6 +80,7 @@ def _plain(value: Any) -> Any:
 
 def table(rows: Sequence[Sequence[str]], columns: Sequence[str] = (), right: Sequence[int] = ()) -> Any:
     """Return rows as a table without lines. right: columns of numbers, by place. Long text folds in the last column."""
+    # rich takes 0.1 s to import: help and errors do without it.
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, show_header=bool(columns))
@@ -99,6 +102,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    # Standard output belongs to the answer, which may go into a file or a pipe.
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
@@ -114,5 +118,6 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def fail(program: str, message: str, code: int = EXIT_WRONG) -> NoReturn:
     """Say in one line on standard error what is wrong, and end."""
+    # One line whatever the message holds, so that logs of a thousand jobs can be searched by line.
     print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)

@@ -31,6 +31,7 @@ class Number(click.ParamType):
         return number
 
 
+# The comparisons are false for NaN, which `float` accepts as text.
 COUNT = Number(int, "a whole number greater than 0", lambda value: value > 0)
 NATURAL = Number(int, "a whole number, 0 or greater", lambda value: value >= 0)
 INTEGER = Number(int, "a whole number", lambda value: True)
@@ -46,6 +47,7 @@ class OneOf(click.ParamType):
         self.words = words
         self.name = metavar or "|".join(words)
 
+    # click asks a type for its own form of words in help; otherwise it would write the name in capitals.
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         return self.name
 
@@ -69,6 +71,7 @@ class Name(click.ParamType):
         self.name, self.known, self.or_file = metavar, known, or_file
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        # Names first: files would drown them, and whoever wants a file has typed the beginning of its path.
         found = [CompletionItem(name) for name in self.known() if name.startswith(incomplete)]
         return found or ([CompletionItem(incomplete, type="file")] if self.or_file else [])
 
@@ -82,12 +85,14 @@ class Place(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
         if not str(value):
             _refuse(value, "a path", param, ctx)
+        # Path("s3://bucket/x") would make s3:/bucket/x of a URL.
         return str(value) if self.or_url else Path(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(incomplete, type="dir" if self.is_folder else "file")]
 
 
+# Metavars are nouns a reader knows from the documents, not types: STORE and FILE, not PATH; N, not INTEGER.
 TEXT = Name("TEXT")
 FILE = Place("FILE")
 FOLDER = Place("FOLDER", is_folder=True)
@@ -118,6 +123,7 @@ def argument(name: str, type: click.ParamType, about: str, **kwargs: Any) -> Cal
 def option(*names: str, type: click.ParamType | None = None, help: str, **kwargs: Any) -> Callable[[Any], Any]:
     """Declare an option. Its default is shown in help; a flag has no type."""
     if type is not None and kwargs.get("default") is not None:
+        # A default of None has no word; such an option says in its help what happens without it.
         kwargs.setdefault("show_default", True)
     return click.option(*names, type=type, help=help, **kwargs)
 

@@ -17,9 +17,9 @@ from click.shell_completion import get_completion_class, shell_complete
 
 import ecgcohorts
 from ecgcohorts import plugins
-from ecgcohorts.cli.console import EXIT_CODES, EXIT_STOPPED, EXIT_WRONG, Answer, fail, show
+from ecgcohorts.cli.console import EXIT_CODES, EXIT_REJECTED, EXIT_STOPPED, EXIT_WRONG, Answer, fail, show
 from ecgcohorts.cli.parameters import Argument, OneOf
-from ecgcohorts.errors import EcgError, did_you_mean, needs_extra, require
+from ecgcohorts.errors import EcgError, NothingMatched, did_you_mean, needs_extra, require
 
 WIDEST = 120  # columns of help, ours: longer lines are hard to read
 SHELLS = ("bash", "fish", "zsh")
@@ -47,7 +47,8 @@ class _Base(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            error.ctx = error.ctx or ctx  # the parser of options leaves it away
+            # click's parser of options raises without a context, and without it nobody knows whose option was meant.
+            error.ctx = error.ctx or ctx
             raise
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
@@ -58,7 +59,8 @@ class _Base(click.Command):
 
     def write_examples(self, formatter: click.HelpFormatter) -> None:
         with formatter.section("Examples"):
-            for example in self.examples:  # never wrapped: a line is there to be copied
+            # Never wrapped: a line is there to be copied.
+            for example in self.examples:
                 formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
 
 
@@ -73,9 +75,11 @@ class Command(_Base):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, args)
-        if ctx.args and not ctx.resilient_parsing:  # allowed above, so that the refusal is in our words
+        # Extra arguments are allowed above, so that the refusal is in our words. Shells complete half-typed lines, for
+        # which `resilient_parsing` is set: those are never refused.
+        if ctx.args and not ctx.resilient_parsing:
             raise click.UsageError(
-                f"found {ctx.args[0]!r} after the last argument, expected: {usage_of(ctx)}. "
+                f"found {ctx.args[0]!r} after the last argument, expected: {_usage_of(ctx)}. "
                 "An option of several values is repeated: --name A --name B.",
                 ctx,
             )
@@ -85,6 +89,7 @@ class Command(_Base):
         program = ctx.find_root().command
         assert isinstance(program, Program)
         as_json = ctx.params.pop("as_json")
+        # Here and not in the program: help of a command is given while its line is parsed, before this.
         require(program.extra, *program.packages)
         with needs_extra(program.extra):
             answer = super().invoke(ctx)
@@ -122,6 +127,7 @@ class Group(_Base, click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, list[str]]:
         known = self.list_commands(ctx)
+        # click's own answer (8.4 and later) has the nearest name too, but not the names there are.
         if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(
                 f"found unknown command {args[0]!r}, expected one of {', '.join(known)}.{did_you_mean(args[0], known)}",
@@ -152,7 +158,7 @@ class Program(Group):
         self, name: str, kind: str, help: str, examples: Sequence[str], *, extra: str, packages: Sequence[str] = ()
     ) -> None:
         """extra: brings what commands need beyond a base install; packages: those of it that every command needs."""
-        super().__init__(name, help=help, examples=examples, params=[_completion_option(), _version_option()])
+        super().__init__(name, help=help, examples=examples, params=[_completion_option(name), _version_option()])
         self.kind, self.extra, self.packages = kind, extra, packages
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -169,6 +175,7 @@ class Program(Group):
             formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES.items()])
 
 
+# Cached: click asks for the list of commands and for each of them several times in one call.
 @cache
 def _families(kind: str) -> tuple[tuple[str, Mapping[str, click.Command]], ...]:
     """Heading and commands, by name, of all families of a kind."""
@@ -181,9 +188,7 @@ def _heading(module: ModuleType) -> str:
 
 
 def _commands(module: ModuleType) -> dict[str, click.Command]:
-    """Return the commands of a family by name; a name with an underscore keeps one to its group."""
-    found = [value for name, value in vars(module).items() if isinstance(value, click.Command) and name[0] != "_"]
-    return {str(one.name): one for one in found}
+    return {str(found.name): found for found in vars(module).values() if isinstance(found, click.Command)}
 
 
 def _first_line(found: click.Command | None) -> str:
@@ -201,13 +206,12 @@ def _version_option() -> click.Option:
     )
 
 
-def _completion_option() -> click.Option:
+def _completion_option(program: str) -> click.Option:
     def tell(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
         if value and not ctx.resilient_parsing:
-            name = str(ctx.info_name)
             shell = get_completion_class(value)
             assert shell is not None
-            print(shell(ctx.command, {}, name, _completion_variable(name)).source())
+            print(shell(ctx.command, {}, program, _completion_variable(program)).source())
             ctx.exit()
 
     return click.Option(
@@ -216,7 +220,7 @@ def _completion_option() -> click.Option:
         is_eager=True,
         expose_value=False,
         callback=tell,
-        help='print what makes a shell complete words: eval "$(ecgcohorts --completion bash)" in ~/.bashrc',
+        help=f'make Tab complete words: put eval "$({program} --completion bash)" into ~/.bashrc',
     )
 
 
@@ -230,21 +234,28 @@ def run(program: Program, arguments: Sequence[str]) -> None:
     asked = os.environ.get(_completion_variable(name))
     if asked:
         raise SystemExit(shell_complete(program, {}, name, _completion_variable(name), asked))
+    # Not `program.main`: that turns Ctrl-C into an exception without a word of what to do, and prints refusals itself.
     try:
         with program.make_context(name, list(arguments), obj=tuple(arguments)) as ctx:
             program.invoke(ctx)
-    except click.exceptions.Exit as stop:  # --help, --version
+    # Raised by --help and --version.
+    except click.exceptions.Exit as stop:
         raise SystemExit(stop.exit_code) from None
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help(), err=True)
         raise SystemExit(EXIT_WRONG) from None
     except click.UsageError as error:
         fail(name, _reworded(error))
+    except NothingMatched as error:
+        fail(name, str(error), EXIT_REJECTED)
     except EcgError as error:
         fail(name, str(error))
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+    # The reader of our output, such as `head`, has seen enough. What is still buffered goes nowhere, or Python complains
+    # when it closes the stream at the end.
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # disk full, no permission, a folder in a file's place
+    # Disk full, no permission, a folder in a file's place.
+    except OSError as error:
         what = error.strerror or error
         fail(name, f"{error.filename or 'a file'}: {what}. Put that right, then run the same command again.")
     except KeyboardInterrupt:
@@ -269,7 +280,7 @@ def _reworded(error: click.UsageError) -> str:
     if isinstance(error, click.MissingParameter) and isinstance(param, click.Option):
         return f"found no {_name_of(param)}, expected {_name_of(param)} {param.make_metavar(ctx)}. {see}"
     if isinstance(error, click.MissingParameter) and param is not None:
-        return f"found no {_name_of(param)}, expected: {usage_of(ctx)}. {see}"
+        return f"found no {_name_of(param)}, expected: {_usage_of(ctx)}. {see}"
     if isinstance(error, click.BadParameter) and param is not None:
         return f"{_name_of(param)}: {error.message}"
     if isinstance(error, click.BadOptionUsage):
@@ -288,7 +299,7 @@ def _name_of(param: click.Parameter) -> str:
     return max(param.opts, key=len) if isinstance(param, click.Option) else str(param.human_readable_name)
 
 
-def usage_of(ctx: click.Context) -> str:
+def _usage_of(ctx: click.Context) -> str:
     """Return how a command is called: `ecgcohorts inspect [OPTIONS] SOURCE`."""
     return " ".join([ctx.command_path, *ctx.command.collect_usage_pieces(ctx)])
 

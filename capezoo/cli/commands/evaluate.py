@@ -26,7 +26,7 @@ class _Questions(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == _ALL:
-            return _all
+            return _asking_all()
         return _asking(cmd_name) if cmd_name in plugins.names(_KIND) else None
 
 
@@ -70,6 +70,7 @@ def _asking(name: str) -> Command:
     def ask(*, weights: Sequence[str], store: Sequence[str], out: Path, seed: int, **config: Any) -> Answer:
         return _answered(weights, store, out, seed, {name: config})
 
+    # The function has no docstring of its own: the question's module says what it asks.
     ask.help = about(name)[1]
     # Before --json, which is the last of all.
     ask.params[-1:-1] = _options_of(module.Config)
@@ -84,6 +85,7 @@ def _options_of(config: Any) -> Iterator[click.Option]:
         if not field.is_required():
             settings |= {"default": field.default, "show_default": kind is not bool}
         flag = "--" + name.replace("_", "-")
+        # A flag that is on by default needs a way to turn it off.
         if kind is bool:
             yield click.Option([f"{flag}/--no-{flag[2:]}" if field.default else flag], is_flag=True, **settings)
         elif get_origin(kind) is Literal:
@@ -92,40 +94,44 @@ def _options_of(config: Any) -> Iterator[click.Option]:
             yield click.Option([flag], type={int: INTEGER, float: REAL, str: Name("NAME")}[kind], **settings)
 
 
-@command(
-    _ALL,
-    "capezoo evaluate all --weights w/x --weights random --store store.zarr --train-cohort ptb_xl --seed 0 -o study",
-    "capezoo evaluate all --weights w --store a.zarr --store b.zarr --train-cohort north --seed 0 --set ood.lr=1e-3 -o s",
-)
-@_study
-@option("--train-cohort", type=Name("NAME"), required=True, help="cohort that questions with a home are trained on")
-@option("--allow-seen", is_flag=True, help="accept test patients whom pretraining has seen, or may have seen")
-@option(
-    "--set",
-    "settings",
-    type=Name("QUESTION.KEY=VALUE"),
-    multiple=True,
-    help="change a question: ood.runs=10; VALUE is JSON or a word; repeat for more",
-)
-def _all(
-    *,
-    weights: Sequence[str],
-    store: Sequence[str],
-    out: Path,
-    seed: int,
-    train_cohort: str,
-    allow_seen: bool,
-    settings: Sequence[str],
-) -> Answer:
-    """Ask all questions; those that the store cannot answer are named."""
-    shared = {"train_cohort": train_cohort, "allow_seen": allow_seen}
-    questions: dict[str, dict[str, Any]] = {}
-    for name in plugins.names(_KIND):
-        fields = plugins.load(_KIND, name).Config.model_fields
-        questions[name] = {key: value for key, value in shared.items() if key in fields}
-    for setting in settings:
-        _set(questions, setting)
-    return _answered(weights, store, out, seed, questions)
+def _asking_all() -> Command:
+    @command(
+        _ALL,
+        "capezoo evaluate all --weights w/x --weights random --store store.zarr --train-cohort ptb_xl --seed 0 -o study",
+        "capezoo evaluate all --weights w --store a.zarr --store b.zarr --train-cohort north --seed 0 --set ood.lr=1e-3 -o s",
+    )
+    @_study
+    @option("--train-cohort", type=Name("NAME"), required=True, help="cohort that questions with a home are trained on")
+    @option("--allow-seen", is_flag=True, help="accept test patients whom pretraining has seen, or may have seen")
+    @option(
+        "--set",
+        "settings",
+        type=Name("QUESTION.KEY=VALUE"),
+        multiple=True,
+        help="change a question: ood.runs=10; VALUE is JSON or a word; repeat for more",
+    )
+    def ask(
+        *,
+        weights: Sequence[str],
+        store: Sequence[str],
+        out: Path,
+        seed: int,
+        train_cohort: str,
+        allow_seen: bool,
+        settings: Sequence[str],
+    ) -> Answer:
+        """Ask all questions; those that the store cannot answer are named."""
+        # What most questions share has an option; the rest is set by name, since two questions may have a key in common.
+        shared = {"train_cohort": train_cohort, "allow_seen": allow_seen}
+        questions: dict[str, dict[str, Any]] = {}
+        for name in plugins.names(_KIND):
+            fields = plugins.load(_KIND, name).Config.model_fields
+            questions[name] = {key: value for key, value in shared.items() if key in fields}
+        for setting in settings:
+            _set(questions, setting)
+        return _answered(weights, store, out, seed, questions)
+
+    return ask
 
 
 def _set(questions: dict[str, dict[str, Any]], setting: str) -> None:
@@ -178,8 +184,10 @@ def _short(value: float | None) -> str:
 @option("--run-folder", type=FOLDER, multiple=True, help="folder of `capezoo pretrain`; repeat for more")
 @option("--store", type=STORE, multiple=True, help="store, for cohort table and ECGs; repeat to read several as one")
 @option("--title", type=TEXT, default="Do cohorts separate?", help="title of the page")
-def report(*, out: Path, study: Sequence[Path], run_folder: Sequence[Path], store: Sequence[str], title: str) -> Answer:
-    """Write one self-contained HTML page from evaluations, training runs and a store."""
+def _report(
+    *, out: Path, study: Sequence[Path], run_folder: Sequence[Path], store: Sequence[str], title: str
+) -> Answer:
+    """Write one HTML page from evaluations, runs and a store."""
     from capezoo.evaluate.page.report import build_report
     from ecgcohorts.store.union import open_named
 

@@ -36,16 +36,20 @@ ORDER = 1
     multiple=True,
     help='change the run: optimiser.lr=1e-3, \'cohorts=["ptb_xl", "code15"]\'; VALUE is JSON or a word; repeat for more',
 )
-def pretrain(
+def _pretrain(
     *, store: Sequence[str], out: Path, seed: int, run: str, cohort: str | None, settings: Sequence[str]
 ) -> Answer | None:
-    """Pretrain an encoder on a store; the same command continues a run that was stopped."""
+    """Pretrain an encoder on a store, or continue a stopped run.
+
+    A run that was stopped is continued by the same command.
+    """
     from capezoo import distributed
     from capezoo.training.loop import pretrain
     from capezoo.training.run_folder import RunFolder
     from ecgcohorts.store.union import open_named
 
     folder = RunFolder(pretrain(open_named(store), _config(run, seed, cohort, settings), out))
+    # Of several processes one speaks: a launcher shows the output of all.
     answer = _told(folder) if distributed.rank() == 0 else None
     distributed.leave()
     return answer
@@ -62,6 +66,7 @@ def _config(run: str, seed: int, cohort: str | None, settings: Sequence[str]) ->
     from capezoo import runs
     from capezoo.cli import settings as typed
 
+    # Told apart by suffix, as cohorts and recipes are: a file of a run's name in the folder changes nothing.
     if not run.endswith((".yaml", ".yml")):
         return typed.changed(runs.get(run, seed, cohort), settings)
     if cohort is not None:
@@ -101,7 +106,7 @@ def _told(run: Any) -> Answer:
     multiple=True,
     help="folder of `capezoo evaluate` of these weights, for the card's metrics; repeat for more",
 )
-def publish(
+def _publish(
     *,
     run_folder: Path,
     target: str,
@@ -112,7 +117,10 @@ def publish(
     store: Sequence[str],
     study: Sequence[Path],
 ) -> Answer:
-    """Write the newest checkpoint of a run as weights: with card, golden output and checksums."""
+    """Publish the newest checkpoint of a run as weights.
+
+    A folder with card, golden output and checksums, or a repository of the Hugging Face Hub.
+    """
     from capezoo.zoo.hub import HUB
     from capezoo.zoo.publish import About, licences_of, publish, publish_to_hub
     from ecgcohorts.store.union import open_named
@@ -133,5 +141,6 @@ def _measured(run_folder: Path, half: bool, study: Path) -> Sequence[Any]:
     from capezoo.zoo.publish import halved
 
     model = trained(run_folder)[0]
+    # An evaluation names weights by their digest, and half precision changes it.
     digest = weights_digest(halved(model) if half else model)
     return card_metrics(read_study(study), digest)

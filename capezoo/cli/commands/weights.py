@@ -15,10 +15,10 @@ ORDER = 2
 
 @command("list", "capezoo list", 'capezoo list "cape*" --json')
 @argument("pattern", Name("PATTERN"), "shell pattern, such as cape*; default: all", required=False)
-def list_(*, pattern: str | None) -> Answer:
-    """List encoders that can be trained, weights that are here by name, and Hub weights in the cache.
+def _list(*, pattern: str | None) -> Answer:
+    """List encoders, and the weights that are here.
 
-    Exit code 1 if none matches the pattern.
+    Encoders can be trained; weights are here by name or in the cache of the Hub. Exit code 1 if none matches the pattern.
     """
     from capezoo.zoo.files import read_card
     from capezoo.zoo.hub import cached
@@ -28,11 +28,13 @@ def list_(*, pattern: str | None) -> Answer:
     encoders = list_models(asked)
     hub = [address for address in cached() if fnmatchcase(address, f"*{asked}")]
     here = [*list_models(asked, pretrained=True), *hub]
+    # Offline: a list must not fetch what it lists.
     cards = {name: read_card(locate(name, offline=True)) for name in here}
     facts = {
         "encoders": encoders,
         "weights": [{"name": n, "parameters": card.parameters, "summary": card.summary} for n, card in cards.items()],
     }
+    # One table for both kinds, so that `capezoo list | grep NAME` finds an encoder and its weights.
     rows = [["encoder", name, "", ""] for name in encoders]
     rows += [["weights", name, f"{card.parameters:,} parameters", card.summary] for name, card in cards.items()]
     if rows:
@@ -43,8 +45,11 @@ def list_(*, pattern: str | None) -> Answer:
 @command("info", "capezoo info cape_resnet.small_z", "capezoo info weights/z --json")
 @weights
 @offline
-def info(*, weights: str, offline: bool) -> Answer:
-    """Show the card of weights: what they take, what they were trained on, how they were measured."""
+def _info(*, weights: str, offline: bool) -> Answer:
+    """Show the card of weights.
+
+    What they take, what they were trained on, and how they were measured.
+    """
     from capezoo.zoo.files import read_card
     from capezoo.zoo.listing import locate
     from capezoo.zoo.publish import render
@@ -56,8 +61,11 @@ def info(*, weights: str, offline: bool) -> Answer:
 @command("verify", "capezoo verify cape_resnet.small_z", "capezoo verify hf-hub:ORG/REPO@main --json")
 @weights
 @offline
-def verify(*, weights: str, offline: bool) -> Answer:
-    """Check files, digests, schema and golden output of weights. Exit code 4 if there is damage."""
+def _verify(*, weights: str, offline: bool) -> Answer:
+    """Check files, digests, schema and golden output of weights.
+
+    Exit code 4 if there is damage.
+    """
     from capezoo.zoo.verify import verify
 
     report = verify(weights, offline)
@@ -75,8 +83,11 @@ def verify(*, weights: str, offline: bool) -> Answer:
 @weights
 @option("--to", type=FOLDER, required=True, help="folder to make")
 @offline
-def pull(*, weights: str, to: Path, offline: bool) -> Answer:
-    """Copy weights to a folder, checked: for machines without a network, and to keep."""
+def _pull(*, weights: str, to: Path, offline: bool) -> Answer:
+    """Copy weights to a folder, checked.
+
+    For machines without a network, and to keep.
+    """
     from capezoo.zoo.listing import pull
 
     made = pull(weights, to, offline)
@@ -95,7 +106,7 @@ def pull(*, weights: str, to: Path, offline: bool) -> Answer:
 )
 @option("--force-recipe", is_flag=True, help="take a store of another recipe if rate, unit and length fit")
 @offline
-def embed(
+def _embed(
     *,
     weights: str,
     store: Sequence[str],
@@ -104,7 +115,10 @@ def embed(
     force_recipe: bool,
     offline: bool,
 ) -> Answer:
-    """Embed a store: one embedding per recording, with the index columns beside them."""
+    """Embed every recording of a store.
+
+    The index columns stand beside the embeddings.
+    """
     from capezoo.embedding.folder import embed_store
     from capezoo.zoo.create import load
     from capezoo.zoo.files import CARD, read_card
@@ -138,8 +152,11 @@ def embed(
 @stores
 @option("--split", type=Name("NAME"), help="split kept in the store: count its parts apart")
 @offline
-def overlap(*, weights: str, store: Sequence[str], split: str | None, offline: bool) -> Answer:
-    """Say which recordings and patients of a store weights were trained on, by waveform."""
+def _overlap(*, weights: str, store: Sequence[str], split: str | None, offline: bool) -> Answer:
+    """Count the recordings of a store that weights were trained on.
+
+    Compared by waveform.
+    """
     from rich.console import Group
 
     from capezoo.zoo.overlap import overlap
@@ -161,8 +178,11 @@ def overlap(*, weights: str, store: Sequence[str], split: str | None, offline: b
 @command("onnx", "capezoo onnx weights/z -o model.onnx", "capezoo onnx weights/z -o z.onnx --json")
 @weights
 @option("-o", "--out", type=FILE, required=True, help="file to write")
-def onnx(*, weights: str, out: Path) -> Answer:
-    """Write weights as an ONNX file that says what to feed it, if onnxruntime computes the same."""
+def _onnx(*, weights: str, out: Path) -> Answer:
+    """Write weights as an ONNX file that says what to feed it.
+
+    Only if onnxruntime computes the same.
+    """
     from capezoo.interop.onnx import export_onnx
     from capezoo.zoo.create import load
 

@@ -24,6 +24,7 @@ plan_file = argument("plan", FILE, "file made by `ecgcohorts plan`")
 
 def _request(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add what `ingest` and `plan` are asked for."""
+    # Decorators add from the last to the first: reversed, help lists them as they stand here.
     for declare in reversed(
         (
             argument("source", parameters.SOURCE, "folder, tar or zip with raw recordings, or s3://bucket/folder"),
@@ -63,7 +64,7 @@ def _request(function: Callable[..., Any]) -> Callable[..., Any]:
 @option("--dry-run", is_flag=True, help="plan only, write nothing")
 @option("--work", type=FOLDER, help="folder for new files of a store at a URL; default: your cache folder")
 @max_reject_frac
-def ingest(
+def _ingest(
     *,
     source: str,
     store: str,
@@ -101,10 +102,10 @@ def ingest(
 )
 @_request
 @option("-o", "--out", type=FILE, required=True, help="plan to write; it names the paths of the input")
-def plan(*, source: str, store: str, cohort: str, out: Path, **options: Any) -> Answer:
-    """Lay out the partitions of an ingest on many machines: the first of three steps.
+def _plan(*, source: str, store: str, cohort: str, out: Path, **options: Any) -> Answer:
+    """Lay out the partitions of an ingest on many machines.
 
-    Writes the plan only. The next steps are `ecgcohorts encode` and `ecgcohorts commit`.
+    The first of three steps: `ecgcohorts encode` and `ecgcohorts commit` follow. Writes the plan only.
     """
     from ecgcohorts.ingest.run import plan_to_file
 
@@ -118,8 +119,11 @@ def plan(*, source: str, store: str, cohort: str, out: Path, **options: Any) -> 
 @command("encode", "ecgcohorts encode run.plan --partition 0", "ecgcohorts encode run.plan --partition 12 --json")
 @plan_file
 @option("--partition", type=NATURAL, required=True, help="number of the partition, from 0")
-def encode(*, plan: Path, partition: int) -> Answer:
-    """Encode one partition of a plan: the second step. Any number may run at once, anywhere."""
+def _encode(*, plan: Path, partition: int) -> Answer:
+    """Encode one partition of a plan: the second step.
+
+    Any number may run at once, anywhere.
+    """
     from ecgcohorts.ingest.run import encode_partition
 
     wrote = encode_partition(plan, partition)
@@ -130,8 +134,11 @@ def encode(*, plan: Path, partition: int) -> Answer:
 @command("commit", "ecgcohorts commit run.plan", "ecgcohorts commit run.plan --max-reject-frac 0.5")
 @plan_file
 @max_reject_frac
-def commit(*, plan: Path, max_reject_frac: float) -> Answer:
-    """Make the encoded partitions of a plan a snapshot, all of them or none: the third step."""
+def _commit(*, plan: Path, max_reject_frac: float) -> Answer:
+    """Make the encoded partitions of a plan a snapshot: the third step.
+
+    All of them are taken in, or none.
+    """
     from ecgcohorts.ingest.run import commit_plan
 
     report = commit_plan(plan)

@@ -6,7 +6,7 @@ pseudonyms and counts.
 
 from pathlib import Path
 
-from ecgcohorts.cli.console import EXIT_NOT_FOUND, EXIT_REJECTED, Answer, progress
+from ecgcohorts.cli.console import EXIT_NOT_FOUND, Answer, progress
 from ecgcohorts.cli.parameters import FILE, STORE, TEXT, Name, OneOf, argument, key, option
 from ecgcohorts.cli.program import command
 
@@ -26,10 +26,10 @@ cohort = argument("cohort", _IN_STORE, "cohort of the store")
 @argument("original", TEXT, "id as the source has it")
 @option("--kind", type=OneOf("recording", "patient"), default="recording", help="what the id names")
 @key
-def find(*, store: str, cohort: str, original: str, kind: str, key: Path | None) -> Answer:
-    """Find a recording, or all recordings of a patient, by the id in the source.
+def _find(*, store: str, cohort: str, original: str, kind: str, key: Path | None) -> Answer:
+    """Find the recordings that an id of the source names.
 
-    Exit code 1 if the store has none of them.
+    Exit code 1 if the store has none.
     """
     from ecgcohorts.store.reader import open_store
     from ecgcohorts.store.upkeep.lookup import find_by_id
@@ -59,7 +59,7 @@ def find(*, store: str, cohort: str, original: str, kind: str, key: Path | None)
 )
 @option("--replace", is_flag=True, help="overwrite labels that are there already")
 @key
-def label(
+def _label(
     *,
     store: str,
     csv: Path,
@@ -70,12 +70,13 @@ def label(
     replace: bool,
     key: Path | None,
 ) -> Answer:
-    """Add number columns of a CSV to the index of a store, joined by the ids of the source.
+    """Add number columns of a CSV to the index, joined by id.
 
-    Exit code 3 if no row of the table matched.
+    Exit code 3, and nothing written, if no row of the table matched.
     """
     from ecgcohorts.store.upkeep.labels import add_labels
 
+    # `LVEF=lvef` renames; a column alone keeps its name.
     columns = {name: label or name for name, _, label in (text.partition("=") for text in column)}
     report = add_labels(
         store,
@@ -92,10 +93,7 @@ def label(
         f"{report.rows_matched} rows matched, {report.rows_unmatched} not; {report.recordings_matched} recordings "
         f"matched, {report.recordings_unmatched} not; known: {known}; fingerprint {report.fingerprint[:16]}"
     )
-    if report.rows_matched:
-        return Answer(report, text)
-    complaint = f"{csv}: no row has the id of a {kind} of cohort {cohort!r}. Check --id-column {id_column} and --kind."
-    return Answer(report, text, complaint, EXIT_REJECTED)
+    return Answer(report, text)
 
 
 @command(
@@ -107,8 +105,11 @@ def label(
 @cohort
 @argument("original", TEXT, "id of the patient as the source has it")
 @key
-def remove(*, store: str, cohort: str, original: str, key: Path | None) -> Answer:
-    """Remove a patient for good (consent withdrawn): from signals, index and splits, and from later ingests."""
+def _remove(*, store: str, cohort: str, original: str, key: Path | None) -> Answer:
+    """Remove a patient for good, as when consent is withdrawn.
+
+    From signals, index and splits, and from later ingests.
+    """
     from ecgcohorts.store.upkeep.remove import remove_patient
 
     report = remove_patient(store, cohort, original, key)
@@ -125,10 +126,10 @@ def remove(*, store: str, cohort: str, original: str, key: Path | None) -> Answe
 @store
 @option("--cohort", type=_IN_STORE, help="only this cohort; default: all")
 @key
-def compact(*, store: str, cohort: str | None, key: Path | None) -> Answer:
-    """Bring the recordings of each patient together again after several ingests.
+def _compact(*, store: str, cohort: str | None, key: Path | None) -> Answer:
+    """Bring the recordings of each patient together again.
 
-    Row numbers change, in the index and in all kept splits.
+    After several ingests they lie apart, which costs time in training. Row numbers change, in the index and in all kept splits.
     """
     from ecgcohorts.store.upkeep.compact import compact
 

@@ -29,8 +29,11 @@ ORDER = 3
 
 @command("info", "ecgcohorts info store.zarr", "ecgcohorts info a.zarr b.zarr --json")
 @stores
-def info(*, store: tuple[str, ...]) -> Answer:
-    """Count cohorts, patients and recordings of a store; name its recipe, splits and accounts."""
+def _info(*, store: tuple[str, ...]) -> Answer:
+    """Count what a store holds: cohorts, patients, recordings.
+
+    Recipe, splits and the accounts of every ingest are told as well.
+    """
     from ecgcohorts.store.union import open_named
     from ecgcohorts.store.upkeep.info import describe, render
 
@@ -41,11 +44,15 @@ def info(*, store: tuple[str, ...]) -> Answer:
 @command("table1", "ecgcohorts table1 store.zarr", "ecgcohorts table1 a.zarr b.zarr --form latex")
 @stores
 @option("--form", type=OneOf("text", "csv", "latex", "markdown"), default="text", help="text is for the terminal")
-def table1(*, store: tuple[str, ...], form: str) -> Answer:
-    """Describe the people of a store: patients, recordings, age, sex, devices and labels of each cohort."""
+def _table1(*, store: tuple[str, ...], form: str) -> Answer:
+    """Describe the people of each cohort, as Table 1 of a paper does.
+
+    Patients, recordings, age, sex, devices and labels.
+    """
     from ecgcohorts.report import table1
     from ecgcohorts.store.union import open_named
 
+    # --json has the numbers in full precision whatever the form, as CSV has.
     made = table1.table1(open_named(store).index)
     facts = {cohort: values.to_dict() for cohort, values in made.items()}
     return Answer(facts, getattr(table1, f"table1_{form}")(made))
@@ -63,8 +70,8 @@ def table1(*, store: tuple[str, ...], form: str) -> Answer:
 @option("--sheet", type=OneOf("fit", "a4", "letter"), default="fit", help="size of the page")
 @option("--dpi", type=POSITIVE, default=304.8, help="of a PNG; 304.8 gives 12 pixels a millimetre")
 @also
-def plot(*, store: str, record: str, out: Path, layout: str, sheet: str, dpi: float, also: tuple[str, ...]) -> Answer:
-    """Draw one recording on ECG paper in exact millimetres: SVG, PNG or PDF by the suffix of the output."""
+def _plot(*, store: str, record: str, out: Path, layout: str, sheet: str, dpi: float, also: tuple[str, ...]) -> Answer:
+    """Draw one recording on ECG paper in exact millimetres."""
     from ecgcohorts.report.paper import Layout, Page, plot_record
     from ecgcohorts.store.union import open_named
 
@@ -76,7 +83,7 @@ def plot(*, store: str, record: str, out: Path, layout: str, sheet: str, dpi: fl
 @command("report", "ecgcohorts report store.zarr -o store.html", "ecgcohorts report a.zarr b.zarr -o both.html")
 @stores
 @option("-o", "--out", type=FILE, required=True, help="page to write, .html")
-def report(*, store: tuple[str, ...], out: Path) -> Answer:
+def _report(*, store: tuple[str, ...], out: Path) -> Answer:
     """Write one self-contained HTML page about a store."""
     from ecgcohorts.report.html import report
     from ecgcohorts.store.union import open_named
@@ -103,7 +110,7 @@ def report(*, store: tuple[str, ...], out: Path) -> Answer:
 @within
 @option("--split", type=Name("NAME"), help="huggingface, webdataset: every part of this split by itself")
 @also
-def export(
+def _export(
     *,
     store: str,
     out: Path,
@@ -113,7 +120,10 @@ def export(
     split: str | None,
     also: tuple[str, ...],
 ) -> Answer:
-    """Give recordings to other tools: WFDB records, Hugging Face or WebDataset shards, or the index as a table."""
+    """Write recordings in the form that other tools read.
+
+    WFDB records, Hugging Face or WebDataset shards; or the index alone, as a Parquet table.
+    """
     from ecgcohorts import export
     from ecgcohorts.store.splits import load_split, part_of
     from ecgcohorts.store.union import open_named

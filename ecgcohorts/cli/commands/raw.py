@@ -13,10 +13,10 @@ source = argument("source", SOURCE, "folder, tar or zip with raw recordings, or 
 @command("inspect", "ecgcohorts inspect ptb-xl/", "ecgcohorts inspect records.zip --sample 50 --json")
 @source
 @option("--sample", type=COUNT, default=200, help="recordings to decode, spread over formats and folders")
-def inspect(*, source: str, sample: int) -> Answer:
-    """Say what a folder holds: the class of every file; formats, rates, leads and lengths of its recordings.
+def _inspect(*, source: str, sample: int) -> Answer:
+    """Say what a folder of raw recordings holds.
 
-    Writes nothing.
+    Gives the class of every file, and formats, rates, leads and lengths of a sample of the recordings. Writes nothing.
     """
     from ecgcohorts.ingest.inspect import inspect
 
@@ -31,10 +31,14 @@ def inspect(*, source: str, sample: int) -> Answer:
 @option("-o", "--out", type=FILE, required=True, help="cohort file to write, .yaml")
 @option("--sample", type=COUNT, default=200, help="recordings to look at")
 @option("--force", is_flag=True, help="replace the cohort file")
-def draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool) -> Answer:
-    """Write a first description of a cohort, with its guesses and gaps marked for you to finish."""
+def _draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool) -> Answer:
+    """Write a first description of a cohort for you to finish.
+
+    Guesses and gaps are marked in it.
+    """
     from ecgcohorts.ingest.draft import check_out, draft, write_draft
 
+    # Before the long part: looking at a large source takes minutes.
     check_out(out, force)
     made = draft(source, csv, sample)
     write_draft(made, out, force)
@@ -56,8 +60,8 @@ def draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool)
 
 
 @command("formats", "ecgcohorts formats", "ecgcohorts formats --json")
-def formats() -> Answer:
-    """List the raw formats that this installation reads, with their variants."""
+def _formats() -> Answer:
+    """List the raw formats that can be read, with their variants."""
     from ecgcohorts.errors import install_line
     from ecgcohorts.plugins import load, names
     from ecgcohorts.readers import missing_packages
@@ -84,7 +88,7 @@ def formats() -> Answer:
 
 
 @command("cohorts", "ecgcohorts cohorts", "ecgcohorts cohorts --json")
-def cohorts() -> Answer:
+def _cohorts() -> Answer:
     """List the cohort presets, with title and licence."""
     from ecgcohorts.plugins import load, names
 
@@ -95,12 +99,47 @@ def cohorts() -> Answer:
     return Answer(facts, table(rows, ("cohort", "title", "licence")))
 
 
+@command("recipes", "ecgcohorts recipes", "ecgcohorts recipes --json")
+def _recipes() -> Answer:
+    """List the preprocessing recipes."""
+    from ecgcohorts.plugins import load, names
+    from ecgcohorts.preprocess.recipes import KIND
+
+    modules = [load(KIND, name) for name in names(KIND)]
+    facts = [
+        {
+            "recipe": module.RECIPE.name,
+            "about": _first_line(module.__doc__),
+            "leads": module.RECIPE.leads,
+            "rate_hz": module.RECIPE.rate_hz,
+            "band_hz": module.RECIPE.band_hz,
+            "window_s": module.RECIPE.window_s,
+        }
+        for module in modules
+    ]
+    rows = [
+        [
+            one["recipe"],
+            str(len(one["leads"])),
+            f"{one['rate_hz']:g}",
+            "{:g}-{:g}".format(*one["band_hz"]) if one["band_hz"] else "none",
+            f"{one['window_s']:g}",
+            one["about"],
+        ]
+        for one in facts
+    ]
+    return Answer(facts, table(rows, ("recipe", "leads", "Hz", "band, Hz", "window, s", "about"), right=(1, 2, 3, 4)))
+
+
 @command("simulate", "ecgcohorts simulate raw --patients 5", "ecgcohorts simulate raw --patients 2 --seed 7 --json")
 @argument("out", FOLDER, "new or empty folder")
 @option("--patients", type=COUNT, default=200, help="patients in each cohort")
 @option("--seed", type=NATURAL, default=0, help="random seed; the same one gives the same bytes")
-def simulate(*, out: Path, patients: int, seed: int) -> Answer:
-    """Write three raw cohorts (WFDB, MUSE XML, HDF5) with known physiology and one device signature each."""
+def _simulate(*, out: Path, patients: int, seed: int) -> Answer:
+    """Write three raw cohorts with known physiology.
+
+    One is of WFDB, one of MUSE XML, one of HDF5 files; each has the signature of a device of its own.
+    """
     from ecgcohorts.simulate import simulate
 
     with progress() as tell:

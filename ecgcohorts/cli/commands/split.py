@@ -47,10 +47,10 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 @option("--same", type=FILE, help="CSV: two pseudonyms of one person a line")
 @option("--also", type=STORE, multiple=True, help="another store to split together with the first; repeat for more")
 @option("--replace", is_flag=True, help="overwrite the split of that name")
-def split(*, store: str, name: str | None, also: tuple[str, ...], replace: bool, **rule: Any) -> Answer:
-    """Split the recordings of a store by a rule, and keep the split by name; without a name, list the splits.
+def _split(*, store: str, name: str | None, also: tuple[str, ...], replace: bool, **rule: Any) -> Answer:
+    """Split a store by a rule and keep the split, or list the splits.
 
-    No person is on two sides: that is checked before anything is kept.
+    Without a name, the splits are listed. No person is on two sides: that is checked before anything is kept.
     """
     from ecgcohorts.store.reader import open_store
     from ecgcohorts.store.splits import save_split
@@ -58,6 +58,7 @@ def split(*, store: str, name: str | None, also: tuple[str, ...], replace: bool,
     from ecgcohorts.store.upkeep.info import describe_split, list_splits, splits_table
 
     opened = open_named([store, *also])
+    # click gives None, or an empty tuple, for what was not typed: a rule is told only what was.
     given = {one: value for one, value in rule.items() if value not in (None, ())}
     if name is None:
         unused = [*given, *(["replace"] if replace else [])]
@@ -110,6 +111,7 @@ def _by_folds(name: str, given: Mapping[str, Any]) -> dict[str, object]:
     return {"kind": "label", "label": "strat_fold", "values": {part: tuple(v) for part, v in PTB_XL_FOLDS.items()}}
 
 
+# The name of a split is its seed: the same name and rule give the same parts on every machine.
 def _by_nested(name: str, given: Mapping[str, Any]) -> dict[str, object]:
     from ecgcohorts.index.splits import NESTED_PERCENT
 
@@ -169,6 +171,7 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
 
     pairs = []
     try:
+        # Excel writes UTF-8 with a mark at the beginning, which would be part of the first pseudonym.
         with path.open(newline="", encoding="utf-8-sig") as file:
             for number, line in enumerate(csv.reader(file, strict=True), 1):
                 if len(line) != 2:

@@ -19,8 +19,8 @@ ORDER = 6
 @option("--against", type=SOURCE, help="raw recordings, as for ingest: decode them again, compare all")
 @option("--cohort", type=COHORT, help="with --against: what they were ingested with")
 @key
-def verify(*, store: str, against: str | None, cohort: str | None, key: Path | None) -> Answer:
-    """Check every byte of a store against its manifest, and its index against its signals.
+def _verify(*, store: str, against: str | None, cohort: str | None, key: Path | None) -> Answer:
+    """Check every byte of a store, and its index against its signals.
 
     With --against and --cohort, check both against the source as well. Exit code 4 if there is damage.
     """
@@ -28,6 +28,7 @@ def verify(*, store: str, against: str | None, cohort: str | None, key: Path | N
 
     if (against is None) != (cohort is None):
         raise SpecError("--against and --cohort must be given together.")
+    # The store first: comparing a damaged one with its source would only repeat the news, hours later.
     with progress() as tell:
         report = verify(store, progress=lambda done, total: tell("verify", done, total))
     facts = {"store": store, "ok": report.ok, "files": report.files, "bytes": report.bytes,
@@ -69,10 +70,10 @@ def _damaged(facts: dict[str, object], lines: tuple[str, ...], complaint: str) -
 )
 @argument("store", STORE, "folder or URL")
 @argument("target", STORE, "folder or URL: new, or with an earlier snapshot of this store")
-def copy(*, store: str, target: str) -> Answer:
-    """Copy a store between folders and object stores, every file checked.
+def _copy(*, store: str, target: str) -> Answer:
+    """Copy a store between folders and object stores, checked.
 
-    Sends only what the target has not.
+    Sends only what the target does not have.
     """
     from ecgcohorts.store.remote.copy import copy_store
 
@@ -89,8 +90,8 @@ def copy(*, store: str, target: str) -> Answer:
 
 @command("unlock", "ecgcohorts unlock s3://bucket/store.zarr", "ecgcohorts unlock gs://bucket/store.zarr --json")
 @argument("store", STORE, "URL")
-def unlock(*, store: str) -> Answer:
-    """Remove the write lock that a killed run left on a store in an object store."""
+def _unlock(*, store: str) -> Answer:
+    """Remove the write lock that a killed run left in an object store."""
     from ecgcohorts.store.remote.bucket_lock import unlock
 
     age = unlock(store)
@@ -100,8 +101,11 @@ def unlock(*, store: str) -> Answer:
 
 @command("gc", "ecgcohorts gc store.zarr", "ecgcohorts gc store.zarr --json")
 @argument("store", STORE, "store")
-def gc(*, store: str) -> Answer:
-    """Delete the snapshots before the one in force; until then they stay readable."""
+def _gc(*, store: str) -> Answer:
+    """Delete the snapshots before the one in force.
+
+    Until then they stay readable.
+    """
     from ecgcohorts.store.upkeep.garbage import collect_garbage
 
     files, size = collect_garbage(store)

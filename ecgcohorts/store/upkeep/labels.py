@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import SourceError, SpecError, StoreError
+from ecgcohorts.errors import NothingMatched, SourceError, SpecError, StoreError
 from ecgcohorts.index.cohort_index import LABEL, number_ids
 from ecgcohorts.io.place import Folder
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
@@ -73,7 +73,7 @@ def add_labels(
         place = table.places(store.index[f"{kind}_id"])
         found = place >= 0
         if not found.any():
-            raise SourceError(
+            raise NothingMatched(
                 f"{csv_path}: found no {kind} of cohort {cohort!r} in the id column. Name another "
                 "column, cohort or kind of id."
             )

@@ -191,7 +191,7 @@ def test_wrong_input_gives_one_line(run, store, run_folder, tmp_path):
     assert_one_line(
         run(*pretrain, "--run", "bad.yaml", "--cohort", "north"), "--cohort does not go with a run from a file"
     )
-    assert_one_line(run(*pretrain, "--run", "cape_single"), "expected the one to train on: --cohort NAME")
+    assert_one_line(run(*pretrain, "--run", "cape_single"), "trains on one cohort. Name it: --cohort NAME")
     assert_one_line(run(*pretrain, "--run", "cape_single", "--cohort", "nowhere"), "no cohort 'nowhere'")
     known = "--set: found unknown key 'optimiser.rate', expected one of lr, betas, eps"
     assert_one_line(run(*pretrain, "--set", "max_steps=1", "--set", "optimiser.rate=1"), known)
@@ -210,6 +210,30 @@ def test_wrong_input_gives_one_line(run, store, run_folder, tmp_path):
         run("evaluate", "ood", "--weights", "w", "--store", store, "--train-cohort", "mars", "-o", "s", "--seed", 0),
         "found no cohort 'mars', expected one of north, river",
     )
+
+
+def test_answers_in_json(run, store, run_folder, monkeypatch, tmp_path):
+    """One document on standard output, nothing else there."""
+
+    def ask(*arguments: object, code: int = 0):
+        result = run(*arguments, "--json")
+        assert (result[0], len(result[2].splitlines())) == (code, 1 if code else 0), result
+        return json.loads(result[1], parse_constant=pytest.fail)
+
+    monkeypatch.setattr(listing, "BUNDLED", tmp_path / "none")
+    monkeypatch.setenv("CAPEZOO_CACHE", str(tmp_path / "cache"))
+    assert ask("publish", run_folder, "cache/cape_resnet.tiny", "--summary", "Small.")["weights"].endswith("tiny")
+    listed = ask("list", "cape*")
+    assert listed["encoders"] == ["cape_resnet"]
+    assert [(one["name"], one["summary"]) for one in listed["weights"]] == [("cape_resnet.tiny", "Small.")]
+    assert ask("list", "nothing*", code=1) == {"encoders": [], "weights": []}
+    assert ask("pull", "cape_resnet.tiny", "--to", "w") == {"folder": "w"}
+    assert ask("verify", "w")["problems"] == []
+    assert ask("embed", "w", store, "-o", "e")["records"] == len(open_store(store).index)
+    assert ask("report", "-o", "r.html", "--run-folder", run_folder) == {"out": "r.html"}
+    answered = ask("evaluate", "separability", "--weights", "w", "--store", store, "--seed", 0, "-o", "s", "--folds", 2)
+    assert answered["results"] == "s/results.json"
+    assert len(answered["headline"]) == 1
 
 
 def test_damaged_weights_set_the_exit_code(run, run_folder):
