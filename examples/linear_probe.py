@@ -25,7 +25,7 @@ from capezoo import encoders
 from capezoo.evaluate.measure.statistics import Interval, auroc, patient_bootstrap, weighted_mean
 from capezoo.specs import RunConfig, derive_seed
 from capezoo.training.checkpoint import trained
-from capezoo.training.data import prepare
+from capezoo.training.data import TrainingData
 from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
 
 PENALTIES = np.logspace(0, 5, 11)  # of the ridge; their inverses for the logistic regression
@@ -85,7 +85,7 @@ def compare(task: str, given: dict[str, NDArray], y: NDArray, patients: NDArray)
 def probe(store: ec.Store, run: Path, cohorts: list[str]) -> list[dict[str, Any]]:
     """One entry a task: how many recordings and patients, and intervals of the trained, the untrained and the gain."""
     model, config, _ = trained(run)
-    data = prepare(store, config)
+    data = TrainingData.prepare(store, config)
     assert data.held_out is not None, "the run held nobody out"
     place = {row: number for number, row in enumerate(store.index["row"].tolist())}
     of = {"trained": features(model, config, store), "untrained": features(untrained(config), config, store)}

@@ -18,7 +18,7 @@ Table = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
+class _Panel:
     """Curves over common axes. label -> (step, value); a dashed one is a bound or chance and belongs to the one before."""
 
     title: str
@@ -38,7 +38,7 @@ def read(metrics: Path) -> Table:
     return table
 
 
-def panels(table: Table) -> list[Panel]:
+def panels(table: Table) -> list[_Panel]:
     """Return what is drawn of a run, in the order of reading. A curve without numbers is left out."""
     by_cohort = {name: name.removeprefix("loss_") for name in table if name.startswith("loss_")}
     held_out = {name: name.removeprefix("val_loss_") for name in table if name.startswith("val_loss_")}
@@ -88,7 +88,7 @@ def draw(metrics: Path, out: Path, title: str) -> bool:
 
 def _panel(
     table: Table, title: str, labels: Mapping[str, str], chance: Mapping[str, str] | None = None, log: bool = False
-) -> Panel:
+) -> _Panel:
     """labels: column -> label. chance: column -> column of what chance, or an untrained encoder, would give."""
     curves, dashed = {}, []
     for name, label in labels.items():
@@ -96,7 +96,7 @@ def _panel(
         if beside := (chance or {}).get(name):
             dashed.append(f"{label}, dashed")
             curves[dashed[-1]] = _known(table, beside)
-    return Panel(title, {label: xy for label, xy in curves.items() if len(xy[0])}, dashed, log)
+    return _Panel(title, {label: xy for label, xy in curves.items() if len(xy[0])}, dashed, log)
 
 
 def _known(table: Table, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,25 @@ class TrainingData:
     sampler: "Sampler"
     rank: int
     world_size: int
+
+    @classmethod
+    def prepare(cls, store: "AnyStore", config: RunConfig, rank: int = 0, world_size: int = 1) -> Self:
+        """Choose cohorts, hold patients out, build the sampler.
+
+        Raises SpecError for an unknown cohort or strips too short for neighbours, PlanImpossible if patients do not fill a batch.
+        """
+        views, length, strip = config.sampler.views, config.input.length, store.recipe.strip_samples
+        if config.sampler.pairing == "adjacent" and views * length > strip:
+            raise SpecError(f"sampler.pairing=adjacent puts {views} windows of {length} samples side by side, and the store "
+                            f"has strips of {strip}. Set input.length to {strip // views} or less.")  # fmt: skip
+        index = store.index.where(cohort=config.cohorts) if config.cohorts else store.index
+        held_out = None
+        if config.held_out.fraction > 0:
+            shares = {"held_out": config.held_out.fraction, "train": 1 - config.held_out.fraction}
+            parts = index.split_by_patient(shares, config.held_out.salt)
+            index, held_out = parts["train"], parts["held_out"]
+        sampler = _sampler(config.sampler, index, config.seed).on_rank(rank, world_size)
+        return cls(store, config, index, held_out, sampler, rank, world_size)
 
     @property
     def cohorts(self) -> tuple[str, ...]:
@@ -154,25 +173,6 @@ class TrainingData:
                     self.store, sampler.on_rank(self.rank, self.world_size), self.config.input.length
                 )
         return loaders
-
-
-def prepare(store: "AnyStore", config: RunConfig, rank: int = 0, world_size: int = 1) -> TrainingData:
-    """Choose cohorts, hold patients out, build the sampler.
-
-    Raises SpecError for an unknown cohort or strips too short for neighbours, PlanImpossible if patients do not fill a batch.
-    """
-    views, length, strip = config.sampler.views, config.input.length, store.recipe.strip_samples
-    if config.sampler.pairing == "adjacent" and views * length > strip:
-        raise SpecError(f"sampler.pairing=adjacent puts {views} windows of {length} samples side by side, and the store "
-                        f"has strips of {strip}. Set input.length to {strip // views} or less.")  # fmt: skip
-    index = store.index.where(cohort=config.cohorts) if config.cohorts else store.index
-    held_out = None
-    if config.held_out.fraction > 0:
-        shares = {"held_out": config.held_out.fraction, "train": 1 - config.held_out.fraction}
-        parts = index.split_by_patient(shares, config.held_out.salt)
-        index, held_out = parts["train"], parts["held_out"]
-    sampler = _sampler(config.sampler, index, config.seed).on_rank(rank, world_size)
-    return TrainingData(store, config, index, held_out, sampler, rank, world_size)
 
 
 def _sampler(spec: SamplerSpec, index: "CohortIndex", seed: int) -> "Sampler":

@@ -33,14 +33,6 @@ def start(spec: ComputeSpec) -> Fabric:
     return fabric
 
 
-def describe(fabric: Fabric) -> dict[str, Any]:
-    """What a reader of results wants to know of the device; nothing that names the machine."""
-    on_gpu = fabric.device.type == "cuda"
-    name = torch.cuda.get_device_name(fabric.device) if on_gpu else "cpu"
-    return {"device": name, "processes": fabric.world_size, "cuda": torch.version.cuda if on_gpu else None,
-            "threads": torch.get_num_threads()}  # fmt: skip
-
-
 def share_norms(model: nn.Module, spec: ComputeSpec, device: torch.device, world_size: int) -> None:
     """Let BatchNorm layers use the statistics of all processes' batches, if asked to.
 
@@ -55,22 +47,6 @@ def share_norms(model: nn.Module, spec: ComputeSpec, device: torch.device, world
             "compute.batch_norm=local (statistics of each process's share of a batch), or use one process."
         )
     nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place, for all but the outermost module
-
-
-@contextmanager
-def float32_products(tf32: bool, device: torch.device) -> Iterator[None]:
-    """TF32 or full float32 for matrix products and convolutions on a GPU; what was set before comes back."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 @contextmanager

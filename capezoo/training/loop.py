@@ -7,7 +7,7 @@ every draw is keyed by the run's seed, what it is for, and the step.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
@@ -24,7 +24,7 @@ from capezoo.errors import TrainingDiverged
 from capezoo.objectives import ViewBatch, check
 from capezoo.specs import RunConfig, derive_seed, parse
 from capezoo.training import checkpoint, curves, device, metrics, monitor, probes
-from capezoo.training.data import TrainingData, prepare
+from capezoo.training.data import TrainingData
 from capezoo.training.device import Courier, Feed, Loaded
 from capezoo.training.optimiser import Optimiser
 from capezoo.training.progress import Report, bar
@@ -56,7 +56,7 @@ class Trainee(nn.Module):
 
 
 @dataclass
-class Clock:
+class _Clock:
     """Seconds and windows since the last line of metrics.csv."""
 
     waited_s: float = 0.0
@@ -73,12 +73,12 @@ class Clock:
 
 
 @dataclass
-class State:
+class _State:
     """What changes from step to step, apart from weights and optimiser."""
 
     step: int = 0
     running: dict[str, float] = field(default_factory=dict)  # cohort -> decayed mean of its batches' loss
-    clock: Clock = field(default_factory=Clock)
+    clock: _Clock = field(default_factory=_Clock)
     told_s: float = 0.0  # when status.json was written
     held_out: dict[str, float] = field(default_factory=dict)  # last val_loss and val_untrained, for status.json
 
@@ -100,7 +100,7 @@ def pretrain(
     """
     config = _fitted(config, store.recipe)
     fabric = device.start(config.compute)
-    with device.float32_products(config.compute.tf32, fabric.device):
+    with _float32_products(config.compute.tf32, fabric.device):
         run = _set_up(store, config, RunFolder(Path(out)), fabric, resume)
         state = _restore(run)
         if state.step < run.data.total_steps:
@@ -112,6 +112,30 @@ def pretrain(
                     _status(run, state, "diverged", reason=str(error))
                     raise
     return run.folder.path
+
+
+@contextmanager
+def _float32_products(tf32: bool, device: torch.device) -> Iterator[None]:
+    """TF32 or full float32 for matrix products and convolutions on a GPU; what was set before comes back."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def _described(fabric: Fabric) -> dict[str, Any]:
+    """What a reader of results wants to know of the device; nothing that names the machine."""
+    on_gpu = fabric.device.type == "cuda"
+    name = torch.cuda.get_device_name(fabric.device) if on_gpu else "cpu"
+    return {"device": name, "processes": fabric.world_size, "cuda": torch.version.cuda if on_gpu else None,
+            "threads": torch.get_num_threads()}  # fmt: skip
 
 
 def _fitted(config: RunConfig, recipe: "Recipe") -> RunConfig:
@@ -135,7 +159,7 @@ def _fitted(config: RunConfig, recipe: "Recipe") -> RunConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class _Run:
     """The fixed parts of a run."""
 
     config: RunConfig
@@ -154,24 +178,24 @@ class Run:
         return self.config.sampler.groups * self.config.sampler.views
 
 
-def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fabric, resume: bool) -> Run:
+def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fabric, resume: bool) -> _Run:
     """Whatever can be refused is refused before the folder is made."""
-    data = prepare(store, config, fabric.global_rank, fabric.world_size)
+    data = TrainingData.prepare(store, config, fabric.global_rank, fabric.world_size)
     trainee, courier = Trainee(config), Courier(data, fabric)
     device.share_norms(trainee, config.compute, fabric.device, fabric.world_size)
     if fabric.global_rank == 0:
         folder.begin(config, data.summary(), data.digests(), resume)
-        folder.environment(device.describe(fabric))
+        folder.environment(_described(fabric))
     fabric.barrier()
     if config.compute.compile:
         trainee.encoder.compile(dynamic=False)  # in place: names of parameters stay
     trainee.to(fabric.device)  # before the optimiser, which asks where parameters are
     rates = Optimiser(trainee.named_parameters(), config.optimiser, fabric.device)
     model, wrapped = fabric.setup(trainee, rates.torch)
-    return Run(config, fabric, folder, data, trainee, model, rates, wrapped, courier)
+    return _Run(config, fabric, folder, data, trainee, model, rates, wrapped, courier)
 
 
-def _loop(run: Run, state: State, tell: Callable[[Report], None]) -> None:
+def _loop(run: _Run, state: _State, tell: Callable[[Report], None]) -> None:
     config, total = run.config, run.data.total_steps
     with ExitStack() as stack:
         made = run.data.batches(run.courier.memory)
@@ -197,7 +221,7 @@ def _loop(run: Run, state: State, tell: Callable[[Report], None]) -> None:
                 row = _row(run, state, report) | {"grad_norm": grad_norm, "cohort": loaded.plan.cohort}
                 for writer in writers:
                     writer.append(row)
-                state.clock = Clock()
+                state.clock = _Clock()
             if _due(config.checkpoint_every, report):
                 _save(run, state, loaded.sampler)
             if _due(config.checkpoint_every, report) or time.monotonic() - state.told_s > STATUS_S:
@@ -211,7 +235,7 @@ def _due(every: int, report: Report) -> bool:
     return report.step % every == 0 or report.step == report.total_steps
 
 
-def _step(run: Run, step: int, loaded: Loaded) -> Tensor:
+def _step(run: _Run, step: int, loaded: Loaded) -> Tensor:
     """One optimiser step, begun. Returns loss, norm of its gradient, and terms, means over all ranks: float32 (2 + terms,).
 
     Nothing waits for the device. If the loss is no number the weights are spoilt, and never saved.
@@ -244,7 +268,7 @@ def _require_finite(numbers: Tensor, step: int, loaded: Loaded) -> list[float]:
     return [loss, norm, *terms]
 
 
-def _measure(run: Run, state: State, report: Report) -> Report:
+def _measure(run: _Run, state: _State, report: Report) -> Report:
     """The report with what is due to be measured on held-out patients: loss by all ranks, probes by rank 0."""
     if _due(run.config.held_out.every_steps, report):
         trainee = run.trainee
@@ -259,7 +283,7 @@ def _measure(run: Run, state: State, report: Report) -> Report:
     return report
 
 
-def _probed_embeddings(run: Run) -> NDArray[np.float32]:
+def _probed_embeddings(run: _Run) -> NDArray[np.float32]:
     """Embed the central windows of held-out patients, as finished weights would."""
     encoder = run.trainee.encoder
     with monitor.evaluating(encoder):
@@ -267,14 +291,14 @@ def _probed_embeddings(run: Run) -> NDArray[np.float32]:
         return np.concatenate([encoder(signal).float().cpu().numpy() for signal in windows])
 
 
-def _held_out_batches(run: Run) -> Iterator[ViewBatch]:
+def _held_out_batches(run: _Run) -> Iterator[ViewBatch]:
     """The same batches with the same draws every time."""
     for number, (cohort, batch) in enumerate(run.data.held_out_batches()):
         loaded = run.courier.arrived(run.courier.send(batch, "held_out", number))
         yield replace(ViewBatch(**loaded.fields(run.data.total_steps)), cohort=cohort)
 
 
-def _account(run: Run, state: State, loaded: Loaded, loss: float, spent_s: float, waited_s: float) -> None:
+def _account(run: _Run, state: _State, loaded: Loaded, loss: float, spent_s: float, waited_s: float) -> None:
     clock, cohort = state.clock, loaded.plan.cohort
     clock.spent_s, clock.waited_s = clock.spent_s + spent_s, clock.waited_s + waited_s
     clock.ecgs += run.windows
@@ -282,31 +306,31 @@ def _account(run: Run, state: State, loaded: Loaded, loss: float, spent_s: float
         state.running[cohort] = RUNNING_DECAY * state.running.get(cohort, loss) + (1 - RUNNING_DECAY) * loss
 
 
-def _seconds_left(run: Run, report: Report) -> int:
+def _seconds_left(run: _Run, report: Report) -> int:
     """At the present speed, without measurements on held-out patients."""
     steps = report.total_steps - report.step
     return round(steps * run.windows / report.ecg_per_s) if report.ecg_per_s else 0
 
 
-def _restore(run: Run) -> State:
+def _restore(run: _Run) -> _State:
     """Load the newest good checkpoint of this run. Raises CheckpointDamaged if there are some and none is."""
     saved, refused = checkpoint.latest(run.folder.checkpoints, _belongs(run))
     for problem in refused:
         logging.getLogger(__name__).warning("%s", problem)
     if saved is None:
-        return State()
+        return _State()
     run.trainee.encoder.load_state_dict(saved["encoder"])
     run.trainee.objective.load_state_dict(saved["objective"])
     run.optimiser.load_state_dict(saved["optimiser"])
     run.data.sampler.load_state_dict(saved["sampler"])
-    return State(step=saved["step"], running=dict(saved["running"]))
+    return _State(step=saved["step"], running=dict(saved["running"]))
 
 
-def _belongs(run: Run) -> dict[str, str]:
+def _belongs(run: _Run) -> dict[str, str]:
     return {"config_fingerprint": run.config.fingerprint, "store_fingerprint": run.data.store.fingerprint}
 
 
-def _writers(run: Run, after_step: int, stack: ExitStack) -> list[metrics.MetricsFile | metrics.TensorBoard]:
+def _writers(run: _Run, after_step: int, stack: ExitStack) -> list[metrics.MetricsFile | metrics.TensorBoard]:
     """Where rows go; nowhere but on rank 0."""
     if run.fabric.global_rank != 0:
         return []
@@ -321,15 +345,15 @@ def _writers(run: Run, after_step: int, stack: ExitStack) -> list[metrics.Metric
     return writers
 
 
-def _row(run: Run, state: State, report: Report) -> dict[str, Any]:
+def _row(run: _Run, state: _State, report: Report) -> dict[str, Any]:
     row: dict[str, Any] = {"step": report.step, "epoch": (report.step - 1) // run.data.steps_per_epoch}
     row |= {"lr": report.lr, "loss": report.loss}
     row |= {"ecg_per_s": state.clock.ecg_per_s, "wait_share": state.clock.wait_share}
     row |= {f"loss_{cohort}": loss for cohort, loss in state.running.items()} | dict(report.terms)
-    return row | metrics.held_out_row(report.held_out) | dict(report.probed)
+    return row | (report.held_out.row() if report.held_out else {}) | dict(report.probed)
 
 
-def _save(run: Run, state: State, sampler: Mapping[str, Any]) -> None:
+def _save(run: _Run, state: _State, sampler: Mapping[str, Any]) -> None:
     """Checkpoint and curves, by rank 0; the others wait."""
     if run.fabric.global_rank == 0:
         content = {
@@ -348,7 +372,7 @@ def _save(run: Run, state: State, sampler: Mapping[str, Any]) -> None:
     run.fabric.barrier()
 
 
-def _status(run: Run, state: State, now: str, **more: Any) -> None:
+def _status(run: _Run, state: _State, now: str, **more: Any) -> None:
     """status.json: at the start, with every checkpoint, every few seconds, and when the run ends, well or not."""
     state.told_s = time.monotonic()
     if run.fabric.global_rank == 0:

@@ -8,10 +8,8 @@ import io
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from capezoo.training import probes
-from capezoo.training.monitor import HeldOut
 from ecgcohorts.errors import SpecError, install_line
 from ecgcohorts.io.durable import write_file
 
@@ -22,16 +20,6 @@ def columns(cohorts: Sequence[str], terms: Sequence[str] = ()) -> list[str]:
     fixed += ["val_loss", "val_untrained", "alignment", "uniformity", "effective_rank", "dead_units", *probes.COLUMNS]
     fixed += [f"loss_{name}" for name in cohorts] + [f"val_loss_{name}" for name in cohorts]
     return [*fixed, *terms, *(f"val_{name}" for name in terms)]
-
-
-def held_out_row(found: HeldOut | None) -> dict[str, Any]:
-    """The columns of a measurement on held-out patients; none if there was none."""
-    if found is None:
-        return {}
-    row: dict[str, Any] = {"val_loss": found.loss, "val_untrained": found.untrained, "alignment": found.alignment}
-    row |= {"uniformity": found.uniformity, "effective_rank": found.effective_rank, "dead_units": found.dead_units}
-    row |= {f"val_{name}": value for name, value in found.terms.items()}
-    return row | {f"val_loss_{cohort}": loss for cohort, loss in found.loss_per_cohort.items()}
 
 
 class MetricsFile:

@@ -29,6 +29,13 @@ class HeldOut:
     effective_rank: float  # exp of the entropy of the singular values; arXiv 2210.02885
     dead_units: int  # features that are 0 for every held-out ECG
 
+    def row(self) -> dict[str, float | None]:
+        """Return its columns of metrics.csv."""
+        row = {"val_loss": self.loss, "val_untrained": self.untrained, "alignment": self.alignment}
+        row |= {"uniformity": self.uniformity, "effective_rank": self.effective_rank, "dead_units": self.dead_units}
+        row |= {f"val_{name}": value for name, value in self.terms.items()}
+        return row | {f"val_loss_{cohort}": loss for cohort, loss in self.loss_per_cohort.items()}
+
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
@@ -91,14 +98,14 @@ def _measured(encoder: nn.Module, objective: Objective, batch: ViewBatch, tokens
     # By itself, and not from what the objective happens to call: a method on tokens never calls the encoder whole.
     views = [gather(encoder(view).float()).cpu() for view in batch.signal.unbind(1)]
     if len(views) == 2:
-        numbers["alignment"] = alignment(*views)
+        numbers["alignment"] = _alignment(*views)
     if (untrained := objective.untrained(len(views[0]), tokens)) is not None:
         numbers["untrained"] = untrained
     embeddings = torch.cat(views)
     return _Measured(batch.cohort, len(views[0]), numbers | {"uniformity": uniformity(embeddings)}, embeddings)
 
 
-def alignment(first: Tensor, second: Tensor) -> float:
+def _alignment(first: Tensor, second: Tensor) -> float:
     """Mean squared distance of two views, each (row, dim), on the unit sphere: 0 to 4."""
     return (F.normalize(first, dim=-1) - F.normalize(second, dim=-1)).square().sum(-1).mean().item()
 

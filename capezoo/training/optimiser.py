@@ -47,40 +47,36 @@ class Optimiser:
 
     def at_step(self, groups: Sequence[dict[str, Any]], step: int, total: int) -> float:
         """Set the numbers of step 0 .. total - 1, and return the learning rate before factors."""
-        lr, decay = learning_rate(self.spec, step, total), weight_decay(self.spec, step, total)
+        lr, decay = self.rate(step, total), self.decay(step, total)
         for group, kind in zip(groups, self.kinds, strict=True):
             group["lr"] = lr * kind.rate_factor
             group["weight_decay"] = decay if kind.decays else 0.0
             if self.spec.kind != "lars":
-                group["eps"] = epsilon(self.spec, step)
+                group["eps"] = self._epsilon(step)
         return lr
 
+    def rate(self, step: int, total: int) -> float:
+        """Return the learning rate of a step: a linear rise over warmup_steps, then constant or half a cosine."""
+        spec = self.spec
+        if step < spec.warmup_steps:
+            return spec.lr * (step + 1) / spec.warmup_steps
+        if spec.schedule == "constant":
+            return spec.lr
+        return half_cosine(spec.lr, spec.final_lr, step - spec.warmup_steps, total - spec.warmup_steps)
 
-def learning_rate(spec: OptimiserSpec, step: int, total: int) -> float:
-    """Return the rate of a step: a linear rise over warmup_steps, then constant or half a cosine to final_lr."""
-    if step < spec.warmup_steps:
-        return spec.lr * (step + 1) / spec.warmup_steps
-    if spec.schedule == "constant":
-        return spec.lr
-    return half_cosine(spec.lr, spec.final_lr, step - spec.warmup_steps, total - spec.warmup_steps)
+    def decay(self, step: int, total: int) -> float:
+        """Return the weight decay of a step: constant, or half a cosine over the whole run."""
+        if self.spec.final_weight_decay is None:
+            return self.spec.weight_decay
+        return half_cosine(self.spec.weight_decay, self.spec.final_weight_decay, step, total)
 
-
-def weight_decay(spec: OptimiserSpec, step: int, total: int) -> float:
-    """Return the weight decay of a step: constant, or half a cosine over the whole run."""
-    if spec.final_weight_decay is None:
-        return spec.weight_decay
-    return half_cosine(spec.weight_decay, spec.final_weight_decay, step, total)
-
-
-def epsilon(spec: OptimiserSpec, step: int) -> float:
-    """Return the epsilon that makes torch's Adam that of the spec.
-
-    Keras: m / (sqrt(v) + eps) times sqrt(1 - beta2^t) / (1 - beta1^t). torch: eps is added to sqrt(v / (1 - beta2^t)),
-    so it must be larger by 1/sqrt(1 - beta2^t).
-    """
-    if spec.epsilon == "torch":
-        return spec.eps
-    return spec.eps / sqrt(1 - spec.betas[1] ** (step + 1))
+    def _epsilon(self, step: int) -> float:
+        """Return the epsilon that makes torch's Adam that of the spec."""
+        if self.spec.epsilon == "torch":
+            return self.spec.eps
+        # Keras: m / (sqrt(v) + eps) times sqrt(1 - beta2^t) / (1 - beta1^t). torch adds eps to sqrt(v / (1 - beta2^t)),
+        # so the same eps must be larger there by 1 / sqrt(1 - beta2^t): 32 times at the first step.
+        return self.spec.eps / sqrt(1 - self.spec.betas[1] ** (step + 1))
 
 
 class _Lars(torch.optim.Optimizer):

@@ -53,11 +53,11 @@ def _cohorts(embeddings: Embeddings, cohort: NDArray[np.int32], seed: int) -> di
     x, y = embeddings[chosen], np.searchsorted(names, cohort[chosen])
     score = _out_of_fold(x, y, y, seed, _logistic)
     auc = np.mean([roc_auc_score(y == code, score[:, code]) for code in range(len(names))])
-    return {"knn_cohort": neighbour_share(x, y), "knn_cohort_chance": (each - 1) / (len(y) - 1),
+    return {"knn_cohort": _neighbour_share(x, y), "knn_cohort_chance": (each - 1) / (len(y) - 1),
             "cohort_auc": float(auc), "cohort_auc_chance": 0.5}  # fmt: skip
 
 
-def neighbour_share(x: Embeddings, y: NDArray[np.int64]) -> float:
+def _neighbour_share(x: Embeddings, y: NDArray[np.int64]) -> float:
     """Mean share of each row's nearest other rows, by cosine, that have its label."""
     from sklearn.neighbors import NearestNeighbors
 

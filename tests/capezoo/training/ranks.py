@@ -13,7 +13,7 @@ from capezoo import encoders
 from capezoo.specs import ComputeSpec, RunConfig
 from capezoo.training import device
 from capezoo.training import loop as train
-from capezoo.training.data import prepare
+from capezoo.training.data import TrainingData
 
 
 def load_helpers() -> ModuleType:
@@ -75,7 +75,7 @@ def gradient(helpers: ModuleType) -> dict[str, Any]:
     """Loss and gradient of one batch through a network whose BatchNorm layers are in evaluation mode."""
     config = helpers.make_config(compute=ComputeSpec(batch_norm="local"))
     fabric = device.start(config.compute)
-    data = prepare(helpers.make_store(), config, fabric.global_rank, fabric.world_size)
+    data = TrainingData.prepare(helpers.make_store(), config, fabric.global_rank, fabric.world_size)
     trainee = train.Trainee(config).eval()
     model = fabric.setup(trainee)
     with torch.no_grad():

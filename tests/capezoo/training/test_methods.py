@@ -26,7 +26,7 @@ from capezoo.specs import (
 )
 from capezoo.training import checkpoint, device
 from capezoo.training.checkpoint import trained
-from capezoo.training.data import prepare
+from capezoo.training.data import TrainingData
 from capezoo.training.loop import pretrain
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError
@@ -188,7 +188,7 @@ def test_windows_are_scaled_as_the_input_says_before_any_view(normalisation, mem
     for place, lead in enumerate(store.recipe.leads):
         index.columns[f"mean_{lead}"], index.columns[f"deviation_{lead}"] = mean[:, place], deviation[:, place]
     changed = config(input=InputSpec(length=256, normalisation=normalisation), probes=ProbeSpec(patients=3))
-    data = prepare(store, changed)
+    data = TrainingData.prepare(store, changed)
     courier = device.Courier(data, device.start(changed.compute))
     with closing(data.batches()) as batches:
         batch = next(batches)

@@ -20,9 +20,9 @@ def test_alignment_is_the_mean_squared_distance_of_two_views() -> None:
     z = embeddings()
     unit = [[x / sum(v * v for v in row) ** 0.5 for x in row] for row in z.tolist()]
     pairs = [sum((a - b) ** 2 for a, b in zip(unit[i], unit[i + 1], strict=True)) for i in range(0, 12, 2)]
-    assert monitor.alignment(z[::2], z[1::2]) == pytest.approx(sum(pairs) / 6)
-    assert monitor.alignment(torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 0.0]])) == 0
-    assert monitor.alignment(torch.tensor([[1.0, 0.0]]), torch.tensor([[-3.0, 0.0]])) == pytest.approx(4)
+    assert monitor._alignment(z[::2], z[1::2]) == pytest.approx(sum(pairs) / 6)
+    assert monitor._alignment(torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 0.0]])) == 0
+    assert monitor._alignment(torch.tensor([[1.0, 0.0]]), torch.tensor([[-3.0, 0.0]])) == pytest.approx(4)
 
 
 def test_uniformity_is_the_log_mean_potential() -> None:

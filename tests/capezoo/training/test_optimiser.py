@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from capezoo.specs import OptimiserSpec
-from capezoo.training.optimiser import Optimiser, learning_rate, weight_decay
+from capezoo.training.optimiser import Optimiser
 
 CPU = torch.device("cpu")
 
@@ -35,6 +35,10 @@ def moved(spec: OptimiserSpec, steps: int = 12) -> nn.Module:
         ours.at_step(ours.torch.param_groups, step, steps)
         ours.torch.step()
     return model
+
+
+def of(spec: OptimiserSpec) -> Optimiser:
+    return Optimiser(network().named_parameters(), spec, CPU)
 
 
 def assert_same(found: nn.Module, expected: nn.Module) -> None:
@@ -114,24 +118,24 @@ def test_half_cosine_equals_torch() -> None:
         optimiser = torch.optim.Adam([parameter], lr=0.1)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=50, eta_min=spec.final_lr)
         for step in range(50):
-            assert learning_rate(spec, step, 50) == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
+            assert of(spec).rate(step, 50) == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
             optimiser.step()
             schedule.step()
 
 
 def test_warmup_rises_to_the_peak_and_the_cosine_follows() -> None:
     spec = OptimiserSpec(lr=1.0, warmup_steps=4)
-    rates = [learning_rate(spec, step, 12) for step in range(12)]
+    rates = [of(spec).rate(step, 12) for step in range(12)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[8] == pytest.approx(0.5)
     constant = OptimiserSpec(lr=1.0, warmup_steps=2, schedule="constant")
-    assert [learning_rate(constant, step, 5) for step in range(5)] == [0.5, 1.0, 1.0, 1.0, 1.0]
+    assert [of(constant).rate(step, 5) for step in range(5)] == [0.5, 1.0, 1.0, 1.0, 1.0]
 
 
 def test_weight_decay_is_constant_or_goes_along_half_a_cosine() -> None:
-    assert weight_decay(OptimiserSpec(weight_decay=0.3), 7, 10) == 0.3
+    assert of(OptimiserSpec(weight_decay=0.3)).decay(7, 10) == 0.3
     spec = OptimiserSpec(weight_decay=0.01, final_weight_decay=0.1)
-    found = [weight_decay(spec, step, 10) for step in (0, 5, 10)]
+    found = [of(spec).decay(step, 10) for step in (0, 5, 10)]
     assert found == pytest.approx([0.01, 0.055, 0.1])
 
 

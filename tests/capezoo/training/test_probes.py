@@ -82,5 +82,5 @@ def test_cohorts_count_alike(people):
 def test_neighbours_by_hand(monkeypatch):
     x = np.array([[1, 0], [9, 0.1], [0, 1], [0.1, 9]], "f4")  # by angle two and two; by distance the small ones
     monkeypatch.setattr(probes, "NEIGHBOURS", 1)
-    assert probes.neighbour_share(x, np.array([0, 0, 1, 1])) == 1
-    assert probes.neighbour_share(x, np.array([0, 1, 1, 1])) == 0.5
+    assert probes._neighbour_share(x, np.array([0, 0, 1, 1])) == 1
+    assert probes._neighbour_share(x, np.array([0, 1, 1, 1])) == 0.5

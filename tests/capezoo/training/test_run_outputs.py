@@ -13,7 +13,7 @@ import torch
 from capezoo.specs import HeldOutSpec, ProbeSpec
 from capezoo.training import curves, metrics, probes
 from capezoo.training import loop as train
-from capezoo.training.data import prepare
+from capezoo.training.data import TrainingData
 from capezoo.training.loop import pretrain
 from ecgcohorts.errors import SpecError, install_line
 
@@ -117,14 +117,14 @@ def test_held_out_patients_are_the_same_whichever_cohorts_and_seed(memory_store,
     """By the name of the split alone: not by the order of records, other cohorts, or the run's seed."""
     store = memory_store((60, 60, 60))
     probe = ProbeSpec(patients=5)
-    every = prepare(store, config(probes=probe))
-    alone = prepare(store, config(cohorts=("cohort_b",), seed=99, probes=probe))
+    every = TrainingData.prepare(store, config(probes=probe))
+    alone = TrainingData.prepare(store, config(cohorts=("cohort_b",), seed=99, probes=probe))
     b = {bytes(i) for i in store.index.where(cohort="cohort_b").patient_ids}
     assert patients_of(every.held_out) & b == patients_of(alone.held_out)
     assert len(patients_of(alone.held_out)) > 5
     assert patients_of(every.probed) & b == patients_of(alone.probed)
     assert len(patients_of(alone.probed)) == 5
-    renamed = prepare(store, config(held_out=HeldOutSpec(fraction=0.2, salt="another"), probes=probe))
+    renamed = TrainingData.prepare(store, config(held_out=HeldOutSpec(fraction=0.2, salt="another"), probes=probe))
     assert patients_of(renamed.held_out) != patients_of(every.held_out)
 
 
@@ -134,7 +134,7 @@ def test_probe_windows_are_the_central_ones_unaltered(store, config):
     try:
         columns["valid_start"][:], columns["valid_stop"][:] = 1000, 2000
         columns["valid_stop"][::3] = 1100  # shorter than the window of 256
-        data = prepare(store, config(probes=ProbeSpec(patients=3)))
+        data = TrainingData.prepare(store, config(probes=ProbeSpec(patients=3)))
         rows, blocks = zip(*data.probe_windows(), strict=True)
     finally:
         columns["valid_start"][:], columns["valid_stop"][:] = before

@@ -18,7 +18,7 @@ from capezoo.objectives import info_nce
 from capezoo.specs import HeldOutSpec, OptimiserSpec, RunConfig, SamplerSpec, derive_seed
 from capezoo.training import checkpoint, device
 from capezoo.training.checkpoint import trained
-from capezoo.training.data import prepare
+from capezoo.training.data import TrainingData
 from capezoo.training.loop import pretrain
 from ecgcohorts.errors import PlanImpossible, RecipeMismatch, SourceError, SpecError, StateMismatch
 from ecgcohorts.preprocess.recipes import CAPE_V1
@@ -124,7 +124,7 @@ def test_without_held_out_patients_nothing_is_measured(store, tmp_path, config, 
 
 def test_no_patient_is_trained_on_and_held_out(store, config):
 
-    data = prepare(store, config())  # type: ignore[arg-type]
+    data = TrainingData.prepare(store, config())  # type: ignore[arg-type]
     assert data.held_out is not None
     trained_on, held_out = ({bytes(i) for i in part["patient_id"]} for part in (data.train, data.held_out))
     assert trained_on
