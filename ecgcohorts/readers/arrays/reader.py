@@ -12,7 +12,7 @@ from ecgcohorts.io.regular import size_of
 from ecgcohorts.readers._shared.units import steps_per_mv, without_infinities
 from ecgcohorts.readers.arrays import hdf5, matlab, npy, text
 from ecgcohorts.readers.arrays.description import ArrayDescription
-from ecgcohorts.readers.arrays.manifest import load_manifest
+from ecgcohorts.readers.arrays.manifest import Manifest
 from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".yaml", ".yml")  # of the manifest
@@ -35,7 +35,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     digital (integers) or analog_mv (floats): (lead, time). recording_id is the stem of the data file, which files of
     two folders may share; the entry is unique. Raises UnreadableRecording at the first file that does not fit.
     """
-    manifest = load_manifest(path)
+    manifest = Manifest.load(path)
     for entry in manifest.entries(path) if entries is None else entries:
         file = manifest.file(path.parent, entry)
         yield _recording(file, manifest.description, Origin("arrays", path, entry))
@@ -46,7 +46,7 @@ def scan(path: Path) -> Iterator[Recording]:
 
     A file whose length cannot be determined has n_samples 0, and reading it says why: one damaged file hides no others.
     """
-    manifest = load_manifest(path)
+    manifest = Manifest.load(path)
     for entry in manifest.entries(path):
         try:
             n_samples = _length(manifest.file(path.parent, entry), manifest.description)
@@ -57,7 +57,7 @@ def scan(path: Path) -> Iterator[Recording]:
 
 def beside(path: Path, entries: Sequence[str] | None = None, samples: bool = True) -> list[str]:
     """List the data files of a manifest that `read` opens, by name or glob from its folder. `scan` opens all of them."""
-    return list(load_manifest(path).files if entries is None else entries)
+    return list(Manifest.load(path).files if entries is None else entries)
 
 
 @dataclass(frozen=True)
