@@ -25,7 +25,12 @@ VARIANTS = (
 )
 ISOLATED = True
 UNDECLARED = "length not declared"
-_KINDS = {"csv": text, "npy": npy, "hdf5": hdf5, "matlab": matlab}
+_KINDS: dict[str, type[text.TextArray | npy.NpyArray | hdf5.Hdf5Array | matlab.MatlabArray]] = {
+    "csv": text.TextArray,
+    "npy": npy.NpyArray,
+    "hdf5": hdf5.Hdf5Array,
+    "matlab": matlab.MatlabArray,
+}
 _INT32 = np.iinfo(np.int32)
 
 
@@ -88,7 +93,7 @@ def _length(path: Path, description: ArrayDescription) -> int:
     if description.samples is not None:
         size_of(path)  # refuses a link or a pipe at once
         return description.samples
-    shape = _KINDS[description.kind].shape_of(path, description)
+    shape = _KINDS[description.kind](path, description).shape()
     return shape[1] if description.axes == "lead_time" else shape[0]
 
 
@@ -104,7 +109,7 @@ def _header(description: ArrayDescription, source: Origin, n_samples: int) -> Re
 
 
 def _recording(path: Path, description: ArrayDescription, source: Origin) -> Recording:
-    stored = _KINDS[description.kind].load(path, description)
+    stored = _KINDS[description.kind](path, description).load()
     samples = stored if description.axes == "lead_time" else stored.T
     # One unit for all leads: a description states no other.
     per_mv = steps_per_mv(description.steps_per_unit, description.unit, description.leads[0], str(path))
