@@ -137,6 +137,7 @@ def draw_exams(visits: list[Visit], seed: int) -> Iterator[Exam]:
 
 def _draw_exam(visit: Visit, person: Patient, seed: int) -> Exam:
     device = visit.hospital.device
+    # From 2 on: stream 0 of a person plans the visits, and stream 1 draws the heart.
     rng = _generator(seed, visit.hospital.name, visit.patient_number, 2 + visit.visit_number)
     session = Session.draw(rng, person, visit.age_years)
     samples = round(visit.duration_s * device.rate_hz)
