@@ -66,7 +66,7 @@ class Draft:
     unknowns: int
     left_out: tuple[str, ...] = ()
 
-    def write(self, out: Path, force: bool = False) -> None:
+    def save(self, out: Path, force: bool = False) -> None:
         """Write the draft whole or not at all. Raises SpecError as `check_out` does."""
         check_out(out, force)
         write_file(out, self.text.encode())

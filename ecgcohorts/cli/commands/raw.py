@@ -41,7 +41,7 @@ def _draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool
     # Before the long part: looking at a large source takes minutes.
     check_out(out, force)
     made = draft(source, csv, sample)
-    made.write(out, force)
+    made.save(out, force)
     lines = [
         *(f"left out: {what}" for what in made.left_out),
         f"{out}: describes {made.n_files:,} {made.reader} files.",
