@@ -22,7 +22,6 @@ from ecgcohorts.io.durable import move_file, sha256_of, write_file
 from ecgcohorts.preprocess.flags import QUALITY_COLUMNS
 from ecgcohorts.recording import DIGEST_BYTES
 from ecgcohorts.store.columns import write_index
-from ecgcohorts.store.files import describe_files
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.remote.destination import Destination
 from ecgcohorts.store.schema import (
@@ -30,12 +29,13 @@ from ecgcohorts.store.schema import (
     FileEntry,
     Manifest,
     Segment,
+    describe_files,
     group_metadata,
     index_folder,
-    recipe_fields,
     rejects_name,
     signals_metadata,
 )
+from ecgcohorts.store.upgrade import recipe_fields
 from ecgcohorts.store.writer import blank_rows
 
 DUPLICATE = "duplicate"

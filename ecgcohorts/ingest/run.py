@@ -25,8 +25,7 @@ from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import load_key
 from ecgcohorts.sources import Source, open_source
 from ecgcohorts.sources.names import uri_of
-from ecgcohorts.store.commit import refuse_foreign, refuse_nested, remove_unlisted
-from ecgcohorts.store.files import folder_of
+from ecgcohorts.store.commit import folder_of, refuse_foreign, refuse_nested, remove_unlisted
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.remote.destination import Destination
 from ecgcohorts.store.schema import CURRENT, DEFAULT_SHARD_RECORDS, Accounting, Current
