@@ -20,6 +20,9 @@ def changed(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     Raises SpecError, in one line, for an unknown key, naming the known ones, or a value that does not fit.
     """
     values = config.model_dump()
+    # Only what was given: leads, rate and length that were not follow the recipe.
+    values["input"] = config.input.model_dump(exclude_unset=True)
+    given: set[str] = set()
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not (key and equals):
@@ -27,6 +30,13 @@ def changed(config: RunConfig, settings: Sequence[str]) -> RunConfig:
         if key == "seed":
             raise SpecError(f"{WHERE}: found {setting!r}, expected the seed as an option of its own: --seed {text}.")
         _put(values, key.split("."), value_of(text))
+        given.add(key)
+    asked = values["input"]
+    if "input.recipe" in given and asked.get("recipe") != config.input.recipe:
+        # A length in samples means nothing at another rate.
+        for name in {"leads", "rate_hz", "length", "own_recipe"}:
+            if f"input.{name}" not in given:
+                asked.pop(name, None)
     made = parse(RunConfig, values, WHERE)
     _require_parts(made)
     return made

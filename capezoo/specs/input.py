@@ -1,6 +1,6 @@
 """InputSpec: what an encoder must be fed."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
@@ -14,10 +14,11 @@ from ecgcohorts.preprocess.steps import Recipe
 
 
 class InputSpec(Spec):
-    """What an encoder must be fed. Enforced where weights meet signals.
+    """The input an encoder expects, enforced where weights meet signals.
 
-    own_recipe: the recipe itself, where it is no installed one. Weights carry it as stores do, so that they meet no
-    other chain of the same name, and embed raw arrays without its file.
+    Leads, rate and length that are not given are those of the recipe. own_recipe: the recipe itself, unless one of its
+    name is installed. Weights carry it as stores do, so that a different chain of the same name is refused, and raw
+    arrays can be embedded without the recipe's file.
     """
 
     leads: tuple[str, ...] = Field(default=EIGHT_LEADS, description="in this order; CAPE")
@@ -32,23 +33,28 @@ class InputSpec(Spec):
     def of_recipe(cls, recipe: Recipe, normalisation: Normalisation = "none") -> Self:
         """Return the input that stores of this recipe serve."""
         return cls(
-            leads=recipe.leads,
-            rate_hz=recipe.rate_hz,
-            length=recipe.window_samples,
-            unit=recipe.unit,
+            **_of(recipe),
             recipe=recipe.name,
             normalisation=normalisation,
         ).bound(recipe)
 
     def bound(self, recipe: Recipe) -> Self:
-        """Return the spec with the recipe of a store in it, if it names that recipe and none of the name is installed."""
+        """Carry a store's recipe, with what follows from it, if the spec names it and no such recipe is installed."""
         if recipe.name != self.recipe or recipe.name in recipe_names():
             return self
-        return self.model_copy(update={"own_recipe": recipe})
+        follows = {name: value for name, value in _of(recipe).items() if name not in self.model_fields_set}
+        return self.model_copy(update={"own_recipe": recipe, **follows})
 
     def the_recipe(self) -> Recipe:
         """Return the recipe that raw signals go through. Raises SpecError if it is neither installed nor carried."""
         return self.own_recipe or get_recipe(self.recipe)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follows_the_recipe(cls, values: Any) -> Any:
+        # 2,800 samples are 7 s at 400 Hz and 28 s at 100: the defaults of one recipe are wrong for every other.
+        name = values.get("recipe") if isinstance(values, Mapping) else None
+        return {**_of(get_recipe(name)), **values} if isinstance(name, str) and name in recipe_names() else values
 
     @model_validator(mode="after")
     def _own_recipe_is_meant(self) -> Self:
@@ -92,15 +98,25 @@ class InputSpec(Spec):
             wrong["length"] = f"strips of {recipe.strip_samples} samples (expected at least {self.length})"
         return wrong
 
-    def require_recipe(self, recipe: Recipe, what: str = "the store", ignoring: Collection[str] = ()) -> None:
+    def require_recipe(
+        self, recipe: Recipe, what: str = "the store", ignoring: Collection[str] = (), or_else: str | None = None
+    ) -> None:
         """Raise RecipeMismatch, naming every difference, unless signals of `recipe` are what this spec asks for.
 
-        what: their name in the message. ignoring: names of differences that do not count.
+        what: the name of the signals in the message. ignoring: names of differences that do not count. or_else: what to
+        do instead of ingesting again; by default, use other weights.
         """
         wrong = [text for name, text in self.differences(recipe).items() if name not in ignoring]
         if wrong:
-            raise RecipeMismatch(f"{what}: found {'; '.join(wrong)}. Ingest again with recipe {self.recipe!r}, or use "
-                                 f"weights made for {recipe.name!r}.")  # fmt: skip
+            way = or_else or f"use weights made for {recipe.name!r}"
+            raise RecipeMismatch(
+                f"{what}: found {'; '.join(wrong)}. Ingest again with recipe {self.recipe!r}, or {way}."
+            )
+
+
+def _of(recipe: Recipe) -> dict[str, Any]:
+    """The fields that a recipe decides."""
+    return {"leads": recipe.leads, "rate_hz": recipe.rate_hz, "length": recipe.window_samples, "unit": recipe.unit}
 
 
 def _text(value: object) -> str:

@@ -205,7 +205,7 @@ def _is_first_version(values: Mapping[str, Any]) -> bool:
     return "version" not in values and (has_pairs or isinstance(values.get("views"), Mapping))
 
 
-_SPAN_1 = {"probability": 0.5, "samples": [140, 560]}  # defaults of version 1, and of zero_span
+_SPAN_1 = {"probability": 0.5, "samples": [140, 560]}  # defaults of version 1, and of zero_span at its 400 Hz
 
 
 def _upgraded(old: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,15 +22,18 @@ from torch import Tensor, nn
 from capezoo import encoders, objectives
 from capezoo.errors import TrainingDiverged
 from capezoo.objectives import ViewBatch, check
-from capezoo.specs import RunConfig, derive_seed
+from capezoo.specs import RunConfig, derive_seed, parse
 from capezoo.training import checkpoint, curves, device, metrics, monitor, probes
 from capezoo.training.data import TrainingData, prepare
 from capezoo.training.device import Courier, Feed, Loaded
 from capezoo.training.optimiser import Optimiser
 from capezoo.training.progress import Report, bar
 from capezoo.training.run_folder import RunFolder
+from ecgcohorts import plugins
+from ecgcohorts.errors import SpecError
 
 if TYPE_CHECKING:
+    from ecgcohorts.preprocess.steps import Recipe
     from ecgcohorts.store.reader import AnyStore
 
 RUNNING_DECAY = 0.9  # of the running loss per cohort in metrics.csv; our default
@@ -95,8 +98,7 @@ def pretrain(
     not fill a batch, SpecError for a setting that is not possible here, StateMismatch if `out` holds another run,
     TrainingDiverged at the first loss that is no number.
     """
-    config = config.model_copy(update={"input": config.input.bound(store.recipe)})
-    config.input.require_recipe(store.recipe)
+    config = _fitted(config, store.recipe)
     fabric = device.start(config.compute)
     with device.float32_products(config.compute.tf32, fabric.device):
         run = _set_up(store, config, RunFolder(Path(out)), fabric, resume)
@@ -110,6 +112,26 @@ def pretrain(
                     _status(run, state, "diverged", reason=str(error))
                     raise
     return run.folder.path
+
+
+def _fitted(config: RunConfig, recipe: "Recipe") -> RunConfig:
+    """Return the run with everything that follows from the store's recipe. Raises RecipeMismatch, naming what to set."""
+    asked = config.input.bound(recipe)
+    if asked.recipe != recipe.name:
+        way = f"train on what the store holds: --set input.recipe={recipe.name}; leads, rate and length follow"
+    else:
+        keys = ", ".join(f"input.{name}" for name in asked.differences(recipe) if name != "recipe")
+        way = f"drop {keys} from the settings: they follow the recipe" if keys else "train on another store"
+    asked.require_recipe(recipe, or_else=way)
+    encoder, leads = config.encoder, len(asked.leads)
+    settings = parse(plugins.load("capezoo.encoders", encoder.name).Config, encoder.config, f"encoder {encoder.name}")
+    takes = getattr(settings, "in_leads", leads)
+    if takes != leads and "in_leads" in encoder.config:
+        raise SpecError(f"encoder {encoder.name} takes {takes} leads (encoder.config.in_leads), and input.leads names {leads}. "
+                        "Drop in_leads: it follows.")  # fmt: skip
+    if takes != leads:
+        encoder = encoder.model_copy(update={"config": {**encoder.config, "in_leads": leads}})
+    return config.model_copy(update={"input": asked, "encoder": encoder})
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,19 +11,22 @@ from capezoo.specs.input import InputSpec
 from capezoo.views import Drawn, Shape
 from ecgcohorts.errors import SpecError
 
+DEFAULT_S = (0.35, 1.4)
+
 
 class Config(Spec):
     """How often, and how long."""
 
     probability: Share = Field(default=0.5, description="chance that a view is masked; unstated: our default")
-    samples: tuple[int, int] = Field(
-        default=(140, 560),
-        description="length of the span, both ends included, 5-20 % of 7 s; unstated: our default",
+    samples: tuple[int, int] | None = Field(
+        default=None,
+        description="length of the span, both ends included; none: 0.35 to 1.4 s, 5-20 % of CAPE's 7 s; unstated: our "
+        "default",
     )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if not 0 < self.samples[0] <= self.samples[1]:
+        if self.samples is not None and not 0 < self.samples[0] <= self.samples[1]:
             raise ValueError(f"samples {self.samples}: give 0 < shortest <= longest")
         return self
 
@@ -32,16 +35,18 @@ class View:
     """Lengths are uniform over `samples`, starts over all places where the span fits."""
 
     def __init__(self, config: Config, of: InputSpec) -> None:
-        self.config = config
-        if config.probability > 0 and config.samples[1] > of.length:
-            raise SpecError(f"view zero_span: found a span of {config.samples[1]} samples in a window of {of.length}, "
+        self.probability = config.probability
+        # In seconds, so that it hides as much of a beat at every rate; at 400 Hz these are 140 and 560 samples.
+        self.samples = config.samples or tuple(max(1, round(seconds * of.rate_hz)) for seconds in DEFAULT_S)
+        if config.probability > 0 and self.samples[1] > of.length:
+            raise SpecError(f"view zero_span: found a span of {self.samples[1]} samples in a window of {of.length}, "
                             "expected a shorter one. Set its samples.")  # fmt: skip
 
     def draw(self, shape: Shape, generator: torch.Generator) -> Drawn:
         """start, stop: int64 (batch, view), first sample of the span and one past the last; equal: no span."""
         each, length = shape[:2], shape[-1]
-        shortest, longest = self.config.samples
-        masked = torch.rand(each, generator=generator) < self.config.probability
+        shortest, longest = self.samples
+        masked = torch.rand(each, generator=generator) < self.probability
         span = torch.randint(shortest, longest + 1, each, generator=generator)
         # float64: with float32 the last start of a long window would come up less often than the others
         uniform = torch.rand(each, generator=generator, dtype=torch.float64)

@@ -1,11 +1,18 @@
 """KEY=VALUE: every key known, every value checked, all in one line."""
 
+from pathlib import Path
+
 import pytest
 
 from capezoo import runs
 from capezoo.cli.settings import changed
 from capezoo.specs import RunConfig
-from ecgcohorts.errors import SpecError
+from capezoo.training.checkpoint import trained
+from capezoo.training.loop import pretrain
+from ecgcohorts.errors import RecipeMismatch, SpecError
+from ecgcohorts.ingest import IngestOptions, ingest
+from ecgcohorts.leads import TWELVE_LEADS
+from ecgcohorts.store import open_store
 
 RUN = runs.get("cape_z", seed=1)
 
@@ -61,3 +68,46 @@ def test_what_does_not_fit_is_one_line(setting: str, message: str) -> None:
         with_(setting)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def plain_store(simulated: Path, tmp_path_factory: pytest.TempPathFactory):
+    """One cohort in twelve leads at 100 Hz."""
+    folder = tmp_path_factory.mktemp("plain")
+    key, source = folder / "key", simulated / "raw" / "north"
+    key.write_text(bytes(range(32)).hex())
+    ingest(source, folder / "s.zarr", str(source / "cohort.yaml"), IngestOptions(key_file=key, recipe="plain-100"))
+    return open_store(folder / "s.zarr")
+
+
+SHORT = ("sampler.groups=4", "max_steps=2", "probes.patients=0", "curves=false", "held_out.batches_per_cohort=1")
+
+
+@pytest.mark.parametrize("name", ["byol_small", "cpc_small"])
+def test_a_recipe_is_all_that_a_store_of_another_one_needs(plain_store, name: str, tmp_path: Path) -> None:
+    named = runs.get(name, seed=0)
+    with pytest.raises(RecipeMismatch, match=r"'plain-100' .expected 'cape-v1'.*--set input.recipe=plain-100;"):
+        pretrain(plain_store, changed(named, SHORT), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    config = changed(named, ["input.recipe=plain-100", *SHORT])
+    assert (config.input.leads, config.input.rate_hz, config.input.length) == (TWELVE_LEADS, 100, 500)
+    encoder, used, state = trained(pretrain(plain_store, config, tmp_path / "run", progress=lambda report: None))
+    assert (state["step"], used.encoder.config["in_leads"], encoder.config.in_leads) == (2, 12, 12)
+    pretrain(plain_store, config, tmp_path / "run", progress=lambda report: None)  # the same run, found done
+
+
+def test_what_is_set_beside_a_recipe_stays(plain_store, tmp_path: Path) -> None:
+    named = runs.get("byol_small", seed=0)
+    for settings in (["input.recipe=plain-100", "input.length=300"], ["input.length=300", "input.recipe=plain-100"]):
+        assert changed(named, settings).input.length == 300
+    same = changed(named, ["input.length=2000"])
+    assert changed(same, ["input.recipe=cape-v1"]) == same
+    for setting, message in (
+        ("input.leads=[I, II]", "leads I II III .*expected I II.*drop input.leads from the settings"),
+        ("input.length=2000", "strips of 1000 samples .expected at least 2000.*drop input.length"),
+        ("encoder.config.in_leads=8", "cape_resnet takes 8 leads .*, and input.leads names 12. Drop in_leads"),
+        ("input.length=100", "view zero_span: found a span of 140 samples in a window of 100"),
+    ):
+        with pytest.raises(SpecError if "drop" not in message else RecipeMismatch, match=message):
+            pretrain(plain_store, changed(named, ["input.recipe=plain-100", *SHORT, setting]), tmp_path / "no")
+    assert not (tmp_path / "no").exists()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from capezoo import encoders
-from capezoo.specs import ComputeSpec, OptimiserSpec
+from capezoo.specs import ComputeSpec, RunConfig
 from capezoo.training import device
 from capezoo.training import loop as train
 from capezoo.training.data import prepare
@@ -39,7 +39,15 @@ class Plain(nn.Module):
             self.conv = nn.Conv1d(8, self.num_features, 16, stride=4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x).relu().mean(-1)
+        return self.conv(x.to(self.conv.weight.dtype)).relu().mean(-1)
+
+
+class InDouble(train.Trainee):
+    """The same parameters in float64, optimiser and losses with them: what is left of rounding is 1e-16."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        self.double()
 
 
 def run_with_batch_norm(out: Path, helpers: ModuleType) -> dict[str, Any]:
@@ -51,15 +59,16 @@ def run_with_batch_norm(out: Path, helpers: ModuleType) -> dict[str, Any]:
 
 
 def run_plain(out: Path, helpers: ModuleType) -> None:
-    """The same without BatchNorm and dropout, so that the number of processes must not matter."""
-    real = encoders.build
-    encoders.build = lambda spec, seed, num_classes=0: Plain(seed)
+    """The same in float64 without BatchNorm and dropout, so that the number of processes must not matter.
+
+    Adam divides by |gradient| + eps: in float32 the sign of a gradient that is 0 but for rounding would decide its step.
+    """
+    real = encoders.build, train.Trainee
+    encoders.build, train.Trainee = (lambda spec, seed, num_classes=0: Plain(seed)), InDouble
     try:
-        # Adam divides by |gradient| + eps: with the default, the sign of a gradient that is 0 but for rounding decides.
-        config = helpers.make_config(optimiser=OptimiserSpec(lr=0.01, eps=1e-2, epsilon="torch"))
-        train.pretrain(helpers.make_store(), config, out, progress=lambda report: None)
+        train.pretrain(helpers.make_store(), helpers.make_config(), out, progress=lambda report: None)
     finally:
-        encoders.build = real
+        encoders.build, train.Trainee = real
 
 
 def gradient(helpers: ModuleType) -> dict[str, Any]:
