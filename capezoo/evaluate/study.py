@@ -26,7 +26,7 @@ from capezoo.specs.input import InputSpec
 from capezoo.specs.run import EncoderSpec
 from capezoo.zoo.create import load
 from capezoo.zoo.digests import training_digests
-from capezoo.zoo.files import CARD, DIGEST_BYTES, read_architecture, read_card
+from capezoo.zoo.files import CARD, DIGEST_BYTES, Architecture, read_card
 from capezoo.zoo.listing import locate
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError, StoreError
@@ -172,7 +172,7 @@ def _random(folders: Sequence[Path], seed: int) -> "nn.Module":
     """Build an untrained encoder, so that every other row can be read against it."""
     # The architecture of the first weights: another one would differ in more than training.
     if folders:
-        architecture = read_architecture(folders[0])
+        architecture = Architecture.read(folders[0])
         encoder, spec = architecture.encoder, architecture.input
     else:
         encoder, spec = EncoderSpec(), InputSpec()
