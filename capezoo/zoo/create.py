@@ -8,7 +8,7 @@ from capezoo.encoders import build, timm
 from capezoo.specs.base import parse
 from capezoo.specs.input import InputSpec
 from capezoo.specs.run import EncoderSpec
-from capezoo.zoo.files import HALF, WEIGHTS, read_architecture, read_header
+from capezoo.zoo.files import HALF, WEIGHTS, Architecture, read_header
 from capezoo.zoo.listing import list_models, locate
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
@@ -59,7 +59,7 @@ def create_model(
 
 def _require_same(folder: Path, encoder: EncoderSpec, leads: tuple[str, ...] | None) -> None:
     """Raise SpecError unless the weights are of this encoder and have the leads and settings that were given."""
-    found = read_architecture(folder)
+    found = Architecture.read(folder)
     if encoder.name != found.encoder.name:
         raise SpecError(
             f"{folder}: found weights of {found.encoder.name!r}, expected {encoder.name!r}. Name that encoder."
@@ -89,7 +89,7 @@ def load(weights: str | Path, num_classes: int = 0, seed: int = 0) -> "nn.Module
     from safetensors.torch import load_file
 
     folder = locate(weights)
-    architecture, header = read_architecture(folder), read_header(folder / WEIGHTS)
+    architecture, header = Architecture.read(folder), read_header(folder / WEIGHTS)
     if header.architecture != architecture:
         raise SourceError(f"{folder}: {WEIGHTS} and config.json name different architectures. Fetch the folder again.")
     # Shapes without memory: what a file claims allocates nothing before it is checked.

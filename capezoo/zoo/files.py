@@ -7,7 +7,7 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from capezoo.specs.base import Spec, parse
 from capezoo.specs.card import WeightCard
@@ -51,6 +51,11 @@ class Architecture(Spec):
     encoder: EncoderSpec
     input: InputSpec
 
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read config.json of a weight folder. Raises SourceError or SpecError."""
+        return parse(cls, _read_text(folder / CONFIG), str(folder / CONFIG))
+
     def to_text(self) -> str:
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
@@ -83,11 +88,6 @@ def _read_text(path: Path) -> str:
 def read_card(folder: Path) -> WeightCard:
     """Return the card of a weight folder. Raises SourceError or SpecError."""
     return parse(WeightCard, _read_text(folder / CARD), str(folder / CARD))
-
-
-def read_architecture(folder: Path) -> Architecture:
-    """Return config.json of a weight folder. Raises SourceError or SpecError."""
-    return parse(Architecture, _read_text(folder / CONFIG), str(folder / CONFIG))
 
 
 def read_header(path: Path) -> _Header:
@@ -180,7 +180,7 @@ def _check_files(folder: Path) -> list[str]:
 
 def _check_card(folder: Path, card: WeightCard) -> list[str]:
     """Check that card, config, header and files agree."""
-    architecture, header = read_architecture(folder), read_header(folder / WEIGHTS)
+    architecture, header = Architecture.read(folder), read_header(folder / WEIGHTS)
     problems = []
     if (card.encoder, card.input) != (architecture.encoder, architecture.input):
         problems.append(f"{CARD}: architecture or input differs from config.json.")

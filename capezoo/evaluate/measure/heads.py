@@ -45,6 +45,22 @@ class HeadConfig(BaseModel):
         widths = (units, *self.hidden, 1)
         return sum((a + 1) * b for a, b in pairwise(widths))
 
+    def train(
+        self,
+        train: "Examples",
+        validation: "Examples",
+        seeds: Sequence[int],
+        on_epoch: Callable[[int], None] | None = None,
+    ) -> "_Heads":
+        """Train one head per (group, seed) with early stopping and a plateau rule each; keep the best on validation.
+
+        on_epoch is called with the number of heads still training. Raises ValueError if a part has no records.
+        """
+        if not len(train.target) or not len(validation.target):
+            raise ValueError("There is no record to train on, or none to validate on.")
+        with _one_thread():
+            return _train(train, validation, self, seeds, on_epoch)
+
 
 AGE = HeadConfig(hidden=(256, 128), loss="mse")
 SEX = HeadConfig(hidden=(256, 256), loss="bce")
@@ -86,23 +102,6 @@ class _Heads:
         blocks = torch.from_numpy(inputs).split(_EVALUATION_BATCH)
         parts = [_forward(mine, block.expand(self.runs, *block.shape)).sigmoid() for block in blocks]
         return torch.cat(parts, dim=1).double().numpy()
-
-
-def train_heads(
-    train: Examples,
-    validation: Examples,
-    config: HeadConfig,
-    seeds: Sequence[int],
-    on_epoch: Callable[[int], None] | None = None,
-) -> _Heads:
-    """Train one head per (group, seed) with early stopping and a plateau rule each; keep the best on validation.
-
-    on_epoch is called with the number of heads still training. Raises ValueError if a part has no records.
-    """
-    if not len(train.target) or not len(validation.target):
-        raise ValueError("There is no record to train on, or none to validate on.")
-    with _one_thread():
-        return _train(train, validation, config, seeds, on_epoch)
 
 
 def _train(

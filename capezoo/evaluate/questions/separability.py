@@ -209,10 +209,8 @@ def _probe_aucs(
 
 
 def _metric(name: str, interval: "Interval", n: int, method: str) -> Metric:
-    from capezoo.evaluate.measure.statistics import known
-
-    limits = {"low": known(interval.low), "high": known(interval.high)}
-    return Metric(name=name, cohort="all", value=interval.value, **limits, n=n, method=method)
+    low, high = interval.limits
+    return Metric(name=name, cohort="all", value=interval.value, low=low, high=high, n=n, method=method)
 
 
 def _limits(metrics: Sequence[Metric]) -> dict[str, Limits]:
