@@ -75,6 +75,7 @@ class Study(Spec):
     def _of_their_questions(cls, answers: Any) -> Any:
         """Read each answer as its question writes it. Raises SpecError for a question that is not installed."""
         # The fields are declared as Spec: only a question knows the kinds of its own settings and results.
+        # Left for pydantic to refuse, in its own words and with the place.
         if not isinstance(answers, Mapping):
             return answers
         return {
@@ -83,6 +84,7 @@ class Study(Spec):
 
     def write(self, folder: Path) -> None:
         """Write results.json whole, as JSON that a person can read."""
+        # No NaN: JSON has none, and other readers would refuse the file.
         text = json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False)
         write_file(folder / RESULTS, (text + "\n").encode())
 

@@ -77,6 +77,7 @@ def study(
     # Settings first: a wrong key is refused before weights are loaded and the store is embedded.
     asked = {name: _config(name, values) for name, values in sorted(questions.items())}
     found = _contenders(weights, seed)
+    # Embedding takes minutes to hours; what cannot be tested is refused before it.
     _require_testable(asked, found, store.index, seed)
     made = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
     if (folder / RESULTS).is_file():
@@ -85,12 +86,14 @@ def study(
     for name, config in asked.items():
         module: Any = plugins.load(KIND, name)
         answers, left_out = dict(made.answers), dict(made.left_out)
+        # A question asked again replaces its answer, and an answer its earlier refusal.
         for before in (answers, left_out):
             before.pop(name, None)
         try:
             result = module.run(Context(subjects, seed, _part(progress, name)), config)
             answers[name] = Answer(config=config, result=result, provenance=Provenance.now(command))
         except Unanswerable as error:
+            # Of several, the others still have answers; alone, there would be a study of nothing.
             if len(asked) == 1:
                 raise
             left_out[name] = str(error)
@@ -160,6 +163,7 @@ def _contenders(weights: Sequence[str], seed: int) -> list[_Contender]:
             found.append(_Contender(evaluated, model, np.zeros((0, DIGEST_BYTES), np.uint8)))
             continue
         folder, label = folders[name], names[name]
+        # Two cards may have one name, and nothing may pass for the untrained encoder.
         if label == RANDOM or list(names.values()).count(label) > 1:
             label = f"{label} ({folder.name})"
         model = load(folder)

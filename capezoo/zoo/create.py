@@ -44,6 +44,7 @@ def create_model(
     """
     if features_only and num_classes:
         raise SpecError(f"num_classes={num_classes} and features_only exclude each other: stages have no classifier.")
+    # Refused before weights are fetched: a wrong lead must not cost a download.
     leads = _lead_names(in_leads)
     settings = dict(config or {}) | ({} if embedding_dim is None else {"embedding_dim": embedding_dim})
     if pretrained:
@@ -97,6 +98,7 @@ def load(weights: str | Path, num_classes: int = 0, seed: int = 0) -> "nn.Module
         model = build(architecture.encoder, seed=0)
     _require_same_tensors(folder / WEIGHTS, header.tensors, model)
     tensors = {name: t.float() if t.dtype == torch.half else t for name, t in load_file(folder / WEIGHTS).items()}
+    # assign: tensors of the meta device have no memory to copy into.
     model.load_state_dict(tensors, strict=True, assign=True)
     if num_classes:
         # A new layer draws from the global generator: seed it here, and leave it as it was.
@@ -124,6 +126,7 @@ def _lead_names(in_leads: int | Sequence[str] | None) -> tuple[str, ...] | None:
 def _default_weights(name: str) -> str:
     if "." in name:
         return name
+    # No favourite among several: which weights somebody used must stand in their code.
     found = list_models(f"{name}.*", pretrained=True)
     if len(found) != 1:
         known = ", ".join(found) if found else "none"

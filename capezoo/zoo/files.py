@@ -101,6 +101,7 @@ def read_header(path: Path) -> _Header:
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
+        # The length is the file's own claim: hold it against the file before reading so much.
         if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
             raise SourceError(
                 f"{path}: found a header of {length} bytes in a file of {size}, expected safetensors with a header of "
@@ -129,6 +130,7 @@ def _check_layout(
     for name, (dtype, shape) in tensors.items():
         if dtype not in _BYTES_OF or any(not isinstance(side, int) or side < 0 for side in shape):
             raise SourceError(f"{path}: found tensor {name!r} of {dtype} {shape}, expected plain numbers.")
+        # Python's integers do not overflow, as numpy's product of a hostile shape would.
         cells = 1
         for side in shape:
             cells *= side
@@ -162,6 +164,7 @@ def problems_of(folder: Path) -> list[str]:
 
 def _check_files(folder: Path) -> list[str]:
     """Check that exactly the known files are there, each with its digest."""
+    # A folder with files beside the known ones could hide something that a careless tool loads.
     present = {path.name for path in folder.iterdir()} - set(TOLERATED)
     allowed = {*REQUIRED, DIGESTS}
     problems = [f"{name}: missing. Fetch the folder again." for name in REQUIRED if name not in present]

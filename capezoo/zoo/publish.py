@@ -113,6 +113,7 @@ def publish_to_hub(
     run: str | Path, target: str, about: About = About(), name: str | None = None, half: bool = False
 ) -> str:
     """Publish to a repository "hf-hub:ORG/NAME" and return its address with the new commit. See `publish`, `hub.push`."""
+    # The same folder as a local publication, so that what was uploaded can be verified in the same way.
     with tempfile.TemporaryDirectory(prefix="capezoo-") as place:
         folder = publish(run, Path(place) / "weights", replace(about, where=f"{target}@COMMIT"), name, half)
         card = read_card(folder)
@@ -144,6 +145,7 @@ def write_weights(
         raise SpecError(f"{target}: found something there, expected a new folder. Name another, or remove it.")
     architecture = Architecture(encoder=_resolved(card.encoder), input=card.input)
     if half:
+        # Before anything is written, and the golden output from the rounded copy: it must describe what is stored.
         rounded = halved(model)
         card = card.model_copy(update={"half_cosine": _require_same_embeddings(model, rounded, card.input)})
         model = rounded
@@ -200,6 +202,7 @@ def render(card: WeightCard, where: str = _THIS_FOLDER) -> str:
     """Return the card as Markdown with the Hub's front matter. where: name of the weights in its example."""
     from jinja2 import Environment, StrictUndefined
 
+    # Strict: a field that the template misspells must fail here and not leave a gap in a card.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_plain)
     template = environment.from_string(files("capezoo.zoo").joinpath("card.md.jinja").read_text("utf-8"))
     return re.sub(r"\n{3,}", "\n\n", template.render(card=card, where=where))

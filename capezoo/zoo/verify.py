@@ -42,6 +42,7 @@ def verify(weights: str | Path, offline: bool = False) -> Verification:
         difference = golden.difference(load(folder), card.input)
     except EcgError as error:
         return Verification(folder, folder.name, 0, float("nan"), (str(error),))
+    # Written this way round, NaN fails as well.
     if not difference <= card.golden.tolerance:
         problems.append(
             f"{GOLDEN}: the output differs by {difference:.2e} of its largest value, expected at most "

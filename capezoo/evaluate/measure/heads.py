@@ -119,6 +119,7 @@ def _train(
     optimiser = _Adam(stacked)
     watch = _Watch(n_groups * runs, config)
     while len(watch.active):
+        # Heads lie group by group, so that place // runs is the group and the rest is the run.
         group, run = watch.active // runs, watch.active % runs
         _one_epoch(train, config, optimiser, watch.lr, (group, run), generators)
         loss = _loss_on(validation, config, optimiser.params, group)
@@ -151,6 +152,7 @@ def _initial(units: int, config: HeadConfig, generator: torch.Generator) -> list
     widths = (units, *config.hidden, 1)
     params = []
     for fan_in, fan_out in pairwise(widths):
+        # Source: Glorot and Bengio 2010, equation 16.
         limit = (6 / (fan_in + fan_out)) ** 0.5
         params += [(torch.rand(fan_in, fan_out, generator=generator) * 2 - 1) * limit, torch.zeros(1, fan_out)]
     return params
@@ -200,6 +202,7 @@ def _one_epoch(
     for start in range(0, n, config.batch):
         rows = order[:, start : start + config.batch]  # (run, record)
         uniform = torch.stack([torch.rand(rows.shape[1], sum(config.hidden), generator=generators[r]) for r in runs])
+        # Scaled up now, so that prediction needs no factor (inverted dropout, as in Keras).
         factor = (uniform >= config.dropout).float() / (1 - config.dropout)
         chosen = rows[slot]  # (head, record)
         logit = _forward(
@@ -232,6 +235,7 @@ class _Adam:
 
     def keep(self, chosen: Tensor) -> None:
         """Drop all heads but the chosen ones, with the optimiser's state; keep all if none is chosen."""
+        # Rebuilding copies every tensor; most epochs end no head.
         if chosen.all() or not chosen.any():
             return
         places, before = chosen.nonzero().flatten().tolist(), self.optimiser

@@ -94,5 +94,6 @@ def _effective_rank(features: Features) -> float:
     if singular.sum() == 0:
         return 0.0
     share = singular / singular.sum()
+    # 0 log 0 is 0 in the entropy, and NaN in numpy.
     share = share[share > 0]
     return float(np.exp(-(share * np.log(share)).sum()))

@@ -111,6 +111,7 @@ def delong_test(positive: ArrayLike, first: ArrayLike, second: ArrayLike) -> _Pa
     up_b, down_b = _placements(label, np.asarray(second, float))
     difference = float(up_a.mean() - up_b.mean())
     se = float(np.sqrt((up_a - up_b).var(ddof=1) / len(up_a) + (down_a - down_b).var(ddof=1) / len(down_a)))
+    # Equal rankings are no evidence of a difference; a division would give NaN for them.
     if se == 0:
         return _Paired(difference, 0.0, 1.0) if difference == 0 else _Paired(difference, float("nan"), float("nan"))
     z = difference / se
@@ -126,6 +127,7 @@ def _patient_draws(patients: ArrayLike, n_resamples: int, seed: int) -> Iterator
     for start in range(0, n_resamples, block):
         count = min(block, n_resamples - start)
         drawn = generator.integers(0, n_patients, size=(count, n_patients))
+        # One bincount over all resamples of a block: each has its own range of cells.
         cells = drawn + np.arange(count)[:, None] * n_patients
         counts = np.bincount(cells.ravel(), minlength=count * n_patients).reshape(count, n_patients)
         yield counts[:, place].astype(float)
@@ -148,6 +150,7 @@ def patient_bootstrap(
     n_records = len(np.asarray(patients))
     value = float(statistic(np.ones((1, n_records)))[0])
     draws = np.concatenate([statistic(weights) for weights in _patient_draws(patients, n_resamples, seed)])
+    # A rare class may be missing from a draw; such a draw has no AUROC.
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return Interval(value, float("nan"), float("nan"))

@@ -65,6 +65,7 @@ class Exam:
 
     def per_run(self, answers: NDArray[np.float64]) -> list[float]:
         """The metric of each of (run, record) answers."""
+        # One resample in which every record counts once.
         one = np.ones((1, len(self.truth)))
         return [float(self.metric(answer)(one)[0]) for answer in answers]
 

@@ -46,6 +46,7 @@ def build_report(
         sections += [Section("Cohorts", _cohorts(store)), Section("ECGs", _examples(store))]
     if runs:
         sections.append(Section("Training", _training([Path(run) for run in runs])))
+    # Questions in the order in which the studies first name them; each has one section for all studies.
     for name in dict.fromkeys(name for study in results for name in (*study.answers, *study.left_out)):
         sections.append(Section(about(name)[0], _answers(name, results)))
     if results:

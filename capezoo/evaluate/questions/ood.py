@@ -235,6 +235,7 @@ def _mean_elsewhere(result: Result, weights: _Measured, task: Task, scaler: Scal
 def _tested(result: Result, task: Task) -> list[str]:
     """Cohorts with scores of a task, the training cohort first."""
     names = dict.fromkeys(s.cohort for weights in result.weights for s in weights.scores if s.task == task)
+    # `sorted` is stable: the other cohorts keep the order of the store.
     return sorted(names, key=lambda name: name != result.train_cohort)
 
 
