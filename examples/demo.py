@@ -14,7 +14,7 @@ from pathlib import Path
 
 import capezoo.cli.program
 import ecgcohorts.cli.program
-from capezoo.evaluate.results import read_study
+from capezoo.evaluate.results import Study
 
 HOSPITALS = ("north", "river", "coast")  # WFDB, GE MUSE XML, CODE-style HDF5
 SAMPLERS = {"cape-x": "patient_pairs", "cape-z": "in_distribution"}  # cohorts mixed in a batch; one cohort a batch
@@ -55,7 +55,7 @@ def run(command: str) -> None:
 
 def last_lines(folder: Path) -> str:
     """The numbers that matter, from the study's own file."""
-    found = read_study(folder / "study").answers["separability"].result
+    found = Study.read(folder / "study").answers["separability"].result
     rows = "\n".join(f"  {name:8} {found.value(name, 'probe_auc'):.3f}" for name in found.weights)
     return (
         f"AUC of a linear probe for the hospital (lower: the encoder knows less of the recorder; .5 is chance)\n{rows}"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 import capezoo.cli.program
-from capezoo.evaluate.results import headline, read_study
+from capezoo.evaluate.results import Study
 
 DEMO = Path(__file__).with_name("demo.py")
 
@@ -26,8 +26,8 @@ def table(folder: Path, seeds: list[int]) -> pd.DataFrame:
     """One row per seed and encoder, one column per measure."""
     rows = []
     for seed in seeds:
-        study = read_study(folder / f"seed{seed}" / "study")
-        rows += [{"seed": seed, "encoder": name, **values} for name, values in headline(study).items()]
+        study = Study.read(folder / f"seed{seed}" / "study")
+        rows += [{"seed": seed, "encoder": name, **values} for name, values in study.headline().items()]
     return pd.DataFrame(rows)
 
 

@@ -75,6 +75,7 @@ class Study(Spec):
     def _of_their_questions(cls, answers: Any) -> Any:
         """Read each answer as its question writes it. Raises SpecError for a question that is not installed."""
         # The fields are declared as Spec: only a question knows the kinds of its own settings and results.
+        # Left for pydantic to refuse, in its own words and with the place.
         if not isinstance(answers, Mapping):
             return answers
         return {
@@ -83,58 +84,61 @@ class Study(Spec):
 
     def write(self, folder: Path) -> None:
         """Write results.json whole, as JSON that a person can read."""
+        # No NaN: JSON has none, and other readers would refuse the file.
         text = json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False)
         write_file(folder / RESULTS, (text + "\n").encode())
 
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read results.json of a folder; one of format 1, from before questions were plug-ins, is brought up to date.
 
-def read_study(folder: Path) -> Study:
-    """Read results.json of a folder; one of format 1, from before questions were plug-ins, is brought up to date.
+        Raises SourceError if it is missing or too large, SpecError if it is something else.
+        """
+        path = folder / RESULTS
+        if not path.is_file() or path.stat().st_size > _LIMIT:
+            raise SourceError(f"{path}: found no result, expected a file written by `capezoo evaluate`.")
+        text = path.read_text(encoding="utf-8")
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise SpecError(
+                f"{path}: found no JSON ({error}), expected a file written by `capezoo evaluate`."
+            ) from None
+        if isinstance(values, dict) and values.get("format_version") == 1:
+            values = _from_format_1(values, folder)
+        return parse(cls, values if isinstance(values, dict) else text, str(path))
 
-    Raises SourceError if it is missing or too large, SpecError if it is something else.
-    """
-    path = folder / RESULTS
-    if not path.is_file() or path.stat().st_size > _LIMIT:
-        raise SourceError(f"{path}: found no result, expected a file written by `capezoo evaluate`.")
-    text = path.read_text(encoding="utf-8")
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise SpecError(f"{path}: found no JSON ({error}), expected a file written by `capezoo evaluate`.") from None
-    if isinstance(values, dict) and values.get("format_version") == 1:
-        values = _from_format_1(values, folder)
-    return parse(Study, values if isinstance(values, dict) else text, str(path))
+    def headline(self, over_studies: bool = False) -> dict[str, dict[str, float | None]]:
+        """Collect the numbers that matter from all answers: weights -> measure -> number.
 
+        over_studies: the measures that are compared where there are several studies; a question may name more of them.
+        """
+        found: dict[str, dict[str, float | None]] = {one.name: {} for one in self.weights}
+        for name, answer in self.answers.items():
+            module: Any = plugins.load(KIND, name)
+            collect = getattr(module, "paired", None) if over_studies else None
+            collect = collect or getattr(module, "headline", None)
+            for weights, numbers in collect(answer.result).items() if collect else ():
+                found[weights] |= numbers
+        return found
 
-def headline(study: Study, over_studies: bool = False) -> dict[str, dict[str, float | None]]:
-    """Collect the numbers that matter from all answers: weights -> measure -> number.
-
-    over_studies: the measures that are compared where there are several studies; a question may name more of them.
-    """
-    found: dict[str, dict[str, float | None]] = {one.name: {} for one in study.weights}
-    for name, answer in study.answers.items():
-        module: Any = plugins.load(KIND, name)
-        collect = getattr(module, "paired", None) if over_studies else None
-        collect = collect or getattr(module, "headline", None)
-        for weights, numbers in collect(answer.result).items() if collect else ():
-            found[weights] |= numbers
-    return found
-
-
-def card_metrics(study: Study, weights: str) -> tuple[Metric, ...]:
-    """Collect what the card of the weights with this tensor digest should say. Raises SpecError if they are not here."""
-    # By digest, not by name: a card must not carry the numbers of other weights that were called the same.
-    name = next((one.name for one in study.weights if one.weights == weights), None)
-    if name is None:
-        names = ", ".join(f"{one.name} {one.weights[:12]}" for one in study.weights)
-        raise SpecError(f"found evaluations of {names}, expected one of {weights[:12]}. Evaluate these weights first.")
-    metrics: list[Metric] = []
-    for question, answer in study.answers.items():
-        collect = getattr(plugins.load(KIND, question), "card_metrics", None)
-        source = f"{answer.provenance.command or 'called from Python'}; commit {answer.provenance.commit or 'unknown'}; " \
-                 f"store {study.store_fingerprint[:16]}"  # fmt: skip
-        for metric in collect(answer.result, name) if collect else ():
-            metrics.append(metric.model_copy(update={"method": f"{metric.method}; {source}"}))
-    return tuple(metrics)
+    def card_metrics(self, weights: str) -> tuple[Metric, ...]:
+        """Collect what the card of the weights with this tensor digest should say. Raises SpecError if they are not here."""
+        # By digest, not by name: a card must not carry the numbers of other weights that were called the same.
+        name = next((one.name for one in self.weights if one.weights == weights), None)
+        if name is None:
+            names = ", ".join(f"{one.name} {one.weights[:12]}" for one in self.weights)
+            raise SpecError(
+                f"found evaluations of {names}, expected one of {weights[:12]}. Evaluate these weights first."
+            )
+        metrics: list[Metric] = []
+        for question, answer in self.answers.items():
+            collect = getattr(plugins.load(KIND, question), "card_metrics", None)
+            source = f"{answer.provenance.command or 'called from Python'}; commit {answer.provenance.commit or 'unknown'}; " \
+                     f"store {self.store_fingerprint[:16]}"  # fmt: skip
+            for metric in collect(answer.result, name) if collect else ():
+                metrics.append(metric.model_copy(update={"method": f"{metric.method}; {source}"}))
+        return tuple(metrics)
 
 
 def file_name(name: str) -> str:

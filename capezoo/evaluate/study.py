@@ -18,23 +18,15 @@ from capezoo.embedding.adapt import spec_of
 from capezoo.embedding.folder import embed_store, open_embeddings, weights_digest
 from capezoo.encoders import build
 from capezoo.errors import Unanswerable
-from capezoo.evaluate.measure.parts import Home, require_unseen, split_records
+from capezoo.evaluate.measure.parts import Home, Parts
 from capezoo.evaluate.questions import KIND, Context, Subject
-from capezoo.evaluate.results import (
-    RESULTS,
-    Answer,
-    EvaluatedWeights,
-    Provenance,
-    Study,
-    file_name,
-    read_study,
-)
+from capezoo.evaluate.results import RESULTS, Answer, EvaluatedWeights, Provenance, Study, file_name
 from capezoo.specs.base import Spec, derive_seed, parse
 from capezoo.specs.input import InputSpec
 from capezoo.specs.run import EncoderSpec
 from capezoo.zoo.create import load
 from capezoo.zoo.digests import training_digests
-from capezoo.zoo.files import CARD, DIGEST_BYTES, read_architecture, read_card
+from capezoo.zoo.files import CARD, DIGEST_BYTES, Architecture, read_card
 from capezoo.zoo.listing import locate
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError, StoreError
@@ -85,6 +77,7 @@ def study(
     # Settings first: a wrong key is refused before weights are loaded and the store is embedded.
     asked = {name: _config(name, values) for name, values in sorted(questions.items())}
     found = _contenders(weights, seed)
+    # Embedding takes minutes to hours; what cannot be tested is refused before it.
     _require_testable(asked, found, store.index, seed)
     made = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
     if (folder / RESULTS).is_file():
@@ -93,12 +86,14 @@ def study(
     for name, config in asked.items():
         module: Any = plugins.load(KIND, name)
         answers, left_out = dict(made.answers), dict(made.left_out)
+        # A question asked again replaces its answer, and an answer its earlier refusal.
         for before in (answers, left_out):
             before.pop(name, None)
         try:
             result = module.run(Context(subjects, seed, _part(progress, name)), config)
             answers[name] = Answer(config=config, result=result, provenance=Provenance.now(command))
         except Unanswerable as error:
+            # Of several, the others still have answers; alone, there would be a study of nothing.
             if len(asked) == 1:
                 raise
             left_out[name] = str(error)
@@ -120,14 +115,29 @@ def _require_testable(asked: Mapping[str, Spec], found: Sequence[_Contender], in
     """Raise SpecError, before the long part, for an unknown home cohort or test patients that pretraining has seen."""
     for config in asked.values():
         if isinstance(config, Home):
-            tests = split_records(index, config, seed).tests
+            parts = config.split(index, seed)
             for one in () if config.allow_seen else found:
-                require_unseen(one.name, index, tests, one.trained_on)
+                _require_unseen(one.name, index, parts, one.trained_on)
+
+
+def _require_unseen(name: str, index: "CohortIndex", parts: Parts, trained_on: NDArray[np.uint8] | None) -> None:
+    """Raise SpecError if pretraining has seen a test patient, or if nobody knows. name: of the weights."""
+    found = parts.tests_seen(index, trained_on)
+    if found is None:
+        raise SpecError(f"{name}: found no list of its training recordings, expected one: the test records may be among "
+                        "them. To evaluate nevertheless: --allow-seen.")  # fmt: skip
+    records, patients = found
+    if any(patients.values()):
+        where = ", ".join(f"{patients[cohort]} of {cohort}" for cohort in patients if patients[cohort])
+        raise SpecError(
+            f"{name}: found test patients it was pretrained on ({where}; {sum(records.values())} of the test records), "
+            "expected none. Test on others: see capezoo overlap. To evaluate nevertheless: --allow-seen."
+        )
 
 
 def _continued(folder: Path, made: Study) -> Study:
     """The study that the folder holds. Raises SpecError unless it is of the same weights, store and seed."""
-    earlier = read_study(folder)
+    earlier = Study.read(folder)
     # Numbers of other weights, another store or another split side by side would look comparable.
     differing = [
         name for name in ("seed", "store_fingerprint", "weights") if getattr(earlier, name) != getattr(made, name)
@@ -153,6 +163,7 @@ def _contenders(weights: Sequence[str], seed: int) -> list[_Contender]:
             found.append(_Contender(evaluated, model, np.zeros((0, DIGEST_BYTES), np.uint8)))
             continue
         folder, label = folders[name], names[name]
+        # Two cards may have one name, and nothing may pass for the untrained encoder.
         if label == RANDOM or list(names.values()).count(label) > 1:
             label = f"{label} ({folder.name})"
         model = load(folder)
@@ -165,7 +176,7 @@ def _random(folders: Sequence[Path], seed: int) -> "nn.Module":
     """Build an untrained encoder, so that every other row can be read against it."""
     # The architecture of the first weights: another one would differ in more than training.
     if folders:
-        architecture = read_architecture(folders[0])
+        architecture = Architecture.read(folders[0])
         encoder, spec = architecture.encoder, architecture.input
     else:
         encoder, spec = EncoderSpec(), InputSpec()

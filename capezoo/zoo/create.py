@@ -8,7 +8,7 @@ from capezoo.encoders import build, timm
 from capezoo.specs.base import parse
 from capezoo.specs.input import InputSpec
 from capezoo.specs.run import EncoderSpec
-from capezoo.zoo.files import HALF, WEIGHTS, read_architecture, read_header
+from capezoo.zoo.files import HALF, WEIGHTS, Architecture, read_header
 from capezoo.zoo.listing import list_models, locate
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
@@ -44,6 +44,7 @@ def create_model(
     """
     if features_only and num_classes:
         raise SpecError(f"num_classes={num_classes} and features_only exclude each other: stages have no classifier.")
+    # Refused before weights are fetched: a wrong lead must not cost a download.
     leads = _lead_names(in_leads)
     settings = dict(config or {}) | ({} if embedding_dim is None else {"embedding_dim": embedding_dim})
     if pretrained:
@@ -59,7 +60,7 @@ def create_model(
 
 def _require_same(folder: Path, encoder: EncoderSpec, leads: tuple[str, ...] | None) -> None:
     """Raise SpecError unless the weights are of this encoder and have the leads and settings that were given."""
-    found = read_architecture(folder)
+    found = Architecture.read(folder)
     if encoder.name != found.encoder.name:
         raise SpecError(
             f"{folder}: found weights of {found.encoder.name!r}, expected {encoder.name!r}. Name that encoder."
@@ -89,7 +90,7 @@ def load(weights: str | Path, num_classes: int = 0, seed: int = 0) -> "nn.Module
     from safetensors.torch import load_file
 
     folder = locate(weights)
-    architecture, header = read_architecture(folder), read_header(folder / WEIGHTS)
+    architecture, header = Architecture.read(folder), read_header(folder / WEIGHTS)
     if header.architecture != architecture:
         raise SourceError(f"{folder}: {WEIGHTS} and config.json name different architectures. Fetch the folder again.")
     # Shapes without memory: what a file claims allocates nothing before it is checked.
@@ -97,6 +98,7 @@ def load(weights: str | Path, num_classes: int = 0, seed: int = 0) -> "nn.Module
         model = build(architecture.encoder, seed=0)
     _require_same_tensors(folder / WEIGHTS, header.tensors, model)
     tensors = {name: t.float() if t.dtype == torch.half else t for name, t in load_file(folder / WEIGHTS).items()}
+    # assign: tensors of the meta device have no memory to copy into.
     model.load_state_dict(tensors, strict=True, assign=True)
     if num_classes:
         # A new layer draws from the global generator: seed it here, and leave it as it was.
@@ -124,6 +126,7 @@ def _lead_names(in_leads: int | Sequence[str] | None) -> tuple[str, ...] | None:
 def _default_weights(name: str) -> str:
     if "." in name:
         return name
+    # No favourite among several: which weights somebody used must stand in their code.
     found = list_models(f"{name}.*", pretrained=True)
     if len(found) != 1:
         known = ", ".join(found) if found else "none"

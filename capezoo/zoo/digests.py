@@ -30,10 +30,12 @@ def training_digests(folder: Path) -> NDArray[np.uint8] | None:
 
 def seen(index: CohortIndex, trained_on: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Tell for each entry of an index whether it was trained on, and whether any entry of its patient was."""
+    # Waveforms, not ids: the same recording under another name or in another cohort counts as seen.
     record = np.isin(_whole(index["waveform_digest"]), _whole(trained_on))
     return record, np.isin(index["patient"], index["patient"][record])
 
 
 def _whole(digests: NDArray[np.uint8]) -> NDArray[np.void]:
     """View (record, 16) bytes as one value a record, so that numpy compares whole digests."""
+    # Compared byte by byte, np.isin would find any byte that occurs anywhere.
     return np.ascontiguousarray(digests).view(f"V{DIGEST_BYTES}").reshape(-1)

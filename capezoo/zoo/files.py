@@ -7,7 +7,7 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from capezoo.specs.base import Spec, parse
 from capezoo.specs.card import WeightCard
@@ -51,6 +51,11 @@ class Architecture(Spec):
     encoder: EncoderSpec
     input: InputSpec
 
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read config.json of a weight folder. Raises SourceError or SpecError."""
+        return parse(cls, _read_text(folder / CONFIG), str(folder / CONFIG))
+
     def to_text(self) -> str:
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
@@ -85,11 +90,6 @@ def read_card(folder: Path) -> WeightCard:
     return parse(WeightCard, _read_text(folder / CARD), str(folder / CARD))
 
 
-def read_architecture(folder: Path) -> Architecture:
-    """Return config.json of a weight folder. Raises SourceError or SpecError."""
-    return parse(Architecture, _read_text(folder / CONFIG), str(folder / CONFIG))
-
-
 def read_header(path: Path) -> _Header:
     """Return the header of a safetensors file without touching the tensors.
 
@@ -101,6 +101,7 @@ def read_header(path: Path) -> _Header:
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
+        # The length is the file's own claim: hold it against the file before reading so much.
         if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
             raise SourceError(
                 f"{path}: found a header of {length} bytes in a file of {size}, expected safetensors with a header of "
@@ -129,6 +130,7 @@ def _check_layout(
     for name, (dtype, shape) in tensors.items():
         if dtype not in _BYTES_OF or any(not isinstance(side, int) or side < 0 for side in shape):
             raise SourceError(f"{path}: found tensor {name!r} of {dtype} {shape}, expected plain numbers.")
+        # Python's integers do not overflow, as numpy's product of a hostile shape would.
         cells = 1
         for side in shape:
             cells *= side
@@ -162,6 +164,7 @@ def problems_of(folder: Path) -> list[str]:
 
 def _check_files(folder: Path) -> list[str]:
     """Check that exactly the known files are there, each with its digest."""
+    # A folder with files beside the known ones could hide something that a careless tool loads.
     present = {path.name for path in folder.iterdir()} - set(TOLERATED)
     allowed = {*REQUIRED, DIGESTS}
     problems = [f"{name}: missing. Fetch the folder again." for name in REQUIRED if name not in present]
@@ -180,7 +183,7 @@ def _check_files(folder: Path) -> list[str]:
 
 def _check_card(folder: Path, card: WeightCard) -> list[str]:
     """Check that card, config, header and files agree."""
-    architecture, header = read_architecture(folder), read_header(folder / WEIGHTS)
+    architecture, header = Architecture.read(folder), read_header(folder / WEIGHTS)
     problems = []
     if (card.encoder, card.input) != (architecture.encoder, architecture.input):
         problems.append(f"{CARD}: architecture or input differs from config.json.")

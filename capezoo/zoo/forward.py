@@ -31,6 +31,7 @@ def features_of(model: "nn.Module", blocks: Iterable[NDArray[np.float32]]) -> It
             # Entered anew for each block: a generator that waits inside it would switch the mode of its caller too.
             with torch.inference_mode():
                 x = torch.from_numpy(np.ascontiguousarray(block, np.float32)).to(device)
+                # timm's name for `without the classifier`; the model may have one.
                 pooled = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
                 yield pooled.float().cpu().numpy()
 

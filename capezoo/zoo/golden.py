@@ -1,9 +1,10 @@
 """The golden output of a weight folder: fixed synthetic ECGs and the embeddings they must give, in golden.npz."""
 
 import zipfile
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,61 @@ _SIGNALS = 4
 _SEED = 20250912  # of the noise; any number would do
 
 
-def golden_signal(spec: InputSpec) -> NDArray[np.int16]:
+@dataclass(frozen=True, eq=False)
+class GoldenOutput:
+    """Signals in microvolts, int16 (signal, lead, length), and the embeddings they must give, float32 (signal, unit)."""
+
+    signal_uv: NDArray[np.int16]
+    embedding: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, model: "nn.Module", spec: InputSpec) -> Self:
+        """Embed the fixed synthetic ECGs with a model."""
+        signal = _signal(spec)
+        return cls(signal, _embedding(model, signal, spec))
+
+    @classmethod
+    def read(cls, path: Path, spec: InputSpec, width: int) -> Self:
+        """Read golden.npz and check the size and type of its arrays. Raises SourceError."""
+        size = path.stat().st_size
+        try:
+            if size > SIZE_LIMITS[path.name]:
+                raise ValueError(f"{size} bytes")
+            data = path.read_bytes()
+            with zipfile.ZipFile(BytesIO(data)) as archive:
+                # Stored, not compressed: an entry cannot grow beyond the file.
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise ValueError("compressed entries")
+            with np.load(BytesIO(data), allow_pickle=False) as arrays:
+                signal, embedding = arrays["signal_uv"], arrays["embedding"]
+            n = len(signal)
+            if signal.dtype != np.int16 or signal.shape != (n, len(spec.leads), spec.length) or not n:
+                raise ValueError(f"signal_uv {signal.dtype} {signal.shape}")
+            if embedding.dtype != np.float32 or embedding.shape != (n, width) or not np.isfinite(embedding).all():
+                raise ValueError(f"embedding {embedding.dtype} {embedding.shape}")
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise SourceError(f"{path}: found {error}, expected the golden input and output. Fetch it again.") from None
+        return cls(signal, embedding)
+
+    def to_bytes(self) -> bytes:
+        """Return golden.npz, the same bytes for the same numbers."""
+        buffer = BytesIO()
+        # np.savez writes the time of day into the archive; the same weights must give the same bytes.
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for name, array in (("signal_uv", self.signal_uv), ("embedding", self.embedding)):
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+        return buffer.getvalue()
+
+    def difference(self, model: "nn.Module", spec: InputSpec) -> float:
+        """Return how far a model's embeddings are from these: the largest difference over the largest value."""
+        found = _embedding(model, self.signal_uv, spec)
+        # The signals of the file, not today's: weights stay checkable if the way they are made changes.
+        scale = float(np.abs(self.embedding).max()) or 1.0
+        return float(np.abs(found - self.embedding).max()) / scale
+
+
+def _signal(spec: InputSpec) -> NDArray[np.int16]:
     """Return fixed synthetic ECGs in whole microvolts: (signal, lead, length).
 
     The file holds the numbers themselves: this is how they were made, not how they are checked.
@@ -41,45 +96,10 @@ def golden_signal(spec: InputSpec) -> NDArray[np.int16]:
     return signal.astype(np.int16)
 
 
-def golden_embedding(model: "nn.Module", signal_uv: NDArray[np.int16], spec: InputSpec) -> NDArray[np.float32]:
+def _embedding(model: "nn.Module", signal_uv: NDArray[np.int16], spec: InputSpec) -> NDArray[np.float32]:
     """Embed signals in microvolts, scaled as `spec` says: (signal, unit).
 
     Each signal is a recording and a cohort of its own where a scaling asks for their statistics.
     """
     normalisation = "window_lead_z" if needs_statistics(spec.normalisation) else spec.normalisation
     return features(model, scaled(signal_uv.astype(np.float32) / np.float32(1000), normalisation))
-
-
-def golden_file(model: "nn.Module", spec: InputSpec) -> bytes:
-    """Return golden.npz: `signal_uv` int16 and the `embedding` float32 that the model gives for it."""
-    signal = golden_signal(spec)
-    buffer = BytesIO()
-    # np.savez writes the time of day into the archive; the same weights must give the same bytes.
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in (("signal_uv", signal), ("embedding", golden_embedding(model, signal, spec))):
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def read_golden(path: Path, spec: InputSpec, width: int) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
-    """Return the two arrays of golden.npz after checking their size and type. Raises SourceError."""
-    size = path.stat().st_size
-    try:
-        if size > SIZE_LIMITS[path.name]:
-            raise ValueError(f"{size} bytes")
-        data = path.read_bytes()
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            # Stored, not compressed: an entry cannot grow beyond the file.
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("compressed entries")
-        with np.load(BytesIO(data), allow_pickle=False) as arrays:
-            signal, embedding = arrays["signal_uv"], arrays["embedding"]
-        n = len(signal)
-        if signal.dtype != np.int16 or signal.shape != (n, len(spec.leads), spec.length) or not n:
-            raise ValueError(f"signal_uv {signal.dtype} {signal.shape}")
-        if embedding.dtype != np.float32 or embedding.shape != (n, width) or not np.isfinite(embedding).all():
-            raise ValueError(f"embedding {embedding.dtype} {embedding.shape}")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise SourceError(f"{path}: found {error}, expected the golden input and output. Fetch it again.") from None
-    return signal, embedding

@@ -34,12 +34,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 # What huggingface_hub takes for yes.
 _YES = {"1", "ON", "YES", "TRUE"}
 _REFS = "refs.json"
-_THEIRS = {
-    "huggingface_hub",
-    "httpx",
-    "httpx2",
-    "requests",
-}  # packages of their errors: the transport has changed twice
+# Packages of their errors: the transport has changed twice.
+_THEIRS = {"huggingface_hub", "httpx", "httpx2", "requests"}
 
 
 @dataclass(frozen=True)
@@ -140,6 +136,7 @@ def _commit_of(address: _Address, offline: bool) -> str:
         raise SourceError(
             f"{address}: found commit {commit!r:.60}, expected 40 hexadecimal digits. Do not use this Hub."
         )
+    # Written only when it moved: many processes that load the same weights must not rewrite it.
     if refs.get(address.revision) != commit:
         refs[address.revision] = commit
         write_file(address.home / _REFS, json.dumps(refs, indent=1, sort_keys=True).encode())
@@ -180,6 +177,7 @@ def _download(address: _Address, commit: str) -> Path:
             shutil.rmtree(stage)
             raise SourceError(f"{address}: refused, nothing kept. {wrong[0]}")
         for path in stage.iterdir():
+            # The rename must not reach the disk before the bytes do, or a power cut leaves half a file under the final name.
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         os.rename(stage, done)
@@ -221,6 +219,7 @@ def _answers(what: object) -> Iterator[None]:
         theirs = type(error).__module__.partition(".")[0] in _THEIRS
         if not theirs and not isinstance(error, OSError | ValueError | LookupError | TypeError):  # of a wrong answer
             raise
+        # Their messages run over many lines; the first says what failed.
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise SourceError(f"{what}: the Hub refused or failed ({reason:.200}). Check name, revision, network and login "
                           "(hf auth login), or give a folder.") from None  # fmt: skip

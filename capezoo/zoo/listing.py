@@ -38,6 +38,7 @@ def locate(weights: str | Path, offline: bool = False) -> Path:
     here = dict(_weights())
     if str(weights) in here:
         return here[str(weights)]
+    # A machine may hold hundreds of weights: name the likely ones only.
     close = get_close_matches(str(weights), here, n=3) or sorted(here)
     names = f"one of {', '.join(close)}" if close else "the folder of published weights (none are installed by name)"
     raise SpecError(

@@ -62,6 +62,7 @@ def overlap(weights: str | Path, store: "AnyStore", split: str | None = None, of
     index = store.index
     parts = _parts(store, split)
     record, patient = seen(index, trained_on)
+    # Parts in the order of the split, so that two cohorts read alike; a part without recordings has no row.
     groups = []
     for code, cohort in enumerate(index.cohorts):
         for part in dict.fromkeys(parts.tolist()) if split else (None,):

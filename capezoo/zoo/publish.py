@@ -31,7 +31,7 @@ from capezoo.zoo.files import (
     Architecture,
     read_card,
 )
-from capezoo.zoo.golden import golden_embedding, golden_file, golden_signal
+from capezoo.zoo.golden import GoldenOutput
 from capezoo.zoo.hub import push
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError
@@ -78,7 +78,7 @@ def publish(
 
     folder = RunFolder(Path(run))
     model, config, state = trained(folder.path)
-    data, encoder = folder.data(), resolved(config.encoder)
+    data, encoder = folder.data(), _resolved(config.encoder)
     digests = folder.path / "training_digests.bin"
     training = Training(
         run=config,
@@ -113,6 +113,7 @@ def publish_to_hub(
     run: str | Path, target: str, about: About = About(), name: str | None = None, half: bool = False
 ) -> str:
     """Publish to a repository "hf-hub:ORG/NAME" and return its address with the new commit. See `publish`, `hub.push`."""
+    # The same folder as a local publication, so that what was uploaded can be verified in the same way.
     with tempfile.TemporaryDirectory(prefix="capezoo-") as place:
         folder = publish(run, Path(place) / "weights", replace(about, where=f"{target}@COMMIT"), name, half)
         card = read_card(folder)
@@ -142,8 +143,9 @@ def write_weights(
     target = Path(out)
     if target.exists():
         raise SpecError(f"{target}: found something there, expected a new folder. Name another, or remove it.")
-    architecture = Architecture(encoder=resolved(card.encoder), input=card.input)
+    architecture = Architecture(encoder=_resolved(card.encoder), input=card.input)
     if half:
+        # Before anything is written, and the golden output from the rounded copy: it must describe what is stored.
         rounded = halved(model)
         card = card.model_copy(update={"half_cosine": _require_same_embeddings(model, rounded, card.input)})
         model = rounded
@@ -156,7 +158,7 @@ def write_weights(
     try:
         write_file(aside / WEIGHTS, save(state, {METADATA_KEY: architecture.to_text()}))
         write_file(aside / CONFIG, (architecture.model_dump_json(indent=2) + "\n").encode())
-        write_file(aside / GOLDEN, golden_file(model, card.input))
+        write_file(aside / GOLDEN, GoldenOutput.of(model, card.input).to_bytes())
         write_file(aside / LICENCE, files("capezoo.zoo").joinpath("apache-2.0.txt").read_bytes())
         if digests is not None:
             write_file(aside / DIGESTS, digests.read_bytes())
@@ -185,8 +187,7 @@ def halved(model: "nn.Module") -> "nn.Module":
 
 def _require_same_embeddings(model: "nn.Module", rounded: "nn.Module", spec: InputSpec) -> float:
     """Return the least cosine between embeddings of the golden signals. Raises SpecError if it is below 0.9999."""
-    signal = golden_signal(spec)
-    one, two = (golden_embedding(each, signal, spec).astype(np.float64) for each in (model, rounded))
+    one, two = (GoldenOutput.of(each, spec).embedding.astype(np.float64) for each in (model, rounded))
     sizes = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
     # Infinite or dead embeddings give NaN, which the comparison below refuses.
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -201,6 +202,7 @@ def render(card: WeightCard, where: str = _THIS_FOLDER) -> str:
     """Return the card as Markdown with the Hub's front matter. where: name of the weights in its example."""
     from jinja2 import Environment, StrictUndefined
 
+    # Strict: a field that the template misspells must fail here and not leave a gap in a card.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_plain)
     template = environment.from_string(files("capezoo.zoo").joinpath("card.md.jinja").read_text("utf-8"))
     return re.sub(r"\n{3,}", "\n\n", template.render(card=card, where=where))
@@ -211,7 +213,7 @@ def _plain(value: object) -> str:
     return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def resolved(spec: EncoderSpec) -> EncoderSpec:
+def _resolved(spec: EncoderSpec) -> EncoderSpec:
     """Write every default of a spec out, so that a later change of defaults changes no published weights."""
     module = plugins.load("capezoo.encoders", spec.name)
     config = parse(module.Config, spec.config, f"encoder {spec.name}")

@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from capezoo.specs.card import WeightCard
 from capezoo.zoo.create import load
 from capezoo.zoo.files import GOLDEN, SIZE_LIMITS, problems_of, read_card
-from capezoo.zoo.golden import golden_embedding, read_golden
+from capezoo.zoo.golden import GoldenOutput
 from capezoo.zoo.listing import locate
 from ecgcohorts.errors import EcgError
 
@@ -41,9 +38,11 @@ def verify(weights: str | Path, offline: bool = False) -> Verification:
     card = read_card(folder)
     assert card.golden is not None  # a card without one is a problem above
     try:
-        difference = _golden_difference(folder, card)
+        golden = GoldenOutput.read(folder / GOLDEN, card.input, card.embedding_dim)
+        difference = golden.difference(load(folder), card.input)
     except EcgError as error:
         return Verification(folder, folder.name, 0, float("nan"), (str(error),))
+    # Written this way round, NaN fails as well.
     if not difference <= card.golden.tolerance:
         problems.append(
             f"{GOLDEN}: the output differs by {difference:.2e} of its largest value, expected at most "
@@ -51,10 +50,3 @@ def verify(weights: str | Path, offline: bool = False) -> Verification:
         )
     files = sum((folder / name).is_file() for name in SIZE_LIMITS)
     return Verification(folder, f"{card.name} {card.version}", files, difference, tuple(problems))
-
-
-def _golden_difference(folder: Path, card: WeightCard) -> float:
-    signal_uv, wanted = read_golden(folder / GOLDEN, card.input, card.embedding_dim)
-    found = golden_embedding(load(folder), signal_uv, card.input)
-    scale = float(np.abs(wanted).max()) or 1.0
-    return float(np.abs(found - wanted).max()) / scale

@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from ecgcohorts.cohorts.schema import Files, Layout
+from ecgcohorts.cohorts.schema import Layout
 from ecgcohorts.errors import (
     MachineError,
     Reason,
@@ -18,7 +18,6 @@ from ecgcohorts.errors import (
     is_of_machine,
     machine_error,
 )
-from ecgcohorts.io.globs import any_of
 from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import Recording
 from ecgcohorts.sources import Archive, Source
@@ -57,43 +56,76 @@ def without_suffix(path: str) -> str:
     return path[:dot] if path.rfind("/") + 1 < dot < len(path) - 1 else path
 
 
-def wanted_by(files: Files) -> re.Pattern[str]:
-    """Compile a pattern that fully matches the paths that an include glob fits and no exclude glob does."""
-    include = any_of(files.include).pattern
-    return re.compile(f"(?!(?:{any_of(files.exclude).pattern})\\Z){include}" if files.exclude else include, re.DOTALL)
-
-
 class Found(NamedTuple):
     """A layout, and the source in which it has files; of an archive, that may be its one top folder."""
 
     layout: Layout
     source: Source
 
+    @classmethod
+    def among(cls, layouts: Sequence[Layout], source: Source) -> Self:
+        """Find the one layout that has files in the source; a fallback only where no other layout has any.
 
-def find_layout(layouts: Sequence[Layout], source: Source) -> Found:
-    """Find the one layout that has files in the source; a fallback only where no other layout has any.
+        If all files of an archive stand below one top folder, and a layout has files there, that folder is the source.
+        Raises SourceError for no layout, or several.
+        """
+        top = source.top_folder() if isinstance(source, Archive) else None
+        # A published archive usually holds one folder, named after the release; layouts start below it.
+        if isinstance(source, Archive) and top is not None and (found := _fitting(layouts, source.inside(top))):
+            source = source.inside(top)
+        else:
+            found = _fitting(layouts, source)
+        if not found:
+            raise _no_files(layouts, source)
+        found = [layout for layout in found if not layout.fallback] or found
+        if len(found) > 1:
+            names = " and ".join(layout.name for layout in found)
+            raise SourceError(f"{source}: there are files of the layouts {names}. Name the folder of one of them.")
+        return cls(found[0], source)
 
-    If all files of an archive stand below one top folder, and a layout has files there, that folder is the source.
-    Raises SourceError for no layout, or several.
-    """
-    top = source.top_folder() if isinstance(source, Archive) else None
-    # A published archive usually holds one folder, named after the release; layouts start below it.
-    if isinstance(source, Archive) and top is not None and (found := _fitting(layouts, source.inside(top))):
-        source = source.inside(top)
-    else:
-        found = _fitting(layouts, source)
-    if not found:
-        raise _no_files(layouts, source)
-    found = [layout for layout in found if not layout.fallback] or found
-    if len(found) > 1:
-        names = " and ".join(layout.name for layout in found)
-        raise SourceError(f"{source}: there are files of the layouts {names}. Name the folder of one of them.")
-    return Found(found[0], source)
+    def scan(self) -> Iterator[SourceItem]:
+        """Yield one item per recording, in the order of paths and of entries inside a file. Payloads are not read."""
+        layout, source = self
+        reader = open_reader(layout.reader, layout.arrays)
+        # A scan opens headers only: of an archive or a bucket, nothing else is fetched.
+        beside = files_beside(layout.reader, layout.arrays, samples=False)
+        # `at_hand` asks for names ahead of the file that it yields; those between wait here.
+        ahead: deque[str] = deque()
+
+        def wanted() -> Iterator[Wanted]:
+            for path in source.names(layout.files.pattern()):
+                ahead.append(path)
+                yield path, None
+
+        for file in at_hand(source, wanted(), beside):
+            path = ahead.popleft()
+            if isinstance(file, UnreadableRecording):
+                yield SourceItem(path, error=file)
+                continue
+            state = _state(source, path, file)
+            trouble: MachineError | None = None
+            try:
+                for header in reader.scan(file):
+                    entry = header.source.entry if header.source else ""
+                    yield SourceItem(path, entry, header, state=state)
+            except RecordingError as error:
+                yield SourceItem(path, error=error, state=state)
+            except Exception as error:  # one strange file must not end the scan of 100,000
+                if isinstance(error, MemoryError | OSError) and is_of_machine(error):
+                    trouble = machine_error(str(source), error)
+                else:
+                    unexpected = UnreadableRecording(
+                        Reason.UNEXPECTED, type(error).__name__, f"a {layout.reader} file", "Look at this file.", path
+                    )
+                    unexpected.__cause__ = error
+                    yield SourceItem(path, error=unexpected, state=state)
+            if trouble is not None:
+                raise trouble  # out here: as its context, the first error would still name paths
 
 
 def _fitting(layouts: Sequence[Layout], source: Source) -> list[Layout]:
     """Return the layouts that have files, in one pass over the names that ends when all of them are found."""
-    left = {place: wanted_by(layout.files) for place, layout in enumerate(layouts)}
+    left = {place: layout.files.pattern() for place, layout in enumerate(layouts)}
     found = set()
     # One pattern for all layouts, so that an archive or a bucket is listed once.
     everything = re.compile("|".join(f"(?:{pattern.pattern})" for pattern in left.values()), re.DOTALL)
@@ -118,46 +150,6 @@ def _no_files(layouts: Sequence[Layout], source: Source) -> SourceError:
         f"{source}: found {count} files{where}, but none like {wanted}. Name the folder that holds the recordings, "
         "or another cohort."
     )
-
-
-def scan_files(files: Found) -> Iterator[SourceItem]:
-    """Yield one item per recording, in the order of paths and of entries inside a file. Payloads are not read."""
-    layout, source = files
-    reader = open_reader(layout.reader, layout.arrays)
-    # A scan opens headers only: of an archive or a bucket, nothing else is fetched.
-    beside = files_beside(layout.reader, layout.arrays, samples=False)
-    # `at_hand` asks for names ahead of the file that it yields; those between wait here.
-    ahead: deque[str] = deque()
-
-    def wanted() -> Iterator[Wanted]:
-        for path in source.names(wanted_by(layout.files)):
-            ahead.append(path)
-            yield path, None
-
-    for file in at_hand(source, wanted(), beside):
-        path = ahead.popleft()
-        if isinstance(file, UnreadableRecording):
-            yield SourceItem(path, error=file)
-            continue
-        state = _state(source, path, file)
-        trouble: MachineError | None = None
-        try:
-            for header in reader.scan(file):
-                entry = header.source.entry if header.source else ""
-                yield SourceItem(path, entry, header, state=state)
-        except RecordingError as error:
-            yield SourceItem(path, error=error, state=state)
-        except Exception as error:  # one strange file must not end the scan of 100,000
-            if isinstance(error, MemoryError | OSError) and is_of_machine(error):
-                trouble = machine_error(str(source), error)
-            else:
-                unexpected = UnreadableRecording(
-                    Reason.UNEXPECTED, type(error).__name__, f"a {layout.reader} file", "Look at this file.", path
-                )
-                unexpected.__cause__ = error
-                yield SourceItem(path, error=unexpected, state=state)
-        if trouble is not None:
-            raise trouble  # out here: as its context, the first error would still name paths
 
 
 def _state(source: Source, path: str, file: Path) -> str:

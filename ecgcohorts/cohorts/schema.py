@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ecgcohorts.io.globs import any_of
 from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Sex
 
@@ -104,6 +105,11 @@ class Files(Frozen):
 
     include: tuple[str, ...] = Field(min_length=1)
     exclude: tuple[str, ...] = ()
+
+    def pattern(self) -> re.Pattern[str]:
+        """Compile a pattern that fully matches the paths that an include glob fits and no exclude glob does."""
+        include = any_of(self.include).pattern
+        return re.compile(f"(?!(?:{any_of(self.exclude).pattern})\\Z){include}" if self.exclude else include, re.DOTALL)
 
 
 class Table(Frozen):

@@ -1,6 +1,7 @@
 """Describe one cohort as data, from a preset or a YAML file, and apply the description to each recording."""
 
 import difflib
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -15,13 +16,14 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ecgcohorts.cohorts import values
-from ecgcohorts.cohorts.files import Found, SourceItem, find_layout, scan_files
+from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.schema import Cohort, Files, Frozen, Label, Layout, Mains, Name, Rule, Sentinel, Table, Where
-from ecgcohorts.cohorts.tables import Tables, load_tables
+from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError, did_you_mean
 from ecgcohorts.leads import canonical
 from ecgcohorts.plugins import load, names
 from ecgcohorts.privacy.placeholders import is_placeholder
+from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Recording, Sex
 from ecgcohorts.sources import Source, open_source
@@ -73,6 +75,11 @@ class CohortSpec(Frozen):
         """All label columns, over all layouts, in the order they are declared."""
         return tuple(dict.fromkeys(name for layout in self.layouts for name in layout.labels))
 
+    @property
+    def sha256(self) -> str:
+        """The digest by which a segment of a store remembers its description."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
     def cohort_of(self, item: SourceItem) -> Cohort:
         """Return the cohort of a recording, by its path."""
         stem = item.stem
@@ -95,11 +102,11 @@ class CohortSpec(Frozen):
         Raises SourceError if there is no such folder, or it holds no file of this cohort.
         """
         # A source that must be closed after use is opened, and closed, by the caller.
-        return find_layout(self.layouts, open_source(place) if isinstance(place, Path) else place)
+        return Found.among(self.layouts, open_source(place) if isinstance(place, Path) else place)
 
     def scan(self, place: Path | Source) -> Iterator[SourceItem]:
         """Yield the items of `sources` one at a time, for collections too large to hold all headers."""
-        yield from scan_files(self.find(place))
+        yield from self.find(place).scan()
 
     def sources(self, place: Path | Source, limit: int | None = None) -> list[SourceItem]:
         """List every recording, by path and order in the file. An unreadable header is an item with `error`."""
@@ -107,7 +114,7 @@ class CohortSpec(Frozen):
 
     def load_tables(self, place: Path | Source) -> Tables:
         """Read the tables beside the recordings. Raises SourceError for a missing table or column."""
-        return load_tables(self.find(place))
+        return Tables.load(self.find(place))
 
     def to_yaml(self) -> str:
         """Return the spec as a cohort file, defaults left out; `load_spec` of that file gives an equal spec."""
@@ -131,6 +138,17 @@ class Description:
     site: str | None = None
     mains_hz: float | Literal["auto"] | None = None
     labels: dict[str, float] = field(default_factory=dict)
+
+    def patient_pseudonym(self, key: PseudonymKey) -> bytes:
+        """Return the pseudonym of the recording's patient."""
+        # A recording without a patient id is a patient of its own: hashing one placeholder would make them one person.
+        patient = f"\0alone\0{self.recording_id}" if self.patient_id is None else self.patient_id
+        return key.pseudonym(self.cohort, "patient", patient)
+
+    @property
+    def stored_age(self) -> float:
+        """The age as an index stores it: capped, NaN if unknown."""
+        return min(self.age_years, values.AGE_CAP_YEARS) if math.isfinite(self.age_years) else math.nan
 
 
 def describe(spec: CohortSpec, tables: Tables, item: SourceItem) -> Description:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from ecgcohorts.cohorts.files import Found, SourceItem, without_suffix
 from ecgcohorts.cohorts.schema import LISTED, Layout, Table
@@ -57,18 +58,20 @@ class Tables:
     layout: Layout
     loaded: Mapping[str, _LoadedTable]
 
-
-def load_tables(files: Found) -> Tables:
-    """Read every table of a layout, but only the columns that its rules name. Raises SourceError."""
-    layout, source = files
-    loaded = {}
-    with local(source, [table.file for table in layout.tables]) as folder:
-        for table in layout.tables:
-            wanted = [p.column for p in layout.looked_at() if p.column is not None and p.table in (None, table.name)]
-            found = load_table(table, wanted, folder, str(source))
-            if found is not None:
-                loaded[table.name] = found
-    return Tables(layout, loaded)
+    @classmethod
+    def load(cls, files: Found) -> Self:
+        """Read every table of a layout, but only the columns that its rules name. Raises SourceError."""
+        layout, source = files
+        loaded = {}
+        with local(source, [table.file for table in layout.tables]) as folder:
+            for table in layout.tables:
+                wanted = [
+                    p.column for p in layout.looked_at() if p.column is not None and p.table in (None, table.name)
+                ]
+                found = load_table(table, wanted, folder, str(source))
+                if found is not None:
+                    loaded[table.name] = found
+        return cls(layout, loaded)
 
 
 def load_table(table: Table, wanted: Iterable[str], folder: Path, where: str) -> _LoadedTable | None:

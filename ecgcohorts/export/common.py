@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,13 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.strips)
+
+    @classmethod
+    def read(cls, store: AnyStore, index: CohortIndex) -> Iterator[Self]:
+        """Yield all recordings of an index, READ_AT_ONCE at a time."""
+        for first in range(0, len(index), READ_AT_ONCE):
+            part = slice(first, min(first + READ_AT_ONCE, len(index)))
+            yield cls(store.read(index["row"][part]), _columns(index, part))
 
 
 @contextmanager
@@ -73,15 +80,20 @@ def signal_facts(store: AnyStore) -> dict[str, Any]:
     return facts | {"samples": recipe.strip_samples, "recipe": recipe.name, "store": store.fingerprint}
 
 
-def read_samples(store: AnyStore, index: CohortIndex) -> Iterator[Samples]:
-    """Yield all recordings of an index, READ_AT_ONCE at a time."""
-    for first in range(0, len(index), READ_AT_ONCE):
-        part = slice(first, min(first + READ_AT_ONCE, len(index)))
-        yield Samples(store.read(index["row"][part]), _columns(index, part))
+def choose_parts(
+    store: AnyStore, parts: Parts | None, progress: Progress | None
+) -> tuple[Parts, Callable[[int], None]]:
+    """Return the parts to export, and a function that adds up recordings written and calls progress(done, total).
 
-
-def counted(parts: Parts, progress: Progress | None) -> Callable[[int], None]:
-    """Return a function that adds up recordings written and calls progress(done, total), over all parts."""
+    Without parts, the whole index is one. Raises SpecError for a part without recordings, which no format of shards can
+    express.
+    """
+    parts = {WHOLE: store.index} if parts is None else parts
+    empty = [name for name, index in parts.items() if not len(index)]
+    if empty:
+        raise SpecError(
+            f"found no recordings in {', '.join(empty)}, expected some in every part. Choose another split or cohort."
+        )
     total = sum(len(index) for index in parts.values())
     done = 0
 
@@ -91,16 +103,7 @@ def counted(parts: Parts, progress: Progress | None) -> Callable[[int], None]:
         if progress is not None:
             progress(done, total)
 
-    return tell
-
-
-def refuse_empty(parts: Parts) -> None:
-    """Raise SpecError for a part without recordings, which neither format can express."""
-    empty = [name for name, index in parts.items() if not len(index)]
-    if empty:
-        raise SpecError(
-            f"found no recordings in {', '.join(empty)}, expected some in every part. Choose another split or cohort."
-        )
+    return parts, tell
 
 
 def refuse_twins(index: CohortIndex) -> None:

@@ -10,13 +10,10 @@ from ecgcohorts.errors import SpecError
 from ecgcohorts.export.common import (
     READ_AT_ONCE,
     SIGNALS,
-    WHOLE,
     Parts,
     Progress,
     Samples,
-    counted,
-    read_samples,
-    refuse_empty,
+    choose_parts,
     signal_facts,
     whole_folder,
 )
@@ -69,14 +66,12 @@ def export_huggingface(
     memory. The same store gives the same bytes on one version of pyarrow. Raises SourceError if OUT exists or lies in
     the store, SpecError for an empty part or a name that Hugging Face does not accept.
     """
-    parts = {WHOLE: store.index} if parts is None else parts
-    refuse_empty(parts)
+    parts, told = choose_parts(store, parts, progress)
     for name in parts:
         if "-" in name:
             raise SpecError(
                 f"found a part {name!r}, expected a name without '-': Hugging Face allows letters, digits, _."
             )
-    told = counted(parts, progress)
     with whole_folder(store, out) as folder:
         (folder / "data").mkdir()
         strip_bytes = 2 * len(store.recipe.leads) * store.recipe.strip_samples
@@ -85,7 +80,7 @@ def export_huggingface(
         for name, index in parts.items():
             schema = _schema(store, index.labels)
             files = -(-len(index) // in_file)
-            samples = read_samples(store, index)
+            samples = Samples.read(store, index)
             for number in range(files):
                 path = folder / "data" / f"{name}-{number:05d}-of-{files:05d}.parquet"
                 with _writer(path, schema) as writer:

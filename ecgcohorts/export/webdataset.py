@@ -11,13 +11,10 @@ import numpy as np
 
 from ecgcohorts.export.common import (
     SIGNALS,
-    WHOLE,
     Parts,
     Progress,
     Samples,
-    counted,
-    read_samples,
-    refuse_empty,
+    choose_parts,
     refuse_twins,
     signal_facts,
     whole_folder,
@@ -43,16 +40,14 @@ def export_webdataset(
     Holds READ_AT_ONCE strips in memory. The same store gives the same bytes. Raises SourceError if OUT exists or lies in
     the store, SpecError for an empty part, StoreError if two recordings of a cohort share an id.
     """
-    parts = {WHOLE: store.index} if parts is None else parts
-    refuse_empty(parts)
+    parts, told = choose_parts(store, parts, progress)
     for index in parts.values():
         refuse_twins(index)
     facts = signal_facts(store)
     shared = {key: facts[key] for key in _IN_JSON}
-    told = counted(parts, progress)
 
     def packed(index: CohortIndex) -> Iterator[_Members]:
-        for some in read_samples(store, index):
+        for some in Samples.read(store, index):
             yield from _packed(some, shared)
             told(len(some))
 

@@ -3,10 +3,11 @@
 All rules put a person into one part only, except `ByLabel`, which takes the labels as the cohort gives them.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,57 @@ UNASSIGNED = -1
 _ID_BYTES = 16
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]  # also a folder in a store
-Pairs = NDArray[np.uint8]  # (pair, 2, 16): two pseudonyms of one person
+
+
+@dataclass(frozen=True, eq=False)
+class IdentityMap:
+    """Pairs of pseudonyms that are known to be one person."""
+
+    pairs: NDArray[np.uint8]  # (pair, 2, 16)
+
+    @classmethod
+    def of(cls, same: Iterable[tuple[str | bytes, str | bytes]]) -> Self:
+        """Make a map of pairs, given as hexadecimal text or 16 bytes. Raises SpecError for others."""
+        try:
+            found = [[bytes.fromhex(one) if isinstance(one, str) else bytes(one) for one in pair] for pair in same]
+        except ValueError:
+            found = [[]]
+        if any(len(pair) != 2 or any(len(one) != _ID_BYTES for one in pair) for pair in found):
+            raise SpecError(
+                f"The identity map must hold pairs of pseudonyms: {_ID_BYTES} bytes, or {2 * _ID_BYTES} hexadecimal "
+                "digits, each."
+            )
+        return cls(np.frombuffer(b"".join(one for pair in found for one in pair), np.uint8).reshape(-1, 2, _ID_BYTES))
+
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of the pairs, whatever their order; None without any."""
+        if not len(self.pairs):
+            return None
+        lines = sorted({b"".join(sorted(one.tobytes() for one in pair)) for pair in self.pairs})
+        return hashlib.sha256(b"".join(lines)).hexdigest()
+
+    def join(self, ids: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Return the person of each of (id, 16) ids as a number, and the lowest id of each person, (person, 16).
+
+        Equal ids are one person, and so are ids linked by pairs over any number of steps. Persons that only the pairs name
+        are numbered too.
+        """
+        every = np.concatenate([ids, self.pairs.reshape(-1, _ID_BYTES)])
+        number = number_ids(every)
+        _, first = np.unique(number, return_index=True)
+        if not len(self.pairs):
+            return number, every[first]
+        # Here, because scipy is slow to load and only identity maps need it.
+        with needs_extra("ingest"):
+            from scipy.sparse import coo_array
+            from scipy.sparse.csgraph import connected_components
+
+        one, other = number[len(ids) :].reshape(-1, 2).T
+        graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(first), len(first)))
+        _, person = connected_components(graph, directed=False)
+        _, lowest = np.unique(person, return_index=True)  # ids are numbered in their own order
+        return person.astype(np.int64)[number[: len(ids)]], every[first[lowest]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +82,8 @@ class People:
     first_id: NDArray[np.uint8]  # [person, 16] the lowest pseudonym; some are known to the map only
 
     @classmethod
-    def of(cls, index: CohortIndex, pairs: Pairs) -> "People":
-        person, first_id = join_ids(index.patient_ids, pairs)
+    def of(cls, index: CohortIndex, known: IdentityMap) -> "People":
+        person, first_id = known.join(index.patient_ids)
         return cls(person, person[index["patient"]], first_id)
 
     @property
@@ -42,43 +93,6 @@ class People:
     def draws(self, seed: str) -> NDArray[np.float64]:
         """Draw a number in [0, 1) for each person."""
         return draw_ids(self.first_id, seed)
-
-
-def join_ids(ids: NDArray[np.uint8], pairs: Pairs) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Return the person of each of (id, 16) ids as a number, and the lowest id of each person, (person, 16).
-
-    Equal ids are one person, and so are ids linked by pairs over any number of steps. Persons that only the pairs name
-    are numbered too.
-    """
-    every = np.concatenate([ids, pairs.reshape(-1, _ID_BYTES)])
-    number = number_ids(every)
-    _, first = np.unique(number, return_index=True)
-    if not len(pairs):
-        return number, every[first]
-    # Here, because scipy is slow to load and only identity maps need it.
-    with needs_extra("ingest"):
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
-    one, other = number[len(ids) :].reshape(-1, 2).T
-    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(first), len(first)))
-    _, person = connected_components(graph, directed=False)
-    _, lowest = np.unique(person, return_index=True)  # ids are numbered in their own order
-    return person.astype(np.int64)[number[: len(ids)]], every[first[lowest]]
-
-
-def as_pairs(same: Iterable[tuple[str | bytes, str | bytes]]) -> Pairs:
-    """Return pairs of pseudonyms, given as hexadecimal text or 16 bytes, as (pair, 2, 16). Raises SpecError for others."""
-    try:
-        found = [[bytes.fromhex(one) if isinstance(one, str) else bytes(one) for one in pair] for pair in same]
-    except ValueError:
-        found = [[]]
-    if any(len(pair) != 2 or any(len(one) != _ID_BYTES for one in pair) for pair in found):
-        raise SpecError(
-            f"The identity map must hold pairs of pseudonyms: {_ID_BYTES} bytes, or {2 * _ID_BYTES} hexadecimal "
-            "digits, each."
-        )
-    return np.frombuffer(b"".join(one for pair in found for one in pair), np.uint8).reshape(-1, 2, _ID_BYTES)
 
 
 class _Model(BaseModel):
@@ -135,6 +149,7 @@ class ByTime(_Model):
             raise SpecError(
                 f"found parts ending at {list(self.until.values())}, expected each later than the one before."
             )
+        # An index has no dates: `days` counts from each patient's first recording, and only a label can hold a year.
         if self.column != "days" and not self.column.startswith(LABEL):
             raise SpecError(f"found column {self.column!r} for a split by time, expected `days` or a label column.")
         time = index[self.column]

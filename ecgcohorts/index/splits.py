@@ -4,7 +4,6 @@ A Split holds the outcome of a rule under a name. It finds recordings by their i
 of its index, a store that has grown, several stores opened as one, and embeddings.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 
 from ecgcohorts.errors import SpecError
 from ecgcohorts.index.cohort_index import CohortIndex, number_ids
-from ecgcohorts.index.rules import UNASSIGNED, Nested, Pairs, People, Rule, SplitDefinition, as_pairs, join_ids
+from ecgcohorts.index.rules import UNASSIGNED, IdentityMap, Nested, People, Rule, SplitDefinition
 
 # Recommended by the authors: Wagner 2020, "Cross-validation folds".
 PTB_XL_FOLDS = {"train": range(1, 9), "val": (9,), "test": (10,)}
@@ -163,10 +162,10 @@ def make_split(index: CohortIndex, name: str, rule: Rule | Mapping[str, object],
     Raises SpecError for an invalid rule or name, and if a person or a waveform would be in two parts.
     """
     # Rules put a person into one part, but copies of a recording may be under two patients: the outcome is checked.
-    pairs = as_pairs(same)
-    definition = _define(name, rule, _digest(pairs))
-    code = definition.rule.codes(index, People.of(index, pairs)).astype(np.int8)
-    _refuse_shared({part: index.take(code == number) for number, part in enumerate(definition.parts)}, pairs)
+    known = IdentityMap.of(same)
+    definition = _define(name, rule, known.digest)
+    code = definition.rule.codes(index, People.of(index, known)).astype(np.int8)
+    _refuse_shared({part: index.take(code == number) for number, part in enumerate(definition.parts)}, known)
     return Split(definition, index["recording_id"][code >= 0], code[code >= 0])
 
 
@@ -191,17 +190,17 @@ def assert_disjoint(parts: Mapping[str, CohortIndex], same: Same = ()) -> None:
     patients by their pseudonym. Pseudonyms of one person differ between stores of different keys and between cohorts of
     different names, so there only `same` can tell.
     """
-    _refuse_shared(parts, as_pairs(same))
+    _refuse_shared(parts, IdentityMap.of(same))
 
 
 def identities(index: CohortIndex, same: Same) -> NDArray[np.int64]:
     """Return the person of each patient as a number, int64 [patient], as samplers take it (`identities=`)."""
-    return People.of(index, as_pairs(same)).of_patient
+    return People.of(index, IdentityMap.of(same)).of_patient
 
 
-def _refuse_shared(parts: Mapping[str, CohortIndex], pairs: Pairs) -> None:
+def _refuse_shared(parts: Mapping[str, CohortIndex], known: IdentityMap) -> None:
     indexes = list(parts.values())
-    person, _ = join_ids(np.concatenate([index.patient_ids for index in indexes]), pairs)
+    person, _ = known.join(np.concatenate([index.patient_ids for index in indexes]))
     waveform = number_ids(np.concatenate([index["waveform_digest"] for index in indexes]))
     names = ", ".join(parts)
     for what, number, counts, remedy in (
@@ -218,11 +217,3 @@ def _in_two(number: NDArray[np.int64], part: NDArray[np.int64]) -> int:
     last = np.zeros(number.max(initial=-1) + 1, np.int64)
     last[number] = part  # of equal numbers, the last one stays
     return len(np.unique(number[part != last[number]]))
-
-
-def _digest(pairs: Pairs) -> str | None:
-    """Return the digest of an identity map. It does not depend on the order of the pairs."""
-    if not len(pairs):
-        return None
-    lines = sorted({b"".join(sorted(one.tobytes() for one in pair)) for pair in pairs})
-    return hashlib.sha256(b"".join(lines)).hexdigest()

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.cohorts.files import Found, SourceItem, scan_files
+from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.spec import CohortSpec, Description, apply_rules, describe, load_spec
-from ecgcohorts.cohorts.tables import load_tables
+from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.errors import RecordingError, SpecError, UnreadableRecording
 from ecgcohorts.index.cohort_index import SEX_CODES, UNKNOWN
-from ecgcohorts.ingest.plan import as_keys, spec_sha256
-from ecgcohorts.ingest.planning import patient_pseudonym, repeated_pseudonym, stored_age
+from ecgcohorts.ingest.plan import as_keys
+from ecgcohorts.ingest.planning import repeated_pseudonym
 from ecgcohorts.preprocess.strip import Strip, make_strip
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.readers import files_beside, open_reader
@@ -66,7 +66,7 @@ def verify_against(
         key = matching_key(store, key_file)
         files = spec.find(opened)
         check = _Comparison(store, files, spec, key)
-        items = scan_files(files)
+        items = files.scan()
         beside = files_beside(files.layout.reader, files.layout.arrays)
         # Scanning read the headers only. Now the samples are fetched, a window of files at a time.
         while window := list(islice(items, WINDOW)):
@@ -93,7 +93,7 @@ class _Comparison:
     def __init__(self, store: Store, files: Found, spec: CohortSpec, key: PseudonymKey) -> None:
         self._store, self._spec, self._key = store, spec, key
         self.cohorts = _cohorts_of(store, spec)
-        self._tables = load_tables(files)
+        self._tables = Tables.load(files)
         mine = np.isin(store.index["cohort"], [store.index.cohort_code(name) for name in self.cohorts])
         self._entries = np.flatnonzero(mine)
         # Looked up by bisection: a dictionary of millions of ids would take several times the memory of the ids.
@@ -159,9 +159,9 @@ class _Comparison:
         yield from _signal_differences(self._store, entry, strip)
         if index["waveform_digest"][entry].tobytes() != recording.waveform_digest:
             yield "waveform digest differs"
-        if index["patient_id"][entry].tobytes() != patient_pseudonym(about, self._key):
+        if index["patient_id"][entry].tobytes() != about.patient_pseudonym(self._key):
             yield "patient differs"
-        if not np.array_equal(index["age"][entry], np.float32(stored_age(about.age_years)), equal_nan=True):
+        if not np.array_equal(index["age"][entry], np.float32(about.stored_age), equal_nan=True):
             yield "age differs"
         if index["sex"][entry] != SEX_CODES.get(about.sex or "", UNKNOWN):
             yield "sex differs"
@@ -197,7 +197,7 @@ def _cohorts_of(store: Store, spec: CohortSpec) -> tuple[str, ...]:
     if not mine:
         have = ", ".join(sorted({segment.cohort for segment in store.segments}))
         raise SpecError(f"{store.path}: the store has no cohort of {spec.name!r}. It has {have}.")
-    digest = spec_sha256(spec)
+    digest = spec.sha256
     for segment in mine:
         if segment.spec_sha256 != digest:
             raise SpecError(

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
-from ecgcohorts.ingest.content import NO_FORMAT, TEXT, FileClass, Kind, of_head
+from ecgcohorts.ingest.content import NO_FORMAT, TEXT, FileClass, Kind
 from ecgcohorts.io.globs import any_of
 from ecgcohorts.io.regular import open_regular, read_head
 from ecgcohorts.plugins import load, names
@@ -181,7 +181,7 @@ class _Siblings:
             return FileClass(Kind.UNKNOWN, f"fits {' and '.join(fitting)}", Reason.FORMAT.value)
         if fitting and fitting[0] not in (WFDB, HDF5):
             return FileClass(Kind.RECORDING, fitting[0])
-        found = of_head(head, len(head) < HEAD_BYTES)
+        found = FileClass.of_head(head, len(head) < HEAD_BYTES)
         # Columns of small numbers look like a WFDB header, too.
         if fitting == [WFDB] and found.kind is not Kind.ARRAY:
             self._note_parts(path)

@@ -13,39 +13,34 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from ecgcohorts.errors import StoreError
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, STATISTICS, UNKNOWN, CohortIndex
 from ecgcohorts.ingest.encode import ShardResult, Staged
-from ecgcohorts.ingest.plan import AnyPlan, Partition, PlanHeader, PlannedCohort, Refusal, as_keys, ids_of, spec_sha256
+from ecgcohorts.ingest.plan import AnyPlan, Partition, PlanHeader, PlannedCohort, Refusal, as_keys, ids_of
 from ecgcohorts.io.durable import move_file, sha256_of, write_file
 from ecgcohorts.preprocess.flags import QUALITY_COLUMNS
 from ecgcohorts.recording import DIGEST_BYTES
 from ecgcohorts.store.columns import write_index
-from ecgcohorts.store.files import describe_files
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.remote.destination import Destination
 from ecgcohorts.store.schema import (
-    CURRENT,
-    STAGING,
     Accounting,
-    Current,
     FileEntry,
     Manifest,
     Segment,
+    describe_files,
     group_metadata,
     index_folder,
-    recipe_fields,
     rejects_name,
     signals_metadata,
 )
+from ecgcohorts.store.upgrade import recipe_fields
 from ecgcohorts.store.writer import blank_rows
 
 DUPLICATE = "duplicate"
 _REJECT_COLUMNS = ("cohort", "recording_id", "stage", "reason", "error", "duplicate_of")
 _FROM_PLAN = ("patient_known", "age", "sex", "days")  # columns that the index takes over as they are
-_MARK = "plan"  # a file in a staging folder that belongs to a plan file; it names the snapshot the plan was made for
 _RESULT_ERRORS = (OSError, ValueError, KeyError, BadZipFile)
 
 
@@ -64,32 +59,6 @@ class _Settled:
         reasons = dict(sorted(Counter(one.reason for one in self.refused).items()))
         duplicates = reasons.pop(DUPLICATE, 0)
         return Accounting(inputs=self.plan.inputs, stored=int(self.live.sum()), duplicates=duplicates, rejected=reasons)
-
-
-def fingerprint_of(folder: Path) -> str:
-    """Return the SHA-256 of the manifest in force, or "" where there is no store. This is cheap: it reads no index."""
-    try:
-        return Current.model_validate_json((folder / CURRENT).read_bytes()).sha256
-    except FileNotFoundError:
-        return ""
-    except ValidationError:
-        raise StoreError(f"{folder}: CURRENT is damaged. Restore the store from a copy.") from None
-
-
-def mark_staging(header: PlanHeader) -> None:
-    """Mark the staged shards as a plan file's own, so that no ingest removes them as leftovers."""
-    mark = header.staging / _MARK
-    if not mark.exists():
-        write_file(mark, header.base.encode())
-
-
-def plans_under_way(folder: Path, base: str) -> tuple[str, ...]:
-    """Return the staging folders of plan files made for the snapshot in force, relative, each with a slash at its end.
-
-    A plan made for an earlier snapshot can no longer be committed, so its folder is not among them.
-    """
-    marks = sorted((folder / STAGING).glob(f"*/{_MARK}"))
-    return tuple(f"{STAGING}/{mark.parent.name}/" for mark in marks if mark.read_bytes() == base.encode())
 
 
 def commit(plan: AnyPlan, before: Store | None, destination: Destination) -> tuple[dict[str, Accounting], str]:
@@ -253,7 +222,7 @@ def _write_snapshot(
             shard_records=header.shard_records,
             accounting=one.accounting,
             licence=header.spec.licence,
-            spec_sha256=spec_sha256(header.spec),
+            spec_sha256=header.spec.sha256,
         )
         for one in settled
     ]

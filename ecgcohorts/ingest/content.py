@@ -60,6 +60,23 @@ class FileClass(NamedTuple):
     what: str
     reason: str = ""
 
+    @staticmethod
+    def of_head(head: bytes, whole: bool) -> "FileClass":
+        """Return the class of a file that no reader knows, from its first bytes. whole: these are all its bytes."""
+        found = next((each for magic, each in _MAGIC if head.startswith(magic)), None)
+        if found is not None:
+            return found
+        if head.startswith(b"PK\x03\x04"):
+            return _of_zip(head)
+        if head.startswith(_GZIP):
+            return _of_gzip(head)
+        if _TAR.match(head):
+            return FileClass(Kind.ARCHIVE, "tar")
+        text = _decode(head)
+        if text is None:
+            return FileClass(Kind.ARRAY, "MATLAB 4") if _is_matlab_4(head) else NO_FORMAT
+        return _of_text(head, text, whole)
+
 
 # First bytes -> class. Sources: the formats' own specifications.
 _MAGIC: tuple[tuple[bytes, FileClass], ...] = (
@@ -85,23 +102,6 @@ _MAGIC: tuple[tuple[bytes, FileClass], ...] = (
 TEXT = FileClass(Kind.DOCUMENT, "text")
 NO_FORMAT = FileClass(Kind.UNKNOWN, "binary of no known format", Reason.FORMAT.value)
 _NO_XML = FileClass(Kind.UNKNOWN, "XML of no known format", Reason.FORMAT.value)
-
-
-def of_head(head: bytes, whole: bool) -> FileClass:
-    """Return the class of a file that no reader knows, from its first bytes. whole: these are all its bytes."""
-    found = next((each for magic, each in _MAGIC if head.startswith(magic)), None)
-    if found is not None:
-        return found
-    if head.startswith(b"PK\x03\x04"):
-        return _of_zip(head)
-    if head.startswith(_GZIP):
-        return _of_gzip(head)
-    if _TAR.match(head):
-        return FileClass(Kind.ARCHIVE, "tar")
-    text = _decode(head)
-    if text is None:
-        return FileClass(Kind.ARRAY, "MATLAB 4") if _is_matlab_4(head) else NO_FORMAT
-    return _of_text(head, text, whole)
 
 
 def _of_text(head: bytes, text: str, whole: bool) -> FileClass:
@@ -133,7 +133,7 @@ def _of_gzip(head: bytes) -> FileClass:
     """Classify a gzip file: the array reader opens gzipped arrays, but gzipped recordings have to be unpacked first."""
     content = _unpacked(head)
     is_nested = content.startswith(_GZIP)  # a gzip file can be made that contains itself
-    inner = of_head(content, whole=False) if content and not is_nested else NO_FORMAT
+    inner = FileClass.of_head(content, whole=False) if content and not is_nested else NO_FORMAT
     if inner.kind in (Kind.TABLE, Kind.ARRAY, Kind.DOCUMENT):
         return FileClass(inner.kind, f"{inner.what}, gzipped")
     fitting = [name for name in names(KIND) if load(KIND, name).sniff(content)]
@@ -177,19 +177,19 @@ class Numbers(NamedTuple):
         """The column names that are standard leads."""
         return tuple(name for name in self.names if canonical(name))
 
+    @staticmethod
+    def in_head(head: bytes) -> "Numbers | None":
+        """Return the layout of the rows of numbers in a text file, gzipped or not, from its first bytes. None for any other."""
+        is_packed = head.startswith(_GZIP)
+        text = _decode(_unpacked(head) if is_packed else head)
+        return None if text is None else _find_numbers(text, whole=len(head) < HEAD_BYTES and not is_packed)
+
 
 class _Table(NamedTuple):
     """A text table with column names in its first line."""
 
     separator: str
     columns: tuple[str, ...]
-
-
-def numbers_in(head: bytes) -> Numbers | None:
-    """Return the layout of the rows of numbers in a text file, gzipped or not, from its first bytes. None for any other."""
-    is_packed = head.startswith(_GZIP)
-    text = _decode(_unpacked(head) if is_packed else head)
-    return None if text is None else _find_numbers(text, whole=len(head) < HEAD_BYTES and not is_packed)
 
 
 def _decode(head: bytes) -> str | None:

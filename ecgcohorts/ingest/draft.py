@@ -17,12 +17,12 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from ecgcohorts.cohorts.files import SourceItem, wanted_by
+from ecgcohorts.cohorts.files import SourceItem
 from ecgcohorts.cohorts.schema import Files
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import RecordingError, SourceError, SpecError
 from ecgcohorts.ingest.classify import ARRAYS, Census, classify
-from ecgcohorts.ingest.content import FileClass, Kind, numbers_in
+from ecgcohorts.ingest.content import FileClass, Kind, Numbers
 from ecgcohorts.ingest.inspect import SAMPLE, spread
 from ecgcohorts.ingest.table_columns import Columns, Key, Role
 from ecgcohorts.io.durable import write_file
@@ -65,6 +65,11 @@ class Draft:
     guesses: int
     unknowns: int
     left_out: tuple[str, ...] = ()
+
+    def save(self, out: Path, force: bool = False) -> None:
+        """Write the draft whole or not at all. Raises SpecError as `check_out` does."""
+        check_out(out, force)
+        write_file(out, self.text.encode())
 
 
 @dataclass
@@ -143,12 +148,6 @@ def check_out(out: Path, force: bool) -> None:
         raise SpecError(f"{out}: this file exists. Name another, or pass --force to replace it.")
 
 
-def write_draft(made: Draft, out: Path, force: bool = False) -> None:
-    """Write a draft whole or not at all. Raises SpecError as `check_out` does."""
-    check_out(out, force)
-    write_file(out, made.text.encode())
-
-
 def _count(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
@@ -221,7 +220,7 @@ def _put_cohort(page: _Page, source: Source, items: list[SourceItem]) -> None:
 
 def _put_arrays(page: _Page, head: bytes, kind: str) -> None:
     """Put the block about bare numbers. head: the first bytes of one file. kind: a value of _ARRAY_KINDS."""
-    numbers = numbers_in(head) if kind == "csv" else None
+    numbers = Numbers.in_head(head) if kind == "csv" else None
     page.put("      kind", kind)
     if kind in ("hdf5", "matlab"):
         what = "path of the dataset" if kind == "hdf5" else "name of the variable"
@@ -274,7 +273,7 @@ def _put_files(page: _Page, source: Source, paths: list[str]) -> None:
     # Cohort files are YAML as well, this one among them, so manifests of arrays are named one by one.
     if all(path.casefold().endswith((".yaml", ".yml")) for path in paths):
         globs = paths
-    others = sorted(set(source.names(wanted_by(Files(include=tuple(globs))))) - set(paths))
+    others = sorted(set(source.names(Files(include=tuple(globs)).pattern())) - set(paths))
     files: dict[str, list[str]] = {"include": globs}
     if 0 < len(others) <= _MAX_EXCLUDED:
         files["exclude"] = others

@@ -121,6 +121,28 @@ class EncodeTask:
     def shape(self) -> tuple[int, int]:
         return len(self.recipe.leads), self.recipe.strip_samples
 
+    def encode(self) -> None:
+        """Write one shard file and, once it is whole on disk, its result file.
+
+        A recording that cannot be used becomes a row of missing values and a reason in the result. With `raise_errors` the
+        first such error is raised instead; it names the recording by its pseudonym.
+        """
+        # Workers are the parallelism already; threads of blosc would only compete with them.
+        blosc.use_threads = False
+        rows = _Rows(len(self.inputs), self.recipe)
+        wanted = ((path, [entry]) for path, entry, _ in self.inputs)
+        beside = files_beside(self.layout.reader, self.layout.arrays)
+        with (
+            closing(at_hand(self.source, wanted, beside)) as files,
+            _Now(self.files.now) as now,
+            ShardWriter(self.files.shard, self.shard_records, self.shape, self.codec) as shard,
+        ):
+            for row, name in enumerate(self.names):
+                now.tell(name)
+                shard.append(_encode_row(self, row, next(files), rows))
+        # After the shard: a result that is there means that its shard is whole.
+        _save(self.files.result, rows, shard.entry)
+
 
 class ShardResult:
     """The result file that `encode` writes beside a shard: one entry per row, larger columns read on demand.
@@ -185,29 +207,6 @@ class _Rows:
         if name not in self.errors:
             self.errors.append(name)
         self.error[row] = self.errors.index(name)
-
-
-def encode(task: EncodeTask) -> None:
-    """Write one shard file and, once it is whole on disk, its result file.
-
-    A recording that cannot be used becomes a row of missing values and a reason in the result. With `raise_errors` the
-    first such error is raised instead; it names the recording by its pseudonym.
-    """
-    # Workers are the parallelism already; threads of blosc would only compete with them.
-    blosc.use_threads = False
-    rows = _Rows(len(task.inputs), task.recipe)
-    wanted = ((path, [entry]) for path, entry, _ in task.inputs)
-    beside = files_beside(task.layout.reader, task.layout.arrays)
-    with (
-        closing(at_hand(task.source, wanted, beside)) as files,
-        _Now(task.files.now) as now,
-        ShardWriter(task.files.shard, task.shard_records, task.shape, task.codec) as shard,
-    ):
-        for row, name in enumerate(task.names):
-            now.tell(name)
-            shard.append(_encode_row(task, row, next(files), rows))
-    # After the shard: a result that is there means that its shard is whole.
-    _save(task.files.result, rows, shard.entry)
 
 
 class _Now:

@@ -32,7 +32,7 @@ _ROWS_SHOWN = 8  # our default: of each kind of finding, the commonest
 _EXAMPLES = 3  # our default: files named where a person will want to look at them
 
 
-class Unreadable(NamedTuple):
+class _Unreadable(NamedTuple):
     """A reader and the reason for which it refuses files."""
 
     reader: str
@@ -56,8 +56,8 @@ class Inspection:
     missing: Counter[str] = field(default_factory=Counter)  # facts that the reader does not find
     header_keys: Counter[str] = field(default_factory=Counter)  # further facts, for the rules of a cohort file
     notes: Counter[str] = field(default_factory=Counter)
-    unreadable: dict[Unreadable, list[str]] = field(default_factory=dict)  # files
-    expected: dict[Unreadable, str] = field(default_factory=dict)  # what the reader expected of the first of them
+    unreadable: dict[_Unreadable, list[str]] = field(default_factory=dict)  # files
+    expected: dict[_Unreadable, str] = field(default_factory=dict)  # what the reader expected of the first of them
 
     @property
     def path(self) -> str:
@@ -159,7 +159,7 @@ def _inspect(source: Source, only: str | None, sample: int, tell: Callable[[int]
                 left -= 1
         except RecordingError as error:
             left -= 1
-            refusal = Unreadable(reader, error.reason.value)
+            refusal = _Unreadable(reader, error.reason.value)
             found.unreadable.setdefault(refusal, []).append(name)
             # Not `error.found`, which may be text of a header.
             found.expected.setdefault(refusal, error.expected)
@@ -276,7 +276,7 @@ def _length_rows(lengths_s: tuple[float, ...]) -> Counter[str]:
     return Counter({f"{low:.3f} to {high:.3f} s, median {middle:.3f} s": len(lengths_s)})
 
 
-def _refusal_row(found: Inspection, refusal: Unreadable) -> str:
+def _refusal_row(found: Inspection, refusal: _Unreadable) -> str:
     names = found.unreadable[refusal]
     shown = ", ".join(names[:_EXAMPLES]) + (" ..." if len(names) > _EXAMPLES else "")
     return f"{refusal.reader}, {refusal.reason}: {shown} (expected {found.expected[refusal]})"

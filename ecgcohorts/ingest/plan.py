@@ -23,7 +23,7 @@ from ecgcohorts.cohorts.schema import Layout, Mains
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.index.cohort_index import LABEL
-from ecgcohorts.io.durable import drop, machine_errors, name_aside, sync_folder
+from ecgcohorts.io.durable import drop, machine_errors, name_aside, sync_folder, write_file
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 from ecgcohorts.sources.names import path_of
@@ -35,6 +35,7 @@ _FORMAT_VERSION = b"1"
 _VERSION, _HEADER, _SUM = b"ecgcohorts.plan", b"ecgcohorts.plan.header", b"ecgcohorts.plan.sha256"
 _OWNER_ONLY = 0o600
 _MAGIC = b"PAR1"
+_MARK = "plan"  # a file in a staging folder that belongs to a plan file; it names the snapshot the plan was made for
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,21 @@ class PlanHeader(Request):
         """Where the shard of a partition stands in the new snapshot."""
         return self.segment_folder(partition.cohort) / "c" / str(partition.shard) / "0" / "0"
 
+    def mark_staging(self) -> None:
+        """Mark the staged shards as this plan file's own, so that no ingest removes them as leftovers."""
+        mark = self.staging / _MARK
+        if not mark.exists():
+            write_file(mark, self.base.encode())
+
+
+def plans_under_way(folder: Path, base: str) -> tuple[str, ...]:
+    """Return the staging folders of plan files made for the snapshot in force, relative, each with a slash at its end.
+
+    A plan made for an earlier snapshot can no longer be committed, so its folder is not among them.
+    """
+    marks = sorted((folder / STAGING).glob(f"*/{_MARK}"))
+    return tuple(f"{STAGING}/{mark.parent.name}/" for mark in marks if mark.read_bytes() == base.encode())
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -222,11 +238,6 @@ def as_keys(ids: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     """Return (row, 16) uint8 as (row,) fixed-width bytes, to sort and look up. Keys are equal where all 16 bytes are."""
     # numpy drops trailing zero bytes when it compares, but all keys have one width, so no two ids become equal.
     return np.ascontiguousarray(ids).reshape(-1, PSEUDONYM_BYTES).view(f"S{PSEUDONYM_BYTES}").ravel()
-
-
-def spec_sha256(spec: CohortSpec) -> str:
-    """Return the digest by which a segment remembers its description."""
-    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
 def write_plan(plan: AnyPlan, path: Path) -> None:

@@ -4,7 +4,6 @@ Rows are gathered as columns: as a Python object, a row takes a kilobyte; as col
 """
 
 import hashlib
-import math
 from array import array
 from collections import Counter
 from collections.abc import Hashable
@@ -17,11 +16,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ecgcohorts.cohorts.files import Found, SourceItem, scan_files
+from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.schema import Layout, Mains
 from ecgcohorts.cohorts.spec import Description, describe
-from ecgcohorts.cohorts.tables import load_tables
-from ecgcohorts.cohorts.values import AGE_CAP_YEARS
+from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, UNKNOWN
 from ecgcohorts.ingest.plan import (
     PSEUDONYM,
@@ -87,14 +85,14 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
     nothing names. Days since a patient's first recording are unknown for patients whom the store already knows, because
     that first recording is not read again.
     """
-    spec, tables = request.spec, load_tables(files)
+    spec, tables = request.spec, Tables.load(files)
     found = _Gathered(files.layout)
     unusable: list[Refusal] = []
     removed = {one.tobytes() for one in known.removed}
-    for item in islice(scan_files(files), limit):
+    for item in islice(files.scan(), limit):
         about = describe(spec, tables, item)
         recording = key.pseudonym(about.cohort, "recording", about.recording_id)
-        patient = patient_pseudonym(about, key)
+        patient = about.patient_pseudonym(key)
         # A patient who was removed from the store stays out of it.
         if patient in removed:
             unusable.append(Refusal(about.cohort, recording, "plan", REMOVED, ""))
@@ -132,21 +130,9 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
     return Plan(header, found.files.column(), table, tuple(refused))
 
 
-def patient_pseudonym(about: Description, key: PseudonymKey) -> bytes:
-    """Return the pseudonym of a recording's patient."""
-    # A recording without a patient id is a patient of its own: hashing one placeholder would make them one person.
-    patient = f"\0alone\0{about.recording_id}" if about.patient_id is None else about.patient_id
-    return key.pseudonym(about.cohort, "patient", patient)
-
-
 def repeated_pseudonym(cohort: str, name: str, path: str, entry: str, key: PseudonymKey) -> bytes:
     """Return the pseudonym under which a recording is refused whose id an earlier one has."""
     return key.pseudonym(cohort, "recording", f"{name}\0{path}\0{entry}")
-
-
-def stored_age(years: float) -> float:
-    """Return an age as the index stores it: capped, NaN if unknown."""
-    return min(years, AGE_CAP_YEARS) if math.isfinite(years) else math.nan
 
 
 def _not_known(refused: list[Refusal], known: Known) -> tuple[list[Refusal], int]:
@@ -301,7 +287,7 @@ class _Gathered:
         self._patient += patient
         self._known.append(about.patient_id is not None)
         self._cohort.append(self.cohorts.code(about.cohort))
-        self._age.append(stored_age(about.age_years))
+        self._age.append(about.stored_age)
         self._sex.append(SEX_CODES.get(about.sex or "", UNKNOWN))
         self._time.append(_microseconds(about.acquired_at))
         self._site.append(UNKNOWN if about.site is None else self.sites.code(about.site))

@@ -9,16 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from ecgcohorts.cohorts.spec import CohortSpec, load_spec
 from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError, SpecError, StoreError
-from ecgcohorts.ingest.commit import (
-    commit,
-    fingerprint_of,
-    mark_staging,
-    plans_under_way,
-)
-from ecgcohorts.ingest.encode import EncodeTask, Staged, encode
-from ecgcohorts.ingest.plan import AnyPlan, Partition, Plan, PlanHeader, Request, open_plan, spec_sha256, write_plan
+from ecgcohorts.ingest.commit import commit
+from ecgcohorts.ingest.encode import EncodeTask, Staged
+from ecgcohorts.ingest.plan import AnyPlan, Partition, Plan, PlanHeader, Request, open_plan, plans_under_way, write_plan
 from ecgcohorts.ingest.planning import Known, make_plan
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, Runner, WorkerDied
 from ecgcohorts.io.durable import machine_errors, make_folder
@@ -28,11 +25,10 @@ from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import load_key
 from ecgcohorts.sources import Source, open_source
 from ecgcohorts.sources.names import uri_of
-from ecgcohorts.store.commit import refuse_foreign, refuse_nested, remove_unlisted
-from ecgcohorts.store.files import folder_of
+from ecgcohorts.store.commit import folder_of, refuse_foreign, refuse_nested, remove_unlisted
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.remote.destination import Destination
-from ecgcohorts.store.schema import DEFAULT_SHARD_RECORDS, Accounting
+from ecgcohorts.store.schema import CURRENT, DEFAULT_SHARD_RECORDS, Accounting, Current
 from ecgcohorts.store.signals.array_metadata import SHARD_RECORDS_LIMIT
 from ecgcohorts.store.signals.chunks import Codec
 from ecgcohorts.store.upkeep.lookup import REMOVED
@@ -170,15 +166,15 @@ def encode_partition(path: str | Path, partition: int) -> bool:
         _refuse_stale(header)
         refuse_foreign(Folder(header.folder))
         make_folder(header.staging)
-        mark_staging(header)
+        header.mark_staging()
         if _is_done(header, own):
             return False
         try:
             with open_source(header.source) as source:
-                encode(EncodeTask.of(plan, own, source))
+                EncodeTask.of(plan, own, source).encode()
         finally:
             # Another writer's commit in the meantime has cleared staging; what was written since would remain there.
-            if fingerprint_of(header.folder) != header.base:
+            if _fingerprint_of(header.folder) != header.base:
                 Staged(header.staging, own).remove()
         _refuse_stale(header)
     return True
@@ -196,7 +192,7 @@ def commit_plan(path: str | Path) -> IngestReport:
     destination = Destination(header.folder)
     with destination.lock():
         before = destination.open_before()
-        if fingerprint_of(header.folder) != header.base:
+        if _fingerprint_of(header.folder) != header.base:
             # A commit that is repeated after it succeeded is no error.
             if before is not None and Known.of(before).covers(plan):
                 under_way = plans_under_way(header.folder, before.fingerprint)
@@ -298,7 +294,7 @@ def _refuse_unseen(source: Source) -> None:
 
 def _refuse_another_description(before: Store | None, header: PlanHeader) -> None:
     # Two hospitals under one name: patient 17 of each would get one pseudonym and become one person.
-    mine = spec_sha256(header.spec)
+    mine = header.spec.sha256
     for segment in before.segments if before else ():
         if segment.cohort in {cohort.name for cohort in header.cohorts} and segment.spec_sha256 != mine:
             raise SpecError(
@@ -372,7 +368,7 @@ def _handed_out(
 ) -> Iterator[tuple[Iterable[Any], Callable[[Any], object]]]:
     """Yield the tasks for a runner and the function that does them. Other machines get a plan file while they work."""
     if not runner.elsewhere or not left:
-        yield (EncodeTask.of(plan, partition, source) for partition in left), encode
+        yield (EncodeTask.of(plan, partition, source) for partition in left), EncodeTask.encode
         return
     # A task names thousands of inputs; where the plan is at hand, the number of a partition is enough.
     folder = plan.header.folder
@@ -403,8 +399,18 @@ def _commit(plan: AnyPlan, before: Store | None, destination: Destination) -> In
     )
 
 
+def _fingerprint_of(folder: Path) -> str:
+    """Return the SHA-256 of the manifest in force, or "" where there is no store. This is cheap: it reads no index."""
+    try:
+        return Current.model_validate_json((folder / CURRENT).read_bytes()).sha256
+    except FileNotFoundError:
+        return ""
+    except ValidationError:
+        raise StoreError(f"{folder}: CURRENT is damaged. Restore the store from a copy.") from None
+
+
 def _refuse_stale(header: PlanHeader) -> None:
-    if fingerprint_of(header.folder) != header.base:
+    if _fingerprint_of(header.folder) != header.base:
         raise StoreError(
             f"{header.folder}: the store has another snapshot than this plan was made for: the plan is committed already, "
             "or another writer was faster. Plan again: ecgcohorts plan."

@@ -158,6 +158,7 @@ class Loader:
                     ready.put(error)
                     return
 
+        # A thread and not a process: passing batches between processes takes several times as long as reading them here.
         producer = threading.Thread(target=produce, name="ecgcohorts-loader", daemon=True)
         producer.start()
         try:

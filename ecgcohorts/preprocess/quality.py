@@ -278,7 +278,7 @@ def _lead_i_inverted(filtered_mv: NDArray[np.float64], recipe: Recipe) -> bool:
     lead_i = filtered_mv[recipe.leads.index("I")]
     if lead_i.max() >= -lead_i.min():  # the highest point is above: no inverted QRS, and no beats to look for
         return False
-    beats = find_beats(filtered_mv, recipe.rate_hz)
+    beats = _find_beats(filtered_mv, recipe.rate_hz)
     first, last = round(_P[0] * recipe.rate_hz), round(_T[1] * recipe.rate_hz)
     beats = beats[(beats + first >= 0) & (beats + last < filtered_mv.shape[1])]
     if len(beats) < 3:
@@ -300,7 +300,7 @@ def _lead_i_inverted(filtered_mv: NDArray[np.float64], recipe: Recipe) -> bool:
     return negative and waves(lead_avr)[1] >= _SMALLEST_MV[1]
 
 
-def find_beats(filtered_mv: NDArray[np.float64], rate_hz: float) -> NDArray[np.intp]:
+def _find_beats(filtered_mv: NDArray[np.float64], rate_hz: float) -> NDArray[np.intp]:
     """Return the sample of each QRS of a (lead, time) strip: peaks of the summed slope of all leads.
 
     Good enough to average beats; not a detector for rhythm analysis.

@@ -17,8 +17,7 @@ from scipy import signal
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.leads import LIMB_LEADS
 from ecgcohorts.preprocess import quality
-from ecgcohorts.preprocess.chain import apply_steps
-from ecgcohorts.preprocess.filter import fits, strip_filter
+from ecgcohorts.preprocess.filter import resample_and_filter
 from ecgcohorts.preprocess.quality import Quality, Stages
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.preprocess.steps import (
@@ -72,14 +71,11 @@ def make_strip(
 
 def _make_strip(recording: Recording, recipe: Recipe, mains_hz: Mains, with_quality: bool) -> Strip:
     rate_hz = recording.rate_hz
-    ratio = rate_ratio(rate_hz, recipe)
+    ratio = _rate_ratio(rate_hz, recipe)
     lead_mv = recording.leads_mv(recipe.leads)
-    native_mv, start, n_interp = cut_strip(lead_mv, rate_hz, recipe)
+    native_mv, start, n_interp = _cut_strip(lead_mv, rate_hz, recipe)
     notch_hz = _choose_notch(native_mv, rate_hz, recipe, mains_hz)
-    if fits(recipe):
-        filtered_mv = strip_filter(native_mv.shape[1], ratio, rate_hz, recipe, notch_hz)(native_mv)
-    else:
-        filtered_mv = apply_steps(native_mv, rate_hz, recipe, notch_hz)
+    filtered_mv = resample_and_filter(native_mv, rate_hz, ratio, recipe, notch_hz)
     samples, n_clip_stored = _to_steps(filtered_mv, recipe)
     valid_stop = filtered_mv.shape[1]
     p99_mv = _amplitude(filtered_mv, samples[:, :valid_stop], recipe)
@@ -90,7 +86,7 @@ def _make_strip(recording: Recording, recipe: Recipe, mains_hz: Mains, with_qual
 
 
 @lru_cache(maxsize=64)
-def rate_ratio(rate_hz: float, recipe: Recipe) -> tuple[int, int]:
+def _rate_ratio(rate_hz: float, recipe: Recipe) -> tuple[int, int]:
     """Return (up, down), the recipe's rate over the source's in lowest terms. Raises RejectedRecording (RATE)."""
     check, first = recipe.required(CheckRate), recipe.required(Resample).rate_hz
     low, high = check.source_rate_hz
@@ -110,7 +106,7 @@ def rate_ratio(rate_hz: float, recipe: Recipe) -> tuple[int, int]:
 # --- gaps and trimming --------------------------------------------------------------------------------------------
 
 
-def cut_strip(
+def _cut_strip(
     signal_mv: NDArray[np.float64], rate_hz: float, recipe: Recipe, whole: bool = False
 ) -> tuple[NDArray[np.float64], int, int]:
     """Return the strip at its own rate, the column it begins at, and how many samples of it were interpolated.
@@ -166,7 +162,7 @@ def _refusal(signal_mv: NDArray[np.float64], rate_hz: float, recipe: Recipe) -> 
 
 def _statistics(lead_mv: NDArray[np.float64], rate_hz: float, recipe: Recipe) -> NDArray[np.float32]:
     """Return float32 (2, lead): mean and deviation of the whole recording, gaps filled and padding trimmed."""
-    whole_mv = cut_strip(lead_mv, rate_hz, recipe, whole=True)[0]
+    whole_mv = _cut_strip(lead_mv, rate_hz, recipe, whole=True)[0]
     first_mv = whole_mv[:, :1]
     # Without its first sample a lead that stands still has a deviation of exactly 0, which is how scaling knows it.
     rest_mv = whole_mv - first_mv
@@ -246,7 +242,7 @@ def _to_steps(filtered_mv: NDArray[np.float64], recipe: Recipe) -> tuple[NDArray
     return samples, n_clipped
 
 
-def p99(filtered: NDArray) -> NDArray:
+def _p99(filtered: NDArray) -> NDArray:
     """Return the 99th percentile of |x| of each lead of (lead, time), in the unit given."""
     rank = int(0.99 * (filtered.shape[1] - 1))
     return np.partition(np.abs(filtered), rank, axis=1)[:, rank]
@@ -263,19 +259,19 @@ def _amplitude(filtered_mv: NDArray[np.float64], stored: NDArray[np.int16], reci
         padding = min(round(2 * recipe.rate_hz), filtered_mv.shape[1] - 1)  # 4 s make no difference
         above_mv = signal.sosfiltfilt(sections, filtered_mv, axis=1, padtype="even", padlen=padding)
         p99_mv = _p99_of_all(above_mv, recipe)
-    return check_amplitude(p99_mv, recipe)
+    return _check_amplitude(p99_mv, recipe)
 
 
 def _p99_of_all(strip: NDArray[Any], recipe: Recipe) -> NDArray:
-    """Return p99 of the leads of a strip and of those that follow from I and II, where these two are among them."""
+    """Return _p99 of the leads of a strip and of those that follow from I and II, where these two are among them."""
     derived = [place for place, lead in enumerate(LIMB_LEADS[2:]) if lead not in recipe.leads]
     if not {"I", "II"} <= set(recipe.leads) or not derived:  # a few leads, or all, for weights that need these
-        return p99(strip)
+        return _p99(strip)
     i_and_ii = strip[[recipe.leads.index(lead) for lead in ("I", "II")]].astype(np.float32)
-    return np.concatenate([p99(strip), p99(_DERIVED[derived] @ i_and_ii)])
+    return np.concatenate([_p99(strip), _p99(_DERIVED[derived] @ i_and_ii)])
 
 
-def check_amplitude(p99_mv: NDArray[np.floating], recipe: Recipe) -> float:
+def _check_amplitude(p99_mv: NDArray[np.floating], recipe: Recipe) -> float:
     """Return the median over leads of their 99th percentile in mV. Refuse it, if the recipe checks, unless an ECG has it.
 
     p99_mv: (lead,), without offset and slow drift. For a strip: of the twelve standard leads, as the limits were measured

@@ -37,6 +37,7 @@ def stacked_bars(title: str, bins: Sequence[str], parts: Mapping[str, Sequence[i
         raise ValueError(
             f"found {[len(counts) for counts in parts.values()]} counts, expected {len(bins)} for each part"
         )
+    # The axis must hold the whole bar, not its largest piece.
     totals = [sum(counts[place] for counts in parts.values()) for place in range(len(bins))]
     left, right, top, bottom = 48, _BARS[0] - 8, 26, _BARS[1] - 28
     # Counts of patients: half a patient is no tick.
@@ -105,6 +106,7 @@ def intervals(title: str, names: Sequence[str], series: Mapping[str, Sequence[Li
 
     series: name -> (low, value, high) for each of `names`, None where there is none; a value without limits has no bar.
     """
+    # Names stand left of the axis, so the longest decides where it begins.
     left, right, top = round(18 + _LETTER * max(map(len, names), default=0)), _LINES[0] - 14, 26
     # px between two series of a row, and between two rows.
     pitch, gap = 11, 9

@@ -143,8 +143,10 @@ def _age_counts(index: CohortIndex) -> dict[str, list[int]]:
     counts = {}
     for name, code in (*SEX_CODES.items(), ("sex unknown", UNKNOWN)):
         chosen = age[(sex == code) & ~np.isnan(age)]
+        # Ages are stored up to 90: all of 90 and more fall into the last decade.
         decades = np.minimum(chosen.astype(np.int64) // 10, len(DECADES) - 1)
         counts[name] = np.bincount(decades, minlength=len(DECADES)).tolist()
+    # Both sexes always, so that colours mean the same in every chart; the unknown only where there are any.
     return {name: count for name, count in counts.items() if any(count) or name in SEX_CODES}
 
 

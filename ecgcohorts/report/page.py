@@ -86,6 +86,7 @@ def cell(value: object) -> str:
     """
     if isinstance(value, str):
         return value
+    # Before integers: True is one of them.
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, Integral):
@@ -133,4 +134,5 @@ def _is_words(value: object) -> bool:
 @cache
 def _template() -> Template:
     source = files("ecgcohorts.report").joinpath("page.html.jinja").read_text("utf-8")
+    # Names of cohorts and labels come from files of strangers: escape whatever is not `Markup`.
     return Environment(autoescape=True, undefined=StrictUndefined).from_string(source)

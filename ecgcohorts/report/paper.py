@@ -216,6 +216,7 @@ def record_drawing(store: "AnyStore", entry: int, page: Page = Page()) -> Drawin
     index, recipe = store.index, store.recipe
     start, stop = int(index["valid_start"][entry]), int(index["valid_stop"][entry])
     strip_mv = store.read_mv([index["row"][entry]])[0, :, start:stop]
+    # Nothing of the header but these: a picture is passed around more easily than a store.
     age, sex = index["age"][entry], index["sex"][entry]
     notes = [
         bytes(index["recording_id"][entry]).hex(),
@@ -223,9 +224,8 @@ def record_drawing(store: "AnyStore", entry: int, page: Page = Page()) -> Drawin
         {code: name for name, code in SEX_CODES.items()}.get(int(sex), "sex not known"),
         f"recipe {recipe.name}",
     ]
-    if (
-        recipe.band_hz is None
-    ):  # an offset, which no high-pass has taken off, would push the trace off its strip of paper
+    # An offset that no high-pass has taken off would push the trace off its strip of paper.
+    if recipe.band_hz is None:
         strip_mv = strip_mv - np.median(strip_mv, axis=1, keepdims=True)
         notes.append("offset taken off")
     title = f"{index.cohorts[index['cohort'][entry]]}, row {index['row'][entry]}"
@@ -271,6 +271,7 @@ def _line(page: Page, trace: _Trace, signal_mv: NDArray[np.float64], rate_hz: fl
     """Return a trace in millimetres from the start of the paper and from 0 mV, one run per stretch without gaps."""
     first, last = ceil(trace.start_s * rate_hz - 1e-9), ceil(trace.stop_s * rate_hz - 1e-9)
     samples = np.arange(first, min(last + 1, len(signal_mv)))  # one more, so that columns meet
+    # y of a drawing grows downwards.
     y = -signal_mv[samples] * page.gain_mm_mv
     x = samples / rate_hz * page.speed_mm_s
     present = np.flatnonzero(np.isfinite(y))
@@ -282,7 +283,8 @@ def _line(page: Page, trace: _Trace, signal_mv: NDArray[np.float64], rate_hz: fl
 def _simple(x_mm: NDArray[np.float64], y_mm: NDArray[np.float64]) -> NDArray[np.float64]:
     kept = _simplify(x_mm, y_mm, TOLERANCE_MM)
     if len(kept) == 1:
-        kept = np.repeat(kept, 2)  # a lone sample is a line of no length: its round caps make a dot
+        # A lone sample is a line of no length: its round caps make a dot.
+        kept = np.repeat(kept, 2)
     return np.stack([x_mm[kept], y_mm[kept]], axis=1)
 
 
@@ -331,7 +333,8 @@ def _pulse(page: Page, row: int) -> Line:
 def _label(page: Page, trace: _Trace, recorded: bool) -> list[Line | Text]:
     name = trace.lead if recorded else f"{trace.lead} not recorded"
     x, y = page.x_mm(trace.start_s), trace.row * page.layout.row_mm(page.gain_mm_mv)
-    if page.layout.columns == 1:  # rows are low: beside the line, below the pulse
+    # Rows of a single column are low: the name stands beside the line, below the pulse.
+    if page.layout.columns == 1:
         return [Text(1.0, page.baseline_mm(trace.row) + 4.0, name, 3.0, bold=True, halo=True)]
     words = Text(x + 1.0, y + 4.5, name, 3.4, bold=True, halo=True)
     return [Line([np.array([[x, y + 1.5], [x, y + 5.0]])], 0.3), words] if trace.divided else [words]

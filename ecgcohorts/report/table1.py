@@ -171,7 +171,8 @@ def _people(part: CohortIndex) -> dict[str, float]:
 def _recordings(part: CohortIndex) -> dict[str, float]:
     counts: dict[str, float] = {}
     for kind, names in (("site", part.sites), ("device", part.devices)):
-        codes = np.bincount(part[kind] - UNKNOWN, minlength=len(names) + 1)  # the unknown come first
+        # The unknown, code -1, come first.
+        codes = np.bincount(part[kind] - UNKNOWN, minlength=len(names) + 1)
         counts |= {f"{kind} {name}": float(count) for name, count in zip(names, codes[1:], strict=True)}
         counts[f"{kind}{UNKNOWN_ROW}"] = float(codes[0])
     for name, flag in Flag.__members__.items():
@@ -197,6 +198,7 @@ def first_known(index: CohortIndex, column: str) -> NDArray:
         return values
     unknown = np.isnan(values) if values.dtype.kind == "f" else values == UNKNOWN
     places = np.where(unknown, len(values), np.arange(len(values)))
+    # Entries of a patient lie together and in time order, so the smallest place is the first recording.
     first = np.minimum.reduceat(places, index.patient_ptr[:-1])
     none = first == len(values)
     return np.where(none, values.dtype.type(np.nan if values.dtype.kind == "f" else UNKNOWN), values[first - none])
@@ -255,6 +257,7 @@ def _label_rows(numbers: pd.DataFrame) -> dict[str, list[str]]:
             rows[short + MEAN] = _decimals(numbers, name + MEAN)
         else:
             rows[short] = _counts(numbers, name, known)
+        # A cohort in which nobody or everybody has the label needs no second row to say so.
         partly = (numbers.loc[known] > 0) & (numbers.loc[known] < numbers.loc["recordings"])
         if partly.drop(TOTAL).any():
             rows[short + KNOWN] = _counts(numbers, known, "recordings")

@@ -8,6 +8,7 @@ median of 200 PTB-XL records does (1.0 mV in I, 1.3 in II and V1, 2.3 in V2, 2.1
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,23 @@ class Patient:
     horizontal_deg: float
     ectopic_mv: NDArray[np.float64]  # (3,) main vector of this person's ventricular ectopics
 
+    @classmethod
+    def draw(cls, rng: np.random.Generator, sex: Sex, age_years: float) -> Self:
+        """Draw a person of the given sex and age."""
+        scale = np.exp(LEAD_SCALE_SD * rng.standard_normal((len(EIGHT_LEADS), 1)))
+        leads = DOWER * scale + LEAD_TILT_SD * rng.standard_normal(DOWER.shape)
+        # Ectopics start anywhere in the ventricles: any frontal direction, more often from the right (front to back).
+        direction = rng.standard_normal(3) + np.array([0.6, 0.4, 0.6])
+        return cls(
+            sex=sex,
+            age_years=age_years,
+            z=rng.standard_normal(len(NAMES)),
+            wave_shape=1 + WAVE_SHAPE_SD * rng.standard_normal(WAVE_VECTORS_MV.shape),
+            leads=leads,
+            horizontal_deg=float(HORIZONTAL_SD_DEG * rng.standard_normal()),
+            ectopic_mv=1.3 * direction / np.linalg.norm(direction),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Session:
@@ -97,43 +115,28 @@ class Session:
     def trait(self, name: str) -> float:
         return float(self.traits[COLUMN[name]])
 
-
-def draw_patient(rng: np.random.Generator, sex: Sex, age_years: float) -> Patient:
-    """Draw a person of the given sex and age."""
-    scale = np.exp(LEAD_SCALE_SD * rng.standard_normal((len(EIGHT_LEADS), 1)))
-    leads = DOWER * scale + LEAD_TILT_SD * rng.standard_normal(DOWER.shape)
-    # Ectopics start anywhere in the ventricles: any frontal direction, more often from the right (front to back).
-    direction = rng.standard_normal(3) + np.array([0.6, 0.4, 0.6])
-    return Patient(
-        sex=sex,
-        age_years=age_years,
-        z=rng.standard_normal(len(NAMES)),
-        wave_shape=1 + WAVE_SHAPE_SD * rng.standard_normal(WAVE_VECTORS_MV.shape),
-        leads=leads,
-        horizontal_deg=float(HORIZONTAL_SD_DEG * rng.standard_normal()),
-        ectopic_mv=1.3 * direction / np.linalg.norm(direction),
-    )
-
-
-def draw_session(rng: np.random.Generator, patient: Patient, age_years: float) -> Session:
-    """Draw a visit of `patient` at `age_years`."""
-    tone = float(rng.standard_normal())
-    traits = draw_traits(patient.sex, age_years, patient.z, rng.standard_normal(len(NAMES)), tone)
-    shape = patient.wave_shape + WAVE_SHAPE_SESSION_SD * rng.standard_normal(WAVE_VECTORS_MV.shape)
-    turn = patient.horizontal_deg + HORIZONTAL_SESSION_SD_DEG * float(rng.standard_normal())
-    return Session(
-        age_years=age_years,
-        traits=traits,
-        waves_mv=frank_waves(traits, shape, turn),
-        leads=_placed(rng, patient.leads) * _chest_gain(traits),
-        breath_hz=float(np.clip(0.25 + 0.04 * rng.standard_normal() + 0.01 * tone, 0.15, 0.45)),  # 15 breaths a minute
-        breath_depth=float(np.exp(0.3 * rng.standard_normal())),
-        tremor=float(np.exp(0.4 * rng.standard_normal())),
-        ectopic_mv=patient.ectopic_mv * np.exp(traits[COLUMN["ln_qrs_gain"]]),
-    )
+    @classmethod
+    def draw(cls, rng: np.random.Generator, patient: Patient, age_years: float) -> Self:
+        """Draw a visit of `patient` at `age_years`."""
+        tone = float(rng.standard_normal())
+        traits = draw_traits(patient.sex, age_years, patient.z, rng.standard_normal(len(NAMES)), tone)
+        shape = patient.wave_shape + WAVE_SHAPE_SESSION_SD * rng.standard_normal(WAVE_VECTORS_MV.shape)
+        turn = patient.horizontal_deg + HORIZONTAL_SESSION_SD_DEG * float(rng.standard_normal())
+        return cls(
+            age_years=age_years,
+            traits=traits,
+            waves_mv=_frank_waves(traits, shape, turn),
+            leads=_placed(rng, patient.leads) * _chest_gain(traits),
+            breath_hz=float(
+                np.clip(0.25 + 0.04 * rng.standard_normal() + 0.01 * tone, 0.15, 0.45)
+            ),  # 15 breaths a minute
+            breath_depth=float(np.exp(0.3 * rng.standard_normal())),
+            tremor=float(np.exp(0.4 * rng.standard_normal())),
+            ectopic_mv=patient.ectopic_mv * np.exp(traits[COLUMN["ln_qrs_gain"]]),
+        )
 
 
-def frank_waves(traits: NDArray[np.float64], shape: NDArray[np.float64], horizontal_deg: float) -> NDArray[np.float64]:
+def _frank_waves(traits: NDArray[np.float64], shape: NDArray[np.float64], horizontal_deg: float) -> NDArray[np.float64]:
     """Return (wave, 3) Frank vectors in mV with the axes and gains that `traits` ask for."""
     own = WAVE_VECTORS_MV * shape
     own[QRS] *= np.exp(traits[COLUMN["ln_qrs_gain"]])

@@ -1,6 +1,7 @@
 """Draw the clean ECG of one visit: the times of the beats, and the shape of each beat in eight leads."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,60 +42,57 @@ class Beats:
     ectopic: NDArray[np.bool_]  # (beat,)
     breath: NDArray[np.float64]  # (beat,) phase of breathing, -1 to 1
 
+    @classmethod
+    def draw(cls, rng: np.random.Generator, session: Session, start_s: float, stop_s: float) -> Self:
+        """Draw beats with QRS onset from `start_s` to `stop_s`, with breathing, 0.1 Hz and random variation of RR."""
+        mean_rr = 60 / session.trait("heart_rate_bpm")
+        sd = np.exp(session.trait("ln_rr_sd")) / 1000
+        count = int((stop_s - start_s) / RR_MIN_S) + 2
+        breath_phase, mayer_phase = rng.uniform(0, 2 * np.pi, 2)
+        noise = rng.standard_normal(count)
+        share = np.exp(session.trait("ln_ectopic_share"))
+        ectopic_on = rng.random() < share
+        ectopic_draw = rng.random(count) < 0.12  # share of beats in a recording that has ectopics
+        time, rr = start_s + rng.uniform(0, mean_rr), mean_rr
+        onsets: list[float] = []
+        rrs: list[float] = []
+        flags: list[bool] = []
+        for beat in range(count):
+            early = bool(ectopic_on and ectopic_draw[beat] and not (flags and flags[-1]))
+            if beat:
+                wave = np.sqrt(2 * RESPIRATORY_SHARE) * np.sin(2 * np.pi * session.breath_hz * time + breath_phase)
+                wave += np.sqrt(2 * MAYER_SHARE) * np.sin(2 * np.pi * MAYER_HZ * time + mayer_phase)
+                rr = max(RR_MIN_S, mean_rr + sd * (wave + np.sqrt(RANDOM_SHARE) * noise[beat]))
+                if early:
+                    rr = max(RR_MIN_S, ECTOPIC_COUPLING * rr)
+                elif flags[-1]:
+                    rr *= 2 - ECTOPIC_COUPLING  # compensatory pause
+                time += rr
+            if time > stop_s:
+                break
+            onsets.append(time)
+            rrs.append(rr)
+            flags.append(early)
+        onset = np.array(onsets)
+        breath = np.sin(2 * np.pi * session.breath_hz * onset + breath_phase)
+        return cls(onset, np.array(rrs), np.array(flags, bool), breath)
 
-def draw_beats(rng: np.random.Generator, session: Session, start_s: float, stop_s: float) -> Beats:
-    """Draw beats with QRS onset from `start_s` to `stop_s`, with breathing, 0.1 Hz and random variation of RR."""
-    mean_rr = 60 / session.trait("heart_rate_bpm")
-    sd = np.exp(session.trait("ln_rr_sd")) / 1000
-    count = int((stop_s - start_s) / RR_MIN_S) + 2
-    breath_phase, mayer_phase = rng.uniform(0, 2 * np.pi, 2)
-    noise = rng.standard_normal(count)
-    share = np.exp(session.trait("ln_ectopic_share"))
-    ectopic_on = rng.random() < share
-    ectopic_draw = rng.random(count) < 0.12  # share of beats in a recording that has ectopics
-    time, rr = start_s + rng.uniform(0, mean_rr), mean_rr
-    onsets: list[float] = []
-    rrs: list[float] = []
-    flags: list[bool] = []
-    for beat in range(count):
-        early = bool(ectopic_on and ectopic_draw[beat] and not (flags and flags[-1]))
-        if beat:
-            wave = np.sqrt(2 * RESPIRATORY_SHARE) * np.sin(2 * np.pi * session.breath_hz * time + breath_phase)
-            wave += np.sqrt(2 * MAYER_SHARE) * np.sin(2 * np.pi * MAYER_HZ * time + mayer_phase)
-            rr = max(RR_MIN_S, mean_rr + sd * (wave + np.sqrt(RANDOM_SHARE) * noise[beat]))
-            if early:
-                rr = max(RR_MIN_S, ECTOPIC_COUPLING * rr)
-            elif flags[-1]:
-                rr *= 2 - ECTOPIC_COUPLING  # compensatory pause
-            time += rr
-        if time > stop_s:
-            break
-        onsets.append(time)
-        rrs.append(rr)
-        flags.append(early)
-    onset = np.array(onsets)
-    breath = np.sin(2 * np.pi * session.breath_hz * onset + breath_phase)
-    return Beats(onset, np.array(rrs), np.array(flags, bool), breath)
-
-
-def draw_clean_ecg(
-    rng: np.random.Generator, session: Session, beats: Beats, time_s: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Draw the eight-lead ECG in mV, (lead, time), without noise or device, at the evenly spaced instants `time_s`."""
-    centres, widths = _timing(session, beats)
-    vectors = _vectors(rng, session, beats)
-    rate = 1 / (time_s[1] - time_s[0])
-    length = round((BEFORE_S + AFTER_S) * rate)
-    first = np.ceil((beats.onset_s - BEFORE_S - time_s[0]) * rate).astype(int)
-    at = time_s[0] + (first[:, None] + np.arange(length)) / rate - beats.onset_s[:, None]  # (beat, sample)
-    kernels = np.exp(-0.5 * ((at[:, None] - centres[..., None]) / widths[..., None]) ** 2)  # (beat, wave, sample)
-    drawn = vectors.transpose(0, 2, 1) @ kernels  # (beat, 3, sample)
-    dipole = np.zeros((3, len(time_s) + 2 * length))
-    # Beats may overlap at high rates, so they are added; the margin of one beat on each side is cut off again.
-    for beat, start in enumerate(first + length):
-        if 0 <= start <= dipole.shape[1] - length:
-            dipole[:, start : start + length] += drawn[beat]
-    return session.leads @ dipole[:, length : length + len(time_s)]
+    def clean_ecg(self, rng: np.random.Generator, session: Session, time_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Draw the eight-lead ECG in mV, (lead, time), without noise or device, at the evenly spaced instants `time_s`."""
+        centres, widths = _timing(session, self)
+        vectors = _vectors(rng, session, self)
+        rate = 1 / (time_s[1] - time_s[0])
+        length = round((BEFORE_S + AFTER_S) * rate)
+        first = np.ceil((self.onset_s - BEFORE_S - time_s[0]) * rate).astype(int)
+        at = time_s[0] + (first[:, None] + np.arange(length)) / rate - self.onset_s[:, None]  # (beat, sample)
+        kernels = np.exp(-0.5 * ((at[:, None] - centres[..., None]) / widths[..., None]) ** 2)  # (beat, wave, sample)
+        drawn = vectors.transpose(0, 2, 1) @ kernels  # (beat, 3, sample)
+        dipole = np.zeros((3, len(time_s) + 2 * length))
+        # Beats may overlap at high rates, so they are added; the margin of one beat on each side is cut off again.
+        for beat, start in enumerate(first + length):
+            if 0 <= start <= dipole.shape[1] - length:
+                dipole[:, start : start + length] += drawn[beat]
+        return session.leads @ dipole[:, length : length + len(time_s)]
 
 
 def _timing(session: Session, beats: Beats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

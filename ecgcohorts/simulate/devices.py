@@ -67,9 +67,27 @@ class DeviceSignature:
         """Integer steps per mV."""
         return 1000 / self.step_uv
 
+    def record(
+        self, rng: np.random.Generator, session: Session, clean_mv: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int32], float]:
+        """Return the integers that the device writes, (lead, time), and its true gain.
+
+        clean_mv: (lead, time) at the device's rate, longer than the stored part by PAD_S at both ends.
+        """
+        # The FFT treats the padded record as periodic. A high-pass of long time constant turns that into a small offset, far
+        # below the offsets of real electrodes.
+        samples = clean_mv.shape[1]
+        gain = self.gain * (1 + self.gain_sd * float(rng.standard_normal()))
+        spectrum = np.fft.rfft(clean_mv + _tones(rng, self, session, samples), axis=-1)
+        spectrum += _noise(rng, self, session, samples)
+        recorded = np.fft.irfft(spectrum * (gain * _transfer(self, samples)), samples, axis=-1)
+        pad = round(PAD_S * self.rate_hz)
+        steps = np.rint(recorded[:, pad : samples - pad] * self.gain_per_mv)
+        return np.clip(steps, -32767, 32767).astype(np.int32), gain
+
 
 @lru_cache(maxsize=64)
-def transfer(device: DeviceSignature, samples: int) -> NDArray[np.complex128]:
+def _transfer(device: DeviceSignature, samples: int) -> NDArray[np.complex128]:
     """Return the (frequency,) complex response of the device's filters for a real FFT over `samples`."""
     hz = np.fft.rfftfreq(samples, 1 / device.rate_hz)
     jw = 1j * hz
@@ -125,22 +143,3 @@ def _tones(rng: np.random.Generator, device: DeviceSignature, session: Session, 
     weights = 1e-3 * LEADS_OF_ELECTRODES @ np.stack([first.real, -first.imag, third.real, -third.imag, sway], axis=1)
     cubed = carrier * carrier * carrier
     return weights @ np.stack([carrier.real, carrier.imag, cubed.real, cubed.imag, breath])
-
-
-def record(
-    rng: np.random.Generator, device: DeviceSignature, session: Session, clean_mv: NDArray[np.float64]
-) -> tuple[NDArray[np.int32], float]:
-    """Return the integers that the device writes, (lead, time), and its true gain.
-
-    clean_mv: (lead, time) at the device's rate, longer than the stored part by PAD_S at both ends.
-    """
-    # The FFT treats the padded record as periodic. A high-pass of long time constant turns that into a small offset, far
-    # below the offsets of real electrodes.
-    samples = clean_mv.shape[1]
-    gain = device.gain * (1 + device.gain_sd * float(rng.standard_normal()))
-    spectrum = np.fft.rfft(clean_mv + _tones(rng, device, session, samples), axis=-1)
-    spectrum += _noise(rng, device, session, samples)
-    recorded = np.fft.irfft(spectrum * (gain * transfer(device, samples)), samples, axis=-1)
-    pad = round(PAD_S * device.rate_hz)
-    steps = np.rint(recorded[:, pad : samples - pad] * device.gain_per_mv)
-    return np.clip(steps, -32767, 32767).astype(np.int32), gain

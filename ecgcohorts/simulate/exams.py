@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ecgcohorts.leads import EIGHT_LEADS
 from ecgcohorts.recording import Recording, Sex
-from ecgcohorts.simulate.anatomy import Patient, draw_patient, draw_session
-from ecgcohorts.simulate.beats import BEFORE_S, draw_beats, draw_clean_ecg
-from ecgcohorts.simulate.devices import PAD_S, record
+from ecgcohorts.simulate.anatomy import Patient, Session
+from ecgcohorts.simulate.beats import BEFORE_S, Beats
+from ecgcohorts.simulate.devices import PAD_S
 from ecgcohorts.simulate.hospitals import Hospital
 from ecgcohorts.simulate.traits import NAMES, OLDEST, YOUNGEST
 
@@ -128,7 +128,7 @@ def draw_exams(visits: list[Visit], seed: int) -> Iterator[Exam]:
     for visit in visits:
         key = (visit.hospital.name, visit.patient_number)
         if person is None or key != before:
-            person = draw_patient(
+            person = Patient.draw(
                 _generator(seed, visit.hospital.name, visit.patient_number, 1), visit.sex, visit.age_years
             )
             before = key
@@ -137,14 +137,15 @@ def draw_exams(visits: list[Visit], seed: int) -> Iterator[Exam]:
 
 def _draw_exam(visit: Visit, person: Patient, seed: int) -> Exam:
     device = visit.hospital.device
+    # From 2 on: stream 0 of a person plans the visits, and stream 1 draws the heart.
     rng = _generator(seed, visit.hospital.name, visit.patient_number, 2 + visit.visit_number)
-    session = draw_session(rng, person, visit.age_years)
+    session = Session.draw(rng, person, visit.age_years)
     samples = round(visit.duration_s * device.rate_hz)
     pad = round(PAD_S * device.rate_hz)
     time_s = np.arange(-pad, samples + pad) / device.rate_hz
-    beats = draw_beats(rng, session, time_s[0] - 1, time_s[-1] + BEFORE_S)
-    clean_mv = draw_clean_ecg(rng, session, beats, time_s)
-    digital, gain = record(rng, device, session, clean_mv)
+    beats = Beats.draw(rng, session, time_s[0] - 1, time_s[-1] + BEFORE_S)
+    clean_mv = beats.clean_ecg(rng, session, time_s)
+    digital, gain = device.record(rng, session, clean_mv)
     middle = np.rint((beats.onset_s + session.trait("qrs_ms") / 2000) * device.rate_hz).astype(np.int64)
     inside = (middle >= 0) & (middle < samples)
     truth = {name: float(value) for name, value in zip(NAMES, session.traits, strict=True)}

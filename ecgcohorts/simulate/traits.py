@@ -116,7 +116,7 @@ _LOW = np.array([trait.low for trait in TRAITS])
 _HIGH = np.array([trait.high for trait in TRAITS])
 
 
-def expected(sex: Sex, age_years: float) -> NDArray[np.float64]:
+def _expected(sex: Sex, age_years: float) -> NDArray[np.float64]:
     """Return the (trait,) means over patients of this sex and age, in the order of NAMES."""
     return np.array([trait.expected(sex, age_years) for trait in TRAITS])
 
@@ -125,5 +125,5 @@ def draw_traits(
     sex: Sex, age_years: float, patient: NDArray[np.float64], session: NDArray[np.float64], tone: float
 ) -> NDArray[np.float64]:
     """Return the (trait,) values of one recording. patient, session: (trait,) standard normal; tone: standard normal."""
-    values = expected(sex, age_years) + _BETWEEN * patient + _WITHIN * session + _AUTONOMIC * tone
+    values = _expected(sex, age_years) + _BETWEEN * patient + _WITHIN * session + _AUTONOMIC * tone
     return np.clip(values, _LOW, _HIGH)

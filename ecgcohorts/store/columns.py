@@ -18,7 +18,6 @@ from ecgcohorts.errors import StoreError
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, STATISTICS, CohortIndex
 from ecgcohorts.io.durable import write_file
 from ecgcohorts.io.place import Place
-from ecgcohorts.store.files import read_file
 from ecgcohorts.store.schema import Manifest, group_metadata, index_folder
 from ecgcohorts.store.signals.chunks import CRC_BYTES, pack
 
@@ -102,7 +101,7 @@ def read_column(place: Place, manifest: Manifest, folder: str) -> NDArray:
     """
     where = f"{place}/{folder}"
     try:
-        metadata = json.loads(read_file(place, manifest, f"{folder}/zarr.json"))
+        metadata = json.loads(manifest.read_file(place, f"{folder}/zarr.json"))
         shape = tuple(int(length) for length in metadata["shape"])
         chunk_shape = tuple(int(length) for length in metadata["chunk_grid"]["configuration"]["chunk_shape"])
         # The file is the manifest's by its SHA-256; this refuses what another version wrote, before it sizes memory.
@@ -119,7 +118,7 @@ def read_column(place: Place, manifest: Manifest, folder: str) -> NDArray:
     parts = []
     for number in range(-(-shape[0] // chunk_shape[0])):
         name = "/".join([folder, "c", str(number), *["0"] * (len(shape) - 1)])
-        parts.append(_unpack(read_file(place, manifest, name), f"{place}/{name}", chunk_shape, dtype))
+        parts.append(_unpack(manifest.read_file(place, name), f"{place}/{name}", chunk_shape, dtype))
     # The last chunk is padded; native byte order, because callers index and sort the column.
     column = np.concatenate(parts)[: shape[0]] if parts else np.zeros(shape, dtype)
     return column.astype(dtype.newbyteorder("="), copy=False)

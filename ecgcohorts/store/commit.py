@@ -11,21 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ecgcohorts.errors import LockHeld, StoreError
-from ecgcohorts.io.durable import link_file, machine_errors, make_folder
-from ecgcohorts.io.place import Folder, Place
-from ecgcohorts.store.files import check_files, folder_of
-from ecgcohorts.store.reader import Store, files_named, manifest_bytes, open_store, read_manifest
+from ecgcohorts.io.durable import machine_errors, make_folder
+from ecgcohorts.io.place import Folder, Place, place_at
+from ecgcohorts.store.reader import Store, files_named, manifest_bytes, open_store
 from ecgcohorts.store.schema import (
     CURRENT,
     LOCK,
     OUR_PATHS,
     STAGING,
     Current,
-    FileEntry,
     Manifest,
-    index_folder,
-    manifest_name,
-    rejects_name,
 )
 
 
@@ -46,6 +41,17 @@ def writer_lock(store: Path) -> Iterator[None]:
             yield
 
 
+def folder_of(store: str | Path) -> Path:
+    """Return the folder of a store that is to be changed where it stands. Raises StoreError for one in a bucket."""
+    place = place_at(store)
+    if isinstance(place, Folder):
+        return place.path
+    raise StoreError(
+        f"{place}: a store in an object store cannot be changed there. Copy it down, change the copy, copy that back: "
+        f"ecgcohorts copy {place} FOLDER; ecgcohorts copy FOLDER {place}"
+    )
+
+
 @contextlib.contextmanager
 def changing(path: str | Path) -> Iterator[tuple[Path, Store]]:
     """Hold the write lock of a store in a folder; give the folder and the snapshot in force.
@@ -53,7 +59,7 @@ def changing(path: str | Path) -> Iterator[tuple[Path, Store]]:
     Raises StoreError for a store in a bucket, or none at all; LockHeld.
     """
     folder = folder_of(path)
-    read_manifest(Folder(folder))  # locking would make the folder, so first make sure that there is a store
+    manifest_bytes(Folder(folder))  # locking would make the folder, so first make sure that there is a store
     with writer_lock(folder):
         yield folder, open_store(folder)
 
@@ -76,7 +82,7 @@ def put_in_force(place: Place, manifest: Manifest, data: bytes, put: Callable[[s
     put: replaces a small file of the place whole, or raises. The order is the commit: a kill before the last `put`
     leaves the snapshot before, a kill after it the new one.
     """
-    check_files(place, manifest)  # last chance: a snapshot with a hole must not come into force
+    manifest.check_files(place)  # last chance: a snapshot with a hole must not come into force
     current = _current_of(manifest, data)
     put(current.manifest, data)
     put(CURRENT, current.model_dump_json().encode())
@@ -96,7 +102,7 @@ def after_those_before(place: Place, manifest: Manifest) -> Manifest:
 
 
 def _current_of(manifest: Manifest, data: bytes) -> Current:
-    return Current(manifest=manifest_name(manifest.generation), sha256=hashlib.sha256(data).hexdigest())
+    return Current(manifest=manifest.file_name, sha256=hashlib.sha256(data).hexdigest())
 
 
 def remove_unlisted(
@@ -153,28 +159,3 @@ def clear_leftovers(store: Path, manifest: Manifest) -> None:
     """Delete what a killed command left, unless an ingest is staged, which can still use it."""
     if not _is_staged(store):
         remove_unlisted(Folder(store), manifest)
-
-
-def carry_over(
-    folder: Path, manifest: Manifest, generation: int, without: tuple[str, ...] = ()
-) -> dict[str, FileEntry]:
-    """Return the files of a snapshot as a later one names them: all but those whose path begins with one of `without`.
-
-    No file is read or copied: those whose names hold the number of the generation get a second name.
-    """
-    before = manifest.generation
-    renamed = {
-        f"{index_folder(before)}/": f"{index_folder(generation)}/",
-        rejects_name(before): rejects_name(generation),
-    }
-    # A generation has its own folder of index columns, most of which do not change: links cost neither room nor reading.
-    files = {}
-    for name, entry in manifest.files.items():
-        if name.startswith(without):
-            continue
-        start = next((start for start in renamed if name.startswith(start)), "")
-        new = renamed[start] + name.removeprefix(start) if start else name
-        if new != name:
-            link_file(folder / name, folder / new)
-        files[new] = entry
-    return files

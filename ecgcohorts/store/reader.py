@@ -20,7 +20,6 @@ from ecgcohorts.io.place import Place, place_at
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.columns import read_index
-from ecgcohorts.store.files import check_files, read_file
 from ecgcohorts.store.schema import (
     CURRENT,
     Accounting,
@@ -28,7 +27,6 @@ from ecgcohorts.store.schema import (
     FileEntry,
     Manifest,
     Segment,
-    manifest_name,
     rejects_name,
 )
 from ecgcohorts.store.signals.shards import ShardedArray, Windows
@@ -51,6 +49,11 @@ class Member:
     @property
     def path(self) -> Path | str:
         return self.place.path
+
+    @property
+    def earlier_generations(self) -> list[int]:
+        """Numbers of the earlier snapshots that are still there, latest first. Raises StoreError for a damaged one."""
+        return [manifest.generation for manifest in _earlier_manifests(self.place, self.manifest)]
 
 
 class AnyStore(ABC):
@@ -127,7 +130,7 @@ class AnyStore(ABC):
         for number, folder in enumerate(self._folders):
             member = self._member_of(number)
             with self._reading(number):
-                metadata = read_file(member.place, member.manifest, f"{folder}/zarr.json")
+                metadata = member.manifest.read_file(member.place, f"{folder}/zarr.json")
                 array = ShardedArray(member.place, folder, metadata)
             if len(array) != self.segments[number].rows:
                 raise StoreError(
@@ -208,9 +211,9 @@ class AnyStore(ABC):
             yield
         except StoreError:
             member = self._member_of(segment)
-            now, _ = read_manifest(member.place)
-            mine = manifest_name(member.manifest.generation)
-            if self._folders[segment] in {one.folder for one in now.segments} or member.place.sizes([mine]):
+            now, _ = manifest_bytes(member.place)
+            still_there = member.place.sizes([member.manifest.file_name])
+            if self._folders[segment] in {one.folder for one in now.segments} or still_there:
                 raise
             raise StoreError(
                 f"{member.path}: the snapshot you opened has been deleted, because its signals were written anew since. "
@@ -290,9 +293,9 @@ def open_store(path: str | Path, generation: int | None = None) -> Store:
     for _ in range(_READ_TRIES):
         before = _current_bytes(place)
         try:
-            manifest, fingerprint = read_manifest(place, generation)
-            check_files(place, manifest)
-            refused = read_file(place, manifest, rejects_name(manifest.generation))
+            manifest, fingerprint = _read_manifest(place, generation)
+            manifest.check_files(place)
+            refused = manifest.read_file(place, rejects_name(manifest.generation))
             return Store(place, manifest, read_index(place, manifest), fingerprint, refused)
         except (StoreError, OSError) as error:
             if _current_bytes(place) != before:  # a writer came between: what was read is no longer in force
@@ -318,7 +321,7 @@ def _current_bytes(place: Place) -> bytes | None:
         return None
 
 
-def read_manifest(place: Place, generation: int | None = None) -> tuple[Manifest, str]:
+def _read_manifest(place: Place, generation: int | None = None) -> tuple[Manifest, str]:
     """Return a manifest, the one in force if no generation is asked for, and its SHA-256."""
     manifest, data = manifest_bytes(place)
     if generation in (None, manifest.generation):
@@ -345,7 +348,7 @@ def manifest_bytes(place: Place) -> tuple[Manifest, bytes]:
     return _read_named(place, current)
 
 
-def earlier_manifests(place: Place, manifest: Manifest) -> list[Manifest]:
+def _earlier_manifests(place: Place, manifest: Manifest) -> list[Manifest]:
     """Return the manifests of earlier snapshots that are still there, latest first. Raises StoreError for a damaged one."""
     return [_read_named(place, one)[0] for one in _still_there(place, manifest)]
 
@@ -362,8 +365,8 @@ def files_named(place: Place, manifest: Manifest) -> dict[str, FileEntry | None]
     None for manifests: CURRENT and later manifests hold their SHA-256.
     """
     named: dict[str, FileEntry | None] = {}
-    for one in (*reversed(earlier_manifests(place, manifest)), manifest):
-        named |= {manifest_name(one.generation): None, **one.files}
+    for one in (*reversed(_earlier_manifests(place, manifest)), manifest):
+        named |= {one.file_name: None, **one.files}
     return named
 
 

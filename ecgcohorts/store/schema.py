@@ -10,29 +10,27 @@ STORE/splits/<name>/000001/{part,mark}/        a split by name: one code a row
 STORE/lock                                     held by the one writer: a flock; in a bucket, an object that is there meanwhile
 """
 
+import hashlib
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ecgcohorts.preprocess import steps
+from ecgcohorts.errors import StoreError, is_of_machine
+from ecgcohorts.io.durable import link_file, sha256_of
+from ecgcohorts.io.place import Place
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.signals.chunks import CODEC_METADATA, Codec
+from ecgcohorts.store.upgrade import FORMAT_VERSION, recipe_fields
 
-FORMAT_VERSION = 2  # 1 had one recipe, as flat fields; stores of `cape-v1` are still written so, byte for byte
 CURRENT = "CURRENT"
 LOCK = "lock"
 STAGING = ".staging"
-# The steps that the flat fields of format 1 describe.
-_FLAT_STEPS = (
-    steps.CheckRate, steps.SelectLeads, steps.FillGaps, steps.Trim, steps.Cut, steps.Resample, steps.BandPass, steps.Notch,
-    steps.CheckAmplitude, steps.Store,
-)  # fmt: skip
-_LOW_RATE_HZ = 100.0  # a field of format 1; the quality flag that it named is a fact of the source, not of a recipe
 DEFAULT_SHARD_RECORDS = 4096  # 5.2 M records make 1,271 files of about 100 MB
 
 # Every path a store may hold, staging and half-written files included. A folder ends with a slash. What does not fit is
@@ -60,6 +58,11 @@ class FileEntry(_Model):
 
     size: int = Field(ge=0)
     sha256: Sha256
+
+    def refuse_damaged(self, path: Path) -> None:
+        """Raise StoreError for a file that is not what was committed: copied, its damage would pass for the original."""
+        if sha256_of(path) != self.sha256:
+            raise StoreError(f"{path}: content does not match its SHA-256. Restore the file from a copy first.")
 
 
 class Accounting(_Model):
@@ -140,6 +143,65 @@ class Manifest(_Model):
     def n_rows(self) -> int:
         return sum(segment.rows for segment in self.segments)
 
+    @property
+    def file_name(self) -> str:
+        """Where it stands in its store."""
+        return f"manifest-{self.generation:06d}.json"
+
+    def read_file(self, place: Place, name: str) -> bytes:
+        """Read a whole file of the snapshot, its size and SHA-256 checked. Raises StoreError for any other content."""
+        # Only what the manifest names is read, so that nothing reaches a parser before its SHA-256 was checked.
+        entry = self.files.get(name)
+        if entry is None:
+            raise StoreError(f"{place}: the manifest names no {name}. Restore the store from a copy.")
+        try:
+            data = place.get(name, entry.size)
+        except OSError as error:
+            if is_of_machine(error):  # a full table of open files is no damage of the store
+                raise
+            what = error.strerror or "no such object"
+            raise StoreError(f"{place}/{name}: found no readable file ({what}). Restore it from a copy.") from None
+        if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise StoreError(f"{place}/{name}: content does not match its checksum. Restore it from a copy.")
+        return data
+
+    def check_files(self, place: Place) -> None:
+        """Raise StoreError if a file of the snapshot is missing or has another size: absence must not read as data.
+
+        A bucket is pinned to the objects that are found: signals read later come from these or not at all.
+        """
+        # Sizes only, since this runs at every opening; contents are for `verify`, and for whoever reads a file.
+        sizes = place.pin(self.files)
+        for name, entry in self.files.items():
+            size = sizes.get(name)
+            if size != entry.size:
+                found = "no file" if size is None else f"{size} bytes"
+                raise StoreError(
+                    f"{place}/{name}: found {found}, expected {entry.size} bytes. Restore the file, or ingest again."
+                )
+
+    def carry_over(self, folder: Path, generation: int, without: tuple[str, ...] = ()) -> dict[str, FileEntry]:
+        """Return the files as a later snapshot names them: all but those whose path begins with one of `without`.
+
+        No file is read or copied: those whose names hold the number of the generation get a second name.
+        """
+        renamed = {
+            f"{index_folder(self.generation)}/": f"{index_folder(generation)}/",
+            rejects_name(self.generation): rejects_name(generation),
+        }
+        # A generation has its own folder of index columns, most of which do not change: links cost neither room nor
+        # reading.
+        files = {}
+        for name, entry in self.files.items():
+            if name.startswith(without):
+                continue
+            start = next((start for start in renamed if name.startswith(start)), "")
+            new = renamed[start] + name.removeprefix(start) if start else name
+            if new != name:
+                link_file(folder / name, folder / new)
+            files[new] = entry
+        return files
+
     def to_bytes(self) -> bytes:
         """Return the file: in format 1 if the recipe is `cape-v1`, so that such stores keep their fingerprint."""
         fields = self.model_dump(mode="json") | {"recipe": recipe_fields(self.recipe)}
@@ -148,63 +210,11 @@ class Manifest(_Model):
         return (json.dumps(fields, indent=1, sort_keys=True) + "\n").encode()
 
 
-def recipe_fields(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as manifests and the root's attributes have it: `cape-v1` flat, as format 1 does, others in steps."""
-    if recipe.name != "cape-v1" or tuple(type(step) for step in recipe.steps) != _FLAT_STEPS:
-        return recipe.model_dump(mode="json")
-    check, band, notch = recipe.required(steps.CheckRate), recipe.required(steps.BandPass), recipe.required(steps.Notch)
-    flat = {
-        "name": recipe.name,
-        "leads": list(recipe.leads),
-        "rate_hz": recipe.rate_hz,
-        "unit": recipe.unit,
-        "lsb_uv": recipe.lsb_uv,
-        "strip_s": recipe.strip_s,
-        "window_s": recipe.window_s,
-        "band_hz": [band.low_hz, band.high_hz],
-        "band_order": band.order,
-        "band_top_of_source_rate": band.top_of_source_rate,
-        "notch_q": notch.q,
-        "notch_min_rate_ratio": notch.min_source_rate_ratio,
-        "pad_s": band.pad_s,
-        "max_gap_s": recipe.required(steps.FillGaps).max_gap_s,
-        "source_rate_hz": list(check.source_rate_hz),
-        "max_denominator": check.max_denominator,
-        "low_rate_hz": _LOW_RATE_HZ,
-        "amplitude_mv": list(recipe.required(steps.CheckAmplitude).amplitude_mv),
+def describe_files(store: Path, relative: list[str]) -> dict[str, FileEntry]:
+    """Return sizes and SHA-256 sums of files as they stand."""
+    return {
+        name: FileEntry(size=(store / name).stat().st_size, sha256=sha256_of(store / name)) for name in sorted(relative)
     }
-    return flat if recipe_of_flat(flat) == recipe else recipe.model_dump(mode="json")
-
-
-def recipe_of_flat(flat: dict[str, Any]) -> Recipe:
-    """Return the recipe that the flat fields of format 1 mean. Raises KeyError, TypeError or ValueError for others."""
-    ends = {"ends": "even", "pad_s": flat["pad_s"]}
-    low_hz, high_hz = flat["band_hz"]
-    return Recipe(
-        name=flat["name"],
-        steps=(
-            steps.CheckRate(source_rate_hz=flat["source_rate_hz"], max_denominator=flat["max_denominator"]),
-            steps.SelectLeads(leads=flat["leads"]),
-            steps.FillGaps(max_gap_s=flat["max_gap_s"]),
-            steps.Trim(),
-            steps.Cut(strip_s=flat["strip_s"], window_s=flat["window_s"]),
-            steps.Resample(rate_hz=flat["rate_hz"]),
-            steps.BandPass(
-                low_hz=low_hz,
-                high_hz=high_hz,
-                order=flat["band_order"],
-                top_of_source_rate=flat["band_top_of_source_rate"],
-                **ends,
-            ),
-            steps.Notch(q=flat["notch_q"], min_source_rate_ratio=flat["notch_min_rate_ratio"], joined=True, **ends),
-            steps.CheckAmplitude(amplitude_mv=flat["amplitude_mv"]),
-            steps.Store(lsb_uv=flat["lsb_uv"]),
-        ),
-    )
-
-
-def manifest_name(generation: int) -> str:
-    return f"manifest-{generation:06d}.json"
 
 
 def rejects_name(generation: int) -> str:

@@ -23,16 +23,14 @@ from ecgcohorts.io.durable import write_file
 from ecgcohorts.io.place import Folder
 from ecgcohorts.store.columns import read_column, write_column
 from ecgcohorts.store.commit import (
-    carry_over,
     changing,
     clear_leftovers,
     publish,
     refuse_interrupted,
     remove_unlisted,
 )
-from ecgcohorts.store.files import describe_files, read_file
 from ecgcohorts.store.reader import AnyStore, Member, Store
-from ecgcohorts.store.schema import Manifest, group_metadata
+from ecgcohorts.store.schema import Manifest, describe_files, group_metadata
 
 _GROUP = "zarr.json"
 
@@ -107,7 +105,7 @@ def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Spl
     home = _home(name, generation)
     folder = f"{member.path}/{home}"
     try:
-        attributes = json.loads(read_file(member.place, member.manifest, f"{home}/{_GROUP}"))["attributes"]
+        attributes = json.loads(member.manifest.read_file(member.place, f"{home}/{_GROUP}"))["attributes"]
         definition = SplitDefinition.model_validate(attributes["split"])
     except (ValueError, KeyError, TypeError, ValidationError):
         raise StoreError(f"{folder}: the split's definition is damaged. Restore it from a copy.") from None
@@ -190,7 +188,7 @@ def _equal(one: Split, other: Split, index: CohortIndex) -> bool:
 def _next_manifest(folder: Path, store: Store, definition: SplitDefinition, code: NDArray[np.int8]) -> Manifest:
     """Write the files of the next generation: the split, and the index and rejects as they are under its number."""
     manifest, generation = store.manifest, store.manifest.generation + 1
-    files = carry_over(folder, manifest, generation, without=(f"splits/{definition.name}/",))
+    files = manifest.carry_over(folder, generation, without=(f"splits/{definition.name}/",))
     written = write_split(folder, generation, definition, code, store.index, store.n_rows)
     files |= describe_files(folder, written)
     return manifest.model_copy(update={"generation": generation, "files": dict(sorted(files.items()))})

@@ -18,11 +18,11 @@ from scipy import signal
 from ecgcohorts.errors import EcgError
 from ecgcohorts.leads import select
 from ecgcohorts.preprocess import quality
-from ecgcohorts.preprocess.filter import design_filters, strip_filter
+from ecgcohorts.preprocess.filter import _design_filters, _strip_filter
 from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.preprocess.steps import Notch
-from ecgcohorts.preprocess.strip import cut_strip, make_strip, rate_ratio
+from ecgcohorts.preprocess.strip import _cut_strip, _rate_ratio, make_strip
 from ecgcohorts.readers.wfdb import reader as wfdb
 from ecgcohorts.recording import Recording
 
@@ -50,11 +50,11 @@ def native(recording: Recording) -> Array | None:
         make_strip(recording, with_quality=False)
     except EcgError:
         return None
-    return cut_strip(recording.leads_mv(), recording.rate_hz, CAPE_V1)[0]
+    return _cut_strip(recording.leads_mv(), recording.rate_hz, CAPE_V1)[0]
 
 
 def at_400(recording: Recording, signal_mv: Array) -> Array:
-    return signal.resample_poly(signal_mv, *rate_ratio(recording.rate_hz, CAPE_V1), axis=1, padtype="line")
+    return signal.resample_poly(signal_mv, *_rate_ratio(recording.rate_hz, CAPE_V1), axis=1, padtype="line")
 
 
 def window(strip: Array) -> Array:
@@ -71,7 +71,7 @@ def spread(values: Iterable[float]) -> str:
 
 
 def filtfilt(x: Array, notch_hz: float | None = None, **padding: object) -> Array:
-    return signal.sosfiltfilt(design_filters(500.0, CAPE_V1, notch_hz), x, axis=1, **padding)
+    return signal.sosfiltfilt(_design_filters(500.0, CAPE_V1, notch_hz), x, axis=1, **padding)
 
 
 def measure_one_transform(root: Path) -> None:
@@ -94,10 +94,10 @@ def measure_one_transform(root: Path) -> None:
         for recording in recordings(root / folder):
             if (x := native(recording)) is None:
                 continue
-            rate_hz, ratio = recording.rate_hz, rate_ratio(recording.rate_hz, CAPE_V1)
+            rate_hz, ratio = recording.rate_hz, _rate_ratio(recording.rate_hz, CAPE_V1)
             for notch_hz in (None, 60.0) if rate_hz >= 60 * CAPE_V1.required(Notch).min_source_rate_ratio else (None,):
-                found = strip_filter(x.shape[1], ratio, rate_hz, CAPE_V1, notch_hz)(x)
-                sections = design_filters(rate_hz, CAPE_V1, notch_hz)
+                found = _strip_filter(x.shape[1], ratio, rate_hz, CAPE_V1, notch_hz)(x)
+                sections = _design_filters(rate_hz, CAPE_V1, notch_hz)
                 plain = signal.sosfiltfilt(sections, at_400(recording, x), axis=1, padtype="even", padlen=800)
                 inside.append(largest_uv(window(found), window(plain)))
                 whole.append(largest_uv(found, plain))
@@ -174,7 +174,7 @@ def measure_slow_and_fast_files(root: Path) -> None:
         (path,) = (root / "ptb_xl/records500").rglob(f"{slow.recording_id[:5]}_hr.hea")
         fast = next(iter(wfdb.read(path)))
         a, b, b45 = (
-            window(strip_filter(r.n_samples, rate_ratio(r.rate_hz, CAPE_V1), rate_hz, CAPE_V1, None)(r.leads_mv()))
+            window(_strip_filter(r.n_samples, _rate_ratio(r.rate_hz, CAPE_V1), rate_hz, CAPE_V1, None)(r.leads_mv()))
             for r, rate_hz in ((slow, 100.0), (fast, 500.0), (fast, 100.0))
         )
         cross = (np.fft.rfft(a) * np.fft.rfft(b45).conj())[:, low].sum(axis=0)

@@ -17,7 +17,7 @@ from capezoo.embedding.folder import EmbeddingInfo, Embeddings
 from capezoo.evaluate import questions
 from capezoo.evaluate.page.report import build_report
 from capezoo.evaluate.questions import KIND, Context, Subject, about
-from capezoo.evaluate.results import Answer, EvaluatedWeights, Provenance, Study, headline, read_study
+from capezoo.evaluate.results import Answer, EvaluatedWeights, Provenance, Study
 from capezoo.evaluate.study import study
 from capezoo.specs import InputSpec
 from ecgcohorts import plugins
@@ -178,14 +178,14 @@ def test_a_study_of_all_questions_comes_back_and_its_report_escapes_markup(
                for name, result in results.items()}  # fmt: skip
     made = study_of(context, answers)
     made.write(tmp_path)
-    assert read_study(tmp_path) == made
+    assert Study.read(tmp_path) == made
     text = build_report(tmp_path / "r.html", [tmp_path, tmp_path]).read_text()
     assert "<script" not in text
     for name in NAMES:
         assert about(name)[0] in text
         for one in plugins.load(KIND, name).tables(results[name]):
             assert one.title in text
-    assert set(headline(made)) == {one.name for one in context.subjects}
+    assert set(made.headline()) == {one.name for one in context.subjects}
 
 
 def test_asking_for_help_loads_no_heavy_library() -> None:
@@ -215,7 +215,7 @@ def test_a_file_added_appears_in_evaluate_json_and_report(added: str, context: C
     answer = Answer(config=module.Config(), result=module.run(context, module.Config()), provenance=Provenance.now(""))
     study_of(context, {added: answer}).write(tmp_path)
     assert '"ages": {' in (tmp_path / "results.json").read_text()
-    assert read_study(tmp_path).answers[added] == answer
+    assert Study.read(tmp_path).answers[added] == answer
     text = build_report(tmp_path / "r.html", [tmp_path]).read_text()
     assert "<h3>Mean ages</h3>" in text
     assert "The mean age of the patients of each cohort" in text
@@ -228,7 +228,7 @@ def test_answers_to_a_question_that_is_not_installed_are_refused(added: str, con
     text = (tmp_path / "results.json").read_text().replace('"ages": {\n   "config"', '"sages": {\n   "config"')
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(SpecError, match=r"question 'sages', expected one of ages, map"):
-        read_study(tmp_path)
+        Study.read(tmp_path)
 
 
 def test_a_file_added_is_a_command_with_options(added: str, capsys: pytest.CaptureFixture[str]) -> None:

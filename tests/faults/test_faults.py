@@ -24,7 +24,7 @@ DEFECTS = {
     "writers": ("fcntl.flock", "lambda *_: None"),
     "readers": ("ecgcohorts.store.reader.read_index", "stale"),
     "bit flips": ("ecgcohorts.store.upkeep.verify._check_files", "lambda *_: ()"),
-    "harmed files": ("ecgcohorts.store.reader.check_files", "lambda *_: None"),
+    "harmed files": ("ecgcohorts.store.schema.Manifest.check_files", "lambda *_: None"),
 }
 DEFECTIVE = """
 import contextlib, json, sys, tempfile

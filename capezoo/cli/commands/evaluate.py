@@ -153,13 +153,12 @@ def _answered(
     """Ask, and show the numbers that matter."""
     from rich.console import Group as Lines
 
-    from capezoo.evaluate.results import headline
     from capezoo.evaluate.study import study
     from ecgcohorts.store.union import open_named
 
     with progress() as tell:
         made = study(weights, open_named(store), out, seed, questions, command=command_line(), progress=tell)
-    rows = headline(made)
+    rows = made.headline()
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
     numbers = [[name, *(_short(row.get(key)) for key in columns)] for name, row in rows.items()]
     shown = [table(numbers, ["", *columns], right=range(1, 1 + len(columns)))] if columns else []

@@ -136,11 +136,11 @@ def _publish(
 def _measured(run_folder: Path, half: bool, study: Path) -> Sequence[Any]:
     """Return the metrics of this run's weights in an evaluation."""
     from capezoo.embedding.folder import weights_digest
-    from capezoo.evaluate.results import card_metrics, read_study
+    from capezoo.evaluate.results import Study
     from capezoo.training.checkpoint import trained
     from capezoo.zoo.publish import halved
 
     model = trained(run_folder)[0]
     # An evaluation names weights by their digest, and half precision changes it.
     digest = weights_digest(halved(model) if half else model)
-    return card_metrics(read_study(study), digest)
+    return Study.read(study).card_metrics(digest)

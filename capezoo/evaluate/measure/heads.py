@@ -45,6 +45,22 @@ class HeadConfig(BaseModel):
         widths = (units, *self.hidden, 1)
         return sum((a + 1) * b for a, b in pairwise(widths))
 
+    def train(
+        self,
+        train: "Examples",
+        validation: "Examples",
+        seeds: Sequence[int],
+        on_epoch: Callable[[int], None] | None = None,
+    ) -> "_Heads":
+        """Train one head per (group, seed) with early stopping and a plateau rule each; keep the best on validation.
+
+        on_epoch is called with the number of heads still training. Raises ValueError if a part has no records.
+        """
+        if not len(train.target) or not len(validation.target):
+            raise ValueError("There is no record to train on, or none to validate on.")
+        with _one_thread():
+            return _train(train, validation, self, seeds, on_epoch)
+
 
 AGE = HeadConfig(hidden=(256, 128), loss="mse")
 SEX = HeadConfig(hidden=(256, 256), loss="bce")
@@ -88,23 +104,6 @@ class _Heads:
         return torch.cat(parts, dim=1).double().numpy()
 
 
-def train_heads(
-    train: Examples,
-    validation: Examples,
-    config: HeadConfig,
-    seeds: Sequence[int],
-    on_epoch: Callable[[int], None] | None = None,
-) -> _Heads:
-    """Train one head per (group, seed) with early stopping and a plateau rule each; keep the best on validation.
-
-    on_epoch is called with the number of heads still training. Raises ValueError if a part has no records.
-    """
-    if not len(train.target) or not len(validation.target):
-        raise ValueError("There is no record to train on, or none to validate on.")
-    with _one_thread():
-        return _train(train, validation, config, seeds, on_epoch)
-
-
 def _train(
     train: Examples,
     validation: Examples,
@@ -120,6 +119,7 @@ def _train(
     optimiser = _Adam(stacked)
     watch = _Watch(n_groups * runs, config)
     while len(watch.active):
+        # Heads lie group by group, so that place // runs is the group and the rest is the run.
         group, run = watch.active // runs, watch.active % runs
         _one_epoch(train, config, optimiser, watch.lr, (group, run), generators)
         loss = _loss_on(validation, config, optimiser.params, group)
@@ -152,6 +152,7 @@ def _initial(units: int, config: HeadConfig, generator: torch.Generator) -> list
     widths = (units, *config.hidden, 1)
     params = []
     for fan_in, fan_out in pairwise(widths):
+        # Source: Glorot and Bengio 2010, equation 16.
         limit = (6 / (fan_in + fan_out)) ** 0.5
         params += [(torch.rand(fan_in, fan_out, generator=generator) * 2 - 1) * limit, torch.zeros(1, fan_out)]
     return params
@@ -201,6 +202,7 @@ def _one_epoch(
     for start in range(0, n, config.batch):
         rows = order[:, start : start + config.batch]  # (run, record)
         uniform = torch.stack([torch.rand(rows.shape[1], sum(config.hidden), generator=generators[r]) for r in runs])
+        # Scaled up now, so that prediction needs no factor (inverted dropout, as in Keras).
         factor = (uniform >= config.dropout).float() / (1 - config.dropout)
         chosen = rows[slot]  # (head, record)
         logit = _forward(
@@ -233,6 +235,7 @@ class _Adam:
 
     def keep(self, chosen: Tensor) -> None:
         """Drop all heads but the chosen ones, with the optimiser's state; keep all if none is chosen."""
+        # Rebuilding copies every tensor; most epochs end no head.
         if chosen.all() or not chosen.any():
             return
         places, before = chosen.nonzero().flatten().tolist(), self.optimiser

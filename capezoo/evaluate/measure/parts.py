@@ -1,6 +1,5 @@
 """Which records heads are trained on and tested on, and whether pretraining has met the patients they are tested on."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +9,6 @@ from pydantic import Field
 
 from capezoo.specs.base import Share, Spec, derive_seed
 from capezoo.zoo.digests import seen
-from ecgcohorts.errors import SpecError
 from ecgcohorts.index.cohort_index import CohortIndex
 
 Task = Literal["age", "sex"]
@@ -27,6 +25,26 @@ class Home(Spec):
     test_records: int = Field(10_000, gt=0, description="records tested per cohort at most, drawn at random; CAPE")
     allow_seen: bool = Field(False, description="accept test patients whom pretraining has seen, or may have seen")
 
+    def split(self, index: CohortIndex, seed: int) -> "Parts":
+        """Split the home cohort by patient and draw the test entries of every cohort: the same for all weights.
+
+        Raises SpecError for an unknown cohort.
+        """
+        names = ("train", "validation", "test")
+        here = index.where(cohort=self.train_cohort)
+        # Keyed by patient and seed: the same patients are tested whatever weights are compared and whatever is asked.
+        parts = here.split_by_patient(dict(zip(names, self.shares, strict=True)), f"ood-{seed}")
+        place = {name: np.flatnonzero(np.isin(index["row"], part["row"])) for name, part in parts.items()}
+        tests = {}
+        for code, name in enumerate(index.cohorts):
+            entries = place["test"] if name == self.train_cohort else np.flatnonzero(index["cohort"] == code)
+            if len(entries) > self.test_records:
+                generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "ood-test", name)))
+                entries = np.sort(generator.choice(entries, self.test_records, replace=False))
+            if len(entries):
+                tests[name] = entries
+        return Parts(place["train"], place["validation"], tests)
+
 
 @dataclass(frozen=True, eq=False)
 class Parts:
@@ -36,57 +54,18 @@ class Parts:
     validation: NDArray[np.int64]
     tests: dict[str, NDArray[np.int64]]
 
+    def tests_seen(
+        self, index: CohortIndex, trained_on: NDArray[np.uint8] | None
+    ) -> tuple[dict[str, int], dict[str, int]] | None:
+        """Count, per cohort, test records that pretraining has seen, and test patients with any such record.
 
-def split_records(index: CohortIndex, home: Home, seed: int) -> Parts:
-    """Split the home cohort by patient and draw the test entries of every cohort: the same for all weights.
-
-    Raises SpecError for an unknown cohort.
-    """
-    names = ("train", "validation", "test")
-    here = index.where(cohort=home.train_cohort)
-    # Keyed by patient and seed: the same patients are tested whatever weights are compared and whatever is asked.
-    parts = here.split_by_patient(dict(zip(names, home.shares, strict=True)), f"ood-{seed}")
-    place = {name: np.flatnonzero(np.isin(index["row"], part["row"])) for name, part in parts.items()}
-    tests = {}
-    for code, name in enumerate(index.cohorts):
-        entries = place["test"] if name == home.train_cohort else np.flatnonzero(index["cohort"] == code)
-        if len(entries) > home.test_records:
-            generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "ood-test", name)))
-            entries = np.sort(generator.choice(entries, home.test_records, replace=False))
-        if len(entries):
-            tests[name] = entries
-    return Parts(place["train"], place["validation"], tests)
-
-
-def seen_in_tests(
-    index: CohortIndex, tests: Mapping[str, NDArray[np.int64]], trained_on: NDArray[np.uint8] | None
-) -> tuple[dict[str, int], dict[str, int]] | None:
-    """Count, per cohort, test records that pretraining has seen, and test patients with any such record.
-
-    tests: cohort -> entries of the index. trained_on: (record, 16) waveform digests; None, and the answer is None, if
-    nobody knows.
-    """
-    if trained_on is None:
-        return None
-    record, patient = seen(index, trained_on)
-    return (
-        {name: int(record[entries].sum()) for name, entries in tests.items()},
-        {name: len(np.unique(index["patient"][entries[patient[entries]]])) for name, entries in tests.items()},
-    )
-
-
-def require_unseen(
-    name: str, index: CohortIndex, tests: Mapping[str, NDArray[np.int64]], trained_on: NDArray[np.uint8] | None
-) -> None:
-    """Raise SpecError if pretraining has seen a test patient, or if nobody knows. name: of the weights."""
-    found = seen_in_tests(index, tests, trained_on)
-    if found is None:
-        raise SpecError(f"{name}: found no list of its training recordings, expected one: the test records may be among "
-                        "them. To evaluate nevertheless: --allow-seen.")  # fmt: skip
-    records, patients = found
-    if any(patients.values()):
-        where = ", ".join(f"{patients[cohort]} of {cohort}" for cohort in patients if patients[cohort])
-        raise SpecError(
-            f"{name}: found test patients it was pretrained on ({where}; {sum(records.values())} of the test records), "
-            "expected none. Test on others: see capezoo overlap. To evaluate nevertheless: --allow-seen."
+        trained_on: (record, 16) waveform digests; None, and the answer is None, if nobody knows.
+        """
+        if trained_on is None:
+            return None
+        # The whole index is compared, not the test entries: one seen recording spoils the whole patient.
+        record, patient = seen(index, trained_on)
+        return (
+            {name: int(record[entries].sum()) for name, entries in self.tests.items()},
+            {name: len(np.unique(index["patient"][entries[patient[entries]]])) for name, entries in self.tests.items()},
         )

@@ -6,7 +6,7 @@ embedding. So every result out of distribution is given with the plain and with 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,20 @@ class Health(BaseModel):
     effective_rank: float
     largest_z: dict[str, float]  # cohort -> largest |plain z|
 
+    @classmethod
+    def of(cls, train: Features, others: dict[str, Features]) -> Self:
+        """Describe the units in the training cohort, and the largest plain |z| they reach in each cohort of `others`."""
+        scaler = fit_scaler(train, "plain")
+        deviation = np.divide(1.0, scaler.inverse, out=np.zeros_like(scaler.inverse), where=scaler.inverse > 0)
+        limit = _near_dead_limit(deviation)
+        return cls(
+            units=train.shape[1],
+            dead=int((deviation == 0).sum()),
+            near_dead=int(((deviation > 0) & (deviation < limit)).sum()),
+            effective_rank=_effective_rank(train),
+            largest_z={name: float(np.abs(scaler(x)).max(initial=0.0)) for name, x in others.items()},
+        )
+
 
 def _near_dead_limit(deviation: NDArray[np.float64]) -> float:
     """Return the deviation below which a unit is near-dead; 0 if no unit moves."""
@@ -72,7 +86,7 @@ def fit_scaler(features: Features, name: ScalerName) -> _Scaler:
     return _Scaler(mean, inverse, _CLIP if name == "guarded" else np.inf)
 
 
-def effective_rank(features: Features) -> float:
+def _effective_rank(features: Features) -> float:
     """Return exp of the entropy of the centred features' normalised singular values. Source: Roy and Vetterli 2007."""
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     # Eigenvalues of the (unit, unit) scatter are the squared singular values, for any number of records.
@@ -80,19 +94,6 @@ def effective_rank(features: Features) -> float:
     if singular.sum() == 0:
         return 0.0
     share = singular / singular.sum()
+    # 0 log 0 is 0 in the entropy, and NaN in numpy.
     share = share[share > 0]
     return float(np.exp(-(share * np.log(share)).sum()))
-
-
-def health(train: Features, others: dict[str, Features]) -> Health:
-    """Describe the units in the training cohort, and the largest plain |z| they reach in each cohort of `others`."""
-    scaler = fit_scaler(train, "plain")
-    deviation = np.divide(1.0, scaler.inverse, out=np.zeros_like(scaler.inverse), where=scaler.inverse > 0)
-    limit = _near_dead_limit(deviation)
-    return Health(
-        units=train.shape[1],
-        dead=int((deviation == 0).sum()),
-        near_dead=int(((deviation > 0) & (deviation < limit)).sum()),
-        effective_rank=effective_rank(train),
-        largest_z={name: float(np.abs(scaler(x)).max(initial=0.0)) for name, x in others.items()},
-    )

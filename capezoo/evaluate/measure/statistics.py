@@ -27,6 +27,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def limits(self) -> tuple[float | None, float | None]:
+        """Lower and upper limit for JSON, which has no NaN: None where they cannot be estimated."""
+        return (self.low if np.isfinite(self.low) else None, self.high if np.isfinite(self.high) else None)
+
 
 @dataclass(frozen=True)
 class _Paired:
@@ -35,11 +40,6 @@ class _Paired:
     difference: float
     z: float
     p: float
-
-
-def known(value: float) -> float | None:
-    """Return None for NaN and infinities, which JSON has not."""
-    return value if np.isfinite(value) else None
 
 
 def standard_error(values: ArrayLike) -> float:
@@ -98,36 +98,20 @@ def _placements(label: NDArray[np.bool_], value: NDArray[np.float64]) -> tuple[N
     return beaten, beating
 
 
-def _needs_both_classes(label: NDArray[np.bool_]) -> None:
-    if min(label.sum(), (~label).sum()) < 2:
-        raise ValueError(f"found {int(label.sum())} positives of {len(label)}, expected two of each class at least.")
-
-
-def delong(positive: ArrayLike, score: ArrayLike, level: float = _LEVEL) -> tuple[Interval, float]:
-    """Return the AUROC with its interval (cut at 0 and 1), and its standard error. One case per patient is assumed.
-
-    Source: DeLong 1988, in the U-statistic form with the midranks of Sun and Xu 2014.
-    """
-    label = np.asarray(positive, bool)
-    _needs_both_classes(label)
-    up, down = _placements(label, np.asarray(score, float))
-    value = float(up.mean())
-    se = float(np.sqrt(up.var(ddof=1) / len(up) + down.var(ddof=1) / len(down)))
-    half = float(stats.norm.ppf((1 + level) / 2)) * se
-    return Interval(value, max(0.0, value - half), min(1.0, value + half)), se
-
-
 def delong_test(positive: ArrayLike, first: ArrayLike, second: ArrayLike) -> _Paired:
     """Test whether two scores of the same cases differ in AUROC. One case per patient is assumed.
 
     Scores that rank alike give p = 1; different areas without any variance give NaN.
+    Source: DeLong 1988, in the U-statistic form with the midranks of Sun and Xu 2014.
     """
     label = np.asarray(positive, bool)
-    _needs_both_classes(label)
+    if min(label.sum(), (~label).sum()) < 2:
+        raise ValueError(f"found {int(label.sum())} positives of {len(label)}, expected two of each class at least.")
     up_a, down_a = _placements(label, np.asarray(first, float))
     up_b, down_b = _placements(label, np.asarray(second, float))
     difference = float(up_a.mean() - up_b.mean())
     se = float(np.sqrt((up_a - up_b).var(ddof=1) / len(up_a) + (down_a - down_b).var(ddof=1) / len(down_a)))
+    # Equal rankings are no evidence of a difference; a division would give NaN for them.
     if se == 0:
         return _Paired(difference, 0.0, 1.0) if difference == 0 else _Paired(difference, float("nan"), float("nan"))
     z = difference / se
@@ -143,6 +127,7 @@ def _patient_draws(patients: ArrayLike, n_resamples: int, seed: int) -> Iterator
     for start in range(0, n_resamples, block):
         count = min(block, n_resamples - start)
         drawn = generator.integers(0, n_patients, size=(count, n_patients))
+        # One bincount over all resamples of a block: each has its own range of cells.
         cells = drawn + np.arange(count)[:, None] * n_patients
         counts = np.bincount(cells.ravel(), minlength=count * n_patients).reshape(count, n_patients)
         yield counts[:, place].astype(float)
@@ -165,6 +150,7 @@ def patient_bootstrap(
     n_records = len(np.asarray(patients))
     value = float(statistic(np.ones((1, n_records)))[0])
     draws = np.concatenate([statistic(weights) for weights in _patient_draws(patients, n_resamples, seed)])
+    # A rare class may be missing from a draw; such a draw has no AUROC.
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return Interval(value, float("nan"), float("nan"))

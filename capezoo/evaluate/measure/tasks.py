@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,15 @@ from numpy.typing import NDArray
 from capezoo.evaluate.measure import heads
 from capezoo.evaluate.measure.parts import TASKS, Parts, Task
 from capezoo.evaluate.measure.scalers import SCALERS, Features, ScalerName, fit_scaler
-from capezoo.evaluate.measure.statistics import Interval, Weights, auroc, patient_bootstrap, weighted_mean
+from capezoo.evaluate.measure.statistics import (
+    Interval,
+    Weights,
+    auroc,
+    delong_test,
+    one_per_patient,
+    patient_bootstrap,
+    weighted_mean,
+)
 from capezoo.specs.base import derive_seed
 from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
 
@@ -36,6 +45,18 @@ class Exam:
     seed: int
     resamples: int
 
+    @classmethod
+    def find(cls, index: CohortIndex, parts: Parts, seed: int, resamples: int) -> list[Self]:
+        """List the exams that can be sat: tasks with labels enough to train on, in every cohort with enough to score."""
+        found = []
+        for task in (task for task in TASKS if _is_trainable(index, parts, task)):
+            for cohort, entries in parts.tests.items():
+                truth, is_known = targets(index, entries, task)
+                if _is_scorable(truth[is_known], task):
+                    at = entries[is_known]
+                    found.append(cls(task, cohort, at, truth[is_known], index["patient"][at], seed, resamples))
+        return found
+
     def metric(self, answer: NDArray[np.float64]) -> Callable[[Weights], NDArray[np.float64]]:
         """Error in years or AUROC of one (record,) answer, as a statistic over (resample, record) weights."""
         if self.task == "age":
@@ -44,12 +65,23 @@ class Exam:
 
     def per_run(self, answers: NDArray[np.float64]) -> list[float]:
         """The metric of each of (run, record) answers."""
+        # One resample in which every record counts once.
         one = np.ones((1, len(self.truth)))
         return [float(self.metric(answer)(one)[0]) for answer in answers]
 
     def interval(self, statistic: Callable[[Weights], NDArray[np.float64]]) -> Interval:
         """The interval of a statistic when patients are drawn anew: the same draws for all weights and scalers."""
         return patient_bootstrap(self.patients, statistic, self.resamples, derive_seed(self.seed, "boot", self.cohort))
+
+    def delong(self, first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float | None, int] | None:
+        """p of DeLong's test between two (record,) answers, and the number of patients in it; None for age."""
+        # DeLong's variance assumes independent cases: two ECGs of one patient are not.
+        single = one_per_patient(self.patients, derive_seed(self.seed, "delong", self.cohort))
+        if self.task != "sex" or not _is_scorable(self.truth[single], "sex"):
+            return None
+        p = delong_test(self.truth[single] == 1, first[single], second[single]).p
+        # Different areas without any variance have no p.
+        return p if np.isfinite(p) else None, len(single)
 
 
 def targets(
@@ -63,19 +95,7 @@ def targets(
     return (sex == SEX_CODES["female"]).astype(np.float64), np.isin(sex, list(SEX_CODES.values()))
 
 
-def exams(index: CohortIndex, parts: Parts, seed: int, resamples: int) -> list[Exam]:
-    """List the exams that can be sat: tasks with labels enough to train on, in every cohort with enough to score."""
-    found = []
-    for task in (task for task in TASKS if _is_trainable(index, parts, task)):
-        for cohort, entries in parts.tests.items():
-            truth, is_known = targets(index, entries, task)
-            if is_scorable(truth[is_known], task):
-                at = entries[is_known]
-                found.append(Exam(task, cohort, at, truth[is_known], index["patient"][at], seed, resamples))
-    return found
-
-
-def is_scorable(truth: NDArray[np.float64], task: Task) -> bool:
+def _is_scorable(truth: NDArray[np.float64], task: Task) -> bool:
     """Whether there are enough truths for a metric; for sex, enough of both."""
     if task == "age":
         return len(truth) >= FEWEST
@@ -106,10 +126,10 @@ def sit(
     # Heads of one run draw alike, so equal inputs give equal heads: train them once.
     same = all(np.array_equal(a, b) for a, b in zip(inputs["plain"], inputs["guarded"], strict=True))
     used = SCALERS[:1] if same else SCALERS
-    trained = heads.train_heads(
+    config = _HEADS[task].model_copy(update={"lr": lr, "max_epochs": max_epochs})
+    trained = config.train(
         _examples([inputs[name][0] for name in used], train_y, train_y, task),
         _examples([inputs[name][1] for name in used], val_y, train_y, task),
-        _HEADS[task].model_copy(update={"lr": lr, "max_epochs": max_epochs}),
         # Neither weights nor scaler are in the key: run r draws alike for all of them, so that runs pair.
         [derive_seed(seed, "ood-head", task, run) for run in range(runs)],
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from capezoo.evaluate.questions import KIND, about
-from capezoo.evaluate.results import Study, headline, read_study
+from capezoo.evaluate.results import Study
 from capezoo.training.curves import Table, panels, read
 from ecgcohorts import plugins
 from ecgcohorts.errors import SourceError
@@ -40,12 +40,13 @@ def build_report(
     runs: folders of pretraining runs, for their curves. store: for cohort table and example ECGs.
     Raises SourceError if a folder named is not what it should be, or `out` cannot be written.
     """
-    results = [read_study(Path(folder)) for folder in studies]
+    results = [Study.read(Path(folder)) for folder in studies]
     sections = [Section("In short", _in_short(results))]
     if store is not None:
         sections += [Section("Cohorts", _cohorts(store)), Section("ECGs", _examples(store))]
     if runs:
         sections.append(Section("Training", _training([Path(run) for run in runs])))
+    # Questions in the order in which the studies first name them; each has one section for all studies.
     for name in dict.fromkeys(name for study in results for name in (*study.answers, *study.left_out)):
         sections.append(Section(about(name)[0], _answers(name, results)))
     if results:
@@ -54,11 +55,11 @@ def build_report(
     return Path(out)
 
 
-def over_studies(studies: Sequence[Study]) -> pd.DataFrame:
+def _over_studies(studies: Sequence[Study]) -> pd.DataFrame:
     """Compare the first with the second set of weights of every study, paired by study: one row per measure."""
     pairs: dict[str, list[tuple[float, float]]] = {}
     for study in studies:
-        first, second = list(headline(study, over_studies=True).values())[:2]
+        first, second = list(study.headline(over_studies=True).values())[:2]
         for measure, a in first.items():
             b = second.get(measure)
             # A study that lacks a measure for one of the two says nothing about their difference.
@@ -80,13 +81,13 @@ def _in_short(studies: Sequence[Study]) -> Markup:
     if not studies:
         return paragraph("No evaluation was given: this page shows the data and the training only.")
     parts = facts(dict(map(about, studies[0].answers)))
-    numbers = pd.DataFrame.from_dict(headline(studies[0]), orient="index")
+    numbers = pd.DataFrame.from_dict(studies[0].headline(), orient="index")
     if numbers.size:
         parts += table(numbers)
     if len(studies) > 1 and all(len(study.weights) > 1 for study in studies):
         names = " and ".join(one.name for one in studies[0].weights[:2])
         parts += heading(f"{names}, paired over {len(studies)} evaluations")
-        parts += table(over_studies(studies), "values in the order of the evaluations")
+        parts += table(_over_studies(studies), "values in the order of the evaluations")
     return parts
 
 

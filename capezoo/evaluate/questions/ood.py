@@ -14,10 +14,10 @@ import pandas as pd
 from pydantic import Field
 
 from capezoo.errors import Unanswerable
-from capezoo.evaluate.measure.parts import TASKS, Home, Parts, Task, seen_in_tests, split_records
-from capezoo.evaluate.measure.scalers import SCALERS, Health, ScalerName, health
+from capezoo.evaluate.measure.parts import TASKS, Home, Parts, Task
+from capezoo.evaluate.measure.scalers import SCALERS, Health, ScalerName
 from capezoo.evaluate.questions import Context, Figure, Subject, Table
-from capezoo.specs.base import Spec, derive_seed
+from capezoo.specs.base import Spec
 from capezoo.specs.card import Metric
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.report.charts import Limits, intervals
@@ -122,12 +122,12 @@ def run(context: Context, config: Config) -> Result:
 
     Raises SpecError for an unknown cohort, and Unanswerable if the training cohort has labels for neither task.
     """
-    from capezoo.evaluate.measure.tasks import FEWEST, exams, sit, targets
+    from capezoo.evaluate.measure.tasks import FEWEST, Exam, sit, targets
 
     index = context.index
-    parts = split_records(index, config, context.seed)
+    parts = config.split(index, context.seed)
     # All weights sit the same exams, with the same draws of patients: differences are paired.
-    all_exams = exams(index, parts, context.seed, config.resamples)
+    all_exams = Exam.find(index, parts, context.seed, config.resamples)
     if not all_exams:
         raise Unanswerable(
             f"cohort {config.train_cohort!r}: found ages or sexes of fewer than {FEWEST} training or validation "
@@ -235,6 +235,7 @@ def _mean_elsewhere(result: Result, weights: _Measured, task: Task, scaler: Scal
 def _tested(result: Result, task: Task) -> list[str]:
     """Cohorts with scores of a task, the training cohort first."""
     names = dict.fromkeys(s.cohort for weights in result.weights for s in weights.scores if s.task == task)
+    # `sorted` is stable: the other cohorts keep the order of the store.
     return sorted(names, key=lambda name: name != result.train_cohort)
 
 
@@ -359,23 +360,24 @@ def _p(value: float | None) -> str:
 
 
 def _score(exam: "Exam", scaler: ScalerName, answers: "Answers") -> _Score:
-    from capezoo.evaluate.measure.statistics import known, standard_error, t_interval
+    from capezoo.evaluate.measure.statistics import standard_error, t_interval
 
     found = answers[exam.task, exam.cohort, scaler]
     runs = exam.per_run(found)
     over_runs, interval = t_interval(runs), exam.interval(exam.metric(found.mean(axis=0)))
+    (runs_low, runs_high), (low, high) = over_runs.limits, interval.limits
     return _Score(
         task=exam.task,
         cohort=exam.cohort,
         scaler=scaler,
         runs=tuple(runs),
         mean=over_runs.value,
-        se=known(standard_error(runs)),
-        runs_low=known(over_runs.low),
-        runs_high=known(over_runs.high),
+        se=standard_error(runs) if len(runs) > 1 else None,
+        runs_low=runs_low,
+        runs_high=runs_high,
         averaged=interval.value,
-        low=known(interval.low),
-        high=known(interval.high),
+        low=low,
+        high=high,
         records=len(exam.truth),
         patients=len(np.unique(exam.patients)),
     )
@@ -385,17 +387,13 @@ def _compare(
     exam: "Exam", scaler: ScalerName, first: tuple[str, "Answers"], second: tuple[str, "Answers"]
 ) -> _Comparison:
     """Two sets of weights on the same records: runs paired by seed, answers paired by record."""
-    from capezoo.evaluate.measure.statistics import delong_test, known, one_per_patient, wilcoxon_p
-    from capezoo.evaluate.measure.tasks import is_scorable
+    from capezoo.evaluate.measure.statistics import wilcoxon_p
 
     a, b = (answers[exam.task, exam.cohort, scaler] for _, answers in (first, second))
     of_a, of_b = exam.metric(a.mean(axis=0)), exam.metric(b.mean(axis=0))
     interval = exam.interval(lambda weights: of_a(weights) - of_b(weights))
-    # DeLong's variance assumes independent cases: two ECGs of one patient are not.
-    single = one_per_patient(exam.patients, derive_seed(exam.seed, "delong", exam.cohort))
-    delong = None
-    if exam.task == "sex" and is_scorable(exam.truth[single], "sex"):
-        delong = delong_test(exam.truth[single] == 1, a.mean(axis=0)[single], b.mean(axis=0)[single])
+    delong_p, delong_patients = exam.delong(a.mean(axis=0), b.mean(axis=0)) or (None, None)
+    low, high = interval.limits
     return _Comparison(
         first=first[0],
         second=second[0],
@@ -403,11 +401,11 @@ def _compare(
         cohort=exam.cohort,
         scaler=scaler,
         difference=interval.value,
-        low=known(interval.low),
-        high=known(interval.high),
+        low=low,
+        high=high,
         wilcoxon_p=wilcoxon_p(exam.per_run(a), exam.per_run(b)) if len(a) > 1 else None,
-        delong_p=known(delong.p) if delong else None,
-        delong_patients=len(single) if delong else None,
+        delong_p=delong_p,
+        delong_patients=delong_patients,
     )
 
 
@@ -415,13 +413,13 @@ def _measured(
     subject: Subject, parts: Parts, scores: tuple[_Score, ...], epochs: dict[str, tuple[int, ...]]
 ) -> _Measured:
     features, index = subject.features, subject.embeddings.index
-    records, patients = seen_in_tests(index, parts.tests, subject.trained_on) or (None, None)
+    records, patients = parts.tests_seen(index, subject.trained_on) or (None, None)
     return _Measured(
         name=subject.name,
         units=features.shape[1],
         seen=records,
         seen_patients=patients,
-        health=health(features[parts.train], {name: features[at] for name, at in parts.tests.items()}),
+        health=Health.of(features[parts.train], {name: features[at] for name, at in parts.tests.items()}),
         epochs=epochs,
         scores=scores,
     )

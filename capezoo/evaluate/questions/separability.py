@@ -87,6 +87,7 @@ def tables(result: Result) -> Sequence[Table]:
     """All measures with their intervals, and what chance would give."""
     rows = {name: [_text(_limits(metrics)[key]) for key in _TITLES] for name, metrics in result.weights.items()}
     k, n = len(result.cohorts), len(result.cohorts) * result.patients_per_cohort
+    # Expected share of variance if cohorts were drawn at random: k - 1 of n - 1 degrees of freedom.
     rows["chance"] = [f"{1 / k:.3f}", f"{(k - 1) / (n - 1):.3f}", "0.500", "0 or less"]
     caption = f"{result.patients_per_cohort} patients of each of {', '.join(result.cohorts)}, one ECG each" + (
         f"; too few patients in {', '.join(result.left_out)}" if result.left_out else ""
@@ -195,6 +196,7 @@ def _probe_aucs(
     from sklearn.model_selection import StratifiedGroupKFold
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
+    # Its seed has 32 bits at most. Folds by patient stay right if a sample ever has two records of one.
     splitter = StratifiedGroupKFold(config.folds, shuffle=True, random_state=seed % 2**32)
     many = label.max() > 1
     aucs = []
@@ -209,10 +211,8 @@ def _probe_aucs(
 
 
 def _metric(name: str, interval: "Interval", n: int, method: str) -> Metric:
-    from capezoo.evaluate.measure.statistics import known
-
-    limits = {"low": known(interval.low), "high": known(interval.high)}
-    return Metric(name=name, cohort="all", value=interval.value, **limits, n=n, method=method)
+    low, high = interval.limits
+    return Metric(name=name, cohort="all", value=interval.value, low=low, high=high, n=n, method=method)
 
 
 def _limits(metrics: Sequence[Metric]) -> dict[str, Limits]:

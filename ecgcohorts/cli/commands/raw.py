@@ -36,12 +36,12 @@ def _draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool
 
     Guesses and gaps are marked in it.
     """
-    from ecgcohorts.ingest.draft import check_out, draft, write_draft
+    from ecgcohorts.ingest.draft import check_out, draft
 
     # Before the long part: looking at a large source takes minutes.
     check_out(out, force)
     made = draft(source, csv, sample)
-    write_draft(made, out, force)
+    made.save(out, force)
     lines = [
         *(f"left out: {what}" for what in made.left_out),
         f"{out}: describes {made.n_files:,} {made.reader} files.",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts import plugins
 from ecgcohorts.readers import KIND
-from ecgcohorts.readers._isolated.wire import MAX_RECORDINGS, Garbled, pack, pack_reply, unpack_header
+from ecgcohorts.readers._isolated.wire import MAX_RECORDINGS, Garbled, Reply, pack, unpack_header
 from ecgcohorts.recording import Recording
 
 MEMORY_BYTES = 2 << 30  # of address space; design limit per worker
@@ -103,9 +103,9 @@ def _answer(request: dict[str, Any], streams: dict[int, _Stream], replies: Binar
                 os.chdir(request["folder"])
             streams[number] = _Stream(request)
         found, over, error = streams[number].batch()
-        reply = pack_reply(found, 0 if over else number, error)
+        reply = Reply(tuple(found), 0 if over else number, error).pack()
     except Exception as unforeseen:
-        over, reply = True, pack_reply([], 0, unforeseen)
+        over, reply = True, Reply((), 0, unforeseen).pack()
     if over:
         streams.pop(number, None)
     _send(replies, *reply)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ecgcohorts.errors import EcgError, Reason, UnreadableRecording
-from ecgcohorts.readers._isolated.wire import Garbled, Reply, pack, unpack_header, unpack_reply
+from ecgcohorts.readers._isolated.wire import Garbled, Reply, pack, unpack_header
 from ecgcohorts.recording import Recording
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class _Process:
 
     def reply(self, path: Path, deadline: float) -> Reply:
         """Read the reply to the last request. Raises _Lost, Garbled."""
-        return unpack_reply(self._header(deadline), path, lambda view: self._fill(view, deadline))
+        return Reply.unpack(self._header(deadline), path, lambda view: self._fill(view, deadline))
 
     def close_streams(self, numbers: list[int]) -> None:
         """Let the process drop calls that nobody continues. Raises _Lost."""

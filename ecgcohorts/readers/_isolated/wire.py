@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,45 @@ class Reply(NamedTuple):
     stream: int  # number under which to ask for more; 0 at the end
     error: Exception | None
 
+    def pack(self) -> tuple[dict[str, Any], list[NDArray]]:
+        """Return the header of the reply, and the arrays to send after it."""
+        described, arrays = [], []
+        for recording in self.recordings:
+            present = {name: array for name in _ARRAYS if (array := getattr(recording, name)) is not None}
+            described.append(_facts(recording, present))
+            arrays += [np.ascontiguousarray(array, _ARRAYS[name][0]) for name, array in present.items()]
+        header = {
+            "recordings": described,
+            "stream": self.stream,
+            "error": None if self.error is None else _describe(self.error),
+        }
+        return header, arrays
+
+    @classmethod
+    def unpack(cls, header: dict[str, Any], path: Path, fill: Callable[[memoryview], None]) -> Self:
+        """Build the reply that a header announces; `fill` reads the next bytes of the pipe. Raises Garbled.
+
+        path: becomes the path of the recordings' `source`, as the caller spelt it.
+        """
+        try:
+            described = _typed(header["recordings"], list)
+            if len(described) > MAX_RECORDINGS:
+                raise Garbled
+            room = MAX_REPLY_BYTES
+            recordings = []
+            for facts in described:
+                arrays = _announced(facts)
+                # The sum counts, not each array: 256 recordings of the largest size would be a terabyte.
+                room -= sum(array.nbytes for array in arrays.values())
+                if room < 0:
+                    raise Garbled
+                for array in arrays.values():
+                    fill(_memory(array))
+                recordings.append(_recording(facts, arrays, path))
+            return cls(tuple(recordings), _typed(header["stream"], int), _error(header["error"]))
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
+            raise Garbled from None
+
 
 def pack(header: dict[str, Any], arrays: Iterable[NDArray] = ()) -> Iterator[bytes | memoryview]:
     """Yield the pieces of a frame: prefix and header, then the memory of each contiguous array."""
@@ -71,19 +110,6 @@ def unpack_header(read: Callable[[int], bytes | bytearray]) -> dict[str, Any]:
     return header
 
 
-def pack_reply(
-    recordings: Sequence[Recording], stream: int, error: Exception | None
-) -> tuple[dict[str, Any], list[NDArray]]:
-    """Return the header of a reply, and the arrays to send after it."""
-    described, arrays = [], []
-    for recording in recordings:
-        present = {name: array for name in _ARRAYS if (array := getattr(recording, name)) is not None}
-        described.append(_facts(recording, present))
-        arrays += [np.ascontiguousarray(array, _ARRAYS[name][0]) for name, array in present.items()]
-    header = {"recordings": described, "stream": stream, "error": None if error is None else _describe(error)}
-    return header, arrays
-
-
 def _facts(recording: Recording, arrays: dict[str, NDArray]) -> dict[str, Any]:
     """Return everything about a recording that JSON can hold."""
     samples = arrays["digital"] if "digital" in arrays else arrays["analog_mv"]
@@ -103,31 +129,6 @@ def _facts(recording: Recording, arrays: dict[str, NDArray]) -> dict[str, Any]:
     }
     facts |= {name: getattr(recording, name) for name in _TEXTS}
     return facts | {name: None if (value := getattr(recording, name)) is None else float(value) for name in _NUMBERS}
-
-
-def unpack_reply(header: dict[str, Any], path: Path, fill: Callable[[memoryview], None]) -> Reply:
-    """Build the reply that a header announces; `fill` reads the next bytes of the pipe. Raises Garbled.
-
-    path: becomes the path of the recordings' `source`, as the caller spelt it.
-    """
-    try:
-        described = _typed(header["recordings"], list)
-        if len(described) > MAX_RECORDINGS:
-            raise Garbled
-        room = MAX_REPLY_BYTES
-        recordings = []
-        for facts in described:
-            arrays = _announced(facts)
-            # The sum counts, not each array: 256 recordings of the largest size would be a terabyte.
-            room -= sum(array.nbytes for array in arrays.values())
-            if room < 0:
-                raise Garbled
-            for array in arrays.values():
-                fill(_memory(array))
-            recordings.append(_recording(facts, arrays, path))
-        return Reply(tuple(recordings), _typed(header["stream"], int), _error(header["error"]))
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
-        raise Garbled from None
 
 
 def _memory(array: NDArray) -> memoryview:

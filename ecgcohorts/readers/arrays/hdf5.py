@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,26 +16,30 @@ if TYPE_CHECKING:
     import h5py
 
 
-def shape_of(path: Path, description: ArrayDescription) -> tuple[int, ...]:
-    """Return the shape of the dataset, after comparing it with the size of the file."""
-    with _checked(path, description) as dataset:
-        shape: tuple[int, ...] = dataset.shape
-    return shape
+class Hdf5Array(NamedTuple):
+    """One dataset of an HDF5 file."""
 
+    path: Path
+    description: ArrayDescription
 
-def load(path: Path, description: ArrayDescription) -> NDArray:
-    """Return the dataset as stored."""
-    with _checked(path, description) as dataset:
-        return np.asarray(dataset[()])
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the dataset, after comparing it with the size of the file."""
+        with self._checked() as dataset:
+            shape: tuple[int, ...] = dataset.shape
+        return shape
 
+    def load(self) -> NDArray:
+        """Return the dataset as stored."""
+        with self._checked() as dataset:
+            return np.asarray(dataset[()])
 
-@contextmanager
-def _checked(path: Path, description: ArrayDescription) -> Iterator["h5py.Dataset"]:
-    assert description.name is not None
-    with open_hdf5(path) as file, typed_errors(path):
-        dataset = checked_dataset(file, description.name, path)
-        # Complex, text and compound values have no voltage; floats beyond 64 bits differ between machines.
-        if dataset.dtype.kind not in "iuf" or dataset.dtype.itemsize > 8:
-            refuse(Reason.UNSUPPORTED, f"values of type {dataset.dtype!s:.40}", "integers or floats", path)
-        description.check_shape(dataset.shape, str(path))
-        yield dataset
+    @contextmanager
+    def _checked(self) -> Iterator["h5py.Dataset"]:
+        assert self.description.name is not None
+        with open_hdf5(self.path) as file, typed_errors(self.path):
+            dataset = checked_dataset(file, self.description.name, self.path)
+            # Complex, text and compound values have no voltage; floats beyond 64 bits differ between machines.
+            if dataset.dtype.kind not in "iuf" or dataset.dtype.itemsize > 8:
+                refuse(Reason.UNSUPPORTED, f"values of type {dataset.dtype!s:.40}", "integers or floats", self.path)
+            self.description.check_shape(dataset.shape, str(self.path))
+            yield dataset

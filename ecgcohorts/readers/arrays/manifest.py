@@ -71,18 +71,18 @@ class Manifest(BaseModel):
                 )
         return place / parts[-1]
 
+    @staticmethod
+    def load(path: Path) -> "Manifest":
+        """Read and check a manifest. It is kept until the file changes, since ingest asks for one recording at a time.
+
+        Raises UnreadableRecording for anything that is not stated, stated twice, or stated wrongly.
+        """
+        return _load(path.absolute(), size_of(path), str(path))
+
 
 def sniff(head: bytes) -> bool:
     """Tell whether the file is a manifest, whose first key is `ecg_arrays`. Data files do not say what they are."""
     return _FIRST_LINE.match(head) is not None
-
-
-def load_manifest(path: Path) -> Manifest:
-    """Read and check a manifest. It is kept until the file changes, since ingest asks for one recording at a time.
-
-    Raises UnreadableRecording for anything that is not stated, stated twice, or stated wrongly.
-    """
-    return _load(path.absolute(), size_of(path), str(path))
 
 
 @lru_cache(maxsize=64)

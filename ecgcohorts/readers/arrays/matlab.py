@@ -51,22 +51,27 @@ class _Variable(NamedTuple):
     skip: int  # of these bytes (unpacked, if compressed) to the samples
 
 
-def shape_of(path: Path, description: ArrayDescription) -> tuple[int, ...]:
-    """Return the shape that the variable declares, after comparing it with the size of the file."""
-    with open_regular(path) as file:
-        return _find(file, description, path).shape
+class MatlabArray(NamedTuple):
+    """One variable of a MATLAB file."""
 
+    path: Path
+    description: ArrayDescription
 
-def load(path: Path, description: ArrayDescription) -> NDArray:
-    """Return the variable in MATLAB's rows and columns, of the type that MATLAB shows."""
-    with open_regular(path) as file:
-        variable = _find(file, description, path)
-        file.seek(variable.begin)
-        data = read_exactly(file, variable.size, path)
-    if variable.unpacked:
-        data = _unpacked(data, variable.unpacked, path)
-    values = np.frombuffer(data, variable.stored, prod(variable.shape), variable.skip)
-    return values.astype(variable.result, copy=False).reshape(variable.shape, order="F")
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape that the variable declares, after comparing it with the size of the file."""
+        with open_regular(self.path) as file:
+            return _find(file, self.description, self.path).shape
+
+    def load(self) -> NDArray:
+        """Return the variable in MATLAB's rows and columns, of the type that MATLAB shows."""
+        with open_regular(self.path) as file:
+            variable = _find(file, self.description, self.path)
+            file.seek(variable.begin)
+            data = read_exactly(file, variable.size, self.path)
+        if variable.unpacked:
+            data = _unpacked(data, variable.unpacked, self.path)
+        values = np.frombuffer(data, variable.stored, prod(variable.shape), variable.skip)
+        return values.astype(variable.result, copy=False).reshape(variable.shape, order="F")
 
 
 def _find(file: FileIO, description: ArrayDescription, path: Path) -> _Variable:

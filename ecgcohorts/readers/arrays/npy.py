@@ -33,18 +33,23 @@ class _Header(NamedTuple):
     shape: tuple[int, ...]
 
 
-def shape_of(path: Path, description: ArrayDescription) -> tuple[int, ...]:
-    """Return the shape that the header declares, after comparing it with the size of the file."""
-    with open_regular(path) as file:
-        return _checked_header(file, path, description).shape
+class NpyArray(NamedTuple):
+    """The array of a .npy file."""
 
+    path: Path
+    description: ArrayDescription
 
-def load(path: Path, description: ArrayDescription) -> NDArray:
-    """Return the array as stored. Memory is taken only after its size was found to be that of the file."""
-    with open_regular(path) as file:
-        header = _checked_header(file, path, description)
-        data = read_exactly(file, _size(header), path)
-    return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.fortran_order else "C")
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape that the header declares, after comparing it with the size of the file."""
+        with open_regular(self.path) as file:
+            return _checked_header(file, self.path, self.description).shape
+
+    def load(self) -> NDArray:
+        """Return the array as stored. Memory is taken only after its size was found to be that of the file."""
+        with open_regular(self.path) as file:
+            header = _checked_header(file, self.path, self.description)
+            data = read_exactly(file, _size(header), self.path)
+        return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.fortran_order else "C")
 
 
 def _checked_header(file: FileIO, path: Path, description: ArrayDescription) -> _Header:

@@ -12,7 +12,7 @@ from ecgcohorts.io.regular import size_of
 from ecgcohorts.readers._shared.units import steps_per_mv, without_infinities
 from ecgcohorts.readers.arrays import hdf5, matlab, npy, text
 from ecgcohorts.readers.arrays.description import ArrayDescription
-from ecgcohorts.readers.arrays.manifest import load_manifest
+from ecgcohorts.readers.arrays.manifest import Manifest
 from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".yaml", ".yml")  # of the manifest
@@ -25,7 +25,12 @@ VARIANTS = (
 )
 ISOLATED = True
 UNDECLARED = "length not declared"
-_KINDS = {"csv": text, "npy": npy, "hdf5": hdf5, "matlab": matlab}
+_KINDS: dict[str, type[text.TextArray | npy.NpyArray | hdf5.Hdf5Array | matlab.MatlabArray]] = {
+    "csv": text.TextArray,
+    "npy": npy.NpyArray,
+    "hdf5": hdf5.Hdf5Array,
+    "matlab": matlab.MatlabArray,
+}
 _INT32 = np.iinfo(np.int32)
 
 
@@ -35,7 +40,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     digital (integers) or analog_mv (floats): (lead, time). recording_id is the stem of the data file, which files of
     two folders may share; the entry is unique. Raises UnreadableRecording at the first file that does not fit.
     """
-    manifest = load_manifest(path)
+    manifest = Manifest.load(path)
     for entry in manifest.entries(path) if entries is None else entries:
         file = manifest.file(path.parent, entry)
         yield _recording(file, manifest.description, Origin("arrays", path, entry))
@@ -46,7 +51,7 @@ def scan(path: Path) -> Iterator[Recording]:
 
     A file whose length cannot be determined has n_samples 0, and reading it says why: one damaged file hides no others.
     """
-    manifest = load_manifest(path)
+    manifest = Manifest.load(path)
     for entry in manifest.entries(path):
         try:
             n_samples = _length(manifest.file(path.parent, entry), manifest.description)
@@ -57,7 +62,7 @@ def scan(path: Path) -> Iterator[Recording]:
 
 def beside(path: Path, entries: Sequence[str] | None = None, samples: bool = True) -> list[str]:
     """List the data files of a manifest that `read` opens, by name or glob from its folder. `scan` opens all of them."""
-    return list(load_manifest(path).files if entries is None else entries)
+    return list(Manifest.load(path).files if entries is None else entries)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def _length(path: Path, description: ArrayDescription) -> int:
     if description.samples is not None:
         size_of(path)  # refuses a link or a pipe at once
         return description.samples
-    shape = _KINDS[description.kind].shape_of(path, description)
+    shape = _KINDS[description.kind](path, description).shape()
     return shape[1] if description.axes == "lead_time" else shape[0]
 
 
@@ -104,7 +109,7 @@ def _header(description: ArrayDescription, source: Origin, n_samples: int) -> Re
 
 
 def _recording(path: Path, description: ArrayDescription, source: Origin) -> Recording:
-    stored = _KINDS[description.kind].load(path, description)
+    stored = _KINDS[description.kind](path, description).load()
     samples = stored if description.axes == "lead_time" else stored.T
     # One unit for all leads: a description states no other.
     per_mv = steps_per_mv(description.steps_per_unit, description.unit, description.leads[0], str(path))

@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,31 +27,85 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 SEPARATORS = {",": ",", ";": ";", "tab": "\t", "space": None}  # None: any white space
 
 
-def shape_of(path: Path, description: ArrayDescription) -> tuple[int, int]:
-    """Count the lines, and the cells of the first one; no number is parsed."""
-    rows, width = 0, 0
-    for block in _row_blocks(path, description):
-        width = width or _cells(block, description)
-        rows += block.count(b"\n")
-    return _checked_shape(rows, width, description, path)
+class TextArray(NamedTuple):
+    """The rows of numbers of a text file, plain or gzipped."""
 
+    path: Path
+    description: ArrayDescription
 
-def load(path: Path, description: ArrayDescription) -> NDArray:
-    """Return the numbers as (row, column): int64 if no cell has a decimal point or an exponent, otherwise float64."""
-    blocks: list[NDArray] = []
-    rows, width = 0, 0
-    open_end = description.model_copy(update={"samples": None})
-    for block in _row_blocks(path, description):
-        width = width or _cells(block, description)
-        rows += block.count(b"\n")
-        if description.axes == "time_lead":
-            _checked_shape(rows, width, open_end, path)  # more rows may follow
-        else:
-            _checked_shape(max(rows, len(description.leads)), width, description, path)
-        numbers = _parse(block, width, description, path)
-        blocks.append(numbers if description.columns is None else numbers[:, description.columns])
-    _checked_shape(rows, width, description, path)
-    return np.concatenate(blocks)  # of integers and floats: floats
+    def shape(self) -> tuple[int, int]:
+        """Count the lines, and the cells of the first one; no number is parsed."""
+        rows, width = 0, 0
+        for block in self._row_blocks():
+            width = width or self._cells(block)
+            rows += block.count(b"\n")
+        return _checked_shape(rows, width, self.description, self.path)
+
+    def load(self) -> NDArray:
+        """Return the numbers as (row, column): int64 if no cell has a decimal point or an exponent, otherwise float64."""
+        blocks: list[NDArray] = []
+        rows, width = 0, 0
+        description = self.description
+        open_end = description.model_copy(update={"samples": None})
+        for block in self._row_blocks():
+            width = width or self._cells(block)
+            rows += block.count(b"\n")
+            if description.axes == "time_lead":
+                _checked_shape(rows, width, open_end, self.path)  # more rows may follow
+            else:
+                _checked_shape(max(rows, len(description.leads)), width, description, self.path)
+            numbers = self._parse(block, width)
+            blocks.append(numbers if description.columns is None else numbers[:, description.columns])
+        _checked_shape(rows, width, description, self.path)
+        return np.concatenate(blocks)  # of integers and floats: floats
+
+    def _cells(self, block: bytes) -> int:
+        """Count the cells of the first line."""
+        line = block[: block.index(b"\n")]
+        separator = SEPARATORS[self.description.separator]
+        return len(line.split()) if separator is None else line.count(separator.encode()) + 1
+
+    def _parse(self, block: bytes, width: int) -> NDArray:
+        """Parse whole lines of numbers. numpy.loadtxt is strict, except for what is refused before and after it."""
+        comma = self.description.decimal == ","
+        separator = SEPARATORS[self.description.separator]
+        # Any other character is refused first: loadtxt would read nan and inf, which no cell of samples may hold.
+        allowed = b"0123456789+-eE \n" + (separator or "\t").encode() + (b"," if comma else b".")
+        lines = block[:-1].split(b"\n")
+        if block.translate(None, allowed) or max(map(len, lines)) > width * MAX_CELL_BYTES:
+            raise _no_number(self.path)
+        text = block.translate(bytes.maketrans(b",", b".")) if comma else block
+        is_float = any(mark in text for mark in (b".", b"e", b"E"))
+        if not any(digit in text for digit in b"0123456789"):
+            raise _no_number(self.path)  # loadtxt would warn of no data
+        try:
+            numbers = np.loadtxt(
+                text[:-1].decode("ascii").split("\n"),
+                np.float64 if is_float else np.int64,
+                comments=None,
+                delimiter=separator,
+                ndmin=2,
+            )
+        except (ValueError, OverflowError):
+            raise _no_number(self.path) from None
+        if numbers.shape != (len(lines), width) or not np.isfinite(numbers).all():  # it skips empty lines
+            raise _no_number(self.path)
+        return numbers
+
+    def _row_blocks(self) -> Iterator[bytes]:
+        """Yield blocks of whole lines that end with `\\n`, none of them empty, after the lines to skip."""
+        longest = MAX_ROW_BYTES if self.description.axes == "lead_time" else MAX_COLUMNS * MAX_CELL_BYTES
+        skip, is_over = self.description.skip_lines, False
+        for block in _line_blocks(self.path, longest):
+            while skip and block:
+                block = block[block.index(b"\n") + 1 :]
+                skip -= 1
+            rows = block.rstrip(b"\n")
+            if (rows and is_over) or len(block) - len(rows) > MAX_EMPTY_LINES:
+                raise _no_number(self.path)
+            is_over = is_over or block.endswith(b"\n\n") or block == b"\n"  # empty lines stand only at the end
+            if rows:
+                yield rows + b"\n"
 
 
 def _checked_shape(rows: int, width: int, description: ArrayDescription, path: Path) -> tuple[int, int]:
@@ -65,57 +120,6 @@ def _checked_shape(rows: int, width: int, description: ArrayDescription, path: P
         width = len(description.columns)
     description.check_shape((rows, width), str(path))
     return rows, width
-
-
-def _cells(block: bytes, description: ArrayDescription) -> int:
-    """Count the cells of the first line."""
-    line = block[: block.index(b"\n")]
-    separator = SEPARATORS[description.separator]
-    return len(line.split()) if separator is None else line.count(separator.encode()) + 1
-
-
-def _parse(block: bytes, width: int, description: ArrayDescription, path: Path) -> NDArray:
-    """Parse whole lines of numbers. numpy.loadtxt is strict, except for what is refused before and after it."""
-    comma = description.decimal == ","
-    separator = SEPARATORS[description.separator]
-    # Any other character is refused first: loadtxt would read nan and inf, which no cell of samples may hold.
-    allowed = b"0123456789+-eE \n" + (separator or "\t").encode() + (b"," if comma else b".")
-    lines = block[:-1].split(b"\n")
-    if block.translate(None, allowed) or max(map(len, lines)) > width * MAX_CELL_BYTES:
-        raise _no_number(path)
-    text = block.translate(bytes.maketrans(b",", b".")) if comma else block
-    is_float = any(mark in text for mark in (b".", b"e", b"E"))
-    if not any(digit in text for digit in b"0123456789"):
-        raise _no_number(path)  # loadtxt would warn of no data
-    try:
-        numbers = np.loadtxt(
-            text[:-1].decode("ascii").split("\n"),
-            np.float64 if is_float else np.int64,
-            comments=None,
-            delimiter=separator,
-            ndmin=2,
-        )
-    except (ValueError, OverflowError):
-        raise _no_number(path) from None
-    if numbers.shape != (len(lines), width) or not np.isfinite(numbers).all():  # it skips empty lines
-        raise _no_number(path)
-    return numbers
-
-
-def _row_blocks(path: Path, description: ArrayDescription) -> Iterator[bytes]:
-    """Yield blocks of whole lines that end with `\\n`, none of them empty, after the lines to skip."""
-    longest = MAX_ROW_BYTES if description.axes == "lead_time" else MAX_COLUMNS * MAX_CELL_BYTES
-    skip, is_over = description.skip_lines, False
-    for block in _line_blocks(path, longest):
-        while skip and block:
-            block = block[block.index(b"\n") + 1 :]
-            skip -= 1
-        rows = block.rstrip(b"\n")
-        if (rows and is_over) or len(block) - len(rows) > MAX_EMPTY_LINES:
-            raise _no_number(path)
-        is_over = is_over or block.endswith(b"\n\n") or block == b"\n"  # empty lines stand only at the end
-        if rows:
-            yield rows + b"\n"
 
 
 def _line_blocks(path: Path, longest: int) -> Iterator[bytes]:

@@ -6,12 +6,12 @@ lead numbers both coding schemes count with.
 
 import math
 import re
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Self
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import canonical
 from ecgcohorts.readers._shared.units import steps_per_mv
-from ecgcohorts.readers.dicom.elements import CHANNEL_SOURCE, FETCH_AGAIN, SENSITIVITY_UNITS, Code, Items, Structure
+from ecgcohorts.readers.dicom.elements import CHANNEL_SOURCE, FETCH_AGAIN, SENSITIVITY_UNITS, Items, Structure
 
 CHANNEL_LABEL, CHANNEL_STATUS = 0x003A_0203, 0x003A_0205
 SENSITIVITY, CORRECTION, BASELINE = 0x003A_0210, 0x003A_0212, 0x003A_0213
@@ -41,6 +41,25 @@ class Channel(NamedTuple):
     filters_hz: tuple[float | None, float | None, float | None]  # high-pass, low-pass, notch
     has_baseline: bool
 
+    @classmethod
+    def parse(cls, structure: Structure, item: Items, place: int, rate_hz: float) -> Self:
+        """Parse one item of the channel definitions. Raises UnreadableRecording: UNIT if one of the twelve leads has no scale."""
+        name = lead_name(structure, item, place)
+        offset = structure.decimal(item, BASELINE)
+        per_mv, baseline = _scale(structure, item, name, offset or 0.0)
+        skew_s = (structure.decimal(item, TIME_SKEW) or 0.0) + (structure.decimal(item, SAMPLE_SKEW) or 0.0) / rate_hz
+        statuses = structure.text(item, CHANNEL_STATUS).split("\\")
+        return cls(
+            name,
+            per_mv,
+            baseline,
+            skew_s,
+            structure.integer(item, BITS_STORED, 2),
+            tuple(status for status in STATUSES if status in statuses),
+            (structure.decimal(item, FILTER_LOW), structure.decimal(item, FILTER_HIGH), structure.decimal(item, NOTCH)),
+            offset is not None,
+        )
+
 
 def lead_name(structure: Structure, item: Items, place: int) -> str:
     """Return the name of a channel: from its coded source, else from the meaning of the code, or the channel's label.
@@ -49,7 +68,7 @@ def lead_name(structure: Structure, item: Items, place: int) -> str:
     """
     source = structure.code(item, CHANNEL_SOURCE)
     meaning = _IN_BRACKETS.sub("", source.meaning)
-    numbered = _numbered_lead(source)
+    numbered = _numbered_lead(source.scheme, source.value)
     if numbered is None:
         label = structure.text(item, CHANNEL_LABEL)
         candidates = [name for name in (source.value, meaning, label) if canonical(name) is not None]
@@ -60,29 +79,10 @@ def lead_name(structure: Structure, item: Items, place: int) -> str:
     return numbered
 
 
-def read_channel(structure: Structure, item: Items, place: int, rate_hz: float) -> Channel:
-    """Parse one item of the channel definitions. Raises UnreadableRecording: UNIT if one of the twelve leads has no scale."""
-    name = lead_name(structure, item, place)
-    offset = structure.decimal(item, BASELINE)
-    per_mv, baseline = _scale(structure, item, name, offset or 0.0)
-    skew_s = (structure.decimal(item, TIME_SKEW) or 0.0) + (structure.decimal(item, SAMPLE_SKEW) or 0.0) / rate_hz
-    statuses = structure.text(item, CHANNEL_STATUS).split("\\")
-    return Channel(
-        name,
-        per_mv,
-        baseline,
-        skew_s,
-        structure.integer(item, BITS_STORED, 2),
-        tuple(status for status in STATUSES if status in statuses),
-        (structure.decimal(item, FILTER_LOW), structure.decimal(item, FILTER_HIGH), structure.decimal(item, NOTCH)),
-        offset is not None,
-    )
-
-
-def _numbered_lead(source: Code) -> str | None:
+def _numbered_lead(scheme: str, value: str) -> str | None:
     """Return the lead that an SCP-ECG number names, in either coding scheme; None if the code is not such a number."""
-    pattern = _NUMBERED.get(source.scheme)
-    found = pattern.fullmatch(source.value) if pattern else None
+    pattern = _NUMBERED.get(scheme)
+    found = pattern.fullmatch(value) if pattern else None
     if found is None:
         return None
     number = int(found[1])

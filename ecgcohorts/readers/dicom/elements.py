@@ -7,7 +7,7 @@ syntaxes); PS3.10, chapter 7 (file meta information).
 
 import re
 from struct import Struct
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Self
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 
@@ -72,7 +72,7 @@ class _Element(NamedTuple):
 Items = dict[int, _Element]  # tag -> element: one data set, or one item of a sequence
 
 
-class Code(NamedTuple):
+class _Code(NamedTuple):
     """The first item of a code sequence; empty where there is none."""
 
     scheme: str
@@ -119,28 +119,28 @@ class Structure(NamedTuple):
             _refuse(Reason.HEADER, f"{len(value)} bytes in {tag >> 16:04x},{tag & 0xFFFF:04x}", f"{width}", self.where)
         return int.from_bytes(value, "big" if self.syntax.big_endian else "little")
 
-    def code(self, item: Items, tag: int) -> Code:
+    def code(self, item: Items, tag: int) -> _Code:
         """Decode scheme, value and meaning of the first item of a code sequence."""
         element = item.get(tag)
         first = element.items[0] if element is not None and element.items else {}
-        return Code(*(self.text(first, part) for part in (_CODING_SCHEME, _CODE_VALUE, _CODE_MEANING)))
+        return _Code(*(self.text(first, part) for part in (_CODING_SCHEME, _CODE_VALUE, _CODE_MEANING)))
 
-
-def parse_structure(data: bytes, where: str) -> Structure:
-    """Walk a whole file. Raises UnreadableRecording: UNSUPPORTED for syntaxes that are not read, before anything else."""
-    if data[PREFIX_AT:META_START] != PREFIX:
-        _refuse(Reason.FORMAT, "no DICM after 128 bytes", "a DICOM file", where)
-    meta = _Walker(data, False, where)
-    elements, meta_stop = meta.meta()
-    element = elements.get(TRANSFER_SYNTAX)
-    if element is None:
-        _refuse(Reason.HEADER, "no transfer syntax", "one in the file meta information", where)
-    syntax = _syntax_of(data[element.value : element.stop].decode("latin-1").strip("\0 "), where)
-    walker = _Walker(data, syntax.big_endian, where)
-    found, _ = walker.elements(meta_stop, len(data), syntax.explicit)
-    if found and min(found) < FIRST_TAG:
-        _refuse(Reason.HEADER, "a command or file meta element in the data set", "none", where)
-    return Structure(data, syntax, meta_stop, found, where)
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> Self:
+        """Walk a whole file. Raises UnreadableRecording: UNSUPPORTED for syntaxes that are not read, before anything else."""
+        if data[PREFIX_AT:META_START] != PREFIX:
+            _refuse(Reason.FORMAT, "no DICM after 128 bytes", "a DICOM file", where)
+        meta = _Walker(data, False, where)
+        elements, meta_stop = meta.meta()
+        element = elements.get(TRANSFER_SYNTAX)
+        if element is None:
+            _refuse(Reason.HEADER, "no transfer syntax", "one in the file meta information", where)
+        syntax = _syntax_of(data[element.value : element.stop].decode("latin-1").strip("\0 "), where)
+        walker = _Walker(data, syntax.big_endian, where)
+        found, _ = walker.elements(meta_stop, len(data), syntax.explicit)
+        if found and min(found) < FIRST_TAG:
+            _refuse(Reason.HEADER, "a command or file meta element in the data set", "none", where)
+        return cls(data, syntax, meta_stop, found, where)
 
 
 def _syntax_of(uid: str, where: str) -> _Syntax:

@@ -14,7 +14,7 @@ from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import read_bounded
 from ecgcohorts.leads import canonical
 from ecgcohorts.readers._shared.limits import check_shape
-from ecgcohorts.readers.dicom.channels import NO_BASELINE, STATUSES, Channel, lead_name, read_channel
+from ecgcohorts.readers.dicom.channels import NO_BASELINE, STATUSES, Channel, lead_name
 from ecgcohorts.readers.dicom.context import read_context
 from ecgcohorts.readers.dicom.elements import (
     CHANNEL_DEFINITIONS,
@@ -25,7 +25,6 @@ from ecgcohorts.readers.dicom.elements import (
     WAVEFORM_SEQUENCE,
     Items,
     Structure,
-    parse_structure,
 )
 from ecgcohorts.recording import Origin, Recording
 
@@ -97,7 +96,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     digital: (lead, time) int32, the stored integers; padding is missing. Signals that are not voltages (pressure ...)
     are kept with a gain of NaN. Raises UnreadableRecording.
     """
-    structure = parse_structure(read_bounded(path, FILE_LIMIT), str(path))
+    structure = Structure.parse(read_bounded(path, FILE_LIMIT), str(path))
     waveform = _find_waveform(structure)
     digital, missing = _read_samples(structure, waveform)
     yield _recording(path, structure, waveform, digital, missing)
@@ -105,7 +104,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
 
 def scan(path: Path) -> Iterator[Recording]:
     """Yield the same recording without samples; none is decoded."""
-    structure = parse_structure(read_bounded(path, FILE_LIMIT), str(path))
+    structure = Structure.parse(read_bounded(path, FILE_LIMIT), str(path))
     waveform = _find_waveform(structure)
     yield _recording(path, structure, waveform, np.zeros((len(waveform.channels), 0), np.int32))
 
@@ -141,7 +140,7 @@ def _find_waveform(structure: Structure) -> _Waveform:
         [_group(structure, item) for item in sequence.items if _is_rhythm(structure, item)], structure
     )
     definitions = group.item[CHANNEL_DEFINITIONS].items
-    channels = tuple(read_channel(structure, item, place, group.rate_hz) for place, item in enumerate(definitions))
+    channels = tuple(Channel.parse(structure, item, place, group.rate_hz) for place, item in enumerate(definitions))
     dtype = _dtype(structure, group)
     _check_size(structure, group, dtype)
     skews = [channel.skew_s * group.rate_hz for channel in channels]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from decimal import Context, Decimal
 from functools import lru_cache
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Self
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers._shared.limits import MAX_LEADS
@@ -105,6 +105,38 @@ class Header(NamedTuple):
         # In decimals, as the header gives both numbers: 7 samples in 0.3 s, as floats, give a rate next to the right one.
         return float(_EXACT.divide(Decimal(signal.per_record), self.record_s))
 
+    @classmethod
+    def parse(cls, read: Callable[[int], bytes], where: str) -> Self:
+        """Read a whole header; `read` returns so many bytes, fewer at the end of the file. Raises UnreadableRecording."""
+        data = read(HEADER_BYTES)
+        n_signals = _n_signals(data, where)
+        data += read(HEADER_BYTES * n_signals)
+        if len(data) < HEADER_BYTES * (1 + n_signals):
+            refuse(Reason.TRUNCATED, f"{len(data)} bytes", f"{HEADER_BYTES * (1 + n_signals)} of a header", where)
+        text = data.decode(CHARACTERS)
+        n_records = _integer(text[236:244], "records", where)
+        if n_records == UNFINISHED:
+            refuse(Reason.UNSUPPORTED, "a file that its writer has not finished (-1 records)", "a number", where)
+        record_s = _decimal(text[244:252], "seconds of a record", where)
+        if n_records < 1:
+            refuse(Reason.EMPTY, f"{n_records} records", "at least one", where)
+        if record_s <= 0:
+            refuse(Reason.HEADER, f"records of {float(record_s):g} s", "more than 0 s", where)
+        # `EDF+C` means nothing in a BDF file, and the other way round.
+        is_bdf = data[:8] == BDF
+        kind = text[192:197]
+        return cls(
+            patient=text[8:88].strip(" "),
+            recording=text[88:168].strip(" "),
+            start_date=text[168:176].strip(" "),
+            start_time=text[176:184].strip(" "),
+            kind=kind if kind in (("BDF+C", "BDF+D") if is_bdf else ("EDF+C", "EDF+D")) else "",
+            sample_bytes=3 if is_bdf else 2,
+            n_records=n_records,
+            record_s=record_s,
+            signals=_signals(text, n_signals, where),
+        )
+
 
 class Scale(NamedTuple):
     """The inverse of physical = minimum + (digital - least) * (maximum - minimum) / (most - least)."""
@@ -137,38 +169,6 @@ def _n_signals(head: bytes, where: str) -> int:
     if declared != HEADER_BYTES * (1 + n_signals):
         refuse(Reason.HEADER, f"a header of {declared} bytes", f"{HEADER_BYTES * (1 + n_signals)}", where)
     return n_signals
-
-
-def parse_header(read: Callable[[int], bytes], where: str) -> Header:
-    """Read a whole header; `read` returns so many bytes, fewer at the end of the file. Raises UnreadableRecording."""
-    data = read(HEADER_BYTES)
-    n_signals = _n_signals(data, where)
-    data += read(HEADER_BYTES * n_signals)
-    if len(data) < HEADER_BYTES * (1 + n_signals):
-        refuse(Reason.TRUNCATED, f"{len(data)} bytes", f"{HEADER_BYTES * (1 + n_signals)} of a header", where)
-    text = data.decode(CHARACTERS)
-    n_records = _integer(text[236:244], "records", where)
-    if n_records == UNFINISHED:
-        refuse(Reason.UNSUPPORTED, "a file that its writer has not finished (-1 records)", "a number", where)
-    record_s = _decimal(text[244:252], "seconds of a record", where)
-    if n_records < 1:
-        refuse(Reason.EMPTY, f"{n_records} records", "at least one", where)
-    if record_s <= 0:
-        refuse(Reason.HEADER, f"records of {float(record_s):g} s", "more than 0 s", where)
-    # `EDF+C` means nothing in a BDF file, and the other way round.
-    is_bdf = data[:8] == BDF
-    kind = text[192:197]
-    return Header(
-        patient=text[8:88].strip(" "),
-        recording=text[88:168].strip(" "),
-        start_date=text[168:176].strip(" "),
-        start_time=text[176:184].strip(" "),
-        kind=kind if kind in (("BDF+C", "BDF+D") if is_bdf else ("EDF+C", "EDF+D")) else "",
-        sample_bytes=3 if is_bdf else 2,
-        n_records=n_records,
-        record_s=record_s,
-        signals=_signals(text, n_signals, where),
-    )
 
 
 @lru_cache(maxsize=256)  # the signals of a file share one calibration, and so do the files of a cohort

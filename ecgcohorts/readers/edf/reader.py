@@ -21,7 +21,7 @@ from ecgcohorts.leads import canonical
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers.edf.context import read_context
-from ecgcohorts.readers.edf.header import Header, Scale, Signal, parse_header, refuse
+from ecgcohorts.readers.edf.header import Header, Scale, Signal, refuse
 from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".bdf", ".edf")
@@ -91,7 +91,7 @@ def scan(path: Path) -> Iterator[Recording]:
 def _open(file: FileIO, path: Path) -> tuple[Header, _Chosen, tuple[str, ...]]:
     """Return the header, compared with the size of the file, and the signals to read. The file stands at its first record."""
     where = str(path)
-    header = parse_header(file.read, where)
+    header = Header.parse(file.read, where)
     size = os.fstat(file.fileno()).st_size
     if header.declared_bytes > size:
         refuse(Reason.TRUNCATED, f"{size} bytes", f"{header.declared_bytes} as declared", where)

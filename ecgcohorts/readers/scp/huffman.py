@@ -45,26 +45,38 @@ class Book(NamedTuple):
     switches: NDArray[np.bool_]
     next_table: NDArray[np.int64]
 
+    def decode(self, chunks: Sequence[bytes], count: int, where: str) -> Iterator[NDArray[np.int64]]:
+        """Yield the first `count` values of every chunk: most significant bit first, each starting with the first table.
 
-def read_book(body: bytes, where: str) -> Book | None:
-    """Parse the tables of section 2; None if it says that there are none. Raises UnreadableRecording."""
-    if len(body) < 2:
-        refuse("an empty section 2", "a number of tables", where)
-    # 0 tables, or no section 2 at all, mean samples of 16 bits.
-    (count,) = struct.unpack_from("<H", body)
-    if count == DEFAULT_TABLE:
-        return _standard_book()
-    if count > MOST_TABLES:
-        refuse(f"{count} Huffman tables", f"at most {MOST_TABLES}, or {DEFAULT_TABLE}", where, Reason.LIMIT)
-    tables, at = [], 2
-    for _ in range(count):
-        (codes,) = struct.unpack_from("<H", body, at) if at + 2 <= len(body) else (0,)
-        end = at + 2 + codes * STRUCTURE.itemsize
-        if not codes or end > len(body):
-            refuse(f"{codes} Huffman codes in {len(body) - at} bytes", "one or more, in full", where)
-        tables.append(np.frombuffer(body, STRUCTURE, codes, at + 2))
-        at = end
-    return _book(tables, where) if tables else None
+        Raises UnreadableRecording if a code is unknown, a chunk ends early, or more than padding is left over.
+        """
+        n_bits, n_tables = 8 * max(len(chunk) for chunk in chunks), len(self.tables)
+        nodes = np.arange(0, n_bits * n_tables, n_tables)
+        jumps = np.empty((3, n_bits * n_tables + 1), np.int64)
+        room = _Room(np.empty(n_bits, np.uint64), nodes, np.empty((2, n_bits), np.int64), jumps)
+        for chunk in chunks:
+            yield _decode(chunk, count, self, room, where)
+
+    @staticmethod
+    def parse(body: bytes, where: str) -> "Book | None":
+        """Parse the tables of section 2; None if it says that there are none. Raises UnreadableRecording."""
+        if len(body) < 2:
+            refuse("an empty section 2", "a number of tables", where)
+        # 0 tables, or no section 2 at all, mean samples of 16 bits.
+        (count,) = struct.unpack_from("<H", body)
+        if count == DEFAULT_TABLE:
+            return _standard_book()
+        if count > MOST_TABLES:
+            refuse(f"{count} Huffman tables", f"at most {MOST_TABLES}, or {DEFAULT_TABLE}", where, Reason.LIMIT)
+        tables, at = [], 2
+        for _ in range(count):
+            (codes,) = struct.unpack_from("<H", body, at) if at + 2 <= len(body) else (0,)
+            end = at + 2 + codes * STRUCTURE.itemsize
+            if not codes or end > len(body):
+                refuse(f"{codes} Huffman codes in {len(body) - at} bytes", "one or more, in full", where)
+            tables.append(np.frombuffer(body, STRUCTURE, codes, at + 2))
+            at = end
+        return _book(tables, where) if tables else None
 
 
 @cache
@@ -137,19 +149,6 @@ class _Room(NamedTuple):
     nodes: NDArray[np.int64]  # (bit,) first node of every bit
     scratch: NDArray[np.int64]  # (2, bit)
     jumps: NDArray[np.int64]  # (3, node + 1)
-
-
-def decode(chunks: Sequence[bytes], count: int, book: Book, where: str) -> Iterator[NDArray[np.int64]]:
-    """Yield the first `count` values of every chunk: most significant bit first, each starting with the first table.
-
-    Raises UnreadableRecording if a code is unknown, a chunk ends early, or more than padding is left over.
-    """
-    n_bits, n_tables = 8 * max(len(chunk) for chunk in chunks), len(book.tables)
-    nodes = np.arange(0, n_bits * n_tables, n_tables)
-    jumps = np.empty((3, n_bits * n_tables + 1), np.int64)
-    room = _Room(np.empty(n_bits, np.uint64), nodes, np.empty((2, n_bits), np.int64), jumps)
-    for chunk in chunks:
-        yield _decode(chunk, count, book, room, where)
 
 
 def _decode(chunk: bytes, count: int, book: Book, room: _Room, where: str) -> NDArray[np.int64]:

@@ -12,15 +12,12 @@ from ecgcohorts.errors import Reason
 from ecgcohorts.io.regular import read_bounded
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import Context
-from ecgcohorts.readers.scp.huffman import Book, decode, read_book
+from ecgcohorts.readers.scp.huffman import Book
 from ecgcohorts.readers.scp.sections import (
     FILE_LIMIT,
     Beats,
     Block,
     LeadPlan,
-    beats,
-    block,
-    lead_plan,
     open_container,
     refuse,
 )
@@ -104,8 +101,8 @@ def _rhythm(data: bytes, where: str) -> _Rhythm:
     sections, notes = open_container(data, where)
     if RHYTHM not in sections or LEADS not in sections:
         refuse("no rhythm", "leads and rhythm, sections 3 and 6", where, Reason.EMPTY)
-    plan = lead_plan(sections[LEADS], where)
-    stored = block(sections[RHYTHM], len(plan.names), RHYTHM, where)
+    plan = LeadPlan.parse(sections[LEADS], where)
+    stored = Block.parse(sections[RHYTHM], len(plan.names), RHYTHM, where)
     check_shape(len(plan.names), plan.n_samples, 1e6 / stored.interval_us, where)
     # Outside protected zones such a rhythm is decimated. Programs that restore it are untested (one says so itself) or
     # refuse it, and no such file was seen.
@@ -115,11 +112,11 @@ def _rhythm(data: bytes, where: str) -> _Rhythm:
     if plan.beats_subtracted:
         if BEATS not in sections or REFERENCE not in sections:
             refuse("a reference beat subtracted, but not stored", "sections 4 and 5", where)
-        found = beats(sections[BEATS], where)
-        reference = block(sections[REFERENCE], len(plan.names), REFERENCE, where)
+        found = Beats.parse(sections[BEATS], where)
+        reference = Block.parse(sections[REFERENCE], len(plan.names), REFERENCE, where)
         if reference.interval_us != stored.interval_us or plan.start != 1:
             refuse("a beat of another rate, or a rhythm cut out", "one rate, from sample 1", where, Reason.UNSUPPORTED)
-    book = read_book(sections[TABLES], where) if TABLES in sections else None
+    book = Book.parse(sections[TABLES], where) if TABLES in sections else None
     _check_room(stored, plan.n_samples, book, where)
     return _Rhythm(plan, stored, reference, found, book, read_context(sections.get(TAGS, b"")), notes)
 
@@ -135,7 +132,7 @@ def _samples(stored: Block, count: int, book: Book | None, where: str) -> NDArra
     """Decode section 5 or 6 to (lead, time). Differences are summed as their writers formed them, in 16 bits."""
     _check_room(stored, count, book, where)
     samples = np.empty((len(stored.chunks), count), np.int32)
-    values = decode(stored.chunks, count, book, where) if book else _stored(stored.chunks, count, where)
+    values = book.decode(stored.chunks, count, where) if book else _stored(stored.chunks, count, where)
     for row, of_lead in zip(samples, values, strict=True):
         row[:] = _summed(of_lead, stored.differences, where)
     return samples

@@ -6,7 +6,7 @@ Source: EN 1064 / ISO 11073-91064, little-endian, sample and byte positions coun
 import binascii
 import struct
 from itertools import pairwise
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,41 @@ class LeadPlan(NamedTuple):
     beats_subtracted: bool
     notes: tuple[str, ...]
 
+    @classmethod
+    def parse(cls, body: bytes, where: str) -> Self:
+        """Parse section 3. Raises UnreadableRecording unless all leads cover the same samples."""
+        if len(body) < 2:
+            refuse("no lead definitions", "section 3", where)
+        announced, flags = body[0], body[1]
+        room = (len(body) - 2) // LEAD_ENTRY.size
+        if not 1 <= announced <= room:
+            refuse(f"{announced} leads announced, room for {room}", "a definition for every lead", where)
+        room = min(room, max(announced, MAX_LEADS + 1))  # one lead too many is enough to be refused
+        entries = [LEAD_ENTRY.unpack_from(body, 2 + place * LEAD_ENTRY.size) for place in range(room)]
+        # Some carts announce too few leads: a definition like the others counts, anything else is padding.
+        leads = entries[:announced]
+        for entry in entries[announced:]:
+            if entry[:2] != leads[0][:2] or not entry[2]:
+                break
+            leads.append(entry)
+        # Leads recorded one after the other have other starts: side by side they would be a false twelve-lead ECG.
+        start, end, _ = leads[0]
+        if any(entry[:2] != (start, end) for entry in leads):
+            refuse("leads that do not cover the same samples", "simultaneous leads", where, Reason.UNSUPPORTED)
+        together = len(leads) if flags & SIMULTANEOUS else flags >> COUNT_SHIFT
+        if 0 < together < len(leads):
+            refuse(f"{together} of {len(leads)} leads at a time", "simultaneous leads", where, Reason.UNSUPPORTED)
+        if not 1 <= start <= end:
+            refuse(f"samples {start} to {end}", "samples counted from 1", where)
+        quirks = {MORE_LEADS: len(leads) > announced, NOT_DECLARED_SIMULTANEOUS: not together and len(leads) > 1}
+        return cls(
+            tuple([LEAD_NAMES.get(number, f"SCP-{number}") for *_, number in leads]),
+            start,
+            end - start + 1,
+            bool(flags & REFERENCE_BEAT),
+            tuple(name for name, met in quirks.items() if met),
+        )
+
 
 class Block(NamedTuple):
     """Section 5 or 6: one stretch of signal per lead, still encoded."""
@@ -66,6 +101,30 @@ class Block(NamedTuple):
     bimodal: int
     chunks: tuple[bytes, ...]
 
+    @classmethod
+    def parse(cls, body: bytes, n_leads: int, section: int, where: str) -> Self:
+        """Cut section 5 or 6 into one chunk of bytes per lead. Raises UnreadableRecording."""
+        if n_leads > MAX_LEADS:
+            refuse(f"{n_leads} leads or more", f"at most {MAX_LEADS}", where, Reason.LIMIT)
+        first = BLOCK_HEADER.size + 2 * n_leads
+        if len(body) < first:
+            refuse(f"{len(body)} bytes in section {section}", f"at least {first} for {n_leads} leads", where)
+        nv_per_step, interval_us, differences, bimodal = BLOCK_HEADER.unpack_from(body)
+        if not nv_per_step:
+            refuse(f"0 nV a step in section {section}", "a step size", where, Reason.UNIT)
+        if not interval_us:
+            refuse(f"0 us between samples in section {section}", "a sampling interval", where, Reason.RATE)
+        if differences > 2:
+            refuse(f"encoding {differences} in section {section}", "0, 1 or 2", where, Reason.UNSUPPORTED)
+        ends = first + np.cumsum(np.frombuffer(body, "<u2", n_leads, BLOCK_HEADER.size), dtype=np.int64)
+        over = len(body) - int(ends[-1])
+        # Every byte of the rhythm must be accounted for: with a wrong length, a lead would begin inside another one.
+        if not 0 <= over <= PADDING_BYTES:
+            refuse(f"{len(body)} bytes in section {section}", f"{ends[-1]} as its leads declare", where)
+        starts = [first, *ends[:-1].tolist()]
+        chunks = tuple(body[start:end] for start, end in zip(starts, ends.tolist(), strict=True))
+        return cls(nv_per_step, interval_us, differences, bimodal, chunks)
+
 
 class Beats(NamedTuple):
     """Section 4: where the reference beat was subtracted."""
@@ -75,6 +134,21 @@ class Beats(NamedTuple):
     start: NDArray[np.int64]  # per beat of type 0, from 1
     align: NDArray[np.int64]  # per beat of type 0: its fiducial sample, from 1
     end: NDArray[np.int64]
+
+    @classmethod
+    def parse(cls, body: bytes, where: str) -> Self:
+        """Parse section 4: the beats of type 0, which were subtracted. Raises UnreadableRecording."""
+        if len(body) < BEATS_HEADER.size:
+            refuse("no beat positions", "section 4", where)
+        length_ms, fiducial, count = BEATS_HEADER.unpack_from(body)
+        if len(body) < BEATS_HEADER.size + count * BEAT.itemsize:
+            refuse(f"{len(body)} bytes in section 4", f"room for {count} beats", where)
+        found = np.frombuffer(body, BEAT, count, BEATS_HEADER.size)
+        found = found[(found["type"] == 0) & (found["end"] > 0)]
+        start, align, end = (found[name].astype(np.int64) for name in ("start", "fiducial", "end"))
+        if (start > end).any():
+            refuse("a beat that ends before it starts", "start and end", where)
+        return cls(length_ms, fiducial, start, align, end)
 
 
 def refuse(found: str, expected: str, where: str, reason: Reason = Reason.HEADER) -> NoReturn:
@@ -147,77 +221,3 @@ def _body(data: bytes, section: int, place: tuple[int, int], where: str) -> byte
         if binascii.crc_hqx(whole[2:], CRC_START) != stored:
             refuse(f"another CRC of section {section}", "the stored one", where, Reason.CHECKSUM)
     return whole[SECTION_HEADER:]
-
-
-def lead_plan(body: bytes, where: str) -> LeadPlan:
-    """Parse section 3. Raises UnreadableRecording unless all leads cover the same samples."""
-    if len(body) < 2:
-        refuse("no lead definitions", "section 3", where)
-    announced, flags = body[0], body[1]
-    room = (len(body) - 2) // LEAD_ENTRY.size
-    if not 1 <= announced <= room:
-        refuse(f"{announced} leads announced, room for {room}", "a definition for every lead", where)
-    room = min(room, max(announced, MAX_LEADS + 1))  # one lead too many is enough to be refused
-    entries = [LEAD_ENTRY.unpack_from(body, 2 + place * LEAD_ENTRY.size) for place in range(room)]
-    # Some carts announce too few leads: a definition like the others counts, anything else is padding.
-    leads = entries[:announced]
-    for entry in entries[announced:]:
-        if entry[:2] != leads[0][:2] or not entry[2]:
-            break
-        leads.append(entry)
-    # Leads recorded one after the other have other starts: side by side they would be a false twelve-lead ECG.
-    start, end, _ = leads[0]
-    if any(entry[:2] != (start, end) for entry in leads):
-        refuse("leads that do not cover the same samples", "simultaneous leads", where, Reason.UNSUPPORTED)
-    together = len(leads) if flags & SIMULTANEOUS else flags >> COUNT_SHIFT
-    if 0 < together < len(leads):
-        refuse(f"{together} of {len(leads)} leads at a time", "simultaneous leads", where, Reason.UNSUPPORTED)
-    if not 1 <= start <= end:
-        refuse(f"samples {start} to {end}", "samples counted from 1", where)
-    quirks = {MORE_LEADS: len(leads) > announced, NOT_DECLARED_SIMULTANEOUS: not together and len(leads) > 1}
-    return LeadPlan(
-        tuple([LEAD_NAMES.get(number, f"SCP-{number}") for *_, number in leads]),
-        start,
-        end - start + 1,
-        bool(flags & REFERENCE_BEAT),
-        tuple(name for name, met in quirks.items() if met),
-    )
-
-
-def block(body: bytes, n_leads: int, section: int, where: str) -> Block:
-    """Cut section 5 or 6 into one chunk of bytes per lead. Raises UnreadableRecording."""
-    if n_leads > MAX_LEADS:
-        refuse(f"{n_leads} leads or more", f"at most {MAX_LEADS}", where, Reason.LIMIT)
-    first = BLOCK_HEADER.size + 2 * n_leads
-    if len(body) < first:
-        refuse(f"{len(body)} bytes in section {section}", f"at least {first} for {n_leads} leads", where)
-    nv_per_step, interval_us, differences, bimodal = BLOCK_HEADER.unpack_from(body)
-    if not nv_per_step:
-        refuse(f"0 nV a step in section {section}", "a step size", where, Reason.UNIT)
-    if not interval_us:
-        refuse(f"0 us between samples in section {section}", "a sampling interval", where, Reason.RATE)
-    if differences > 2:
-        refuse(f"encoding {differences} in section {section}", "0, 1 or 2", where, Reason.UNSUPPORTED)
-    ends = first + np.cumsum(np.frombuffer(body, "<u2", n_leads, BLOCK_HEADER.size), dtype=np.int64)
-    over = len(body) - int(ends[-1])
-    # Every byte of the rhythm must be accounted for: with a wrong length, a lead would begin inside another one.
-    if not 0 <= over <= PADDING_BYTES:
-        refuse(f"{len(body)} bytes in section {section}", f"{ends[-1]} as its leads declare", where)
-    starts = [first, *ends[:-1].tolist()]
-    chunks = tuple(body[start:end] for start, end in zip(starts, ends.tolist(), strict=True))
-    return Block(nv_per_step, interval_us, differences, bimodal, chunks)
-
-
-def beats(body: bytes, where: str) -> Beats:
-    """Parse section 4: the beats of type 0, which were subtracted. Raises UnreadableRecording."""
-    if len(body) < BEATS_HEADER.size:
-        refuse("no beat positions", "section 4", where)
-    length_ms, fiducial, count = BEATS_HEADER.unpack_from(body)
-    if len(body) < BEATS_HEADER.size + count * BEAT.itemsize:
-        refuse(f"{len(body)} bytes in section 4", f"room for {count} beats", where)
-    found = np.frombuffer(body, BEAT, count, BEATS_HEADER.size)
-    found = found[(found["type"] == 0) & (found["end"] > 0)]
-    start, align, end = (found[name].astype(np.int64) for name in ("start", "fiducial", "end"))
-    if (start > end).any():
-        refuse("a beat that ends before it starts", "start and end", where)
-    return Beats(length_ms, fiducial, start, align, end)

@@ -8,7 +8,7 @@ import math
 import re
 from datetime import datetime
 from functools import lru_cache
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Self
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers._shared.limits import MAX_LEADS, MAX_SAMPLES, MAX_SECONDS
@@ -88,6 +88,51 @@ class Header(NamedTuple):
     fields: dict[str, str]
     notes: tuple[str, ...]
 
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> Self:
+        """Parse the bytes of a .hea file. Raises UnreadableRecording naming the line and the token."""
+        notes: list[str] = []
+        lines, comments = _lines(data, where, notes)
+        if not lines:
+            _refuse("a header without a record line", "`name signals rate samples`", where)
+        number, record_line = lines[0]
+        line = _Line(number, where)
+        tokens = record_line.split(None, 4)
+        name, n_segments = _record_name(tokens[0], line, notes)
+        n_signals = (
+            line.integer(tokens[1], "number of signals", 0) if len(tokens) > 1 else line.refuse("no signal count")
+        )
+        rate_hz = _rate(tokens[2], line) if len(tokens) > 2 else DEFAULT_RATE_HZ
+        n_frames = line.integer(tokens[3], "number of samples", 0) if len(tokens) > 3 else 0
+        acquired_at = _acquired_at(tokens[4], line, notes) if len(tokens) > 4 else None
+        _check_limits(n_signals, n_frames, rate_hz, where)
+        body = lines[1:]
+        wanted = n_signals if n_segments is None else n_segments
+        if len(body) != wanted:
+            kind = "signal" if n_segments is None else "segment"
+            _refuse(f"{len(body)} {kind} lines", f"{wanted} as the record line says", where)
+        signals: tuple[Signal, ...] = ()
+        segments: tuple[tuple[str, int], ...] = ()
+        if n_segments is None:
+            signals = tuple([_signal(text, _Line(number, where), notes) for number, text in body])
+            _check_groups(signals, where)
+        else:
+            segments = tuple([_segment(text, _Line(number, where)) for number, text in body])
+            # A layout segment counts with length 0, so the sum holds for both kinds of records.
+            if sum(length for _, length in segments) != n_frames:
+                _refuse("segments whose lengths do not add up", f"{n_frames} samples as the record line says", where)
+        return cls(
+            name,
+            rate_hz,
+            n_frames,
+            n_signals,
+            signals,
+            segments,
+            acquired_at,
+            _fields(comments),
+            tuple(dict.fromkeys(notes)),
+        )
+
 
 def sniff(head: bytes) -> bool:
     """Tell whether a file starts with a WFDB record line and a line for its first signal or segment."""
@@ -97,49 +142,6 @@ def sniff(head: bytes) -> bool:
         return False
     record = _RECORD_LINE.fullmatch(lines[0])
     return record is not None and (_SEGMENT_LINE if record[1] else _SIGNAL_LINE).fullmatch(lines[1]) is not None
-
-
-def parse_header(data: bytes, where: str) -> Header:
-    """Parse the bytes of a .hea file. Raises UnreadableRecording naming the line and the token."""
-    notes: list[str] = []
-    lines, comments = _lines(data, where, notes)
-    if not lines:
-        _refuse("a header without a record line", "`name signals rate samples`", where)
-    number, record_line = lines[0]
-    line = _Line(number, where)
-    tokens = record_line.split(None, 4)
-    name, n_segments = _record_name(tokens[0], line, notes)
-    n_signals = line.integer(tokens[1], "number of signals", 0) if len(tokens) > 1 else line.refuse("no signal count")
-    rate_hz = _rate(tokens[2], line) if len(tokens) > 2 else DEFAULT_RATE_HZ
-    n_frames = line.integer(tokens[3], "number of samples", 0) if len(tokens) > 3 else 0
-    acquired_at = _acquired_at(tokens[4], line, notes) if len(tokens) > 4 else None
-    _check_limits(n_signals, n_frames, rate_hz, where)
-    body = lines[1:]
-    wanted = n_signals if n_segments is None else n_segments
-    if len(body) != wanted:
-        kind = "signal" if n_segments is None else "segment"
-        _refuse(f"{len(body)} {kind} lines", f"{wanted} as the record line says", where)
-    signals: tuple[Signal, ...] = ()
-    segments: tuple[tuple[str, int], ...] = ()
-    if n_segments is None:
-        signals = tuple([_signal(text, _Line(number, where), notes) for number, text in body])
-        _check_groups(signals, where)
-    else:
-        segments = tuple([_segment(text, _Line(number, where)) for number, text in body])
-        # A layout segment counts with length 0, so the sum holds for both kinds of records.
-        if sum(length for _, length in segments) != n_frames:
-            _refuse("segments whose lengths do not add up", f"{n_frames} samples as the record line says", where)
-    return Header(
-        name,
-        rate_hz,
-        n_frames,
-        n_signals,
-        signals,
-        segments,
-        acquired_at,
-        _fields(comments),
-        tuple(dict.fromkeys(notes)),
-    )
 
 
 class _Line(NamedTuple):

@@ -19,7 +19,7 @@ from ecgcohorts.errors import Reason, UnreadableRecording, is_of_machine, needs_
 from ecgcohorts.io.regular import OpenFolder
 from ecgcohorts.leads import canonical
 from ecgcohorts.readers._shared.units import steps_per_mv
-from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header, Signal, check_sample_count, parse_header
+from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header, Signal, check_sample_count
 from ecgcohorts.readers.wfdb.signal import (
     FETCH_AGAIN,
     FLAC_MISSING,
@@ -27,7 +27,6 @@ from ecgcohorts.readers.wfdb.signal import (
     Samples,
     find_missing,
     is_plain,
-    read_samples,
     verify,
 )
 
@@ -192,24 +191,20 @@ def _check_segment(segment: Header, n_frames: int, reference: tuple[Signal, ...]
 def _segment_mv(segment: Header, folder: OpenFolder) -> NDArray[np.float64]:
     """Read one segment to (signal, time) in mV, verified against its own sums."""
     path = folder.path / f"{segment.record_name}.hea"
-    if is_plain(segment):
-        digital = read_samples(segment, folder, str(path))
-        missing = find_missing(segment.signals, digital)
-    else:
-        found = _read_single(segment, folder, path)
-        assert found.digital is not None
-        digital, missing = found.digital, found.missing
+    plain = is_plain(segment)
+    found = Samples.read(segment, folder, str(path)) if plain else _read_single(segment, folder, path)
+    assert found.digital is not None
     per_mv = [steps_per_mv(signal.gain, signal.unit, signal.name, str(path)) for signal in segment.signals]
     baseline = np.array([signal.baseline for signal in segment.signals])
-    analog_mv: NDArray[np.float64] = (digital - baseline[:, None]) / np.array(per_mv)[:, None]
-    if missing is not None:
-        analog_mv[missing] = np.nan
+    analog_mv: NDArray[np.float64] = (found.digital - baseline[:, None]) / np.array(per_mv)[:, None]
+    if found.missing is not None:
+        analog_mv[found.missing] = np.nan
     return analog_mv
 
 
 def _segment_header(name: str, folder: OpenFolder) -> Header:
     file = f"{name}.hea"
-    header = parse_header(folder.read(file, HEADER_LIMIT), str(folder.path / file))
+    header = Header.parse(folder.read(file, HEADER_LIMIT), str(folder.path / file))
     # The package finds a segment by its file; messages name the record.
     return header._replace(record_name=name)
 

@@ -10,9 +10,9 @@ from ecgcohorts.errors import UnreadableRecording
 from ecgcohorts.io.regular import OpenFolder
 from ecgcohorts.readers._shared.limits import check_rate
 from ecgcohorts.readers._shared.units import steps_per_mv
-from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header, parse_header
+from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header
 from ecgcohorts.readers.wfdb.package import outline, read_rare
-from ecgcohorts.readers.wfdb.signal import Samples, find_missing, is_plain, read_samples
+from ecgcohorts.readers.wfdb.signal import Samples, is_plain
 from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".hea",)
@@ -32,12 +32,8 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     differ. Signals that are not voltages (respiration ...) are kept with a gain of NaN. Raises UnreadableRecording.
     """
     with OpenFolder(path.parent) as folder:
-        header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
-        if is_plain(header):
-            digital = read_samples(header, folder, str(path))
-            found = Samples(header.signals, header.rate_hz, digital, find_missing(header.signals, digital))
-        else:
-            found = read_rare(header, folder, path)
+        header = Header.parse(folder.read(path.name, HEADER_LIMIT), str(path))
+        found = Samples.read(header, folder, str(path)) if is_plain(header) else read_rare(header, folder, path)
     check_rate(found.rate_hz, str(path))
     yield _recording(path, header, found, 0)
 
@@ -45,7 +41,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
 def scan(path: Path) -> Iterator[Recording]:
     """Yield the same recording without samples, from the header alone; n_samples is 0 where it does not say."""
     with OpenFolder(path.parent) as folder:
-        header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
+        header = Header.parse(folder.read(path.name, HEADER_LIMIT), str(path))
         found = outline(header, folder, path)
     check_rate(found.rate_hz, str(path))
     yield _recording(path, header, found, round(header.n_frames * found.rate_hz / header.rate_hz))
@@ -57,7 +53,7 @@ def beside(path: Path, entries: Sequence[str] | None = None, samples: bool = Tru
     Without `samples`, list those that `scan` opens: of a record of segments, the first. `entries` is ignored.
     """
     with OpenFolder(path.parent) as folder:
-        header = parse_header(folder.read(path.name, HEADER_LIMIT), str(path))
+        header = Header.parse(folder.read(path.name, HEADER_LIMIT), str(path))
         if not header.segments:
             return _signal_files(header) if samples else []
         headers = list(dict.fromkeys(f"{name}.hea" for name, _ in header.segments if name != NULL))
@@ -66,7 +62,7 @@ def beside(path: Path, entries: Sequence[str] | None = None, samples: bool = Tru
         found = list(headers)
         for name in headers:
             with suppress(UnreadableRecording):  # one that is not there, or that `read` will refuse
-                found += _signal_files(parse_header(folder.read(name, HEADER_LIMIT), name))
+                found += _signal_files(Header.parse(folder.read(name, HEADER_LIMIT), name))
     return found
 
 

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,31 @@ class Samples(NamedTuple):
     missing: NDArray[np.bool_] | None = None
     analog_mv: NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, header: Header, folder: OpenFolder, where: str) -> Self:
+        """Decode a plain record, verified against what the header declares.
+
+        Raises UnreadableRecording: TRUNCATED before anything is allocated, CHECKSUM if a sum or a first value differs.
+        """
+        blocks = []
+        n_frames = header.n_frames or None
+        for file, group in groupby(header.signals, key=lambda signal: signal.file):
+            block = _read_file(file, tuple(group), n_frames, folder)
+            n_frames = n_frames or block.shape[1]
+            if block.shape[1] != n_frames:
+                raise UnreadableRecording(
+                    Reason.TRUNCATED, "signal files of unequal length", "equal ones", FETCH_AGAIN, where
+                )
+            blocks.append(block)
+        digital = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        if not digital.shape[1]:
+            raise UnreadableRecording(Reason.EMPTY, "0 samples", "at least one", FETCH_AGAIN, where)
+        # Both checks are free: the first value and the sum stand in almost every header, and the `wfdb` package looks at
+        # neither.
+        sums = digital.sum(axis=1, dtype=np.int32)  # may wrap: the low 16 bits, which count, stay right
+        verify(header.signals, digital[:, 0].tolist(), sums.tolist(), header.n_frames > 0, where)
+        return cls(header.signals, header.rate_hz, digital, find_missing(header.signals, digital))
 
 
 class _Storage(NamedTuple):
@@ -102,31 +127,6 @@ def is_plain(header: Header) -> bool:
         signal.format in STORAGE and signal.per_frame == 1 and not signal.skew and signal.file != NULL
         for signal in header.signals
     )
-
-
-def read_samples(header: Header, folder: OpenFolder, where: str) -> NDArray[np.int32]:
-    """Decode a plain record to (signal, time), verified against what the header declares.
-
-    Raises UnreadableRecording: TRUNCATED before anything is allocated, CHECKSUM if a sum or a first value differs.
-    """
-    blocks = []
-    n_frames = header.n_frames or None
-    for file, group in groupby(header.signals, key=lambda signal: signal.file):
-        block = _read_file(file, tuple(group), n_frames, folder)
-        n_frames = n_frames or block.shape[1]
-        if block.shape[1] != n_frames:
-            raise UnreadableRecording(
-                Reason.TRUNCATED, "signal files of unequal length", "equal ones", FETCH_AGAIN, where
-            )
-        blocks.append(block)
-    digital = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    if not digital.shape[1]:
-        raise UnreadableRecording(Reason.EMPTY, "0 samples", "at least one", FETCH_AGAIN, where)
-    # Both checks are free: the first value and the sum stand in almost every header, and the `wfdb` package looks at
-    # neither.
-    sums = digital.sum(axis=1, dtype=np.int32)  # may wrap: the low 16 bits, which count, stay right
-    verify(header.signals, digital[:, 0].tolist(), sums.tolist(), header.n_frames > 0, where)
-    return digital
 
 
 def verify(signals: tuple[Signal, ...], first: Sequence[int], sums: Sequence[int], whole: bool, where: str) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.io.place import Folder, Place, place_at
 from ecgcohorts.store.commit import refuse_interrupted, refuse_nested
-from ecgcohorts.store.files import check_files
 from ecgcohorts.store.reader import manifest_bytes
 from ecgcohorts.store.remote.destination import Destination, Progress
 from ecgcohorts.store.schema import CURRENT, Manifest, Segment
@@ -36,7 +35,7 @@ def copy_store(source: str | Path, target: str | Path, *, progress: Progress | N
     there = Destination(target)
     _refuse_same(origin, there.place)
     manifest, data = manifest_bytes(origin)
-    check_files(origin, manifest)  # before the target is touched: a source with a hole is not half copied
+    manifest.check_files(origin)  # before the target is touched: a source with a hole is not half copied
     with there.lock():
         if isinstance(there.place, Folder):
             refuse_interrupted(there.folder)

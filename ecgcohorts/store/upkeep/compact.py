@@ -17,10 +17,9 @@ from ecgcohorts.io.durable import write_file
 from ecgcohorts.io.place import Folder
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.store.columns import write_index
-from ecgcohorts.store.commit import carry_over, changing, publish, refuse_interrupted, remove_unlisted
-from ecgcohorts.store.files import describe_files, refuse_damaged
+from ecgcohorts.store.commit import changing, publish, refuse_interrupted, remove_unlisted
 from ecgcohorts.store.reader import Store
-from ecgcohorts.store.schema import Accounting, FileEntry, Segment, index_folder, signals_metadata
+from ecgcohorts.store.schema import Accounting, FileEntry, Segment, describe_files, index_folder, signals_metadata
 from ecgcohorts.store.signals.shards import ShardedArray
 from ecgcohorts.store.splits import load_split, split_names, write_split
 from ecgcohorts.store.upkeep.lookup import matching_key
@@ -99,7 +98,7 @@ def _compact(
     # Index and splits are written anew, because every row has another number; the rejects stay as they are.
     without = (f"{index_folder(manifest.generation)}/", *(f"{segment.folder}/" for segment in old))
     without += tuple(f"splits/{name}/" for name in kept)
-    files = carry_over(folder, manifest, generation, without)
+    files = manifest.carry_over(folder, generation, without)
     copied, total = 0, sum(map(len, orders.values()))
 
     def tell() -> None:
@@ -203,7 +202,7 @@ def _checked_array(folder: Path, store: Store, segment: Segment) -> ShardedArray
     """Open a segment to copy from. Raises StoreError unless it is whole, and encoded as this version encodes."""
     for name, entry in store.manifest.files.items():
         if name.startswith(f"{segment.folder}/"):
-            refuse_damaged(folder / name, entry)
+            entry.refuse_damaged(folder / name)
     # Copied chunks get this version's zarr.json, so they must have been written under the same one.
     path = folder / segment.folder / "zarr.json"
     metadata = path.read_bytes()

@@ -9,7 +9,7 @@ from rich.text import Text
 from ecgcohorts.errors import StoreError
 from ecgcohorts.index.rules import UNASSIGNED
 from ecgcohorts.index.splits import Split
-from ecgcohorts.store.reader import AnyStore, Member, earlier_manifests
+from ecgcohorts.store.reader import AnyStore, Member
 from ecgcohorts.store.schema import Accounting
 from ecgcohorts.store.splits import load_split, split_names
 
@@ -43,7 +43,7 @@ def _member(member: Member) -> dict[str, Any]:
         "fingerprint": member.fingerprint,
         "generation": member.manifest.generation,
         "codec": member.manifest.codec,
-        "earlier_generations": [one.generation for one in earlier_manifests(member.place, member.manifest)],
+        "earlier_generations": member.earlier_generations,
         "bytes": sum(entry.size for entry in member.manifest.files.values()),
     }
 

@@ -17,16 +17,14 @@ from ecgcohorts.io.place import Folder
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.store.columns import write_column
 from ecgcohorts.store.commit import (
-    carry_over,
     changing,
     clear_leftovers,
     publish,
     refuse_interrupted,
     remove_unlisted,
 )
-from ecgcohorts.store.files import describe_files
 from ecgcohorts.store.reader import Store
-from ecgcohorts.store.schema import Manifest, index_folder
+from ecgcohorts.store.schema import Manifest, describe_files, index_folder
 from ecgcohorts.store.upkeep.lookup import IdKind, matching_key, pseudonyms_of
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")  # as in a cohort description; becomes a folder
@@ -35,7 +33,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
-class LabelReport:
+class _LabelReport:
     """How a table and a cohort met, as counts only."""
 
     rows_matched: int  # of the table: those whose recording or patient is in the cohort
@@ -56,7 +54,7 @@ def add_labels(
     kind: IdKind = "recording",
     columns: Sequence[str] | Mapping[str, str],
     replace: bool = False,
-) -> LabelReport:
+) -> _LabelReport:
     """Add number columns of a CSV in UTF-8 to the index, as `label_<name>`. No signal is read or written.
 
     columns: names of columns, or {column of the CSV: name of the label}. kind: what the ids in `id_column` identify; a label
@@ -89,7 +87,7 @@ def add_labels(
             remove_unlisted(Folder(folder), store.manifest)
             fingerprint = publish(folder, _next_manifest(folder, store, values))
     rows = len(np.unique(place[found]))
-    return LabelReport(
+    return _LabelReport(
         rows_matched=rows,
         rows_unmatched=table.n_rows - rows,
         recordings_matched=int(found.sum()),
@@ -240,7 +238,7 @@ def _next_manifest(folder: Path, store: Store, values: Mapping[str, NDArray[np.f
     """Write the new columns of the next generation; all other files are carried over."""
     manifest, generation = store.manifest, store.manifest.generation + 1
     old, new = index_folder(manifest.generation), index_folder(generation)
-    files = carry_over(folder, manifest, generation, without=tuple(f"{old}/{LABEL}{name}/" for name in values))
+    files = manifest.carry_over(folder, generation, without=tuple(f"{old}/{LABEL}{name}/" for name in values))
     written = []
     for name, column in values.items():
         home = folder / new / f"{LABEL}{name}"

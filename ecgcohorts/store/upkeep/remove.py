@@ -17,17 +17,16 @@ from ecgcohorts.index.cohort_index import COLUMNS, UNKNOWN, CohortIndex
 from ecgcohorts.io.durable import link_file, write_file
 from ecgcohorts.io.place import Folder
 from ecgcohorts.store.columns import write_index
-from ecgcohorts.store.commit import carry_over, changing, publish, refuse_interrupted, remove_unlisted
-from ecgcohorts.store.files import describe_files, refuse_damaged
+from ecgcohorts.store.commit import changing, publish, refuse_interrupted, remove_unlisted
 from ecgcohorts.store.reader import Store
-from ecgcohorts.store.schema import FileEntry, Manifest, Segment, index_folder, rejects_name
+from ecgcohorts.store.schema import FileEntry, Manifest, Segment, describe_files, index_folder, rejects_name
 from ecgcohorts.store.splits import load_split, split_names, write_split
 from ecgcohorts.store.upkeep.lookup import REMOVED, entries_of, find_by_id, matching_key, pseudonyms_of
 from ecgcohorts.store.writer import blank_rows
 
 
 @dataclass(frozen=True)
-class RemovalReport:
+class _RemovalReport:
     """What was removed. `written` is False if the patient had been removed before."""
 
     patient: str  # pseudonym, in hexadecimal
@@ -41,7 +40,7 @@ class RemovalReport:
 
 def remove_patient(
     store_path: str | Path, cohort: str, original_id: str, key_file: Path | None = None
-) -> RemovalReport:
+) -> _RemovalReport:
     """Take all recordings of a patient out of signals, index and splits, and keep them out of later ingests.
 
     original_id: as the source has it; of a recording without patient id, the id of the recording. Removing again
@@ -61,7 +60,7 @@ def remove_patient(
                 return _remove(folder, store, name.hex(), gone)
     before = [name.hex() for name in names if name.hex() in store.manifest.removed]
     if before or find_by_id(store, cohort, original_id, "recording", key_file).reason == REMOVED:
-        return RemovalReport(names[0].hex(), 0, 0, 0, 0, store.fingerprint, written=False)
+        return _RemovalReport(names[0].hex(), 0, 0, 0, 0, store.fingerprint, written=False)
     raise SpecError(f"{folder}: found no patient of this id in cohort {cohort!r}. Give the id as the source has it.")
 
 
@@ -76,7 +75,7 @@ def _names_of(store: Store, cohort: str, original_id: str, key_file: Path | None
     return names
 
 
-def _remove(folder: Path, store: Store, patient: str, gone: NDArray[np.bool_]) -> RemovalReport:
+def _remove(folder: Path, store: Store, patient: str, gone: NDArray[np.bool_]) -> _RemovalReport:
     """Write and publish the generation without the entries `gone`."""
     manifest = store.manifest
     rows = np.sort(store.index["row"][gone])
@@ -88,7 +87,7 @@ def _remove(folder: Path, store: Store, patient: str, gone: NDArray[np.bool_]) -
     without = (f"{index_folder(manifest.generation)}/", "rejects-", *(f"{one.folder}/" for one in hit))
     kept = split_names(store)
     without += tuple(f"splits/{name}/" for name in kept)
-    files = carry_over(folder, manifest, generation, without)
+    files = manifest.carry_over(folder, generation, without)
     segments, shards = [], 0
     for segment in manifest.segments:
         new = segment
@@ -112,7 +111,7 @@ def _remove(folder: Path, store: Store, patient: str, gone: NDArray[np.bool_]) -
     fingerprint = publish(folder, following, forget=True)
     # Copies of these recordings were never stored; the caller is told, because their lines stay in the table of rejects.
     copies = int(rejects["duplicate_of"].isin(removed_ids).sum())
-    return RemovalReport(patient, int(gone.sum()), shards, len(kept), copies, fingerprint, written=True)
+    return _RemovalReport(patient, int(gone.sum()), shards, len(kept), copies, fingerprint, written=True)
 
 
 def _manifest(
@@ -163,7 +162,7 @@ def _rewrite(
         target = f"{new.folder}/{inner}"
         if inner in places:
             # Checked first: a rewritten shard gets a new SHA-256, under which old damage would pass for content.
-            refuse_damaged(folder / path, entry)
+            entry.refuse_damaged(folder / path)
             local = places[inner] % segment.shard_records
             entry = blank_rows(
                 folder / path, folder / target, local, segment.shard_records, shape, store.manifest.codec

@@ -11,7 +11,7 @@ import pytest
 
 from capezoo.cli import program as cli
 from capezoo.embedding.folder import open_embeddings
-from capezoo.evaluate.results import read_study
+from capezoo.evaluate.results import Study
 from capezoo.zoo import listing
 from capezoo.zoo.files import WEIGHTS
 from ecgcohorts.ingest import IngestOptions, ingest
@@ -103,7 +103,7 @@ def test_the_whole_path(run, store, tmp_path):
     assert (code, err) == (0, "")
     assert "tiny_z" in out
     assert "age error elsewhere" in out
-    study = read_study(Path("s"))
+    study = Study.read(Path("s"))
     assert [weights.name for weights in study.weights] == ["tiny_z", "random"]
     assert study.answers["ood"].provenance.command.startswith(
         "capezoo evaluate all --weights w --weights random --store "
@@ -142,7 +142,7 @@ def test_several_stores_as_one(run, simulated, tmp_path):
         np.testing.assert_allclose(two[recording], values, atol=1e-5)
     ood = ["evaluate", "ood", "--weights", "w", *both, "--train-cohort", "north", "-o", "s", "--seed", 0]
     assert run(*ood, "--runs", 1, "--max-epochs", 1, "--allow-seen")[0] == 0
-    tested = read_study(Path("s")).answers["ood"].result.tests
+    tested = Study.read(Path("s")).answers["ood"].result.tests
     assert {test.cohort for test in tested} == {"north", "river"}
     assert run("report", "-o", "r.html", "--study", "s", *both)[0] == 0
     text = Path("r.html").read_text()

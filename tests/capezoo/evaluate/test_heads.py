@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from capezoo.evaluate.measure import heads
-from capezoo.evaluate.measure.heads import AGE, SEX, Examples, HeadConfig, train_heads
+from capezoo.evaluate.measure.heads import AGE, SEX, Examples, HeadConfig
 
 SMALL = HeadConfig(hidden=(8, 6), loss="mse", lr=1e-2, max_epochs=15, batch=16, patience=4, plateau_patience=2)
 
@@ -33,8 +33,8 @@ def test_parameter_counts_of_the_paper():
 def test_a_head_among_others_equals_the_head_alone(data):
     x, y = data
     train, val = parts(x, y, np.copy, lambda x: 3 * x)
-    together = train_heads(train, val, SMALL, seeds=[4, 5, 6])
-    alone = train_heads(*parts(x, y, lambda x: 3 * x), SMALL, seeds=[5])
+    together = SMALL.train(train, val, seeds=[4, 5, 6])
+    alone = SMALL.train(*parts(x, y, lambda x: 3 * x), seeds=[5])
     assert together.epochs.shape == (2, 3)
     assert together.epochs[1, 1] == alone.epochs[0, 0]
     np.testing.assert_allclose(together.predict(3 * x, 1)[1], alone.predict(3 * x)[0], rtol=1e-4, atol=1e-6)
@@ -62,7 +62,7 @@ def test_heads_learn_a_function_and_balanced_sex(data):
     config = HeadConfig(hidden=(16, 16), loss="bce", lr=1e-2, max_epochs=60, dropout=0.0)
     label = (y > 0.5).astype(float)
     train, val = parts(x, label)
-    trained = train_heads(train, val, config, seeds=[0])
+    trained = config.train(train, val, seeds=[0])
     assert ((trained.predict(x[60:])[0] > 0.5) == label[60:]).mean() > 0.85
 
 
@@ -70,7 +70,7 @@ def test_the_best_epoch_is_kept_not_the_last(data):
     """With a rate so high that training diverges, the kept head still has the best validation loss seen."""
     x, y = data
     train, val = parts(x, y)
-    trained = train_heads(train, val, SMALL.model_copy(update={"lr": 0.5, "plateau_factor": 1.0}), seeds=[0, 1])
+    trained = SMALL.model_copy(update={"lr": 0.5, "plateau_factor": 1.0}).train(train, val, seeds=[0, 1])
     predicted = trained.predict(x[60:])
     np.testing.assert_allclose(((predicted - y[60:]) ** 2).mean(axis=1), trained.best_loss[0], rtol=1e-4)
 
@@ -93,12 +93,12 @@ def test_heads_refuse_nan_and_nothing(data):
     x, y = data
     train, val = parts(np.where(x > 1, np.nan, x), y)
     with pytest.raises(ValueError, match="not finite"):
-        train_heads(train, val, SMALL, seeds=[0])
+        SMALL.train(train, val, seeds=[0])
     with pytest.raises(ValueError, match="no record to train on"):
-        train_heads(Examples.of([x[:0]], y[:0]), val, SMALL, seeds=[0])
+        SMALL.train(Examples.of([x[:0]], y[:0]), val, seeds=[0])
 
 
 def test_training_leaves_the_global_generator_alone(data):
     before = torch.random.get_rng_state()
-    train_heads(*parts(*data), SMALL, seeds=[0])
+    SMALL.train(*parts(*data), seeds=[0])
     assert torch.equal(before, torch.random.get_rng_state())

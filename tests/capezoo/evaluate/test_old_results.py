@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from capezoo.evaluate.page.report import build_report
-from capezoo.evaluate.results import card_metrics, headline, read_study
+from capezoo.evaluate.results import Study
 from ecgcohorts.errors import SpecError
 
 OLD = Path(__file__).parents[2] / "golden" / "results-1"
@@ -22,7 +22,7 @@ def raw():
 
 
 def test_everything_in_it_is_read(raw):
-    study = read_study(OLD)
+    study = Study.read(OLD)
     source = raw["ood"]["provenance"]
     assert (study.seed, study.store_fingerprint) == (source["seed"], source["store_fingerprint"])
     assert list(study.answers) == ["map", "ood", "separability"]
@@ -46,19 +46,19 @@ def test_everything_in_it_is_read(raw):
 
 
 def test_it_is_reported_on_and_written_anew_as_format_2(tmp_path, raw):
-    study = read_study(OLD)
+    study = Study.read(OLD)
     study.write(tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["format_version"] == 2
-    assert read_study(tmp_path) == study
+    assert Study.read(tmp_path) == study
     text = build_report(tmp_path / "r.html", [OLD]).read_text()
     assert all(heading in text for heading in ("Maps", "Out of distribution", "Do cohorts separate"))
-    assert headline(study)["tiny_x"]["kNN purity"] == raw["separability"]["tiny_x"]["metrics"][0]["value"]
-    assert len(card_metrics(study, study.weights[0].weights)) == 4
+    assert study.headline()["tiny_x"]["kNN purity"] == raw["separability"]["tiny_x"]["metrics"][0]["value"]
+    assert len(study.card_metrics(study.weights[0].weights)) == 4
 
 
 def test_without_maps_and_separability_it_is_read_as_well(tmp_path, raw):
     (tmp_path / "results.json").write_text(json.dumps(raw | {"separability": {}}))
-    assert list(read_study(tmp_path).answers) == ["ood"]
+    assert list(Study.read(tmp_path).answers) == ["ood"]
 
 
 @pytest.mark.parametrize("damage", ["no ood", "no seed", "other json", "no json", "other format"])
@@ -75,5 +75,5 @@ def test_what_is_neither_format_is_refused_in_one_line(tmp_path, raw, damage):
     }[damage]
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(SpecError, match=r"results.json: ") as error:
-        read_study(tmp_path)
+        Study.read(tmp_path)
     assert "\n" not in str(error.value)

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from capezoo.errors import Unanswerable
-from capezoo.evaluate.measure.parts import split_records
 from capezoo.evaluate.measure.tasks import Exam, targets
 from capezoo.evaluate.questions import Context, Subject, ood
-from capezoo.evaluate.results import Answer, EvaluatedWeights, Provenance, Study, card_metrics, read_study
+from capezoo.evaluate.results import Answer, EvaluatedWeights, Provenance, Study
 from ecgcohorts.errors import SourceError, SpecError
 
 CONFIG = ood.Config(train_cohort="north", lr=3e-3, max_epochs=25, resamples=200)
@@ -101,13 +100,13 @@ def study(result):
 
 def test_results_come_back_from_json(study, tmp_path):
     study.write(tmp_path)
-    assert read_study(tmp_path) == study
+    assert Study.read(tmp_path) == study
     with pytest.raises(SourceError, match="found no result"):
-        read_study(tmp_path / "other")
+        Study.read(tmp_path / "other")
 
 
 def test_scores_become_metrics_of_a_card(study, result):
-    metrics = card_metrics(study, "0" * 64)  # of the first weights with this digest
+    metrics = study.card_metrics("0" * 64)  # of the first weights with this digest
     assert len(metrics) == 6
     first = metrics[0]
     guarded = score(result, "x", "age", "north", "guarded")
@@ -120,7 +119,7 @@ def test_scores_become_metrics_of_a_card(study, result):
     assert "heads trained on north" in first.method
     assert "; test; commit" in first.method
     with pytest.raises(SpecError, match="found evaluations of x 000000000000, z 000000000000, expected one of 111"):
-        card_metrics(study, "1" * 64)
+        study.card_metrics("1" * 64)
 
 
 def test_the_same_seed_gives_the_same_numbers_alone_or_beside_others(result, make_embeddings):
@@ -132,13 +131,13 @@ def test_the_same_seed_gives_the_same_numbers_alone_or_beside_others(result, mak
 
 def test_split_is_by_patient_and_tests_are_bounded(make_embeddings):
     index = make_embeddings("z").index
-    split = split_records(index, CONFIG.model_copy(update={"test_records": 50}), SEED)
+    split = CONFIG.model_copy(update={"test_records": 50}).split(index, SEED)
     patients = [set(index["patient"][part].tolist()) for part in (split.train, split.validation, split.tests["north"])]
     assert len(set.union(*patients)) == sum(map(len, patients))
     assert {name: len(at) for name, at in split.tests.items()} == {"north": 50, "south": 50, "west": 50}
     assert (index["cohort"][split.train] == 0).all()
     assert 0.4 < len(split.train) / 300 < 0.6
-    again = split_records(index, CONFIG, SEED + 1)
+    again = CONFIG.split(index, SEED + 1)
     assert again.train.tolist() != split.train.tolist()
 
 

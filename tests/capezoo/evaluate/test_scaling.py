@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from capezoo.evaluate.measure.scalers import _CLIP, effective_rank, fit_scaler, health
+from capezoo.evaluate.measure.scalers import _CLIP, Health, _effective_rank, fit_scaler
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_unit_switched_on_explodes_plainly_and_is_bounded_when_guarded(train):
 def test_health_counts_units(train):
     other = train.copy()
     other[:, 4] = 10
-    found = health(train, {"home": train, "away": other})
+    found = Health.of(train, {"home": train, "away": other})
     assert (found.units, found.dead, found.near_dead) == (6, 1, 1)
     assert found.largest_z["home"] < 6 < 1000 < found.largest_z["away"]
     assert type(found).model_validate_json(found.model_dump_json()) == found
@@ -48,6 +48,6 @@ def test_effective_rank_of_known_spectra():
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.normal(size=(200, 8)))[0]
     basis = np.linalg.qr(basis - basis.mean(axis=0))[0]  # columns orthonormal and centred
-    assert effective_rank(basis.astype(np.float32)) == pytest.approx(8, rel=1e-3)
-    assert effective_rank((basis * [1, 1, 0, 0, 0, 0, 0, 0]).astype(np.float32)) == pytest.approx(2, rel=1e-2)
-    assert effective_rank(np.ones((5, 3), np.float32)) == 0
+    assert _effective_rank(basis.astype(np.float32)) == pytest.approx(8, rel=1e-3)
+    assert _effective_rank((basis * [1, 1, 0, 0, 0, 0, 0, 0]).astype(np.float32)) == pytest.approx(2, rel=1e-2)
+    assert _effective_rank(np.ones((5, 3), np.float32)) == 0

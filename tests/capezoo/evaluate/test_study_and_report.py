@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from capezoo.errors import Unanswerable
-from capezoo.evaluate.page.report import build_report, over_studies
+from capezoo.evaluate.page.report import _over_studies, build_report
 from capezoo.evaluate.questions import map as maps
 from capezoo.evaluate.questions import ood, separability
-from capezoo.evaluate.results import file_name, headline, read_study
+from capezoo.evaluate.results import Study, file_name
 from capezoo.evaluate.study import study as ask
 from capezoo.zoo import publish
 from ecgcohorts.errors import SourceError, SpecError
@@ -44,7 +44,7 @@ def scored(study):
 
 def test_everything_is_written(study, simulated):
     folder, result = study
-    assert read_study(folder / "out") == result
+    assert Study.read(folder / "out") == result
     names = [weights.name for weights in result.weights]
     assert names == ["tiny_x (a)", "random", "tiny_x (b)"]
     drawn = result.answers["map"].result
@@ -104,12 +104,12 @@ def test_a_folder_gathers_answers_to_the_same_weights_store_and_seed(study, simu
     again = ask([str(folder / "a")], store, tmp_path / "out", 1, {"separability": {"resamples": 20}})
     assert again.answers["separability"].config.resamples == 20
     assert again.answers["ood"] == both.answers["ood"]
-    assert read_study(tmp_path / "out") == again
+    assert Study.read(tmp_path / "out") == again
     with pytest.raises(
         SpecError, match=r"results.json: found a study of another seed and weights. Name another folder"
     ):
         ask(["random"], store, tmp_path / "out", 2, {"map": {}})
-    assert read_study(tmp_path / "out") == again
+    assert Study.read(tmp_path / "out") == again
 
 
 def test_what_a_store_cannot_answer_is_left_out_among_others_and_refused_alone(simulated, tmp_path):
@@ -120,7 +120,7 @@ def test_what_a_store_cannot_answer_is_left_out_among_others_and_refused_alone(s
     result = ask(["random"], store, tmp_path / "out", 1, few | {"map": {"max_records": 20}})
     assert list(result.answers) == ["map"]
     assert "expected 40 in two cohorts" in result.left_out["separability"]
-    assert read_study(tmp_path / "out") == result
+    assert Study.read(tmp_path / "out") == result
     text = build_report(tmp_path / "r.html", [tmp_path / "out"]).read_text()
     assert "Seed 1: left out. found patients: north 36, river 36" in text
 
@@ -228,7 +228,7 @@ def shifted(result, by, seed):
 def test_several_studies_are_paired(study, scored):
     _, result = study
     base, other = (row["age error elsewhere, years, guarded"] for row in list(ood.paired(scored).values())[:2])
-    table = over_studies([shifted(result, 0.0, 1), shifted(result, 1000.0, 2), shifted(result, -1000.0, 3)])
+    table = _over_studies([shifted(result, 0.0, 1), shifted(result, 1000.0, 2), shifted(result, -1000.0, 3)])
     row = table.loc["age error elsewhere, years, guarded"]
     assert row["second lower in"] == f"{1 + (base > other)} of 3"
     assert float(row["mean difference"]) == pytest.approx(base - other, rel=0.02, abs=0.02)
@@ -245,7 +245,7 @@ def test_tables_say_what_results_hold(study, scored):
     assert table.loc["tiny_x (a), guarded", "river"].startswith(f"{first.averaged:.2f} ({first.low:.2f} to")
     assert "median age, always" in table.index
     assert separability.tables(result.answers["separability"].result)[0].rows.index[-1] == "chance"
-    short = headline(result)
+    short = result.headline()
     assert short["random"]["age error elsewhere, years"] == pytest.approx(
         scored.weights[1].score("age", "river", "guarded").averaged
     )

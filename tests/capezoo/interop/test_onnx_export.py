@@ -15,7 +15,7 @@ from capezoo.cli import program as cli
 from capezoo.interop import onnx as onnx_export
 from capezoo.specs import EncoderSpec, InputSpec, WeightCard
 from capezoo.zoo import write_weights
-from capezoo.zoo.publish import resolved
+from capezoo.zoo.publish import _resolved
 from ecgcohorts.errors import SpecError, install_line
 
 SMALL = {
@@ -100,7 +100,7 @@ def test_a_missing_library_says_what_to_install(tmp_path, monkeypatch, library) 
 def test_the_command_exports_published_weights(tmp_path, capsys, monkeypatch) -> None:
     spec = EncoderSpec(config=SMALL["cape_resnet"])
     card = WeightCard(
-        name="tiny", version="1", encoder=resolved(spec), input=InputSpec(length=400), parameters=1, embedding_dim=8
+        name="tiny", version="1", encoder=_resolved(spec), input=InputSpec(length=400), parameters=1, embedding_dim=8
     )
     model = made("cape_resnet")
     folder = write_weights(tmp_path / "weights", model, card)

@@ -9,7 +9,7 @@ import pytest
 from capezoo import encoders
 from capezoo.specs import EncoderSpec, InputSpec, WeightCard
 from capezoo.zoo import write_weights
-from capezoo.zoo.publish import resolved
+from capezoo.zoo.publish import _resolved
 
 TINY = EncoderSpec(name="cape_resnet", config={"widths": [4, 4], "embedding_dim": 6, "kernel": 8})
 
@@ -18,7 +18,7 @@ def tiny_card(**changes) -> WeightCard:
     values = {
         "name": "tiny",
         "version": "1",
-        "encoder": resolved(TINY),
+        "encoder": _resolved(TINY),
         "input": InputSpec(length=400),
         "parameters": 1,
         "embedding_dim": 6,

@@ -10,7 +10,7 @@ import capezoo
 from capezoo.specs import InputSpec
 from capezoo.zoo import listing
 from capezoo.zoo.files import CONFIG, WEIGHTS, read_header
-from capezoo.zoo.publish import resolved
+from capezoo.zoo.publish import _resolved
 from ecgcohorts.errors import EcgError, SourceError, SpecError
 from ecgcohorts.leads import TWELVE_LEADS
 
@@ -222,4 +222,4 @@ def test_the_header_holds_the_resolved_config(folder):
     header = read_header(folder / WEIGHTS)
     assert header.architecture.encoder.config["norm_eps"] == 1e-3  # a default, written out
     assert header.tensors["stem.weight"] == ("F32", (4, 8, 8))
-    assert resolved(header.architecture.encoder) == header.architecture.encoder
+    assert _resolved(header.architecture.encoder) == header.architecture.encoder

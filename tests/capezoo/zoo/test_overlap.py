@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from capezoo.evaluate.measure.parts import require_unseen, seen_in_tests
-from capezoo.evaluate.study import study
+from capezoo.evaluate.measure.parts import Parts
+from capezoo.evaluate.study import _require_unseen, study
 from capezoo.zoo import load, overlap, publish, write_weights
 from capezoo.zoo.digests import seen, training_digests
 from capezoo.zoo.files import DIGESTS, read_card
@@ -122,12 +122,12 @@ def test_patients_count_where_none_of_their_test_records_was_seen(store):
     patient = next(p for p in range(store.index.n_patients) if len(store.index.rows_of(p)) > 1)
     mine = np.flatnonzero(store.index["patient"] == patient)
     trained = store.index["waveform_digest"][mine[:1]]
-    tests = {"north": mine[1:]}
-    assert seen_in_tests(store.index, tests, trained) == ({"north": 0}, {"north": 1})
+    tested = Parts(mine[:0], mine[:0], {"north": mine[1:]})
+    assert tested.tests_seen(store.index, trained) == ({"north": 0}, {"north": 1})
     with pytest.raises(
         SpecError, match=r"w: found test patients it was pretrained on \(1 of north; 0 of the test records"
     ):
-        require_unseen("w", store.index, tests, trained)
-    others = {"north": np.flatnonzero(store.index["patient"] != patient)}
-    require_unseen("w", store.index, others, trained)
-    assert seen_in_tests(store.index, tests, None) is None
+        _require_unseen("w", store.index, tested, trained)
+    others = Parts(mine[:0], mine[:0], {"north": np.flatnonzero(store.index["patient"] != patient)})
+    _require_unseen("w", store.index, others, trained)
+    assert tested.tests_seen(store.index, None) is None

@@ -26,7 +26,7 @@ from capezoo.zoo.files import (
     read_card,
     read_header,
 )
-from capezoo.zoo.golden import golden_embedding, golden_signal
+from capezoo.zoo.golden import GoldenOutput, _signal
 from capezoo.zoo.publish import halved, render
 from ecgcohorts.errors import SpecError
 from ecgcohorts.io.durable import sha256_of
@@ -162,7 +162,7 @@ def test_a_path_in_the_sums_is_refused(folder):
 
 
 def test_the_golden_signal_is_an_ecg_like_signal_of_its_own_per_lead():
-    signal = golden_signal(InputSpec())
+    signal = _signal(InputSpec())
     assert signal.shape == (4, 8, 2800)
     assert 300 < np.abs(signal).max() < 4000
     assert len({row.tobytes() for row in signal.reshape(32, -1)}) == 32
@@ -208,7 +208,7 @@ def test_half_precision_on_disk_is_full_precision_in_memory(tiny, folder, tmp_pa
     loaded = capezoo.load(half)
     assert {tensor.dtype for tensor in loaded.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
     assert weights_digest(loaded) == weights_digest(halved(tiny)) != weights_digest(tiny)
-    one, two = (golden_embedding(model, golden_signal(card.input), card.input) for model in (loaded, tiny))
+    one, two = (GoldenOutput.of(model, card.input).embedding for model in (loaded, tiny))
     cosine = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
     assert cosine.min() == pytest.approx(card.half_cosine, abs=1e-6)
     assert "Stored in half precision: embeddings of the golden signals keep a cosine" in (half / README).read_text()

@@ -74,11 +74,11 @@ def test_what_embedding_adapted_is_printed(run, run_folder, simulated):
     from capezoo import encoders
     from capezoo.specs import EncoderSpec, InputSpec, WeightCard
     from capezoo.zoo import write_weights
-    from capezoo.zoo.publish import resolved
+    from capezoo.zoo.publish import _resolved
 
     encoder = EncoderSpec(name="cape_resnet", config={"in_leads": 2, "widths": [4], "embedding_dim": 4, "kernel": 8})
     spec = InputSpec(leads=("III", "V1"))
-    card = WeightCard(name="two", version="1", encoder=resolved(encoder), input=spec, parameters=1, embedding_dim=4)
+    card = WeightCard(name="two", version="1", encoder=_resolved(encoder), input=spec, parameters=1, embedding_dim=4)
     with torch.no_grad():
         write_weights("w", encoders.build(encoder, seed=0), card)
     code, _, err = run("embed", "w", simulated / "store.zarr", "-o", "e")

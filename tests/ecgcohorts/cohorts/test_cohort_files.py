@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from ecgcohorts.cohorts.files import SourceItem, find_layout, wanted_by, without_suffix
+from ecgcohorts.cohorts.files import Found, SourceItem, without_suffix
 from ecgcohorts.cohorts.schema import Files, Layout, Table
 from ecgcohorts.cohorts.tables import load_table
 from ecgcohorts.errors import SourceError
@@ -33,7 +33,7 @@ def test_a_folder_gives_what_os_walk_finds_sorted_as_whole_paths(seed: int, tmp_
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [(Path(base) / name).relative_to(tmp_path).as_posix() for name in files if not name.startswith(".")]
     assert list(open_source(tmp_path).names()) == sorted(found)
-    wanted = wanted_by(Files(include=("**/*-*", "a*"), exclude=("**/*0*",)))
+    wanted = Files(include=("**/*-*", "a*"), exclude=("**/*0*",)).pattern()
     kept = [name for name in sorted(found) if fits(name, ["**/*-*", "a*"]) and not fits(name, ["**/*0*"])]
     assert list(open_source(tmp_path).names(wanted)) == kept
 
@@ -63,7 +63,7 @@ def test_a_search_that_ends_in_nothing_says_where_the_files_are(tmp_path: Path) 
         (tmp_path / "release-1.0" / name).touch()
     layout = Layout(reader="wfdb", files=Files(include=("a/*.hea",)))
     with pytest.raises(SourceError, match=r"found 2 files \(all below release-1.0\), but none like a/\*.hea"):
-        find_layout([layout], open_source(tmp_path))
+        Found.among([layout], open_source(tmp_path))
 
 
 def test_a_table_of_many_rows_takes_little_room(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import ecgcohorts as ec
 from ecgcohorts.errors import SpecError
 from ecgcohorts.index import splits
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, CohortIndex, number_ids
-from ecgcohorts.index.rules import SplitDefinition, as_pairs, join_ids
+from ecgcohorts.index.rules import IdentityMap, SplitDefinition
 
 IDS = st.one_of(
     st.binary(min_size=16, max_size=16), st.binary(min_size=8, max_size=8).map(lambda half: bytes(8) + half)
@@ -303,7 +303,7 @@ def test_people_are_the_components_of_the_map(count, links):
         a, b = leader[one], leader[other]
         leader = [a if found == b else found for found in leader]
     ids = np.frombuffer(b"".join(names[:count]), np.uint8).reshape(-1, 16)
-    person, first = join_ids(ids, as_pairs([(names[one], names[other]) for one, other in links]))
+    person, first = IdentityMap.of([(names[one], names[other]) for one, other in links]).join(ids)
     met = {*range(count), *(place for link in links for place in link)}
     for place in range(count):
         for other in range(count):

@@ -18,7 +18,7 @@ import victims
 from ecgcohorts import plugins, readers
 from ecgcohorts.errors import SourceError
 from ecgcohorts.ingest.classify import classify
-from ecgcohorts.ingest.content import TEXT, FileClass, Kind, numbers_in, of_head
+from ecgcohorts.ingest.content import TEXT, FileClass, Kind, Numbers
 from ecgcohorts.sources import open_source
 
 ROWS = "".join(f"{n},{n % 7 - 3},{n % 5}\n" for n in range(40))
@@ -239,8 +239,8 @@ def test_random_bytes_have_a_class_too() -> None:
     starts = [content[: rng.integers(1, 60)] for content, _, _ in CONTENTS if content]
     for start in starts * 20:
         head = start + rng.bytes(int(rng.integers(0, 300)))
-        assert isinstance(of_head(head, bool(rng.integers(2))), FileClass)
-        assert of_head(struct.pack("<5i", *rng.integers(0, 60, 5)) + head, True).kind in Kind
+        assert isinstance(FileClass.of_head(head, bool(rng.integers(2))), FileClass)
+        assert FileClass.of_head(struct.pack("<5i", *rng.integers(0, 60, 5)) + head, True).kind in Kind
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_random_bytes_have_a_class_too() -> None:
 def test_how_numbers_stand_in_a_text(
     text: str, separator: str, decimal: str, skip_lines: int, columns: int, leads: tuple[str, ...]
 ) -> None:
-    numbers = numbers_in(text.encode())
+    numbers = Numbers.in_head(text.encode())
     assert numbers is not None
     assert (numbers.separator, numbers.decimal) == (separator, decimal)
     assert (numbers.skip_lines, numbers.columns, numbers.leads) == (skip_lines, columns, leads)
@@ -267,12 +267,12 @@ def test_how_numbers_stand_in_a_text(
 
 @pytest.mark.parametrize("text", ["1,2\n3,4\n", "a, b\n" * 20, "1,2,3\n1,2\n" * 20, "x\n" * 30 + ROWS])
 def test_what_are_no_rows_of_numbers(text: str) -> None:
-    assert numbers_in(text.encode()) is None
+    assert Numbers.in_head(text.encode()) is None
 
 
 @pytest.mark.parametrize("text", ["", "one line, two\n", "prose, with\na comma, or, two\nof, it\n", "1,2\n3,4\n"])
 def test_what_is_no_table(text: str) -> None:
-    assert of_head(text.encode(), whole=True) == TEXT
+    assert FileClass.of_head(text.encode(), whole=True) == TEXT
 
 
 @pytest.mark.shared

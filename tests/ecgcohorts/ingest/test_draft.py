@@ -12,7 +12,7 @@ import yaml
 from ecgcohorts.cohorts.spec import CohortSpec, describe, load_spec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.ingest.draft import Draft, draft, write_draft
+from ecgcohorts.ingest.draft import Draft, draft
 from ecgcohorts.ingest.table_columns import Columns, Key
 from ecgcohorts.simulate import simulate
 from ecgcohorts.store import open_store
@@ -25,7 +25,7 @@ def comments(made: Draft) -> dict[str, str]:
 
 
 def loaded(made: Draft, folder: Path) -> CohortSpec:
-    write_draft(made, folder / "drafted.yaml")
+    made.save(folder / "drafted.yaml")
     return load_spec(str(folder / "drafted.yaml"))
 
 
@@ -213,12 +213,12 @@ def test_a_file_that_is_there_is_kept(make_cohort: Callable[..., object], tmp_pa
     out = tmp_path / "mine.yaml"
     out.write_text("mine")
     with pytest.raises(SpecError, match="--force"):
-        write_draft(made, out)
+        made.save(out)
     assert out.read_text() == "mine"
-    write_draft(made, out, force=True)
+    made.save(out, force=True)
     assert out.read_text() == made.text
     with pytest.raises(SpecError, match=r"expected \.yaml"):
-        write_draft(made, tmp_path / "mine.txt")
+        made.save(tmp_path / "mine.txt")
 
 
 def test_nothing_to_describe(make_cohort: Callable[..., object], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import ecgcohorts as ec
 from ecgcohorts.cli import program as cli
 from ecgcohorts.errors import LockHeld, SpecError, StoreError
-from ecgcohorts.ingest import IngestOptions, encode, ingest, plan_to_file, run
+from ecgcohorts.ingest import IngestOptions, ingest, plan_to_file, run
 from ecgcohorts.io.buckets import Bucket
 
 OPTIONS = IngestOptions(shard_records=3, quality=False)
@@ -74,7 +74,8 @@ def test_killed_anywhere_it_goes_on_without_decoding_again(make_cohort, memory_u
     """Where only files are sent, tests/ecgcohorts/store/test_targets.py does it at every single request."""
     north, south = make_cohort("north", 1), make_cohort("south", 2, seed=1)
     encoded: list[object] = []
-    monkeypatch.setattr(run, "encode", lambda task: encoded.append(task) or encode.encode(task))
+    real = run.EncodeTask.encode
+    monkeypatch.setattr(run.EncodeTask, "encode", lambda task: encoded.append(task) or real(task))
     before = 0
     for at in range(0, 400, 24):
         url = f"{memory_url}{at}"

@@ -11,7 +11,7 @@ import victims
 
 import ecgcohorts.ingest
 from ecgcohorts.ingest.content import Kind
-from ecgcohorts.ingest.inspect import Unreadable, inspect
+from ecgcohorts.ingest.inspect import _Unreadable, inspect
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
@@ -62,7 +62,7 @@ def test_a_mixed_folder_is_counted_and_nothing_is_written(tmp_path: Path) -> Non
     assert found.lengths_s == (2934 / 400, 10, 10)
     assert found.missing["patient id"] == found.missing["time"] == 3
     assert found.header_keys == {"Age": 1, "Patient": 1}
-    assert found.unreadable == {Unreadable("wfdb", "truncated"): ["b/4.hea"]}
+    assert found.unreadable == {_Unreadable("wfdb", "truncated"): ["b/4.hea"]}
     text = printed(found)
     for part in ("11 files", "3 recordings read, 1 unreadable", "400 Hz", "200 steps per mV", "7.335 s"):
         assert part in text
@@ -179,13 +179,13 @@ def test_refused_files_show_their_reason(shared: Path) -> None:
     assert found.n_recordings + found.n_unreadable == found.n_candidates
     refused = {name: refusal for refusal, names in found.unreadable.items() for name in names}
     assert refused == {
-        "contec/demo.scp": Unreadable("scp", "bad_header"),
-        "healforce/62.SCP": Unreadable("scp", "truncated"),
-        "hl7_aecg/empty.xml": Unreadable("hl7_aecg", "empty_signal"),
-        "philips_sierra_xml/invalid-doc-type.xml": Unreadable("philips_xml", "unsupported_variant"),
-        "philips_sierra_xml/invalid-doc-version.xml": Unreadable("philips_xml", "unsupported_variant"),
-        "scp_ecg/healforce_62.SCP": Unreadable("scp", "truncated"),
-        "scp_ecg/healforce_63.SCP": Unreadable("scp", "truncated"),
+        "contec/demo.scp": _Unreadable("scp", "bad_header"),
+        "healforce/62.SCP": _Unreadable("scp", "truncated"),
+        "hl7_aecg/empty.xml": _Unreadable("hl7_aecg", "empty_signal"),
+        "philips_sierra_xml/invalid-doc-type.xml": _Unreadable("philips_xml", "unsupported_variant"),
+        "philips_sierra_xml/invalid-doc-version.xml": _Unreadable("philips_xml", "unsupported_variant"),
+        "scp_ecg/healforce_62.SCP": _Unreadable("scp", "truncated"),
+        "scp_ecg/healforce_63.SCP": _Unreadable("scp", "truncated"),
     }
     assert all(name in printed(found) for name in refused)
 

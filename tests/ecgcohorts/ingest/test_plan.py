@@ -61,7 +61,7 @@ def scanned(monkeypatch, make_cohort, tmp_path):
     """scanned(items) plans those items as if they had been found below a folder."""
 
     def plan(items, known=None):
-        monkeypatch.setattr("ecgcohorts.ingest.planning.scan_files", lambda files: iter(items))
+        monkeypatch.setattr(Found, "scan", lambda files: iter(items))
         asked = request_of(make_cohort(patients=0).spec, tmp_path)
         return make_plan(asked, Found(asked.spec.layouts[0], open_source(tmp_path)), KEY, known or Known())
 
@@ -313,15 +313,15 @@ def test_a_commit_while_a_partition_is_encoded_leaves_no_litter(make_cohort, tmp
     import ecgcohorts.ingest.run as run
 
     south = make_cohort("south", 2, seed=1)
-    real = run.encode
+    real = run.EncodeTask.encode
 
     def overtaken(task):
         real(task)
-        monkeypatch.setattr(run, "encode", real)
+        monkeypatch.setattr(run.EncodeTask, "encode", real)
         ingest(south.folder, tmp_path / "s.zarr", str(south.spec), OPTIONS)
         real(task)  # its last writes, after the commit
 
-    monkeypatch.setattr(run, "encode", overtaken)
+    monkeypatch.setattr(run.EncodeTask, "encode", overtaken)
     with pytest.raises(ec.StoreError, match="another writer was faster"):
         encode_partition(planned, 0)
     assert ec.verify(tmp_path / "s.zarr").ok

@@ -9,10 +9,10 @@ from scipy import signal
 
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.leads import EIGHT_LEADS
-from ecgcohorts.preprocess.filter import design_filters, strip_filter
+from ecgcohorts.preprocess.filter import _design_filters, _strip_filter, resample_and_filter
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.preprocess.steps import BandPass
-from ecgcohorts.preprocess.strip import make_strip, rate_ratio
+from ecgcohorts.preprocess.strip import _rate_ratio, make_strip
 from ecgcohorts.recording import MISSING, Recording
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "cape-v1.npy"
@@ -23,8 +23,8 @@ def filtered(
     signal_mv: np.ndarray, rate_hz: float, source_rate_hz: float | None = None, notch_hz: float | None = None
 ) -> np.ndarray:
     """A signal at rate_hz, resampled and filtered as one from a source at source_rate_hz."""
-    ratio = rate_ratio(rate_hz, CAPE_V1)
-    return strip_filter(signal_mv.shape[1], ratio, source_rate_hz or rate_hz, CAPE_V1, notch_hz)(signal_mv)
+    ratio = _rate_ratio(rate_hz, CAPE_V1)
+    return resample_and_filter(signal_mv, source_rate_hz or rate_hz, ratio, CAPE_V1, notch_hz)
 
 
 def refusal(recording: Recording) -> Reason:
@@ -149,7 +149,7 @@ HZ = (0.25, 0.5, 0.67, 1.0, 40, 80, 100, 120, 150)
 )
 def test_gain_table(order, gain_db):
     band = CAPE_V1.required(BandPass).model_copy(update={"order": order})
-    sos = design_filters(400.0, CAPE_V1.changed("of-this-order", band), None)
+    sos = _design_filters(400.0, CAPE_V1.changed("of-this-order", band), None)
     response = signal.sosfreqz(sos, HZ, fs=400)[1]
     np.testing.assert_allclose(40 * np.log10(np.abs(response)), gain_db, rtol=0, atol=0.05)
 
@@ -164,7 +164,7 @@ def test_a_wave_at_either_edge_is_halved_and_not_shifted(frequency_hz):
 
 def test_the_upper_edge_follows_a_slow_source():
     for rate_hz, edge_hz in ((100.0, 45.0), (200.0, 90.0), (250.0, 100.0), (500.0, 100.0)):
-        response = signal.sosfreqz(design_filters(rate_hz, CAPE_V1, None), [edge_hz], fs=400)[1]
+        response = signal.sosfreqz(_design_filters(rate_hz, CAPE_V1, None), [edge_hz], fs=400)[1]
         np.testing.assert_allclose(40 * np.log10(np.abs(response)), -6.02, atol=0.01)
 
 
@@ -217,7 +217,7 @@ def test_a_mains_frequency_there_is_not(made, mains_hz):
 
 def test_even_padding_leaves_less_in_the_window_than_the_default(made):
     errors = {"even": [], "default": []}
-    sos = design_filters(400.0, CAPE_V1, None)
+    sos = _design_filters(400.0, CAPE_V1, None)
     time_s = np.arange(8000) / 400
     for seed in range(200):
         rng = np.random.default_rng(seed)
@@ -380,14 +380,14 @@ def test_rates_there_are_not(made, rate_hz):
     [(100.0, (4, 1)), (257.0, (400, 257)), (500.0, (4, 5)), (976.5625, (256, 625)), (8000.0, (1, 20))],
 )
 def test_rates_there_are(rate_hz, ratio):
-    assert rate_ratio(rate_hz, CAPE_V1) == ratio
+    assert _rate_ratio(rate_hz, CAPE_V1) == ratio
 
 
 def test_any_accepted_rate_needs_a_filter_of_bounded_length():
     rng = np.random.default_rng(0)
     for rate_hz in rng.uniform(100, 8000, 2000):
         try:
-            up, down = rate_ratio(rate_hz, CAPE_V1)
+            up, down = _rate_ratio(rate_hz, CAPE_V1)
         except RejectedRecording:
             continue
         assert up <= 10_000
@@ -441,6 +441,6 @@ def test_input_is_left_alone(made):
 
 def test_filters_are_designed_once(made):
     make_strip(made.record(made.at(500)), mains_hz=50)
-    misses = strip_filter.cache_info().misses
+    misses = _strip_filter.cache_info().misses
     make_strip(made.record(made.at(500, seed=9)), mains_hz=50)
-    assert strip_filter.cache_info().misses == misses
+    assert _strip_filter.cache_info().misses == misses

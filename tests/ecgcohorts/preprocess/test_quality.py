@@ -201,7 +201,7 @@ def test_swapped_arms_are_seen_in_an_ecg_with_a_leftward_axis(made, beat_s):
 
 def test_beats_are_found_where_they_were_put(made):
     eight_mv = made.at(400)
-    beats = quality.find_beats(eight_mv, 400.0) / 400
+    beats = quality._find_beats(eight_mv, 400.0) / 400
     expected = np.arange(0.31, 10, 0.83)
     assert len(beats) == len(expected)
     np.testing.assert_allclose(beats, expected, atol=0.03)

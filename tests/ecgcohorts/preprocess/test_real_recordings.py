@@ -10,10 +10,10 @@ import pytest
 from ecgcohorts.errors import Reason, RejectedRecording
 from ecgcohorts.leads import select
 from ecgcohorts.preprocess import quality
-from ecgcohorts.preprocess.filter import strip_filter
+from ecgcohorts.preprocess.filter import resample_and_filter
 from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.preprocess.recipes import CAPE_V1
-from ecgcohorts.preprocess.strip import check_amplitude, cut_strip, make_strip, p99
+from ecgcohorts.preprocess.strip import _check_amplitude, _cut_strip, _p99, make_strip
 from ecgcohorts.readers.wfdb import reader as wfdb
 from ecgcohorts.recording import Recording
 
@@ -114,14 +114,13 @@ def test_the_one_lead_recording_of_112_millivolts(shared):
     """Its second half is damaged: refused as a whole, while the strip, the first 10 s, is an ordinary ECG."""
     recording = read(shared / "ecg_id/Person_76/rec_2.hea")
     lead_mv = recording.signal_mv[:1]
-    first_mv, _, _ = cut_strip(lead_mv, recording.rate_hz, CAPE_V1)
+    first_mv, _, _ = _cut_strip(lead_mv, recording.rate_hz, CAPE_V1)
     whole_mv, strip_mv = (
-        strip_filter(part_mv.shape[1], (4, 5), recording.rate_hz, CAPE_V1, None)(part_mv)
-        for part_mv in (lead_mv, first_mv)
+        resample_and_filter(part_mv, recording.rate_hz, (4, 5), CAPE_V1, None) for part_mv in (lead_mv, first_mv)
     )
     with pytest.raises(RejectedRecording, match=r"found an amplitude of 11\d mV"):
-        check_amplitude(p99(whole_mv), CAPE_V1)
-    assert check_amplitude(p99(strip_mv), CAPE_V1) == pytest.approx(0.42, abs=0.01)
+        _check_amplitude(_p99(whole_mv), CAPE_V1)
+    assert _check_amplitude(_p99(strip_mv), CAPE_V1) == pytest.approx(0.42, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers.arrays import sniff
 from ecgcohorts.readers.arrays.description import ArrayDescription
-from ecgcohorts.readers.arrays.manifest import Manifest, load_manifest
+from ecgcohorts.readers.arrays.manifest import Manifest
 
 GOOD = "ecg_arrays: 1\nkind: csv\nrate_hz: 500\nunit: uV\nleads: [I, II]\naxes: time_lead\nfiles: ['*.csv']\n"
 
@@ -25,7 +25,7 @@ def files(writers: Callable[[str], ModuleType]) -> ModuleType:
 def load(folder: Path, text: str | bytes) -> Manifest:
     path = folder / "arrays.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return load_manifest(path)
+    return Manifest.load(path)
 
 
 def refused(folder: Path, text: str | bytes) -> UnreadableRecording:

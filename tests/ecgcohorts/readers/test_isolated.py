@@ -133,7 +133,7 @@ def read(path, entries=None):
     yield Recording(
         "id", ("I", "II"), 500, numbers, np.array([1000, 200]), np.array([0.5, 1]), numbers > 3, None, 7, "patient\\udc80",
         np.float32(63.5), "female", datetime(2020, 2, 29, 1, 2, 3, 4, tzinfo=timezone.utc), "device", "site", 50,
-        {"a": 1, "b": float("nan")}, {"key": "value"}, Source("unruly", path, "entry"), ("note",),
+        {"a": 1, "b": float("nan")}, {"key": "value"}, Origin("unruly", path, "entry"), ("note",),
     )
 """
     )

@@ -24,7 +24,7 @@ ODD: tuple[Any, ...] = (
 
 def header() -> dict[str, Any]:
     recording = Recording("1", ("I", "II"), 500.0, analog_mv=np.ones((2, 5)), source=Origin("r", PATH, "1"))
-    reply, _ = wire.pack_reply([recording], 3, UnreadableRecording(Reason.HEADER, "found", "expected"))
+    reply, _ = wire.Reply((recording,), 3, UnreadableRecording(Reason.HEADER, "found", "expected")).pack()
     return json.loads(json.dumps(reply))
 
 
@@ -47,7 +47,7 @@ def changed(value: Any, at: tuple[Any, ...], new: Any) -> Any:
 def test_any_value_in_any_place(at: tuple[Any, ...]) -> None:
     for odd in ODD:
         try:
-            reply = wire.unpack_reply(changed(header(), at, odd), PATH, lambda view: None)
+            reply = wire.Reply.unpack(changed(header(), at, odd), PATH, lambda view: None)
         except wire.Garbled:
             continue
         assert isinstance(reply, wire.Reply)
@@ -56,8 +56,8 @@ def test_any_value_in_any_place(at: tuple[Any, ...]) -> None:
 
 def test_a_missing_package_is_told_as_such() -> None:
     """It ends the run, with the way to install it: as a defect of the reader it would refuse one recording after another."""
-    reply, _ = wire.pack_reply([], 0, MissingExtra("h5py is not installed. Run: pip install x"))
-    error = wire.unpack_reply(json.loads(json.dumps(reply)), PATH, lambda view: None).error
+    reply, _ = wire.Reply((), 0, MissingExtra("h5py is not installed. Run: pip install x")).pack()
+    error = wire.Reply.unpack(json.loads(json.dumps(reply)), PATH, lambda view: None).error
     assert type(error) is MissingExtra
     assert str(error) == "h5py is not installed. Run: pip install x"
 
@@ -67,7 +67,7 @@ def test_a_header_without_a_key(key: str) -> None:
     found = header()
     del found[key]
     with pytest.raises(wire.Garbled):
-        wire.unpack_reply(found, PATH, lambda view: None)
+        wire.Reply.unpack(found, PATH, lambda view: None)
 
 
 @pytest.mark.parametrize("text", [b"", b"[", b"[]", b"1", b'"x"', b"[" * 100_000, b"{" * 9, b"\xff", b"9" * 10_000])
@@ -96,11 +96,11 @@ def test_many_large_recordings_are_not_allocated_at_once() -> None:
     found["recordings"] = [found["recordings"][0] | {"columns": 1 << 26}] * wire.MAX_RECORDINGS
     asked: list[int] = []
     with pytest.raises(wire.Garbled):
-        wire.unpack_reply(found, PATH, lambda view: asked.append(view.nbytes))
+        wire.Reply.unpack(found, PATH, lambda view: asked.append(view.nbytes))
     assert sum(asked) < 2 << 30
     found["recordings"] = [header()["recordings"][0]] * (wire.MAX_RECORDINGS + 1)
     with pytest.raises(wire.Garbled):
-        wire.unpack_reply(found, PATH, lambda view: None)
+        wire.Reply.unpack(found, PATH, lambda view: None)
 
 
 def test_the_mask_of_another_process_is_a_mask() -> None:
@@ -108,11 +108,11 @@ def test_the_mask_of_another_process_is_a_mask() -> None:
     recording = Recording(
         *("1", ("I",), 500.0, np.ones((1, 3), np.int32), np.ones(1), np.zeros(1), np.zeros((1, 3), bool))
     )
-    found, _ = wire.pack_reply([recording], 0, None)
+    found, _ = wire.Reply((recording,), 0, None).pack()
 
     def fill(view: memoryview) -> None:
         view[:] = b"\xff" * len(view)
 
-    (back,) = wire.unpack_reply(found, PATH, fill).recordings
+    (back,) = wire.Reply.unpack(found, PATH, fill).recordings
     assert back.missing.tolist() == [[True, True, True]]
     assert back.missing.view(np.uint8).tolist() == [[1, 1, 1]]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers.scp import reader as scp
-from ecgcohorts.readers.scp.huffman import LOOKUP_BITS, MOST_TABLES, decode, read_book
+from ecgcohorts.readers.scp.huffman import LOOKUP_BITS, MOST_TABLES, Book
 
 # The worked example of EN 1064, annex C: second differences. One byte is printed wrong in drafts of the standard (F5
 # for F1), and a last zero bit is not printed.
@@ -54,9 +54,9 @@ def followed(data: bytes, count: int, tables: Sequence[Sequence[Any]]) -> tuple[
 
 
 def decoded(make: ModuleType, data: bytes, count: int, tables: Sequence[Sequence[Any]]) -> list[int]:
-    book = read_book(make.table_bytes(tables), "x")
+    book = Book.parse(make.table_bytes(tables), "x")
     assert book is not None
-    (values,) = decode([data], count, book, "x")
+    (values,) = book.decode([data], count, "x")
     return values.tolist()
 
 
@@ -82,9 +82,9 @@ def test_every_code_of_the_default_table(make: ModuleType) -> None:
 def test_the_default_table_written_out_is_the_same(make: ModuleType) -> None:
     values = [0, 5, -8, 100, -3000, 1]
     stored = struct.pack("<HH", 1, len(make.DEFAULT)) + b"".join(code.structure() for code in make.DEFAULT)
-    book = read_book(stored, "x")
+    book = Book.parse(stored, "x")
     assert book is not None
-    assert next(decode([make.huffman(values)], 6, book, "x")).tolist() == values
+    assert next(book.decode([make.huffman(values)], 6, "x")).tolist() == values
 
 
 def split(leaves: list[str], choices: Sequence[int]) -> list[str]:
@@ -153,9 +153,9 @@ def test_codes_longer_than_the_lookup_are_found(make: ModuleType) -> None:
 
 def test_every_chunk_starts_with_the_first_table(make: ModuleType) -> None:
     tables = [[make.Code("0", 1), make.Code("1", switch=2)], [make.Code("0", 2), make.Code("1", 3)]]
-    book = read_book(make.table_bytes(tables), "x")
+    book = Book.parse(make.table_bytes(tables), "x")
     assert book is not None
-    first, second = decode([b"\x80", b"\x00\x00"], 7, book, "x")
+    first, second = book.decode([b"\x80", b"\x00\x00"], 7, "x")
     assert first.tolist() == [2] * 7
     assert second.tolist() == [1] * 7
 
@@ -186,15 +186,15 @@ def test_every_chunk_starts_with_the_first_table(make: ModuleType) -> None:
 def test_tables_out_of_line_are_refused(codes: list[tuple[int, ...]], expected: str) -> None:
     body = struct.pack("<HH", 1, len(codes)) + b"".join(struct.pack("<BBBhI", *code) for code in codes)
     with pytest.raises(UnreadableRecording) as caught:
-        read_book(body, "x")
+        Book.parse(body, "x")
     assert caught.value.expected == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"\1", b"\1\0", b"\1\0\2\0" + bytes(9), struct.pack("<H", MOST_TABLES + 1)])
 def test_sections_that_do_not_hold_their_tables_are_refused(body: bytes) -> None:
     with pytest.raises(UnreadableRecording):
-        read_book(body, "x")
-    assert read_book(bytes(2), "x") is None
+        Book.parse(body, "x")
+    assert Book.parse(bytes(2), "x") is None
 
 
 def test_a_table_that_switches_to_itself_for_ever_ends_with_the_data(make: ModuleType) -> None:

@@ -11,7 +11,7 @@ LINE = "r.dat 16 1000(0)/mV 16 0 5 -7 0 I"
 
 
 def parse(record: str = "r 1 500 10", *lines: str) -> wh.Header:
-    return wh.parse_header("".join(f"{line}\n" for line in [record, *(lines or [LINE])]).encode(), "r.hea")
+    return wh.Header.parse("".join(f"{line}\n" for line in [record, *(lines or [LINE])]).encode(), "r.hea")
 
 
 def signal(line: str) -> wh.Signal:
@@ -149,7 +149,7 @@ def test_what_is_no_moment_is_refused(text: str) -> None:
 
 
 def test_tolerated_quirks_are_named() -> None:
-    header = wh.parse_header(b"\xef\xbb\xbfE07835.mat 1 500 10 05-May-2020 09:49:17\r\n" + LINE.encode() + b"\r\n", "")
+    header = wh.Header.parse(b"\xef\xbb\xbfE07835.mat 1 500 10 05-May-2020 09:49:17\r\n" + LINE.encode() + b"\r\n", "")
     assert header.record_name == "E07835"
     assert set(header.notes) == {wh.BYTE_ORDER_MARK, wh.MAT_NAME, wh.MONTH_NAME_DATE}
 
@@ -160,7 +160,7 @@ def test_comments_become_fields_wherever_they_stand() -> None:
         + LINE
         + "\n#free text\n# <subject_id>: 10019777\n#Dx: 1,2,\n# Age: 74\n"
     )
-    header = wh.parse_header(text.encode(), "")
+    header = wh.Header.parse(text.encode(), "")
     assert header.fields == {"first": "1", "Age": "74", "subject_id": "10019777", "Dx": "1,2,"}
 
 
@@ -171,7 +171,7 @@ def test_several_tagged_fields_share_a_line() -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_a_micro_sign_survives_either_encoding(encoding: str) -> None:
-    header = wh.parse_header("r 1 500 10\nr.dat 16 5/µV 12 0 1 2 0 I\n# Ärztin: Ö\n".encode(encoding), "")
+    header = wh.Header.parse("r 1 500 10\nr.dat 16 5/µV 12 0 1 2 0 I\n# Ärztin: Ö\n".encode(encoding), "")
     assert header.signals[0].unit == "µV"
     assert header.fields == {"Ärztin": "Ö"}
 
@@ -218,7 +218,7 @@ def test_a_header_that_contradicts_itself_or_asks_too_much_is_refused(
 
 def test_messages_name_the_line_and_not_the_comments() -> None:
     with pytest.raises(UnreadableRecording) as caught:
-        wh.parse_header(f"# Name: Canary\nr 2 500 10\n{LINE}\nr.dat 16 x\n".encode(), "r.hea")
+        wh.Header.parse(f"# Name: Canary\nr 2 500 10\n{LINE}\nr.dat 16 x\n".encode(), "r.hea")
     assert "line 4" in str(caught.value)
     assert "Canary" not in str(caught.value)
 
@@ -227,11 +227,11 @@ def test_messages_name_the_line_and_not_the_comments() -> None:
 def test_a_header_that_ends_inside_a_signal_line_is_truncated(end: str) -> None:
     """Half a gain or half a name would be understood: `1000(0)/mV` or `10`, `V10` or `V1`."""
     with pytest.raises(UnreadableRecording) as caught:
-        wh.parse_header(f"r 1 500 10\n{LINE}{end}".encode(), "r.hea")
+        wh.Header.parse(f"r 1 500 10\n{LINE}{end}".encode(), "r.hea")
     assert caught.value.reason is Reason.TRUNCATED
 
 
 def test_a_header_that_ends_inside_a_comment_loses_that_comment_only() -> None:
-    header = wh.parse_header(f"r 1 500 10\n{LINE}\n# Sex: F\n# Age: 6".encode(), "r.hea")
+    header = wh.Header.parse(f"r 1 500 10\n{LINE}\n# Sex: F\n# Age: 6".encode(), "r.hea")
     assert header.fields == {"Sex": "F"}
     assert header.notes == (wh.CUT_COMMENT,)

@@ -13,9 +13,8 @@ from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, CohortIndex
 from ecgcohorts.io.place import Folder
 from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.preprocess.recipes import CAPE_V1
-from ecgcohorts.store.files import describe_files
 from ecgcohorts.store.reader import Store
-from ecgcohorts.store.schema import Accounting, FileEntry, Manifest, Segment, signals_metadata
+from ecgcohorts.store.schema import Accounting, FileEntry, Manifest, Segment, describe_files, signals_metadata
 from ecgcohorts.store.writer import ShardWriter
 
 NAN = np.nan

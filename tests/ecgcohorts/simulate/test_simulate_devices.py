@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ecgcohorts.simulate import HOSPITALS
-from ecgcohorts.simulate.anatomy import Session, draw_patient, draw_session
-from ecgcohorts.simulate.devices import LEADS_OF_ELECTRODES, PAD_S, DeviceSignature, record, transfer
+from ecgcohorts.simulate.anatomy import Patient, Session
+from ecgcohorts.simulate.devices import LEADS_OF_ELECTRODES, PAD_S, DeviceSignature, _transfer
 
 QUIET: dict[str, Any] = {"white_uv": 0, "pink_uv": 0, "emg_uv": 0, "hum_uv": 0, "wander_uv": 0, "gain_sd": 0}
 DEVICES = [hospital.device for hospital in HOSPITALS.values()]
@@ -18,21 +18,21 @@ DEVICES = [hospital.device for hospital in HOSPITALS.values()]
 @pytest.fixture(scope="module")
 def session() -> Session:
     rng = np.random.default_rng(5)
-    return draw_session(rng, draw_patient(rng, "male", 50.0), 50.0)
+    return Session.draw(rng, Patient.draw(rng, "male", 50.0), 50.0)
 
 
 def through(
     device: DeviceSignature, session: Session, clean_mv: NDArray[np.float64], seed: int = 0
 ) -> NDArray[np.float64]:
     """What the device writes, in mV."""
-    return record(np.random.default_rng(seed), device, session, clean_mv)[0] / device.gain_per_mv
+    return device.record(np.random.default_rng(seed), session, clean_mv)[0] / device.gain_per_mv
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
 def test_both_edges_of_the_band_are_at_3_db(device: DeviceSignature) -> None:
     flat = replace(device, smoothing_taps=1)
     samples = round(1000 * device.rate_hz)  # 1 mHz a bin
-    decibel = 20 * np.log10(np.abs(transfer(flat, samples)) + 1e-12)
+    decibel = 20 * np.log10(np.abs(_transfer(flat, samples)) + 1e-12)
     for edge in (device.highpass_hz, device.lowpass_hz):
         assert decibel[round(edge * 1000)] == pytest.approx(-3.01, abs=0.05)
     assert decibel[10_000] == pytest.approx(0, abs=0.02)
@@ -41,7 +41,7 @@ def test_both_edges_of_the_band_are_at_3_db(device: DeviceSignature) -> None:
 def test_smoothing_is_a_moving_average_with_its_delay() -> None:
     smooth = replace(DEVICES[0], smoothing_taps=5)
     samples = 5000
-    ratio = transfer(smooth, samples)[1:] / transfer(DEVICES[0], samples)[1:]
+    ratio = _transfer(smooth, samples)[1:] / _transfer(DEVICES[0], samples)[1:]
     kernel = np.zeros(samples)
     kernel[:5] = 1 / 5
     np.testing.assert_allclose(ratio, np.fft.rfft(kernel)[1:], atol=1e-9)
@@ -52,10 +52,10 @@ def test_gain_and_step(device: DeviceSignature, session: Session) -> None:
     samples = round((10 + 2 * PAD_S) * device.rate_hz)
     tone = np.sin(2 * np.pi * 10 * np.arange(samples) / device.rate_hz)
     clean = np.tile(tone, (8, 1))
-    written, gain = record(np.random.default_rng(0), replace(device, **QUIET), session, clean)
+    written, gain = replace(device, **QUIET).record(np.random.default_rng(0), session, clean)
     assert gain == device.gain
     assert written.shape == (8, round(10 * device.rate_hz))
-    passed = np.abs(transfer(device, samples)[round(10 * samples / device.rate_hz)])
+    passed = np.abs(_transfer(device, samples)[round(10 * samples / device.rate_hz)])
     assert np.ptp(written[0]) / 2 == pytest.approx(device.gain * passed * 1000 / device.step_uv, rel=0.01)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from ecgcohorts.cohorts.spec import describe, load_spec
-from ecgcohorts.preprocess.quality import find_beats
+from ecgcohorts.preprocess.quality import _find_beats
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.preprocess.strip import make_strip
 from ecgcohorts.readers import read
@@ -24,7 +24,7 @@ def same_person_auc(recordings: list[tuple[str, NDArray[np.float64]]]) -> float:
     """How well the correlation of median beats tells pairs of one person from pairs of two. (person, (8, time) mV)."""
     beats, people = [], []
     for person, signal_mv in recordings:
-        peaks = find_beats(signal_mv, CAPE_V1.rate_hz)
+        peaks = _find_beats(signal_mv, CAPE_V1.rate_hz)
         peaks = [peak for peak in peaks if BEFORE < peak < signal_mv.shape[1] - AFTER]
         if len(peaks) >= 3:
             beat = np.median([signal_mv[:, peak - BEFORE : peak + AFTER] for peak in peaks], axis=0)

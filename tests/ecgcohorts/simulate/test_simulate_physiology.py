@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 
 from ecgcohorts.leads import EIGHT_LEADS
 from ecgcohorts.recording import Sex
-from ecgcohorts.simulate.anatomy import DOWER, WAVE_VECTORS_MV, Session, draw_patient, draw_session, frank_waves
-from ecgcohorts.simulate.beats import QT_PER_RR, Beats, draw_beats, draw_clean_ecg
-from ecgcohorts.simulate.traits import COLUMN, NAMES, TRAITS, draw_traits, expected
+from ecgcohorts.simulate.anatomy import DOWER, WAVE_VECTORS_MV, Patient, Session, _frank_waves
+from ecgcohorts.simulate.beats import QT_PER_RR, Beats
+from ecgcohorts.simulate.traits import COLUMN, NAMES, TRAITS, _expected, draw_traits
 
 RATE_HZ = 1000
 L1, L2, V1, V2, V3, V5, V6 = (EIGHT_LEADS.index(lead) for lead in ("I", "II", "V1", "V2", "V3", "V5", "V6"))
@@ -16,17 +16,17 @@ L1, L2, V1, V2, V3, V5, V6 = (EIGHT_LEADS.index(lead) for lead in ("I", "II", "V
 
 def average_session(sex: Sex = "male", age: float = 50, **changes: float) -> Session:
     """A visit of the average person on the average chest, with some traits set."""
-    traits = expected(sex, age)
+    traits = _expected(sex, age)
     for name, value in changes.items():
         traits[COLUMN[name]] = value
-    waves = frank_waves(traits, np.ones_like(WAVE_VECTORS_MV), 0.0)
+    waves = _frank_waves(traits, np.ones_like(WAVE_VECTORS_MV), 0.0)
     return Session(age, traits, waves, DOWER, breath_hz=0.25, breath_depth=0.0, tremor=1.0, ectopic_mv=np.ones(3))
 
 
 def one_beat(session: Session, ectopic: bool = False) -> NDArray[np.float64]:
     """(lead, 2 s) clean ECG in mV with QRS onset at 1 s, at 60 beats a minute."""
     beats = Beats(np.array([1.0]), np.array([1.0]), np.array([ectopic]), np.zeros(1))
-    return draw_clean_ecg(np.random.default_rng(0), session, beats, np.arange(2 * RATE_HZ) / RATE_HZ)
+    return beats.clean_ecg(np.random.default_rng(0), session, np.arange(2 * RATE_HZ) / RATE_HZ)
 
 
 def extent_ms(wave: NDArray[np.float64], share: float = 0.04) -> float:
@@ -67,16 +67,16 @@ def test_draws_have_the_mean_and_the_spread_of_the_table(sex: Sex, age: float) -
 
 def test_the_sexes_and_ages_differ_as_the_literature_says() -> None:
     def gap(name: str, age: float) -> float:
-        return float(expected("male", age)[COLUMN[name]] - expected("female", age)[COLUMN[name]])
+        return float(_expected("male", age)[COLUMN[name]] - _expected("female", age)[COLUMN[name]])
 
     assert gap("qrs_ms", 52) == pytest.approx(92 - 86)  # ELSA-Brasil medians
     assert gap("heart_rate_bpm", 52) == pytest.approx(63 - 66)
     assert gap("qtc_ms", 30) < gap("qtc_ms", 80) < 0  # longer in women, less so with age
     assert gap("st_v3_mv", 25) > gap("st_v3_mv", 75) > 0  # Macfarlane 2001
-    per_decade = np.expm1(10 * (expected("male", 61) - expected("male", 60)))
+    per_decade = np.expm1(10 * (_expected("male", 61) - _expected("male", 60)))
     assert per_decade[COLUMN["ln_qrs_gain"]] == pytest.approx(-0.065, abs=0.002)  # Pipberger 1967
     assert per_decade[COLUMN["ln_t_gain"]] == pytest.approx(-0.0975, abs=0.002)
-    women = expected("female", 90) - expected("female", 18)
+    women = _expected("female", 90) - _expected("female", 18)
     assert 0.70 < np.exp(women[COLUMN["ln_qrs_gain"]]) < 0.81  # Nemati: 71-80 %
 
 
@@ -131,8 +131,8 @@ def test_the_st_level_of_v3_is_the_trait() -> None:
 
 
 def test_rhythm_follows_rate_and_variability() -> None:
-    slow = draw_beats(np.random.default_rng(1), average_session(heart_rate_bpm=50, ln_rr_sd=np.log(60)), 0, 600)
-    fast = draw_beats(np.random.default_rng(1), average_session(heart_rate_bpm=90, ln_rr_sd=np.log(10)), 0, 600)
+    slow = Beats.draw(np.random.default_rng(1), average_session(heart_rate_bpm=50, ln_rr_sd=np.log(60)), 0, 600)
+    fast = Beats.draw(np.random.default_rng(1), average_session(heart_rate_bpm=90, ln_rr_sd=np.log(10)), 0, 600)
     assert 60 / slow.rr_s[1:].mean() == pytest.approx(50, rel=0.02)
     assert 60 / fast.rr_s[1:].mean() == pytest.approx(90, rel=0.02)
     assert slow.rr_s[1:][~slow.ectopic[1:]].std() == pytest.approx(0.060, rel=0.15)
@@ -141,7 +141,7 @@ def test_rhythm_follows_rate_and_variability() -> None:
 
 def test_an_ectopic_beat_is_early_wide_and_followed_by_a_pause() -> None:
     session = average_session(ln_ectopic_share=0.0, ln_rr_sd=np.log(5))  # share 1: every recording has them
-    beats = draw_beats(np.random.default_rng(2), session, 0, 300)
+    beats = Beats.draw(np.random.default_rng(2), session, 0, 300)
     early = np.flatnonzero(beats.ectopic[:-1])
     assert len(early) > 10
     assert np.all(beats.rr_s[early] < 0.75 * 60 / 63)
@@ -153,10 +153,10 @@ def test_an_ectopic_beat_is_early_wide_and_followed_by_a_pause() -> None:
 def test_a_person_is_closer_to_themselves_than_to_others() -> None:
     beats = []
     for person in range(12):
-        patient = draw_patient(np.random.default_rng([1, person]), "female", 60.0)
+        patient = Patient.draw(np.random.default_rng([1, person]), "female", 60.0)
         beats.append(
             [
-                one_beat(draw_session(np.random.default_rng([2, person, visit]), patient, 60.0 + visit)).ravel()
+                one_beat(Session.draw(np.random.default_rng([2, person, visit]), patient, 60.0 + visit)).ravel()
                 for visit in range(2)
             ]
         )

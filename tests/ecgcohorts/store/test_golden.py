@@ -17,7 +17,7 @@ import pytest
 import ecgcohorts as ec
 from ecgcohorts.preprocess.recipes import load_recipe
 from ecgcohorts.store import upgrade
-from ecgcohorts.store.schema import FORMAT_VERSION
+from ecgcohorts.store.upgrade import FORMAT_VERSION
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "store-1"

@@ -22,9 +22,16 @@ from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.samplers import PatientPairSampler
 from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.commit import publish
-from ecgcohorts.store.files import describe_files
 from ecgcohorts.store.remote.copy import copy_store
-from ecgcohorts.store.schema import Accounting, Manifest, Segment, group_metadata, rejects_name, signals_metadata
+from ecgcohorts.store.schema import (
+    Accounting,
+    Manifest,
+    Segment,
+    describe_files,
+    group_metadata,
+    rejects_name,
+    signals_metadata,
+)
 from ecgcohorts.store.signals.shards import ShardedArray
 from ecgcohorts.store.splits import load_split, save_split, split_names
 from ecgcohorts.store.upkeep.info import describe

@@ -13,8 +13,8 @@ import ecgcohorts as ec
 from ecgcohorts.errors import StoreError
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.recording import MISSING
-from ecgcohorts.store.schema import FORMAT_VERSION, Manifest
-from ecgcohorts.store.upgrade import upgraded
+from ecgcohorts.store.schema import Manifest
+from ecgcohorts.store.upgrade import FORMAT_VERSION, upgraded
 
 
 def beats(seed: int) -> np.ndarray:

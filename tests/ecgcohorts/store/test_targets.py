@@ -14,11 +14,10 @@ from ecgcohorts.io.durable import write_file
 from ecgcohorts.io.place import place_at
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.store.commit import publish
-from ecgcohorts.store.files import check_files, describe_files
 from ecgcohorts.store.reader import manifest_bytes
 from ecgcohorts.store.remote.bucket_lock import _BucketLock, _refuse_unconditional, bucket_lock, unlock
 from ecgcohorts.store.remote.copy import copy_store
-from ecgcohorts.store.schema import Manifest
+from ecgcohorts.store.schema import Manifest, describe_files
 
 URL = "s3://memory/s.zarr"
 FIRST = {"zarr.json": b"group", "signals/north/000001/c/0/0/0": b"one", "index/000001/row/c/0": b"0 1 2"}
@@ -62,7 +61,7 @@ def fingerprint(place: str | Path) -> str:
     """Of the snapshot in force, every byte of which is checked."""
     files = place_at(place)
     manifest, data = manifest_bytes(files)
-    check_files(files, manifest)
+    manifest.check_files(files)
     for name, entry in manifest.files.items():
         assert files.sha256_of(name) == entry.sha256
     return hashlib.sha256(data).hexdigest()
