@@ -100,7 +100,7 @@ def test_status_tells_speed_time_left_and_when(probed, monkeypatch, store, confi
 def test_seconds_left_are_the_steps_left_at_this_speed(store, config):
     from types import SimpleNamespace
 
-    run = SimpleNamespace(windows=train.Run.windows.fget(SimpleNamespace(config=config())))  # 8 pairs: 16 ECGs a step
+    run = SimpleNamespace(windows=train._Run.windows.fget(SimpleNamespace(config=config())))  # 8 pairs: 16 ECGs a step
     assert train._seconds_left(run, train.Report(step=10, total_steps=110, loss=0, lr=0, ecg_per_s=80.0)) == 20
 
 
