@@ -106,5 +106,7 @@ def _both_ways(signal_mv: Array, rate_hz: float, step: BandPass | Notch, design:
         both = np.convolve(design, design[::-1])
         continued_mv = np.pad(signal_mv, [(0, 0), (len(design) - 1,) * 2], **_CONTINUED[step.ends])
         return np.asarray(signal.oaconvolve(continued_mv, both[None], mode="valid", axes=1))
-    padding = None if step.pad_s is None else min(round(step.pad_s * rate_hz), signal_mv.shape[1] - 1)
+    shared = min(np.count_nonzero(design[:, place] == 0) for place in (2, 5))  # taps that first-order sections lack
+    asked = 3 * (2 * len(design) + 1 - shared) if step.pad_s is None else round(step.pad_s * rate_hz)
+    padding = min(asked, signal_mv.shape[1] - 1)  # SciPy's default, but for a strip that is shorter
     return np.asarray(signal.sosfiltfilt(design, signal_mv, axis=1, padtype=step.ends, padlen=padding))
