@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from capezoo.objectives import half_cosine
 from capezoo.specs.run import OptimiserSpec
+from ecgcohorts.errors import SpecError
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,16 @@ class Optimiser:
             if self.spec.kind != "lars":
                 group["eps"] = epsilon(self.spec, step)
         return lr
+
+
+def require_fitting(factors: Iterable[str], names: Iterable[str]) -> None:
+    """Raise SpecError for a rate factor that fits no parameter: misspelt, it would change nothing in silence."""
+    names = list(names)
+    unfit = [prefix for prefix in factors if not any(name.startswith(prefix) for name in names)]
+    if unfit:
+        tops = sorted({".".join(name.split(".")[:2]) for name in names})
+        raise SpecError(f"optimiser.rate_factors: no parameter's name begins with {unfit[0]!r}. Names begin with "
+                        f"{', '.join(tops)}.")  # fmt: skip
 
 
 def learning_rate(spec: OptimiserSpec, step: int, total: int) -> float:
