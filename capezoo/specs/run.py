@@ -77,11 +77,16 @@ class SamplerSpec(Spec):
         return self
 
 
+_Decay = Annotated[
+    float, Field(ge=0, lt=1)
+]  # of a running mean: with 1 it would never move, and Adam divides by 1 - beta
+
+
 class OptimiserSpec(Spec):
     """The update of the weights, and how its numbers change from step to step. CAPE: Adam down a half cosine."""
 
     lr: float = Field(default=0.1, gt=0, description="highest learning rate, for batches of 1,024 ECGs; CAPE, PCLR")
-    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="of Adam; Keras")
+    betas: tuple[_Decay, _Decay] = Field(default=(0.9, 0.999), description="of Adam; Keras")
     eps: float = Field(default=1e-7, gt=0, description="of Adam; Keras")
     epsilon: Literal["keras", "torch"] = Field(
         default="keras",

@@ -26,7 +26,7 @@ from capezoo.specs import RunConfig, derive_seed, parse
 from capezoo.training import checkpoint, curves, device, metrics, monitor, probes
 from capezoo.training.data import TrainingData
 from capezoo.training.device import Courier, Feed, Loaded
-from capezoo.training.optimiser import Optimiser
+from capezoo.training.optimiser import Optimiser, require_fitting
 from capezoo.training.progress import Report, bar
 from capezoo.training.run_folder import RunFolder
 from ecgcohorts import plugins
@@ -182,6 +182,7 @@ def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fab
     """Whatever can be refused is refused before the folder is made."""
     data = TrainingData.prepare(store, config, fabric.global_rank, fabric.world_size)
     trainee, courier = Trainee(config), Courier(data, fabric)
+    require_fitting(config.optimiser.rate_factors, (name for name, p in trainee.named_parameters() if p.requires_grad))
     device.share_norms(trainee, config.compute, fabric.device, fabric.world_size)
     if fabric.global_rank == 0:
         folder.begin(config, data.summary(), data.digests(), resume)

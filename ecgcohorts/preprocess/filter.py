@@ -187,7 +187,10 @@ def _both_ways(signal_mv: Array, rate_hz: float, step: BandPass | Notch, design:
         both = np.convolve(design, design[::-1])
         continued_mv = np.pad(signal_mv, [(0, 0), (len(design) - 1,) * 2], **_CONTINUED[step.ends])
         return np.asarray(signal.oaconvolve(continued_mv, both[None], mode="valid", axes=1))
-    padding = None if step.pad_s is None else min(round(step.pad_s * rate_hz), signal_mv.shape[1] - 1)
+    # Taps that first-order sections lack, and so SciPy's default padding, but no more than a short strip has.
+    shared = min(np.count_nonzero(design[:, place] == 0) for place in (2, 5))
+    asked = 3 * (2 * len(design) + 1 - shared) if step.pad_s is None else round(step.pad_s * rate_hz)
+    padding = min(asked, signal_mv.shape[1] - 1)
     return np.asarray(signal.sosfiltfilt(design, signal_mv, axis=1, padtype=step.ends, padlen=padding))
 
 

@@ -349,8 +349,10 @@ def _check_filter(step: _Filter, before: _Step | None, rate_hz: float, slowest_h
             raise ValueError("band_pass: an FIR is padded by its own length, so it has no pad_s and no ends 'gust'")
         if step.kind == "fir" and step.high_hz is None and step.order % 2 == 0:
             raise ValueError("band_pass: a high-pass FIR has an odd number of taps")
-    if isinstance(step, Notch) and step.hz != "mains" and step.hz >= rate_hz / 2:
-        raise ValueError(f"notch: {step.hz:g} Hz is not below half the rate, {rate_hz / 2:g} Hz")
+    if isinstance(step, Notch):
+        highest_hz = 60.0 if step.hz == "mains" else step.hz  # a cohort's may be either
+        if highest_hz >= rate_hz / 2:
+            raise ValueError(f"notch: {highest_hz:g} Hz is not below half the rate, {rate_hz / 2:g} Hz")
     if step.ends == "gust" and (step.pad_s is not None or step.joined):
         raise ValueError(f"{name}: ends 'gust' pads nothing and joins nothing")
     if step.joined and (not isinstance(before, _Filter) or (before.ends, before.pad_s) != (step.ends, step.pad_s)):

@@ -74,8 +74,17 @@ def _make_strip(recording: Recording, recipe: Recipe, mains_hz: Mains, with_qual
     ratio = _rate_ratio(rate_hz, recipe)
     lead_mv = recording.leads_mv(recipe.leads)
     native_mv, start, n_interp = _cut_strip(lead_mv, rate_hz, recipe)
+    shortest = quality.SEGMENT_S * rate_hz
+    # Only where a recipe's window is shorter than that.
+    if native_mv.shape[1] < shortest - _SLOP:
+        raise RejectedRecording(
+            Reason.TOO_SHORT,
+            f"{native_mv.shape[1] / rate_hz:.3f} s",
+            f"at least {quality.SEGMENT_S:g} s, over which spectra are measured, whatever recipe {recipe.name} allows",
+        )
     notch_hz = _choose_notch(native_mv, rate_hz, recipe, mains_hz)
-    filtered_mv = resample_and_filter(native_mv, rate_hz, ratio, recipe, notch_hz)
+    # Two resamplings may each round up: one sample too many for the strip.
+    filtered_mv = resample_and_filter(native_mv, rate_hz, ratio, recipe, notch_hz)[:, : recipe.strip_samples]
     samples, n_clip_stored = _to_steps(filtered_mv, recipe)
     valid_stop = filtered_mv.shape[1]
     p99_mv = _amplitude(filtered_mv, samples[:, :valid_stop], recipe)

@@ -96,6 +96,7 @@ def test_a_run_states_its_seed() -> None:
             {"name": "x", "seed": 0, "optimiser": {"rate_factors": {"encoder.": -1}}},
             "'optimiser.rate_factors.encoder.'",
         ),
+        ({"name": "x", "seed": 0, "optimiser": {"betas": [0.9, 1.0]}}, "'optimiser.betas.1'"),
         ({"name": "x", "seed": 0, "views": {"mask": 0.5}}, "views of version 1 have no mask"),
         ({"name": "../x", "seed": 0}, "'../x' for 'name'"),
         ({"name": "x", "seed": 0, "optimiser": {"lr": float("inf")}}, "'optimiser.lr'"),

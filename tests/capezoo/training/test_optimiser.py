@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from capezoo.specs import OptimiserSpec
-from capezoo.training.optimiser import Optimiser
+from capezoo.training.optimiser import Optimiser, require_fitting
+from ecgcohorts.errors import SpecError
 
 CPU = torch.device("cpu")
 
@@ -152,6 +153,13 @@ def test_rates_by_the_longest_beginning_and_decay_on_matrices_only() -> None:
         "0.weight": (0.1, 0.2), "0.bias": (0.5, 0.0), "1.weight": (1.0, 0.0), "1.bias": (1.0, 0.0),
         "2.weight": (0.0, 0.2), "2.bias": None,
     }  # fmt: skip
+
+
+def test_a_factor_for_no_parameter_is_refused() -> None:
+    names = ["encoder.stem.weight", "objective.head.0.weight"]
+    require_fitting({"encoder.": 0.1, "objective.head.0": 0.5}, names)
+    with pytest.raises(SpecError, match=r"begins with 'encodr'. Names begin with encoder.stem, objective.head."):
+        require_fitting({"encoder": 0.1, "encodr": 0.1}, names)
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "lars"])

@@ -165,6 +165,12 @@ def test_another_run_in_the_folder_is_not_continued(store, undisturbed, config):
         pretrain(other, config(), undisturbed)
 
 
+def test_a_rate_factor_that_fits_nothing_is_refused_before_the_folder_is_made(store, tmp_path, config):
+    with pytest.raises(SpecError, match="no parameter's name begins with 'encodr'"):
+        pretrain(store, config(optimiser=OptimiserSpec(rate_factors={"encodr": 0.1})), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_store_of_another_recipe_is_refused(store, tmp_path, config):
     other = replace(store, recipe=CAPE_V1.model_copy(update={"name": "cape-ref-1"}))
     with pytest.raises(RecipeMismatch, match="cape-ref-1"):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from ecgcohorts.preprocess.chain import apply_steps
 from numpy.typing import NDArray
 from scipy import signal
 
@@ -263,6 +264,28 @@ def test_a_recipe_of_ones_own(made, tmp_path):
     assert not strip.quality.flags & (Flag.EINTHOVEN | Flag.LEAD_I_INVERTED)  # nothing to tell them by
 
 
+def test_strips_shorter_than_padding_or_spectrum(made, tmp_path):
+    short = MINE.replace("strip_s: 5, window_s: 2.5", "strip_s: 5, window_s: 0.1")
+    short = short.replace("order: 3", "order: 40").replace("low_hz: 1, ", "").replace("width_s: 0.5", "width_s: 0.05")
+    recipe = from_text(tmp_path, short)
+    x = twelve(made, 1000)[[1, 6]]
+    with pytest.raises(RejectedRecording, match=r"1\.900 s.*at least 2 s"):
+        make_strip(Recording("r", ("II", "V1"), 1000.0, analog_mv=x[:, :1900]), recipe)
+    strip = make_strip(Recording("r", ("II", "V1"), 1000.0, analog_mv=x[:, :2000]), recipe)
+    assert strip.valid_stop == 400
+    # For 20 sections SciPy pads 123 samples, and of 100 there are 99 to pad.
+    assert np.isfinite(apply_steps(x[:, :500], 1000.0, recipe, None)).all()
+
+
+def test_two_resamplings_that_both_round_up_keep_to_the_strip(made, tmp_path):
+    text = MINE.replace("strip_s: 5, window_s: 2.5", "strip_s: 2.5, window_s: 2.5").replace(
+        "{step: resample, rate_hz: 200}", "{step: resample, rate_hz: 333}\n  - {step: resample, rate_hz: 100}"
+    )
+    recipe = from_text(tmp_path, text)
+    strip = make_strip(Recording("r", ("II", "V1"), 1000.0, analog_mv=twelve(made, 1000)[[1, 6]]), recipe)
+    assert strip.valid_stop == recipe.strip_samples == 250
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_recipes_go_to_yaml_and_json_and_back(name, tmp_path):
     recipe = get_recipe(name)
@@ -290,6 +313,7 @@ def test_recipes_go_to_yaml_and_json_and_back(name, tmp_path):
         ("order: 3}", "order: 3, joined: true}", "band_pass: joined to no filter before it"),
         ("order: 3}", "order: 3, ends: gust, pad_s: 1}", "ends 'gust' pads nothing"),
         ("order: 3}", "order: 3}\n  - {step: notch, hz: 100}", "notch: 100 Hz is not below half the rate"),
+        ("rate_hz: 200", "rate_hz: 100}\n  - {step: notch", "notch: 60 Hz is not below half the rate, 50 Hz"),
         ("- {step: resample, rate_hz: 200}", "- {step: notch}\n  - {step: resample, rate_hz: 200}", "before the first resample"),
         ("leads: [II, V1]", "leads: [II, V9]", r"step 2 \(select_leads, leads\)|expected some of I II III"),
         ("width_s: 0.5", "width_s: -1", r"step 7 \(subtract_median\), width_s: input should be greater than 0"),
