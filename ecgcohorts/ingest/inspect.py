@@ -5,7 +5,7 @@ Every file gets a class (`classify`); a sample of the recordings is decoded and 
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ecgcohorts.errors import Reason, RecordingError, UnreadableRecording
+from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
 from ecgcohorts.ingest.classify import Census, classify
 from ecgcohorts.ingest.content import Kind
 from ecgcohorts.io.buckets import is_url
 from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers import files_beside, open_reader
 from ecgcohorts.recording import Recording
-from ecgcohorts.sources import Source, is_archive, open_source
+from ecgcohorts.sources import Archive, Source, open_source
 from ecgcohorts.sources.windows import at_hand
 
 if TYPE_CHECKING:
@@ -137,10 +137,17 @@ def inspect(source: str | Path, sample: int = SAMPLE, tell: Callable[[int], None
     called with the number of files classified. Raises SourceError if there is no file.
     """
     path = Path(source)
-    if not is_url(str(source)) and path.is_file() and not is_archive(path):
+    if not is_url(str(source)) and path.is_file() and not _is_archive(path):
         return _inspect(open_source(path.parent), path.name, sample, tell)
     with open_source(source) as opened:
         return _inspect(opened, None, sample, tell)
+
+
+def _is_archive(path: Path) -> bool:
+    """Say whether a file is an archive that `open_source` opens."""
+    with suppress(SourceError):
+        return bool(Archive(path))
+    return False
 
 
 def _inspect(source: Source, only: str | None, sample: int, tell: Callable[[int], None] | None) -> Inspection:

@@ -19,6 +19,7 @@ _BLOCK = 1 << 20
 def write_file(path: Path, data: bytes) -> None:
     """Replace `path` by `data` whole: temporary file in the same folder, flush, fsync, rename, fsync the folder."""
     make_folder(path.parent)
+    # In the same folder, because a rename is atomic only within one file system.
     aside = name_aside(path)
     try:
         with aside.open("wb") as file:
@@ -73,6 +74,7 @@ def make_folder(folder: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make durable what was renamed, made or deleted in a folder."""
+    # An fsync of the file alone does not bring its entry in the folder to the disk.
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -32,6 +32,7 @@ def any_of(globs: Iterable[str], below: str = "") -> re.Pattern[str]:
     return _compiled(tuple(globs), below)
 
 
+# Kept, because a few globs are asked of every path of a cohort.
 @lru_cache(maxsize=256)
 def _compiled(globs: tuple[str, ...], below: str) -> re.Pattern[str]:
     return re.compile(f"{re.escape(below)}(?:{'|'.join(map(_pattern, globs))})", re.DOTALL)

@@ -62,6 +62,7 @@ class OpenFolder:
         """Return the whole content of a file of at most `limit` bytes. Raises UnreadableRecording."""
         with self.open(name) as file:
             size = os.fstat(file.fileno()).st_size
+            # Before reading: a limit that is checked afterwards does not bound memory.
             if size > limit:
                 raise UnreadableRecording(
                     Reason.LIMIT,

@@ -29,6 +29,7 @@ class Texts:
     """Texts one after the other in one buffer."""
 
     def __init__(self) -> None:
+        # Ends of 64 bits: the names of 16 million members may take more than 2 GiB.
         self._data, self._ends, self._empty = bytearray(), array("q", [0]), 0
 
     def append(self, text: str) -> None:

@@ -47,6 +47,7 @@ def resample_and_filter(
     ratio: (up, down), the recipe's rate over the source's. notch_hz: what to notch; None leaves every notch of the recipe
     out.
     """
+    # A matter of speed alone: for its pattern the transform takes a third of the time.
     if _fits(recipe):
         return _strip_filter(native_mv.shape[1], ratio, rate_hz, recipe, notch_hz)(native_mv)
     return _apply_steps(native_mv, rate_hz, recipe, notch_hz)

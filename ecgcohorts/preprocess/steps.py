@@ -66,6 +66,7 @@ class Trim(_Step):
 class RecordStatistics(_Step):
     """Keep mean and deviation of each lead of the whole recording, as columns of the index."""
 
+    # ECG-FM scales by the whole record, of which a store keeps a strip only.
     step: Literal["record_statistics"] = "record_statistics"
 
 

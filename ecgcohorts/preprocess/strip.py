@@ -253,6 +253,7 @@ def _to_steps(filtered_mv: NDArray[np.float64], recipe: Recipe) -> tuple[NDArray
 
 def _p99(filtered: NDArray) -> NDArray:
     """Return the 99th percentile of |x| of each lead of (lead, time), in the unit given."""
+    # Partition, not sort: of all samples of a lead one rank is wanted.
     rank = int(0.99 * (filtered.shape[1] - 1))
     return np.partition(np.abs(filtered), rank, axis=1)[:, rank]
 

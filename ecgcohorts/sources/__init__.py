@@ -4,7 +4,6 @@ Readers know nothing of this. Files of a folder are read where they are; of the 
 time are written into a private temporary folder and removed again: `at_hand` and `local` of `sources.windows`.
 """
 
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,14 +15,7 @@ from ecgcohorts.sources.loose import LooseFiles
 from ecgcohorts.sources.names import FILE, path_of
 from ecgcohorts.sources.source import Source
 
-__all__ = ["Archive", "Source", "is_archive", "open_source"]
-
-
-def is_archive(path: Path) -> bool:
-    """Say whether a file is an archive that `open_source` opens."""
-    with suppress(SourceError):
-        return bool(Archive(path))
-    return False
+__all__ = ["Archive", "Source", "open_source"]
 
 
 def open_source(where: str | Path) -> LooseFiles | Archive:
@@ -34,6 +26,7 @@ def open_source(where: str | Path) -> LooseFiles | Archive:
     text = str(where)
     if is_url(text):
         return LooseFiles(Bucket(text))
+    # Of an address only: the path of a folder may hold a # itself.
     uri, _, below = text.partition("#") if text.startswith(FILE) else (text, "", "")
     path = path_of(uri) if text.startswith(FILE) else Path(where)
     if not path.exists():

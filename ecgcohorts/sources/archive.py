@@ -15,9 +15,9 @@ from typing import BinaryIO, Self
 
 from ecgcohorts.errors import Reason, SourceError, UnreadableRecording
 from ecgcohorts.sources.members import DEFLATED, Gathering, Index, Member
-from ecgcohorts.sources.names import is_hidden, uri_of
+from ecgcohorts.sources.names import uri_of
 from ecgcohorts.sources.scratch import Scratch, no_room
-from ecgcohorts.sources.tar import BLOCK, check_compressed, gather_tar, is_compressed, is_tar, unpack_tar
+from ecgcohorts.sources.tar import BLOCK, CompressedTar, gather_tar, is_tar
 from ecgcohorts.sources.zip_members import END_MARK, LOCAL, LOCAL_MARK, gather_zip
 
 _INDEX, _PLAIN = "index.arrow", "plain.tar"
@@ -39,10 +39,9 @@ class Archive:
         with self._open(path) as file:
             head = file.read(BLOCK)
         self._is_zip = head.startswith((LOCAL_MARK, END_MARK))
-        self.only_here = is_compressed(head)
-        if self.only_here:
-            check_compressed(path)
-        elif not (self._is_zip or is_tar(head)):
+        self._packed = CompressedTar.at(path, head)
+        self.only_here = self._packed is not None
+        if not (self.only_here or self._is_zip or is_tar(head)):
             raise SourceError(
                 f"{path}: found a file that is no archive, expected a folder, a tar, a zip, or the URL of a bucket."
             )
@@ -91,7 +90,7 @@ class Archive:
         names = self._index.names
         for place in names.below(self.below + below):
             name = names[place].removeprefix(self.below)
-            if not is_hidden(name) and (wanted is None or wanted.fullmatch(name)):
+            if not _is_hidden(name) and (wanted is None or wanted.fullmatch(name)):
                 yield name
 
     def state(self, name: str, at_hand: Path) -> str:
@@ -124,8 +123,9 @@ class Archive:
     def _index(self) -> Index:
         path = self.scratch.path / _INDEX
         if not path.exists():
-            if self.only_here:
-                unpack_tar(self.path, self._plain)
+            # Once, before anything is looked up: members of a compressed tar cannot be had out of order.
+            if self._packed is not None:
+                self._packed.unpack(self._plain)
             found = Gathering(str(self.path))
             with self._open(self._plain) as file:
                 size, state = os.fstat(file.fileno()).st_size, _state(file)
@@ -152,9 +152,14 @@ def _state(file: BinaryIO) -> str:
     return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
 
 
+def _is_hidden(name: str) -> bool:
+    """Say whether a file or a folder that it stands in is hidden."""
+    return name.startswith(".") or "/." in name
+
+
 def _first_shown(names: Sequence[str], step: int) -> int | None:
     """Return the first place (step 1) or the last one (step -1) of a name that is not hidden."""
-    return next((place for place in range(len(names))[::step] if not is_hidden(names[place])), None)
+    return next((place for place in range(len(names))[::step] if not _is_hidden(names[place])), None)
 
 
 def _write(path: Path, blocks: Iterator[bytes]) -> None:

@@ -24,15 +24,11 @@ def fault_of(name: str) -> str | None:
         return "a path with .."
     if "" in parts or "." in parts:
         return "an empty part of a path"
+    # In bytes, which file systems count, not in characters.
     sizes = [len(part.encode("utf-8", "surrogateescape")) for part in parts]
     if max(sizes) > _MAX_PART_BYTES or sum(sizes) + len(sizes) > _MAX_NAME_BYTES:
         return "a name that is too long"
     return None
-
-
-def is_hidden(name: str) -> bool:
-    """Say whether a file or a folder that it stands in is hidden."""
-    return name.startswith(".") or "/." in name
 
 
 def uri_of(path: Path) -> str:

@@ -28,6 +28,7 @@ class Scratch:
         """The folder itself."""
         if self._path is None:
             try:
+                # mkdtemp makes it for this user alone: recordings lie in it.
                 self._path, self._mine = Path(tempfile.mkdtemp(prefix=PREFIX)), True
             except OSError as error:
                 raise no_room(error) from None

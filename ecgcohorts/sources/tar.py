@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from ecgcohorts.errors import SourceError
 from ecgcohorts.io.texts import decoded
@@ -172,56 +172,62 @@ def _checksum_fits(block: bytes) -> bool:
     return int(text, 8) == sum(block) - sum(block[148:156]) + 8 * ord(" ")
 
 
-def is_compressed(head: bytes) -> bool:
-    """Say whether a file that begins so is packed by a program whose tars are read."""
-    return head.startswith(tuple(_OPENERS))
+class CompressedTar:
+    """A tar packed by gzip, bzip2 or xz."""
 
-
-def check_compressed(path: Path) -> None:
-    """Raise SourceError if the first block of a compressed file shows that it is no tar."""
-    with _opened(path) as (stream, _):
-        if not is_tar(stream.read(BLOCK)):
-            raise SourceError(
-                f"{path}: found a compressed file that is no tar, expected a folder, a tar, a zip, or the URL of a bucket."
-            )
-
-
-def unpack_tar(path: Path, into: Path) -> None:
-    """Unpack a compressed tar into a new plain one.
-
-    Raises SourceError for one that is damaged, or that unpacks to more than a tar of recordings does.
-    """
-    total = 0
-    with _opened(path) as (stream, packed), into.open("xb") as plain:
-        while block := stream.read(_COPY_BYTES):
-            total += len(block)
-            if total > MAX_TOTAL_BYTES or is_bomb(total, packed.tell()):
+    def __init__(self, path: Path) -> None:
+        """Raises SourceError if the first block of a compressed file shows that it is no tar."""
+        self._path = path
+        with self._opened() as (stream, _):
+            if not is_tar(stream.read(BLOCK)):
                 raise SourceError(
-                    f"{path}: found more than {MAX_RATIO} bytes for each packed one, expected recordings. Look into it."
+                    f"{path}: found a compressed file that is no tar, expected a folder, a tar, a zip, or the URL of a "
+                    "bucket."
                 )
+
+    @classmethod
+    def at(cls, path: Path, head: bytes) -> Self | None:
+        """Open a file that begins with `head`; None unless a program packed it whose tars are read here."""
+        return cls(path) if head.startswith(tuple(_OPENERS)) else None
+
+    def unpack(self, into: Path) -> None:
+        """Unpack into a new plain tar.
+
+        Raises SourceError for one that is damaged, or that unpacks to more than a tar of recordings does.
+        """
+        total = 0
+        with self._opened() as (stream, packed), into.open("xb") as plain:
+            while block := stream.read(_COPY_BYTES):
+                total += len(block)
+                # Counted on the way: bzip2 does not say how much is in a file, and gzip says it modulo 4 GiB.
+                if total > MAX_TOTAL_BYTES or is_bomb(total, packed.tell()):
+                    raise SourceError(
+                        f"{self._path}: found more than {MAX_RATIO} bytes for each packed one, expected recordings. Look "
+                        "into it."
+                    )
+                try:
+                    plain.write(block)
+                except OSError as error:
+                    raise no_room(error) from None
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, BinaryIO]]:
+        """Give the file as a stream, and the file itself. Damage is a SourceError."""
+        with self._path.open("rb") as packed:
+            head = packed.read(16)
+            packed.seek(0)
+            opener = next(opener for magic, opener in _OPENERS.items() if head.startswith(magic))
             try:
-                plain.write(block)
+                with opener(packed) as stream:
+                    yield stream, packed
+            except (EOFError, zlib.error, lzma.LZMAError) as error:
+                raise self._cut(error) from None
             except OSError as error:
-                raise no_room(error) from None
+                if error.errno is None:  # how gzip and bz2 tell of damage
+                    raise self._cut(error) from None
+                raise
 
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, BinaryIO]]:
-    """Give a compressed file as a stream, and the file itself. Damage is a SourceError."""
-    with path.open("rb") as packed:
-        head = packed.read(16)
-        packed.seek(0)
-        opener = next(opener for magic, opener in _OPENERS.items() if head.startswith(magic))
-        try:
-            with opener(packed) as stream:
-                yield stream, packed
-        except (EOFError, zlib.error, lzma.LZMAError) as error:
-            raise _cut(path, error) from None
-        except OSError as error:
-            if error.errno is None:  # how gzip and bz2 tell of damage
-                raise _cut(path, error) from None
-            raise
-
-
-def _cut(path: Path, error: Exception) -> SourceError:
-    return SourceError(f"{path}: the compressed tar is cut or damaged ({type(error).__name__}). Fetch it again.")
+    def _cut(self, error: Exception) -> SourceError:
+        return SourceError(
+            f"{self._path}: the compressed tar is cut or damaged ({type(error).__name__}). Fetch it again."
+        )

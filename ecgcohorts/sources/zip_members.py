@@ -94,6 +94,7 @@ def _directory(file: BinaryIO, size: int, where: str) -> tuple[int, int, int]:
 def _wide(extra: bytes, numbers: tuple[int, ...], where: str) -> list[int]:
     """Return packed size, unpacked size and offset of an entry, from its Zip64 field where 32 bits are too few."""
     packed, unpacked, offset = numbers
+    # The field holds only the numbers that did not fit, in this order.
     values = {"unpacked": unpacked, "packed": packed, "offset": offset}
     wanted = [name for name, value in values.items() if value == 0xFFFFFFFF]
     at = 0

@@ -207,6 +207,7 @@ class Manifest(_Model):
         fields = self.model_dump(mode="json") | {"recipe": recipe_fields(self.recipe)}
         if "steps" not in fields["recipe"]:
             fields["format_version"] = 1
+        # Keys sorted: equal manifests are equal bytes, and have one fingerprint.
         return (json.dumps(fields, indent=1, sort_keys=True) + "\n").encode()
 
 

@@ -150,6 +150,7 @@ def _refuse_strangers(members: Sequence[Store]) -> None:
                 "Open stores of one recipe together, or ingest again with that recipe."
             )
         place = store.path.resolve() if isinstance(store.path, Path) else store.path
+        # By place and by content: of a store named by a link or a copy every recording would be there twice.
         for mark in (place, store.fingerprint):
             if mark in seen:
                 raise StoreError(

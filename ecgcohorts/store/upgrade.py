@@ -91,6 +91,7 @@ def recipe_fields(recipe: Recipe) -> dict[str, Any]:
         "low_rate_hz": _LOW_RATE_HZ,
         "amplitude_mv": list(recipe.required(steps.CheckAmplitude).amplitude_mv),
     }
+    # What the flat fields cannot say would be lost: such a recipe is written as steps.
     return flat if _recipe_of_flat(flat) == recipe else recipe.model_dump(mode="json")
 
 

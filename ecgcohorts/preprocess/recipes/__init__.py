@@ -58,6 +58,7 @@ def load_recipe(name_or_yaml: str | Path) -> Recipe:
 def _from_yaml(path: Path) -> Recipe:
     try:
         with path.open("rb") as file:
+            # One byte more than allowed: a longer file shows without being read whole.
             text = file.read(_MAX_YAML_BYTES + 1)
     except OSError as error:
         raise SpecError(f"{path}: found no readable file ({error.strerror}), expected a recipe.") from None

@@ -24,6 +24,7 @@ from ecgcohorts.store.reader import Store, files_named, manifest_bytes, open_sto
 from ecgcohorts.store.remote.bucket_lock import bucket_lock, held
 from ecgcohorts.store.schema import CURRENT, Manifest
 
+# Signals and the lock's token lie in the work folder until all is sent.
 _OWNER_ONLY = 0o700
 Progress = Callable[[int, int], None]  # files done, of how many
 

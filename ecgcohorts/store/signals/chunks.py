@@ -173,6 +173,7 @@ except (AttributeError, OSError):  # a build that hides the symbol
     _decompress = _by_numcodecs
 
 
+# On first use: an extra, which stores of the default codec do not need.
 @cache
 def _pcodec() -> Any:
     try:

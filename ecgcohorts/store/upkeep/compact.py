@@ -67,6 +67,7 @@ def compact(
 def _is_scattered(store: Store, cohort: str) -> bool:
     mine = _segments_of(store, cohort)
     live = sum(segment.accounting.stored for segment in mine)
+    # Fewer live than planned: rows of recordings that were refused or removed are empty.
     return len(mine) > 1 or live < sum(segment.rows for segment in mine)
 
 

@@ -118,6 +118,7 @@ def _check_rows(store: Store, progress: Callable[[int, int], None] | None) -> It
 def _check_reference(store: Store) -> Iterator[str]:
     """Yield segments of which a few rows read differently through zarr-python."""
     for segment in store.segments:
+        # Spread over the segment, the first and the last row among them.
         local = np.unique(np.linspace(0, segment.rows - 1, min(segment.rows, _REFERENCE_ROWS)).astype(np.int64))
         # zarr-python warns of pcodec, whose name is not in the specification yet.
         with warnings.catch_warnings():
