@@ -41,6 +41,12 @@ def scaled(
     """
     if normalisation not in get_args(Normalisation):
         raise SpecError(f"found normalisation {normalisation!r}, expected one of {', '.join(get_args(Normalisation))}.")
+    if "float" not in str(signal.dtype):
+        raise SpecError(f"found a signal of {signal.dtype}, expected floating point numbers of mV.")
+    if "float16" in str(signal.dtype):
+        # Sums over a window overflow in half precision (bfloat16 loses them): a lead would become 0, or wrong.
+        wide = signal.astype(np.float32) if _library(signal) is np else signal.float()
+        return _like(scaled(wide, normalisation, present, statistics), signal)
     there = (signal == signal) if present is None else present & (signal == signal)  # False for NaN
     clean = _where(there, signal, 0.0)
     if normalisation == "none":
@@ -109,6 +115,10 @@ def _library(value: Any) -> Any:
     import torch  # the value is a tensor of it
 
     return torch
+
+
+def _like(value: Any, other: Any) -> Any:
+    return value.astype(other.dtype) if _library(value) is np else value.to(other.dtype)
 
 
 def _where(condition: Any, then: Any, otherwise: float) -> Any:

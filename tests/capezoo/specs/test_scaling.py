@@ -55,6 +55,21 @@ def test_each_scaling_is_what_its_source_writes(kind, signal, statistics):
 
 
 @pytest.mark.parametrize("kind", ALL)
+def test_half_precision_is_scaled_in_float32(kind, signal, statistics):
+    """300 times 0.4 mV: the squares of a window sum to far more than the 65504 that float16 holds."""
+    half = (300 * signal).astype(np.float16)
+    wide = scaled(half.astype(np.float32), kind, statistics=statistics)
+    got = scaled(half, kind, statistics=statistics)
+    assert got.dtype == np.float16
+    np.testing.assert_array_equal(got, wide.astype(np.float16))
+    as_tensor = scaled(torch.from_numpy(half), kind, statistics=tuple(torch.from_numpy(one) for one in statistics))
+    assert as_tensor.dtype == torch.float16
+    np.testing.assert_allclose(as_tensor.float().numpy(), wide, rtol=2e-3, atol=1e-3)
+    with pytest.raises(SpecError, match="found a signal of int16, expected floating point numbers"):
+        scaled(signal.astype(np.int16), kind, statistics=statistics)
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_torch_gives_what_numpy_gives(kind, signal, statistics):
     tensors = tuple(torch.from_numpy(value) for value in statistics)
     present = torch.ones(2, 1, 500, dtype=torch.bool)
