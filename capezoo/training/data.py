@@ -1,5 +1,6 @@
 """Which patients a run trains on and which it keeps back, and the batches of both."""
 
+import logging
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ecgcohorts.loading.loader import Batch, Loader, Memory
     from ecgcohorts.samplers.base import Sampler
     from ecgcohorts.store.reader import AnyStore
+
+log = logging.getLogger(__name__)
 
 PROBE_BLOCK = 256  # windows read and embedded at a time: 11 MB at 8 x 2800
 SMALLEST_HELD_OUT = 2  # groups: with one pair there is nothing to tell apart, and the loss is 0
@@ -48,6 +51,13 @@ class TrainingData:
             raise SpecError(f"sampler.pairing=adjacent puts {views} windows of {length} samples side by side, and the store "
                             f"has strips of {strip}. Set input.length to {strip // views} or less.")  # fmt: skip
         index = store.index.where(cohort=config.cohorts) if config.cohorts else store.index
+        if config.sampler.pairing == "adjacent":
+            long_enough = index["valid_stop"] - index["valid_start"] >= views * length
+            # Of a shorter one the last window would hold nothing, and be drawn to the first all the same.
+            if not long_enough.all():
+                log.warning("left out: %d recordings shorter than %d windows of %d samples side by side",
+                            (~long_enough).sum(), views, length)  # fmt: skip
+                index = index.take(long_enough)
         held_out = None
         if config.held_out.fraction > 0:
             shares = {"held_out": config.held_out.fraction, "train": 1 - config.held_out.fraction}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from capezoo.training.data import TrainingData
 from capezoo.training.loop import pretrain
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError
+from ecgcohorts.index.cohort_index import CohortIndex
 
 NAMES = plugins.names("capezoo.objectives")
 HELPERS = Path(__file__).with_name("conftest.py")
@@ -144,6 +146,23 @@ def test_every_pairing_trains_mixed_and_in_distribution(sampler, pairing, store,
     rows = rows_of(run)
     assert all((row["cohort"] != "") == (sampler == "in_distribution") for row in rows)
     assert rows[-1]["val_loss"]
+
+
+def test_neighbours_are_drawn_from_recordings_that_hold_both(store, config, caplog):
+    columns = {name: store.index[name].copy() for name in store.index.columns}
+    length = config().input.length
+    columns["valid_stop"][::4] = 2 * length - 1
+    short = set(columns["row"][::4].tolist())
+    store = replace(store, index=CohortIndex(columns, store.index.cohorts))
+    data = TrainingData.prepare(store, config(sampler=SamplerSpec(groups=8, pairing="adjacent")))
+    assert f"left out: {len(short)} recordings shorter than 2 windows of {length} samples" in caplog.text
+    batches = [data.sampler.plan(0, step).rows for step in range(data.steps_per_epoch)]
+    held_out = [batch for _, batch in data.held_out_batches()]
+    assert not short & set(np.concatenate(batches).ravel().tolist())
+    assert held_out
+    assert all((batch.valid == length).all() for batch in held_out)
+    crops = TrainingData.prepare(store, config(sampler=SamplerSpec(groups=8, pairing="record")))
+    assert set(crops.sampler.rows.tolist()) & short
 
 
 def test_what_does_not_fit_together_is_refused_before_a_folder_is_made(store, config, tmp_path):
