@@ -35,13 +35,16 @@ def save(folder: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
     path = _file(folder, step)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "step": step, **state}, buffer)
+    # Through memory: the digest is of exactly the bytes that are written.
     data = buffer.getvalue()
     _digest_file(path).unlink(missing_ok=True)  # an older digest must not speak for the new file
     write_file(path, data)
     write_file(_digest_file(path), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode())
+    # Only finished ones count, so that a kill while saving never costs the last good one.
     kept = steps(folder)[-keep:]
     for other in folder.glob("step-*"):
         match = _NAME.match(other.name)
+        # By prefix, so that a digest or a temporary file without its checkpoint goes too.
         if match and int(match[1]) < kept[0]:
             other.unlink(missing_ok=True)
     return path
@@ -100,6 +103,7 @@ def latest(folder: Path, belongs: Mapping[str, str] | None = None) -> tuple[dict
         except (CheckpointDamaged, StateMismatch) as error:
             refused.append(str(error))
             continue
+        # A folder copied from another run would otherwise continue with its weights in silence.
         foreign = [name for name, value in (belongs or {}).items() if state.get(name) != value]
         if not foreign:
             return state, refused
@@ -134,6 +138,7 @@ def trained(folder: Path) -> tuple[nn.Module, RunConfig, dict[str, Any]]:
     state, _ = latest(RunFolder(Path(folder)).checkpoints)
     if state is None:
         raise SourceError(f"{folder}: found no checkpoint, expected one. Let the run reach its first, or resume it.")
+    # Any seed: every weight is replaced in the next line, strictly.
     encoder = encoders.build(config.encoder, seed=0)
     encoder.load_state_dict(state["encoder"])
     return encoder.eval(), config, state

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 def start(spec: ComputeSpec) -> Fabric:
     """One process, or those that torchrun started, on any number of nodes; GPUs if there are any."""
+    # Set by torchrun, absent without it.
     local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     fabric = Fabric(accelerator="auto", devices=local, num_nodes=world // local, precision=spec.precision)
+    # Joins the process group; with one process it does nothing.
     fabric.launch()
     return fabric
 
@@ -38,6 +40,7 @@ def share_norms(model: nn.Module, spec: ComputeSpec, device: torch.device, world
 
     Raises SpecError where that is impossible: torch synchronises them on GPUs only.
     """
+    # The private base class is what torch itself asks for when it converts them.
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if world_size == 1 or spec.batch_norm == "local" or not norms:
         return
@@ -53,6 +56,7 @@ def share_norms(model: nn.Module, spec: ComputeSpec, device: torch.device, world
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Global generators start from `seed` inside, for layers such as dropout that know no other, and go back after."""
     on_gpu = device.type == "cuda"
+    # Dropout reads the global generator; this is the only place that touches it, and it is put back.
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.default_generator.manual_seed(seed)
         if on_gpu:
@@ -151,6 +155,7 @@ class Courier:
         """Make the device wait for the copy; the host does not."""
         if self._stream is not None:
             here = torch.cuda.current_stream(self._device)
+            # A wait in the queue of the device: Python goes on.
             here.wait_stream(self._stream)
             drawn = [tensor for one in loaded.drawn for tensor in one.values()]
             for tensor in (loaded.signal, loaded.valid, loaded.group, *(loaded.statistics or ()), *drawn):
@@ -172,6 +177,7 @@ class Feed:
 
     def fetch(self, step: int) -> None:
         """Wait for the loader's next batch, that of `step`, and send it."""
+        # What the loader takes longer than the device is the share that faster reading could win.
         asked = time.perf_counter()
         batch = next(self._batches)
         self.waited_s += time.perf_counter() - asked

@@ -45,8 +45,10 @@ class Trainee(nn.Module):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
+        # Seeds of their own, so that another objective leaves the initial encoder as it is.
         self.encoder = encoders.build(config.encoder, derive_seed(config.seed, "encoder"))
         self.objective = objectives.build(config.objective, self.encoder, derive_seed(config.seed, "objective"))
+        # A mismatch must stop the run here and not at its first batch, when the folder is made.
         self.tokens = check(self.objective, self.encoder, config)
 
     def forward(self, **fields: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -120,6 +122,7 @@ def _float32_products(tf32: bool, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
+    # Both switches are global to the process: whoever called us keeps what they had set.
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
@@ -154,6 +157,7 @@ def _fitted(config: RunConfig, recipe: "Recipe") -> RunConfig:
         raise SpecError(f"encoder {encoder.name} takes {takes} leads (encoder.config.in_leads), and input.leads names {leads}. "
                         "Drop in_leads: it follows.")  # fmt: skip
     if takes != leads:
+        # The first convolution must have as many inputs as the recipe has leads; nobody wants to type that.
         encoder = encoder.model_copy(update={"config": {**encoder.config, "in_leads": leads}})
     return config.model_copy(update={"input": asked, "encoder": encoder})
 
@@ -191,6 +195,7 @@ def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fab
     if config.compute.compile:
         trainee.encoder.compile(dynamic=False)  # in place: names of parameters stay
     trainee.to(fabric.device)  # before the optimiser, which asks where parameters are
+    # A frozen teacher has no gradient and must not be decayed, so it never reaches the optimiser.
     rates = Optimiser(trainee.named_parameters(), config.optimiser, fabric.device)
     model, wrapped = fabric.setup(trainee, rates.torch)
     return _Run(config, fabric, folder, data, trainee, model, rates, wrapped, courier)
@@ -199,6 +204,7 @@ def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fab
 def _loop(run: _Run, state: _State, tell: Callable[[Report], None]) -> None:
     config, total = run.config, run.data.total_steps
     with ExitStack() as stack:
+        # Made in page-locked memory where there is a GPU to copy to.
         made = run.data.batches(run.courier.memory)
         batches = stack.enter_context(closing(made))  # closing ends the loader's threads
         feed = Feed(batches, run.courier, run.data.sampler.state_dict)
@@ -245,22 +251,28 @@ def _step(run: _Run, step: int, loaded: Loaded) -> Tensor:
     with device.seeded(derive_seed(run.config.seed, "forward", step, run.fabric.global_rank), run.fabric.device):
         loss, terms = run.model(**loaded.fields(total_steps))
     run.fabric.backward(loss)
+    # Before clipping: metrics.csv should show the gradient that there was.
     gradients = [p.grad for p in run.trainee.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
+    # One reduction for all numbers: each would wait for the slowest rank.
     mine = torch.stack([loss.detach().float(), *(terms[name].float() for name in objective.terms)])
     mean_loss, *means = cast(Tensor, run.fabric.all_reduce(mine, reduce_op="mean"))
     if run.config.optimiser.clip_norm is not None:
         nn.utils.clip_grads_with_norm_(run.trainee.parameters(), run.config.optimiser.clip_norm, norm)
     run.optimiser.step()
+    # Freed, not filled with zeros: the next backward pass writes without reading.
     run.optimiser.zero_grad(set_to_none=True)
+    # A teacher follows the weights that the step has just made.
     objective.after_step(run.trainee.encoder, step, total_steps)
     return torch.stack([mean_loss, norm.float(), *means])
 
 
 def _require_finite(numbers: Tensor, step: int, loaded: Loaded) -> list[float]:
     """Wait for the step and return its numbers. Raises TrainingDiverged if loss or gradient is none."""
+    # The only place of a step that waits for the device.
     loss, norm, *terms = numbers.tolist()
     if not (isfinite(loss) and isfinite(norm)):
+        # Rows of the batch, because one damaged recording is the usual cause.
         rows = " ".join(str(row) for row in loaded.plan.rows.ravel())
         raise TrainingDiverged(
             f"step {step}: found loss {loss} and gradient norm {norm} in a batch of cohort "
@@ -278,6 +290,7 @@ def _measure(run: _Run, state: _State, report: Report) -> Report:
         if held_out:
             untrained = {} if held_out.untrained is None else {"val_untrained": held_out.untrained}
             state.held_out = {"val_loss": held_out.loss} | untrained
+    # Probes are small classifiers on a CPU: the other ranks have nothing to add.
     if run.fabric.global_rank == 0 and run.data.probed and _due(run.config.probes.every_steps, report):
         seed = derive_seed(run.config.seed, "probes")
         report = replace(report, probed=probes.measure(_probed_embeddings(run), run.data.probed, seed))
@@ -303,6 +316,7 @@ def _account(run: _Run, state: _State, loaded: Loaded, loss: float, spent_s: flo
     clock, cohort = state.clock, loaded.plan.cohort
     clock.spent_s, clock.waited_s = clock.spent_s + spent_s, clock.waited_s + waited_s
     clock.ecgs += run.windows
+    # A mixed batch has no cohort to whose curve it could count.
     if cohort is not None:
         state.running[cohort] = RUNNING_DECAY * state.running.get(cohort, loss) + (1 - RUNNING_DECAY) * loss
 

@@ -40,6 +40,7 @@ class HeldOut:
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients, nothing compiled (shapes vary here); modes are put back."""
+    # A teacher is in evaluation mode while the rest trains: each module gets its own mode back.
     before = [module.training for module in modules]
     loaded = "torch._dynamo" in sys.modules  # else nothing is compiled, and to ask would take seconds
     with torch.no_grad(), torch.compiler.set_stance("force_eager") if loaded else nullcontext():

@@ -113,10 +113,12 @@ class _Lars(torch.optim.Optimizer):
 
 def _lars_direction(parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
     gradient: Tensor = parameter.grad  # type: ignore[assignment]
+    # Norms and biases: their size says nothing about how far they should move.
     if parameter.ndim < 2:
         return gradient
     gradient = gradient.add(parameter, alpha=group["weight_decay"])
     sizes = parameter.norm(), gradient.norm()
+    # A parameter or gradient of zero would stop for good, or move without bound.
     trust = torch.where((sizes[0] > 0) & (sizes[1] > 0), group["trust"] * sizes[0] / sizes[1], 1.0)
     return gradient * trust
 
@@ -124,4 +126,5 @@ def _lars_direction(parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
 def _factor(name: str, factors: dict[str, float]) -> float:
     """The factor of the longest beginning that fits; 1 if none does."""
     fitting = [prefix for prefix in factors if name.startswith(prefix)]
+    # The longest prefix is the most particular: `encoder.stem` wins over `encoder`.
     return factors[max(fitting, key=len)] if fitting else 1.0

@@ -27,11 +27,13 @@ class Strata:
         """Units of a group's batch with this running number, and which pass of its class each is in; in random order."""
         units, passes = [], []
         for name, members, share in zip(self.names, self.units, self.share, strict=True):
+            # A rare class is through sooner and starts its next pass: nobody of it is left out of an epoch for being rare.
             pass_, place = divmod(number, len(members) // share)
             key = key_of(seed, "order", group, "class", name, pass_)
             units.append(members[permuted_range(place * share, (place + 1) * share, len(members), key)])
             passes.append(np.full(share, pass_, np.int64))
         total = sum(self.share)
+        # Mixed, so that the slice of a rank does not hold one class alone.
         order = permute(np.arange(total), total, key_of(seed, "mix", group, number))
         return np.concatenate(units).astype(np.int64)[order], np.concatenate(passes)[order]
 
@@ -58,9 +60,11 @@ def classes_of(
         distinct, codes = np.unique(values, return_inverse=True)
         names = tuple(str(value) for value in distinct.tolist())
         rows = np.arange(len(values)) if index is None else index["row"]
+    # The index is in its own order and the roster in another; rows are what both know.
     by_row = np.full(int(rows.max()) + 1, -1, np.int64)
     by_row[rows] = codes
     of_record = by_row[roster.rows]
+    # A unit has one class if all its records agree with its first.
     first = of_record[roster.ptr[:-1]]
     differing = of_record != np.repeat(first, roster.counts)
     if differing.any():

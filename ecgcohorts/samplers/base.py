@@ -59,6 +59,7 @@ class Sampler(ABC):
         classes: Classes | None = None,
     ) -> None:
         for name, value, least in (("pairs", pairs, 1), ("seed", seed, 0)):
+            # True is an integer in Python, and `pairs=True` is a mistake.
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise SpecError(f"found {name}={value!r}, expected an integer of {least} or more.")
         self.pairs, self.seed, self.options = pairs, seed, options
@@ -67,11 +68,13 @@ class Sampler(ABC):
         self._parameters = asdict(options) | parameters
         self._roster = roster
         self._draw = PairDraw(roster, options, seed)
+        # With singles="self" everybody can be drawn: two windows of the one recording make the pair.
         usable = self._draw.has_pair if options.singles == "drop" else None
         self._candidates = _by_cohort(roster, usable) if by_cohort else _together(roster, usable)
         self._groups = self._large_enough()
         if classes is not None:
             self._balance(classes)
+        # Kept in every plan, so that a log of batches says who was never in one.
         self.left_out = tuple(group.name for group in self._candidates if group not in self._groups)
         self._course = self._course_of(self._groups, pairs)
         self._schedule: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
@@ -91,6 +94,7 @@ class Sampler(ABC):
         """Let every batch hold as many of each class."""
         if self.options.last != "drop":
             raise SpecError(f"found balance with last={self.options.last!r}, expected last='drop'.")
+        # Part of what a saved state belongs to: other classes would resume to other batches.
         digest = hashlib.sha256("\0".join(classes[1]).encode() + classes[0].astype("<i8").tobytes())
         self._parameters |= {"classes": digest.hexdigest()[:16]}
         self._groups = [
@@ -114,6 +118,7 @@ class Sampler(ABC):
         if kept and self.options.small_groups == "drop":
             log.warning("left out of every batch, fewer than pairs=%d %s: %s", self.pairs, need, names)
             return kept
+        # The advice must be a number that works, not a hint to try.
         most = min(len(group.units) for group in small)
         remedies = [f"lower pairs to {most}"] if most else []
         remedies += ["pass small_groups='drop' to leave them out"] if kept else []
@@ -136,6 +141,7 @@ class Sampler(ABC):
         Global batches do not depend on world_size. Raises IndexError for a step outside the epoch, PlanImpossible if
         `pairs` cannot be cut into world_size equal parts.
         """
+        # Checked at every plan: a loader in another process may call with ranks of its own.
         share = self.check_rank(rank, world_size)
         steps = self.steps(epoch)
         if not 0 <= step < steps:
@@ -145,6 +151,7 @@ class Sampler(ABC):
         pass_, start = self._course.locate(epoch, int(groups[step]), int(turns[step]))
         units, rows, is_self, offsets = self._drawn(group, pass_, start, rank * share, share)
         patients = self._roster.patient_of(units)
+        # Only last="pad" comes here: all ranks need arrays of one shape.
         if len(units) < share:
             empty = share - len(units)
             rows = np.pad(rows, ((0, empty), (0, 0)), constant_values=ABSENT)
@@ -161,6 +168,7 @@ class Sampler(ABC):
         if group.strata is None:
             units = self._units(group, pass_, start + skip, start + skip + share)
             return units, *self._draw(units, pass_)
+        # Balanced batches are numbered over all passes: every class has a pass of its own length.
         number = pass_ * (len(group.units) // self.pairs) + start // self.pairs
         units, passes = (one[skip : skip + share] for one in group.strata.batch(number, self.seed, group.name))
         rows = np.empty((share, self.options.views), np.int64)
@@ -176,12 +184,15 @@ class Sampler(ABC):
         key = key_of(self.seed, "order", group.name, pass_)
         ranges = [(start, min(stop, size))]
         if self.options.last == "wrap":
+            # The rest of the batch comes from the start of the same pass, whose patients are not in it yet.
             ranges.append((max(start - size, 0), stop - size))
+        # Positions of a keyed permutation, computed for these places only: no array of millions is shuffled.
         places = [permuted_range(low, high, size, key) for low, high in ranges if low < high]
         return group.units[np.concatenate(places) if places else np.zeros(0, np.int64)].astype(np.int64)
 
     def check_rank(self, rank: int, world_size: int) -> int:
         """Patients of each rank. Raises PlanImpossible if ranks cannot get the same number of them."""
+        # Unequal shares would weigh patients by rank once gradients are averaged.
         if world_size < 1 or self.pairs % world_size:
             raise PlanImpossible(
                 f"found pairs={self.pairs} for {world_size} ranks, expected a multiple. Set pairs so that all ranks get "
@@ -238,12 +249,14 @@ class Sampler(ABC):
         epoch, first = self._position
         for step in range(first, self.steps(epoch)):
             rows = self.plan(epoch, step, self.rank, self.world_size).rows.ravel()
+            # Before the batch is handed out: a state saved while it is trained on must not repeat it.
             self.mark_consumed(epoch, step)
             yield rows[rows != ABSENT]
 
     def on_rank(self, rank: int, world_size: int) -> Self:
         """A sampler of the same batches that iterates over one rank's slices of them."""
         self.check_rank(rank, world_size)
+        # Shallow: roster and groups are shared, they never change.
         sampler = copy.copy(self)
         sampler.rank, sampler.world_size = rank, world_size
         return sampler

@@ -55,10 +55,13 @@ class PairDraw:
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
         """rows [unit, view], is_self [unit], offsets [unit, view] of one pass."""
         views = self.options.views
+        # Keyed by who it is and not by a place in the table: a patient draws the same pairs when others are added.
         ids = units if self.roster.by_record else self.roster.patient_of(units)
+        # The salt of the cohort keeps patient 7 of two hospitals apart.
         patient_key = mix64(ids.astype(np.uint64) * GOLDEN + self._salts[self.roster.cohort[units]])
         key = mix64(patient_key + np.uint64(key_of(self.seed, "pass", pass_)))
         counters = np.arange(1, views + 1, dtype=np.uint64)
+        # Windows draw from a stream of their own, so that another number of views leaves the choice of records alone.
         counters = np.concatenate([counters, counters + np.uint64(OFFSET_STREAM)])
         words = mix64(key[:, None] + counters * np.uint64(GOLDEN))
         first = self.roster.ptr[units]
@@ -78,11 +81,13 @@ class PairDraw:
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         allowed = gaps.pairs_of(units)
         is_self = allowed == 0
+        # One number below the count of allowed pairs names a pair: uniform over pairs, where choosing a record first is not.
         number = gaps.before[gaps.unit_first[units]] + below(words[:, 0], allowed.astype(np.uint64)).astype(np.int64)
         # A unit without pairs stands where the next one begins, perhaps at the very end: its place is not used.
         earlier = np.minimum(np.searchsorted(gaps.before, number, side="right") - 1, len(gaps.record) - 1)
         later = np.where(is_self, earlier, gaps.first[earlier] + number - gaps.before[earlier])
         records = gaps.record[np.stack([earlier, later], axis=1)]
+        # The table holds (earlier, later); which of the two is the first view is a coin.
         swap = words[:, 1] >> 63 == 1
         records[swap] = records[swap, ::-1]
         if is_self.any():
@@ -98,6 +103,7 @@ def _different(words: Words, count: NDArray[np.int64]) -> NDArray[np.int64]:
     picks = np.empty(words.shape, np.int64)
     for view in range(views):
         left = np.maximum(count - view, 1).astype(np.uint64)
+        # A Fisher-Yates draw without the array: a number among those left, counted past those taken.
         pick = below(words[:, view], left).astype(np.int64)
         for taken in np.sort(picks[:, :view], axis=1).T:  # count up past what is taken already
             pick += pick >= taken
@@ -116,8 +122,10 @@ def _gap_table(roster: Roster, options: Options) -> _GapTable:
     dated = np.flatnonzero(np.isfinite(roster.days))
     record = dated[np.lexsort((roster.days[dated], unit[dated]))]
     unit = unit[record]
+    # Whole seconds: days as floats would put two records of one minute in an order that rounding decides.
     seconds = np.rint(roster.days[record].astype(np.float64) * SECONDS_PER_DAY).astype(np.int64)
     seconds -= seconds.min(initial=0)
+    # One clock for all units, each in an era of its own, so that a single search finds every window.
     clock = unit * SPAN_S + seconds
     low = round((options.min_gap_days or 0.0) * SECONDS_PER_DAY)
     high = SPAN_S if options.max_gap_days is None else round(min(options.max_gap_days, 1e6) * SECONDS_PER_DAY)

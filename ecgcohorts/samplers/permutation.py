@@ -52,6 +52,7 @@ def streams(key: int, count: int) -> Words:
 def below(words: Words, bound: Words | int) -> Words:
     """Map random words to integers 0 .. bound - 1, uniform within bound / 2**32."""
     scaled: Words = words >> np.uint64(32)
+    # Multiply and shift instead of a remainder: no division, and the bias is below bound / 2**32.
     scaled *= bound
     scaled >>= 32
     return scaled
@@ -71,10 +72,12 @@ def permute(positions: NDArray[np.integer], size: int, key: int) -> NDArray[np.i
     """
     if not 0 < size <= DOMAIN_LIMIT:
         raise ValueError(f"found size {size}, expected 1 to {DOMAIN_LIMIT}.")
+    # Nearly square, so that at most one position in sqrt(size) has to walk on.
     high = isqrt(size - 1) + 1
     low = -(-size // high)
     keys = streams(key, HALF_ROUNDS_SMALL if size < SMALL_DOMAIN else HALF_ROUNDS)
     places = _network(positions.astype(np.uint64), high, low, keys)
+    # Cycle walking: a position sent past the end is sent on until it lands inside, which keeps it one to one.
     while len(outside := np.flatnonzero(places >= size)):
         places[outside] = _network(places[outside], high, low, keys)
     return places.astype(np.int64)

@@ -46,6 +46,7 @@ class Roster:
         by: what a group is, see `grouping.group_records`. A patient with records in two groups is a unit of each.
         """
         if identities is None and by == COHORT:
+            # A store keeps patients contiguous: its own pointers serve, and nothing is sorted or copied.
             ptr, cohort = index.patient_ptr, index.patient_cohort
             return cls(index["row"], ptr, cohort, index.cohorts, days=index["days"], index=index)
         person = index["patient"]
@@ -55,6 +56,7 @@ class Roster:
                 raise SpecError(f"found {len(persons)} identities, expected one per patient: {index.n_patients}.")
             person = _codes(persons, "identities")[0][person]
         group, names = group_records(index, by)
+        # One number for (cohort, person), so that one sort groups both; int64 holds it for any real store.
         key = person if join_cohorts else group * np.int64(index.n_patients) + person
         return _by_key(key, index["row"], index["patient"], group, names, index["days"])
 
@@ -125,12 +127,14 @@ class Roster:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all that plans depend on."""
+        # The index knows its digest already: its rows need not be hashed again.
         if self.index is not None:
             return self.index.fingerprint
         digest = hashlib.sha256("\0".join(self.cohorts).encode())
         for column in (self.rows, self.ptr, self.cohort, self.patient, self.days):
             plain = np.zeros(0) if column is None else column
             kind = "<f8" if plain.dtype.kind == "f" else "<i8"
+            # Lengths too: without them, columns could trade elements and keep the digest.
             digest.update(len(plain).to_bytes(8, "little") + np.ascontiguousarray(plain, kind).tobytes())
         return digest.hexdigest()
 
@@ -151,8 +155,10 @@ def _codes(values: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray]:
         raise SpecError(f"found {name} of shape {array.shape}, expected one entry per record.")
     if array.dtype.kind in "iub":
         low, high = int(array.min()), int(array.max())
+        # Unsigned ids above this would wrap to negative ones and merge two people.
         if high >= 2**63:
             raise SpecError(f"found {high} in {name}, expected integers below 2**63, or text.")
+        # Ids that lie close together are counted instead of sorted.
         span = high - low + 1
         if span > max(DENSE_SPAN * len(array), DENSE_SPAN):
             distinct, codes = np.unique(array, return_inverse=True)
@@ -170,6 +176,7 @@ def _codes(values: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray]:
             f"found {unknown} missing values in {name}, expected an id in every entry. "
             "Give each unknown patient an id of its own, or leave these records out."
         )
+    # Sorting names of cohorts gives them an order that does not depend on the table; patients need none.
     if len(found) > SORTED_TEXTS:
         return numbers.astype(np.int64), found
     order = np.argsort(found.astype(str), kind="stable")
@@ -179,6 +186,7 @@ def _codes(values: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray]:
 def _stable_order(key: NDArray[np.int64]) -> NDArray[np.int64]:
     """argsort(key, kind="stable"); by sorting key and place as one number, several times faster, where they fit."""
     bits = len(key).bit_length()
+    # The packed number must fit into 63 bits.
     if key.min() < 0 or int(key.max()).bit_length() + bits > 63:
         return np.argsort(key, kind="stable")
     both = key << bits
@@ -197,6 +205,7 @@ def _by_key(
     days: NDArray[np.floating] | None,
 ) -> Roster:
     """Sort records by key, within a key by time (unknown dates last), and cut into units."""
+    # lexsort takes its last key first: by unit, then by time; NaN sorts last.
     order = _stable_order(key) if days is None else np.lexsort((days, key))
     ordered = key[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1))

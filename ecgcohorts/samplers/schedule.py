@@ -42,11 +42,13 @@ class Stream:
         """Pass and first patient of the batch with this running number."""
         if number < self.in_first_pass:
             return self.pass_, self.cursor + number * self.pairs
+        # Every later pass is whole: only the first may begin in the middle.
         later, place = divmod(number - self.in_first_pass, self.per_pass)
         return self.pass_ + 1 + later, place * self.pairs
 
     def after(self, batches: int) -> tuple[int, int]:
         """Pass and first patient left once this many batches are consumed."""
+        # Nothing consumed yet: the position is where the run began, not the end of a batch before it.
         if batches == 0:
             return self.pass_, self.cursor
         pass_, start = self.locate(batches - 1)
@@ -91,9 +93,11 @@ class Course:
 
 def largest_remainder(weights: Sequence[float], total: int) -> list[int]:
     """Split `total` in proportion to weights, in whole numbers; ties in the remainder go to the lower place."""
+    # Largest remainder (Hamilton): exact counts that sum to the total, and within one of the ideal.
     shares = np.asarray(weights, np.float64) / np.sum(weights) * total
     shares = np.round(shares, _TIE)
     counts = np.floor(shares).astype(np.int64)
+    # Stable, so that equal remainders go to the lower place on every platform.
     order = np.argsort(-np.round(shares - counts, _TIE), kind="stable")
     counts[order[: total - int(counts.sum())]] += 1
     return counts.tolist()
@@ -105,6 +109,7 @@ def epoch_schedule(counts: Sequence[int], seed: int, epoch: int) -> tuple[NDArra
     labels = np.repeat(np.arange(len(counts)), counts)
     if steps == 0:
         return labels, labels
+    # A permuted multiset: each cohort comes exactly as often as its quota says, in a random order.
     group = labels[permute(np.arange(steps), steps, key_of(seed, "schedule", epoch))]
     turn = np.empty_like(group)
     turn[np.argsort(group, kind="stable")] = np.arange(steps) - np.repeat(np.cumsum([0, *counts[:-1]]), counts)

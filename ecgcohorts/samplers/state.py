@@ -56,6 +56,7 @@ def parse(saved: Mapping[str, Any], belongs: Mapping[str, Any]) -> Run:
     if not isinstance(saved, Mapping) or not set(saved) <= known or not known - OPTIONAL <= set(saved):
         found = sorted(saved) if isinstance(saved, Mapping) else type(saved).__name__
         raise StateMismatch(f"found a state of {found}, expected {sorted(known)}. {_REMEDY}")
+    # All at once: being told of one difference after another is no help.
     differing = [f"{key} {saved[key]!r}, expected {value!r}" for key, value in expected.items() if saved[key] != value]
     if differing:
         raise StateMismatch(f"found a state of {'; '.join(differing)}. {_REMEDY}")
@@ -106,6 +107,7 @@ def regroup(old: Course, fresh: Course, run: Run, names: tuple[Sequence[str], Se
     fresh: the course such a sampler begins with. names: groups of the old and of the fresh course. What is left of the
     epoch: with one pass an epoch, the patients this pass has not seen; with weights, as many as it still had to draw.
     """
+    # Counted from the schedule, because a state stores no progress of each group.
     taken = epoch_schedule(old.counts(run.epoch), seed, run.epoch)[0][: run.step]
     turns = np.bincount(taken, minlength=len(old.streams)).tolist()
     proportional = all(quota == stream.per_pass for quota, stream in zip(fresh.quota, fresh.streams, strict=True))
@@ -123,12 +125,14 @@ def regroup(old: Course, fresh: Course, run: Run, names: tuple[Sequence[str], Se
         else:
             due = (old.counts(run.epoch)[place] - turns[place]) * run.pairs // stream.pairs
             left.append(due if run.step else quota)
+    # The epoch is over for batches of this size: go on with the next one.
     if sum(left) == 0:
         return Course(tuple(streams), fresh.quota, run.epoch + 1, fresh.quota)
     return Course(tuple(streams), fresh.quota, run.epoch, tuple(left))
 
 
 def _count(value: Any, least: int = 0) -> int:
+    # JSON knows true and 1.0; neither is a count.
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise TypeError
     return value
