@@ -59,4 +59,4 @@ def load(path: Path, seed: int) -> RunConfig:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise SourceError(f"{path}: cannot be read ({reason}). Give a YAML RunConfig.") from None
-    return parse(RunConfig, {**(values if isinstance(values, dict) else {}), "seed": seed}, str(path))
+    return parse(RunConfig, values | {"seed": seed} if isinstance(values, dict) else values, str(path))

@@ -26,6 +26,10 @@ AnySpec = TypeVar("AnySpec", bound=BaseModel)
 
 def parse(kind: type[AnySpec], values: Mapping[str, Any] | str, where: str) -> AnySpec:
     """Build a spec from a mapping or JSON text. Raises SpecError, in one line, naming the first wrong key."""
+    if not isinstance(values, str | Mapping):  # of a YAML file that is empty, or a list
+        raise SpecError(
+            f"{where}: found {'nothing' if values is None else f'{values!r:.80}'}, expected fields with values."
+        )
     try:
         if isinstance(values, str):
             return kind.model_validate_json(values)

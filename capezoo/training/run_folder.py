@@ -13,7 +13,7 @@ OUT/checkpoints/           checkpoint.py
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -60,11 +60,11 @@ class RunFolder:
             raise SourceError(
                 f"{self.path}: found no config.yaml, expected the folder of a run. Give the --out of a run."
             )
-        return parse(RunConfig, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+        return parse(RunConfig, _read(path, yaml.safe_load), str(path))
 
     def data(self) -> dict[str, Any]:
         """Contents of data.json."""
-        values: dict[str, Any] = json.loads((self.path / "data.json").read_text(encoding="utf-8"))
+        values: dict[str, Any] = _read(self.path / "data.json", json.loads)
         return values
 
     def begin(self, config: RunConfig, data: Mapping[str, Any], digests: NDArray[np.uint8], resume: bool) -> None:
@@ -98,7 +98,7 @@ class RunFolder:
 
     def last_status(self) -> dict[str, Any]:
         """Contents of status.json."""
-        values: dict[str, Any] = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        values: dict[str, Any] = _read(self.path / "status.json", json.loads)
         return values
 
     def _require_same(self, config: RunConfig, data: Mapping[str, Any]) -> None:
@@ -114,6 +114,17 @@ class RunFolder:
             raise StateMismatch(
                 f"{self.path}: found a run with {'; '.join(changed)}. Give another folder, or go back to it."
             )
+
+
+def _read(path: Path, parser: Callable[[str], Any]) -> Any:
+    """Raises SourceError for a file that is edited or damaged: a run writes each of them whole."""
+    try:
+        return parser(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(
+            f"{path}: cannot be read ({reason}). Restore it from a copy, or give another folder."
+        ) from None
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

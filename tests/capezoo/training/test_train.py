@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from importlib.metadata import version
 from math import cos, log, pi
@@ -163,6 +164,21 @@ def test_another_run_in_the_folder_is_not_continued(store, undisturbed, config):
     other = replace(store, fingerprint="0" * 64)
     with pytest.raises(StateMismatch, match="another store"):
         pretrain(other, config(), undisturbed)
+
+
+def test_a_run_folder_edited_by_hand_is_refused_in_one_line(store, tmp_path, config, undisturbed):
+    cases = [
+        ("config.yaml", "", SpecError, "config.yaml: found nothing, expected fields"),
+        ("config.yaml", "[1, 2]", SpecError, r"config.yaml: found \[1, 2\], expected fields"),
+        ("config.yaml", "a:\n\t- b", SourceError, "config.yaml: cannot be read"),
+        ("data.json", "{", SourceError, "data.json: cannot be read"),
+    ]
+    for number, (name, text, kind, message) in enumerate(cases):
+        folder = shutil.copytree(undisturbed, tmp_path / str(number))
+        (folder / name).write_text(text)
+        with pytest.raises(kind, match=message) as caught:
+            pretrain(store, config(), folder)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_rate_factor_that_fits_nothing_is_refused_before_the_folder_is_made(store, tmp_path, config):
