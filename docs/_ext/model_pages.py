@@ -14,9 +14,9 @@ HEAD = """\
 """
 NONE = """\
 **No weights are bundled with this version.** Every encoder that `capezoo list` shows is untrained until you give it
-weights: a folder made by `capezoo publish`, or `hf-hub:ORG/REPO@COMMIT`. [The zoo](zoo.md) tells how.
+weights: a folder made by `capezoo publish`, or `hf-hub:ORG/REPO@COMMIT`. [The zoo](zoo.md) explains how.
 
-What is put into `capezoo/zoo/weights/<encoder>.<tag>/` is found by name, goes into the wheel, and gets a section here.
+Weights in `capezoo/zoo/weights/<encoder>.<tag>/` are found by name, included in the wheel, and described on this page.
 """
 
 
