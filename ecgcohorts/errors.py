@@ -19,11 +19,12 @@ EcgError                     catch this one; its text says what was wrong, where
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 # Errors of system calls that concern the machine and not the data -> remedy. A run must not refuse a recording for them.
 _MACHINE = {
@@ -185,6 +186,23 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
 
     close = get_close_matches(found, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def expectation(fault: Mapping[str, Any]) -> str:
+    """Return what was expected of a value, from one entry of a pydantic error's `errors()`.
+
+    >>> expectation({"type": "less_than", "msg": "Input should be less than 1"})
+    'less than 1'
+    """
+    # Words of the library that name Python's types or its own are no help to who wrote a YAML file.
+    plain = {
+        "tuple_type": "a list",
+        "list_type": "a list",
+        "dict_type": "keys with values",
+        "model_type": "keys with values",
+    }
+    said = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    return plain.get(str(fault["type"]), said)
 
 
 def install_line(extra: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SpecError, expectation
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -40,7 +40,7 @@ def parse(kind: type[AnySpec], values: Mapping[str, Any] | str, where: str) -> A
         if first["type"] == "extra_forbidden":
             known = ", ".join(_keys_beside(kind, first["loc"]))
             raise SpecError(f"{where}: found unknown key {key!r}, expected one of {known}.") from None
-        raise SpecError(f"{where}: found {first['input']!r:.80} for {key!r}, expected: {first['msg']}.") from None
+        raise SpecError(f"{where}: found {first['input']!r:.80} for {key!r}, expected: {expectation(first)}.") from None
 
 
 class PartSpec(Spec):

@@ -19,7 +19,7 @@ from ecgcohorts.cohorts import values
 from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.schema import Cohort, Files, Frozen, Label, Layout, Mains, Name, Rule, Sentinel, Table, Where
 from ecgcohorts.cohorts.tables import Tables
-from ecgcohorts.errors import Reason, RejectedRecording, SpecError, did_you_mean
+from ecgcohorts.errors import Reason, RejectedRecording, SpecError, did_you_mean, expectation
 from ecgcohorts.leads import canonical
 from ecgcohorts.plugins import load, names
 from ecgcohorts.privacy.placeholders import is_placeholder
@@ -276,7 +276,7 @@ def _complaint(error: ValidationError) -> str:
     elif first["type"] == "literal_error":
         text = f"{place}: found {first['input']!r:.60}, expected {context['expected']}."
     else:
-        text = f"{place}: found {first['input']!r:.60}, expected: {first['msg']}."
+        text = f"{place}: found {first['input']!r:.60}, expected: {expectation(first)}."
     return " ".join(text.split()) + (f" ({len(others)} more like this.)" if others else "")
 
 

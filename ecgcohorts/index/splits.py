@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SpecError, expectation
 from ecgcohorts.index.cohort_index import CohortIndex, number_ids
 from ecgcohorts.index.rules import UNASSIGNED, IdentityMap, Nested, People, Rule, SplitDefinition
 
@@ -175,7 +175,9 @@ def _define(name: str, rule: Rule | Mapping[str, object], identities: str | None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(piece) for piece in first["loc"])
-        raise SpecError(f"split {name!r}: found {str(first['input'])[:80]!r} at {where}. {first['msg']}.") from None
+        raise SpecError(
+            f"split {name!r}: found {str(first['input'])[:80]!r} at {where}, expected: {expectation(first)}."
+        ) from None
     if not 0 < len(set(definition.parts)) == len(definition.parts) <= MAX_PARTS:
         raise SpecError(
             f"split {name!r}: found parts {definition.parts}, expected 1 to {MAX_PARTS}, each of its own name."

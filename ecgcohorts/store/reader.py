@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from ecgcohorts.errors import StoreError, is_of_machine, machine_error, needs_extra
+from ecgcohorts.errors import StoreError, expectation, is_of_machine, machine_error, needs_extra
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.io.place import Place, place_at
 from ecgcohorts.preprocess.steps import Recipe
@@ -386,6 +386,12 @@ def _read_named(place: Place, named: Current) -> tuple[Manifest, bytes]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if first["loc"][:1] == ("recipe",):
+            # Whole, but of a version with other steps or other rules: restoring a copy would not help.
+            raise StoreError(
+                f"{place}: this version does not accept the recipe of the store ({where}: {expectation(first)}). Upgrade "
+                "ecgcohorts, or open the store with the version that made it."
+            ) from None
         raise StoreError(
             f"{place}: manifest is damaged at {where or 'its start'}. Restore the store from a copy."
         ) from None

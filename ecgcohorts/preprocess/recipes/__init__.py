@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from ecgcohorts import plugins
-from ecgcohorts.errors import SpecError, did_you_mean
+from ecgcohorts.errors import SpecError, did_you_mean, expectation
 from ecgcohorts.preprocess.recipes.cape_v1 import RECIPE as CAPE_V1
 from ecgcohorts.preprocess.steps import Recipe
 
@@ -71,8 +71,8 @@ def _from_yaml(path: Path) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = _where(first["loc"])
-        # Of pydantic's sentence only what we or it say about the value: "Value error, " would leak the library.
-        said = first["msg"].removeprefix("Value error, ")
+        should = first["msg"].startswith("Input should be")
+        said = f"{'expected ' if should else ''}{expectation(first)}"
         raise SpecError(f"{path}: {where}{said[:1].lower()}{said[1:]}. Correct it there.") from None
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.errors import Reason, UnreadableRecording, expectation
 from ecgcohorts.io.globs import fits
 from ecgcohorts.io.regular import read_bounded, size_of
 from ecgcohorts.readers.arrays.description import ArrayDescription
@@ -112,7 +112,7 @@ def _load(path: Path, _size_and_time: tuple[int, int], where: str) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"] if part != "description") or "the whole"
-        _refuse(Reason.HEADER, f"{key[:80]}: {first['msg'][:200]}", "a manifest that states everything", where)
+        _refuse(Reason.HEADER, f"{key[:80]}: {expectation(first)[:200]}", "a manifest that states everything", where)
 
 
 def _flat_yaml(data: bytes, where: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ecgcohorts.errors import StoreError
+from ecgcohorts.errors import StoreError, expectation
 
 # Bounds of what is believed: a metadata file must not make us allocate at will. Our choice, far above any store here.
 METADATA_LIMIT = 1 << 20
@@ -136,7 +136,7 @@ def parse_metadata(text: bytes, path: str) -> _ArrayMetadata:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         found = repr(first["input"])[:80]
         raise StoreError(
-            f"{path}: found {found} at {where}, expected another value ({first['msg']}). {REMEDY}"
+            f"{path}: found {found} at {where}, expected another value ({expectation(first)}). {REMEDY}"
         ) from None
     problem = _problem(metadata)
     if problem:

@@ -316,13 +316,13 @@ def test_recipes_go_to_yaml_and_json_and_back(name, tmp_path):
         ("rate_hz: 200", "rate_hz: 100}\n  - {step: notch", "notch: 60 Hz is not below half the rate, 50 Hz"),
         ("- {step: resample, rate_hz: 200}", "- {step: notch}\n  - {step: resample, rate_hz: 200}", "before the first resample"),
         ("leads: [II, V1]", "leads: [II, V9]", r"step 2 \(select_leads, leads\)|expected some of I II III"),
-        ("width_s: 0.5", "width_s: -1", r"step 7 \(subtract_median\), width_s: input should be greater than 0"),
+        ("width_s: 0.5", "width_s: -1", r"step 7 \(subtract_median\), width_s: expected greater than 0"),
         ("step: fill_gaps", "step: fill_gap", r"step 3: input tag 'fill_gap' found .* does not match"),
         ("width_s: 0.5", "width: 0.5", r"step 7 \(subtract_median\), width_s: field required"),
         ("name: mine-1", "name: My Recipe", "name: string should match"),
         ("name: mine-1", "name: cape-v1", "found other steps than cape-v1 has. Give the recipe a name of its own"),
         ("name: mine-1", "name: [", "is no YAML"),
-        (MINE, "", "input should be a valid dictionary"),
+        (MINE, "", "expected keys with values"),
     ],
 )  # fmt: skip
 def test_what_contradicts_itself_is_refused_when_it_is_loaded(tmp_path, old, new, message):
