@@ -96,16 +96,16 @@ def reads_of(array: ShardedArray, warm: bool) -> tuple[float, float]:
     array.read(rows.ravel())  # the indices of all shards, which are read once
     needed = sum(len(array.encoded(row)) for row in np.unique(rows).tolist())
     asked: list[int] = []
-    real = array.source.read_into
+    real = array.place.read_into
 
-    def read_into(number: int, start: int, out: memoryview) -> int:
+    def read_into(name: str, start: int, out: memoryview) -> int:
         asked.append(len(out))
-        return real(number, start, out)
+        return real(name, start, out)
 
-    array.source.read_into = read_into  # type: ignore[method-assign]
-    array.source.in_memory = lambda *_: warm  # type: ignore[method-assign]
+    array.place.read_into = read_into  # type: ignore[method-assign]
+    array.place.in_memory = lambda *_: warm  # type: ignore[method-assign]
     loader.load(0, 0)
-    del array.source.read_into, array.source.in_memory
+    del array.place.read_into, array.place.in_memory
     return len(asked) / FEW_PAIRS, sum(asked) / needed
 
 
