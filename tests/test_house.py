@@ -371,4 +371,6 @@ def test_enough_reasons_stand_beside_the_code():
         count[1] += len(lines)
     own, total = (sum(count[place] for count in counts.values()) for place in (0, 1))
     poorest = sorted(counts, key=lambda room: counts[room][0] / max(1, counts[room][1]))[:5]
-    assert own >= COMMENT_SHARE * total, f"{own} of {total} lines are comments, expected {COMMENT_SHARE:.1%}. Fewest in {poorest}."
+    assert own >= COMMENT_SHARE * total, (
+        f"{own} of {total} lines are comments, expected {COMMENT_SHARE:.1%}. Fewest in {poorest}."
+    )
