@@ -13,18 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from ecgcohorts.errors import PlanImpossible, SpecError, StateMismatch
 from ecgcohorts.samplers import state
-from ecgcohorts.samplers.balance import Strata, classes_of, stratify
+from ecgcohorts.samplers.balance import Strata
 from ecgcohorts.samplers.options import Options
 from ecgcohorts.samplers.pairs import PairDraw
 from ecgcohorts.samplers.permutation import key_of, permuted_range
 from ecgcohorts.samplers.plan import ABSENT, BatchPlan
-from ecgcohorts.samplers.roster import Roster
-from ecgcohorts.samplers.schedule import Course, Stream, epoch_schedule, largest_remainder
+from ecgcohorts.samplers.roster import Classes, Roster
+from ecgcohorts.samplers.schedule import Course, Stream
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
 
-Classes = tuple[NDArray[np.int64], tuple[str, ...]]  # of each unit, and their names
 ALL = "all cohorts"  # name of the one group of mixed batches
 
 log = logging.getLogger(__name__)
@@ -85,7 +84,7 @@ class Sampler(ABC):
     def _classes(index: "CohortIndex | Roster", roster: Roster, balance: ArrayLike | str | None) -> Classes | None:
         if balance is None:
             return None
-        return classes_of(roster, balance, None if isinstance(index, Roster) else index)
+        return roster.classes(balance, None if isinstance(index, Roster) else index)
 
     def _balance(self, classes: Classes) -> None:
         """Let every batch hold as many of each class."""
@@ -94,7 +93,7 @@ class Sampler(ABC):
         digest = hashlib.sha256("\0".join(classes[1]).encode() + classes[0].astype("<i8").tobytes())
         self._parameters |= {"classes": digest.hexdigest()[:16]}
         self._groups = [
-            replace(group, strata=stratify(group.name, group.units, *classes, self.pairs)) for group in self._groups
+            replace(group, strata=Strata.of(group.name, group.units, classes, self.pairs)) for group in self._groups
         ]
 
     @property
@@ -126,9 +125,7 @@ class Sampler(ABC):
     def _course_of(self, groups: list[Group], pairs: int) -> Course:
         """One pass of each group an epoch; weights share the same number of steps out otherwise."""
         streams = tuple(Stream(len(group.units), pairs, self.options.last) for group in groups)
-        per_pass = [stream.per_pass for stream in streams]
-        weights = self._weights(groups)
-        return Course(streams, tuple(per_pass if weights is None else largest_remainder(weights, sum(per_pass))))
+        return Course.of(streams, self._weights(groups))
 
     def plan(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> BatchPlan:
         """Rank `rank`'s contiguous slice of the global batch at (epoch, step).
@@ -194,7 +191,7 @@ class Sampler(ABC):
     def _schedule_of(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         kept = self._schedule
         if kept is None or kept[0] != epoch:
-            kept = (epoch, *epoch_schedule(self._course.counts(epoch), self.seed, epoch))
+            kept = (epoch, *self._course.schedule(epoch, self.seed))
             self._schedule = kept  # one assignment: another thread sees the old one or the new one
         return kept[1], kept[2]
 
@@ -275,7 +272,7 @@ class Sampler(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Under 1 KB of plain JSON: the position of the next batch, and what it belongs to."""
-        since = state.since_of(self._course, self._names)
+        since = self._course.since(self._names)
         return state.save(self._identity(), self.pairs, self._position, since, self.left_out)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -283,17 +280,17 @@ class Sampler(ABC):
 
         Raises StateMismatch naming everything that differs.
         """
-        run = state.parse(saved, self._identity())
+        run = state.Run.parse(saved, self._identity())
         then = [group for group in self._candidates if len(group.units) >= run.pairs]
         if not then:
             raise StateMismatch(f"found a state of pairs={run.pairs}, expected no more than the patients of a group.")
         names = [group.name for group in then], self._names
-        course = state.restore(self._course_of(then, run.pairs), names[0], run)
+        course = run.restore(self._course_of(then, run.pairs), names[0])
         position = run.epoch, run.step
         if run.pairs != self.pairs:
             if any(group.strata for group in self._groups):
                 raise StateMismatch(f"found a state of pairs={run.pairs}, expected {self.pairs}: batches are balanced.")
-            course = state.regroup(course, self._course_of(self._groups, self.pairs), run, names, self.seed)
+            course = run.regroup(course, self._course_of(self._groups, self.pairs), names, self.seed)
             position = course.first_epoch, 0
         self._course, self._schedule, self._position = course, None, position
 

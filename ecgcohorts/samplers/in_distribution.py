@@ -9,9 +9,8 @@ from numpy.typing import ArrayLike
 
 from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.samplers.base import Group, Sampler
-from ecgcohorts.samplers.grouping import By
 from ecgcohorts.samplers.options import Draw, Last, Options, PairOptions, Singles, SmallGroups
-from ecgcohorts.samplers.roster import COHORT, Roster
+from ecgcohorts.samplers.roster import COHORT, By, Roster
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex

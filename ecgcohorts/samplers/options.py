@@ -75,11 +75,3 @@ class Options:
     @property
     def bounds_gap(self) -> bool:
         return self.min_gap_days is not None or self.max_gap_days is not None
-
-
-@dataclass(frozen=True)
-class RecordOptions(Options):
-    """Options for batches of single records: one window of each, or several."""
-
-    least_views: ClassVar[int] = 1
-    views: int = 1

@@ -44,7 +44,7 @@ def mix64(words: Words) -> Words:
     return mixed
 
 
-def streams(key: int, count: int) -> Words:
+def _streams(key: int, count: int) -> Words:
     """The first words of the splitmix64 sequence that starts at `key`: (count,)."""
     return mix64(np.arange(1, count + 1, dtype=np.uint64) * GOLDEN + np.uint64(key))
 
@@ -73,7 +73,7 @@ def permute(positions: NDArray[np.integer], size: int, key: int) -> NDArray[np.i
         raise ValueError(f"found size {size}, expected 1 to {DOMAIN_LIMIT}.")
     high = isqrt(size - 1) + 1
     low = -(-size // high)
-    keys = streams(key, HALF_ROUNDS_SMALL if size < SMALL_DOMAIN else HALF_ROUNDS)
+    keys = _streams(key, HALF_ROUNDS_SMALL if size < SMALL_DOMAIN else HALF_ROUNDS)
     places = _network(positions.astype(np.uint64), high, low, keys)
     while len(outside := np.flatnonzero(places >= size)):
         places[outside] = _network(places[outside], high, low, keys)

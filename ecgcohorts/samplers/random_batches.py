@@ -1,18 +1,26 @@
 """Batches of single records, for methods that need no pairs: masked autoencoders, predictive coding, supervised heads."""
 
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ecgcohorts.errors import SpecError
 from ecgcohorts.samplers.base import Group, Sampler
-from ecgcohorts.samplers.grouping import By
-from ecgcohorts.samplers.options import Last, RecordOptions, Singles, SmallGroups
-from ecgcohorts.samplers.roster import COHORT, Roster
+from ecgcohorts.samplers.options import Last, Options, Singles, SmallGroups
+from ecgcohorts.samplers.roster import COHORT, By, Roster
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
+
+
+@dataclass(frozen=True)
+class _RecordOptions(Options):
+    """Options for batches of single records: one window of each, or several."""
+
+    least_views: ClassVar[int] = 1
+    views: int = 1
 
 
 class RandomBatchSampler(Sampler):
@@ -41,7 +49,7 @@ class RandomBatchSampler(Sampler):
     ) -> None:
         # A record has as many windows as are asked for: with "drop", one record would be too few for two views.
         singles: Singles = "drop" if views == 1 else "self"
-        options = RecordOptions(views, singles, small_groups, last)
+        options = _RecordOptions(views, singles, small_groups, last)
         if adjacent and views < 2:
             raise SpecError(f"found adjacent=True with views={views}, expected 2 or more windows of a record.")
         roster = index if isinstance(index, Roster) else Roster.of_records(index, COHORT if by is None else by)

@@ -1,6 +1,7 @@
 """Roster: who can be drawn. One unit per (cohort, patient), its records side by side; no signals, no dates needed."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,15 +10,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.samplers.grouping import By, group_records, joined
 
 if TYPE_CHECKING:  # the index loads pandas, which a project that brings its own arrays of integers can do without
     from ecgcohorts.index.cohort_index import CohortIndex
 
-
 COHORT = "cohort"
+UNKNOWN = -1
+LABEL = "label_"
+MANY_GROUPS = 10_000  # our choice; a column of measurements would give each record a group of its own
+By = str | Sequence[str]
 DENSE_SPAN = 8  # integers spread over up to this many times their number are counted, others sorted
 SORTED_TEXTS = 10_000  # cohorts are few, patients many
+
+
+Classes = tuple[NDArray[np.int64], tuple[str, ...]]  # of each unit, and their names
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +49,7 @@ class Roster:
     ) -> "Roster":
         """Units of a store. identities: one person id per patient of the index; see `from_arrays`.
 
-        by: what a group is, see `grouping.group_records`. A patient with records in two groups is a unit of each.
+        by: what a group is, see `_group_records`. A patient with records in two groups is a unit of each.
         """
         if identities is None and by == COHORT:
             ptr, cohort = index.patient_ptr, index.patient_cohort
@@ -54,14 +60,14 @@ class Roster:
             if len(persons) != index.n_patients:
                 raise SpecError(f"found {len(persons)} identities, expected one per patient: {index.n_patients}.")
             person = _codes(persons, "identities")[0][person]
-        group, names = group_records(index, by)
+        group, names = _group_records(index, by)
         key = person if join_cohorts else group * np.int64(index.n_patients) + person
         return _by_key(key, index["row"], index["patient"], group, names, index["days"])
 
     @classmethod
     def of_records(cls, index: "CohortIndex", by: By) -> "Roster":
         """Every record of a store a unit of its own."""
-        group, names = group_records(index, by)
+        group, names = _group_records(index, by)
         ptr = np.arange(len(index) + 1, dtype=np.int64)
         return cls(index["row"], ptr, group.astype(np.int32), names, index["patient"], by_record=True)
 
@@ -122,6 +128,41 @@ class Roster:
     def patient_of(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
         return units if self.patient is None else self.patient[units]
 
+    def classes(self, balance: ArrayLike | str, index: "CohortIndex | None") -> Classes:
+        """Return the class of each unit, and the names of the classes.
+
+        balance: a column of the index, or an array with one value for each record, in its order. Raises SpecError where the
+        records of one unit have different classes: nobody here can say which of them the patient has.
+        """
+        if isinstance(balance, str):
+            if index is None:
+                raise SpecError(
+                    f"found balance={balance!r} without an index, expected an array with a value per record."
+                )
+            codes, names = _group_records(index, balance)
+            rows = index["row"]
+        else:
+            values = np.asarray(balance)
+            if values.shape != self.rows.shape:
+                raise SpecError(
+                    f"found balance of shape {values.shape}, expected one value per record: {self.rows.shape}."
+                )
+            distinct, codes = np.unique(values, return_inverse=True)
+            names = tuple(str(value) for value in distinct.tolist())
+            rows = np.arange(len(values)) if index is None else index["row"]
+        by_row = np.full(int(rows.max()) + 1, -1, np.int64)
+        by_row[rows] = codes
+        of_record = by_row[self.rows]
+        first = of_record[self.ptr[:-1]]
+        differing = of_record != np.repeat(first, self.counts)
+        if differing.any():
+            units = len(np.unique(np.repeat(np.arange(len(self)), self.counts)[differing]))
+            raise SpecError(
+                f"found {units} patients whose records differ in balance, expected one class each. Give an array with "
+                "one value for all records of a patient, or balance records: RandomBatchSampler."
+            )
+        return first, names
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all that plans depend on."""
@@ -141,7 +182,7 @@ def _groups(cohorts: ArrayLike | tuple[ArrayLike, ...] | None, n: int) -> tuple[
     if len({len(codes) for codes, _ in coded}) > 1:
         lengths = ", ".join(str(len(codes)) for codes, _ in coded)
         raise SpecError(f"found columns of cohorts of unequal length {lengths}, expected one entry per record in each.")
-    return joined([(codes, [str(name) for name in names]) for codes, names in coded])
+    return _joined([(codes, [str(name) for name in names]) for codes, names in coded])
 
 
 def _codes(values: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray]:
@@ -210,3 +251,66 @@ def _by_key(
         patient=patients[first],
         days=None if days is None else days[order],
     )
+
+
+def _group_records(index: "CohortIndex", by: By) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Codes [record] and the names they stand for. by: a column, or several, whose values together make a group.
+
+    Columns: cohort, site, device, sex, a label, or any other with few values. Raises SpecError where a record has no
+    value, for a column that is not there, and for one of too many values.
+    """
+    names = [by] if isinstance(by, str) else list(by)
+    if not names:
+        raise SpecError("found no column to group by, expected one or more, such as device.")
+    return _joined([_column(index, name) for name in names])
+
+
+def _joined(columns: Sequence[tuple[NDArray[np.int64], Sequence[str]]]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """One code for each combination that occurs, in the order of the codes; names joined by a slash."""
+    if len(columns) == 1:
+        return columns[0][0], tuple(columns[0][1])
+    mixed = np.zeros(len(columns[0][0]), np.int64)
+    for codes, names in columns:
+        mixed = mixed * len(names) + codes
+    present, codes = np.unique(mixed, return_inverse=True)
+    texts = []
+    for code in present.tolist():
+        parts = []
+        for _, names in reversed(columns):
+            code, place = divmod(code, len(names))
+            parts.append(names[place])
+        texts.append(" / ".join(reversed(parts)))
+    return codes.astype(np.int64), tuple(texts)
+
+
+def _column(index: "CohortIndex", name: str) -> tuple[NDArray[np.int64], Sequence[str]]:
+    named: dict[str, Sequence[str]] = {
+        "cohort": index.cohorts,
+        "site": index.sites,
+        "device": index.devices,
+        "sex": ("male", "female"),
+    }
+    if name in named:
+        codes: NDArray[np.int64] = index[name].astype(np.int64)
+        names = named[name]
+    else:
+        codes, names = _values(index[name if name in index.columns else f"{LABEL}{name}"], name)
+    unknown = int((codes == UNKNOWN).sum())
+    if unknown:
+        raise SpecError(
+            f"found {unknown} of {len(codes)} records without {name}, expected one in each. Leave them out "
+            "(`index.take`), or group by another column."
+        )
+    return codes, names
+
+
+def _values(column: NDArray, name: str) -> tuple[NDArray[np.int64], list[str]]:
+    if column.ndim != 1:
+        raise SpecError(f"found {name} of shape {column.shape}, expected a column with one value a record.")
+    known = np.isfinite(column) if column.dtype.kind == "f" else np.ones(len(column), bool)
+    distinct, numbers = np.unique(column[known], return_inverse=True)
+    if len(distinct) > MANY_GROUPS:
+        raise SpecError(f"found {len(distinct)} values of {name}, expected at most {MANY_GROUPS} groups.")
+    codes = np.full(len(column), UNKNOWN, np.int64)
+    codes[known] = numbers
+    return codes, [f"{value:g}" if column.dtype.kind == "f" else str(value) for value in distinct.tolist()]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,13 @@ class Course:
     first_epoch: int = 0
     first_quota: tuple[int, ...] = ()
 
+    @classmethod
+    def of(cls, streams: Sequence[Stream], weights: Sequence[float] | None) -> Self:
+        """Plan one pass of each group an epoch; weights share the same number of batches out otherwise."""
+        per_pass = [stream.per_pass for stream in streams]
+        quota = per_pass if weights is None else _largest_remainder(weights, sum(per_pass))
+        return cls(tuple(streams), tuple(quota))
+
     def counts(self, epoch: int) -> tuple[int, ...]:
         """Batches of each group in an epoch."""
         if epoch < self.first_epoch:
@@ -83,13 +91,36 @@ class Course:
         """Pass and first patient left once a group's first `turns` batches of an epoch are consumed."""
         return self.streams[group].after(self._before(epoch, group) + turns)
 
+    def schedule(self, epoch: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Group of every step, and how many earlier steps of the epoch were that group's: two arrays [step]."""
+        counts = self.counts(epoch)
+        steps = sum(counts)
+        labels = np.repeat(np.arange(len(counts)), counts)
+        if steps == 0:
+            return labels, labels
+        group = labels[permute(np.arange(steps), steps, key_of(seed, "schedule", epoch))]
+        turn = np.empty_like(group)
+        turn[np.argsort(group, kind="stable")] = np.arange(steps) - np.repeat(np.cumsum([0, *counts[:-1]]), counts)
+        return group, turn
+
+    def since(self, names: Sequence[str]) -> dict[str, Any] | None:
+        """Return the last change of `pairs` as JSON; None if there was none."""
+        if self.first_epoch == 0 and not self.first_quota:
+            return None
+        quota = self.counts(self.first_epoch)
+        groups = {
+            name: [stream.pass_, stream.cursor, left]
+            for name, stream, left in zip(names, self.streams, quota, strict=True)
+        }
+        return {"epoch": self.first_epoch, "groups": groups}
+
     def _before(self, epoch: int, group: int) -> int:
         if epoch == self.first_epoch:
             return 0
         return self.counts(self.first_epoch)[group] + (epoch - self.first_epoch - 1) * self.quota[group]
 
 
-def largest_remainder(weights: Sequence[float], total: int) -> list[int]:
+def _largest_remainder(weights: Sequence[float], total: int) -> list[int]:
     """Split `total` in proportion to weights, in whole numbers; ties in the remainder go to the lower place."""
     shares = np.asarray(weights, np.float64) / np.sum(weights) * total
     shares = np.round(shares, _TIE)
@@ -97,15 +128,3 @@ def largest_remainder(weights: Sequence[float], total: int) -> list[int]:
     order = np.argsort(-np.round(shares - counts, _TIE), kind="stable")
     counts[order[: total - int(counts.sum())]] += 1
     return counts.tolist()
-
-
-def epoch_schedule(counts: Sequence[int], seed: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Group of every step, and how many earlier steps of the epoch were that group's: two arrays [step]."""
-    steps = sum(counts)
-    labels = np.repeat(np.arange(len(counts)), counts)
-    if steps == 0:
-        return labels, labels
-    group = labels[permute(np.arange(steps), steps, key_of(seed, "schedule", epoch))]
-    turn = np.empty_like(group)
-    turn[np.argsort(group, kind="stable")] = np.arange(steps) - np.repeat(np.cumsum([0, *counts[:-1]]), counts)
-    return group, turn
