@@ -1,4 +1,4 @@
-"""Batches with as many units of every class: each class has permutations of its own, rare ones more of them an epoch."""
+"""Balanced batches: every class has the same share of a batch. Each class is permuted by itself, rare ones more often."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -13,7 +13,7 @@ from ecgcohorts.samplers.roster import Classes
 
 @dataclass(frozen=True, eq=False)
 class Strata:
-    """The classes of one group. units: of each class, places in the roster. share: of each class in a batch."""
+    """The classes of one group. units: places in the roster, for each class. share: how many units of each fill a batch."""
 
     names: tuple[str, ...]
     units: tuple[NDArray[np.integer], ...]
@@ -21,12 +21,13 @@ class Strata:
 
     @classmethod
     def of(cls, name: str, units: NDArray[np.integer], classes: Classes, pairs: int) -> Self:
-        """Cut the units of a group into its classes, `pairs` divided equally. Raises PlanImpossible for what cannot be."""
+        """Cut the units of a group into classes and divide `pairs` equally. Raises PlanImpossible if that does not work out."""
         of_unit, names = classes
         present = np.unique(of_unit[units]).tolist()
+        # Rounding would make one class systematically more frequent, which is what balancing is meant to prevent.
         if pairs % len(present):
             raise PlanImpossible(
-                f"{name}: found pairs={pairs} for {len(present)} classes, expected a multiple, so that all are equally often."
+                f"{name}: found pairs={pairs} for {len(present)} classes, expected a multiple. Set pairs so that every class gets the same number."
             )
         share = pairs // len(present)
         parts = tuple(units[of_unit[units] == code] for code in present)
@@ -40,13 +41,16 @@ class Strata:
         return cls(tuple(names[code] for code in present), parts, (share,) * len(present))
 
     def batch(self, number: int, seed: int, group: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Units of a group's batch with this running number, and which pass of its class each is in; in random order."""
+        """Return the units of the batch with this running number, in random order, and the pass of its class each is in."""
         units, passes = [], []
         for name, members, share in zip(self.names, self.units, self.share, strict=True):
+            # A class is cut into batches of its own, so a rare one begins its next pass while a frequent one is still in
+            # its first: no place in a batch is left empty, and no unit comes twice within a pass.
             pass_, place = divmod(number, len(members) // share)
             key = key_of(seed, "order", group, "class", name, pass_)
             units.append(members[permuted_range(place * share, (place + 1) * share, len(members), key)])
             passes.append(np.full(share, pass_, np.int64))
+        # Losses that compare neighbours in a batch, or ranks that take slices of it, must not see the classes in blocks.
         total = sum(self.share)
         order = permute(np.arange(total), total, key_of(seed, "mix", group, number))
         return np.concatenate(units).astype(np.int64)[order], np.concatenate(passes)[order]

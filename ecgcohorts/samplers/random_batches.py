@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _RecordOptions(Options):
-    """Options for batches of single records: one window of each, or several."""
+    """Options of batches of single records: one window of each, or several."""
 
     least_views: ClassVar[int] = 1
     views: int = 1
@@ -30,8 +30,8 @@ class RandomBatchSampler(Sampler):
     batch: a loss that takes others in the batch for negatives must leave those out (`BatchPlan.patients` says whose they
     are), or use the pair samplers.
     by: None mixes all; a column of the index, or several, such as "cohort" or ("cohort", "device"), gives
-    in-distribution batches. balance: a column, or an array with a value per record: as many records of each class in
-    every batch, rare ones more often an epoch. Raises PlanImpossible if a group has fewer records than `batch_size`.
+    in-distribution batches. balance: a column, or an array with a value per record: every batch has
+    the same number of records of each class, so rare ones come more often. Raises PlanImpossible if a group has fewer records than `batch_size`.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class RandomBatchSampler(Sampler):
     ) -> Self:
         """Plan for any table of records: plans hold positions in these arrays.
 
-        records: how many there are, if neither patients nor cohorts say so. patients: what plans report. cohorts: with
-        them batches are of one cohort each.
+        records: their number, if neither patients nor cohorts are given. patients: ids that plans report. cohorts: given
+        these, each batch comes from one cohort.
         """
         given = [one for one in (patients, cohorts[0] if isinstance(cohorts, tuple) else cohorts) if one is not None]
         n = records if not given else len(np.asarray(given[0]))
         if n is None:
-            raise SpecError("found neither records, patients nor cohorts, expected one: how many records are there?")
+            raise SpecError("found neither records, patients nor cohorts, expected one of them. Pass records=NUMBER.")
         who = np.arange(n) if patients is None else patients
         roster = Roster.of_table(who, cohorts)
         return cls(

@@ -1,4 +1,7 @@
-"""Roster: who can be drawn. One unit per (cohort, patient), its records side by side; no signals, no dates needed."""
+"""The roster: who can be drawn, and to which group and class each belongs.
+
+One unit is a (cohort, patient) with its records side by side, or a single record. No signals, and no dates needed.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -28,10 +31,10 @@ Classes = tuple[NDArray[np.int64], tuple[str, ...]]  # of each unit, and their n
 
 @dataclass(frozen=True, eq=False)
 class Roster:
-    """rows: int64 [record], by unit; ptr: int64 [unit + 1], CSR; cohort: int32 [unit], place in `cohorts`.
+    """Units in CSR form. rows: int64 [record], by unit. ptr: int64 [unit + 1]. cohort: int32 [unit], place in `cohorts`.
 
-    patient: int64 [unit], the number a plan reports, None where it is the unit itself. days: [record] or None.
-    by_record: a unit is one record, whoever's it is.
+    patient: int64 [unit], the number that a plan reports; None if that is the unit itself. days: [record], or None.
+    by_record: every record is a unit of its own.
     """
 
     rows: NDArray[np.int64] = field(repr=False)
@@ -47,10 +50,11 @@ class Roster:
     def from_index(
         cls, index: "CohortIndex", identities: ArrayLike | None, join_cohorts: bool, by: By = COHORT
     ) -> "Roster":
-        """Units of a store. identities: one person id per patient of the index; see `from_arrays`.
+        """Make the units of a store. identities: one person id per patient of the index; see `from_arrays`.
 
         by: what a group is, see `_group_records`. A patient with records in two groups is a unit of each.
         """
+        # The index has these arrays already, in this order: nothing is copied or sorted.
         if identities is None and by == COHORT:
             ptr, cohort = index.patient_ptr, index.patient_cohort
             return cls(index["row"], ptr, cohort, index.cohorts, days=index["days"], index=index)
@@ -61,12 +65,13 @@ class Roster:
                 raise SpecError(f"found {len(persons)} identities, expected one per patient: {index.n_patients}.")
             person = _codes(persons, "identities")[0][person]
         group, names = _group_records(index, by)
+        # A patient seen in two groups must not be a pair across them: records of one batch would come from two distributions.
         key = person if join_cohorts else group * np.int64(index.n_patients) + person
         return _by_key(key, index["row"], index["patient"], group, names, index["days"])
 
     @classmethod
     def of_records(cls, index: "CohortIndex", by: By) -> "Roster":
-        """Every record of a store a unit of its own."""
+        """Make every record of a store a unit of its own."""
         group, names = _group_records(index, by)
         ptr = np.arange(len(index) + 1, dtype=np.int64)
         return cls(index["row"], ptr, group.astype(np.int32), names, index["patient"], by_record=True)
@@ -80,7 +85,7 @@ class Roster:
         identities: ArrayLike | None = None,
         join_cohorts: bool = False,
     ) -> "Roster":
-        """Units of a project's own table: one entry per record in every array, in any order; rows are its positions.
+        """Make the units of any table, with one entry per record in every array, in any order; rows are its positions.
 
         A unit is a (cohort, patient): the same id in two cohorts is two people. `identities`, one person id per record,
         says otherwise: records of one person in one cohort (with `join_cohorts` in any) are one unit. cohorts: several
@@ -102,7 +107,7 @@ class Roster:
 
     @classmethod
     def of_table(cls, patients: ArrayLike, cohorts: ArrayLike | tuple[ArrayLike, ...] | None) -> "Roster":
-        """Every record of a project's own table a unit of its own."""
+        """Make every record of any table a unit of its own."""
         patient, ids = _codes(patients, "patients")
         group, names = _groups(cohorts, len(patient))
         if len(group) != len(patient):
@@ -117,12 +122,12 @@ class Roster:
 
     @property
     def unit_dtype(self) -> type[np.integer]:
-        """Four bytes a patient where that is enough."""
+        """The type of unit numbers: four bytes where that is enough."""
         return np.int32 if len(self) < 2**31 else np.int64
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Records of each unit."""
+        """Number of records of each unit."""
         return np.diff(self.ptr)
 
     def patient_of(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -165,10 +170,11 @@ class Roster:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over all that plans depend on."""
+        """SHA-256 of everything that plans depend on."""
         if self.index is not None:
             return self.index.fingerprint
         digest = hashlib.sha256("\0".join(self.cohorts).encode())
+        # Little-endian and of one width, so that a state saved on one machine is recognised on any other.
         for column in (self.rows, self.ptr, self.cohort, self.patient, self.days):
             plain = np.zeros(0) if column is None else column
             kind = "<f8" if plain.dtype.kind == "f" else "<i8"
@@ -177,6 +183,7 @@ class Roster:
 
 
 def _groups(cohorts: ArrayLike | tuple[ArrayLike, ...] | None, n: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    # Without cohorts all records are of one: the samplers know no other case.
     columns = (np.zeros(n, np.int8),) if cohorts is None else cohorts if isinstance(cohorts, tuple) else (cohorts,)
     coded = [_codes(column, "cohorts") for column in columns]
     if len({len(codes) for codes, _ in coded}) > 1:
@@ -194,6 +201,7 @@ def _codes(values: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray]:
         low, high = int(array.min()), int(array.max())
         if high >= 2**63:
             raise SpecError(f"found {high} in {name}, expected integers below 2**63, or text.")
+        # Dense ids are numbered in linear time; for sparse ones the table of what is there would be too large.
         span = high - low + 1
         if span > max(DENSE_SPAN * len(array), DENSE_SPAN):
             distinct, codes = np.unique(array, return_inverse=True)
@@ -204,6 +212,7 @@ def _codes(values: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray]:
         return (np.cumsum(seen) - 1)[shifted], np.flatnonzero(seen) + low
     import pandas as pd  # hashing: sorting five million texts takes ten times as long
 
+    # object first: pandas takes NaN, None and NaT for missing there, and str(None) would be a patient of that name.
     numbers, found = pd.factorize(array.astype(object))
     unknown = int((numbers < 0).sum())
     if unknown:
@@ -213,12 +222,14 @@ def _codes(values: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray]:
         )
     if len(found) > SORTED_TEXTS:
         return numbers.astype(np.int64), found
+    # Sorted names make the numbering independent of the order of the table, and with it the order of cohorts.
     order = np.argsort(found.astype(str), kind="stable")
     return np.argsort(order)[numbers].astype(np.int64), found[order]
 
 
 def _stable_order(key: NDArray[np.int64]) -> NDArray[np.int64]:
-    """argsort(key, kind="stable"); by sorting key and place as one number, several times faster, where they fit."""
+    """Return argsort(key, kind="stable"), several times faster where key and place fit into one number."""
+    # The place in the low bits makes any sort a stable one.
     bits = len(key).bit_length()
     if key.min() < 0 or int(key.max()).bit_length() + bits > 63:
         return np.argsort(key, kind="stable")
@@ -254,10 +265,10 @@ def _by_key(
 
 
 def _group_records(index: "CohortIndex", by: By) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Codes [record] and the names they stand for. by: a column, or several, whose values together make a group.
+    """Return the code of each record's group and the names of the groups. by: a column, or several taken together.
 
-    Columns: cohort, site, device, sex, a label, or any other with few values. Raises SpecError where a record has no
-    value, for a column that is not there, and for one of too many values.
+    Columns: cohort, site, device, sex, a label, or any other with few values. Raises SpecError if a record has
+    no value, if there is no such column, or if it has too many values.
     """
     names = [by] if isinstance(by, str) else list(by)
     if not names:
@@ -266,9 +277,10 @@ def _group_records(index: "CohortIndex", by: By) -> tuple[NDArray[np.int64], tup
 
 
 def _joined(columns: Sequence[tuple[NDArray[np.int64], Sequence[str]]]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """One code for each combination that occurs, in the order of the codes; names joined by a slash."""
+    """Number the combinations that occur, in the order of their codes, and join their names by a slash."""
     if len(columns) == 1:
         return columns[0][0], tuple(columns[0][1])
+    # Mixed radix: the last column varies fastest, as in the joined names.
     mixed = np.zeros(len(columns[0][0]), np.int64)
     for codes, names in columns:
         mixed = mixed * len(names) + codes
@@ -309,6 +321,7 @@ def _values(column: NDArray, name: str) -> tuple[NDArray[np.int64], list[str]]:
         raise SpecError(f"found {name} of shape {column.shape}, expected a column with one value a record.")
     known = np.isfinite(column) if column.dtype.kind == "f" else np.ones(len(column), bool)
     distinct, numbers = np.unique(column[known], return_inverse=True)
+    # Said here, before a sampler answers that thousands of groups are too small for a batch.
     if len(distinct) > MANY_GROUPS:
         raise SpecError(f"found {len(distinct)} values of {name}, expected at most {MANY_GROUPS} groups.")
     codes = np.full(len(column), UNKNOWN, np.int64)

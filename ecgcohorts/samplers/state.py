@@ -1,4 +1,4 @@
-"""The state of a run as JSON: a position, what it belongs to, and how it goes on when `pairs` has changed."""
+"""The state of a sampler as JSON: its position, what it belongs to, and how it continues when `pairs` has changed."""
 
 import hashlib
 import json
@@ -30,6 +30,7 @@ class Run:
     @classmethod
     def parse(cls, saved: Mapping[str, Any], belongs: Mapping[str, Any]) -> Self:
         """Check a state against a sampler. Raises StateMismatch naming everything that differs."""
+        # All differences at once: one attempt shows everything that must be put back.
         expected = {"version": VERSION, **belongs}
         numbers = ("pairs", "epoch", "step")
         known = {*expected, *numbers, *OPTIONAL}
@@ -42,6 +43,7 @@ class Run:
         if differing:
             raise StateMismatch(f"found a state of {'; '.join(differing)}. {_REMEDY}")
         try:
+            # States come from files that people may edit: true must not count as 1.
             pairs, epoch, step = (_count(saved[name], least) for name, least in zip(numbers, (1, 0, 0), strict=True))
             since = saved.get("since")
             if since is not None:
@@ -49,14 +51,15 @@ class Run:
                 since = (_count(since["epoch"]), groups)
         except (TypeError, KeyError, IndexError, AttributeError):
             raise StateMismatch(
-                f"found a state whose position is not made of counts, expected whole numbers. {_REMEDY}"
+                f"found a state whose position has other values than counts, expected whole numbers. {_REMEDY}"
             ) from None
         return cls(pairs, epoch, step, since)
 
     def restore(self, course: Course, names: Sequence[str]) -> Course:
-        """The course of a saved run: as built, or going on from its last change of `pairs`."""
+        """Return the course of a saved run: as built, or continued from its last change of `pairs`."""
         if self.since is not None:
             first_epoch, groups = self.since
+            # By name: a group that appeared or vanished has no cursor, and starting it anew would show patients twice.
             if set(groups) != set(names):
                 raise StateMismatch(f"found a state of groups {sorted(groups)}, expected {sorted(names)}. {_REMEDY}")
             streams = [
@@ -71,16 +74,18 @@ class Run:
         return course
 
     def regroup(self, old: Course, fresh: Course, names: tuple[Sequence[str], Sequence[str]], seed: int) -> Course:
-        """Carry every group's (pass, cursor) over to batches of another size.
+        """Return a course that carries every group's (pass, cursor) over to batches of another size.
 
         fresh: the course such a sampler begins with. names: groups of the old and of the fresh course. What is left of the
         epoch: with one pass an epoch, the patients this pass has not seen; with weights, as many as it still had to draw.
         """
         taken = old.schedule(self.epoch, seed)[0][: self.step]
+        # How often each group had its turn follows from the schedule, so a state need not say it.
         turns = np.bincount(taken, minlength=len(old.streams)).tolist()
         proportional = all(quota == stream.per_pass for quota, stream in zip(fresh.quota, fresh.streams, strict=True))
         streams, left = [], []
         for name, stream, quota in zip(names[1], fresh.streams, fresh.quota, strict=True):
+            # Pass numbers key permutations: it joins in this epoch's, so that it is in step with the others.
             if name not in names[0]:  # was too small for the old batches
                 streams.append(replace(stream, pass_=self.epoch))
                 left.append(quota)
@@ -91,6 +96,7 @@ class Run:
             if proportional:
                 left.append(streams[-1].in_first_pass if pass_ == self.epoch else 0)
             else:
+                # In patients, not batches: with `pairs` halved, a group that had ten batches left now has twenty.
                 due = (old.counts(self.epoch)[place] - turns[place]) * self.pairs // stream.pairs
                 left.append(due if self.step else quota)
         if sum(left) == 0:
@@ -99,7 +105,7 @@ class Run:
 
 
 def identity(sampler: str, fingerprint: str, seed: int, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What a state belongs to, in few bytes: mappings by digest."""
+    """Return what a state belongs to, in few bytes: mappings are replaced by digests."""
     short = {name: _digest(value) if isinstance(value, Mapping) else value for name, value in parameters.items()}
     return {"sampler": sampler, "index": fingerprint[:FINGERPRINT_CHARS], "seed": seed, **short}
 
@@ -107,13 +113,13 @@ def identity(sampler: str, fingerprint: str, seed: int, parameters: Mapping[str,
 def save(
     belongs: Mapping[str, Any], pairs: int, position: tuple[int, int], since: Any, left_out: Sequence[str]
 ) -> dict[str, Any]:
-    """left_out: for the reader; it follows from the rest, so that of many groups only some are named."""
+    """Return the state as JSON. left_out: for human readers, and shortened; it follows from the rest."""
     state = {"version": VERSION, **belongs, "pairs": pairs, "epoch": position[0], "step": position[1]}
     return state | ({} if since is None else {"since": since}) | ({"left_out": shortened(left_out)} if left_out else {})
 
 
 def shortened(names: Sequence[str]) -> list[str]:
-    """Some names, and how many more there are: a state stays small, and a message one that is read."""
+    """Return some of the names and the number of the others, to keep states small and messages readable."""
     rest = len(names) - NAMED
     return [*names[:NAMED], *([f"and {rest} more"] if rest > 0 else [])]
 
