@@ -5,7 +5,7 @@ exactly. Missing leads are refused unless the caller chooses a policy. Nothing e
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,75 +53,92 @@ class Adaptation(Spec):
         found += [f"scaled by {spec.normalisation}"] if spec.normalisation != "none" else []
         return found + [f"forced: {difference}" for difference in self.forced]
 
+    @classmethod
+    def of_recipe(
+        cls,
+        spec: InputSpec,
+        recipe: Recipe,
+        what: str,
+        missing_leads: MissingLeads = "refuse",
+        force_recipe: bool = False,
+    ) -> Self:
+        """Return what must be done to strips of `recipe` to feed weights of `spec`. what: the store's name in messages.
 
-def fit_recipe(
-    spec: InputSpec, recipe: Recipe, what: str, missing_leads: MissingLeads = "refuse", force_recipe: bool = False
-) -> Adaptation:
-    """Return what must be done to strips of `recipe` to feed weights of `spec`. what: the store's name in messages.
-
-    force_recipe overrules another recipe name only: rate, unit and length must fit in any case.
-    Raises RecipeMismatch naming every difference, SpecError for a missing lead.
-    """
-    differences = spec.differences(recipe)
-    overruled = ("leads", "recipe") if force_recipe else ("leads",)
-    spec.require_recipe(recipe, what, overruled)
-    derived, zeroed = _plan_leads(spec.leads, recipe.leads, missing_leads, what)
-    if needs_statistics(spec.normalisation):
-        if derived:  # a mean can be derived from two others, a deviation cannot
-            raise SpecError(
-                f"{what}: found {' '.join(derived)} to derive, expected leads whose statistics ingest has kept, for "
-                f"{spec.normalisation}. Ingest with a recipe that stores them."
-            )
-        if not recipe.record_statistics:
-            raise SpecError(
-                f"{what}: found recipe {recipe.name}, which keeps no statistics of whole recordings, expected one that "
-                f"does, for {spec.normalisation}. Ingest with a recipe that has the step record_statistics."
-            )
-    return Adaptation(
-        kind="store",
-        leads=recipe.leads,
-        rate_hz=recipe.rate_hz,
-        unit=recipe.unit,
-        recipe=recipe.name,
-        missing_leads=missing_leads,
-        derived=derived,
-        zeroed=zeroed,
-        forced=(differences["recipe"],) if "recipe" in differences else (),
-    )
-
-
-def fit_array(
-    spec: InputSpec, signal: NDArray[Any], given: dict[str, Any], missing_leads: MissingLeads = "refuse"
-) -> Adaptation:
-    """Return what must be done to a raw array to feed weights of `spec`. given: its rate_hz, leads, unit and mains_hz.
-
-    Raises SpecError for a shape, type, description or lead that does not fit.
-    """
-    absent = [name for name in ("rate_hz", "leads", "unit") if given[name] is None]
-    if absent:
-        raise SpecError(f"found an array without {', '.join(absent)}, expected rate_hz, leads and unit: "
-                        'embed(model, x, rate_hz=500, leads=["I", ...], unit="mV").')  # fmt: skip
-    if isinstance(given["leads"], str):
-        raise SpecError(f"found leads={given['leads']!r}, expected a list of names in the order of the array's axis.")
-    if given["unit"] not in MV_PER_UNIT:
-        raise SpecError(f"found unit {given['unit']!r}, expected one of {', '.join(MV_PER_UNIT)}.")
-    leads = tuple(given["leads"])
-    _require_shape(signal, leads)
-    recipe = spec.the_recipe()
-    spec.require_recipe(recipe, f"recipe {recipe.name}", ("leads",))
-    if spec.normalisation == "cohort_lead_z":
-        raise SpecError(
-            "found an array, expected a store: weights of cohort_lead_z scale by the statistics of a whole cohort, and an "
-            "array is of none. Ingest the recordings."
+        force_recipe overrules another recipe name only: rate, unit and length must fit in any case.
+        Raises RecipeMismatch naming every difference, SpecError for a missing lead.
+        """
+        differences = spec.differences(recipe)
+        overruled = ("leads", "recipe") if force_recipe else ("leads",)
+        spec.require_recipe(recipe, what, overruled)
+        derived, zeroed = _plan_leads(spec.leads, recipe.leads, missing_leads, what)
+        if needs_statistics(spec.normalisation):
+            if derived:  # a mean can be derived from two others, a deviation cannot
+                raise SpecError(
+                    f"{what}: found {' '.join(derived)} to derive, expected leads whose statistics ingest has kept, for "
+                    f"{spec.normalisation}. Ingest with a recipe that stores them."
+                )
+            if not recipe.record_statistics:
+                raise SpecError(
+                    f"{what}: found recipe {recipe.name}, which keeps no statistics of whole recordings, expected one that "
+                    f"does, for {spec.normalisation}. Ingest with a recipe that has the step record_statistics."
+                )
+        return cls(
+            kind="store",
+            leads=recipe.leads,
+            rate_hz=recipe.rate_hz,
+            unit=recipe.unit,
+            recipe=recipe.name,
+            missing_leads=missing_leads,
+            derived=derived,
+            zeroed=zeroed,
+            forced=(differences["recipe"],) if "recipe" in differences else (),
         )
-    if needs_statistics(spec.normalisation) and not recipe.record_statistics:
-        raise SpecError(
-            f"recipe {recipe.name}: keeps no statistics of whole recordings, expected the step record_statistics for "
-            f"{spec.normalisation}."
-        )
-    derived, zeroed = _plan_leads(spec.leads, leads, missing_leads, "the array")
-    made = {"kind": "array", "recipe": recipe.name, "missing_leads": missing_leads, "derived": derived}
-    return parse(Adaptation, {**given, **made, "leads": leads, "zeroed": zeroed}, "the array's description")
+
+    @classmethod
+    def of_array(
+        cls, spec: InputSpec, signal: NDArray[Any], given: dict[str, Any], missing_leads: MissingLeads = "refuse"
+    ) -> Self:
+        """Return what must be done to a raw array to feed weights of `spec`. given: its rate_hz, leads, unit and mains_hz.
+
+        Raises SpecError for a shape, type, description or lead that does not fit.
+        """
+        absent = [name for name in ("rate_hz", "leads", "unit") if given[name] is None]
+        if absent:
+            raise SpecError(f"found an array without {', '.join(absent)}, expected rate_hz, leads and unit: "
+                            'embed(model, x, rate_hz=500, leads=["I", ...], unit="mV").')  # fmt: skip
+        if isinstance(given["leads"], str):
+            raise SpecError(
+                f"found leads={given['leads']!r}, expected a list of names in the order of the array's axis."
+            )
+        if given["unit"] not in MV_PER_UNIT:
+            raise SpecError(f"found unit {given['unit']!r}, expected one of {', '.join(MV_PER_UNIT)}.")
+        leads = tuple(given["leads"])
+        _require_shape(signal, leads)
+        recipe = spec.the_recipe()
+        spec.require_recipe(recipe, f"recipe {recipe.name}", ("leads",))
+        if spec.normalisation == "cohort_lead_z":
+            raise SpecError(
+                "found an array, expected a store: weights of cohort_lead_z scale by the statistics of a whole cohort, and an "
+                "array is of none. Ingest the recordings."
+            )
+        if needs_statistics(spec.normalisation) and not recipe.record_statistics:
+            raise SpecError(
+                f"recipe {recipe.name}: keeps no statistics of whole recordings, expected the step record_statistics for "
+                f"{spec.normalisation}."
+            )
+        derived, zeroed = _plan_leads(spec.leads, leads, missing_leads, "the array")
+        made = {"kind": "array", "recipe": recipe.name, "missing_leads": missing_leads, "derived": derived}
+        return parse(cls, {**given, **made, "leads": leads, "zeroed": zeroed}, "the array's description")
+
+    def fit(self, windows: NDArray[np.float32], names: Sequence[str], spec: InputSpec) -> NDArray[np.float32]:
+        """Choose, order, derive and zero leads as planned: (record, name, time) to (record, lead of the spec, time)."""
+        if tuple(names) == spec.leads:
+            return windows
+        there = [lead for lead in spec.leads if lead not in self.zeroed]
+        out = np.zeros((len(windows), len(spec.leads), windows.shape[2]), np.float32)
+        by_lead = select(np.moveaxis(windows, 1, 0), names, there)
+        out[:, [spec.leads.index(lead) for lead in there]] = np.moveaxis(by_lead, 0, 1)
+        return out
 
 
 def _require_shape(signal: NDArray[Any], leads: tuple[str, ...]) -> None:
@@ -156,19 +173,6 @@ def _plan_leads(
     raise SpecError(
         f"{what}: found no {', '.join(refused)} among {len(given)} leads, expected {' '.join(wanted)}. {remedy}"
     )
-
-
-def fit_leads(
-    windows: NDArray[np.float32], names: Sequence[str], spec: InputSpec, adaptation: Adaptation
-) -> NDArray[np.float32]:
-    """Choose, order, derive and zero leads as planned: (record, name, time) to (record, lead of the spec, time)."""
-    if tuple(names) == spec.leads:
-        return windows
-    there = [lead for lead in spec.leads if lead not in adaptation.zeroed]
-    out = np.zeros((len(windows), len(spec.leads), windows.shape[2]), np.float32)
-    by_lead = select(np.moveaxis(windows, 1, 0), names, there)
-    out[:, [spec.leads.index(lead) for lead in there]] = np.moveaxis(by_lead, 0, 1)
-    return out
 
 
 def window_starts(valid_start: NDArray[Any], valid_stop: NDArray[Any], length: int) -> NDArray[np.int64]:

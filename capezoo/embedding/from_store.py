@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from capezoo.embedding.adapt import Adaptation, fit_leads, spec_of, window_starts
+from capezoo.embedding.adapt import Adaptation, spec_of, window_starts
 from capezoo.specs.scaling import lead_statistics, scaled
 from capezoo.zoo.forward import BATCH, features_of
 from ecgcohorts.errors import SpecError, StoreError
@@ -50,7 +50,7 @@ def _windows(
         if (windows == MISSING).any():
             raise StoreError(f"{store.path}: found missing samples inside a valid part. Run: ecgcohorts verify")
         # float32 before the leads are combined: halves of whole microvolts are exact in it.
-        windows_mv = fit_leads(windows * np.float32(store.recipe.lsb_uv / 1000), store.recipe.leads, spec, plan)
+        windows_mv = plan.fit(windows * np.float32(store.recipe.lsb_uv / 1000), store.recipe.leads, spec)
         statistics = lead_statistics(index, np.arange(len(index))[part], known, spec.normalisation)
         if statistics is not None and plan.zeroed:
             # A lead fed as 0 mV has a deviation of 0, so that it stays 0 whatever its mean.

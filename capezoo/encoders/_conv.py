@@ -71,8 +71,3 @@ def to_tokens(x: Tensor) -> Tensor:
 def from_tokens(tokens: Tensor) -> Tensor:
     """Turn (batch, token, channel) into (batch, channel, 1, time)."""
     return tokens.transpose(1, 2).unsqueeze(2)
-
-
-def halve_by_maximum(x: Tensor) -> Tensor:
-    """Largest of three samples, every second one, one sample of padding on both sides."""
-    return F.max_pool2d(x, (1, 3), stride=(1, 2), padding=(0, 1))

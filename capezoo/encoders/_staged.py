@@ -3,15 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from capezoo.encoders._conv import channels_last, from_tokens, halve_by_maximum, to_tokens
+from capezoo.encoders._conv import channels_last, from_tokens, to_tokens
 from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
-
-
-def stages_of(widths: Sequence[int]) -> list[Stage]:
-    """What stages of these widths give: stem and maximum leave a quarter of the samples."""
-    return [Stage(width, 4 * 2**i, f"stages.{i}") for i, width in enumerate(widths)]
 
 
 class StagedEncoder(TokenEncoder):
@@ -20,9 +16,15 @@ class StagedEncoder(TokenEncoder):
     stem: nn.Module
     stages: nn.ModuleList
 
+    def complete_stages(self, widths: Sequence[int], num_classes: int) -> None:
+        """Call `complete` for stages that give these widths. Stem and maximum leave a quarter of the samples."""
+        stages = [Stage(width, 4 * 2**i, f"stages.{i}") for i, width in enumerate(widths)]
+        self.complete(stages, num_classes)
+
     def tokens(self, x: Tensor) -> Tensor:
         """Stem and maximum: a token every four samples."""
-        return to_tokens(halve_by_maximum(self.stem(channels_last(as_rows(x)))))
+        x = F.max_pool2d(self.stem(channels_last(as_rows(x))), (1, 3), stride=(1, 2), padding=(0, 1))
+        return to_tokens(x)
 
     def context(self, tokens: Tensor, n_stages: int, keep: Tensor | None = None) -> list[Tensor]:
         """Run the first stages, each after its ReLU."""

@@ -62,17 +62,17 @@ class SameConv1d(nn.Conv1d):
             self.weight.uniform_(-edge, edge).erfinv_().mul_(sqrt(2) * std).clamp_(-2 * std, 2 * std)
 
     def forward(self, x: Tensor) -> Tensor:
-        total = same_padding(x.shape[-1], self.kernel_size[0], self.stride[0])
+        total = _same_padding(x.shape[-1], self.kernel_size[0], self.stride[0])
         weight = F.pad(self.weight, (1, 0)) if total % 2 else self.weight
         return F.conv2d(x, weight.unsqueeze(2), stride=(1, self.stride[0]), padding=(0, (total + 1) // 2))
 
 
-def same_padding(length: int, kernel: int, stride: int) -> int:
+def _same_padding(length: int, kernel: int, stride: int) -> int:
     """Zeros TensorFlow adds in all, half of them (rounded down) in front."""
     return max((ceil(length / stride) - 1) * stride + kernel - length, 0)
 
 
-class Unit(nn.Module):
+class _Unit(nn.Module):
     """Two convolutions, the second with stride, and a skip path that carries the sum before its activation."""
 
     def __init__(self, channels: int, filters: int, config: Config) -> None:
@@ -95,7 +95,7 @@ class Unit(nn.Module):
         """Maximum over `stride` samples with "same" padding. ceil_mode adds the right side's share, and only that."""
         if self.stride == 1:
             return y
-        left = same_padding(y.shape[-1], self.stride, self.stride) // 2
+        left = _same_padding(y.shape[-1], self.stride, self.stride) // 2
         return F.max_pool2d(y, (1, self.stride), padding=(0, left), ceil_mode=True)
 
 
@@ -110,7 +110,7 @@ class Encoder(TokenEncoder):
         self.stem = SameConv1d(config.in_leads, stem, config.kernel, config.stem_stride)
         self.stem_norm = _norm(stem, config)
         self.units = nn.ModuleList(
-            Unit(before, after, config) for before, after in zip((stem, *middle), filters, strict=True)
+            _Unit(before, after, config) for before, after in zip((stem, *middle), filters, strict=True)
         )
         self.token_dim = stem
         reduction = [config.stem_stride * config.unit_stride ** (i + 1) for i in range(len(filters))]

@@ -82,7 +82,7 @@ class Encoder(TokenEncoder):
     def context(self, tokens: Tensor, n_stages: int, keep: Tensor | None = None) -> list[Tensor]:
         """Run the first blocks."""
         n, dim = tokens.shape[1:]
-        tokens = tokens + positions(n, dim, tokens.device).to(tokens.dtype)
+        tokens = tokens + _positions(n, dim, tokens.device).to(tokens.dtype)
         if keep is not None:  # after the positions, so that a kept token still knows where it was
             tokens = tokens.gather(1, keep[..., None].expand(-1, -1, dim))
         options = {}
@@ -105,7 +105,7 @@ class Encoder(TokenEncoder):
         return {"stem": r"^patch_embed", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", last)]}
 
 
-def positions(n_tokens: int, dim: int, device: torch.device) -> Tensor:
+def _positions(n_tokens: int, dim: int, device: torch.device) -> Tensor:
     """(token, dim): sines in the first half, cosines in the second, of periods from 2 pi to 2 pi LONGEST_PERIOD."""
     rate = torch.exp(torch.arange(dim // 2, device=device) * (-log(LONGEST_PERIOD) / (dim // 2)))
     angle = torch.arange(n_tokens, device=device)[:, None] * rate

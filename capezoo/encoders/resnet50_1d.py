@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from torch import nn
 
 from capezoo.encoders._conv import Conv, ConvNorm, Residual, bottleneck
-from capezoo.encoders._staged import StagedEncoder, stages_of
+from capezoo.encoders._staged import StagedEncoder
 from capezoo.specs import Spec
 
 BLOCKS = (3, 4, 6, 3)  # He et al., 50 layers
@@ -57,7 +57,7 @@ class Encoder(StagedEncoder):
             if isinstance(module, Conv):  # He et al.'s normal by the number of outputs, as torchvision has it
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self.token_dim = stem
-        self.complete(stages_of(outs), num_classes)
+        self.complete_stages(outs, num_classes)
 
 
 def _block(channels: int, width: int, stride: int, kernel: int) -> Residual:

@@ -43,7 +43,7 @@ class Config(Spec):
         return kernel
 
 
-class Unit(nn.Module):
+class _Unit(nn.Module):
     """Two convolutions, the second with stride, and a skip path that carries the sum before its norm and ReLU."""
 
     def __init__(self, channels: int, filters: int, stride: int, config: Config) -> None:
@@ -78,7 +78,7 @@ class Encoder(TokenEncoder):
         self.stem = Conv(config.in_leads, stem, config.kernel)
         self.stem_norm = nn.BatchNorm2d(stem)
         self.units = nn.ModuleList(
-            Unit(before, after, stride, config)
+            _Unit(before, after, stride, config)
             for before, after, stride in zip((stem, *middle), filters, strides, strict=True)
         )
         self.token_dim = stem

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from capezoo.encoders._conv import Conv, ConvNorm, Residual, bottleneck
-from capezoo.encoders._staged import StagedEncoder, stages_of
+from capezoo.encoders._staged import StagedEncoder
 from capezoo.specs import Spec
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -53,7 +53,7 @@ class Encoder(StagedEncoder):
         )
         _initialise(self, config.zero_last_norm)
         self.token_dim = stem[-1]
-        self.complete(stages_of(outs), num_classes)
+        self.complete_stages(outs, num_classes)
 
 
 class _HalveByMean(nn.Module):

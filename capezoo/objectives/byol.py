@@ -51,7 +51,7 @@ class Objective(_contract.Objective):
         # View by view, as the original: a BatchNorm must not see both at once.
         predicted = [self.predictor(self.projector(encoder(view))) for view in views]
         wanted = [self.teacher(view) for view in views]
-        return Losses((distance(predicted[0], wanted[1]) + distance(predicted[1], wanted[0])) / 2)
+        return Losses((_distance(predicted[0], wanted[1]) + _distance(predicted[1], wanted[0])) / 2)
 
     def after_step(self, encoder: nn.Module, step: int, total_steps: int) -> None:
         momentum = half_cosine(self.momentum, 1.0, step, total_steps)
@@ -62,9 +62,6 @@ class Objective(_contract.Objective):
         return 2.0
 
 
-def distance(predicted: Tensor, wanted: Tensor) -> Tensor:
-    """Mean over rows of 2 - 2 cos, the squared distance on the unit sphere: 0 to 4. Computed in float32 or better."""
-    # Autocast would leave a cosine in bfloat16 on a CPU, where all above 0.998 are 1 and the loss is 0.
-    with torch.autocast(predicted.device.type, enabled=False):
-        exact = torch.promote_types(predicted.dtype, torch.float32)
-        return 2 - 2 * F.cosine_similarity(predicted.to(exact), wanted.to(exact), dim=-1).mean()
+def _distance(predicted: Tensor, wanted: Tensor) -> Tensor:
+    """Mean over rows of 2 - 2 cos, the squared distance on the unit sphere: 0 to 4."""
+    return 2 - 2 * F.cosine_similarity(predicted, wanted, dim=-1).mean()

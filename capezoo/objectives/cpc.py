@@ -51,8 +51,8 @@ class Objective(_contract.Objective):
         n = context.shape[1]
         targets = tokens if tokens.shape[1] == n else F.adaptive_avg_pool1d(tokens.transpose(1, 2), n).transpose(1, 2)
         predicted = self.predictor(context[:, : -self.config.ahead])
-        among = candidates(len(tokens), n, self.config.ahead, self.config.negatives, batch.generator)
-        score = scores(predicted, targets, among.to(targets.device))
+        among = _candidates(len(tokens), n, self.config.ahead, self.config.negatives, batch.generator)
+        score = _scores(predicted, targets, among.to(targets.device))
         wanted = score.new_zeros(score.shape[:2], dtype=torch.long)
         per_position = F.cross_entropy(score.transpose(1, 2), wanted, reduction="none")  # (batch, position)
         per_recording = per_position.sum(1) if self.config.reduction == "sum" else per_position.mean(1)
@@ -69,7 +69,7 @@ class Objective(_contract.Objective):
         return self.config.ahead + 1
 
 
-def candidates(batch: int, n: int, ahead: int, negatives: int, generator: torch.Generator) -> Tensor:
+def _candidates(batch: int, n: int, ahead: int, negatives: int, generator: torch.Generator) -> Tensor:
     """Draw places of the target, first, and of its negatives: int64 (batch, n - ahead, 1 + negatives) in 0 .. n - 1.
 
     Negatives are drawn with replacement from the n - 1 other places, past and future.
@@ -79,7 +79,7 @@ def candidates(batch: int, n: int, ahead: int, negatives: int, generator: torch.
     return torch.cat([target, others + (others >= target)], dim=-1)
 
 
-def scores(predicted: Tensor, targets: Tensor, among: Tensor) -> Tensor:
+def _scores(predicted: Tensor, targets: Tensor, among: Tensor) -> Tensor:
     """Dot products of predictions (batch, position, dim) with targets (batch, n, dim) at the places of `among`.
 
     Computed in float32 or better. All products are made and the wanted ones picked: 300 by 300 numbers a recording, where

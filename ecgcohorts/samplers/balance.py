@@ -1,95 +1,57 @@
-"""Batches with as many units of every class: each class has permutations of its own, rare ones more of them an epoch."""
+"""Balanced batches: every class has the same share of a batch. Each class is permuted by itself, rare ones more often."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from ecgcohorts.errors import PlanImpossible, SpecError
-from ecgcohorts.samplers.grouping import group_records
+from ecgcohorts.errors import PlanImpossible
 from ecgcohorts.samplers.permutation import key_of, permute, permuted_range
-from ecgcohorts.samplers.roster import Roster
-
-if TYPE_CHECKING:
-    from ecgcohorts.index.cohort_index import CohortIndex
+from ecgcohorts.samplers.roster import Classes
 
 
 @dataclass(frozen=True, eq=False)
 class Strata:
-    """The classes of one group. units: of each class, places in the roster. share: of each class in a batch."""
+    """The classes of one group. units: places in the roster, for each class. share: how many units of each fill a batch."""
 
     names: tuple[str, ...]
     units: tuple[NDArray[np.integer], ...]
     share: tuple[int, ...]
 
+    @classmethod
+    def of(cls, name: str, units: NDArray[np.integer], classes: Classes, pairs: int) -> Self:
+        """Cut the units of a group into classes and divide `pairs` equally. Raises PlanImpossible if that does not work out."""
+        of_unit, names = classes
+        present = np.unique(of_unit[units]).tolist()
+        # Rounding would make one class systematically more frequent, which is what balancing is meant to prevent.
+        if pairs % len(present):
+            raise PlanImpossible(
+                f"{name}: found pairs={pairs} for {len(present)} classes, expected a multiple. Set pairs so that every class gets the same number."
+            )
+        share = pairs // len(present)
+        parts = tuple(units[of_unit[units] == code] for code in present)
+        small = [
+            f"{names[code]} has {len(part)}" for code, part in zip(present, parts, strict=True) if len(part) < share
+        ]
+        if small:
+            raise PlanImpossible(
+                f"{name}: found too few of a class ({', '.join(small)}), expected {share} or more of each. Lower pairs."
+            )
+        return cls(tuple(names[code] for code in present), parts, (share,) * len(present))
+
     def batch(self, number: int, seed: int, group: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Units of a group's batch with this running number, and which pass of its class each is in; in random order."""
+        """Return the units of the batch with this running number, in random order, and the pass of its class each is in."""
         units, passes = [], []
         for name, members, share in zip(self.names, self.units, self.share, strict=True):
-            # A rare class is through sooner and starts its next pass: nobody of it is left out of an epoch for being rare.
+            # A class is cut into batches of its own, so a rare one begins its next pass while a frequent one is still in
+            # its first: no place in a batch is left empty, and no unit comes twice within a pass.
             pass_, place = divmod(number, len(members) // share)
             key = key_of(seed, "order", group, "class", name, pass_)
             units.append(members[permuted_range(place * share, (place + 1) * share, len(members), key)])
             passes.append(np.full(share, pass_, np.int64))
+        # Losses that compare neighbours in a batch, or ranks that take slices of it, must not see the classes in blocks.
         total = sum(self.share)
         # Mixed, so that the slice of a rank does not hold one class alone.
         order = permute(np.arange(total), total, key_of(seed, "mix", group, number))
         return np.concatenate(units).astype(np.int64)[order], np.concatenate(passes)[order]
-
-
-def classes_of(
-    roster: Roster, balance: ArrayLike | str, index: "CohortIndex | None"
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Class of each unit of a roster, and the names of the classes.
-
-    balance: a column of the index, or an array with one value for each record, in its order. Raises SpecError where the
-    records of one unit have different classes: nobody here can say which of them the patient has.
-    """
-    if isinstance(balance, str):
-        if index is None:
-            raise SpecError(f"found balance={balance!r} without an index, expected an array with a value per record.")
-        codes, names = group_records(index, balance)
-        rows = index["row"]
-    else:
-        values = np.asarray(balance)
-        if values.shape != roster.rows.shape:
-            raise SpecError(
-                f"found balance of shape {values.shape}, expected one value per record: {roster.rows.shape}."
-            )
-        distinct, codes = np.unique(values, return_inverse=True)
-        names = tuple(str(value) for value in distinct.tolist())
-        rows = np.arange(len(values)) if index is None else index["row"]
-    # The index is in its own order and the roster in another; rows are what both know.
-    by_row = np.full(int(rows.max()) + 1, -1, np.int64)
-    by_row[rows] = codes
-    of_record = by_row[roster.rows]
-    # A unit has one class if all its records agree with its first.
-    first = of_record[roster.ptr[:-1]]
-    differing = of_record != np.repeat(first, roster.counts)
-    if differing.any():
-        units = len(np.unique(np.repeat(np.arange(len(roster)), roster.counts)[differing]))
-        raise SpecError(
-            f"found {units} patients whose records differ in balance, expected one class each. Give an array with "
-            "one value for all records of a patient, or balance records: RandomBatchSampler."
-        )
-    return first, names
-
-
-def stratify(
-    name: str, units: NDArray[np.integer], classes: NDArray[np.int64], names: tuple[str, ...], pairs: int
-) -> Strata:
-    """Cut the units of a group into its classes, `pairs` divided equally. Raises PlanImpossible for what cannot be."""
-    present = np.unique(classes[units]).tolist()
-    if pairs % len(present):
-        raise PlanImpossible(
-            f"{name}: found pairs={pairs} for {len(present)} classes, expected a multiple, so that all are equally often."
-        )
-    share = pairs // len(present)
-    parts = tuple(units[classes[units] == code] for code in present)
-    small = [f"{names[code]} has {len(part)}" for code, part in zip(present, parts, strict=True) if len(part) < share]
-    if small:
-        raise PlanImpossible(
-            f"{name}: found too few of a class ({', '.join(small)}), expected {share} or more of each. Lower pairs."
-        )
-    return Strata(tuple(names[code] for code in present), parts, (share,) * len(present))

@@ -1,4 +1,4 @@
-"""What both samplers share: groups of patients, the stateless plan, iteration, and the state of a run."""
+"""The base of all samplers: groups of patients, the stateless plan, iteration, and the state of a run."""
 
 import copy
 import hashlib
@@ -13,18 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from ecgcohorts.errors import PlanImpossible, SpecError, StateMismatch
 from ecgcohorts.samplers import state
-from ecgcohorts.samplers.balance import Strata, classes_of, stratify
+from ecgcohorts.samplers.balance import Strata
 from ecgcohorts.samplers.options import Options
 from ecgcohorts.samplers.pairs import PairDraw
 from ecgcohorts.samplers.permutation import key_of, permuted_range
 from ecgcohorts.samplers.plan import ABSENT, BatchPlan
-from ecgcohorts.samplers.roster import Roster
-from ecgcohorts.samplers.schedule import Course, Stream, epoch_schedule, largest_remainder
+from ecgcohorts.samplers.roster import Classes, Roster
+from ecgcohorts.samplers.schedule import Course, Stream
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
 
-Classes = tuple[NDArray[np.int64], tuple[str, ...]]  # of each unit, and their names
 ALL = "all cohorts"  # name of the one group of mixed batches
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Patients that a batch is filled from. cohort: None if they are of several."""
+    """Patients that fill a batch together. cohort: None if they come from several."""
 
     name: str
     cohort: str | None
@@ -41,7 +40,7 @@ class Group:
 
 
 class Sampler(ABC):
-    """Plans batches of `pairs` patients and `views` records of each. Abstract: see its two children.
+    """Plans batches of `pairs` patients and `views` records of each. Abstract: see its three children.
 
     It sees ids, never signals. `plan` depends on its arguments and on what the sampler was built from; the only state,
     `position`, serves iteration. Plans may be made in several threads; iterate in one.
@@ -58,6 +57,7 @@ class Sampler(ABC):
         parameters: dict[str, Any],
         classes: Classes | None = None,
     ) -> None:
+        # True is an integer to Python, and pairs=True would plan batches of one patient.
         for name, value, least in (("pairs", pairs, 1), ("seed", seed, 0)):
             # True is an integer in Python, and `pairs=True` is a mistake.
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -82,23 +82,24 @@ class Sampler(ABC):
 
     @abstractmethod
     def _weights(self, groups: list[Group]) -> list[float] | None:
-        """Share of each group in an epoch's batches; None: as many as one pass of its patients makes."""
+        """Return each group's share of an epoch's batches; None: as many as one pass of its patients makes."""
 
     @staticmethod
     def _classes(index: "CohortIndex | Roster", roster: Roster, balance: ArrayLike | str | None) -> Classes | None:
         if balance is None:
             return None
-        return classes_of(roster, balance, None if isinstance(index, Roster) else index)
+        return roster.classes(balance, None if isinstance(index, Roster) else index)
 
     def _balance(self, classes: Classes) -> None:
-        """Let every batch hold as many of each class."""
+        """Give every class the same share of each batch."""
+        # A padded or wrapped batch has no full share of every class.
         if self.options.last != "drop":
             raise SpecError(f"found balance with last={self.options.last!r}, expected last='drop'.")
-        # Part of what a saved state belongs to: other classes would resume to other batches.
+        # A state saved with other classes would resume to other batches, so they are part of its identity.
         digest = hashlib.sha256("\0".join(classes[1]).encode() + classes[0].astype("<i8").tobytes())
         self._parameters |= {"classes": digest.hexdigest()[:16]}
         self._groups = [
-            replace(group, strata=stratify(group.name, group.units, *classes, self.pairs)) for group in self._groups
+            replace(group, strata=Strata.of(group.name, group.units, classes, self.pairs)) for group in self._groups
         ]
 
     @property
@@ -106,7 +107,7 @@ class Sampler(ABC):
         return [group.name for group in self._groups]
 
     def _large_enough(self) -> list[Group]:
-        """Groups that can fill a batch. Raises PlanImpossible with the numbers and the ways out."""
+        """Return the groups that can fill a batch. Raises PlanImpossible with the numbers and the ways out."""
         small = [group for group in self._candidates if len(group.units) < self.pairs]
         kept = [group for group in self._candidates if len(group.units) >= self.pairs]
         if not small:
@@ -129,19 +130,18 @@ class Sampler(ABC):
         )
 
     def _course_of(self, groups: list[Group], pairs: int) -> Course:
-        """One pass of each group an epoch; weights share the same number of steps out otherwise."""
+        """Return the order of batches in which these groups take turns."""
         streams = tuple(Stream(len(group.units), pairs, self.options.last) for group in groups)
-        per_pass = [stream.per_pass for stream in streams]
-        weights = self._weights(groups)
-        return Course(streams, tuple(per_pass if weights is None else largest_remainder(weights, sum(per_pass))))
+        return Course.of(streams, self._weights(groups))
 
     def plan(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> BatchPlan:
-        """Rank `rank`'s contiguous slice of the global batch at (epoch, step).
+        """Return the contiguous slice of the global batch at (epoch, step) that belongs to a rank.
 
         Global batches do not depend on world_size. Raises IndexError for a step outside the epoch, PlanImpossible if
         `pairs` cannot be cut into world_size equal parts.
         """
-        # Checked at every plan: a loader in another process may call with ranks of its own.
+        # A slice of one global batch, rather than a batch of each rank's own: then the number of processes does not change
+        # which patients meet in a batch, and all ranks are on the same cohort without communication.
         share = self.check_rank(rank, world_size)
         steps = self.steps(epoch)
         if not 0 <= step < steps:
@@ -164,11 +164,11 @@ class Sampler(ABC):
     def _drawn(
         self, group: Group, pass_: int, start: int, skip: int, share: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
-        """Units of one rank's part of the batch that begins at `start` of a pass, and what is drawn of each."""
+        """Return the units of one rank's part of the batch that begins at `start` of a pass, and the records drawn for each."""
         if group.strata is None:
             units = self._units(group, pass_, start + skip, start + skip + share)
             return units, *self._draw(units, pass_)
-        # Balanced batches are numbered over all passes: every class has a pass of its own length.
+        # Balanced batches are counted over all passes: each class finds its own pass and place from this number.
         number = pass_ * (len(group.units) // self.pairs) + start // self.pairs
         units, passes = (one[skip : skip + share] for one in group.strata.batch(number, self.seed, group.name))
         rows = np.empty((share, self.options.views), np.int64)
@@ -179,8 +179,9 @@ class Sampler(ABC):
         return units, rows, is_self, offsets
 
     def _units(self, group: Group, pass_: int, start: int, stop: int) -> NDArray[np.int64]:
-        """Units at places start .. stop - 1 of a pass; past its end, on from its start with last="wrap", else none."""
+        """Return the units at places start .. stop - 1 of a pass. Past its end, last="wrap" goes on from its start."""
         size = len(group.units)
+        # Keyed by the group's name and not its place: a cohort more in the index leaves the order of the others alone.
         key = key_of(self.seed, "order", group.name, pass_)
         ranges = [(start, min(stop, size))]
         if self.options.last == "wrap":
@@ -191,8 +192,7 @@ class Sampler(ABC):
         return group.units[np.concatenate(places) if places else np.zeros(0, np.int64)].astype(np.int64)
 
     def check_rank(self, rank: int, world_size: int) -> int:
-        """Patients of each rank. Raises PlanImpossible if ranks cannot get the same number of them."""
-        # Unequal shares would weigh patients by rank once gradients are averaged.
+        """Return the number of patients per rank. Raises PlanImpossible if the ranks cannot share them equally."""
         if world_size < 1 or self.pairs % world_size:
             raise PlanImpossible(
                 f"found pairs={self.pairs} for {world_size} ranks, expected a multiple. Set pairs so that all ranks get "
@@ -205,16 +205,16 @@ class Sampler(ABC):
     def _schedule_of(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         kept = self._schedule
         if kept is None or kept[0] != epoch:
-            kept = (epoch, *epoch_schedule(self._course.counts(epoch), self.seed, epoch))
+            kept = (epoch, *self._course.schedule(epoch, self.seed))
             self._schedule = kept  # one assignment: another thread sees the old one or the new one
         return kept[1], kept[2]
 
     def steps(self, epoch: int) -> int:
-        """Batches in an epoch, the same on every rank. Fewer in an epoch in which `pairs` was changed."""
+        """Return the number of batches in an epoch, equal on all ranks. An epoch in which `pairs` changed has fewer."""
         return self._course.steps(epoch)
 
     def describe(self) -> dict[str, Any]:
-        """What an epoch is made of, in numbers, for logs and results."""
+        """Return what an epoch consists of, in numbers, for logs and results."""
         has_pair = self._draw.has_pair
         groups = {
             group.name: {
@@ -238,25 +238,26 @@ class Sampler(ABC):
         }
 
     def __len__(self) -> int:
-        """Batches of the current epoch, on any rank, with any number of workers."""
+        """Return the number of batches in the current epoch, on any rank, with any number of workers."""
         return self.steps(self._position[0])
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Yield the rest of the current epoch: int64 [batch * view], view fastest, so a torch batch_sampler.
 
-        A batch counts as consumed when it is handed out. Empty places of a padded batch are left away.
+        A batch counts as consumed when it is handed out. Empty places of a padded batch are left out.
         """
         epoch, first = self._position
         for step in range(first, self.steps(epoch)):
             rows = self.plan(epoch, step, self.rank, self.world_size).rows.ravel()
-            # Before the batch is handed out: a state saved while it is trained on must not repeat it.
+            # Before the hand-over: code after a yield does not run until the next batch is asked for, and a state saved in
+            # between would replay this one.
             self.mark_consumed(epoch, step)
             yield rows[rows != ABSENT]
 
     def on_rank(self, rank: int, world_size: int) -> Self:
-        """A sampler of the same batches that iterates over one rank's slices of them."""
+        """Return a sampler of the same batches that iterates over one rank's slices of them."""
         self.check_rank(rank, world_size)
-        # Shallow: roster and groups are shared, they never change.
+        # A shallow copy: a roster of five million records is shared, and only the position is its own.
         sampler = copy.copy(self)
         sampler.rank, sampler.world_size = rank, world_size
         return sampler
@@ -277,7 +278,7 @@ class Sampler(ABC):
         return self._position
 
     def mark_consumed(self, epoch: int, step: int) -> None:
-        """Say that the batch at (epoch, step) was used; the last one of an epoch begins the next epoch."""
+        """Move behind the batch at (epoch, step); behind the last one of an epoch, the next epoch begins."""
         self._position = (epoch, step + 1) if step + 1 < self.steps(epoch) else (epoch + 1, 0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -287,26 +288,26 @@ class Sampler(ABC):
             self._position = (epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Under 1 KB of plain JSON: the position of the next batch, and what it belongs to."""
-        since = state.since_of(self._course, self._names)
+        """Return the position of the next batch and what it belongs to, as plain JSON of less than 1 KB."""
+        since = self._course.since(self._names)
         return state.save(self._identity(), self.pairs, self._position, since, self.left_out)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on where a run stopped; if `pairs` is another now, behind the patients each group has already seen.
+        """Continue where a run stopped. If `pairs` has changed, each group goes on behind the patients it has already seen.
 
         Raises StateMismatch naming everything that differs.
         """
-        run = state.parse(saved, self._identity())
+        run = state.Run.parse(saved, self._identity())
         then = [group for group in self._candidates if len(group.units) >= run.pairs]
         if not then:
             raise StateMismatch(f"found a state of pairs={run.pairs}, expected no more than the patients of a group.")
         names = [group.name for group in then], self._names
-        course = state.restore(self._course_of(then, run.pairs), names[0], run)
+        course = run.restore(self._course_of(then, run.pairs), names[0])
         position = run.epoch, run.step
         if run.pairs != self.pairs:
             if any(group.strata for group in self._groups):
                 raise StateMismatch(f"found a state of pairs={run.pairs}, expected {self.pairs}: batches are balanced.")
-            course = state.regroup(course, self._course_of(self._groups, self.pairs), run, names, self.seed)
+            course = run.regroup(course, self._course_of(self._groups, self.pairs), names, self.seed)
             position = course.first_epoch, 0
         self._course, self._schedule, self._position = course, None, position
 

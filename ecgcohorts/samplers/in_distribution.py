@@ -1,4 +1,4 @@
-"""Batches of one cohort each: the in-distribution batches (IDB) CAPE-Z was trained with (arXiv 2509.10369)."""
+"""Batches of one cohort each: the in-distribution batches (IDB) of CAPE-Z, arXiv 2509.10369."""
 
 import math
 from collections.abc import Mapping
@@ -9,9 +9,8 @@ from numpy.typing import ArrayLike
 
 from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.samplers.base import Group, Sampler
-from ecgcohorts.samplers.grouping import By
 from ecgcohorts.samplers.options import Draw, Last, Options, PairOptions, Singles, SmallGroups
-from ecgcohorts.samplers.roster import COHORT, Roster
+from ecgcohorts.samplers.roster import COHORT, By, Roster
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
@@ -25,14 +24,16 @@ class _BalanceOptions(PairOptions, total=False):
 
 
 class InDistributionBatchSampler(Sampler):
-    """Per step one cohort, `pairs` different patients of it, `views` different records of each.
+    """Plan batches of one cohort each: `pairs` different patients of it and `views` different records of each.
 
-    The cohort of a step depends on (seed, epoch, step) alone, so all ranks agree without a word. Order and proportions
-    are unstated in the paper; our default is a permuted multiset with counts proportional to eligible patients.
+    The cohort of a step depends on (seed, epoch, step) alone, so all ranks agree without communication. Order and
+    proportions are unstated in the paper; our default is a permuted multiset with counts proportional to eligible
+    patients.
 
-    by: what is one distribution: the cohort, or any column of the index (device, site, a label ...), or several in a
-    tuple; below, read such a group for "cohort". temperature: cohorts share an epoch's batches as patients ** temperature; at 1 every patient comes once an epoch, at
-    0 all cohorts have as many batches, small ones by several passes. weights: shares by cohort name instead.
+    by: the column that separates distributions: the cohort, or any other column of the index (device, site, a label
+    ...), or several in a tuple; below, "cohort" means such a group. temperature: cohorts share an epoch's batches as
+    patients ** temperature; at 1 every patient comes once an epoch, at 0 all cohorts have the same number of batches,
+    small ones by several passes. weights: shares by cohort name instead.
     Other options: `samplers.options.Options`. identities: one person id per patient of the index; within a cohort such
     a person is drawn as one. Raises PlanImpossible if a cohort has fewer patients than `pairs`.
     """
@@ -81,9 +82,8 @@ class InDistributionBatchSampler(Sampler):
     ) -> Self:
         """Plan for any table of records, one entry each: plans hold positions in these arrays.
 
-        patients: ids; cohorts: names or numbers, or several columns in a tuple, such as (hospital, device). The same id in two
-        cohorts is two people. days: dates in days, for
-        bounds on the time gap. options: as in the constructor, but `identities` has an entry per record.
+        patients: ids. cohorts: names or numbers, or several columns in a tuple, such as (hospital, device). The same id
+        in two cohorts is two people. days: dates in days, for bounds on the time gap. options: as in the constructor, but `identities` has an entry per record.
         """
         identities = options.pop("identities", None)
         return cls(Roster.from_arrays(patients, cohorts, days, identities), pairs, seed, **options)
@@ -94,7 +94,9 @@ class InDistributionBatchSampler(Sampler):
             if not any(weights):
                 raise PlanImpossible("found weight 0 for every cohort that can fill a batch, expected one above 0.")
             return weights
-        if self.temperature == 1:  # counts of whole passes: largest remainder would not always show everyone once
+        # Whole passes at 1. Largest remainder usually gives the same counts, but not always: five cohorts of 1,023
+        # patients and one of 5,120 would get 2 2 1 1 1 8 batches of 512 instead of 1 1 1 1 1 10.
+        if self.temperature == 1:
             return None
         return [len(group.units) ** self.temperature for group in groups]
 
@@ -105,8 +107,9 @@ def _check_shares(temperature: float, weights: Mapping[str, float] | None, roste
     if weights is None:
         return
     if temperature != 1:
-        raise SpecError(f"found temperature={temperature} and weights, expected one of the two.")
+        raise SpecError(f"found temperature={temperature} and weights, expected only one of them.")
     names = [roster.cohorts[code] for code in np.unique(roster.cohort)]
+    # A cohort without a weight could mean 0 or 1: nobody should have to guess which.
     if set(weights) != set(names):
         raise SpecError(f"found weights of {', '.join(sorted(weights))}, expected one for each of {', '.join(names)}.")
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) or not sum(weights.values()):

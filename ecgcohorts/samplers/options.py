@@ -1,4 +1,4 @@
-"""Options: what both samplers can be told, checked when they are built."""
+"""Options of the samplers, checked when a sampler is built."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypedDict
@@ -57,6 +57,7 @@ class Options:
     draw: Draw = "uniform"
 
     def __post_init__(self) -> None:
+        # Type checkers read the Literal above; a configuration file or a notebook is checked by nobody but this.
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise SpecError(f"found {name}={getattr(self, name)!r}, expected one of {', '.join(choices)}.")
@@ -65,21 +66,14 @@ class Options:
         low, high = self.min_gap_days, self.max_gap_days
         if (low is not None and not low >= 0) or (high is not None and not high >= (low or 0)):
             raise SpecError(f"found gaps of {low} to {high} days, expected 0 <= min_gap_days <= max_gap_days.")
+        # The table of allowed partners in pairs.py counts pairs; about three records at a time it says nothing.
         if self.bounds_gap and self.views != 2:
             raise SpecError(
                 f"found time gap bounds with views={self.views}, expected pairs. Set views=2, or no bounds."
             )
         if self.bounds_gap and self.draw != "uniform":
-            raise SpecError(f"found time gap bounds with draw={self.draw!r}, expected one of the two.")
+            raise SpecError(f"found time gap bounds with draw={self.draw!r}, expected only one of them.")
 
     @property
     def bounds_gap(self) -> bool:
         return self.min_gap_days is not None or self.max_gap_days is not None
-
-
-@dataclass(frozen=True)
-class RecordOptions(Options):
-    """Options for batches of single records: one window of each, or several."""
-
-    least_views: ClassVar[int] = 1
-    views: int = 1

@@ -1,4 +1,4 @@
-"""Which records of a patient are seen together: drawn from a key of the patient and the pass, never of the batch."""
+"""The draw of a patient's records, keyed by patient and pass, never by batch."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ OFFSET_STREAM = 256  # draws from here on place windows; those before choose rec
 
 @dataclass(frozen=True, eq=False)
 class _GapTable:
-    """For every dated record, in order of unit and time: the later records it may be paired with.
+    """The later records that each dated record may be paired with, in order of unit and time.
 
     record: place in the roster. first: first allowed partner, a place in this table. before: [record + 1], allowed pairs
     of all records before it. unit_first: [unit + 1], first place of each unit.
@@ -33,9 +33,9 @@ class _GapTable:
 
 
 class PairDraw:
-    """Draws `views` records of each patient: all different, uniform over sets or the most recent, order random.
+    """Draw `views` different records of each patient in random order, uniform over all sets or the most recent ones.
 
-    With bounds on the time gap, uniform over the pairs within the bounds; records without a date have none.
+    With bounds on the time gap, pairs are uniform over those within the bounds; a record without a date is in none.
     """
 
     def __init__(self, roster: Roster, options: Options, seed: int) -> None:
@@ -45,7 +45,7 @@ class PairDraw:
 
     @property
     def has_pair(self) -> NDArray[np.bool_]:
-        """[unit] Whether a unit has enough different records, close enough in time."""
+        """Whether each unit has enough different records that are close enough in time: bool [unit]."""
         if self._gaps is not None:
             return self._gaps.pairs_of(np.arange(len(self.roster))) > 0
         return self.roster.counts >= self.options.views
@@ -53,15 +53,15 @@ class PairDraw:
     def __call__(
         self, units: NDArray[np.int64], pass_: int
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
-        """rows [unit, view], is_self [unit], offsets [unit, view] of one pass."""
+        """Return rows [unit, view], is_self [unit] and offsets [unit, view] of one pass."""
         views = self.options.views
-        # Keyed by who it is and not by a place in the table: a patient draws the same pairs when others are added.
+        # By patient, not by place in the batch: a change of `pairs` or of the number of ranks leaves every pair as it was.
         ids = units if self.roster.by_record else self.roster.patient_of(units)
         # The salt of the cohort keeps patient 7 of two hospitals apart.
         patient_key = mix64(ids.astype(np.uint64) * GOLDEN + self._salts[self.roster.cohort[units]])
         key = mix64(patient_key + np.uint64(key_of(self.seed, "pass", pass_)))
         counters = np.arange(1, views + 1, dtype=np.uint64)
-        # Windows draw from a stream of their own, so that another number of views leaves the choice of records alone.
+        # Words of their own for windows: more views must not move the windows of the first ones.
         counters = np.concatenate([counters, counters + np.uint64(OFFSET_STREAM)])
         words = mix64(key[:, None] + counters * np.uint64(GOLDEN))
         first = self.roster.ptr[units]
@@ -87,7 +87,7 @@ class PairDraw:
         earlier = np.minimum(np.searchsorted(gaps.before, number, side="right") - 1, len(gaps.record) - 1)
         later = np.where(is_self, earlier, gaps.first[earlier] + number - gaps.before[earlier])
         records = gaps.record[np.stack([earlier, later], axis=1)]
-        # The table holds (earlier, later); which of the two is the first view is a coin.
+        # A pair is found as (earlier, later): without the swap, the first view would always be the older record.
         swap = words[:, 1] >> 63 == 1
         records[swap] = records[swap, ::-1]
         if is_self.any():
@@ -98,7 +98,7 @@ class PairDraw:
 
 
 def _different(words: Words, count: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[unit, view] different numbers below `count` in random order; with fewer than views, all of them, then again."""
+    """Draw different numbers below `count` in random order, [unit, view]. Where there are too few, they repeat."""
     views = words.shape[1]
     picks = np.empty(words.shape, np.int64)
     for view in range(views):
@@ -108,6 +108,7 @@ def _different(words: Words, count: NDArray[np.int64]) -> NDArray[np.int64]:
         for taken in np.sort(picks[:, :view], axis=1).T:  # count up past what is taken already
             pick += pick >= taken
         picks[:, view] = pick
+    # Only singles="self" gets here: a patient with two records and four views shows both twice.
     if (count < views).any():
         few = np.flatnonzero(count < views)
         again = np.arange(views) % count[few, None]
@@ -122,10 +123,10 @@ def _gap_table(roster: Roster, options: Options) -> _GapTable:
     dated = np.flatnonzero(np.isfinite(roster.days))
     record = dated[np.lexsort((roster.days[dated], unit[dated]))]
     unit = unit[record]
-    # Whole seconds: days as floats would put two records of one minute in an order that rounding decides.
+    # Whole seconds: bounds such as 365 days compare exactly, which sums of float days do not.
     seconds = np.rint(roster.days[record].astype(np.float64) * SECONDS_PER_DAY).astype(np.int64)
     seconds -= seconds.min(initial=0)
-    # One clock for all units, each in an era of its own, so that a single search finds every window.
+    # All units on one time line, far enough apart never to meet: one searchsorted answers for every patient at once.
     clock = unit * SPAN_S + seconds
     low = round((options.min_gap_days or 0.0) * SECONDS_PER_DAY)
     high = SPAN_S if options.max_gap_days is None else round(min(options.max_gap_days, 1e6) * SECONDS_PER_DAY)

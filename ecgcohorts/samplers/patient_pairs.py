@@ -1,4 +1,4 @@
-"""Batches of patients of all cohorts mixed, as CAPE-X was trained (arXiv 2509.10369)."""
+"""Batches that mix patients of all cohorts, as in CAPE-X, arXiv 2509.10369."""
 
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class PatientPairSampler(Sampler):
-    """Per step, `pairs` different patients of any cohort and `views` different records of each.
+    """Plan batches of `pairs` different patients of any cohort and `views` different records of each.
 
     One epoch shows every patient with enough records once. Options: `samplers.options.Options`. identities: one person
     id per patient of the index, where one person is several patients; such a person is drawn as one, across cohorts.
-    balance: a column of the index or an array with a value per record, the same for all records of a patient: as many
-    patients of each class in every batch, those of rare classes more often an epoch. Raises PlanImpossible if there are
+    balance: a column of the index or an array with a value per record, the same for all records of a patient:
+    every batch has the same number of patients of each class, so those of rare classes come more often. Raises PlanImpossible if there are
     fewer patients than `pairs`.
     """
 

@@ -1,4 +1,4 @@
-"""BatchPlan: which records make one batch, and where their windows start."""
+"""The plan of one batch: its records, and where their windows start."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class BatchPlan:
 def window_starts(
     offsets: NDArray[np.float64], valid_start: NDArray[np.integer], valid_stop: NDArray[np.integer], window: int
 ) -> NDArray[np.int64]:
-    """First sample of each window: uniform over the starts that keep it inside the valid range.
+    """Return the first sample of each window, uniform over the starts that keep it inside the valid range.
 
     All arrays of one shape. A valid range shorter than the window is taken from its first sample.
     """

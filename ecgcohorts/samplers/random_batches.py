@@ -1,18 +1,26 @@
 """Batches of single records, for methods that need no pairs: masked autoencoders, predictive coding, supervised heads."""
 
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ecgcohorts.errors import SpecError
 from ecgcohorts.samplers.base import Group, Sampler
-from ecgcohorts.samplers.grouping import By
-from ecgcohorts.samplers.options import Last, RecordOptions, Singles, SmallGroups
-from ecgcohorts.samplers.roster import COHORT, Roster
+from ecgcohorts.samplers.options import Last, Options, Singles, SmallGroups
+from ecgcohorts.samplers.roster import COHORT, By, Roster
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
+
+
+@dataclass(frozen=True)
+class _RecordOptions(Options):
+    """Options of batches of single records: one window of each, or several."""
+
+    least_views: ClassVar[int] = 1
+    views: int = 1
 
 
 class RandomBatchSampler(Sampler):
@@ -22,8 +30,8 @@ class RandomBatchSampler(Sampler):
     batch: a loss that takes others in the batch for negatives must leave those out (`BatchPlan.patients` says whose they
     are), or use the pair samplers.
     by: None mixes all; a column of the index, or several, such as "cohort" or ("cohort", "device"), gives
-    in-distribution batches. balance: a column, or an array with a value per record: as many records of each class in
-    every batch, rare ones more often an epoch. Raises PlanImpossible if a group has fewer records than `batch_size`.
+    in-distribution batches. balance: a column, or an array with a value per record: every batch has
+    the same number of records of each class, so rare ones come more often. Raises PlanImpossible if a group has fewer records than `batch_size`.
     """
 
     def __init__(
@@ -41,7 +49,7 @@ class RandomBatchSampler(Sampler):
     ) -> None:
         # A record has as many windows as are asked for: with "drop", one record would be too few for two views.
         singles: Singles = "drop" if views == 1 else "self"
-        options = RecordOptions(views, singles, small_groups, last)
+        options = _RecordOptions(views, singles, small_groups, last)
         if adjacent and views < 2:
             raise SpecError(f"found adjacent=True with views={views}, expected 2 or more windows of a record.")
         roster = index if isinstance(index, Roster) else Roster.of_records(index, COHORT if by is None else by)
@@ -72,13 +80,13 @@ class RandomBatchSampler(Sampler):
     ) -> Self:
         """Plan for any table of records: plans hold positions in these arrays.
 
-        records: how many there are, if neither patients nor cohorts say so. patients: what plans report. cohorts: with
-        them batches are of one cohort each.
+        records: their number, if neither patients nor cohorts are given. patients: ids that plans report. cohorts: given
+        these, each batch comes from one cohort.
         """
         given = [one for one in (patients, cohorts[0] if isinstance(cohorts, tuple) else cohorts) if one is not None]
         n = records if not given else len(np.asarray(given[0]))
         if n is None:
-            raise SpecError("found neither records, patients nor cohorts, expected one: how many records are there?")
+            raise SpecError("found neither records, patients nor cohorts, expected one of them. Pass records=NUMBER.")
         who = np.arange(n) if patients is None else patients
         roster = Roster.of_table(who, cohorts)
         return cls(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from capezoo.cli.program import main
-from capezoo.embedding.adapt import fit_recipe
+from capezoo.embedding.adapt import Adaptation
 from capezoo.embedding.folder import EmbeddingInfo, Embeddings
 from capezoo.evaluate import questions
 from capezoo.evaluate.page.report import build_report
@@ -46,7 +46,7 @@ def subject(name: str, index: CohortIndex, seed: int) -> Subject:
         weights=f"{seed:064x}",
         card=None,
         input=InputSpec(),
-        adaptation=fit_recipe(InputSpec(), CAPE_V1, "store"),
+        adaptation=Adaptation.of_recipe(InputSpec(), CAPE_V1, "store"),
         store_fingerprint="f" * 64,
         records=len(index),
         width=UNITS,

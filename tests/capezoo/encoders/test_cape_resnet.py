@@ -71,7 +71,7 @@ def test_convolution_pads_as_tensorflow(length: int, kernel: int, stride: int) -
 def test_the_published_paddings() -> None:
     """Even kernel 16: 7 and 8 at stride 1; 6 and 6 at stride 4 of a multiple of 4; 6 and 7 from 175 to 44."""
     totals = {(2800, 1): 15, (2800, 4): 12, (700, 4): 12, (175, 4): 13, (44, 4): 12}
-    assert {key: cape_resnet.same_padding(key[0], 16, key[1]) for key in totals} == totals
+    assert {key: cape_resnet._same_padding(key[0], 16, key[1]) for key in totals} == totals
 
 
 def same_pool(x: NDArray, size: int) -> NDArray:

@@ -1,4 +1,4 @@
-"""ecg_vit: the parameters by hand, positions written out, and timm's own VisionTransformer with the same weights."""
+"""ecg_vit: the parameters by hand, _positions written out, and timm's own VisionTransformer with the same weights."""
 
 from math import cos, sin
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from capezoo.encoders import build
 from capezoo.encoders._timm import timm
-from capezoo.encoders.ecg_vit import positions
+from capezoo.encoders.ecg_vit import _positions
 from capezoo.specs import EncoderSpec
 from ecgcohorts.errors import SpecError
 
@@ -31,7 +31,7 @@ def test_parameters_equal_the_sum(leads: int, dim: int, depth: int) -> None:
 
 
 def test_positions_equal_the_sum_written_out() -> None:
-    got = positions(7, 6, torch.device("cpu"))
+    got = _positions(7, 6, torch.device("cpu"))
     for token in range(7):
         for i in range(3):
             angle = token / 10_000 ** (i / 3)
@@ -46,7 +46,7 @@ def test_everything_equals_timms_transformer_with_the_same_weights() -> None:
     ).eval()  # fmt: skip
     ours = build(EncoderSpec(name="ecg_vit", config=SMALL), seed=1, num_classes=5).eval()
     state = {key.replace("classifier", "head"): value for key, value in ours.state_dict().items()}
-    theirs.load_state_dict(state | {"pos_embed": positions(15, 32, torch.device("cpu"))[None]})
+    theirs.load_state_dict(state | {"pos_embed": _positions(15, 32, torch.device("cpu"))[None]})
     x = torch.randn(2, 3, 300, generator=torch.Generator().manual_seed(0))
     image = x.unsqueeze(2)
     torch.testing.assert_close(ours(x), theirs(image))
@@ -66,7 +66,7 @@ def test_a_patch_that_is_not_full_is_filled_with_zeros() -> None:
 
 
 def test_order_in_time_matters() -> None:
-    """Without positions a mean over tokens would be the same for any order of the patches."""
+    """Without _positions a mean over tokens would be the same for any order of the patches."""
     model = made(**SMALL).eval()
     x = torch.randn(1, 3, 100, generator=torch.Generator().manual_seed(0))
     swapped = torch.cat([x[..., 60:], x[..., :60]], dim=-1)

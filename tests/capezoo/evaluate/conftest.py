@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capezoo.embedding.adapt import fit_recipe
+from capezoo.embedding.adapt import Adaptation
 from capezoo.embedding.folder import EmbeddingInfo, Embeddings
 from capezoo.evaluate.questions import Subject
 from capezoo.specs import InputSpec
@@ -85,7 +85,7 @@ def make_info(name: str, index: CohortIndex, width: int, cohorts: tuple[str, ...
         "weights": "0" * 64,
         "card": None,
         "input": InputSpec(),
-        "adaptation": fit_recipe(InputSpec(), CAPE_V1, "store"),
+        "adaptation": Adaptation.of_recipe(InputSpec(), CAPE_V1, "store"),
         "store_fingerprint": "f" * 64,
         "records": len(index),
         "width": width,

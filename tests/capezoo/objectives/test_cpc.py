@@ -53,13 +53,13 @@ def test_equal_scores_cost_the_log_of_all_candidates(reduction: str, expected: f
 
 def test_random_weights_are_right_once_in_as_many_as_there_are_candidates() -> None:
     predicted, targets = (torch.randn(64, n, 16, generator=generator(n)) for n in (286, 300))
-    score = cpc.scores(predicted, targets, cpc.candidates(64, 300, 14, 128, generator()))
+    score = cpc._scores(predicted, targets, cpc._candidates(64, 300, 14, 128, generator()))
     right = int((score[..., :1] > score[..., 1:]).all(-1).sum())
     assert stats.binomtest(right, 64 * 286, 1 / 129).pvalue > 1e-3
 
 
 def test_the_target_is_never_among_its_negatives_which_are_uniform_over_the_others() -> None:
-    among = cpc.candidates(400, 20, 3, 16, generator())
+    among = cpc._candidates(400, 20, 3, 16, generator())
     assert among.shape == (400, 17, 17)
     target, negatives = among[..., :1], among[..., 1:]
     assert (target[..., 0] == torch.arange(3, 20)).all()
@@ -76,7 +76,7 @@ def test_loss_equals_the_sum_written_out() -> None:
     given = batch_of(signal)
     tokens = model.tokens(signal)
     context = model.contextualise(tokens)[-1]
-    among = cpc.candidates(2, 12, 2, 5, generator())
+    among = cpc._candidates(2, 12, 2, 5, generator())
     total = 0.0
     for row in range(2):
         for t in range(10):
@@ -107,7 +107,7 @@ def test_targets_and_negatives_train_the_stem() -> None:
     with torch.no_grad():
         context = model.contextualise(tokens)[-1]
     predicted = objective.predictor(context[:, :-2])
-    score = cpc.scores(predicted, tokens, cpc.candidates(2, 12, 2, 4, generator()))
+    score = cpc._scores(predicted, tokens, cpc._candidates(2, 12, 2, 4, generator()))
     F.cross_entropy(score.transpose(1, 2), torch.zeros(2, 10, dtype=torch.long)).backward()
     assert (tokens.grad.abs().sum((0, 2)) > 0).all()  # past and future, through targets and negatives alone
 
@@ -121,6 +121,6 @@ def test_an_encoder_that_shortens_is_given_means_of_the_tokens_its_contexts_cove
         tokens = model.tokens(signal)
         context = model.contextualise(tokens)[-1]
         targets = tokens.unflatten(1, (8, 4)).mean(2)
-        score = cpc.scores(objective.predictor(context[:, :-1]), targets, cpc.candidates(2, 8, 1, 3, generator()))
+        score = cpc._scores(objective.predictor(context[:, :-1]), targets, cpc._candidates(2, 8, 1, 3, generator()))
         expected = -F.log_softmax(score, -1)[..., 0].sum(1).mean()
         torch.testing.assert_close(objective(model, batch_of(signal)).total, expected)

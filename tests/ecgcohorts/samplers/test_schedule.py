@@ -6,7 +6,7 @@ import pytest
 from ecgcohorts.errors import PlanImpossible
 from ecgcohorts.samplers import InDistributionBatchSampler
 from ecgcohorts.samplers.roster import Roster
-from ecgcohorts.samplers.schedule import Stream, epoch_schedule, largest_remainder
+from ecgcohorts.samplers.schedule import Course, Stream, _largest_remainder
 
 BCSV = {"BIDMC": 127_041, "CODE": 424_577, "SHZS": 420_956, "VUMC": 252_306}  # patients, Table 1 of arXiv 2509.10369
 TAU = {  # temperature: batches of 512 patients an epoch
@@ -36,7 +36,7 @@ def test_bcsv_at_512_pairs(bcsv, temperature):
     groups = sampler.describe()["groups"]
     assert [groups[name]["batches_per_epoch"] for name in BCSV] == TAU[temperature]
     assert len(sampler) == 2391
-    drawn = epoch_schedule(TAU[temperature], 0, 2)[0]
+    drawn = Course((), TAU[temperature]).schedule(2, seed=0)[0]
     for step in range(0, 2391, 40):
         assert sampler.plan(2, step).cohort == list(BCSV)[drawn[step]]
     assert np.bincount(drawn).tolist() == TAU[temperature]
@@ -62,7 +62,7 @@ def test_at_temperature_1_whole_passes_win_over_the_largest_remainder():
     sizes = {f"c{i}": 1023 for i in range(5)} | {"large": 5120}
     sampler = InDistributionBatchSampler(roster(sizes), pairs=512, seed=0)
     assert [group["batches_per_epoch"] for group in sampler.describe()["groups"].values()] == [1, 1, 1, 1, 1, 10]
-    assert largest_remainder(list(sizes.values()), 15) == [2, 2, 1, 1, 1, 8]
+    assert _largest_remainder(list(sizes.values()), 15) == [2, 2, 1, 1, 1, 8]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_at_temperature_1_whole_passes_win_over_the_largest_remainder():
     ],
 )
 def test_largest_remainder(weights, total, expected):
-    assert largest_remainder(weights, total) == expected
+    assert _largest_remainder(weights, total) == expected
 
 
 def test_weights_share_out_the_same_number_of_steps(bcsv):
@@ -111,7 +111,7 @@ def test_a_stream_is_its_passes_written_out(last, patients, cursor):
 
 def test_every_epoch_has_exactly_its_counts_in_a_new_order():
     counts = [3, 0, 50, 7]
-    orders = [epoch_schedule(counts, 4, epoch) for epoch in range(3)]
+    orders = [Course((), counts).schedule(epoch, seed=4) for epoch in range(3)]
     for group, turn in orders:
         assert np.bincount(group, minlength=4).tolist() == counts
         for number, count in enumerate(counts):
@@ -120,5 +120,5 @@ def test_every_epoch_has_exactly_its_counts_in_a_new_order():
 
 
 def test_an_epoch_of_no_steps():
-    group, turn = epoch_schedule([0, 0], 0, 0)
+    group, turn = Course((), (0, 0)).schedule(0, seed=0)
     assert len(group) == len(turn) == 0
