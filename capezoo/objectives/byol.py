@@ -63,5 +63,8 @@ class Objective(_contract.Objective):
 
 
 def _distance(predicted: Tensor, wanted: Tensor) -> Tensor:
-    """Mean over rows of 2 - 2 cos, the squared distance on the unit sphere: 0 to 4."""
-    return 2 - 2 * F.cosine_similarity(predicted, wanted, dim=-1).mean()
+    """Mean over rows of 2 - 2 cos, the squared distance on the unit sphere: 0 to 4. Computed in float32 or better."""
+    # Autocast would leave a cosine in bfloat16 on a CPU, where all above 0.998 are 1 and the loss is 0.
+    with torch.autocast(predicted.device.type, enabled=False):
+        exact = torch.promote_types(predicted.dtype, torch.float32)
+        return 2 - 2 * F.cosine_similarity(predicted.to(exact), wanted.to(exact), dim=-1).mean()

@@ -52,6 +52,5 @@ class Strata:
             passes.append(np.full(share, pass_, np.int64))
         # Losses that compare neighbours in a batch, or ranks that take slices of it, must not see the classes in blocks.
         total = sum(self.share)
-        # Mixed, so that the slice of a rank does not hold one class alone.
         order = permute(np.arange(total), total, key_of(seed, "mix", group, number))
         return np.concatenate(units).astype(np.int64)[order], np.concatenate(passes)[order]

@@ -59,7 +59,6 @@ class Sampler(ABC):
     ) -> None:
         # True is an integer to Python, and pairs=True would plan batches of one patient.
         for name, value, least in (("pairs", pairs, 1), ("seed", seed, 0)):
-            # True is an integer in Python, and `pairs=True` is a mistake.
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise SpecError(f"found {name}={value!r}, expected an integer of {least} or more.")
         self.pairs, self.seed, self.options = pairs, seed, options

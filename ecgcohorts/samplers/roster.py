@@ -54,7 +54,6 @@ class Roster:
 
         by: what a group is, see `_group_records`. A patient with records in two groups is a unit of each.
         """
-        # The index has these arrays already, in this order: nothing is copied or sorted.
         if identities is None and by == COHORT:
             # A store keeps patients contiguous: its own pointers serve, and nothing is sorted or copied.
             ptr, cohort = index.patient_ptr, index.patient_cohort
@@ -156,9 +155,11 @@ class Roster:
             distinct, codes = np.unique(values, return_inverse=True)
             names = tuple(str(value) for value in distinct.tolist())
             rows = np.arange(len(values)) if index is None else index["row"]
+        # The index is in its own order and the roster in another; rows are what both know.
         by_row = np.full(int(rows.max()) + 1, -1, np.int64)
         by_row[rows] = codes
         of_record = by_row[self.rows]
+        # A unit has one class if all its records agree with its first.
         first = of_record[self.ptr[:-1]]
         differing = of_record != np.repeat(first, self.counts)
         if differing.any():
@@ -223,7 +224,6 @@ def _codes(values: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray]:
             f"found {unknown} missing values in {name}, expected an id in every entry. "
             "Give each unknown patient an id of its own, or leave these records out."
         )
-    # Sorting names of cohorts gives them an order that does not depend on the table; patients need none.
     if len(found) > SORTED_TEXTS:
         return numbers.astype(np.int64), found
     # Sorted names make the numbering independent of the order of the table, and with it the order of cohorts.
@@ -235,7 +235,6 @@ def _stable_order(key: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return argsort(key, kind="stable"), several times faster where key and place fit into one number."""
     # The place in the low bits makes any sort a stable one.
     bits = len(key).bit_length()
-    # The packed number must fit into 63 bits.
     if key.min() < 0 or int(key.max()).bit_length() + bits > 63:
         return np.argsort(key, kind="stable")
     both = key << bits
