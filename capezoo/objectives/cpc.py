@@ -61,7 +61,10 @@ class Objective(_contract.Objective):
         return Losses(per_recording.mean(), {"accuracy": right.float().mean().detach()})
 
     def untrained(self, groups: int, tokens: int) -> float:
-        """ln(1 + negatives) for each position, the loss of equal scores."""
+        """Return ln(1 + negatives) for each position: the loss of equal scores.
+
+        Scores are plain dot products, so a fresh network whose tokens are large can begin far above it.
+        """
         each = log(1 + self.config.negatives)
         return each * (tokens - self.config.ahead) if self.config.reduction == "sum" else each
 

@@ -107,8 +107,9 @@ class _Lars(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     velocity = self.state[parameter].setdefault("velocity", torch.zeros_like(parameter))
-                    velocity.mul_(group["momentum"]).add_(_lars_direction(parameter, group))
-                    parameter.sub_(velocity, alpha=group["lr"])
+                    # The rate enters the velocity, as in the paper: after a drop of the rate, old steps keep their length.
+                    velocity.mul_(group["momentum"]).add_(_lars_direction(parameter, group), alpha=group["lr"])
+                    parameter.sub_(velocity)
 
 
 def _lars_direction(parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:

@@ -83,7 +83,8 @@ def test_kerass_form_is_kerass_update_written_out() -> None:
 
 
 def test_lars_is_the_update_written_out() -> None:
-    """optax.lars: decay is added first, trust |w| / |g + decay w| on matrices; vectors take plain steps of momentum."""
+    """Algorithm 1 of the paper, and optax.lars: decay is added first, trust |w| / |g + decay w| on matrices, the rate stands
+    inside the velocity; vectors take plain steps of momentum."""
     spec = OptimiserSpec(kind="lars", lr=0.2, weight_decay=0.01, momentum=0.8, trust=0.02)
     found, model = moved(spec), network()
     weights = [parameter.detach().numpy().copy() for parameter in model.parameters()]
@@ -96,8 +97,8 @@ def test_lars_is_the_update_written_out() -> None:
             if update.ndim > 1:
                 update += 0.01 * weights[i]
                 update *= 0.02 * np.linalg.norm(weights[i]) / np.linalg.norm(update)
-            velocity[i] = 0.8 * velocity[i] + update
-            weights[i] -= lr * velocity[i]
+            velocity[i] = 0.8 * velocity[i] + lr * update
+            weights[i] -= velocity[i]
     for mine, theirs in zip(found.parameters(), weights, strict=True):
         np.testing.assert_allclose(mine.detach().numpy(), theirs, rtol=1e-9, atol=1e-12)
 
