@@ -79,12 +79,25 @@ class RunFolder:
                 )
             self._require_same(config, data)
         else:
+            self._require_free()
             ordered = np.unique(digests, axis=0)
             write_file(self.path / "training_digests.bin", np.ascontiguousarray(ordered).tobytes())
             write_file(self.path / "data.json", _json(data))
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
             write_file(self.path / "config.yaml", text.encode())  # last: from here on it is a run
         make_folder(self.checkpoints)
+
+    def _require_free(self) -> None:
+        """Raise StateMismatch if the folder holds a file of someone else's that a run would replace."""
+        # A run that was killed before config.yaml leaves the first two; other files, such as a log, are nobody's concern.
+        begun = {"training_digests.bin", "data.json"} if (self.path / "training_digests.bin").is_file() else set()
+        own = {"training_digests.bin", "data.json", "env.json", "status.json", "checkpoints", "tensorboard"}
+        own |= {self.metrics.name, self.curves.name}
+        foreign = sorted(name for name in own - begun if (self.path / name).exists())
+        if foreign:
+            raise StateMismatch(
+                f"{self.path}: found {foreign[0]} and no config.yaml, expected a run or no such file. Give another folder."
+            )
 
     def environment(self, device: Mapping[str, Any]) -> None:
         """Write env.json: what runs here now."""

@@ -166,6 +166,19 @@ def test_another_run_in_the_folder_is_not_continued(store, undisturbed, config):
         pretrain(other, config(), undisturbed)
 
 
+def test_files_of_others_are_not_replaced_and_logs_are_no_hindrance(store, tmp_path, config):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "log.txt").write_text("a scheduler's log")
+    (folder / "data.json").write_text("mine")
+    with pytest.raises(StateMismatch, match=r"found data.json and no config.yaml"):
+        pretrain(store, config(), folder)
+    assert (folder / "data.json").read_text() == "mine"
+    (folder / "data.json").unlink()
+    pretrain(store, config(), folder)
+    assert (folder / "log.txt").is_file()
+
+
 def test_a_run_folder_edited_by_hand_is_refused_in_one_line(store, tmp_path, config, undisturbed):
     cases = [
         ("config.yaml", "", SpecError, "config.yaml: found nothing, expected fields"),
