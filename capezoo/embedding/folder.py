@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from capezoo.embedding.adapt import Adaptation, MissingLeads, spec_of
+from capezoo.embedding.adapt import Adaptation, MissingLeads
 from capezoo.embedding.from_store import Progress, store_features
 from capezoo.specs.base import Spec, parse
 from capezoo.specs.input import InputSpec
@@ -86,7 +86,7 @@ def embed_store(
     target = Path(out)
     if target.exists():
         raise SpecError(f"{target}: found something there, expected a new folder. Name another, or remove it.")
-    spec = spec_of(model)
+    spec = InputSpec.of_model(model)
     plan = Adaptation.of_recipe(spec, store.recipe, str(store.path), missing_leads, force_recipe)
     embedding = store_features(model, store, plan, progress)
     columns = {
