@@ -163,6 +163,7 @@ def _plan_leads(
     missing = [lead for lead in wanted if lead not in have]
     derivable = [lead for lead in missing if lead in LIMB_LEADS and sum(limb in have for limb in LIMB_LEADS) >= 2]
     lost = [lead for lead in missing if lead not in derivable]
+    # With no lead left that was measured, an embedding would be that of nothing: refused under every policy.
     if policy == "zero" and len(lost) < len(wanted):
         return tuple(derivable), tuple(lost)
     refused = missing if policy == "refuse" else lost

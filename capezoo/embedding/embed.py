@@ -108,6 +108,7 @@ def _array_windows(signal: NDArray[Any], spec: InputSpec, adaptation: Adaptation
         analog_mv = np.asarray(raw, np.float64) * MV_PER_UNIT[adaptation.unit]
         recording = Recording(f"record {number}", adaptation.leads, adaptation.rate_hz, analog_mv=analog_mv)
         try:
+            # Nobody reads flags here, and measuring quality costs about as much as the filters.
             strip = make_strip(recording, on_these, adaptation.mains_hz, with_quality=False)
         except RecordingError as error:
             raise type(error)(error.reason, error.found, error.expected, error.remedy, f"record {number}") from None

@@ -61,6 +61,7 @@ def weights_digest(model: "nn.Module") -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         array = np.ascontiguousarray(tensor.detach().cpu().numpy())
+        # Type and shape too: in another shape the same bytes are other weights.
         digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode() + array.tobytes())
     return digest.hexdigest()
 
@@ -173,6 +174,7 @@ def _write(target: Path, info: EmbeddingInfo, embedding: NDArray[np.float32], in
                 fill_value=np.nan if array.dtype.kind == "f" else 0,
                 config={"write_empty_chunks": True},  # a missing chunk must not read as data
             )[...] = array
+        # The rename must not reach the disk before the bytes do, or a power cut leaves holes under the final name.
         for path in aside.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:

@@ -110,6 +110,7 @@ class _SignalEncoder(nn.Module, ABC):
         return checkpoint(
             block,
             *tensors,
+            # torch's older form gives no gradient where no input asks for one, and a raw signal does not.
             use_reentrant=False,
             context_fn=lambda: (nullcontext(), _without_counting(block)),
             **options,
