@@ -9,6 +9,7 @@ from torch import distributed as dist
 
 def world_size() -> int:
     """Number of processes that train together; 1 without a process group."""
+    # `is_initialized` is there only where torch was built with distributed.
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -41,11 +42,13 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:
         everyone = [torch.empty_like(local) for _ in range(world_size())]
+        # all_gather asks for as many rows on every rank: a batch that does not divide is refused before.
         dist.all_gather(everyone, local.contiguous())
         return torch.cat(everyone)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        # A copy, because all_reduce writes into its argument and the gradient is autograd's.
         total = grads[0].contiguous().clone()
         dist.all_reduce(total)
         return total.chunk(world_size())[rank()]

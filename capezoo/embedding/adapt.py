@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from capezoo.specs.base import Spec, parse
 from capezoo.specs.input import InputSpec
-from capezoo.specs.scaling import needs_statistics
+from capezoo.specs.scaling import OF_STATISTICS
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.leads import LIMB_LEADS, positions, select
 from ecgcohorts.preprocess.steps import Recipe
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 MV_PER_UNIT = {"V": 1000.0, "mV": 1.0, "uV": 0.001}
 # refuse: an error. derive: limb leads from two others, by Einthoven and Goldberger; others are an error.
@@ -71,7 +71,7 @@ class Adaptation(Spec):
         overruled = ("leads", "recipe") if force_recipe else ("leads",)
         spec.require_recipe(recipe, what, overruled)
         derived, zeroed = _plan_leads(spec.leads, recipe.leads, missing_leads, what)
-        if needs_statistics(spec.normalisation):
+        if spec.normalisation in OF_STATISTICS:
             if derived:  # a mean can be derived from two others, a deviation cannot
                 raise SpecError(
                     f"{what}: found {' '.join(derived)} to derive, expected leads whose statistics ingest has kept, for "
@@ -121,7 +121,7 @@ class Adaptation(Spec):
                 "found an array, expected a store: weights of cohort_lead_z scale by the statistics of a whole cohort, and an "
                 "array is of none. Ingest the recordings."
             )
-        if needs_statistics(spec.normalisation) and not recipe.record_statistics:
+        if spec.normalisation in OF_STATISTICS and not recipe.record_statistics:
             raise SpecError(
                 f"recipe {recipe.name}: keeps no statistics of whole recordings, expected the step record_statistics for "
                 f"{spec.normalisation}."
@@ -163,6 +163,7 @@ def _plan_leads(
     missing = [lead for lead in wanted if lead not in have]
     derivable = [lead for lead in missing if lead in LIMB_LEADS and sum(limb in have for limb in LIMB_LEADS) >= 2]
     lost = [lead for lead in missing if lead not in derivable]
+    # With no lead left that was measured, an embedding would be that of nothing: refused under every policy.
     if policy == "zero" and len(lost) < len(wanted):
         return tuple(derivable), tuple(lost)
     refused = missing if policy == "refuse" else lost
@@ -186,13 +187,3 @@ def window_starts(valid_start: NDArray[Any], valid_stop: NDArray[Any], length: i
             "Use weights for shorter windows."
         )
     return np.asarray(valid_start + slack // 2, np.int64)
-
-
-def spec_of(model: "nn.Module") -> InputSpec:
-    """Return the input contract of a model. Raises SpecError if it has none."""
-    spec = getattr(model, "spec", None)
-    if not isinstance(spec, InputSpec):
-        raise SpecError(
-            "found a model without `spec`, expected one from capezoo.create_model or with an InputSpec set."
-        )
-    return spec

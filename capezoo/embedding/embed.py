@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capezoo.embedding.adapt import MV_PER_UNIT, Adaptation, Mains, MissingLeads, spec_of, window_starts
+from capezoo.embedding.adapt import MV_PER_UNIT, Adaptation, Mains, MissingLeads, window_starts
 from capezoo.embedding.from_store import store_features
 from capezoo.specs.input import InputSpec
 from capezoo.specs.scaling import scaled
@@ -49,7 +49,7 @@ def embed(
     given = {"rate_hz": rate_hz, "leads": leads, "unit": unit, "mains_hz": mains_hz}
     plan = _fit(model, source, given, missing_leads, force_recipe)
     if isinstance(source, np.ndarray):
-        return features(model, _array_windows(source, spec_of(model), plan))
+        return features(model, _array_windows(source, InputSpec.of_model(model), plan))
     return store_features(model, source, plan)
 
 
@@ -81,8 +81,8 @@ def _fit(
 ) -> Adaptation:
     """Return how `source` is made to fit the model. given: the description of an array."""
     if isinstance(source, np.ndarray):
-        return Adaptation.of_array(spec_of(model), source, given, missing_leads)
-    spec = spec_of(model)
+        return Adaptation.of_array(InputSpec.of_model(model), source, given, missing_leads)
+    spec = InputSpec.of_model(model)
     if not hasattr(source, "recipe"):
         raise SpecError(f"found {type(source).__name__}, expected a store, or a numpy array (record, lead, time).")
     if any(given[name] is not None for name in ("rate_hz", "leads", "unit")):
@@ -108,6 +108,7 @@ def _array_windows(signal: NDArray[Any], spec: InputSpec, adaptation: Adaptation
         analog_mv = np.asarray(raw, np.float64) * MV_PER_UNIT[adaptation.unit]
         recording = Recording(f"record {number}", adaptation.leads, adaptation.rate_hz, analog_mv=analog_mv)
         try:
+            # Nobody reads flags here, and measuring quality costs about as much as the filters.
             strip = make_strip(recording, on_these, adaptation.mains_hz, with_quality=False)
         except RecordingError as error:
             raise type(error)(error.reason, error.found, error.expected, error.remedy, f"record {number}") from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from capezoo.embedding.adapt import Adaptation, MissingLeads, spec_of
+from capezoo.embedding.adapt import Adaptation, MissingLeads
 from capezoo.embedding.from_store import Progress, store_features
 from capezoo.specs.base import Spec, parse
 from capezoo.specs.input import InputSpec
@@ -61,6 +61,7 @@ def weights_digest(model: "nn.Module") -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         array = np.ascontiguousarray(tensor.detach().cpu().numpy())
+        # Type and shape too: in another shape the same bytes are other weights.
         digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode() + array.tobytes())
     return digest.hexdigest()
 
@@ -86,7 +87,7 @@ def embed_store(
     target = Path(out)
     if target.exists():
         raise SpecError(f"{target}: found something there, expected a new folder. Name another, or remove it.")
-    spec = spec_of(model)
+    spec = InputSpec.of_model(model)
     plan = Adaptation.of_recipe(spec, store.recipe, str(store.path), missing_leads, force_recipe)
     embedding = store_features(model, store, plan, progress)
     columns = {
@@ -173,6 +174,7 @@ def _write(target: Path, info: EmbeddingInfo, embedding: NDArray[np.float32], in
                 fill_value=np.nan if array.dtype.kind == "f" else 0,
                 config={"write_empty_chunks": True},  # a missing chunk must not read as data
             )[...] = array
+        # The rename must not reach the disk before the bytes do, or a power cut leaves holes under the final name.
         for path in aside.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:

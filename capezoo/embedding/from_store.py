@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from capezoo.embedding.adapt import Adaptation, spec_of, window_starts
+from capezoo.embedding.adapt import Adaptation, window_starts
+from capezoo.specs.input import InputSpec
 from capezoo.specs.scaling import lead_statistics, scaled
-from capezoo.zoo.forward import BATCH, features_of
+from capezoo.zoo.forward import BATCH, features
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.recording import MISSING
 
@@ -27,8 +28,7 @@ def store_features(
 
     Raises StoreError for a recording shorter than the window, SpecError for weights that give no numbers.
     """
-    found = list(features_of(model, _windows(model, store, plan, progress)))
-    embedding = np.concatenate(found) if found else np.zeros((0, int(model.num_features)), np.float32)  # type: ignore[arg-type]
+    embedding = features(model, _windows(model, store, plan, progress))
     if not np.isfinite(embedding).all():
         raise SpecError(
             "found embeddings that are no finite numbers, expected numbers. Check the weights: capezoo verify"
@@ -40,7 +40,7 @@ def _windows(
     model: "nn.Module", store: "AnyStore", plan: Adaptation, progress: Progress | None
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the windows that the encoder sees, float32 (record, lead, time), in blocks."""
-    index, spec = store.index, spec_of(model)
+    index, spec = store.index, InputSpec.of_model(model)
     starts = window_starts(index["valid_start"], index["valid_stop"], spec.length)
     known = [lead for lead in spec.leads if lead not in plan.zeroed]
     for first in range(0, len(index), BATCH):

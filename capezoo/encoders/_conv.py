@@ -30,6 +30,7 @@ class ConvNorm(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, act: bool = True) -> None:
         super().__init__()
         self.conv = Conv(in_channels, out_channels, kernel, stride, padding=kernel // 2)
+        # 2d, for the axis of one pixel that the signal keeps; tensors have the shapes and names of the 1-D norm.
         self.norm = nn.BatchNorm2d(out_channels)
         self.act = act
 
@@ -46,6 +47,7 @@ class Residual(nn.Module):
         self.main, self.skip = main, skip
 
     def forward(self, x: Tensor) -> Tensor:
+        # In place: the gradient of a sum needs neither the sum nor its terms.
         return F.relu(self.main(x) + self.skip(x), inplace=True)
 
 

@@ -26,7 +26,7 @@ class Stage:
     module: str
 
 
-class SignalEncoder(nn.Module, ABC):
+class _SignalEncoder(nn.Module, ABC):
     """(batch, lead, time) in mV -> (batch, num_features), or logits if `num_classes` is not 0.
 
     (batch, lead, 1, time), the form of timm's data tools, is taken too. A subclass builds its layers, calls
@@ -110,13 +110,14 @@ class SignalEncoder(nn.Module, ABC):
         return checkpoint(
             block,
             *tensors,
+            # torch's older form gives no gradient where no input asks for one, and a raw signal does not.
             use_reentrant=False,
             context_fn=lambda: (nullcontext(), _without_counting(block)),
             **options,
         )
 
 
-class TokenEncoder(SignalEncoder):
+class TokenEncoder(_SignalEncoder):
     """An encoder that cuts the signal into tokens first and gives them context afterwards.
 
     Methods that hide, drop or predict tokens work between the two. A subclass gives `tokens` and `context`; pooling,

@@ -59,6 +59,7 @@ class SameConv1d(nn.Conv1d):
         std = sqrt(2.0 / (self.in_channels * self.kernel_size[0])) / TRUNCATED_STD
         edge = erf(2 / sqrt(2))
         with torch.no_grad():
+            # Clamped, because rounding may carry erfinv a little beyond the cut.
             self.weight.uniform_(-edge, edge).erfinv_().mul_(sqrt(2) * std).clamp_(-2 * std, 2 * std)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,6 +89,7 @@ class _Unit(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """x: (batch, channel, 1, time), activated; y: the same before activation. Returns both, time / stride long."""
         x = self.dropout(F.relu(self.norm1(self.conv1(x)), inplace=True))
+        # Pooled before it is widened, as in the source: the 1x1 then runs over a quarter of the samples.
         y = self.conv2(x) + self.skip(self._pool(y))
         return self.dropout(F.relu(self.norm2(y))), y
 

@@ -67,6 +67,7 @@ class Encoder(TokenEncoder):
             for _ in range(config.depth)
         )
         self.norm = norm(dim)
+        # Linear layers only, as in timm: the projection of patches keeps torch's initial weights.
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=INITIAL_STD)
@@ -82,6 +83,7 @@ class Encoder(TokenEncoder):
     def context(self, tokens: Tensor, n_stages: int, keep: Tensor | None = None) -> list[Tensor]:
         """Run the first blocks."""
         n, dim = tokens.shape[1:]
+        # Made for each length anew: a stored table would tie the weights to one window.
         tokens = tokens + _positions(n, dim, tokens.device).to(tokens.dtype)
         if keep is not None:  # after the positions, so that a kept token still knows where it was
             tokens = tokens.gather(1, keep[..., None].expand(-1, -1, dim))

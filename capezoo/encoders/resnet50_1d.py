@@ -48,6 +48,7 @@ class Encoder(StagedEncoder):
         self.stem = ConvNorm(config.in_leads, stem, config.stem_kernel, stride=2)
         self.stages = nn.ModuleList(
             nn.ModuleList(
+                # He et al.: the first stage keeps its length, since the maximum after the stem has halved it.
                 _block(before if place == 0 else outs[i], widths[i], 2 if i and place == 0 else 1, config.kernel)
                 for place in range(BLOCKS[i])
             )

@@ -70,7 +70,9 @@ def _block(channels: int, out: int, stride: int, config: Config) -> Residual:
         main = nn.Sequential(
             ConvNorm(channels, out, config.kernel, stride), ConvNorm(out, out, config.kernel, act=False)
         )
+    # A 1x1 with stride would drop every other sample: ResNet-D takes means first (arXiv 1812.01187).
     skip: list[nn.Module] = [_HalveByMean()] if stride > 1 else []
+    # Only where widths differ, as in the benchmark's code; timm's ResNet-D has a 1x1 at every change of stride, too.
     if channels != out:
         skip.append(ConvNorm(channels, out, 1, act=False))
     return Residual(main, nn.Sequential(*skip))

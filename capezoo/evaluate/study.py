@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capezoo.embedding.adapt import spec_of
 from capezoo.embedding.folder import embed_store, open_embeddings, weights_digest
 from capezoo.encoders import build
 from capezoo.errors import Unanswerable
@@ -194,7 +193,7 @@ def _embeddings(one: _Contender, store: "AnyStore", folder: Path, progress: Prog
         except (StoreError, SpecError):
             # Damaged, or written by an earlier version: embedding again costs minutes, not results.
             made = None
-        wanted = (one.name, one.evaluated.weights, store.fingerprint, spec_of(one.model))
+        wanted = (one.name, one.evaluated.weights, store.fingerprint, InputSpec.of_model(one.model))
         if made and (made.info.name, made.info.weights, made.info.store_fingerprint, made.info.input) == wanted:
             return made
         shutil.rmtree(path)

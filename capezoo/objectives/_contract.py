@@ -120,6 +120,7 @@ def check(objective: Objective, encoder: nn.Module, config: "RunConfig") -> int:
 
 def _tokens_in_context(encoder: TokenEncoder, leads: int, length: int) -> int:
     """How many tokens one window gives after the last stage, by trying: nothing but the network itself knows."""
+    # In evaluation mode: a batch of zeros would move the running statistics of batch norms.
     training = encoder.training
     with torch.no_grad():
         try:

@@ -14,6 +14,7 @@ def perceptron(*widths: int, norm: bool = False, keras: bool = False) -> nn.Sequ
     for before, after in pairwise(widths):
         if layers:
             layers += [nn.BatchNorm1d(before), nn.ReLU()] if norm else [nn.ReLU()]
+        # With a bias before a norm too, which takes it away again: BYOL's projector has 9,449,728 parameters with it.
         layers.append(nn.Linear(before, after))
     if keras:
         for layer in layers:

@@ -43,6 +43,7 @@ class Objective(_contract.Objective):
         super().__init__()
         self.momentum = config.momentum
         self.projector = perceptron(int(encoder.num_features), config.hidden, config.projection, norm=True)  # type: ignore[arg-type]
+        # On the student alone: without it the two sides are alike, and the paper's ablation collapses.
         self.predictor = perceptron(config.projection, config.hidden, config.projection, norm=True)
         self.teacher = Teacher(nn.Sequential(encoder, self.projector), config.teacher_norms)
 

@@ -51,6 +51,7 @@ class Objective(_contract.Objective):
         n = context.shape[1]
         targets = tokens if tokens.shape[1] == n else F.adaptive_avg_pool1d(tokens.transpose(1, 2), n).transpose(1, 2)
         predicted = self.predictor(context[:, : -self.config.ahead])
+        # Drawn on the CPU and sent: the same places on any device.
         among = _candidates(len(tokens), n, self.config.ahead, self.config.negatives, batch.generator)
         score = _scores(predicted, targets, among.to(targets.device))
         wanted = score.new_zeros(score.shape[:2], dtype=torch.long)
@@ -78,6 +79,7 @@ def _candidates(batch: int, n: int, ahead: int, negatives: int, generator: torch
     Negatives are drawn with replacement from the n - 1 other places, past and future.
     """
     target = torch.arange(ahead, n).expand(batch, -1).unsqueeze(-1)
+    # Of n - 1 places, moved up by one from the target on: uniform over the others, and no draw is rejected.
     others = torch.randint(n - 1, (batch, n - ahead, negatives), generator=generator)
     return torch.cat([target, others + (others >= target)], dim=-1)
 

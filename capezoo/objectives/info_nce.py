@@ -68,6 +68,7 @@ def info_nce(first: Tensor, second: Tensor, temperature: float, group: Tensor | 
         everyone = gather(local)  # (2N, dim): the views of rank 0, then of rank 1, ...
         similarity = local @ everyone.T / temperature
         place = torch.arange(len(local), device=local.device) + rank() * len(local)
+        # First views and then second ones: half a turn leads from a row to its partner.
         other_view = place.roll(len(first))
         left_out = F.one_hot(place, len(everyone)).bool()
         # With random batches two recordings of a patient may meet: pushing them apart would unlearn the patient.

@@ -61,6 +61,7 @@ class PartSpec(Spec):
 def fingerprint(spec: BaseModel | Mapping[str, Any]) -> str:
     """Return the SHA-256 of a spec's canonical JSON (sorted keys, no spaces), also from its values as JSON has them."""
     values = spec.model_dump(mode="json") if isinstance(spec, BaseModel) else spec
+    # Sorted: a field that moves to another line of its class must not make a run another run.
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -68,6 +69,7 @@ def fingerprint(spec: BaseModel | Mapping[str, Any]) -> str:
 def derive_seed(seed: int, *key: str | int) -> int:
     """A seed of its own for one use, from the run's seed and a key such as ("views", step): 63 bits of SHA-256."""
     digest = hashlib.sha256(json.dumps([seed, *key]).encode()).digest()
+    # 63 bits: a signed integer of 64 holds them, whichever library is seeded.
     return int.from_bytes(digest[:8], "big") >> 1
 
 

@@ -6,11 +6,12 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from capezoo.specs.base import Spec
-from capezoo.specs.scaling import Normalisation
-from ecgcohorts.errors import RecipeMismatch
+from capezoo.specs.scaling import Normalisation, Signal, scaled
+from ecgcohorts.errors import RecipeMismatch, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, canonical
 from ecgcohorts.preprocess.recipes import get_recipe, recipe_names
 from ecgcohorts.preprocess.steps import Recipe
+from ecgcohorts.recording import MISSING
 
 
 class InputSpec(Spec):
@@ -37,6 +38,16 @@ class InputSpec(Spec):
             recipe=recipe.name,
             normalisation=normalisation,
         ).bound(recipe)
+
+    @classmethod
+    def of_model(cls, model: object) -> "InputSpec":
+        """Return the input contract of a model, its `spec`. Raises SpecError if it has none."""
+        spec = getattr(model, "spec", None)
+        if not isinstance(spec, InputSpec):
+            raise SpecError(
+                "found a model without `spec`, expected one from capezoo.create_model or with an InputSpec set."
+            )
+        return spec
 
     def bound(self, recipe: Recipe) -> Self:
         """Carry a store's recipe, with what follows from it, if the spec names it and no such recipe is installed."""
@@ -76,6 +87,13 @@ class InputSpec(Spec):
         if not leads or len(set(leads)) < len(leads) or any(canonical(lead) != lead for lead in leads):
             raise ValueError(f"some of {' '.join(TWELVE_LEADS)}, each once, spelt like this")
         return leads
+
+    def scaled(self, signal: Signal, lsb_uv: float, statistics: tuple[Any, Any] | None = None) -> Signal:
+        """Turn a tensor of stored int16 (..., lead, time), in steps of `lsb_uv` microvolts, into float32; missing is 0.
+
+        statistics: mean and deviation in mV, each (..., lead), for the scalings that need them.
+        """
+        return scaled(signal.float() * (lsb_uv / 1000), self.normalisation, signal != MISSING, statistics)
 
     def differences(self, recipe: Recipe) -> dict[str, str]:
         """Fields in which `recipe` differs from this spec: name -> what was found and what was expected."""

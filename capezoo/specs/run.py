@@ -4,13 +4,14 @@ Every number says where it comes from in its description: "CAPE" is arXiv 2509.1
 "Keras" a default of the framework CAPE used; "our default" means that no source states it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from capezoo.specs.base import PartSpec, Share, Spec, fingerprint
 from capezoo.specs.input import InputSpec
+from ecgcohorts.errors import SpecError
 
 
 class EncoderSpec(PartSpec):
@@ -124,6 +125,14 @@ class OptimiserSpec(Spec):
         if self.final_lr > self.lr:
             raise ValueError(f"final_lr {self.final_lr}: give at most lr, {self.lr}")
         return self
+
+    def require_fitting(self, names: Collection[str]) -> None:
+        """Raise SpecError for a rate factor that fits no parameter: misspelt, it would change nothing in silence."""
+        unfit = [prefix for prefix in self.rate_factors if not any(name.startswith(prefix) for name in names)]
+        if unfit:
+            tops = sorted({".".join(name.split(".")[:2]) for name in names})
+            raise SpecError(f"optimiser.rate_factors: no parameter's name begins with {unfit[0]!r}. Names begin with "
+                            f"{', '.join(tops)}.")  # fmt: skip
 
 
 class HeldOutSpec(Spec):

@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 # (ECGFounder, ST-MEM). window_lead_z: of each lead. record_lead_z: of each lead of the whole recording (ECG-FM).
 # cohort_lead_z: of each lead of the whole cohort (ECG-JEPA of Weimann and Conrad). min_max: each lead to [-1, 1] (HuBERT-ECG).
 Normalisation = Literal["none", "window_z", "window_lead_z", "record_lead_z", "cohort_lead_z", "min_max"]
+# Scalings that need to know more of a recording than its window.
+OF_STATISTICS: tuple[Normalisation, ...] = ("record_lead_z", "cohort_lead_z")
 Signal = TypeVar("Signal", bound=Any)  # numpy array or torch tensor
-
-
-def needs_statistics(normalisation: Normalisation) -> bool:
-    """Return whether a scaling needs to know more of a recording than its window."""
-    return normalisation in ("record_lead_z", "cohort_lead_z")
 
 
 def scaled(
@@ -51,7 +48,7 @@ def scaled(
     clean = _where(there, signal, 0.0)
     if normalisation == "none":
         return clean
-    if needs_statistics(normalisation):
+    if normalisation in OF_STATISTICS:
         if statistics is None:
             raise SpecError(f"found no statistics for {normalisation}, expected mean and deviation of every lead.")
         mean, deviation = (value[..., None] for value in statistics)
@@ -82,7 +79,7 @@ def lead_statistics(
     with the same weight, over `whole`: by default the index; give the store's where `index` is a part of it, so that a
     recording is scaled alike in every part. Raises SpecError if the store kept no statistics of a lead.
     """
-    if not needs_statistics(normalisation):
+    if normalisation not in OF_STATISTICS:
         return None
     from ecgcohorts.index.cohort_index import STATISTICS  # loads pandas, which a spec does without
 

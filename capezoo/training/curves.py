@@ -58,6 +58,7 @@ def panels(table: Table) -> list[_Panel]:
 
 def draw(metrics: Path, out: Path, title: str) -> bool:
     """Draw a run's metrics.csv, all or nothing. Returns False, and does nothing, if matplotlib is not installed."""
+    # Asked, not tried: without the package a run goes on, and one that fails inside should be heard of.
     if find_spec("matplotlib") is None:
         return False
     from matplotlib.figure import Figure

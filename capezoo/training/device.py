@@ -89,7 +89,7 @@ class Loaded:
 
     def scaled(self) -> Tensor:
         """float32 (group, view, lead, time), before any view."""
-        return views.to_input(self.signal, self.lsb_uv, self.of, self.statistics)
+        return self.of.scaled(self.signal, self.lsb_uv, self.statistics)
 
     def perturbed(self) -> Tensor:
         """float32 (group, view, lead, time), scaled and perturbed: computed where the signal is."""
@@ -149,7 +149,7 @@ class Courier:
         known = self._data.lead_statistics(rows) or ()
         stored, *both = (torch.from_numpy(array).to(self._device) for array in (signal, *known))
         statistics = (both[0], both[1]) if both else None
-        return views.to_input(stored, self._data.store.lsb_uv, self._config.input, statistics)
+        return self._config.input.scaled(stored, self._data.store.lsb_uv, statistics)
 
     def arrived(self, loaded: Loaded) -> Loaded:
         """Make the device wait for the copy; the host does not."""

@@ -26,7 +26,8 @@ from capezoo.specs import RunConfig, derive_seed, parse
 from capezoo.training import checkpoint, curves, device, metrics, monitor, probes
 from capezoo.training.data import TrainingData
 from capezoo.training.device import Courier, Feed, Loaded
-from capezoo.training.optimiser import Optimiser, require_fitting
+from capezoo.training.monitor import HeldOut
+from capezoo.training.optimiser import Optimiser
 from capezoo.training.progress import Report, bar
 from capezoo.training.run_folder import RunFolder
 from ecgcohorts import plugins
@@ -186,7 +187,7 @@ def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fab
     """Whatever can be refused is refused before the folder is made."""
     data = TrainingData.prepare(store, config, fabric.global_rank, fabric.world_size)
     trainee, courier = Trainee(config), Courier(data, fabric)
-    require_fitting(config.optimiser.rate_factors, (name for name, p in trainee.named_parameters() if p.requires_grad))
+    config.optimiser.require_fitting([name for name, p in trainee.named_parameters() if p.requires_grad])
     device.share_norms(trainee, config.compute, fabric.device, fabric.world_size)
     if fabric.global_rank == 0:
         folder.begin(config, data.summary(), data.digests(), resume)
@@ -285,7 +286,7 @@ def _measure(run: _Run, state: _State, report: Report) -> Report:
     """The report with what is due to be measured on held-out patients: loss by all ranks, probes by rank 0."""
     if _due(run.config.held_out.every_steps, report):
         trainee = run.trainee
-        held_out = monitor.measure(trainee.encoder, trainee.objective, _held_out_batches(run), trainee.tokens)
+        held_out = HeldOut.measure(trainee.encoder, trainee.objective, _held_out_batches(run), trainee.tokens)
         report = replace(report, held_out=held_out)
         if held_out:
             untrained = {} if held_out.untrained is None else {"val_untrained": held_out.untrained}

@@ -32,6 +32,7 @@ class MetricsFile:
             with path.open(newline="", encoding="utf-8") as file:
                 kept = [row for row in csv.DictReader(file) if _step(row) is not None]
         text = io.StringIO()
+        # Columns that an earlier version wrote and this one does not are left out: its run can still go on.
         writer = csv.DictWriter(text, self._columns, extrasaction="ignore", restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(row for row in kept if (_step(row) or 0) <= after_step)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,37 @@ class HeldOut:
     uniformity: float  # log mean exp(-2 d^2) over pairs of a batch on the unit sphere; same source
     effective_rank: float  # exp of the entropy of the singular values; arXiv 2210.02885
     dead_units: int  # features that are 0 for every held-out ECG
+
+    @classmethod
+    def measure(
+        cls, encoder: nn.Module, objective: Objective, batches: Iterable[ViewBatch], tokens: int = 0
+    ) -> Self | None:
+        """Run held-out batches of one cohort each, this rank's share of them, in evaluation mode; None if there are none.
+
+        tokens: of a window, for `Objective.untrained`.
+        """
+        with evaluating(encoder, objective):
+            measured = [_measured(encoder, objective, batch, tokens) for batch in batches]
+        if not measured:
+            return None
+
+        def mean(name: str, cohort: str | None = None) -> float | None:
+            """Over groups, of those batches that have the number."""
+            of = [one for one in measured if name in one.numbers and cohort in (None, one.cohort)]
+            return sum(one.numbers[name] * one.groups for one in of) / sum(one.groups for one in of) if of else None
+
+        # Rank and dead units over all cohorts: within one batch a rank cannot exceed the number of its rows.
+        together = torch.cat([one.embeddings for one in measured])
+        return cls(
+            loss=mean("loss") or 0.0,
+            untrained=mean("untrained"),
+            loss_per_cohort={one.cohort: mean("loss", one.cohort) or 0.0 for one in measured if one.cohort},
+            terms={name: mean(name) or 0.0 for name in objective.terms},
+            alignment=mean("alignment"),
+            uniformity=mean("uniformity") or 0.0,
+            effective_rank=effective_rank(together),
+            dead_units=int((together == 0).all(dim=0).sum()),
+        )
 
     def row(self) -> dict[str, float | None]:
         """Return its columns of metrics.csv."""
@@ -61,35 +93,6 @@ class _Measured:
     groups: int
     numbers: Mapping[str, float]  # loss, untrained, alignment, uniformity, terms; those there are
     embeddings: Tensor  # (view * group, dim)
-
-
-def measure(encoder: nn.Module, objective: Objective, batches: Iterable[ViewBatch], tokens: int = 0) -> HeldOut | None:
-    """Run held-out batches of one cohort each, this rank's share of them, in evaluation mode; None if there are none.
-
-    tokens: of a window, for `Objective.untrained`.
-    """
-    with evaluating(encoder, objective):
-        measured = [_measured(encoder, objective, batch, tokens) for batch in batches]
-    if not measured:
-        return None
-
-    def mean(name: str, cohort: str | None = None) -> float | None:
-        """Over groups, of those batches that have the number."""
-        of = [one for one in measured if name in one.numbers and cohort in (None, one.cohort)]
-        return sum(one.numbers[name] * one.groups for one in of) / sum(one.groups for one in of) if of else None
-
-    # Rank and dead units over all cohorts: within one batch a rank cannot exceed the number of its rows.
-    together = torch.cat([one.embeddings for one in measured])
-    return HeldOut(
-        loss=mean("loss") or 0.0,
-        untrained=mean("untrained"),
-        loss_per_cohort={one.cohort: mean("loss", one.cohort) or 0.0 for one in measured if one.cohort},
-        terms={name: mean(name) or 0.0 for name in objective.terms},
-        alignment=mean("alignment"),
-        uniformity=mean("uniformity") or 0.0,
-        effective_rank=effective_rank(together),
-        dead_units=int((together == 0).all(dim=0).sum()),
-    )
 
 
 def _measured(encoder: nn.Module, objective: Objective, batch: ViewBatch, tokens: int) -> _Measured:

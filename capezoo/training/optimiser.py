@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from capezoo.objectives import half_cosine
 from capezoo.specs.run import OptimiserSpec
-from ecgcohorts.errors import SpecError
 
 
 @dataclass(frozen=True)
@@ -78,16 +77,6 @@ class Optimiser:
         # Keras: m / (sqrt(v) + eps) times sqrt(1 - beta2^t) / (1 - beta1^t). torch adds eps to sqrt(v / (1 - beta2^t)),
         # so the same eps must be larger there by 1 / sqrt(1 - beta2^t): 32 times at the first step.
         return self.spec.eps / sqrt(1 - self.spec.betas[1] ** (step + 1))
-
-
-def require_fitting(factors: Iterable[str], names: Iterable[str]) -> None:
-    """Raise SpecError for a rate factor that fits no parameter: misspelt, it would change nothing in silence."""
-    names = list(names)
-    unfit = [prefix for prefix in factors if not any(name.startswith(prefix) for name in names)]
-    if unfit:
-        tops = sorted({".".join(name.split(".")[:2]) for name in names})
-        raise SpecError(f"optimiser.rate_factors: no parameter's name begins with {unfit[0]!r}. Names begin with "
-                        f"{', '.join(tops)}.")  # fmt: skip
 
 
 class _Lars(torch.optim.Optimizer):

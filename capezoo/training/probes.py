@@ -98,6 +98,7 @@ def _out_of_fold(x: Embeddings, y: NDArray, strata: NDArray, seed: int, fit: Fit
 
     parts: list[tuple[NDArray, NDArray]] = []
     for known, new in StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32).split(x, strata):
+        # By the known patients alone: the scale would otherwise have seen those it is tested on.
         scaler = StandardScaler().fit(x[known])
         parts.append((new, fit(scaler.transform(x[known]), y[known], scaler.transform(x[new]))))
     order = np.argsort(np.concatenate([new for new, _ in parts]))

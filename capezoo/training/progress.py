@@ -30,6 +30,7 @@ class Report:
 def bar(name: str, total: int, done: int, shown: bool) -> Iterator[Callable[[Report], None]]:
     """Yield a function that takes a report after every step. Drawn if `shown` and standard error is a terminal."""
     console = Console(stderr=True)
+    # In the log of a job every redrawing would be a line of its own.
     if not (shown and console.is_terminal):
         yield lambda report: None
         return

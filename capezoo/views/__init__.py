@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from capezoo.specs.base import parse
-from capezoo.specs.scaling import scaled
 from ecgcohorts import plugins
-from ecgcohorts.recording import MISSING
 
 if TYPE_CHECKING:
     import torch
@@ -68,11 +66,3 @@ def part(drawn: Sequence[Drawn], rank: int, world_size: int) -> list[Drawn]:
 def mapped(function: "Callable[[Tensor], Tensor]", drawn: Sequence[Drawn]) -> list[Drawn]:
     """Apply a function to every tensor of a draw."""
     return [{name: function(tensor) for name, tensor in one.items()} for one in drawn]
-
-
-def to_input(signal: "Tensor", lsb_uv: float, of: "InputSpec", statistics: "Statistics | None" = None) -> "Tensor":
-    """Turn int16 (..., lead, time), in steps of `lsb_uv` microvolts, into float32 scaled as `of` says; missing is 0.
-
-    statistics: mean and deviation in mV, each (..., lead), for the scalings that need them.
-    """
-    return scaled(signal.float() * (lsb_uv / 1000), of.normalisation, signal != MISSING, statistics)

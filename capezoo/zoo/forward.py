@@ -13,15 +13,19 @@ if TYPE_CHECKING:
 BATCH = 256  # windows at once; 23 MB of input, some 1.5 GB of activations in cape_resnet
 
 
-def features(model: "nn.Module", windows_mv: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Embed (window, lead, time) in mV as (window, num_features), in evaluation mode, before any classifier."""
-    blocks = (windows_mv[start : start + BATCH] for start in range(0, len(windows_mv), BATCH))
-    found = list(features_of(model, blocks))
+def features(model: "nn.Module", windows: NDArray[np.float32] | Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Embed (window, lead, time), scaled, as (window, num_features), in evaluation mode, before any classifier.
+
+    windows: all at once, or blocks of them, which are taken as they come: of a whole store only results are kept.
+    """
+    if isinstance(windows, np.ndarray):
+        windows = (windows[start : start + BATCH] for start in range(0, len(windows), BATCH))
+    found = list(_features(model, windows))
     width = int(model.num_features)  # type: ignore[arg-type]
     return np.concatenate(found) if found else np.zeros((0, width), np.float32)
 
 
-def features_of(model: "nn.Module", blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+def _features(model: "nn.Module", blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
     """Embed windows block by block, on the model's device."""
     import torch
 

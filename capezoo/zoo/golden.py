@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capezoo.specs.input import InputSpec
-from capezoo.specs.scaling import needs_statistics, scaled
+from capezoo.specs.scaling import OF_STATISTICS, scaled
 from capezoo.zoo.files import SIZE_LIMITS
 from capezoo.zoo.forward import features
 from ecgcohorts.errors import SourceError
@@ -101,5 +101,5 @@ def _embedding(model: "nn.Module", signal_uv: NDArray[np.int16], spec: InputSpec
 
     Each signal is a recording and a cohort of its own where a scaling asks for their statistics.
     """
-    normalisation = "window_lead_z" if needs_statistics(spec.normalisation) else spec.normalisation
+    normalisation = "window_lead_z" if spec.normalisation in OF_STATISTICS else spec.normalisation
     return features(model, scaled(signal_uv.astype(np.float32) / np.float32(1000), normalisation))

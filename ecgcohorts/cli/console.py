@@ -105,6 +105,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     # Standard output belongs to the answer, which may go into a file or a pipe.
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # The bar vanishes when it is full: what stays on the screen is the answer.
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 

@@ -4,14 +4,21 @@ A rule (`patient`, `age` ...) is a list of `Where`, tried in turn: the first who
 empty list says "never known". A single one needs no list. `spec.CohortSpec` puts the parts together.
 """
 
+import ast
+import math
 import re
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ecgcohorts.cohorts.values import number, plain
 from ecgcohorts.io.globs import any_of
 from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Sex
+
+MAX_CODES_CHARS = 10_000  # our default; the longest scp_codes text of PTB-XL has about 150
+_TRUTH = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 
 
 class Frozen(BaseModel):
@@ -98,6 +105,39 @@ class Label(Frozen):
         if not self.find or any(place.reader for place in self.find):
             raise ValueError("expected a header, column, path or constant to find the label in")
         return self
+
+    def number(self, text: str) -> float:
+        """Return what a text says: presence of a code, a named value, a truth value or a number; NaN if none of these."""
+        if self.codes:
+            found = _codes_in(text)
+            return math.nan if found is None else float(not found.isdisjoint(self.codes))
+        if self.values:
+            by_text = {plain(name).casefold(): value for name, value in self.values.items()}
+            return by_text.get(plain(text).casefold(), math.nan)
+        return _TRUTH.get(text.strip().casefold(), number(text))
+
+
+@lru_cache(maxsize=1024)  # a recording has one such text and several labels ask for it
+def _codes_in(text: str) -> frozenset[str] | None:
+    """Split a list such as `426783006,164889003`, or a Python dict or list as text, into codes; None if it says nothing.
+
+    A code with modifiers, `50+346`, counts as that code and as its modifiers.
+
+    >>> sorted(_codes_in("{'NORM': 100.0, 'SR': 0.0}"))
+    ['NORM', 'SR']
+    """
+    stripped = text.strip()
+    # PTB-XL prints a Python dict. literal_eval builds literals only, and of a text this short.
+    if stripped[:1] in ("{", "["):
+        if len(stripped) > MAX_CODES_CHARS:
+            return None
+        try:
+            parsed = ast.literal_eval(stripped)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return None
+        return frozenset(str(code).strip() for code in parsed)
+    found = frozenset(code.strip() for code in re.split("[,;+]", stripped)) - {""}
+    return found if {code.casefold() for code in found} - {"nan", "unknown", "none", "n/a"} else None
 
 
 class Files(Frozen):

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -28,7 +27,7 @@ from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Recording, Sex
 from ecgcohorts.sources import Source, open_source
 
-__all__ = ["CohortSpec", "Description", "SourceItem", "Tables", "apply_rules", "describe", "load_spec"]
+__all__ = ["CohortSpec", "Description", "SourceItem", "Tables"]
 
 T = TypeVar("T")
 KIND = "ecgcohorts.cohorts.presets"
@@ -52,6 +51,29 @@ class CohortSpec(Frozen):
     mains_hz: Mains  # of the country of recording; null: no notch, auto: found in the signal
     expected_gain_per_mv: Annotated[float, Field(gt=0)] | None = None  # another gain is refused, never rescaled
     sentinel: Sentinel = "missing"  # what -32768 means
+
+    @classmethod
+    def load(cls, name_or_yaml: str) -> "CohortSpec":
+        """Load a preset by name, or the cohort that a YAML file describes.
+
+        Raises SpecError, in one line, for an unknown name, a missing file, an unknown key or a value that is not allowed.
+        """
+        if Path(name_or_yaml).suffix.lower() not in (".yaml", ".yml"):
+            if name_or_yaml not in names(KIND):
+                raise SpecError(
+                    f"found no cohort {name_or_yaml!r}, expected one of {', '.join(names(KIND))}, or a file ending in .yaml."
+                    + did_you_mean(name_or_yaml, names(KIND))
+                )
+            spec: CohortSpec = load(KIND, name_or_yaml).SPEC
+            return spec
+        spec = _from_yaml(Path(name_or_yaml))
+        readers = names("ecgcohorts.readers")
+        for layout in spec.layouts:
+            if layout.reader not in readers:
+                raise SpecError(
+                    f"{name_or_yaml}: found reader {layout.reader!r}, expected one of {', '.join(readers)}."
+                )
+        return spec
 
     @model_validator(mode="after")
     def _names_apart(self) -> "CohortSpec":
@@ -116,8 +138,62 @@ class CohortSpec(Frozen):
         """Read the tables beside the recordings. Raises SourceError for a missing table or column."""
         return Tables.load(self.find(place))
 
+    def describe(self, tables: Tables, item: SourceItem) -> "Description":
+        """Apply the rules to one recording: its header, its path and the tables.
+
+        `tables` comes from `load_tables` of the same folder. An item without a header is described as far as possible.
+        """
+        layout, cohort, header = tables.layout, self.cohort_of(item), item.header
+        facts = _Facts(item, tables)
+        age = facts.first(
+            layout.age,
+            values.age_years(str(header.age_years)) if header and header.age_years is not None else math.nan,
+            lambda text: values.age_years(text, layout.age_unit, layout.age_codes),
+        )
+        labels = {
+            name: facts.first(label.find, None, label.number)
+            for name, label in layout.labels.items()
+            if name not in cohort.unlabelled
+        }
+        return Description(
+            cohort=cohort.name,
+            patient_id=facts.first(layout.patient, _patient(header.patient_id if header else None), _patient),
+            recording_id=facts.first(layout.recording, header.recording_id if header else None, _text) or item.stem,
+            age_years=math.nan if age is None else age,
+            sex=facts.first(
+                layout.sex, header.sex if header else None, lambda text: values.sex(text, layout.sex_codes)
+            ),
+            acquired_at=facts.first(
+                layout.acquired_at,
+                header.acquired_at if header else None,
+                lambda text: values.moment(text, layout.time_format),
+            ),
+            device=facts.first(layout.device, header.device if header else None, _text),
+            site=facts.first(layout.site, header.site if header else None, _text),
+            mains_hz=cohort.mains_hz,
+            labels=dict.fromkeys(layout.labels, math.nan) | {k: v for k, v in labels.items() if v is not None},
+        )
+
+    def apply_rules(self, cohort: str, recording: Recording) -> Recording:
+        """Return the recording as its cohort understands it: -32768 is a clipped sample where the cohort says so.
+
+        Raises RejectedRecording if the cohort expects a gain and a lead has another.
+        """
+        # A gain is never corrected: nothing in the file says which of the two is right.
+        # Early headers of the Challenge claim gains of 4880, 200 or 2,000,000 for integers of 1000 steps per mV.
+        if self.expected_gain_per_mv is not None and recording.gain_per_mv is not None:
+            _check_gain(recording, self.expected_gain_per_mv)
+        if self.cohort(cohort).sentinel == "missing" or recording.missing is None or recording.digital is None:
+            return recording
+        # Readers mark -32768 as missing, as WFDB says. In records E and JS of the Challenge it is a sample clipped at the
+        # foot of the range.
+        clipped = recording.missing & (recording.digital == MISSING_INT16)
+        if not clipped.any():
+            return recording
+        return replace(recording, missing=recording.missing & ~clipped, notes=(*recording.notes, "clipped_at_minimum"))
+
     def to_yaml(self) -> str:
-        """Return the spec as a cohort file, defaults left out; `load_spec` of that file gives an equal spec."""
+        """Return the spec as a cohort file, defaults left out; `load` of that file gives an equal spec."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
 
     def _whole(self) -> Cohort:
@@ -151,60 +227,6 @@ class Description:
         return min(self.age_years, values.AGE_CAP_YEARS) if math.isfinite(self.age_years) else math.nan
 
 
-def describe(spec: CohortSpec, tables: Tables, item: SourceItem) -> Description:
-    """Apply the rules of a spec to one recording: its header, its path and the tables.
-
-    `tables` comes from `spec.load_tables` of the same folder. An item without a header is described as far as possible.
-    """
-    layout, cohort, header = tables.layout, spec.cohort_of(item), item.header
-    facts = _Facts(item, tables)
-    age = facts.first(
-        layout.age,
-        values.age_years(str(header.age_years)) if header and header.age_years is not None else math.nan,
-        lambda text: values.age_years(text, layout.age_unit, layout.age_codes),
-    )
-    labels = {
-        name: facts.first(label.find, None, partial(values.label_number, codes=label.codes, values=label.values))
-        for name, label in layout.labels.items()
-        if name not in cohort.unlabelled
-    }
-    return Description(
-        cohort=cohort.name,
-        patient_id=facts.first(layout.patient, _patient(header.patient_id if header else None), _patient),
-        recording_id=facts.first(layout.recording, header.recording_id if header else None, _text) or item.stem,
-        age_years=math.nan if age is None else age,
-        sex=facts.first(layout.sex, header.sex if header else None, lambda text: values.sex(text, layout.sex_codes)),
-        acquired_at=facts.first(
-            layout.acquired_at,
-            header.acquired_at if header else None,
-            lambda text: values.moment(text, layout.time_format),
-        ),
-        device=facts.first(layout.device, header.device if header else None, _text),
-        site=facts.first(layout.site, header.site if header else None, _text),
-        mains_hz=cohort.mains_hz,
-        labels=dict.fromkeys(layout.labels, math.nan) | {k: v for k, v in labels.items() if v is not None},
-    )
-
-
-def apply_rules(spec: CohortSpec, cohort: str, recording: Recording) -> Recording:
-    """Return the recording as its cohort understands it: -32768 is a clipped sample where the cohort says so.
-
-    Raises RejectedRecording if the cohort expects a gain and a lead has another.
-    """
-    # A gain is never corrected: nothing in the file says which of the two is right.
-    # Early headers of the Challenge claim gains of 4880, 200 or 2,000,000 for integers of 1000 steps per mV.
-    if spec.expected_gain_per_mv is not None and recording.gain_per_mv is not None:
-        _check_gain(recording, spec.expected_gain_per_mv)
-    if spec.cohort(cohort).sentinel == "missing" or recording.missing is None or recording.digital is None:
-        return recording
-    # Readers mark -32768 as missing, as WFDB says. In records E and JS of the Challenge it is a sample clipped at the
-    # foot of the range.
-    clipped = recording.missing & (recording.digital == MISSING_INT16)
-    if not clipped.any():
-        return recording
-    return replace(recording, missing=recording.missing & ~clipped, notes=(*recording.notes, "clipped_at_minimum"))
-
-
 def _check_gain(recording: Recording, expected: float) -> None:
     assert recording.gain_per_mv is not None
     for name, gain in zip(recording.leads, recording.gain_per_mv.tolist(), strict=True):
@@ -216,27 +238,6 @@ def _check_gain(recording: Recording, expected: float) -> None:
                 f"{expected:g} as in the whole cohort",
                 "Fetch the corrected release of this header.",
             )
-
-
-def load_spec(name_or_yaml: str) -> CohortSpec:
-    """Load a preset by name, or the cohort that a YAML file describes.
-
-    Raises SpecError, in one line, for an unknown name, a missing file, an unknown key or a value that is not allowed.
-    """
-    if Path(name_or_yaml).suffix.lower() not in (".yaml", ".yml"):
-        if name_or_yaml not in names(KIND):
-            raise SpecError(
-                f"found no cohort {name_or_yaml!r}, expected one of {', '.join(names(KIND))}, or a file ending in .yaml."
-                + did_you_mean(name_or_yaml, names(KIND))
-            )
-        spec: CohortSpec = load(KIND, name_or_yaml).SPEC
-        return spec
-    spec = _from_yaml(Path(name_or_yaml))
-    readers = names("ecgcohorts.readers")
-    for layout in spec.layouts:
-        if layout.reader not in readers:
-            raise SpecError(f"{name_or_yaml}: found reader {layout.reader!r}, expected one of {', '.join(readers)}.")
-    return spec
 
 
 def _from_yaml(path: Path) -> CohortSpec:

@@ -1,21 +1,17 @@
-"""Turn texts of headers and tables into ages, sexes, times and label numbers. Unknown is None or NaN, never a guess."""
+"""Turn texts of headers and tables into ages, sexes and times. Unknown is None or NaN, never a guess."""
 
-import ast
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from functools import lru_cache
 
 from ecgcohorts.recording import Sex
 
 AGE_CAP_YEARS = 90.0  # ages above 89 identify: HIPAA safe harbour, 45 CFR 164.514(b)(2)(i)(C)
 AGE_LIMIT_YEARS = 130.0  # our default: nobody has been older than 122, so more is a code or a mistake
 YEARS_PER_UNIT = {"years": 1.0, "months": 1 / 12, "weeks": 7 / 365.25, "days": 1 / 365.25}
-MAX_CODES_CHARS = 10_000  # our default; the longest scp_codes text of PTB-XL has about 150
 
 _SEXES: dict[str, Sex] = {"m": "male", "male": "male", "f": "female", "female": "female"}
-_TRUTH = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 _WHOLE = re.compile(r"^0*(\d+)(?:\.0*)?$")
 
 
@@ -77,38 +73,3 @@ def moment(text: str, time_format: str | None = None) -> datetime | None:
     except ValueError:
         return None
     return found.replace(tzinfo=None)
-
-
-@lru_cache(maxsize=1024)  # a recording has one such text and several labels ask for it
-def _codes_in(text: str) -> frozenset[str] | None:
-    """Split a list such as `426783006,164889003`, or a Python dict or list as text, into codes; None if it says nothing.
-
-    A code with modifiers, `50+346`, counts as that code and as its modifiers.
-
-    >>> sorted(_codes_in("{'NORM': 100.0, 'SR': 0.0}"))
-    ['NORM', 'SR']
-    """
-    stripped = text.strip()
-    # PTB-XL prints a Python dict. literal_eval builds literals only, and of a text this short.
-    if stripped[:1] in ("{", "["):
-        if len(stripped) > MAX_CODES_CHARS:
-            return None
-        try:
-            parsed = ast.literal_eval(stripped)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            return None
-        return frozenset(str(code).strip() for code in parsed)
-    found = frozenset(code.strip() for code in re.split("[,;+]", stripped)) - {""}
-    return found if {code.casefold() for code in found} - {"nan", "unknown", "none", "n/a"} else None
-
-
-def label_number(text: str, codes: Iterable[str] = (), values: Mapping[str, float] | None = None) -> float:
-    """Return the value of a label: presence of a code, a named value, a truth value or a number; NaN if none of these."""
-    wanted = set(codes)
-    if wanted:
-        found = _codes_in(text)
-        return math.nan if found is None else float(not wanted.isdisjoint(found))
-    if values:
-        by_text = {plain(name).casefold(): value for name, value in values.items()}
-        return by_text.get(plain(text).casefold(), math.nan)
-    return _TRUTH.get(text.strip().casefold(), number(text))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.cohorts.files import Found, SourceItem
-from ecgcohorts.cohorts.spec import CohortSpec, Description, apply_rules, describe, load_spec
+from ecgcohorts.cohorts.spec import CohortSpec, Description
 from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.errors import RecordingError, SpecError, UnreadableRecording
 from ecgcohorts.index.cohort_index import SEX_CODES, UNKNOWN
@@ -61,7 +61,7 @@ def verify_against(
     not open or a shard is damaged.
     """
     store = open_store(store_path)
-    spec = cohort if isinstance(cohort, CohortSpec) else load_spec(cohort)
+    spec = cohort if isinstance(cohort, CohortSpec) else CohortSpec.load(cohort)
     with open_source(source) as opened:
         key = matching_key(store, key_file)
         files = spec.find(opened)
@@ -113,7 +113,7 @@ class _Comparison:
 
     def compare(self, item: SourceItem, file: Path | UnreadableRecording) -> None:
         """Compare one recording of the source with its entry in the store, if there is one."""
-        about = describe(self._spec, self._tables, item)
+        about = self._spec.describe(self._tables, item)
         name = self._key.pseudonym(about.cohort, "recording", about.recording_id)
         at = self._find(name)
         # Of two recordings with one id, ingest refused the second, under a pseudonym of its own.
@@ -174,7 +174,7 @@ class _Comparison:
         layout = self._tables.layout
         recording = next(open_reader(layout.reader, layout.arrays).read(file, [item.entry]))
         # The steps of ingest, in its order, with the store's own recipe: the strip must be equal in every sample.
-        recording = apply_rules(self._spec, about.cohort, recording)
+        recording = self._spec.apply_rules(about.cohort, recording)
         # Without quality measures: they take half of the time and follow from samples that are compared anyway.
         return recording, make_strip(recording, self._store.recipe, about.mains_hz, with_quality=False)
 

@@ -13,7 +13,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from ecgcohorts.cohorts.schema import Layout, Mains
-from ecgcohorts.cohorts.spec import CohortSpec, apply_rules
+from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import (
     EcgError,
     Reason,
@@ -238,7 +238,7 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
             raise file
         recording = next(open_reader(task.layout.reader, task.layout.arrays).read(file, [entry]))
         stage = "recipe"
-        recording = apply_rules(task.spec, task.partition.cohort, recording)
+        recording = task.spec.apply_rules(task.partition.cohort, recording)
         strip = make_strip(recording, task.recipe, mains_hz, task.with_quality)
         rows.accept(row, recording, strip)
         return strip.samples

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.schema import Layout, Mains
-from ecgcohorts.cohorts.spec import Description, describe
+from ecgcohorts.cohorts.spec import Description
 from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, UNKNOWN
 from ecgcohorts.ingest.plan import (
@@ -90,7 +90,7 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
     unusable: list[Refusal] = []
     removed = {one.tobytes() for one in known.removed}
     for item in islice(files.scan(), limit):
-        about = describe(spec, tables, item)
+        about = spec.describe(tables, item)
         recording = key.pseudonym(about.cohort, "recording", about.recording_id)
         patient = about.patient_pseudonym(key)
         # A patient who was removed from the store stays out of it.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from ecgcohorts.cohorts.spec import CohortSpec, load_spec
+from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError, SpecError, StoreError
 from ecgcohorts.ingest.commit import commit
 from ecgcohorts.ingest.encode import EncodeTask, Staged
@@ -221,7 +221,7 @@ class _Job:
                     "them see, then send it: ecgcohorts copy FOLDER URL."
                 )
         self.destination, self.options = destination, options
-        self.spec = cohort if isinstance(cohort, CohortSpec) else load_spec(cohort)
+        self.spec = cohort if isinstance(cohort, CohortSpec) else CohortSpec.load(cohort)
         self.recipe = self._recipe()
         self.key = load_key(options.key_file)
         # Raises if there is nothing to read, before the store's folder is made.

@@ -13,7 +13,7 @@ from ecgcohorts.loading.loader import Loader
 from ecgcohorts.recording import MISSING
 
 
-class PlannedBatches:
+class _PlannedBatches:
     """A random-access source for Grain: item i is batch i of the run, counted over all epochs.
 
     An item is a dict: signal int16 [batch, view, lead, time], valid int32 [batch, view], rows int64 [batch, view]. An item
@@ -42,7 +42,7 @@ class PlannedBatches:
 
 def batches(loader: Loader, epochs: int = 1) -> grain.MapDataset:
     """Return a Grain dataset of whole batches, for `.to_iter_dataset()`. Do not shuffle or batch it again."""
-    return grain.MapDataset.source(PlannedBatches(loader, epochs))
+    return grain.MapDataset.source(_PlannedBatches(loader, epochs))
 
 
 @jax.jit

@@ -6,6 +6,7 @@ A flag tells a person to look; no recording is refused for one. A measure that d
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -38,14 +39,6 @@ _SILENCE = 1e-12  # mV^2/Hz, a thousandth of the noise of 1 uV steps; keeps loga
 FROM_I_AND_II = leads.select(np.eye(2), ("I", "II"), leads.LIMB_LEADS)
 
 
-@dataclass(frozen=True)
-class Quality:
-    """The quality of one strip: bits of `Flag`, and one number for each name in `QUALITY_COLUMNS`."""
-
-    flags: int
-    columns: Mapping[str, float]
-
-
 @dataclass(frozen=True, eq=False)
 class Stages:
     """One strip before and after resampling and filters. Arrays are (lead, time) in mV, leads in recipe order."""
@@ -60,42 +53,50 @@ class Stages:
     p99_mv: float
 
 
-def measure(stages: Stages, recording: Recording, recipe: Recipe) -> Quality:
-    """Return all flags and columns of a strip. Costs about as much as the filters do."""
-    native_mv, filtered_mv = stages.native_mv.astype(np.float32), stages.filtered_mv.astype(np.float32)
-    n_clip, longest_clip = _clipping(native_mv)
-    before = power_density(native_mv, stages.rate_hz, _HIGHEST_HZ)
-    after = power_density(filtered_mv, recipe.rate_hz, MAINS_HZ[-1] + _SIDE_HZ)
-    columns = _counted(stages, recipe) | {
-        "n_clip": n_clip,
-        "flat_fraction": _flat_fraction(native_mv, stages.rate_hz),
-        "max_abs_mv": float(max(filtered_mv.max(), -filtered_mv.min())),
-        "baseline_power_mv2": _baseline_power(native_mv, stages.rate_hz),
-        "hf_power_mv2": float(median(before[:, round(_HIGH_HZ * SEGMENT_S) + 1 :].sum(axis=1)) / SEGMENT_S),
-        "einthoven_rms_mv": _einthoven_rms(stages, recording, recipe),
-    }
-    shared = min(before.shape[1], after.shape[1])
-    both = np.stack([before[:, :shared], after[:, :shared]])
-    for mains_hz in MAINS_HZ:
-        # A recipe of 100 Hz has no 50 Hz to measure after the filters.
-        if min(stages.rate_hz, recipe.rate_hz) / mains_hz >= _RATE_RATIO:
-            before_db, after_db = mains_score(both, mains_hz)
-            columns[f"mains_{mains_hz:.0f}_before_db"] = float(before_db)
-            columns[f"mains_{mains_hz:.0f}_after_db"] = float(after_db)
-        elif stages.rate_hz / mains_hz >= _RATE_RATIO:
-            columns[f"mains_{mains_hz:.0f}_before_db"] = float(mains_score(before, mains_hz))
-    flags = _known_flags(columns, recording, stages.rate_hz, recipe)
-    if longest_clip >= SATURATED_S * stages.rate_hz:
-        flags |= Flag.CLIPPED
-    if _lead_i_inverted(stages.filtered_mv, recipe):
-        flags |= Flag.LEAD_I_INVERTED
-    return Quality(int(flags), columns)
+@dataclass(frozen=True)
+class Quality:
+    """The quality of one strip: bits of `Flag`, and one number for each name in `QUALITY_COLUMNS`."""
 
+    flags: int
+    columns: Mapping[str, float]
 
-def unmeasured(stages: Stages, recording: Recording, recipe: Recipe) -> Quality:
-    """Return what the chain counted on its way; every other column is NaN, or 0 for counts."""
-    columns = _counted(stages, recipe)
-    return Quality(int(_known_flags(columns, recording, stages.rate_hz, recipe)), columns)
+    @classmethod
+    def measure(cls, stages: Stages, recording: Recording, recipe: Recipe) -> Self:
+        """Return all flags and columns of a strip. Costs about as much as the filters do."""
+        native_mv, filtered_mv = stages.native_mv.astype(np.float32), stages.filtered_mv.astype(np.float32)
+        n_clip, longest_clip = _clipping(native_mv)
+        before = power_density(native_mv, stages.rate_hz, _HIGHEST_HZ)
+        after = power_density(filtered_mv, recipe.rate_hz, MAINS_HZ[-1] + _SIDE_HZ)
+        columns = _counted(stages, recipe) | {
+            "n_clip": n_clip,
+            "flat_fraction": _flat_fraction(native_mv, stages.rate_hz),
+            "max_abs_mv": float(max(filtered_mv.max(), -filtered_mv.min())),
+            "baseline_power_mv2": _baseline_power(native_mv, stages.rate_hz),
+            "hf_power_mv2": float(median(before[:, round(_HIGH_HZ * SEGMENT_S) + 1 :].sum(axis=1)) / SEGMENT_S),
+            "einthoven_rms_mv": _einthoven_rms(stages, recording, recipe),
+        }
+        shared = min(before.shape[1], after.shape[1])
+        both = np.stack([before[:, :shared], after[:, :shared]])
+        for mains_hz in MAINS_HZ:
+            # A recipe of 100 Hz has no 50 Hz to measure after the filters.
+            if min(stages.rate_hz, recipe.rate_hz) / mains_hz >= _RATE_RATIO:
+                before_db, after_db = mains_score(both, mains_hz)
+                columns[f"mains_{mains_hz:.0f}_before_db"] = float(before_db)
+                columns[f"mains_{mains_hz:.0f}_after_db"] = float(after_db)
+            elif stages.rate_hz / mains_hz >= _RATE_RATIO:
+                columns[f"mains_{mains_hz:.0f}_before_db"] = float(mains_score(before, mains_hz))
+        flags = _known_flags(columns, recording, stages.rate_hz, recipe)
+        if longest_clip >= SATURATED_S * stages.rate_hz:
+            flags |= Flag.CLIPPED
+        if _lead_i_inverted(stages.filtered_mv, recipe):
+            flags |= Flag.LEAD_I_INVERTED
+        return cls(int(flags), columns)
+
+    @classmethod
+    def unmeasured(cls, stages: Stages, recording: Recording, recipe: Recipe) -> Self:
+        """Return what the chain counted on its way; every other column is NaN, or 0 for counts."""
+        columns = _counted(stages, recipe)
+        return cls(int(_known_flags(columns, recording, stages.rate_hz, recipe)), columns)
 
 
 def _counted(stages: Stages, recipe: Recipe) -> dict[str, float]:

@@ -89,7 +89,7 @@ def _make_strip(recording: Recording, recipe: Recipe, mains_hz: Mains, with_qual
     valid_stop = filtered_mv.shape[1]
     p99_mv = _amplitude(filtered_mv, samples[:, :valid_stop], recipe)
     stages = Stages(native_mv, filtered_mv, rate_hz, start, n_interp, n_clip_stored, notch_hz, p99_mv)
-    judge = quality.measure if with_quality else quality.unmeasured
+    judge = Quality.measure if with_quality else Quality.unmeasured
     statistics = _statistics(lead_mv, rate_hz, recipe) if recipe.record_statistics else None
     return Strip(samples, 0, valid_stop, judge(stages, recording, recipe), statistics)
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from ecgcohorts import plugins
-from ecgcohorts.cohorts.spec import CohortSpec, describe, load_spec
+from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.leads import TWELVE_LEADS
 
 NAMES = plugins.names("ecgcohorts.cohorts.presets")
@@ -64,7 +64,7 @@ def fixture_of(name: str) -> ModuleType:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_is_named_after_its_file_and_goes_to_json_and_yaml_and_back(name: str) -> None:
-    spec = load_spec(name)
+    spec = CohortSpec.load(name)
     assert spec.name == name
     assert CohortSpec.model_validate_json(spec.model_dump_json()) == spec
     assert CohortSpec.model_validate(json.loads(json.dumps(spec.model_dump(mode="json")))) == spec
@@ -73,7 +73,7 @@ def test_a_preset_is_named_after_its_file_and_goes_to_json_and_yaml_and_back(nam
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_states_licence_source_and_mains(name: str) -> None:
-    spec = load_spec(name)
+    spec = CohortSpec.load(name)
     assert spec.licence.strip()
     assert "doi:" in spec.citation or "https://" in spec.citation or spec.citation.startswith("your own data")
     stated = [cohort.mains_hz for cohort in spec.cohorts] or [spec.mains_hz]
@@ -84,14 +84,14 @@ def test_a_preset_states_licence_source_and_mains(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_finds_every_fact_in_the_published_layout(name: str, tmp_path: Path) -> None:
-    spec = load_spec(name)
+    spec = CohortSpec.load(name)
     layouts = set()
     for folder, expected in fixture_of(name).write(tmp_path, write_wfdb).items():
         tables = spec.load_tables(folder)
         layouts.add(tables.layout.name)
         items = spec.sources(folder)
         assert [item.error for item in items] == [None] * len(items)
-        found = {(d := describe(spec, tables, item)).recording_id: d for item in items}
+        found = {(d := spec.describe(tables, item)).recording_id: d for item in items}
         assert len(found) == len(items)
         assert set(found) == set(expected)
         for recording_id, facts in expected.items():

@@ -42,16 +42,10 @@ class _Paired:
     p: float
 
 
-def standard_error(values: ArrayLike) -> float:
-    """Return s / sqrt(n) with n - 1 in s; NaN for fewer than two values."""
-    array = np.asarray(values, float)
-    return float(array.std(ddof=1) / np.sqrt(len(array))) if len(array) > 1 else float("nan")
-
-
 def t_interval(values: ArrayLike, level: float = _LEVEL) -> Interval:
     """Return the mean of independent runs with its t interval, which is about runs, not about patients."""
     array = np.asarray(values, float)
-    mean, se = float(array.mean()), standard_error(array)
+    mean, se = float(array.mean()), float(stats.sem(array)) if len(array) > 1 else float("nan")
     half = float(stats.t.ppf((1 + level) / 2, len(array) - 1)) * se if len(array) > 1 else float("nan")
     return Interval(mean, mean - half, mean + half)
 

@@ -360,7 +360,9 @@ def _p(value: float | None) -> str:
 
 
 def _score(exam: "Exam", scaler: ScalerName, answers: "Answers") -> _Score:
-    from capezoo.evaluate.measure.statistics import standard_error, t_interval
+    from scipy.stats import sem
+
+    from capezoo.evaluate.measure.statistics import t_interval
 
     found = answers[exam.task, exam.cohort, scaler]
     runs = exam.per_run(found)
@@ -372,7 +374,7 @@ def _score(exam: "Exam", scaler: ScalerName, answers: "Answers") -> _Score:
         scaler=scaler,
         runs=tuple(runs),
         mean=over_runs.value,
-        se=standard_error(runs) if len(runs) > 1 else None,
+        se=float(sem(runs)) if len(runs) > 1 else None,
         runs_low=runs_low,
         runs_high=runs_high,
         averaged=interval.value,

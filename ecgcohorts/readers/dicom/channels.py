@@ -44,7 +44,7 @@ class Channel(NamedTuple):
     @classmethod
     def parse(cls, structure: Structure, item: Items, place: int, rate_hz: float) -> Self:
         """Parse one item of the channel definitions. Raises UnreadableRecording: UNIT if one of the twelve leads has no scale."""
-        name = lead_name(structure, item, place)
+        name = cls.find_name(structure, item, place)
         offset = structure.decimal(item, BASELINE)
         per_mv, baseline = _scale(structure, item, name, offset or 0.0)
         skew_s = (structure.decimal(item, TIME_SKEW) or 0.0) + (structure.decimal(item, SAMPLE_SKEW) or 0.0) / rate_hz
@@ -60,23 +60,27 @@ class Channel(NamedTuple):
             offset is not None,
         )
 
+    @staticmethod
+    def find_name(structure: Structure, item: Items, place: int) -> str:
+        """Return the name of a channel: from its coded source, else from the meaning of the code, or the channel's label.
 
-def lead_name(structure: Structure, item: Items, place: int) -> str:
-    """Return the name of a channel: from its coded source, else from the meaning of the code, or the channel's label.
-
-    Raises UnreadableRecording if the code says one of the twelve leads and the text another.
-    """
-    source = structure.code(item, CHANNEL_SOURCE)
-    meaning = _IN_BRACKETS.sub("", source.meaning)
-    numbered = _numbered_lead(source.scheme, source.value)
-    if numbered is None:
-        label = structure.text(item, CHANNEL_LABEL)
-        candidates = [name for name in (source.value, meaning, label) if canonical(name) is not None]
-        name = next((name for name in (*candidates, meaning, label) if name.isprintable() and name), f"channel {place}")
-        return name[:_NAME_LENGTH]
-    if canonical(meaning) not in (None, canonical(numbered)):
-        _refuse(Reason.HEADER, f"a channel coded as {numbered}, but called {canonical(meaning)}", "one lead", structure)
-    return numbered
+        Raises UnreadableRecording if the code says one of the twelve leads and the text another.
+        """
+        source = structure.code(item, CHANNEL_SOURCE)
+        meaning = _IN_BRACKETS.sub("", source.meaning)
+        numbered = _numbered_lead(source.scheme, source.value)
+        if numbered is None:
+            label = structure.text(item, CHANNEL_LABEL)
+            candidates = [name for name in (source.value, meaning, label) if canonical(name) is not None]
+            name = next(
+                (name for name in (*candidates, meaning, label) if name.isprintable() and name), f"channel {place}"
+            )
+            return name[:_NAME_LENGTH]
+        if canonical(meaning) not in (None, canonical(numbered)):
+            _refuse(
+                Reason.HEADER, f"a channel coded as {numbered}, but called {canonical(meaning)}", "one lead", structure
+            )
+        return numbered
 
 
 def _numbered_lead(scheme: str, value: str) -> str | None:

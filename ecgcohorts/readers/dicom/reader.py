@@ -14,7 +14,7 @@ from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import read_bounded
 from ecgcohorts.leads import canonical
 from ecgcohorts.readers._shared.limits import check_shape
-from ecgcohorts.readers.dicom.channels import NO_BASELINE, STATUSES, Channel, lead_name
+from ecgcohorts.readers.dicom.channels import NO_BASELINE, STATUSES, Channel
 from ecgcohorts.readers.dicom.context import read_context
 from ecgcohorts.readers.dicom.elements import (
     CHANNEL_DEFINITIONS,
@@ -185,7 +185,7 @@ def _group(structure: Structure, item: Items) -> _Group:
     definitions = item[CHANNEL_DEFINITIONS].items
     if len(definitions) != n_channels:
         _refuse(Reason.HEADER, f"{len(definitions)} channel definitions", f"{n_channels} as declared", structure)
-    names = tuple(lead_name(structure, channel, place) for place, channel in enumerate(definitions))
+    names = tuple(Channel.find_name(structure, channel, place) for place, channel in enumerate(definitions))
     return _Group(item, structure.text(item, LABEL).upper(), rate_hz, n_samples, names)
 
 

@@ -25,7 +25,6 @@ from ecgcohorts.readers.wfdb.signal import (
     FLAC_MISSING,
     STORAGE,
     Samples,
-    find_missing,
     is_plain,
     verify,
 )
@@ -88,12 +87,13 @@ def _read_single(header: Header, folder: OpenFolder, path: Path) -> Samples:
     per_frame = signals[kept[0]].per_frame
     signals = tuple(signals[place] for place in kept)
     digital = np.stack([samples[place] for place in kept]).astype(np.int32)
-    missing = find_missing(signals, digital)
+    found = Samples.of(signals, header.rate_hz * per_frame, digital, *notes)
     if any(signal.skew for signal in signals):
-        missing = np.zeros(digital.shape, bool) if missing is None else missing
+        missing = np.zeros(digital.shape, bool) if found.missing is None else found.missing
         for row, signal in enumerate(signals):
             _shift(digital[row], missing[row], signal.skew * per_frame)
-    return Samples(signals, header.rate_hz * per_frame, digital, missing, None, tuple(notes))
+        found = found._replace(missing=missing)
+    return found
 
 
 def _check_files(header: Header, folder: OpenFolder, path: Path) -> None:

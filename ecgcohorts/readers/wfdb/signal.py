@@ -33,6 +33,11 @@ class Samples(NamedTuple):
     notes: tuple[str, ...] = ()
 
     @classmethod
+    def of(cls, signals: tuple[Signal, ...], rate_hz: float, digital: NDArray[np.int32], *notes: str) -> Self:
+        """Return decoded integers, those that stand for "no sample" marked missing."""
+        return cls(signals, rate_hz, digital, _find_missing(signals, digital), notes=notes)
+
+    @classmethod
     def read(cls, header: Header, folder: OpenFolder, where: str) -> Self:
         """Decode a plain record, verified against what the header declares.
 
@@ -55,7 +60,7 @@ class Samples(NamedTuple):
         # neither.
         sums = digital.sum(axis=1, dtype=np.int32)  # may wrap: the low 16 bits, which count, stay right
         verify(header.signals, digital[:, 0].tolist(), sums.tolist(), header.n_frames > 0, where)
-        return cls(header.signals, header.rate_hz, digital, find_missing(header.signals, digital))
+        return cls.of(header.signals, header.rate_hz, digital)
 
 
 class _Storage(NamedTuple):
@@ -148,7 +153,7 @@ def verify(signals: tuple[Signal, ...], first: Sequence[int], sums: Sequence[int
             )
 
 
-def find_missing(signals: tuple[Signal, ...], digital: NDArray[np.int32]) -> NDArray[np.bool_] | None:
+def _find_missing(signals: tuple[Signal, ...], digital: NDArray[np.int32]) -> NDArray[np.bool_] | None:
     """Return (signal, time), True at the value that a format reserves for "no sample"; None if it is nowhere."""
     marks = [STORAGE[s.format].missing if s.format in STORAGE else FLAC_MISSING.get(s.format) for s in signals]
     # The mark is the least value of its format, so the minimum of a signal tells.

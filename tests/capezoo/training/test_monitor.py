@@ -61,7 +61,7 @@ class Constant(nn.Module):
 def test_a_collapsed_encoder_shows_in_every_number() -> None:
     objective = objectives.build(ObjectiveSpec(), Constant(), seed=0)
     batches = [viewed("a", torch.zeros(5, 2, 8, 64)), viewed("b", torch.zeros(3, 2, 8, 64))]
-    held_out = monitor.measure(Constant(), objective, batches)
+    held_out = monitor.HeldOut.measure(Constant(), objective, batches)
     assert held_out is not None
     assert held_out.loss == pytest.approx((5 * log(9) + 3 * log(5)) / 8)
     assert held_out.untrained == pytest.approx(held_out.loss)
@@ -79,8 +79,8 @@ def test_measuring_leaves_the_model_as_it_was() -> None:
     encoder.train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     signal = torch.randn(6, 2, 8, 128, generator=torch.Generator().manual_seed(0))
-    first = monitor.measure(encoder, objective, [viewed("a", signal)])
-    again = monitor.measure(encoder, objective, [viewed("a", signal)])
+    first = monitor.HeldOut.measure(encoder, objective, [viewed("a", signal)])
+    again = monitor.HeldOut.measure(encoder, objective, [viewed("a", signal)])
     assert first == again  # no dropout, no batch statistics
     assert encoder.training
     assert objective.training
@@ -89,7 +89,7 @@ def test_measuring_leaves_the_model_as_it_was() -> None:
 
 
 def test_nothing_held_out_gives_nothing() -> None:
-    assert monitor.measure(Constant(), objectives.build(ObjectiveSpec(), Constant(), 0), []) is None
+    assert monitor.HeldOut.measure(Constant(), objectives.build(ObjectiveSpec(), Constant(), 0), []) is None
 
 
 class Never(Objective):
@@ -105,7 +105,7 @@ class Never(Objective):
 def test_any_objective_and_any_number_of_views_is_measured(views: int) -> None:
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(8 * 64, 4))
     signal = torch.randn(5, views, 8, 64, generator=torch.Generator().manual_seed(0))
-    held_out = monitor.measure(encoder, Never(), [viewed("a", signal), viewed("b", 2 * signal[:3])])
+    held_out = monitor.HeldOut.measure(encoder, Never(), [viewed("a", signal), viewed("b", 2 * signal[:3])])
     assert held_out is not None
     assert (held_out.alignment, held_out.untrained) == (None, None)
     means = [signal.mean().item(), 2 * signal[:3].mean().item()]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from capezoo.specs import OptimiserSpec
-from capezoo.training.optimiser import Optimiser, require_fitting
+from capezoo.training.optimiser import Optimiser
 from ecgcohorts.errors import SpecError
 
 CPU = torch.device("cpu")
@@ -158,9 +158,9 @@ def test_rates_by_the_longest_beginning_and_decay_on_matrices_only() -> None:
 
 def test_a_factor_for_no_parameter_is_refused() -> None:
     names = ["encoder.stem.weight", "objective.head.0.weight"]
-    require_fitting({"encoder.": 0.1, "objective.head.0": 0.5}, names)
+    OptimiserSpec(rate_factors={"encoder.": 0.1, "objective.head.0": 0.5}).require_fitting(names)
     with pytest.raises(SpecError, match=r"begins with 'encodr'. Names begin with encoder.stem, objective.head."):
-        require_fitting({"encoder": 0.1, "encodr": 0.1}, names)
+        OptimiserSpec(rate_factors={"encoder": 0.1, "encodr": 0.1}).require_fitting(names)
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "lars"])

@@ -53,10 +53,10 @@ def test_every_view_is_a_pure_function_of_its_draw(name: str) -> None:
 
 def test_missing_samples_become_zero_and_the_rest_millivolts() -> None:
     stored = torch.tensor([[[[-32768, -32767, 0, 1000, 32767]]]], dtype=torch.int16)
-    signal_mv = views.to_input(stored, 1.0, InputSpec())
+    signal_mv = InputSpec().scaled(stored, 1.0)
     assert signal_mv.dtype == torch.float32
     torch.testing.assert_close(signal_mv.flatten(), torch.tensor([0.0, -32.767, 0.0, 1.0, 32.767]))
-    torch.testing.assert_close(views.to_input(stored, 4.88, InputSpec()).flatten()[3], torch.tensor(4.88))
+    torch.testing.assert_close(InputSpec().scaled(stored, 4.88).flatten()[3], torch.tensor(4.88))
 
 
 def test_half_of_the_views_are_masked() -> None:

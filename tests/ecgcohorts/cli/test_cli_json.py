@@ -98,12 +98,12 @@ def test_splits_and_upkeep(make_cohort: Callable[..., Any], ask: Ask) -> None:
 
 
 def test_with_the_key(make_cohort: Callable[..., Any], ask: Ask, tmp_path: Path) -> None:
-    from ecgcohorts.cohorts.spec import describe, load_spec
+    from ecgcohorts.cohorts.spec import CohortSpec
 
     raw = make_cohort(patients=2)
     ask("ingest", raw.folder, "s.zarr", "--cohort", raw.spec)
-    spec = load_spec(str(raw.spec))
-    item = describe(spec, spec.load_tables(raw.folder), next(iter(spec.sources(raw.folder))))
+    spec = CohortSpec.load(str(raw.spec))
+    item = spec.describe(spec.load_tables(raw.folder), next(iter(spec.sources(raw.folder))))
     assert len(ask("id", "s.zarr", "north", item.recording_id)["rows"]) == 1
     assert ask("id", "s.zarr", "north", "nobody", code=1)["rows"] == []
     given = ("--cohort", "north", "--id-column", "id", "--kind", "patient", "--column", "LVEF=lvef")

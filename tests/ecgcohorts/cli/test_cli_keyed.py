@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ecgcohorts.cohorts.spec import describe, load_spec
+from ecgcohorts.cohorts.spec import CohortSpec
 
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -25,9 +25,9 @@ def place(make_cohort, tmp_path):
 
 def test_find_label_and_remove_a_patient(place):
     raw, folder = place
-    spec = load_spec(str(raw.spec))
+    spec = CohortSpec.load(str(raw.spec))
     tables = spec.load_tables(raw.folder)
-    described = [describe(spec, tables, item) for item in spec.sources(raw.folder)]
+    described = [spec.describe(tables, item) for item in spec.sources(raw.folder)]
     patient = described[0].patient_id
     recordings = [one.recording_id for one in described if one.patient_id == patient]
     cohort = described[0].cohort

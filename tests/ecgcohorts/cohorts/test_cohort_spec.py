@@ -13,7 +13,7 @@ import yaml
 
 from ecgcohorts.cohorts import files as cohort_files
 from ecgcohorts.cohorts import tables as cohort_tables
-from ecgcohorts.cohorts.spec import CohortSpec, Description, SourceItem, apply_rules, describe, load_spec
+from ecgcohorts.cohorts.spec import CohortSpec, Description, SourceItem
 from ecgcohorts.errors import Reason, RejectedRecording, SourceError, SpecError, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.recording import Origin, Recording
@@ -75,17 +75,17 @@ def written(folder: Path, content: object) -> str:
 
 
 def test_the_example_goes_to_yaml_and_json_and_back(tmp_path: Path) -> None:
-    spec = load_spec(str(EXAMPLE))
+    spec = CohortSpec.load(str(EXAMPLE))
     assert spec.layouts[0].sex_codes == {"0": "male", "1": "female"}
     assert spec.layouts[0].labels["af"].codes == ("164889003", "AFIB")
-    assert load_spec(written(tmp_path, spec.to_yaml())) == spec
+    assert CohortSpec.load(written(tmp_path, spec.to_yaml())) == spec
     assert CohortSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
 def test_the_example_shows_every_key() -> None:
     shown = yaml.safe_load(EXAMPLE.read_text())
     assert set(shown) == set(CohortSpec.model_fields)
-    assert set(shown["layouts"][0]) == set(type(load_spec(str(EXAMPLE)).layouts[0]).model_fields)
+    assert set(shown["layouts"][0]) == set(type(CohortSpec.load(str(EXAMPLE)).layouts[0]).model_fields)
 
 
 def test_the_schema_lets_a_single_place_stand_without_a_list() -> None:
@@ -161,7 +161,7 @@ def test_a_mistake_in_a_cohort_file_is_one_line_with_its_place_and_remedy(
 ) -> None:
     path = written(tmp_path, content)
     with pytest.raises(SpecError) as caught:
-        load_spec(path)
+        CohortSpec.load(path)
     message = str(caught.value)
     assert message.startswith(path)
     assert place in message
@@ -172,9 +172,9 @@ def test_a_mistake_in_a_cohort_file_is_one_line_with_its_place_and_remedy(
 
 def test_an_unknown_cohort_and_a_missing_file_are_told_apart() -> None:
     with pytest.raises(SpecError, match=r"found no cohort 'ptbxl', expected one of .*cinc2021, .*ptb_xl"):
-        load_spec("ptbxl")
+        CohortSpec.load("ptbxl")
     with pytest.raises(SpecError, match=r"no_such\.yaml: the cohort file cannot be read \(No such file or directory\)"):
-        load_spec("no_such.yaml")
+        CohortSpec.load("no_such.yaml")
 
 
 # --- the folder
@@ -267,7 +267,7 @@ def test_an_optional_table_may_be_missing(tmp_path: Path) -> None:
     spec = spec_of(tables=[TABLE | {"required": False}], patient=[{"column": "person"}, {"constant": "p9"}])
     tables = spec.load_tables(tmp_path)
     assert tables.loaded == {}
-    assert describe(spec, tables, SourceItem("a.ecg")).patient_id == "p9"
+    assert spec.describe(tables, SourceItem("a.ecg")).patient_id == "p9"
 
 
 @pytest.mark.parametrize(
@@ -286,8 +286,8 @@ def test_a_row_is_found_by_its_key(match: dict[str, str], key: str, item: Source
     (tmp_path / "t.csv").write_text(f"\ufeffid,person\nother,1\n\n{key},42.0\n")
     spec = spec_of(**BY_TABLE | {"tables": [TABLE | match]})
     tables = spec.load_tables(tmp_path)
-    assert describe(spec, tables, item).patient_id == "42"
-    assert describe(spec, tables, SourceItem("b/none.ecg", "none")).patient_id is None
+    assert spec.describe(tables, item).patient_id == "42"
+    assert spec.describe(tables, SourceItem("b/none.ecg", "none")).patient_id is None
 
 
 def test_rows_may_count_by_order(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_rows_may_count_by_order(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("person\np0\np1\np2\n")
     spec = spec_of(**BY_TABLE | {"tables": [{"file": "t.csv", "match": "row"}]})
     tables = spec.load_tables(tmp_path)
-    found = [describe(spec, tables, SourceItem("a.ecg", entry)).patient_id for entry in ("2", "0", "3")]
+    found = [spec.describe(tables, SourceItem("a.ecg", entry)).patient_id for entry in ("2", "0", "3")]
     assert found == ["p2", "p0", None]
 
 
@@ -307,7 +307,7 @@ def test_a_bare_list_says_one_thing_about_every_name_on_it(tmp_path: Path) -> No
     find = [{"column": "listed", "table": name} for name in ("good", "bad")]
     spec = spec_of(tables=lists, labels={"good": {"find": find}})
     tables = spec.load_tables(tmp_path)
-    found = [describe(spec, tables, SourceItem(f"{name}.ecg")).labels["good"] for name in ("7", "b", "c", "d")]
+    found = [spec.describe(tables, SourceItem(f"{name}.ecg")).labels["good"] for name in ("7", "b", "c", "d")]
     assert found == pytest.approx([1, 1, 0, math.nan], nan_ok=True)
     (tmp_path / "bad.txt").write_bytes(b"\xff\n")
     with pytest.raises(SourceError, match="not a list in UTF-8"):
@@ -332,7 +332,7 @@ def test_the_first_place_that_means_something_wins(tmp_path: Path, fake: None) -
         site=[{"header": "nothing"}, {"constant": " North  wing "}],
     )
     (item,) = spec.sources(tmp_path)
-    found = describe(spec, spec.load_tables(tmp_path), item)
+    found = spec.describe(spec.load_tables(tmp_path), item)
     assert (found.age_years, found.patient_id, found.sex) == (41, "a", "female")
     assert found.acquired_at == datetime(2001, 2, 3)
     assert found.site == "North wing"
@@ -347,10 +347,10 @@ def test_without_rules_the_reader_is_believed_but_for_placeholders_and_impossibl
     header = recording(
         Path("a.ecg"), patient_id="p1", age_years=35.0, sex="male", acquired_at=when, device="MAC", site="A"
     )
-    found = describe(spec, tables, SourceItem("a.ecg", "", header))
+    found = spec.describe(tables, SourceItem("a.ecg", "", header))
     known = (found.patient_id, found.age_years, found.sex, found.acquired_at, found.device, found.site)
     assert known == ("p1", 35.0, "male", when, "MAC", "A")
-    odd = describe(spec, tables, SourceItem("a.ecg", "", replace(header, patient_id="XXXX", age_years=-4.0)))
+    odd = spec.describe(tables, SourceItem("a.ecg", "", replace(header, patient_id="XXXX", age_years=-4.0)))
     assert odd.patient_id is None
     assert math.isnan(odd.age_years)
 
@@ -358,14 +358,14 @@ def test_without_rules_the_reader_is_believed_but_for_placeholders_and_impossibl
 def test_an_empty_rule_means_never_known() -> None:
     spec = spec_of(patient=[], age=[], sex=[], acquired_at=[], device=[], site=[])
     header = recording(Path("a.ecg"), patient_id="p", age_years=3.0, sex="male", acquired_at=datetime(2020, 1, 1))
-    found = describe(spec, cohort_tables.Tables(spec.layouts[0], {}), SourceItem("a.ecg", "", header))
+    found = spec.describe(cohort_tables.Tables(spec.layouts[0], {}), SourceItem("a.ecg", "", header))
     assert (found.patient_id, found.sex, found.acquired_at) == (None, None, None)
     assert math.isnan(found.age_years)
 
 
 def test_an_unreadable_header_is_described_as_far_as_possible() -> None:
     spec = spec_of(patient={"path": "^(.*)/"}, labels={"af": {"find": {"header": "Dx"}, "codes": ["1"]}})
-    found = describe(spec, cohort_tables.Tables(spec.layouts[0], {}), SourceItem("p7/a.ecg"))
+    found = spec.describe(cohort_tables.Tables(spec.layouts[0], {}), SourceItem("p7/a.ecg"))
     assert found.patient_id == "p7"
     assert math.isnan(found.labels["af"])
 
@@ -375,11 +375,11 @@ def test_ids_do_not_show_when_a_description_is_printed() -> None:
 
 
 def test_recordings_are_routed_by_path_and_unlabelled_is_unknown() -> None:
-    spec = load_spec(str(EXAMPLE))
+    spec = CohortSpec.load(str(EXAMPLE))
     tables = cohort_tables.Tables(spec.layouts[0], {})
     header = recording(Path("x"), fields={"Dx": "164889003"})
     north, south, other = (
-        describe(spec, tables, SourceItem(f"{place}/a.hea", "", header)) for place in ("north", "south", "west")
+        spec.describe(tables, SourceItem(f"{place}/a.hea", "", header)) for place in ("north", "south", "west")
     )
     assert [found.cohort for found in (north, south, other)] == ["example_north", "example_south", "example_hospital"]
     assert [found.mains_hz for found in (north, south, other)] == [50, "auto", 50]
@@ -392,37 +392,37 @@ def test_recordings_are_routed_by_path_and_unlabelled_is_unknown() -> None:
 
 
 def test_minus_32768_is_missing_or_clipped_as_the_cohort_says() -> None:
-    spec = load_spec(str(EXAMPLE))
+    spec = CohortSpec.load(str(EXAMPLE))
     digital = np.array([[0, -32768, 5, 7]] * 12, np.int32)
     missing = (digital == -32768) | (digital == 7)  # 7 stands for a gap of another kind
     read = recording(Path("a"), digital=digital, missing=missing)
-    north = apply_rules(spec, "example_north", read)
-    south = apply_rules(spec, "example_south", read)
+    north = spec.apply_rules("example_north", read)
+    south = spec.apply_rules("example_south", read)
     assert north is read
     assert np.isnan(north.signal_mv[0]).tolist() == [False, True, False, True]
     assert south.signal_mv[0, 1] == pytest.approx(-32.768)
     assert np.isnan(south.signal_mv[0]).tolist() == [False, False, False, True]
     assert "clipped_at_minimum" in south.notes
     whole = replace(read, missing=digital == 7)
-    assert apply_rules(spec, "example_south", whole) is whole
+    assert spec.apply_rules("example_south", whole) is whole
 
 
 def test_another_gain_than_expected_is_refused_and_never_rescaled() -> None:
-    spec = load_spec(str(EXAMPLE))
+    spec = CohortSpec.load(str(EXAMPLE))
     what = "example_north"
     gains = np.full(12, 1000.0)
     gains[3] = 4880
     with pytest.raises(RejectedRecording, match="found gain 4880 per mV in lead aVR, expected 1000") as caught:
-        apply_rules(spec, what, recording(Path("a"), gain_per_mv=gains))
+        spec.apply_rules(what, recording(Path("a"), gain_per_mv=gains))
     assert caught.value.reason == Reason.GAIN
     named = ("I", "II", "III", "Resp", *TWELVE_LEADS[4:])
     with_breath = recording(Path("a"), gain_per_mv=gains, leads=named)
-    assert apply_rules(spec, what, with_breath) is with_breath
+    assert spec.apply_rules(what, with_breath) is with_breath
     any_gain = spec.model_copy(update={"expected_gain_per_mv": None})
     read = recording(Path("a"), gain_per_mv=gains)
-    assert apply_rules(any_gain, what, read) is read
+    assert any_gain.apply_rules(what, read) is read
 
 
 def test_a_cohort_the_spec_does_not_have_is_an_error() -> None:
     with pytest.raises(SpecError, match="found no cohort 'other', expected one of example_north"):
-        apply_rules(load_spec(str(EXAMPLE)), "other", recording(Path("a")))
+        CohortSpec.load(str(EXAMPLE)).apply_rules("other", recording(Path("a")))

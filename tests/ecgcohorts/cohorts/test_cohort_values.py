@@ -6,6 +6,9 @@ from datetime import datetime
 import pytest
 
 from ecgcohorts.cohorts import values
+from ecgcohorts.cohorts.schema import Label, Where
+
+FIND = (Where(column="label"),)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_times_are_iso_or_of_the_given_format_and_lose_their_zone() -> None:
     ],
 )
 def test_a_code_is_present_absent_or_unknown(text: str, present: float) -> None:
-    assert values.label_number(text, codes=["AFIB"]) == pytest.approx(present, nan_ok=True)
+    assert Label(find=FIND, codes=("AFIB",)).number(text) == pytest.approx(present, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +107,10 @@ def test_a_code_is_present_absent_or_unknown(text: str, present: float) -> None:
     ],
 )
 def test_a_label_without_codes_is_a_truth_or_a_number(text: str, number: float) -> None:
-    assert values.label_number(text) == pytest.approx(number, nan_ok=True)
+    assert Label(find=FIND).number(text) == pytest.approx(number, nan_ok=True)
 
 
 def test_a_label_may_name_its_values() -> None:
     named = {"low": 0.0, "High": 1.0, "3": 0.5}
-    found = [values.label_number(text, values=named) for text in ("LOW", "high", "3.0", "other")]
+    found = [Label(find=FIND, values=named).number(text) for text in ("LOW", "high", "3.0", "other")]
     assert found == pytest.approx([0, 1, 0.5, math.nan], nan_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgcohorts.cohorts.spec import CohortSpec, Description, apply_rules, describe, load_spec
+from ecgcohorts.cohorts.spec import CohortSpec, Description
 from ecgcohorts.errors import Reason, RejectedRecording
 from ecgcohorts.leads import LIMB_LEADS, select
 from ecgcohorts.preprocess.strip import make_strip
@@ -23,12 +23,12 @@ CINC2011_GRADES = {"1.0": 181, "0.0": 117, "nan": 2}  # two of set a are in neit
 
 
 def described(name: str, shared: Path, folder: str = "") -> tuple[CohortSpec, list[Description]]:
-    spec, root = load_spec(name), shared / (folder or name)
+    spec, root = CohortSpec.load(name), shared / (folder or name)
     tables = spec.load_tables(root)
     items = spec.sources(root)
     assert [item.path for item in items] == sorted(item.path for item in items)
     assert [item.error for item in items] == [None] * len(items)
-    found = [describe(spec, tables, item) for item in items]
+    found = [spec.describe(tables, item) for item in items]
     assert len({(d.cohort, d.recording_id) for d in found}) == len(found)
     return spec, found
 
@@ -59,7 +59,7 @@ def test_ptb_xl(shared: Path) -> None:
 
 
 def test_ptb_xl_superclasses_are_those_of_its_own_table(shared: Path) -> None:
-    labels = load_spec("ptb_xl").layouts[0].labels
+    labels = CohortSpec.load("ptb_xl").layouts[0].labels
     with (shared / "ptb_xl" / "scp_statements.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     place = rows[0].index("diagnostic_class")
@@ -112,22 +112,22 @@ def test_cinc2021(shared: Path) -> None:
     "name", ["G12EC/E00015", "G12EC/E00018", "G12EC/E00793", "PTB-XL/HR00599", "PTB-XL/HR20715", "PTB/S0004"]
 )
 def test_a_challenge_header_with_a_wrong_gain_is_refused(name: str, shared: Path) -> None:
-    spec = load_spec("cinc2021")
+    spec = CohortSpec.load("cinc2021")
     (recording,) = wfdb.read(shared / "cinc2021" / f"{name}.hea")
     before = recording.signal_mv.copy()
     with pytest.raises(RejectedRecording, match="expected 1000") as caught:
-        apply_rules(spec, "georgia", recording)
+        spec.apply_rules("georgia", recording)
     assert caught.value.reason == Reason.GAIN
     np.testing.assert_array_equal(recording.signal_mv, before)
 
 
 def test_all_other_challenge_headers_pass_the_gain_rule(shared: Path) -> None:
-    spec = load_spec("cinc2021")
+    spec = CohortSpec.load("cinc2021")
     refused = []
     for item in spec.sources(shared / "cinc2021"):
         assert item.header is not None
         try:
-            apply_rules(spec, spec.cohort_of(item).name, item.header)
+            spec.apply_rules(spec.cohort_of(item).name, item.header)
         except RejectedRecording:
             refused.append(item.header.recording_id)
     assert refused == ["E00015", "E00018", "E00793", "HR00599", "HR20715", "S0004"]
@@ -207,10 +207,10 @@ def test_cinc2011(shared: Path) -> None:
 
 def test_cinc2011_text_is_in_steps_of_5_uv_and_in_the_order_we_assume(shared: Path) -> None:
     """In another order these are no limb leads, with aVL before aVF for one. In another unit they are no ECGs."""
-    spec, root = load_spec("cinc2011"), shared / "cinc2011_seta"
+    spec, root = CohortSpec.load("cinc2011"), shared / "cinc2011_seta"
     tables = spec.load_tables(root)
     reader = open_reader(tables.layout.reader, tables.layout.arrays)
-    accepted = [item for item in spec.sources(root, 60) if describe(spec, tables, item).labels["acceptable"] == 1]
+    accepted = [item for item in spec.sources(root, 60) if spec.describe(tables, item).labels["acceptable"] == 1]
     peaks_mv = []
     for item in accepted:
         (recording,) = reader.read(root / item.path)
@@ -256,7 +256,7 @@ def test_a_label_of_the_challenge_is_unlabelled_where_no_record_of_the_source_ha
         "chapman_shaoxing": "Chapman_Shaoxing",
         "ningbo": "Ningbo",
     }
-    spec = load_spec("cinc2021")
+    spec = CohortSpec.load("cinc2021")
     assert {cohort.name for cohort in spec.cohorts} == set(columns)
     for cohort in spec.cohorts:
         absent = {
@@ -270,7 +270,7 @@ def test_a_label_of_the_challenge_is_unlabelled_where_no_record_of_the_source_ha
 def test_a_header_scan_of_500_recordings_takes_less_than_a_second(shared: Path) -> None:
     import time
 
-    spec, root = load_spec("ptb_xl"), shared / "ptb_xl"
+    spec, root = CohortSpec.load("ptb_xl"), shared / "ptb_xl"
     spec.sources(root, limit=1)  # the reader is loaded
     seconds = []
     for _ in range(3):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ecgcohorts.cohorts.spec import CohortSpec, describe, load_spec
+from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.ingest.draft import Draft, draft
@@ -26,7 +26,7 @@ def comments(made: Draft) -> dict[str, str]:
 
 def loaded(made: Draft, folder: Path) -> CohortSpec:
     made.save(folder / "drafted.yaml")
-    return load_spec(str(folder / "drafted.yaml"))
+    return CohortSpec.load(str(folder / "drafted.yaml"))
 
 
 def write_csv(path: Path, *rows: dict[str, object]) -> Path:
@@ -88,7 +88,7 @@ def test_a_table_beside_wfdb_records_says_who_they_are(make_cohort: Callable[...
     layout = spec.layouts[0]
     assert (layout.tables[0].file, layout.tables[0].key, layout.tables[0].match) == ("meta.csv", "Record", "path")
     assert layout.time_format == "%d.%m.%Y %H:%M"
-    found = [describe(spec, spec.load_tables(raw.folder), item) for item in spec.sources(raw.folder)]
+    found = [spec.describe(spec.load_tables(raw.folder), item) for item in spec.sources(raw.folder)]
     assert [each.patient_id for each in found] == [row["Subject ID"] for row in rows]
     assert [each.age_years for each in found] == [row["Age (years)"] for row in rows]
     assert [each.sex for each in found] == [{"F": "female", "M": "male"}[row["Gender"]] for row in rows]
@@ -187,7 +187,7 @@ def partly_filled(made: Draft, key: str, folder: Path) -> None:
     if f"{key}: FILL_IN" not in made.text:
         raise SpecError("nothing to fill in here")
     (folder / "partly.yaml").write_text(made.text)
-    load_spec(str(folder / "partly.yaml"))
+    CohortSpec.load(str(folder / "partly.yaml"))
 
 
 def test_a_manifest_of_arrays_is_described_like_any_file(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_days_and_months_that_cannot_be_told_apart_stay_open(
 def test_a_key_names_each_recording_once(make_cohort: Callable[..., object], tmp_path: Path) -> None:
     raw = make_cohort(patients=4)
     names = sorted(raw.signals)
-    items = load_spec(str(raw.spec)).sources(raw.folder)
+    items = CohortSpec.load(str(raw.spec)).sources(raw.folder)
     rows = [
         {"group": names[0], "record": f"{name}.hea", "some": name if place else "x"} for place, name in enumerate(names)
     ]

@@ -16,7 +16,7 @@ import pytest
 
 import ecgcohorts as ec
 from ecgcohorts.cohorts.files import Found, SourceItem
-from ecgcohorts.cohorts.spec import load_spec
+from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, ingest, plan_to_file
 from ecgcohorts.ingest.commit import _spans
 from ecgcohorts.ingest.plan import Request, ids_of, open_plan, write_plan
@@ -50,7 +50,7 @@ def header(name: str, patient: str, time: datetime | None) -> Recording:
 
 def request_of(spec: Path, folder: Path) -> Request:
     return Request(
-        source=uri_of(folder), store=uri_of(folder / "s.zarr"), spec=load_spec(str(spec)), recipe=CAPE_V1,
+        source=uri_of(folder), store=uri_of(folder / "s.zarr"), spec=CohortSpec.load(str(spec)), recipe=CAPE_V1,
         shard_records=5, quality=True, on_error="quarantine", key_fingerprint=KEY.fingerprint, generation=1, base="",
         versions={},
     )  # fmt: skip

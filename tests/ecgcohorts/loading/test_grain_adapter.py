@@ -50,14 +50,14 @@ def test_millivolts_on_a_device(store, sampler):
 
 @pytest.mark.parametrize("place", [-1, 8])
 def test_a_batch_outside_the_run_is_refused(store, sampler, place):
-    from ecgcohorts.loading.grain import PlannedBatches
+    from ecgcohorts.loading.grain import batches
 
     with pytest.raises(IndexError, match="expected 0 to 7"):
-        PlannedBatches(Loader(store, sampler, window=200))[place]
+        batches(Loader(store, sampler, window=200))[place]
 
 
 def test_no_epochs_are_refused(store, sampler):
-    from ecgcohorts.loading.grain import PlannedBatches
+    from ecgcohorts.loading.grain import batches
 
     with pytest.raises(SpecError, match="found epochs=0"):
-        PlannedBatches(Loader(store, sampler, window=200), epochs=0)
+        batches(Loader(store, sampler, window=200), epochs=0)

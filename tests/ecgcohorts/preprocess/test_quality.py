@@ -239,4 +239,4 @@ def test_quality_alters_nothing(made):
     stages = quality.Stages(eight_mv, filtered_mv, 500.0, 0, 0, 0, None, 1.0)
     for array in (stages.native_mv, stages.filtered_mv):
         array.flags.writeable = False
-    quality.measure(stages, made.record(eight_mv), CAPE_V1)
+    quality.Quality.measure(stages, made.record(eight_mv), CAPE_V1)

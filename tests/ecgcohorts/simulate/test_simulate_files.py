@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ecgcohorts.cohorts.spec import CohortSpec, apply_rules, describe, load_spec
+from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, select
 from ecgcohorts.plugins import load
@@ -66,11 +66,11 @@ def test_a_person_does_not_depend_on_who_else_is_simulated(exams: dict[str, dict
 @pytest.mark.parametrize("name", ["north", "river"])
 def test_readers_return_the_very_integers(written: Path, exams: dict[str, dict[str, Exam]], name: str) -> None:
     seen = set()
-    spec = load_spec(str(written / name / "cohort.yaml"))
+    spec = CohortSpec.load(str(written / name / "cohort.yaml"))
     tables = spec.load_tables(written / name)
     for item in spec.sources(written / name):
         (recording,) = read(written / name / item.path)
-        described = describe(spec, tables, item)
+        described = spec.describe(tables, item)
         exam = exams[name][described.recording_id]
         device, visit = exam.visit.hospital.device, exam.visit
         assert recording.digital is not None
@@ -80,7 +80,7 @@ def test_readers_return_the_very_integers(written: Path, exams: dict[str, dict[s
         np.testing.assert_allclose(recording.gain_per_mv, device.gain_per_mv, rtol=1e-12)
         assert recording.rate_hz == device.rate_hz
         assert recording.missing is None or not recording.missing.any()
-        assert apply_rules(spec, described.cohort, recording).n_samples == exam.digital.shape[1]
+        assert spec.apply_rules(described.cohort, recording).n_samples == exam.digital.shape[1]
         assert (described.patient_id, described.sex) == (visit.patient_id, visit.sex)
         assert described.age_years == int(visit.age_years)
         assert (described.acquired_at, described.device, described.site) == (visit.acquired_at, device.name, name)
@@ -95,7 +95,7 @@ def test_the_hdf5_reader_returns_the_float32_that_were_written(
 ) -> None:
     """The folder also passes for CODE-15 % itself: the preset reads it."""
     folder = written / "coast"
-    spec: CohortSpec = load_spec(str(folder / "cohort.yaml") if spec_name == "its own" else spec_name)
+    spec: CohortSpec = CohortSpec.load(str(folder / "cohort.yaml") if spec_name == "its own" else spec_name)
     tables = spec.load_tables(folder)
     items = {item.entry: item for item in spec.sources(folder)}
     assert set(items) == set(exams["coast"])
@@ -106,7 +106,7 @@ def test_the_hdf5_reader_returns_the_float32_that_were_written(
         rows = truth_mv.astype(np.float32)
         alive = np.flatnonzero(rows.any(axis=0))
         np.testing.assert_array_equal(recording.signal_mv, rows[:, alive[0] : alive[-1] + 1])
-        described = describe(spec, tables, items[recording.source.entry])
+        described = spec.describe(tables, items[recording.source.entry])
         visit = exam.visit
         assert (described.patient_id, described.sex) == (visit.patient_id, visit.sex)
         assert described.age_years == int(visit.age_years)

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from ecgcohorts.cohorts.spec import describe, load_spec
+from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.preprocess.quality import _find_beats
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.preprocess.strip import make_strip
@@ -67,10 +67,10 @@ def test_people_are_as_hard_to_recognise_as_real_ones() -> None:
 
 @pytest.mark.shared
 def test_real_people_are_that_hard_to_recognise(shared: Path) -> None:
-    spec = load_spec("ptb_xl")
+    spec = CohortSpec.load("ptb_xl")
     tables = spec.load_tables(shared / "ptb_xl")
     recordings = [
-        (str(describe(spec, tables, item).patient_id), read(shared / "ptb_xl" / item.path)[0])
+        (str(spec.describe(tables, item).patient_id), read(shared / "ptb_xl" / item.path)[0])
         for item in spec.sources(shared / "ptb_xl")
     ]
     assert same_person_auc(distinct(recordings, 50)) == pytest.approx(0.86, abs=0.03)
