@@ -200,7 +200,14 @@ def expectation(fault: Mapping[str, Any]) -> str:
         "list_type": "a list",
         "dict_type": "keys with values",
         "model_type": "keys with values",
+        "extra_forbidden": "no key of this name",
+        "int_parsing": "a whole number",
+        "int_from_float": "a whole number",
+        "float_parsing": "a number",
+        "bool_parsing": "true or false",
     }
+    if fault["type"] == "union_tag_invalid":
+        return "one of {expected_tags}, not {tag!r}".format_map(fault["ctx"])
     said = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     return plain.get(str(fault["type"]), said)
 

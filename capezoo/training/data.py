@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import ecgcohorts as ec
 from capezoo.specs import RunConfig, SamplerSpec, derive_seed
 from capezoo.specs.scaling import lead_statistics
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.index.cohort_index import draw_ids
 from ecgcohorts.samplers import window_starts
 
@@ -63,7 +63,13 @@ class TrainingData:
             shares = {"held_out": config.held_out.fraction, "train": 1 - config.held_out.fraction}
             parts = index.split_by_patient(shares, config.held_out.salt)
             index, held_out = parts["train"], parts["held_out"]
-        sampler = _sampler(config.sampler, index, config.seed).on_rank(rank, world_size)
+        try:
+            sampler = _sampler(config.sampler, index, config.seed).on_rank(rank, world_size)
+        except PlanImpossible as error:
+            # The sampler speaks of its own arguments, which have other names in a run.
+            raise PlanImpossible(
+                f"{error} In a run: sampler.groups={config.sampler.groups} (pairs), sampler.singles, sampler.small_groups."
+            ) from None
         return cls(store, config, index, held_out, sampler, rank, world_size)
 
     @property

@@ -114,6 +114,9 @@ def pretrain(
                 except TrainingDiverged as error:
                     _status(run, state, "diverged", reason=str(error))
                     raise
+                except KeyboardInterrupt:
+                    _status(run, state, "interrupted")
+                    raise
     return run.folder.path
 
 

@@ -30,6 +30,8 @@ from ecgcohorts.io.durable import make_folder, write_file
 
 LIBRARIES = ("ecgcohorts", "lightning-fabric", "numpy", "pandas", "pydantic", "scipy", "torch", "zarr")
 
+_BESIDE = {".err", ".log", ".out", ".part", ".txt"}  # logs, and what a killed writer leaves
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -88,15 +90,18 @@ class RunFolder:
         make_folder(self.checkpoints)
 
     def _require_free(self) -> None:
-        """Raise StateMismatch if the folder holds a file of someone else's that a run would replace."""
-        # A run that was killed before config.yaml leaves the first two; other files, such as a log, are nobody's concern.
+        """Raise StateMismatch if the folder holds anything that is neither the beginning of a run nor a log."""
+        # A run that was killed before config.yaml leaves the first two. A scheduler's log stands there before the run.
         begun = {"training_digests.bin", "data.json"} if (self.path / "training_digests.bin").is_file() else set()
-        own = {"training_digests.bin", "data.json", "env.json", "status.json", "checkpoints", "tensorboard"}
-        own |= {self.metrics.name, self.curves.name}
-        foreign = sorted(name for name in own - begun if (self.path / name).exists())
+        foreign = sorted(
+            path.name
+            for path in (self.path.iterdir() if self.path.is_dir() else ())
+            if path.name not in begun and path.suffix not in _BESIDE and not path.name.startswith(".")
+        )
         if foreign:
             raise StateMismatch(
-                f"{self.path}: found {foreign[0]} and no config.yaml, expected a run or no such file. Give another folder."
+                f"{self.path}: found {foreign[0]} and no config.yaml, expected a run or an empty folder. "
+                "Give another folder."
             )
 
     def environment(self, device: Mapping[str, Any]) -> None:

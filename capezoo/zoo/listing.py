@@ -42,7 +42,7 @@ def locate(weights: str | Path, offline: bool = False) -> Path:
     close = get_close_matches(str(weights), here, n=3) or sorted(here)
     names = f"one of {', '.join(close)}" if close else "the folder of published weights (none are installed by name)"
     raise SpecError(
-        f"found no weights {str(weights)!r}, expected {names}, or hf-hub:ORG/REPO@REVISION."
+        f"found no weights {str(weights)!r}, expected {names}, a folder of weights, or hf-hub:ORG/REPO@REVISION."
         + did_you_mean(str(weights), here)
     )
 

@@ -8,6 +8,7 @@ Importing this module loads scipy.signal: import it where strips are made, not i
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from ecgcohorts.leads import LIMB_LEADS
 from ecgcohorts.preprocess import quality
 from ecgcohorts.preprocess.filter import resample_and_filter
 from ecgcohorts.preprocess.quality import Quality, Stages
-from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.recipes import CAPE_V1, load_recipe
 from ecgcohorts.preprocess.steps import (
     CheckAmplitude,
     CheckRate,
@@ -57,14 +58,17 @@ class Strip:
 
 
 def make_strip(
-    recording: Recording, recipe: Recipe = CAPE_V1, mains_hz: Mains = None, with_quality: bool = True
+    recording: Recording, recipe: Recipe | str | Path = CAPE_V1, mains_hz: Mains = None, with_quality: bool = True
 ) -> Strip:
     """Return the strip of one recording.
 
+    recipe: a recipe, the name of an installed one, or a YAML file that describes one.
     mains_hz: 50 or 60 puts a notch there, "auto" asks the signal itself, None leaves the notch out.
     Raises RejectedRecording: LEADS, RATE, EMPTY, TOO_SHORT, GAPS or AMPLITUDE. The result depends on nothing
     but the arguments: alone or among others, the same bits.
     """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
     with np.errstate(over="ignore", invalid="ignore"):  # absurd numbers end as AMPLITUDE, without a warning
         return _make_strip(recording, recipe, mains_hz, with_quality)
 

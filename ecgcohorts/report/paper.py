@@ -156,7 +156,7 @@ def paper_drawing(
     """Return the first 10 s of an ECG as it looks on paper; `drawing.to_svg` and `drawing.save` write it.
 
     signal_mv: (lead, time) in mV, NaN where missing, in the order of `leads` (any spelling `leads.canonical` knows).
-    Missing limb leads are derived from two others; a lead that cannot be derived is labelled as not recorded.
+    Missing limb leads are derived from two others; a lead that cannot be derived is labelled as missing.
     A recording shorter than 10 s has shorter columns, so that every lead shows a part of it.
     title, notes: any text. band_hz: the filter it went through, for the footer.
     Raises SpecError for a shape or rate that cannot be drawn, RejectedRecording for a lead named twice.
@@ -207,7 +207,8 @@ def _find_entry(index: CohortIndex, record: int | str) -> int:
     else:
         raise SpecError(f"found record {record!r}, expected a row number or a recording id of 32 hexadecimal digits.")
     if not len(entries):
-        raise SpecError(f"found no record {record!r} in the index, expected one listed by `ecgcohorts info --json`.")
+        last = int(index["row"].max())
+        raise SpecError(f"found no record {record!r} in the index, expected a row from 0 to {last}, or a recording id.")
     return int(entries[0])
 
 
@@ -331,7 +332,7 @@ def _pulse(page: Page, row: int) -> Line:
 
 
 def _label(page: Page, trace: _Trace, recorded: bool) -> list[Line | Text]:
-    name = trace.lead if recorded else f"{trace.lead} not recorded"
+    name = trace.lead if recorded else f"{trace.lead} missing"
     x, y = page.x_mm(trace.start_s), trace.row * page.layout.row_mm(page.gain_mm_mv)
     # Rows of a single column are low: the name stands beside the line, below the pulse.
     if page.layout.columns == 1:

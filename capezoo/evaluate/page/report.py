@@ -14,7 +14,7 @@ from capezoo.evaluate.questions import KIND, about
 from capezoo.evaluate.results import Study
 from capezoo.training.curves import Table, panels, read
 from ecgcohorts import plugins
-from ecgcohorts.errors import SourceError
+from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.report.charts import lines
 from ecgcohorts.report.page import Markup, Section, facts, figure, heading, page, paragraph, table, write_text
 
@@ -38,8 +38,11 @@ def build_report(
 
     studies: folders written by `capezoo evaluate`; several of them (one per seed) are also compared pairwise.
     runs: folders of pretraining runs, for their curves. store: for cohort table and example ECGs.
-    Raises SourceError if a folder named is not what it should be, or `out` cannot be written.
+    Raises SpecError if nothing is given, SourceError if a folder named is not what it should be, or `out` cannot be
+    written.
     """
+    if not studies and not runs and store is None:
+        raise SpecError("found nothing to report, expected a study, a run folder or a store. Give one or more of them.")
     results = [Study.read(Path(folder)) for folder in studies]
     sections = [Section("In short", _in_short(results))]
     if store is not None:
@@ -51,7 +54,7 @@ def build_report(
         sections.append(Section(about(name)[0], _answers(name, results)))
     if results:
         sections.append(Section("Where the numbers come from", _sources(results)))
-    write_text(Path(out), page(title, sections, f"{len(results)} evaluations, {len(runs)} training runs"))
+    write_text(Path(out), page(title, sections, f"evaluations: {len(results)}, training runs: {len(runs)}"))
     return Path(out)
 
 
@@ -79,7 +82,7 @@ def _over_studies(studies: Sequence[Study]) -> pd.DataFrame:
 
 def _in_short(studies: Sequence[Study]) -> Markup:
     if not studies:
-        return paragraph("No evaluation was given: this page shows the data and the training only.")
+        return paragraph("No evaluation was given.")
     parts = facts(dict(map(about, studies[0].answers)))
     numbers = pd.DataFrame.from_dict(studies[0].headline(), orient="index")
     if numbers.size:

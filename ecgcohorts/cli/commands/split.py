@@ -97,7 +97,7 @@ def _rule(name: str, given: Mapping[str, Any]) -> dict[str, object]:
         if one in given and one not in used:
             raise SpecError(f"found --{one} with --by {given['by']}, expected {_list(used)}.")
         if one not in given and one in needed:
-            raise SpecError(f"found no --{one} with --by {given['by']}, expected {_list(used)}.")
+            raise SpecError(f"found no --{one} with --by {given['by']}, expected one. See: ecgcohorts split --help")
     return _RULES[given["by"]](name, given)
 
 

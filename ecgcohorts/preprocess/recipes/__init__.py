@@ -71,9 +71,10 @@ def _from_yaml(path: Path) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = _where(first["loc"])
-        should = first["msg"].startswith("Input should be")
-        said = f"{'expected ' if should else ''}{expectation(first)}"
-        raise SpecError(f"{path}: {where}{said[:1].lower()}{said[1:]}. Correct it there.") from None
+        said = expectation(first)
+        # What a step itself says of its values is a sentence; what the library says names what it expected.
+        said = said[:1].lower() + said[1:] if first["type"] in ("value_error", "missing") else f"expected {said}"
+        raise SpecError(f"{path}: {where}{said}. Correct it there.") from None
 
 
 def _where(place: tuple[int | str, ...]) -> str:
