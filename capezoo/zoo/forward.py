@@ -19,7 +19,7 @@ def features(model: "nn.Module", windows: NDArray[np.float32] | Iterable[NDArray
     windows: all at once, or blocks of them, which are taken as they come: of a whole store only results are kept.
     """
     if isinstance(windows, np.ndarray):
-        windows = (windows[start : start + BATCH] for start in range(0, len(windows), BATCH))
+        windows = [windows[start : start + BATCH] for start in range(0, len(windows), BATCH)]
     found = list(_features(model, windows))
     width = int(model.num_features)  # type: ignore[arg-type]
     return np.concatenate(found) if found else np.zeros((0, width), np.float32)
