@@ -93,19 +93,21 @@ def _in_short(studies: Sequence[Study]) -> Markup:
 
 def _cohorts(store: "AnyStore") -> Markup:
     # Imported here: a report of evaluations alone needs none of it.
-    from ecgcohorts.report.html import accounting_html
-    from ecgcohorts.report.table1 import table1, table1_html
+    from ecgcohorts.report.html import Accounts
+    from ecgcohorts.report.table1 import Table1
 
-    return table1_html(table1(store.index)) + accounting_html(store)
+    return Table1.of(store.index).html() + Accounts(store).html()
 
 
 def _examples(store: "AnyStore") -> Markup:
-    from ecgcohorts.report.paper import record_svg
+    from ecgcohorts.report.paper import Page
 
     parts = [paragraph("The first recording of the first patient of each cohort, in the random order of the store.")]
     for code in range(len(store.index.cohorts)):
         patients = np.flatnonzero(store.index.patient_cohort == code)[:_EXAMPLES]
-        parts += [figure(record_svg(store, int(store.index.patient_ptr[patient]))) for patient in patients]
+        parts += [
+            figure(Page().draw_record(store, int(store.index.patient_ptr[patient])).to_svg()) for patient in patients
+        ]
     return Markup("").join(parts)
 
 
