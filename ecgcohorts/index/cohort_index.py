@@ -106,6 +106,11 @@ class CohortIndex:
         """Return the store rows of one patient. Rows of one ingest run are in order of time."""
         return self.columns["row"][self.patient_ptr[patient] : self.patient_ptr[patient + 1]]
 
+    def entries_of(self, cohort: int, kind: str, pseudonym: bytes) -> NDArray[np.bool_]:
+        """Mark the entries of a recording or a patient of a cohort: bool (entry,). kind: "recording" or "patient"."""
+        same = (self[f"{kind}_id"] == np.frombuffer(pseudonym, np.uint8)).all(axis=1)
+        return np.asarray(same & (self["cohort"] == cohort))
+
     def first_known(self, column: str) -> NDArray:
         """Return each patient's first known value of a column in time order: (patients,), unknown if there is none."""
         values = self[column]
