@@ -106,6 +106,23 @@ class CohortIndex:
         """Return the store rows of one patient. Rows of one ingest run are in order of time."""
         return self.columns["row"][self.patient_ptr[patient] : self.patient_ptr[patient + 1]]
 
+    def entries_of(self, cohort: int, kind: str, pseudonym: bytes) -> NDArray[np.bool_]:
+        """Mark the entries of a recording or a patient of a cohort: bool (entry,). kind: "recording" or "patient"."""
+        same = (self[f"{kind}_id"] == np.frombuffer(pseudonym, np.uint8)).all(axis=1)
+        return np.asarray(same & (self["cohort"] == cohort))
+
+    def first_known(self, column: str) -> NDArray:
+        """Return each patient's first known value of a column in time order: (patients,), unknown if there is none."""
+        values = self[column]
+        if not len(values):
+            return values
+        unknown = np.isnan(values) if values.dtype.kind == "f" else values == UNKNOWN
+        places = np.where(unknown, len(values), np.arange(len(values)))
+        # Entries of a patient lie together and in time order, so the smallest place is the first recording.
+        first = np.minimum.reduceat(places, self.patient_ptr[:-1])
+        none = first == len(values)
+        return np.where(none, values.dtype.type(np.nan if values.dtype.kind == "f" else UNKNOWN), values[first - none])
+
     def take(self, entries: ArrayLike) -> "CohortIndex":
         """Return the index of some entries only (a mask or positions). Patients are numbered densely again."""
         chosen = np.asarray(entries)

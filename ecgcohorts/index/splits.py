@@ -7,6 +7,7 @@ of its index, a store that has grown, several stores opened as one, and embeddin
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,6 +86,19 @@ class Split:
         return pd.DataFrame(lines, columns=["cohort", "part", "patients", "recordings"]).sort_values(
             "cohort", kind="stable", ignore_index=True
         )
+
+    def facts(self, index: CohortIndex) -> dict[str, Any]:
+        """Return what the split does to an index, as JSON-ready values. A nested part includes all smaller ones."""
+        return {
+            "name": self.name,
+            "rule": self.definition.rule.model_dump(mode="json"),
+            "words": self.definition.rule.words,
+            "parts": [
+                {"name": part, "recordings": len(one), "patients": one.n_patients}
+                for part, one in self.of(index).items()
+            ],
+            "in_no_part": int((self.column(index) == UNASSIGNED).sum()),
+        }
 
     def assert_disjoint(self, index: CohortIndex, same: Same = ()) -> None:
         """Raise SpecError if a patient, a person of the identity map or a waveform is in two parts.

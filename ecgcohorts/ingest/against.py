@@ -14,8 +14,7 @@ from ecgcohorts.cohorts.spec import CohortSpec, Description
 from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.errors import RecordingError, SpecError, UnreadableRecording
 from ecgcohorts.index.cohort_index import SEX_CODES, UNKNOWN
-from ecgcohorts.ingest.plan import as_keys
-from ecgcohorts.ingest.planning import repeated_pseudonym
+from ecgcohorts.ingest.plan import Refusal, as_keys
 from ecgcohorts.preprocess.strip import Strip, make_strip
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.readers import files_beside, open_reader
@@ -23,7 +22,6 @@ from ecgcohorts.recording import Recording
 from ecgcohorts.sources import open_source
 from ecgcohorts.sources.windows import WINDOW, at_hand
 from ecgcohorts.store.reader import Store, open_store
-from ecgcohorts.store.upkeep.lookup import matching_key
 
 # Our default: a wrong folder makes millions, and the first ones show what is wrong.
 PROBLEMS_KEPT = 1000
@@ -63,7 +61,7 @@ def verify_against(
     store = open_store(store_path)
     spec = cohort if isinstance(cohort, CohortSpec) else CohortSpec.load(cohort)
     with open_source(source) as opened:
-        key = matching_key(store, key_file)
+        key = store.load_key(key_file)
         files = spec.find(opened)
         check = _Comparison(store, files, spec, key)
         items = files.scan()
@@ -118,7 +116,8 @@ class _Comparison:
         at = self._find(name)
         # Of two recordings with one id, ingest refused the second, under a pseudonym of its own.
         if at is not None and self._met[at]:
-            name = repeated_pseudonym(about.cohort, about.recording_id, item.path, item.entry, self._key)
+            again = Refusal.of_repetition(about.cohort, about.recording_id, item.path, item.entry, self._key)
+            name = again.recording_id
             at = None
         if at is None:
             reason = self._reasons.get(name.hex())

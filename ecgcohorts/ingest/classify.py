@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Self
 
 from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
 from ecgcohorts.ingest.content import NO_FORMAT, TEXT, FileClass, Kind
@@ -34,6 +35,29 @@ class Census:
     files: dict[FileClass, list[str]] = field(repr=False)
     left_out: dict[str, int] = field(default_factory=dict)  # of an archive: kind of entry that is no file -> how many
 
+    @classmethod
+    def take(cls, source: Source, only: str | None = None, tell: Callable[[int], None] | None = None) -> Self:
+        """Give every file of a source its class.
+
+        only: the one file to look at. tell: called with the number of files done. Raises SourceError if there is no file.
+        """
+        readers = {name: load(KIND, name) for name in names(KIND)}
+        found: dict[FileClass, list[str]] = defaultdict(list)
+        done = 0
+        one: dict[str, FileClass | None] = {} if only is None else {only: None}
+        for below, entries in [("", one)] if one else _folders(source):
+            for name, each in _Siblings(source, below, readers).classes(entries):
+                found[each].append(below + name)
+                done += 1
+                if tell is not None and done % _TELL_EVERY == 0:
+                    tell(done)
+        if not found:
+            raise SourceError(f"{source}: there is no file in it. Check the path.")
+        # Last, because a manifest may name files of folders that are visited after its own.
+        _give_to_manifests(source, found)
+        left_out = source.left_out if isinstance(source, Archive) else {}
+        return cls(source, {each: sorted(paths) for each, paths in found.items()}, left_out)
+
     @property
     def n_files(self) -> int:
         return sum(map(len, self.files.values()))
@@ -55,29 +79,6 @@ _SEGMENT = FileClass(Kind.PART, "WFDB header of a segment")
 _ANNOTATIONS = FileClass(Kind.PART, "WFDB annotations")
 _IN_MANIFEST = FileClass(Kind.PART, "array of a manifest")
 _MANIFEST = FileClass(Kind.RECORDING, ARRAYS)
-
-
-def classify(source: Source, only: str | None = None, tell: Callable[[int], None] | None = None) -> Census:
-    """Give every file of a source its class.
-
-    only: the one file to look at. tell: called with the number of files done. Raises SourceError if there is no file.
-    """
-    readers = {name: load(KIND, name) for name in names(KIND)}
-    found: dict[FileClass, list[str]] = defaultdict(list)
-    done = 0
-    one: dict[str, FileClass | None] = {} if only is None else {only: None}
-    for below, entries in [("", one)] if one else _folders(source):
-        for name, each in _Siblings(source, below, readers).classes(entries):
-            found[each].append(below + name)
-            done += 1
-            if tell is not None and done % _TELL_EVERY == 0:
-                tell(done)
-    if not found:
-        raise SourceError(f"{source}: there is no file in it. Check the path.")
-    # Last, because a manifest may name files of folders that are visited after its own.
-    _give_to_manifests(source, found)
-    left_out = source.left_out if isinstance(source, Archive) else {}
-    return Census(source, {each: sorted(paths) for each, paths in found.items()}, left_out)
 
 
 def _give_to_manifests(source: Source, found: dict[FileClass, list[str]]) -> None:

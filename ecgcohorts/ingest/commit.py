@@ -29,7 +29,6 @@ from ecgcohorts.store.schema import (
     FileEntry,
     Manifest,
     Segment,
-    describe_files,
     group_metadata,
     index_folder,
     rejects_name,
@@ -212,7 +211,7 @@ def _write_snapshot(
     written += write_index(folder, generation, index)
     rejects = _extend_rejects(before.rejects() if before else None, settled)
     write_file(folder / rejects_name(generation), rejects.to_parquet(index=False))
-    files |= entries | describe_files(folder, written)
+    files |= entries | FileEntry.of_files(folder, written)
     segments = [
         Segment(
             cohort=one.plan.name,

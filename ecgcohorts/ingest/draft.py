@@ -21,7 +21,7 @@ from ecgcohorts.cohorts.files import SourceItem
 from ecgcohorts.cohorts.schema import Files
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import RecordingError, SourceError, SpecError
-from ecgcohorts.ingest.classify import ARRAYS, Census, classify
+from ecgcohorts.ingest.classify import ARRAYS, Census
 from ecgcohorts.ingest.content import FileClass, Kind, Numbers
 from ecgcohorts.ingest.inspect import SAMPLE, spread
 from ecgcohorts.ingest.table_columns import Columns, Key, Role
@@ -43,7 +43,7 @@ _ROLES: tuple[Role, ...] = ("patient", "age", "sex", "acquired_at", "device", "s
 # No valid value of any field, so that a draft which was not finished is refused.
 _FILL_IN = "FILL_IN"
 
-# What `classify` calls a kind of array -> what the reader `arrays` calls it.
+# What a census calls a kind of array -> what the reader `arrays` calls it.
 _ARRAY_KINDS = {
     "numbers as text": "csv",
     "numbers as text, gzipped": "csv",
@@ -68,8 +68,17 @@ class Draft:
 
     def save(self, out: Path, force: bool = False) -> None:
         """Write the draft whole or not at all. Raises SpecError as `check_out` does."""
-        check_out(out, force)
+        self.check_out(out, force)
         write_file(out, self.text.encode())
+
+    @staticmethod
+    def check_out(out: Path, force: bool) -> None:
+        """Refuse a file name without the suffix of a cohort file, or, without `force`, of an existing file."""
+        # The suffix is what tells the path of a cohort file from the name of a preset.
+        if out.suffix.lower() not in (".yaml", ".yml"):
+            raise SpecError(f"{out}: found the suffix {out.suffix!r}, expected .yaml, by which cohort files are known.")
+        if out.exists() and not force:
+            raise SpecError(f"{out}: this file exists. Name another, or pass --force to replace it.")
 
 
 @dataclass
@@ -102,7 +111,7 @@ def draft(source: str | Path, table: Path | None = None, sample: int = SAMPLE) -
 
 
 def _draft(source: Source, table: Path | None, sample: int) -> Draft:
-    census = classify(source)
+    census = Census.take(source)
     each, paths = _commonest(census)
     # Bare numbers have no headers to read: their draft asks a person for everything.
     is_bare = each.kind is Kind.ARRAY
@@ -137,15 +146,6 @@ def _draft(source: Source, table: Path | None, sample: int) -> Draft:
     if not is_bare:
         _check(text)
     return Draft(text, reader, len(paths), page.guesses, page.unknowns, left_out)
-
-
-def check_out(out: Path, force: bool) -> None:
-    """Refuse a file name without the suffix of a cohort file, or, without `force`, of an existing file."""
-    # The suffix is what tells the path of a cohort file from the name of a preset.
-    if out.suffix.lower() not in (".yaml", ".yml"):
-        raise SpecError(f"{out}: found the suffix {out.suffix!r}, expected .yaml, by which cohort files are known.")
-    if out.exists() and not force:
-        raise SpecError(f"{out}: this file exists. Name another, or pass --force to replace it.")
 
 
 def _count(n: int, what: str) -> str:

@@ -1,6 +1,6 @@
 """Report what a folder, an archive or a bucket of raw ECG files holds, without writing anything.
 
-Every file gets a class (`classify`); a sample of the recordings is decoded and counted.
+Every file gets a class (`Census`); a sample of the recordings is decoded and counted.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
-from ecgcohorts.ingest.classify import Census, classify
+from ecgcohorts.ingest.classify import Census
 from ecgcohorts.ingest.content import Kind
 from ecgcohorts.io.buckets import is_url
 from ecgcohorts.privacy.placeholders import is_placeholder
@@ -40,7 +40,7 @@ class _Unreadable(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Inspection:
+class _Inspection:
     """The class of every file, and counts over a sample of the recordings.
 
     Its texts are names of files, keys and leads. Values of headers are health data and never among them.
@@ -129,7 +129,7 @@ class Inspection:
         }
 
 
-def inspect(source: str | Path, sample: int = SAMPLE, tell: Callable[[int], None] | None = None) -> Inspection:
+def inspect(source: str | Path, sample: int = SAMPLE, tell: Callable[[int], None] | None = None) -> _Inspection:
     """Classify every file of a folder, an archive or a bucket, and decode and count up to `sample` recordings.
 
     The formats share the sample, so that rare ones are seen, and each spreads its share evenly over its files. Signals
@@ -150,10 +150,10 @@ def _is_archive(path: Path) -> bool:
     return False
 
 
-def _inspect(source: Source, only: str | None, sample: int, tell: Callable[[int], None] | None) -> Inspection:
-    census = classify(source, only, tell)
+def _inspect(source: Source, only: str | None, sample: int, tell: Callable[[int], None] | None) -> _Inspection:
+    census = Census.take(source, only, tell)
     reader_of = {name: reader for reader, names in _chosen(census, sample).items() for name in names}
-    found = Inspection(census, len(reader_of))
+    found = _Inspection(census, len(reader_of))
     lengths: list[float] = []
     left = sample
     for number, (name, reader) in enumerate(sorted(reader_of.items())):
@@ -220,7 +220,7 @@ def _classes_table(census: Census) -> "Table":
     return table
 
 
-def _sample_table(found: Inspection) -> "Table":
+def _sample_table(found: _Inspection) -> "Table":
     table = _table("recordings read", "count", "value")
     kinds: list[tuple[str, Mapping[str, int]]] = [
         ("format", found.formats),
@@ -253,7 +253,7 @@ def _table(first: str, count: str, *others: str) -> "Table":
     return table
 
 
-def _count(found: Inspection, reader: str, recording: Recording) -> None:
+def _count(found: _Inspection, reader: str, recording: Recording) -> None:
     found.formats[reader] += 1
     found.rates_hz[recording.rate_hz] += 1
     found.leads[" ".join(recording.leads)] += 1
@@ -283,7 +283,7 @@ def _length_rows(lengths_s: tuple[float, ...]) -> Counter[str]:
     return Counter({f"{low:.3f} to {high:.3f} s, median {middle:.3f} s": len(lengths_s)})
 
 
-def _refusal_row(found: Inspection, refusal: _Unreadable) -> str:
+def _refusal_row(found: _Inspection, refusal: _Unreadable) -> str:
     names = found.unreadable[refusal]
     shown = ", ".join(names[:_EXAMPLES]) + (" ..." if len(names) > _EXAMPLES else "")
     return f"{refusal.reader}, {refusal.reason}: {shown} (expected {found.expected[refusal]})"

@@ -7,11 +7,12 @@ the input, only its owner may read it (mode 0600). It holds pseudonyms and the k
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +26,12 @@ from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.index.cohort_index import LABEL
 from ecgcohorts.io.durable import drop, machine_errors, name_aside, sync_folder, write_file
 from ecgcohorts.preprocess.steps import Recipe
-from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
+from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.sources.names import path_of
 from ecgcohorts.store.schema import STAGING
 from ecgcohorts.store.signals.chunks import Codec
 
+DUPLICATE_ID = "recording_id_twice"  # a reason
 PSEUDONYM = pa.binary(PSEUDONYM_BYTES)  # type of a column of pseudonyms
 _FORMAT_VERSION = b"1"
 _VERSION, _HEADER, _SUM = b"ecgcohorts.plan", b"ecgcohorts.plan.header", b"ecgcohorts.plan.sha256"
@@ -48,6 +50,12 @@ class Refusal:
     reason: str
     error: str  # class name
     duplicate_of: bytes = b""
+
+    @classmethod
+    def of_repetition(cls, cohort: str, name: str, path: str, entry: str, key: PseudonymKey) -> Self:
+        """Refuse a recording whose id an earlier one has; its pseudonym is made of where it stands as well."""
+        again = key.pseudonym(cohort, "recording", f"{name}\0{path}\0{entry}")
+        return cls(cohort, again, "plan", DUPLICATE_ID, "SourceError")
 
 
 class _Frozen(BaseModel):
@@ -147,14 +155,13 @@ class PlanHeader(Request):
         if not mark.exists():
             write_file(mark, self.base.encode())
 
+    def plans_under_way(self, base: str) -> tuple[str, ...]:
+        """Return the staging folders of plan files made for the snapshot `base`: relative, with a slash at the end.
 
-def plans_under_way(folder: Path, base: str) -> tuple[str, ...]:
-    """Return the staging folders of plan files made for the snapshot in force, relative, each with a slash at its end.
-
-    A plan made for an earlier snapshot can no longer be committed, so its folder is not among them.
-    """
-    marks = sorted((folder / STAGING).glob(f"*/{_MARK}"))
-    return tuple(f"{STAGING}/{mark.parent.name}/" for mark in marks if mark.read_bytes() == base.encode())
+        A plan made for an earlier snapshot can no longer be committed, so its folder is not among them.
+        """
+        marks = sorted((self.folder / STAGING).glob(f"*/{_MARK}"))
+        return tuple(f"{STAGING}/{mark.parent.name}/" for mark in marks if mark.read_bytes() == base.encode())
 
 
 @dataclass(frozen=True)
@@ -168,20 +175,82 @@ class Partition:
     rows: int
 
 
-class AnyPlan(Protocol):
+class AnyPlan(ABC):
     """A plan, in memory or in a file: its header, and its rows on demand."""
 
-    @property
-    def header(self) -> PlanHeader: ...
+    header: PlanHeader
 
+    @abstractmethod
     def rows(self, partition: Partition, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows of one partition, with all columns of `_row_schema` or some of them."""
 
-    def refused(self, cohort: str) -> tuple[Refusal, ...]: ...
+    @abstractmethod
+    def refused(self, cohort: str) -> tuple[Refusal, ...]:
+        """Return what the plan refused of one cohort."""
+
+    @staticmethod
+    def open(path: Path) -> "AnyPlan":
+        """Open a plan file and check its header against its content.
+
+        Raises SpecError if there is no such file, or if it is damaged or of another version.
+        """
+        try:
+            with path.open("rb") as start:
+                is_parquet = start.read(len(_MAGIC)) == _MAGIC
+        except OSError as error:
+            raise SpecError(f"{path}: found no readable plan ({error.strerror}). Make one: ecgcohorts plan.") from None
+        if not is_parquet:
+            raise SpecError(f"{path}: this file is no plan. Name one that `ecgcohorts plan` wrote.")
+        try:
+            file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
+            notes = file.schema_arrow.metadata or {}
+            if notes.get(_VERSION, _FORMAT_VERSION) != _FORMAT_VERSION:
+                raise SpecError(f"{path}: another version of this program made this plan. Plan again with this one.")
+            # Page checksums cover the rows only; the header needs a sum of its own.
+            data = notes.get(_HEADER, b"")
+            if hashlib.sha256(data).hexdigest().encode() != notes.get(_SUM):
+                raise _damaged(path)
+            header = PlanHeader.model_validate_json(data)
+            groups = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+        except (pa.ArrowException, OSError, ValidationError):
+            raise _damaged(path) from None
+        expected = [one.rows for one in header.partitions] + [one.refused for one in header.cohorts if one.refused]
+        if groups != expected or not file.schema_arrow.equals(_file_schema(header), check_metadata=False):
+            raise _damaged(path)
+        return _PlanFile(path, header, file)
+
+    def write(self, path: Path) -> None:
+        """Write the plan whole or not at all, readable by its owner only. An older plan of that name is replaced."""
+        _refuse_other_content(path)
+        header = self.header
+        data = header.model_dump_json().encode()
+        notes = {_VERSION: _FORMAT_VERSION, _HEADER: data, _SUM: hashlib.sha256(data).hexdigest().encode()}
+        schema = _file_schema(header).with_metadata(notes)
+        aside = name_aside(path)
+        try:
+            with machine_errors(path):
+                # The mode is given at creation: between an open() and a chmod() others could read the paths.
+                handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+                with os.fdopen(handle, "wb") as file:
+                    # No statistics: nobody reads them, and no checksum covers them.
+                    with pq.ParquetWriter(
+                        file, schema, compression="zstd", write_page_checksum=True, write_statistics=False
+                    ) as writer:
+                        for partition in header.partitions:
+                            writer.write_table(_padded(self.rows(partition), schema), row_group_size=partition.rows)
+                        for cohort in header.cohorts:
+                            if refused := self.refused(cohort.name):
+                                writer.write_table(_refused_table(refused, schema), row_group_size=len(refused))
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(aside, path)
+                sync_folder(path.parent)
+        finally:
+            drop(aside)
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(AnyPlan):
     """A plan in memory. Rows are in store order: patients are contiguous, their recordings in order of time."""
 
     header: PlanHeader
@@ -240,43 +309,13 @@ def as_keys(ids: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     return np.ascontiguousarray(ids).reshape(-1, PSEUDONYM_BYTES).view(f"S{PSEUDONYM_BYTES}").ravel()
 
 
-def write_plan(plan: AnyPlan, path: Path) -> None:
-    """Write a plan whole or not at all, readable by its owner only. An older plan of that name is replaced."""
-    _refuse_other_content(path)
-    header = plan.header
-    data = header.model_dump_json().encode()
-    notes = {_VERSION: _FORMAT_VERSION, _HEADER: data, _SUM: hashlib.sha256(data).hexdigest().encode()}
-    schema = _file_schema(header).with_metadata(notes)
-    aside = name_aside(path)
-    try:
-        with machine_errors(path):
-            # The mode is given at creation: between an open() and a chmod() others could read the paths.
-            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-            with os.fdopen(handle, "wb") as file:
-                # No statistics: nobody reads them, and no checksum covers them.
-                with pq.ParquetWriter(
-                    file, schema, compression="zstd", write_page_checksum=True, write_statistics=False
-                ) as writer:
-                    for partition in header.partitions:
-                        writer.write_table(_padded(plan.rows(partition), schema), row_group_size=partition.rows)
-                    for cohort in header.cohorts:
-                        if refused := plan.refused(cohort.name):
-                            writer.write_table(_refused_table(refused, schema), row_group_size=len(refused))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-            sync_folder(path.parent)
-    finally:
-        drop(aside)
-
-
 def _refuse_other_content(path: Path) -> None:
     if not path.parent.is_dir():
         raise SourceError(f"{path}: found no folder {path.parent}, expected one to write the plan into. Make it.")
     # An older plan may be replaced, but no other file that happens to have this name.
     if path.exists():
         try:
-            open_plan(path)
+            AnyPlan.open(path)
         except SpecError:
             raise SpecError(f"{path}: this file is no whole plan. Delete it, or name another.") from None
 
@@ -302,7 +341,7 @@ def _refused_table(refused: Sequence[Refusal], schema: pa.Schema) -> pa.Table:
 
 
 @dataclass(frozen=True, eq=False)
-class _PlanFile:
+class _PlanFile(AnyPlan):
     """A plan on disk. It reads its rows a partition at a time."""
 
     path: Path
@@ -326,37 +365,6 @@ class _PlanFile:
             return self._file.read_row_group(number, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError):
             raise _damaged(self.path) from None
-
-
-def open_plan(path: Path) -> AnyPlan:
-    """Open a plan file and check its header against its content.
-
-    Raises SpecError if there is no such file, or if it is damaged or of another version.
-    """
-    try:
-        with path.open("rb") as start:
-            is_parquet = start.read(len(_MAGIC)) == _MAGIC
-    except OSError as error:
-        raise SpecError(f"{path}: found no readable plan ({error.strerror}). Make one: ecgcohorts plan.") from None
-    if not is_parquet:
-        raise SpecError(f"{path}: this file is no plan. Name one that `ecgcohorts plan` wrote.")
-    try:
-        file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
-        notes = file.schema_arrow.metadata or {}
-        if notes.get(_VERSION, _FORMAT_VERSION) != _FORMAT_VERSION:
-            raise SpecError(f"{path}: another version of this program made this plan. Plan again with this one.")
-        # Page checksums cover the rows only; the header needs a sum of its own.
-        data = notes.get(_HEADER, b"")
-        if hashlib.sha256(data).hexdigest().encode() != notes.get(_SUM):
-            raise _damaged(path)
-        header = PlanHeader.model_validate_json(data)
-        groups = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
-    except (pa.ArrowException, OSError, ValidationError):
-        raise _damaged(path) from None
-    expected = [one.rows for one in header.partitions] + [one.refused for one in header.cohorts if one.refused]
-    if groups != expected or not file.schema_arrow.equals(_file_schema(header), check_metadata=False):
-        raise _damaged(path)
-    return _PlanFile(path, header, file)
 
 
 def _damaged(path: Path) -> SpecError:

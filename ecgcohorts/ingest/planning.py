@@ -37,7 +37,6 @@ from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.upkeep.lookup import REMOVED
 
-DUPLICATE_ID = "recording_id_twice"
 _BLOCK = 1 << 16  # rows compared at a time
 _UNKNOWN_TIME = np.iinfo(np.int64).max  # sorts behind every known one
 _SECONDS_PER_DAY = 86_400
@@ -130,11 +129,6 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
     return Plan(header, found.files.column(), table, tuple(refused))
 
 
-def repeated_pseudonym(cohort: str, name: str, path: str, entry: str, key: PseudonymKey) -> bytes:
-    """Return the pseudonym under which a recording is refused whose id an earlier one has."""
-    return key.pseudonym(cohort, "recording", f"{name}\0{path}\0{entry}")
-
-
 def _not_known(refused: list[Refusal], known: Known) -> tuple[list[Refusal], int]:
     """Return the refusals that the store has not met, and the number of those it has."""
     # A refusal is remembered as well as a recording, so that ingesting the same source again finds nothing to do.
@@ -155,8 +149,7 @@ def _new_rows(found: "_Gathered", known: Known, key: PseudonymKey) -> tuple[NDAr
     twice = []
     for row in new[~first].tolist():
         cohort = found.cohorts.values[found.cohort[row]]
-        again = repeated_pseudonym(cohort, found.name(row), *found.source(row), key)
-        twice.append(Refusal(cohort, again, "plan", DUPLICATE_ID, "SourceError"))
+        twice.append(Refusal.of_repetition(cohort, found.name(row), *found.source(row), key))
     refused, n_known = _not_known(twice, known)
     return new[first], refused, n_known + len(keys) - len(new)
 

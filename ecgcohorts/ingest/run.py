@@ -15,7 +15,7 @@ from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError, SpecError, StoreError
 from ecgcohorts.ingest.commit import commit
 from ecgcohorts.ingest.encode import EncodeTask, Staged
-from ecgcohorts.ingest.plan import AnyPlan, Partition, Plan, PlanHeader, Request, open_plan, plans_under_way, write_plan
+from ecgcohorts.ingest.plan import AnyPlan, Partition, Plan, PlanHeader, Request
 from ecgcohorts.ingest.planning import Known, make_plan
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, Runner, WorkerDied
 from ecgcohorts.io.durable import machine_errors, make_folder
@@ -113,7 +113,7 @@ def _ingest(job: "_Job", destination: Destination, options: IngestOptions, progr
         # Opened under the lock, so that no other writer comes between this snapshot and the one that extends it.
         before = job.open_before()
         plan = job.plan(before)
-        under_way = plans_under_way(destination.folder, plan.header.base)
+        under_way = plan.header.plans_under_way(plan.header.base)
         if not plan.header.n_inputs:
             destination.clear(before.manifest if before else None, under_way)
             return _nothing_written(plan, before, destination)
@@ -147,7 +147,7 @@ def plan_to_file(
         plan = job.plan(job.open_before())
     if not plan.header.n_inputs:
         raise SourceError(f"{source}: found nothing new: all {plan.header.known} inputs were met before.")
-    write_plan(plan, Path(path))
+    plan.write(Path(path))
     return plan.header
 
 
@@ -158,7 +158,7 @@ def encode_partition(path: str | Path, partition: int) -> bool:
     store see nothing of it. Raises SpecError for a partition that the plan does not have, or for another version of a
     library that decides bytes; StoreError if the store has changed since the plan was made.
     """
-    plan = open_plan(Path(path))
+    plan = AnyPlan.open(Path(path))
     header = plan.header
     own = header.partition(partition)
     _check_versions(Path(path), header)
@@ -186,7 +186,7 @@ def commit_plan(path: str | Path) -> IngestReport:
     `written` is False if the store has all of it already. Raises StoreError naming the partitions that are missing, or if
     another writer changed the store first; LockHeld if a writer is at work.
     """
-    plan = open_plan(Path(path))
+    plan = AnyPlan.open(Path(path))
     header = plan.header
     _check_versions(Path(path), header)
     destination = Destination(header.folder)
@@ -195,11 +195,11 @@ def commit_plan(path: str | Path) -> IngestReport:
         if _fingerprint_of(header.folder) != header.base:
             # A commit that is repeated after it succeeded is no error.
             if before is not None and Known.of(before).covers(plan):
-                under_way = plans_under_way(header.folder, before.fingerprint)
+                under_way = header.plans_under_way(before.fingerprint)
                 destination.clear(before.manifest, under_way)
                 return _nothing_written(plan, before, destination)
             _refuse_stale(header)
-        _clear(header, before, header.partitions, plans_under_way(header.folder, header.base))
+        _clear(header, before, header.partitions, header.plans_under_way(header.base))
         return _commit(plan, before, destination)
 
 
@@ -373,7 +373,7 @@ def _handed_out(
     # A task names thousands of inputs; where the plan is at hand, the number of a partition is enough.
     folder = plan.header.folder
     path = options.plan_file or folder.with_name(f"{folder.name}.plan")
-    write_plan(plan, path)
+    plan.write(path)
     try:
         yield (partition.number for partition in left), partial(encode_partition, Path(path).absolute())
     finally:

@@ -79,41 +79,39 @@ class Drawing:
     around: Sequence[Line | Text] = field(default=())
     title: str = ""
 
+    def to_svg(self) -> str:
+        """Return SVG: small text that every browser shows at its true size."""
+        width, height = map(_number, self.size_mm)
+        x, y, wide, high = map(_number, self.frame_mm)
+        parts = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}mm" height="{height}mm" '
+            f'viewBox="0 0 {width} {height}" font-family="{_SVG_FONT}" role="img">',
+            f"<title>{_plain(self.title) or 'ECG'}</title>",
+            f'<rect width="{width}" height="{height}" fill="{PAPER}"/>',
+            *map(_shape, self.around),
+            f'<svg x="{x}" y="{y}" width="{wide}" height="{high}" fill="none" stroke-linejoin="round" stroke-linecap="round">',
+            *map(_shape, self.framed),
+            "</svg>\n</svg>\n",
+        ]
+        return "\n".join(parts)
 
-def to_svg(drawing: Drawing) -> str:
-    """Return the drawing as SVG: small text that every browser shows at its true size."""
-    width, height = map(_number, drawing.size_mm)
-    x, y, wide, high = map(_number, drawing.frame_mm)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}mm" height="{height}mm" '
-        f'viewBox="0 0 {width} {height}" font-family="{_SVG_FONT}" role="img">',
-        f"<title>{_plain(drawing.title) or 'ECG'}</title>",
-        f'<rect width="{width}" height="{height}" fill="{PAPER}"/>',
-        *map(_shape, drawing.around),
-        f'<svg x="{x}" y="{y}" width="{wide}" height="{high}" fill="none" stroke-linejoin="round" stroke-linecap="round">',
-        *map(_shape, drawing.framed),
-        "</svg>\n</svg>\n",
-    ]
-    return "\n".join(parts)
+    @staticmethod
+    def check_output(out: Path, dpi: float) -> None:
+        """Raise SpecError for a suffix or resolution that `save` does not make."""
+        if out.suffix.lower() not in _SUFFIXES:
+            raise SpecError(f"found {out.name!r}, expected a name ending in {', '.join(_SUFFIXES)}.")
+        if not _DPI_LIMITS[0] <= dpi <= _DPI_LIMITS[1]:
+            raise SpecError(f"found {dpi:g} dpi, expected {_DPI_LIMITS[0]:g} to {_DPI_LIMITS[1]:g}.")
 
+    def save(self, out: Path, dpi: float = DPI) -> None:
+        """Write the drawing as .svg, .png or .pdf.
 
-def check_picture(out: Path, dpi: float) -> None:
-    """Raise SpecError for a suffix or resolution that `save` does not make."""
-    if out.suffix.lower() not in _SUFFIXES:
-        raise SpecError(f"found {out.name!r}, expected a name ending in {', '.join(_SUFFIXES)}.")
-    if not _DPI_LIMITS[0] <= dpi <= _DPI_LIMITS[1]:
-        raise SpecError(f"found {dpi:g} dpi, expected {_DPI_LIMITS[0]:g} to {_DPI_LIMITS[1]:g}.")
-
-
-def save(drawing: Drawing, out: Path, dpi: float = DPI) -> None:
-    """Write a drawing as .svg, .png or .pdf.
-
-    dpi: pixels an inch of a PNG, rounded to whole pixels a side; nothing else depends on it.
-    Raises SpecError for another suffix or without matplotlib, SourceError if `out` cannot be written.
-    """
-    check_picture(out, dpi)
-    suffix = out.suffix.lower()
-    write_bytes(out, to_svg(drawing).encode() if suffix == ".svg" else _painted(drawing, suffix[1:], dpi))
+        dpi: pixels an inch of a PNG, rounded to whole pixels a side; nothing else depends on it.
+        Raises SpecError for another suffix or without matplotlib, SourceError if `out` cannot be written.
+        """
+        self.check_output(out, dpi)
+        suffix = out.suffix.lower()
+        write_bytes(out, self.to_svg().encode() if suffix == ".svg" else _painted(self, suffix[1:], dpi))
 
 
 def _painted(drawing: Drawing, kind: str, dpi: float) -> bytes:

@@ -18,8 +18,8 @@ from ecgcohorts.report.page import (
     table,
     write_text,
 )
-from ecgcohorts.report.paper import record_svg
-from ecgcohorts.report.table1 import TOTAL, first_known, table1, table1_html
+from ecgcohorts.report.paper import Page
+from ecgcohorts.report.table1 import TOTAL, Table1
 from ecgcohorts.store.reader import AnyStore
 from ecgcohorts.store.schema import Accounting
 
@@ -37,8 +37,8 @@ def report(store: AnyStore, out: Path, examples: int = EXAMPLES) -> Path:
     """
     sections = [
         Section("Store", _store_facts(store)),
-        Section("What went in", accounting_html(store)),
-        Section("Who is in it", table1_html(table1(store.index))),
+        Section("What went in", Accounts(store).html()),
+        Section("Who is in it", Table1.of(store.index).html()),
         Section("Ages", _ages_html(store.index)),
         Section("Examples", _examples_html(store, examples)),
     ]
@@ -48,40 +48,51 @@ def report(store: AnyStore, out: Path, examples: int = EXAMPLES) -> Path:
     return out
 
 
-def accounting(store: AnyStore) -> pd.DataFrame:
-    """Return inputs, stored, duplicates and rejected: one row per cohort, all runs summed, and their total."""
-    rows = [
-        (part.inputs, part.stored, part.duplicates, sum(part.rejected.values())) for part in _accounts(store).values()
-    ]
-    return pd.DataFrame(rows, columns=list(ACCOUNT), index=list(_accounts(store)))
+class Accounts:
+    """What became of every input of a store: by cohort, all runs summed, and in total.
 
+    Cohorts of which nothing was stored are there as well.
+    """
 
-def rejections(store: AnyStore) -> pd.DataFrame:
-    """Count refused recordings: one row per reason, one column per cohort and their total."""
-    columns = {name: part.rejected for name, part in _accounts(store).items()}
-    reasons = sorted(columns[TOTAL])
-    return pd.DataFrame(
-        {name: [counts.get(reason, 0) for reason in reasons] for name, counts in columns.items()}, index=reasons
-    )
+    def __init__(self, store: AnyStore) -> None:
+        found = store.accounts()
+        self._by_cohort = found | {TOTAL: Accounting.total(found.values())}
 
+    @property
+    def inputs(self) -> pd.DataFrame:
+        """Inputs, stored, duplicates and rejected: one row per cohort, and their total."""
+        rows = [
+            (part.inputs, part.stored, part.duplicates, sum(part.rejected.values()))
+            for part in self._by_cohort.values()
+        ]
+        return pd.DataFrame(rows, columns=list(ACCOUNT), index=list(self._by_cohort))
 
-def accounting_html(store: AnyStore) -> Markup:
-    """Return the accounts as a sentence that can be checked, and as tables."""
-    accounts, reasons = accounting(store), rejections(store)
-    inputs, stored, duplicates, rejected = accounts.to_numpy()[-1].tolist()
-    verdict = (
-        "Every input is accounted for" if inputs == stored + duplicates + rejected else "THE ACCOUNTS DO NOT ADD UP"
-    )
-    sentence = (
-        f"{verdict}: {inputs:,} inputs = {stored:,} stored + {duplicates:,} duplicates + {rejected:,} rejected. "
-        "A duplicate is a waveform that the store holds already, whatever file or cohort it came in."
-    )
-    # The sentence can be checked by eye against the table below it.
-    parts = paragraph(sentence) + table(accounts)
-    if len(reasons):
-        shown = reasons.rename(index=lambda reason: str(reason).replace("_", " ")).T  # few reasons, many cohorts
-        parts += heading("Why recordings were refused") + table(shown)
-    return parts
+    @property
+    def rejections(self) -> pd.DataFrame:
+        """Refused recordings: one row per reason, one column per cohort and their total."""
+        columns = {name: part.rejected for name, part in self._by_cohort.items()}
+        reasons = sorted(columns[TOTAL])
+        return pd.DataFrame(
+            {name: [counts.get(reason, 0) for reason in reasons] for name, counts in columns.items()}, index=reasons
+        )
+
+    def html(self) -> Markup:
+        """Return the accounts as a sentence that can be checked, and as tables."""
+        accounts, reasons = self.inputs, self.rejections
+        inputs, stored, duplicates, rejected = accounts.to_numpy()[-1].tolist()
+        verdict = (
+            "Every input is accounted for" if inputs == stored + duplicates + rejected else "THE ACCOUNTS DO NOT ADD UP"
+        )
+        sentence = (
+            f"{verdict}: {inputs:,} inputs = {stored:,} stored + {duplicates:,} duplicates + {rejected:,} rejected. "
+            "A duplicate is a waveform that the store holds already, whatever file or cohort it came in."
+        )
+        # The sentence can be checked by eye against the table below it.
+        parts = paragraph(sentence) + table(accounts)
+        if len(reasons):
+            shown = reasons.rename(index=lambda reason: str(reason).replace("_", " ")).T  # few reasons, many cohorts
+            parts += heading("Why recordings were refused") + table(shown)
+        return parts
 
 
 def _ages_html(index: CohortIndex) -> Markup:
@@ -98,12 +109,6 @@ def _ages_html(index: CohortIndex) -> Markup:
     if without:
         text += f" No ages are known in {', '.join(without)}."
     return paragraph(text) + Markup('<div class="grid">{}</div>').format(Markup("").join(charts))
-
-
-def _accounts(store: AnyStore) -> dict[str, Accounting]:
-    """Return the account of every cohort and their total. Cohorts of which nothing was stored are there as well."""
-    found = store.accounts()
-    return found | {TOTAL: Accounting.total(found.values())}
 
 
 def _store_facts(store: AnyStore) -> Markup:
@@ -139,7 +144,7 @@ def _provenance(store: AnyStore) -> dict[str, object]:
 
 
 def _age_counts(index: CohortIndex) -> dict[str, list[int]]:
-    age, sex = first_known(index, "age"), first_known(index, "sex")
+    age, sex = index.first_known("age"), index.first_known("sex")
     counts = {}
     for name, code in (*SEX_CODES.items(), ("sex unknown", UNKNOWN)):
         chosen = age[(sex == code) & ~np.isnan(age)]
@@ -163,5 +168,7 @@ def _examples_html(store: AnyStore, examples: int) -> Markup:
             continue
         chosen = np.unique(np.linspace(0, len(patients) - 1, num=min(examples, len(patients))).round().astype(int))
         parts.append(heading(name))
-        parts += [figure(record_svg(store, int(index.patient_ptr[patient]))) for patient in patients[chosen]]
+        parts += [
+            figure(Page().draw_record(store, int(index.patient_ptr[patient])).to_svg()) for patient in patients[chosen]
+        ]
     return Markup("").join(parts)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError
 from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
 from ecgcohorts.leads import TWELVE_LEADS, canonical, positions, select
-from ecgcohorts.report.drawing import DPI, Drawing, Line, Text, check_picture, save, to_svg
+from ecgcohorts.report.drawing import DPI, Drawing, Line, Text
 
 if TYPE_CHECKING:
     from ecgcohorts.store.reader import AnyStore
@@ -142,46 +142,65 @@ class Page:
         row_mm = self.layout.row_mm(self.gain_mm_mv)
         return row * row_mm + _whole_boxes(row_mm / 2)
 
+    def draw(
+        self,
+        signal_mv: NDArray[np.floating],
+        leads: Sequence[str],
+        rate_hz: float,
+        *,
+        title: str = "",
+        notes: Sequence[str] = (),
+        band_hz: tuple[float, float] | None = None,
+    ) -> Drawing:
+        """Return the first 10 s of an ECG as it looks on paper.
 
-def paper_drawing(
-    signal_mv: NDArray[np.floating],
-    leads: Sequence[str],
-    rate_hz: float,
-    page: Page = Page(),
-    *,
-    title: str = "",
-    notes: Sequence[str] = (),
-    band_hz: tuple[float, float] | None = None,
-) -> Drawing:
-    """Return the first 10 s of an ECG as it looks on paper; `drawing.to_svg` and `drawing.save` write it.
+        signal_mv: (lead, time) in mV, NaN where missing, in the order of `leads` (any spelling `leads.canonical` knows).
+        Missing limb leads are derived from two others; a lead that cannot be derived is labelled as missing.
+        A recording shorter than 10 s has shorter columns, so that every lead shows a part of it.
+        title, notes: any text. band_hz: the filter it went through, for the footer.
+        Raises SpecError for a shape or rate that cannot be drawn, RejectedRecording for a lead named twice.
+        """
+        signal = np.asarray(signal_mv, np.float64)
+        if signal.ndim != 2 or len(signal) != len(leads) or not signal.shape[1] or not rate_hz > 0:
+            raise SpecError(
+                f"found a signal of shape {signal.shape} at {rate_hz:g} Hz, "
+                f"expected ({len(leads)} leads, at least one sample) at a rate above zero."
+            )
+        twelve = _twelve(signal, leads)
+        length_s = signal.shape[1] / rate_hz
+        traces = _traces(self.layout, min(PAGE_S, length_s))
+        framed: list[Line | Text] = [*_grid(self), *(_pulse(self, row) for row in range(self.layout.n_rows))]
+        # Labels lie below all traces: their halo must not hide a wave.
+        for trace in traces:
+            framed += _label(self, trace, trace.lead in twelve)
+        framed += [_line(self, trace, twelve[trace.lead], rate_hz) for trace in traces if trace.lead in twelve]
+        left, top = self.corner_mm
+        around = [
+            Text(left, top - 10.0, title, 4.2, bold=True),
+            Text(left, top - 5.0, " \N{MIDDLE DOT} ".join(notes), 3.0),
+            Text(left, top + self.grid_mm[1] + 5.5, _footer(self, length_s, rate_hz, band_hz), 2.8),
+        ]
+        return Drawing(self.size_mm, (left, top, *self.grid_mm), framed, [text for text in around if text.text], title)
 
-    signal_mv: (lead, time) in mV, NaN where missing, in the order of `leads` (any spelling `leads.canonical` knows).
-    Missing limb leads are derived from two others; a lead that cannot be derived is labelled as missing.
-    A recording shorter than 10 s has shorter columns, so that every lead shows a part of it.
-    title, notes: any text. band_hz: the filter it went through, for the footer.
-    Raises SpecError for a shape or rate that cannot be drawn, RejectedRecording for a lead named twice.
-    """
-    signal = np.asarray(signal_mv, np.float64)
-    if signal.ndim != 2 or len(signal) != len(leads) or not signal.shape[1] or not rate_hz > 0:
-        raise SpecError(
-            f"found a signal of shape {signal.shape} at {rate_hz:g} Hz, "
-            f"expected ({len(leads)} leads, at least one sample) at a rate above zero."
-        )
-    twelve = _twelve(signal, leads)
-    length_s = signal.shape[1] / rate_hz
-    traces = _traces(page.layout, min(PAGE_S, length_s))
-    framed: list[Line | Text] = [*_grid(page), *(_pulse(page, row) for row in range(page.layout.n_rows))]
-    # Labels lie below all traces: their halo must not hide a wave.
-    for trace in traces:
-        framed += _label(page, trace, trace.lead in twelve)
-    framed += [_line(page, trace, twelve[trace.lead], rate_hz) for trace in traces if trace.lead in twelve]
-    left, top = page.corner_mm
-    around = [
-        Text(left, top - 10.0, title, 4.2, bold=True),
-        Text(left, top - 5.0, " \N{MIDDLE DOT} ".join(notes), 3.0),
-        Text(left, top + page.grid_mm[1] + 5.5, _footer(page, length_s, rate_hz, band_hz), 2.8),
-    ]
-    return Drawing(page.size_mm, (left, top, *page.grid_mm), framed, [text for text in around if text.text], title)
+    def draw_record(self, store: "AnyStore", entry: int) -> Drawing:
+        """Return one stored recording, by its place in the index, as a paper ECG."""
+        index, recipe = store.index, store.recipe
+        start, stop = int(index["valid_start"][entry]), int(index["valid_stop"][entry])
+        strip_mv = store.read_mv([index["row"][entry]])[0, :, start:stop]
+        # Nothing of the header but these: a picture is passed around more easily than a store.
+        age, sex = index["age"][entry], index["sex"][entry]
+        notes = [
+            bytes(index["recording_id"][entry]).hex(),
+            "age not known" if np.isnan(age) else f"{age:.0f} years",
+            {code: name for name, code in SEX_CODES.items()}.get(int(sex), "sex not known"),
+            f"recipe {recipe.name}",
+        ]
+        # An offset that no high-pass has taken off would push the trace off its strip of paper.
+        if recipe.band_hz is None:
+            strip_mv = strip_mv - np.median(strip_mv, axis=1, keepdims=True)
+            notes.append("offset taken off")
+        title = f"{index.cohorts[index['cohort'][entry]]}, row {index['row'][entry]}"
+        return self.draw(strip_mv, recipe.leads, recipe.rate_hz, title=title, notes=notes, band_hz=recipe.band_hz)
 
 
 def plot_record(store: "AnyStore", record: int | str, out: Path, page: Page = Page(), dpi: float = DPI) -> Path:
@@ -191,8 +210,8 @@ def plot_record(store: "AnyStore", record: int | str, out: Path, page: Page = Pa
     dpi: pixels an inch of a PNG. Raises SpecError for another suffix, a record that the index does not list, and for
     PNG or PDF without matplotlib; SourceError if `out` cannot be written.
     """
-    check_picture(out, dpi)
-    save(record_drawing(store, _find_entry(store.index, record), page), out, dpi)
+    Drawing.check_output(out, dpi)
+    page.draw_record(store, _find_entry(store.index, record)).save(out, dpi)
     return out
 
 
@@ -210,32 +229,6 @@ def _find_entry(index: CohortIndex, record: int | str) -> int:
         last = int(index["row"].max())
         raise SpecError(f"found no record {record!r} in the index, expected a row from 0 to {last}, or a recording id.")
     return int(entries[0])
-
-
-def record_drawing(store: "AnyStore", entry: int, page: Page = Page()) -> Drawing:
-    """Return one stored recording, by its place in the index, as a paper ECG."""
-    index, recipe = store.index, store.recipe
-    start, stop = int(index["valid_start"][entry]), int(index["valid_stop"][entry])
-    strip_mv = store.read_mv([index["row"][entry]])[0, :, start:stop]
-    # Nothing of the header but these: a picture is passed around more easily than a store.
-    age, sex = index["age"][entry], index["sex"][entry]
-    notes = [
-        bytes(index["recording_id"][entry]).hex(),
-        "age not known" if np.isnan(age) else f"{age:.0f} years",
-        {code: name for name, code in SEX_CODES.items()}.get(int(sex), "sex not known"),
-        f"recipe {recipe.name}",
-    ]
-    # An offset that no high-pass has taken off would push the trace off its strip of paper.
-    if recipe.band_hz is None:
-        strip_mv = strip_mv - np.median(strip_mv, axis=1, keepdims=True)
-        notes.append("offset taken off")
-    title = f"{index.cohorts[index['cohort'][entry]]}, row {index['row'][entry]}"
-    return paper_drawing(strip_mv, recipe.leads, recipe.rate_hz, page, title=title, notes=notes, band_hz=recipe.band_hz)
-
-
-def record_svg(store: "AnyStore", entry: int, page: Page = Page()) -> str:
-    """Return one stored recording, by its place in the index, as a paper ECG in SVG."""
-    return to_svg(record_drawing(store, entry, page))
 
 
 def _twelve(signal_mv: NDArray[np.float64], leads: Sequence[str]) -> dict[str, NDArray[np.float64]]:

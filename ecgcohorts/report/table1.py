@@ -10,6 +10,8 @@ numbers that both can count.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,7 @@ from ecgcohorts.report.page import NOTHING, Markup, cell
 from ecgcohorts.report.page import table as html_table
 
 TOTAL = "total"
-# Sites and devices that `readable` names, our default; `table1` has them all.
+# Sites and devices that a paper names, our default; `numbers` have them all.
 SHOWN = 8
 INDENT = "  "  # of a row that belongs to the heading above it
 # Ends of rows. A label's name has no comma, so that they cannot be mistaken for a label.
@@ -45,106 +47,110 @@ LATEX = {
 }
 
 
-def table1(index: CohortIndex) -> pd.DataFrame:
-    """Return numbers only: one row per measure, one column per cohort with recordings, and their total.
+@dataclass(frozen=True, eq=False)
+class Table1:
+    """The people of an index by cohort: `numbers` for programs, and what a paper prints of them in several forms.
 
-    Ages in years; "age sd" divides by n - 1, "age IQR" is the width between the quartiles as in CAPE. `site ...`,
-    `device ...` and `flag ...` count recordings; `label ...` counts those that carry the label, `label ..., known`
-    those that are known to carry it or not. A label that is no yes or no has its mean instead, as `label ..., mean`.
-    NaN where there is nothing to measure.
+    numbers: one row per measure, one column per cohort with recordings, and their total. Ages in years; "age sd" divides
+    by n - 1, "age IQR" is the width between the quartiles as in CAPE. `site ...`, `device ...` and `flag ...` count
+    recordings; `label ...` counts those that carry the label, `label ..., known` those that are known to carry it or
+    not. A label that is no yes or no has its mean instead, as `label ..., mean`. NaN where there is nothing to measure.
     """
-    present = [name for code, name in enumerate(index.cohorts) if np.any(index["cohort"] == code)]
-    parts = {name: index.where(cohort=name) for name in present} | {TOTAL: index}
-    yes_or_no = {name: bool(np.isin(_known(index[LABEL + name]), (0, 1)).all()) for name in index.labels}
-    measured = {name: _people(part) | _recordings(part) | _labels(part, yes_or_no) for name, part in parts.items()}
-    return pd.DataFrame(measured)
 
+    numbers: pd.DataFrame
 
-def readable(numbers: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `table1` as a paper prints them: counts with their share, ages with their spread.
+    @classmethod
+    def of(cls, index: CohortIndex) -> Self:
+        """Count the recordings and patients of an index."""
+        present = [name for code, name in enumerate(index.cohorts) if np.any(index["cohort"] == code)]
+        parts = {name: index.where(cohort=name) for name in present} | {TOTAL: index}
+        yes_or_no = {name: bool(np.isin(_known(index[LABEL + name]), (0, 1)).all()) for name in index.labels}
+        measured = {name: _people(part) | _recordings(part) | _labels(part, yes_or_no) for name, part in parts.items()}
+        return cls(pd.DataFrame(measured))
 
-    Headings have empty cells, the rows below them begin with `INDENT`. Sites and devices beyond the commonest are
-    summed up; flags and labels that no recording carries are left out.
-    """
-    rows = {
-        "patients": _counts(numbers, "patients"),
-        "  with two or more recordings": _counts(numbers, "patients with >= 2 recordings", "patients"),
-        "  without an id in the source": _counts(numbers, "patients without id", "patients"),
-        "recordings": _counts(numbers, "recordings"),
-        "  per patient, mean": _decimals(numbers, "recordings per patient, mean", 2),
-        "  per patient, median": _decimals(numbers, "recordings per patient, median"),
-        "  per patient, most": _counts(numbers, "recordings per patient, most"),
-    }
-    groups = {
-        "age in years": _ages(numbers),
-        "sex": {name: _counts(numbers, name, "patients") for name in SEX_CODES}
-        | {"unknown": _counts(numbers, "sex unknown", "patients")},
-        "site": _commonest(numbers, "site"),
-        "device": _commonest(numbers, "device"),
-        "quality flag": {
-            name.removeprefix("flag "): _counts(numbers, name, "recordings")
-            for name in _rows_of(numbers, "flag ")
-            if numbers.loc[name].any()
-        },
-        "label": _label_rows(numbers),
-    }
-    labelled = list(rows.items())
-    for heading, members in groups.items():
-        if members:
-            labelled.append((heading, [""] * len(numbers.columns)))
-            labelled += [(INDENT + " ".join(name.split()), cells) for name, cells in members.items()]
-    names, cells = zip(*labelled, strict=True)
-    return pd.DataFrame(list(cells), index=list(names), columns=list(numbers.columns))
+    def readable(self) -> pd.DataFrame:
+        """Return the rows as a paper prints them: counts with their share, ages with their spread.
 
+        Headings have empty cells, the rows below them begin with `INDENT`. Sites and devices beyond the commonest are
+        summed up; flags and labels that no recording carries are left out.
+        """
+        numbers = self.numbers
+        rows = {
+            "patients": _counts(numbers, "patients"),
+            "  with two or more recordings": _counts(numbers, "patients with >= 2 recordings", "patients"),
+            "  without an id in the source": _counts(numbers, "patients without id", "patients"),
+            "recordings": _counts(numbers, "recordings"),
+            "  per patient, mean": _decimals(numbers, "recordings per patient, mean", 2),
+            "  per patient, median": _decimals(numbers, "recordings per patient, median"),
+            "  per patient, most": _counts(numbers, "recordings per patient, most"),
+        }
+        groups = {
+            "age in years": _ages(numbers),
+            "sex": {name: _counts(numbers, name, "patients") for name in SEX_CODES}
+            | {"unknown": _counts(numbers, "sex unknown", "patients")},
+            "site": _commonest(numbers, "site"),
+            "device": _commonest(numbers, "device"),
+            "quality flag": {
+                name.removeprefix("flag "): _counts(numbers, name, "recordings")
+                for name in _rows_of(numbers, "flag ")
+                if numbers.loc[name].any()
+            },
+            "label": _label_rows(numbers),
+        }
+        labelled = list(rows.items())
+        for heading, members in groups.items():
+            if members:
+                labelled.append((heading, [""] * len(numbers.columns)))
+                labelled += [(INDENT + " ".join(name.split()), cells) for name, cells in members.items()]
+        names, cells = zip(*labelled, strict=True)
+        return pd.DataFrame(list(cells), index=list(names), columns=list(numbers.columns))
 
-def table1_text(numbers: pd.DataFrame) -> str:
-    """Return what `table1` counted as aligned plain text, one line per row."""
-    shown = readable(numbers)
-    lines = [["", *shown.columns], *([name, *row] for name, row in zip(shown.index, shown.to_numpy(), strict=True))]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()  # numbers to the right
-        for line in lines
-    ]
-    return "\n".join([*text, "", CAPTION])
+    def text(self) -> str:
+        """Return the table as aligned plain text, one line per row."""
+        shown = self.readable()
+        lines = [["", *shown.columns], *([name, *row] for name, row in zip(shown.index, shown.to_numpy(), strict=True))]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [
+            "  ".join(
+                [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]
+            ).rstrip()  # numbers to the right
+            for line in lines
+        ]
+        return "\n".join([*text, "", CAPTION])
 
+    def html(self) -> Markup:
+        """Return the table as markup for a `Section`."""
+        return html_table(self.readable(), CAPTION)
 
-def table1_html(numbers: pd.DataFrame) -> Markup:
-    """Return what `table1` counted as markup for a `Section`."""
-    return html_table(readable(numbers), CAPTION)
+    def markdown(self) -> str:
+        """Return the table as a table of GitHub's Markdown."""
+        shown = self.readable()
+        lines = [["", *map(_markdown, shown.columns)], [":---", *["---:"] * len(shown.columns)]]
+        for name, row in zip(shown.index, shown.to_numpy(), strict=True):
+            indent = "&emsp;" if name.startswith(INDENT) else ""
+            lines.append([indent + _markdown(name.strip()), *map(_markdown, row)])
+        text = ["| " + " | ".join(line) + " |" for line in lines]
+        return "\n".join([*text, "", CAPTION, ""])
 
+    def latex(self) -> str:
+        """Return the table as a LaTeX `tabular`; the document needs `\\usepackage{booktabs}`."""
+        shown = self.readable()
+        lines = [" & ".join(["", *map(_latex, shown.columns)]) + r" \\", r"\midrule"]
+        for name, row in zip(shown.index, shown.to_numpy(), strict=True):
+            indent = r"\quad " if name.startswith(INDENT) else ""
+            lines.append(" & ".join([indent + _latex(name.strip()), *map(_latex, row)]) + r" \\")
+        head = rf"\begin{{tabular}}{{l{'r' * len(shown.columns)}}}"
+        return "\n".join([f"% {CAPTION}", head, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", ""])
 
-def table1_markdown(numbers: pd.DataFrame) -> str:
-    """Return what `table1` counted as a table of GitHub's Markdown."""
-    shown = readable(numbers)
-    lines = [["", *map(_markdown, shown.columns)], [":---", *["---:"] * len(shown.columns)]]
-    for name, row in zip(shown.index, shown.to_numpy(), strict=True):
-        indent = "&emsp;" if name.startswith(INDENT) else ""
-        lines.append([indent + _markdown(name.strip()), *map(_markdown, row)])
-    text = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([*text, "", CAPTION, ""])
-
-
-def table1_latex(numbers: pd.DataFrame) -> str:
-    """Return what `table1` counted as a LaTeX `tabular`; the document needs `\\usepackage{booktabs}`."""
-    shown = readable(numbers)
-    lines = [" & ".join(["", *map(_latex, shown.columns)]) + r" \\", r"\midrule"]
-    for name, row in zip(shown.index, shown.to_numpy(), strict=True):
-        indent = r"\quad " if name.startswith(INDENT) else ""
-        lines.append(" & ".join([indent + _latex(name.strip()), *map(_latex, row)]) + r" \\")
-    head = rf"\begin{{tabular}}{{l{'r' * len(shown.columns)}}}"
-    return "\n".join([f"% {CAPTION}", head, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def table1_csv(numbers: pd.DataFrame) -> str:
-    """Return what `table1` counted as CSV for programs: every measure, in full precision, empty where there is none."""
-    text: str = numbers.to_csv(index_label="measure", lineterminator="\n")
-    return text
+    def csv(self) -> str:
+        """Return the table as CSV for programs: every measure, in full precision, empty where there is none."""
+        text: str = self.numbers.to_csv(index_label="measure", lineterminator="\n")
+        return text
 
 
 def _people(part: CohortIndex) -> dict[str, float]:
     n_recordings = np.diff(part.patient_ptr)
-    age, sex = first_known(part, "age"), first_known(part, "sex")
+    age, sex = part.first_known("age"), part.first_known("sex")
     known = _known(age).astype(np.float64)
     quartiles = np.percentile(known, [25, 50, 75]) if len(known) else np.full(3, np.nan)
     measures = {
@@ -189,19 +195,6 @@ def _labels(part: CohortIndex, yes_or_no: Mapping[str, bool]) -> dict[str, float
         )
         measures[f"label {name}{KNOWN}"] = float(len(known))
     return measures
-
-
-def first_known(index: CohortIndex, column: str) -> NDArray:
-    """Return each patient's first known value of a column in time order: (patients,), unknown if there is none."""
-    values = index[column]
-    if not len(values):
-        return values
-    unknown = np.isnan(values) if values.dtype.kind == "f" else values == UNKNOWN
-    places = np.where(unknown, len(values), np.arange(len(values)))
-    # Entries of a patient lie together and in time order, so the smallest place is the first recording.
-    first = np.minimum.reduceat(places, index.patient_ptr[:-1])
-    none = first == len(values)
-    return np.where(none, values.dtype.type(np.nan if values.dtype.kind == "f" else UNKNOWN), values[first - none])
 
 
 def _known(values: NDArray[np.floating]) -> NDArray[np.floating]:

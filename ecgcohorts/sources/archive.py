@@ -17,7 +17,7 @@ from ecgcohorts.errors import Reason, SourceError, UnreadableRecording
 from ecgcohorts.sources.members import DEFLATED, Gathering, Index, Member
 from ecgcohorts.sources.names import uri_of
 from ecgcohorts.sources.scratch import Scratch, no_room
-from ecgcohorts.sources.tar import BLOCK, CompressedTar, gather_tar, is_tar
+from ecgcohorts.sources.tar import BLOCK, CompressedTar, Tar
 from ecgcohorts.sources.zip_members import END_MARK, LOCAL, LOCAL_MARK, gather_zip
 
 _INDEX, _PLAIN = "index.arrow", "plain.tar"
@@ -41,7 +41,7 @@ class Archive:
         self._is_zip = head.startswith((LOCAL_MARK, END_MARK))
         self._packed = CompressedTar.at(path, head)
         self.only_here = self._packed is not None
-        if not (self.only_here or self._is_zip or is_tar(head)):
+        if not (self.only_here or self._is_zip or Tar.begins(head)):
             raise SourceError(
                 f"{path}: found a file that is no archive, expected a folder, a tar, a zip, or the URL of a bucket."
             )
@@ -129,7 +129,10 @@ class Archive:
             found = Gathering(str(self.path))
             with self._open(self._plain) as file:
                 size, state = os.fstat(file.fileno()).st_size, _state(file)
-                (gather_zip if self._is_zip else gather_tar)(file, size, found, str(self.path))
+                if self._is_zip:
+                    gather_zip(file, size, found, str(self.path))
+                else:
+                    Tar(file, size, found, str(self.path)).gather()
             found.write(path, state)
         return Index.open(path)
 

@@ -38,17 +38,9 @@ _OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {  # by the first bytes of a 
 }
 
 
-def is_tar(block: bytes) -> bool:
-    """Say whether the first block of a file is a header of a tar, or the end of an empty one."""
-    return len(block) == BLOCK and (block == _ZEROS or _checksum_fits(block))
+class Tar:
+    """One pass over a plain tar, header by header."""
 
-
-def gather_tar(file: BinaryIO, size: int, found: Gathering, where: str) -> None:
-    """Gather all members, in the order of the file. Raises SourceError for damage."""
-    _Pass(file, size, found, where).run()
-
-
-class _Pass:
     def __init__(self, file: BinaryIO, size: int, found: Gathering, where: str) -> None:
         self._file, self._size, self._found, self._where = file, size, found, where
         self._at = 0
@@ -56,7 +48,13 @@ class _Pass:
         self._pax: dict[str, str] = {}
         self._global: dict[str, str] = {}
 
-    def run(self) -> None:
+    @staticmethod
+    def begins(block: bytes) -> bool:
+        """Say whether the first block of a file is a header of a tar, or the end of an empty one."""
+        return len(block) == BLOCK and (block == _ZEROS or _checksum_fits(block))
+
+    def gather(self) -> None:
+        """Gather all members, in the order of the file. Raises SourceError for damage."""
         while True:
             block = self._read(BLOCK)
             if block == _ZEROS:
@@ -179,7 +177,7 @@ class CompressedTar:
         """Raises SourceError if the first block of a compressed file shows that it is no tar."""
         self._path = path
         with self._opened() as (stream, _):
-            if not is_tar(stream.read(BLOCK)):
+            if not Tar.begins(stream.read(BLOCK)):
                 raise SourceError(
                     f"{path}: found a compressed file that is no tar, expected a folder, a tar, a zip, or the URL of a "
                     "bucket."

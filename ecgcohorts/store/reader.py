@@ -14,10 +14,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from ecgcohorts.errors import StoreError, expectation, is_of_machine, machine_error, needs_extra
+from ecgcohorts.errors import KeyMismatch, StoreError, expectation, is_of_machine, machine_error, needs_extra
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.io.place import Place, place_at
 from ecgcohorts.preprocess.steps import Recipe
+from ecgcohorts.privacy.pseudonyms import PseudonymKey, load_key
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.columns import read_index
 from ecgcohorts.store.schema import (
@@ -279,6 +280,16 @@ class Store(AnyStore):
             return pd.read_parquet(io.BytesIO(self._rejects))
         except (pa.ArrowException, OSError) as error:
             raise _cannot_be_read(self.place, error) from None
+
+    def load_key(self, key_file: Path | None) -> PseudonymKey:
+        """Load this store's key from a file or the user's configuration folder. Raises KeyMismatch for another key."""
+        # Another key gives other pseudonyms: every search would end in "not found", and a removal would remove nobody.
+        key = load_key(key_file)
+        if key.fingerprint != self.manifest.key_fingerprint:
+            raise KeyMismatch(
+                f"{self.path}: made with another pseudonym key. Pass the one it was made with: --key FILE."
+            )
+        return key
 
 
 def open_store(path: str | Path, generation: int | None = None) -> Store:

@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -58,6 +58,13 @@ class FileEntry(_Model):
 
     size: int = Field(ge=0)
     sha256: Sha256
+
+    @classmethod
+    def of_files(cls, store: Path, relative: list[str]) -> dict[str, Self]:
+        """Return sizes and SHA-256 sums of files as they stand."""
+        return {
+            name: cls(size=(store / name).stat().st_size, sha256=sha256_of(store / name)) for name in sorted(relative)
+        }
 
     def refuse_damaged(self, path: Path) -> None:
         """Raise StoreError for a file that is not what was committed: copied, its damage would pass for the original."""
@@ -209,13 +216,6 @@ class Manifest(_Model):
             fields["format_version"] = 1
         # Keys sorted: equal manifests are equal bytes, and have one fingerprint.
         return (json.dumps(fields, indent=1, sort_keys=True) + "\n").encode()
-
-
-def describe_files(store: Path, relative: list[str]) -> dict[str, FileEntry]:
-    """Return sizes and SHA-256 sums of files as they stand."""
-    return {
-        name: FileEntry(size=(store / name).stat().st_size, sha256=sha256_of(store / name)) for name in sorted(relative)
-    }
 
 
 def rejects_name(generation: int) -> str:

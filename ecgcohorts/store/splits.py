@@ -30,7 +30,7 @@ from ecgcohorts.store.commit import (
     remove_unlisted,
 )
 from ecgcohorts.store.reader import AnyStore, Member, Store
-from ecgcohorts.store.schema import Manifest, describe_files, group_metadata
+from ecgcohorts.store.schema import FileEntry, Manifest, group_metadata
 
 _GROUP = "zarr.json"
 
@@ -190,5 +190,5 @@ def _next_manifest(folder: Path, store: Store, definition: SplitDefinition, code
     manifest, generation = store.manifest, store.manifest.generation + 1
     files = manifest.carry_over(folder, generation, without=(f"splits/{definition.name}/",))
     written = write_split(folder, generation, definition, code, store.index, store.n_rows)
-    files |= describe_files(folder, written)
+    files |= FileEntry.of_files(folder, written)
     return manifest.model_copy(update={"generation": generation, "files": dict(sorted(files.items()))})

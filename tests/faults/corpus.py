@@ -17,7 +17,7 @@ import ecgcohorts as ec
 from ecgcohorts.errors import StoreError
 from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, ingest, plan_to_file
-from ecgcohorts.ingest.plan import PlanHeader, open_plan
+from ecgcohorts.ingest.plan import AnyPlan, PlanHeader
 from ecgcohorts.store import save_split
 from ecgcohorts.store.upkeep.compact import compact
 from ecgcohorts.store.upkeep.garbage import collect_garbage
@@ -162,7 +162,7 @@ def tree(folder: Path) -> dict[str, str]:
 def _content(path: Path) -> str:
     if path.is_dir():
         return "folder"
-    return open_plan(path).header.spec.name if path.name == PLAN else hashlib.sha256(path.read_bytes()).hexdigest()
+    return AnyPlan.open(path).header.spec.name if path.name == PLAN else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def snapshot(store: Path) -> str:

@@ -190,5 +190,7 @@ def _report(
     from capezoo.evaluate.page.report import build_report
     from ecgcohorts.store.union import open_named
 
+    if not study and not run_folder and not store:
+        raise SpecError("found nothing to report, expected --study, --run-folder or --store. Give one or more of them.")
     made = build_report(out, study, run_folder, open_named(store) if store else None, title)
     return Answer({"out": made}, f"{made}")

@@ -14,7 +14,7 @@ from capezoo.evaluate.questions import KIND, about
 from capezoo.evaluate.results import Study
 from capezoo.training.curves import Table, panels, read
 from ecgcohorts import plugins
-from ecgcohorts.errors import SourceError, SpecError
+from ecgcohorts.errors import SourceError
 from ecgcohorts.report.charts import lines
 from ecgcohorts.report.page import Markup, Section, facts, figure, heading, page, paragraph, table, write_text
 
@@ -38,11 +38,8 @@ def build_report(
 
     studies: folders written by `capezoo evaluate`; several of them (one per seed) are also compared pairwise.
     runs: folders of pretraining runs, for their curves. store: for cohort table and example ECGs.
-    Raises SpecError if nothing is given, SourceError if a folder named is not what it should be, or `out` cannot be
-    written.
+    Raises SourceError if a folder named is not what it should be, or `out` cannot be written.
     """
-    if not studies and not runs and store is None:
-        raise SpecError("found nothing to report, expected a study, a run folder or a store. Give one or more of them.")
     results = [Study.read(Path(folder)) for folder in studies]
     sections = [Section("In short", _in_short(results))]
     if store is not None:
@@ -96,19 +93,21 @@ def _in_short(studies: Sequence[Study]) -> Markup:
 
 def _cohorts(store: "AnyStore") -> Markup:
     # Imported here: a report of evaluations alone needs none of it.
-    from ecgcohorts.report.html import accounting_html
-    from ecgcohorts.report.table1 import table1, table1_html
+    from ecgcohorts.report.html import Accounts
+    from ecgcohorts.report.table1 import Table1
 
-    return table1_html(table1(store.index)) + accounting_html(store)
+    return Table1.of(store.index).html() + Accounts(store).html()
 
 
 def _examples(store: "AnyStore") -> Markup:
-    from ecgcohorts.report.paper import record_svg
+    from ecgcohorts.report.paper import Page
 
     parts = [paragraph("The first recording of the first patient of each cohort, in the random order of the store.")]
     for code in range(len(store.index.cohorts)):
         patients = np.flatnonzero(store.index.patient_cohort == code)[:_EXAMPLES]
-        parts += [figure(record_svg(store, int(store.index.patient_ptr[patient]))) for patient in patients]
+        parts += [
+            figure(Page().draw_record(store, int(store.index.patient_ptr[patient])).to_svg()) for patient in patients
+        ]
     return Markup("").join(parts)
 
 

@@ -49,13 +49,13 @@ def _table1(*, store: tuple[str, ...], form: str) -> Answer:
 
     Patients, recordings, age, sex, devices and labels.
     """
-    from ecgcohorts.report import table1
+    from ecgcohorts.report.table1 import Table1
     from ecgcohorts.store.union import open_named
 
     # --json has the numbers in full precision whatever the form, as CSV has.
-    made = table1.table1(open_named(store).index)
-    facts = {cohort: values.to_dict() for cohort, values in made.items()}
-    return Answer(facts, getattr(table1, f"table1_{form}")(made))
+    made = Table1.of(open_named(store).index)
+    facts = {cohort: values.to_dict() for cohort, values in made.numbers.items()}
+    return Answer(facts, getattr(made, form)())
 
 
 @command(

@@ -36,10 +36,10 @@ def _draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool
 
     Guesses and gaps are marked in it.
     """
-    from ecgcohorts.ingest.draft import check_out, draft
+    from ecgcohorts.ingest.draft import Draft, draft
 
     # Before the long part: looking at a large source takes minutes.
-    check_out(out, force)
+    Draft.check_out(out, force)
     made = draft(source, csv, sample)
     made.save(out, force)
     lines = [

@@ -55,7 +55,7 @@ def _split(*, store: str, name: str | None, also: tuple[str, ...], replace: bool
     from ecgcohorts.store.reader import open_store
     from ecgcohorts.store.splits import save_split
     from ecgcohorts.store.union import open_named
-    from ecgcohorts.store.upkeep.info import describe_split, list_splits, splits_table
+    from ecgcohorts.store.upkeep.info import describe, splits_table
 
     opened = open_named([store, *also])
     # click gives None, or an empty tuple, for what was not typed: a rule is told only what was.
@@ -64,12 +64,12 @@ def _split(*, store: str, name: str | None, also: tuple[str, ...], replace: bool
         unused = [*given, *(["replace"] if replace else [])]
         if unused:
             raise SpecError(f"--{unused[0]} needs the name of a split: ecgcohorts split STORE NAME --by RULE")
-        found = list_splits(opened)
+        found = describe(opened)["splits"]
         return Answer(found, splits_table(found) if found else f"{opened.path}: no splits")
     made = _made(opened, name, given)
     for path in (store, *also):
         save_split(path, made.on(open_store(path).index), replace=replace)
-    facts = [describe_split(opened, made)]
+    facts = [made.facts(opened.index)]
     return Answer(facts, splits_table(facts))
 
 

@@ -19,10 +19,9 @@ from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.commit import changing, publish, refuse_interrupted, remove_unlisted
 from ecgcohorts.store.reader import Store
-from ecgcohorts.store.schema import Accounting, FileEntry, Segment, describe_files, index_folder, signals_metadata
+from ecgcohorts.store.schema import Accounting, FileEntry, Segment, index_folder, signals_metadata
 from ecgcohorts.store.signals.shards import ShardedArray
 from ecgcohorts.store.splits import load_split, split_names, write_split
-from ecgcohorts.store.upkeep.lookup import matching_key
 from ecgcohorts.store.writer import ShardWriter
 
 Progress = Callable[[int, int], None]  # records copied, and in all
@@ -54,7 +53,7 @@ def compact(
     an unknown cohort, StoreError for a damaged shard or an interrupted ingest, KeyMismatch, LockHeld.
     """
     with changing(store_path) as (folder, store):
-        key = matching_key(store, key_file)
+        key = store.load_key(key_file)
         wanted = store.index.cohorts if cohort is None else (store.index.cohorts[store.index.cohort_code(cohort)],)
         refuse_interrupted(folder)
         remove_unlisted(Folder(folder), store.manifest)  # what a killed run left
@@ -116,7 +115,7 @@ def _compact(
         split = load_split(store, name)
         n_rows = sum(segment.rows for segment in segments)
         written += write_split(folder, generation, split.definition, split.column(index), index, n_rows)
-    files |= describe_files(folder, list(dict.fromkeys(written)))
+    files |= FileEntry.of_files(folder, list(dict.fromkeys(written)))
     changes = {"generation": generation, "segments": segments, "files": dict(sorted(files.items()))}
     fingerprint = publish(folder, manifest.model_copy(update=changes))
     empty = sum(segment.rows for segment in old) - total
@@ -196,7 +195,7 @@ def _write_segment(
         entries[target] = shard.entry
     metadata = f"{new.folder}/zarr.json"
     write_file(folder / metadata, signals_metadata(new.rows, new.shard_records, store.recipe, store.manifest.codec))
-    return entries | describe_files(folder, [metadata])
+    return entries | FileEntry.of_files(folder, [metadata])
 
 
 def _checked_array(folder: Path, store: Store, segment: Segment) -> ShardedArray:

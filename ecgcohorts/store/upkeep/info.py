@@ -7,8 +7,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.index.rules import UNASSIGNED
-from ecgcohorts.index.splits import Split
 from ecgcohorts.store.reader import AnyStore, Member
 from ecgcohorts.store.schema import Accounting
 from ecgcohorts.store.splits import load_split, split_names
@@ -31,7 +29,7 @@ def describe(store: AnyStore) -> dict[str, Any]:
         "bytes": sum(one["bytes"] for one in stores),
         "labels": store.index.labels,
         "cohorts": [_cohort(store, name, account) for name, account in sorted(store.accounts().items())],
-        "splits": list_splits(store),
+        "splits": _list_splits(store),
         "rejects": {str(reason): int(count) for reason, count in rejects["reason"].value_counts().sort_index().items()},
     }
 
@@ -48,29 +46,15 @@ def _member(member: Member) -> dict[str, Any]:
     }
 
 
-def list_splits(store: AnyStore) -> list[dict[str, Any]]:
+def _list_splits(store: AnyStore) -> list[dict[str, Any]]:
     """Return facts about all splits kept; for one that cannot be loaded, the `problem`."""
     found: list[dict[str, Any]] = []
     for name in split_names(store):
         try:
-            found.append(describe_split(store, load_split(store, name)))
+            found.append(load_split(store, name).facts(store.index))
         except StoreError as error:
             found.append({"name": name, "problem": str(error)})
     return found
-
-
-def describe_split(store: AnyStore, split: Split) -> dict[str, Any]:
-    """Return facts about a split of a store as JSON-ready values. Nested parts count all smaller ones."""
-    return {
-        "name": split.name,
-        "rule": split.definition.rule.model_dump(mode="json"),
-        "words": split.definition.rule.words,
-        "parts": [
-            {"name": part, "recordings": len(index), "patients": index.n_patients}
-            for part, index in split.of(store.index).items()
-        ],
-        "in_no_part": int((split.column(store.index) == UNASSIGNED).sum()),
-    }
 
 
 def _cohort(store: AnyStore, name: str, account: Accounting) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from ecgcohorts.store.commit import (
     remove_unlisted,
 )
 from ecgcohorts.store.reader import Store
-from ecgcohorts.store.schema import Manifest, describe_files, index_folder
-from ecgcohorts.store.upkeep.lookup import IdKind, matching_key, pseudonyms_of
+from ecgcohorts.store.schema import FileEntry, Manifest, index_folder
+from ecgcohorts.store.upkeep.lookup import IdKind, pseudonyms_of
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")  # as in a cohort description; becomes a folder
 _UNKNOWN = ("", "nan", "na", "n/a", "none", "null")
@@ -67,7 +67,7 @@ def add_labels(
     with changing(store_path) as (folder, store):
         mine = store.index["cohort"] == store.index.cohort_code(cohort)
         table = _read_table(Path(csv_path), id_column, wanted)
-        table.add_pseudonyms(matching_key(store, key_file), cohort, kind)
+        table.add_pseudonyms(store.load_key(key_file), cohort, kind)
         place = table.places(store.index[f"{kind}_id"])
         found = place >= 0
         if not found.any():
@@ -244,7 +244,7 @@ def _next_manifest(folder: Path, store: Store, values: Mapping[str, NDArray[np.f
         home = folder / new / f"{LABEL}{name}"
         write_column(home, column)
         written += [path.relative_to(folder).as_posix() for path in sorted(home.rglob("*")) if path.is_file()]
-    files |= describe_files(folder, written)
+    files |= FileEntry.of_files(folder, written)
     columns = sorted({*manifest.index_columns, *(LABEL + name for name in values)})
     return manifest.model_copy(
         update={"generation": generation, "index_columns": tuple(columns), "files": dict(sorted(files.items()))}

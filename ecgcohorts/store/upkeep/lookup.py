@@ -5,12 +5,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ecgcohorts.cohorts.values import id_text
-from ecgcohorts.errors import KeyMismatch
-from ecgcohorts.index.cohort_index import CohortIndex
-from ecgcohorts.privacy.pseudonyms import PseudonymKey, load_key
+from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.store.reader import Store
 
 IdKind = Literal["recording", "patient"]
@@ -49,14 +46,14 @@ def find_by_id(
     `rows` is empty if the store has none; `str()` of the result says so. The id is never repeated. Raises KeyMismatch if
     the key is not the store's, SpecError for an unknown cohort.
     """
-    key = matching_key(store, key_file)
+    key = store.load_key(key_file)
     code = store.index.cohort_code(cohort)
     names = pseudonyms_of(key, cohort, kind, original_id)
     if kind == "recording":
         names += _by_path(key, cohort, original_id)
     # Several spellings, never a search without the key: a store holds pseudonyms only.
     for name in names:
-        entries = np.flatnonzero(entries_of(store.index, code, kind, name))
+        entries = np.flatnonzero(store.index.entries_of(code, kind, name))
         if len(entries):
             return Found(
                 cohort,
@@ -80,15 +77,6 @@ def _why_not(store: Store, kind: IdKind, pseudonym: str) -> str:
     return str(reasons[0]) if reasons else ""
 
 
-def matching_key(store: Store, key_file: Path | None) -> PseudonymKey:
-    """Load the key of a store from a file or the user's configuration folder. Raises KeyMismatch for another key."""
-    # Another key gives other pseudonyms: every search would end in "not found", and a removal would remove nobody.
-    key = load_key(key_file)
-    if key.fingerprint != store.manifest.key_fingerprint:
-        raise KeyMismatch(f"{store.path}: made with another pseudonym key. Pass the one it was made with: --key FILE.")
-    return key
-
-
 def pseudonyms_of(key: PseudonymKey, cohort: str, kind: IdKind, original_id: str) -> list[bytes]:
     """Return the pseudonyms an id may have."""
     # Ids are hashed as the source prints them, except for what reading them from a table removes.
@@ -102,9 +90,3 @@ def _by_path(key: PseudonymKey, cohort: str, path: str) -> list[bytes]:
     parts = PurePosixPath(path.strip())
     texts = [str(parts.with_suffix("")), parts.name, parts.stem] if parts.name else []
     return [key.pseudonym(cohort, "recording", text) for text in texts]
-
-
-def entries_of(index: CohortIndex, cohort: int, kind: IdKind, pseudonym: bytes) -> NDArray[np.bool_]:
-    """Mark the entries of a recording or a patient: bool (entry,)."""
-    same = (index[f"{kind}_id"] == np.frombuffer(pseudonym, np.uint8)).all(axis=1)
-    return np.asarray(same & (index["cohort"] == cohort))

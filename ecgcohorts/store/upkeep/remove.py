@@ -19,9 +19,9 @@ from ecgcohorts.io.place import Folder
 from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.commit import changing, publish, refuse_interrupted, remove_unlisted
 from ecgcohorts.store.reader import Store
-from ecgcohorts.store.schema import FileEntry, Manifest, Segment, describe_files, index_folder, rejects_name
+from ecgcohorts.store.schema import FileEntry, Manifest, Segment, index_folder, rejects_name
 from ecgcohorts.store.splits import load_split, split_names, write_split
-from ecgcohorts.store.upkeep.lookup import REMOVED, entries_of, find_by_id, matching_key, pseudonyms_of
+from ecgcohorts.store.upkeep.lookup import REMOVED, find_by_id, pseudonyms_of
 from ecgcohorts.store.writer import blank_rows
 
 
@@ -55,7 +55,7 @@ def remove_patient(
         code = store.index.cohort_code(cohort)
         # An id may be printed in two ways, or be that of a recording without a patient: the first that is there counts.
         for name in names:
-            gone = entries_of(store.index, code, "patient", name)
+            gone = store.index.entries_of(code, "patient", name)
             if gone.any():
                 return _remove(folder, store, name.hex(), gone)
     before = [name.hex() for name in names if name.hex() in store.manifest.removed]
@@ -66,11 +66,11 @@ def remove_patient(
 
 def _names_of(store: Store, cohort: str, original_id: str, key_file: Path | None) -> list[bytes]:
     """Return the pseudonyms the patient may have: that of the id, and that of a recording that is a patient of its own."""
-    key = matching_key(store, key_file)
+    key = store.load_key(key_file)
     store.index.cohort_code(cohort)
     names = pseudonyms_of(key, cohort, "patient", original_id)
     for recording in pseudonyms_of(key, cohort, "recording", original_id):
-        same = entries_of(store.index, store.index.cohort_code(cohort), "recording", recording)
+        same = store.index.entries_of(store.index.cohort_code(cohort), "recording", recording)
         names += [one.tobytes() for one in store.index["patient_id"][same & ~store.index["patient_known"]]]
     return names
 
@@ -105,7 +105,7 @@ def _remove(folder: Path, store: Store, patient: str, gone: NDArray[np.bool_]) -
     rejects = store.rejects()
     removed_ids = [one.tobytes().hex() for one in store.index["recording_id"][gone]]
     write_file(folder / rejects_name(generation), _rejects(store, gone, removed_ids).to_parquet(index=False))
-    files |= describe_files(folder, [*dict.fromkeys(written), rejects_name(generation)])
+    files |= FileEntry.of_files(folder, [*dict.fromkeys(written), rejects_name(generation)])
     following = _manifest(manifest, generation, tuple(segments), index, patient, dict(sorted(files.items())))
     # Earlier snapshots still hold the signals, so they are not named any more and go with this very publish.
     fingerprint = publish(folder, following, forget=True)

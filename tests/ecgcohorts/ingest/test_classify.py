@@ -17,7 +17,7 @@ import victims
 
 from ecgcohorts import plugins, readers
 from ecgcohorts.errors import SourceError
-from ecgcohorts.ingest.classify import classify
+from ecgcohorts.ingest.classify import Census
 from ecgcohorts.ingest.content import TEXT, FileClass, Kind, Numbers
 from ecgcohorts.sources import open_source
 
@@ -26,7 +26,7 @@ HEADER = "{name} 1 500 4\n{name}.dat 16 1000/mV 16 0 1 10 0 I\n"
 
 
 def classes(root: Path) -> dict[str, tuple[Kind, str]]:
-    census = classify(open_source(root))
+    census = Census.take(open_source(root))
     assert census.n_files == sum(1 for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
     return {name: (each.kind, each.what) for each, names in census.files.items() for name in names}
 
@@ -207,7 +207,7 @@ def test_what_is_no_plain_file_is_named_and_not_opened(tmp_path: Path) -> None:
 def test_the_owner_of_a_suffix_says_why_a_file_is_none_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "5.hea").write_text("5 12 500\nno signal line\n")
     (tmp_path / "5.xml").write_text("no XML at all")  # a suffix of several readers
-    assert dict(classify(open_source(tmp_path)).files) == {
+    assert dict(Census.take(open_source(tmp_path)).files) == {
         FileClass(Kind.UNKNOWN, "named like wfdb", "bad_header"): ["5.hea"],
         FileClass(Kind.DOCUMENT, "text"): ["5.xml"],
     }
@@ -215,7 +215,7 @@ def test_the_owner_of_a_suffix_says_why_a_file_is_none_of_its_own(tmp_path: Path
 
 def test_a_single_file(tmp_path: Path) -> None:
     wfdb(tmp_path, "1")
-    assert classify(open_source(tmp_path), "1.hea").files == {FileClass(Kind.RECORDING, "wfdb"): ["1.hea"]}
+    assert Census.take(open_source(tmp_path), "1.hea").files == {FileClass(Kind.RECORDING, "wfdb"): ["1.hea"]}
 
 
 @pytest.mark.parametrize("make", ["nothing", "empty"])
@@ -223,14 +223,14 @@ def test_no_file_is_an_error_with_its_remedy(make: str, tmp_path: Path) -> None:
     if make == "empty":
         (tmp_path / "folder").mkdir()
     with pytest.raises(SourceError, match="Check the path"):
-        classify(open_source(tmp_path / "folder"))
+        Census.take(open_source(tmp_path / "folder"))
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
     for number in range(250):
         (tmp_path / f"{number}.txt").write_text("x")
     told: list[int] = []
-    classify(open_source(tmp_path), tell=told.append)
+    Census.take(open_source(tmp_path), tell=told.append)
     assert told == [100, 200]
 
 
@@ -277,7 +277,7 @@ def test_what_is_no_table(text: str) -> None:
 
 @pytest.mark.shared
 def test_every_shared_file_has_one_class(shared: Path) -> None:
-    census = classify(open_source(shared))
+    census = Census.take(open_source(shared))
     assert census.n_files == sum(1 for path in shared.rglob("*") if not path.is_dir())
     names = {name: each for each, paths in census.files.items() for name in paths}
     assert len(names) == census.n_files

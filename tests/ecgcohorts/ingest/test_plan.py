@@ -19,7 +19,7 @@ from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, ingest, plan_to_file
 from ecgcohorts.ingest.commit import _spans
-from ecgcohorts.ingest.plan import Request, ids_of, open_plan, write_plan
+from ecgcohorts.ingest.plan import AnyPlan, Request, ids_of
 from ecgcohorts.ingest.planning import Known, make_plan
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.privacy.pseudonyms import PseudonymKey, load_key
@@ -146,7 +146,7 @@ def planned(make_cohort, tmp_path):
 
 def test_three_steps_make_what_one_call_makes(make_cohort, tmp_path, planned):
     assert not (tmp_path / "s.zarr").exists()
-    parts = len(open_plan(planned).header.partitions)
+    parts = len(AnyPlan.open(planned).header.partitions)
     assert parts == 4
     assert [encode_partition(planned, part) for part in reversed(range(parts))] == [True] * parts
     assert not encode_partition(planned, 1)
@@ -185,7 +185,7 @@ def test_a_partition_out_of_range_is_refused(planned, number):
 def test_a_plan_is_for_its_owner_only_and_holds_no_key(planned, tmp_path):
     script = (
         "import os, sys; os.umask(0); from pathlib import Path; from ecgcohorts.ingest.plan import *\n"
-        "plan = open_plan(Path(sys.argv[1])); write_plan(plan, Path(sys.argv[2]))"
+        "plan = AnyPlan.open(Path(sys.argv[1])); plan.write(Path(sys.argv[2]))"
     )
     copy = tmp_path / "copy.plan"
     subprocess.run([sys.executable, "-c", script, planned, copy], check=True)
@@ -207,7 +207,7 @@ def test_paths_of_the_input_stay_out_of_the_store(tmp_path, planned):
 
 def test_any_damage_to_a_plan_is_told(planned, tmp_path):
     data, damaged = planned.read_bytes(), tmp_path / "damaged.plan"
-    whole = open_plan(planned)
+    whole = AnyPlan.open(planned)
     rows = [whole.rows(part).to_pylist() for part in whole.header.partitions]
     rng, undetected = random.Random(0), 0
     for _ in range(150):
@@ -215,7 +215,7 @@ def test_any_damage_to_a_plan_is_told(planned, tmp_path):
         changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         damaged.write_bytes(changed)
         try:
-            plan = open_plan(damaged)
+            plan = AnyPlan.open(damaged)
             read = [plan.rows(part).to_pylist() for part in plan.header.partitions]
         except ec.SpecError:
             continue
@@ -226,7 +226,7 @@ def test_any_damage_to_a_plan_is_told(planned, tmp_path):
     for size in range(0, len(data), 97):
         damaged.write_bytes(data[:size])
         with pytest.raises(ec.SpecError, match="plan"):
-            open_plan(damaged)
+            AnyPlan.open(damaged)
 
 
 def test_what_is_no_plan_is_refused_and_never_replaced(make_cohort, tmp_path):
@@ -251,16 +251,16 @@ def test_what_is_no_plan_is_refused_and_never_replaced(make_cohort, tmp_path):
 
 
 def rewritten(path: Path, **changes) -> Path:
-    plan = open_plan(path)
+    plan = AnyPlan.open(path)
     changed = plan.header.model_copy(update=changes)
     object.__setattr__(plan, "header", changed)
     other = path.with_name("other.plan")
-    write_plan(plan, other)
+    plan.write(other)
     return other
 
 
 def test_another_version_of_a_library_is_refused(planned):
-    other = rewritten(planned, versions={**open_plan(planned).header.versions, "numpy": "1.0"})
+    other = rewritten(planned, versions={**AnyPlan.open(planned).header.versions, "numpy": "1.0"})
     for step in (lambda: encode_partition(other, 0), lambda: commit_plan(other)):
         with pytest.raises(ec.SpecError, match=r"planned with numpy 1\.0.*Use one environment"):
             step()
@@ -268,7 +268,7 @@ def test_another_version_of_a_library_is_refused(planned):
 
 def test_a_plan_never_leads_out_of_its_source(scanned, tmp_path):
     plan = scanned([SourceItem("a/../../secret.hea", "", header("x", "P", None))])
-    write_plan(plan, tmp_path / "x.plan")
+    plan.write(tmp_path / "x.plan")
     with pytest.raises(ec.SpecError, match="leads out of the source"):
         encode_partition(rewritten(tmp_path / "x.plan", versions={}), 0)
 

@@ -14,7 +14,7 @@ from ecgcohorts.io.place import Folder
 from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.store.reader import Store
-from ecgcohorts.store.schema import Accounting, FileEntry, Manifest, Segment, describe_files, signals_metadata
+from ecgcohorts.store.schema import Accounting, FileEntry, Manifest, Segment, signals_metadata
 from ecgcohorts.store.writer import ShardWriter
 
 NAN = np.nan
@@ -99,7 +99,7 @@ def store(tmp_path: Path, make_index: Callable[..., CohortIndex]) -> Store:
         segment("empty", 7, Accounting(inputs=4, stored=0, duplicates=0, rejected={"too_short": 4})),
     )
     index = make_index()
-    files = describe_files(tmp_path, [f"{one.folder}/zarr.json" for one in segments])
+    files = FileEntry.of_files(tmp_path, [f"{one.folder}/zarr.json" for one in segments])
     rest = 1_500_000 - sum(entry.size for entry in files.values())
     manifest = Manifest(
         generation=1,

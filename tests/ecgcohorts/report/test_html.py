@@ -8,28 +8,28 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.report.html import _ages_html, accounting, accounting_html, rejections, report
+from ecgcohorts.report.html import Accounts, _ages_html, report
 from ecgcohorts.report.paper import _find_entry, plot_record
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_the_accounts_are_summed_over_runs(store):
-    frame = accounting(store)
+    frame = Accounts(store).inputs
     assert frame.columns.tolist() == ["inputs", "stored", "duplicates", "rejected"]
     assert frame.loc["north"].tolist() == [9, 5, 1, 3]
     assert frame.loc["empty"].tolist() == [4, 0, 0, 4]
     assert frame.loc["total"].tolist() == [15, 7, 1, 7]
-    assert "15 inputs = 7 stored + 1 duplicates + 7 rejected" in accounting_html(store)
-    assert rejections(store).loc["too_short"].to_dict() == {"north": 2, "south": 0, "empty": 4, "total": 6}
+    assert "15 inputs = 7 stored + 1 duplicates + 7 rejected" in Accounts(store).html()
+    assert Accounts(store).rejections.loc["too_short"].to_dict() == {"north": 2, "south": 0, "empty": 4, "total": 6}
 
 
 def test_accounts_that_do_not_add_up_are_not_hidden(store):
     lost = store.segments[1].accounting.model_copy(update={"inputs": 3})
     segments = (store.segments[0], store.segments[1].model_copy(update={"accounting": lost}), store.segments[2])
     changed = replace(store, manifest=store.manifest.model_copy(update={"segments": segments}))
-    assert "THE ACCOUNTS DO NOT ADD UP" in accounting_html(changed)
-    assert "THE ACCOUNTS DO NOT ADD UP" not in accounting_html(store)
+    assert "THE ACCOUNTS DO NOT ADD UP" in Accounts(changed).html()
+    assert "THE ACCOUNTS DO NOT ADD UP" not in Accounts(store).html()
 
 
 def test_the_report_holds_what_a_reader_looks_for(store, tmp_path):

@@ -9,8 +9,8 @@ import pytest
 
 from ecgcohorts.errors import RejectedRecording, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
-from ecgcohorts.report.drawing import UNITS_PER_MM, to_svg
-from ecgcohorts.report.paper import TOLERANCE_MM, Layout, Page, _simplify, paper_drawing
+from ecgcohorts.report.drawing import UNITS_PER_MM
+from ecgcohorts.report.paper import TOLERANCE_MM, Layout, Page, _simplify
 
 RATE_HZ = 400.0
 SVG = "{http://www.w3.org/2000/svg}"
@@ -23,7 +23,7 @@ def parse(svg: str) -> ET.Element:
 
 def paper_svg(signal_mv, leads, rate_hz, *, layout="3x4+1", speed=25.0, gain=10.0, sheet="fit", **texts) -> str:
     page = Page(Layout.parse(layout), speed, gain, sheet)
-    return to_svg(paper_drawing(signal_mv, leads, rate_hz, page, **texts))
+    return page.draw(signal_mv, leads, rate_hz, **texts).to_svg()
 
 
 def noise_mv(leads: int = 8, seconds: float = 10.0) -> np.ndarray:

@@ -9,8 +9,8 @@ import pytest
 
 from ecgcohorts.errors import SourceError, SpecError, install_line
 from ecgcohorts.leads import EIGHT_LEADS
-from ecgcohorts.report.drawing import DPI, MM_PER_INCH, UNITS_PER_MM, Drawing, Line, Text, save, to_svg
-from ecgcohorts.report.paper import Layout, Page, paper_drawing, plot_record
+from ecgcohorts.report.drawing import DPI, MM_PER_INCH, UNITS_PER_MM, Drawing, Line, Text
+from ecgcohorts.report.paper import Layout, Page, plot_record
 
 matplotlib = pytest.importorskip("matplotlib", reason="PNG and PDF need the extra `plot`")
 PX_PER_MM = round(DPI / MM_PER_INCH)
@@ -22,7 +22,7 @@ def steps_drawing(page: Page = FIT, title: str = "Title") -> Drawing:
     """All leads at 0 mV, but lead II at 1 mV from 2 s to 3 s."""
     signal = np.zeros((8, 4000))
     signal[1, 800:1200] = 1.0
-    return paper_drawing(signal, EIGHT_LEADS, 400.0, page, title=title)
+    return page.draw(signal, EIGHT_LEADS, 400.0, title=title)
 
 
 def png_facts(data: bytes) -> dict:
@@ -46,7 +46,7 @@ def grey(path) -> np.ndarray:
 @pytest.mark.parametrize("sheet", ["fit", "a4", "letter"])
 def test_a_png_has_millimetres_times_dpi_pixels(sheet, dpi, tmp_path):
     page = Page(sheet=sheet)
-    save(steps_drawing(page), tmp_path / "x.png", dpi)
+    steps_drawing(page).save(tmp_path / "x.png", dpi)
     facts = png_facts((tmp_path / "x.png").read_bytes())
     assert facts["size"] == tuple(round(length / MM_PER_INCH * dpi) for length in page.size_mm)
     assert (facts["per_metre"], facts["unit"]) == ((round(dpi / 0.0254),) * 2, 1)
@@ -54,7 +54,7 @@ def test_a_png_has_millimetres_times_dpi_pixels(sheet, dpi, tmp_path):
 
 
 def test_the_default_is_a_whole_number_of_pixels_a_millimetre(tmp_path):
-    save(steps_drawing(), tmp_path / "x.png")
+    steps_drawing().save(tmp_path / "x.png")
     facts = png_facts((tmp_path / "x.png").read_bytes())
     assert facts["size"] == (275 * PX_PER_MM, 146 * PX_PER_MM)
     assert facts["per_metre"] == (PX_PER_MM * 1000,) * 2
@@ -63,7 +63,7 @@ def test_the_default_is_a_whole_number_of_pixels_a_millimetre(tmp_path):
 @pytest.mark.parametrize("gain", [10.0, 5.0])
 def test_pixels_of_a_millivolt_and_a_second(gain, tmp_path):
     page = Page(gain_mm_mv=gain)
-    save(steps_drawing(page), tmp_path / "x.png")
+    steps_drawing(page).save(tmp_path / "x.png")
     left, top = page.corner_mm
     first, last = page.x_mm(2.0) + 0.5, page.x_mm(3.0) - 0.5  # of the raised part of the rhythm strip
     baseline_px = (top + page.baseline_mm(3)) * PX_PER_MM
@@ -79,7 +79,7 @@ def test_pixels_of_a_millivolt_and_a_second(gain, tmp_path):
 
 def test_pixels_of_the_calibration_pulse_and_of_the_boxes(tmp_path):
     page = Page()
-    save(steps_drawing(page), tmp_path / "x.png")
+    steps_drawing(page).save(tmp_path / "x.png")
     left, top = page.corner_mm
     pixels = grey(tmp_path / "x.png")
     zone = slice(round(left * PX_PER_MM), round((left + page.pulse_zone_mm - 0.8) * PX_PER_MM))
@@ -98,7 +98,7 @@ def test_pixels_of_the_calibration_pulse_and_of_the_boxes(tmp_path):
     ("sheet", "points"), [("fit", (779.5276, 413.8583)), ("a4", (841.8898, 595.2756)), ("letter", (792.0, 612.0))]
 )
 def test_a_pdf_has_the_size_of_its_sheet_in_points(sheet, points, tmp_path):
-    save(steps_drawing(Page(sheet=sheet)), tmp_path / "x.pdf")
+    steps_drawing(Page(sheet=sheet)).save(tmp_path / "x.pdf")
     data = (tmp_path / "x.pdf").read_bytes()
     box = re.search(rb"/MediaBox \[ ?0 0 (\S+) (\S+) ?\]", data)
     assert tuple(map(float, box.groups())) == pytest.approx(points, abs=1e-3)
@@ -108,16 +108,16 @@ def test_a_pdf_has_the_size_of_its_sheet_in_points(sheet, points, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".svg", ".png", ".pdf"])
 def test_equal_drawings_give_equal_files_whatever_the_users_style(suffix, tmp_path):
-    save(steps_drawing(), tmp_path / f"a{suffix}")
+    steps_drawing().save(tmp_path / f"a{suffix}")
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "text.usetex": True, "savefig.dpi": 10}):
-        save(steps_drawing(), tmp_path / f"b{suffix}")
+        steps_drawing().save(tmp_path / f"b{suffix}")
         assert matplotlib.rcParams["font.size"] == 30
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
 def test_any_title_is_text(tmp_path):
     for place, title in enumerate(("$\\frac{1}{0}$ 100 % <b> & _^", "a\x00b\nc", "x" * 500)):
-        save(steps_drawing(title=title), tmp_path / f"{place}.png", 50)
+        steps_drawing(title=title).save(tmp_path / f"{place}.png", 50)
         assert png_facts((tmp_path / f"{place}.png").read_bytes())["size"] == (541, 287)
 
 
@@ -125,35 +125,35 @@ def test_what_leaves_the_grid_is_cut_off(tmp_path):
     """A trace of 50 mV must not run over the title, in no format."""
     wild = [Line([np.array([[5.0, -100.0], [5.0, 100.0]])], 1.0), Text(-8.0, 5.0, "outside", 3.0)]
     drawing = Drawing((30.0, 30.0), (10.0, 10.0, 10.0, 10.0), wild)
-    save(drawing, tmp_path / "x.png")
+    drawing.save(tmp_path / "x.png")
     dark = np.argwhere(grey(tmp_path / "x.png") < INK_BELOW) / PX_PER_MM
     assert dark[:, 0].min() == pytest.approx(10.0, abs=0.1)
     assert dark[:, 0].max() == pytest.approx(20.0, abs=0.1)
     assert dark[:, 1].min() >= 10.0
-    assert '<svg x="10" y="10" width="10" height="10"' in to_svg(drawing)  # an inner picture hides what leaves it
+    assert '<svg x="10" y="10" width="10" height="10"' in drawing.to_svg()  # an inner picture hides what leaves it
 
 
 def test_a_lone_sample_is_a_dot(tmp_path):
     signal = np.full((1, 4000), np.nan)
     signal[0, 2000] = 0.0
     page = Page(Layout(12, 1))
-    save(paper_drawing(signal, ["V1"], 400.0, page), tmp_path / "x.png")
+    page.draw(signal, ["V1"], 400.0).save(tmp_path / "x.png")
     left, top = page.corner_mm
     y, x = (round((top + page.baseline_mm(6)) * PX_PER_MM), round((left + page.x_mm(5.0)) * PX_PER_MM))
     around = grey(tmp_path / "x.png")[y - 3 : y + 3, x - 3 : x + 3]
     assert around.min() < INK_BELOW
-    assert f"M{125 * UNITS_PER_MM} 0l0 0" in to_svg(paper_drawing(signal, ["V1"], 400.0, page)).replace("-0", "0")
+    assert f"M{125 * UNITS_PER_MM} 0l0 0" in page.draw(signal, ["V1"], 400.0).to_svg().replace("-0", "0")
 
 
 @pytest.mark.parametrize("dpi", [0, -1, 24, 1201, float("nan")])
 def test_a_resolution_that_nobody_means_is_refused(dpi, tmp_path):
     with pytest.raises(SpecError, match=r"dpi, expected 25 to 1200"):
-        save(steps_drawing(), tmp_path / "x.png", dpi)
+        steps_drawing().save(tmp_path / "x.png", dpi)
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(SourceError, match="cannot be written"):
-        save(steps_drawing(), tmp_path / "nowhere" / "x.png", 50)
+        steps_drawing().save(tmp_path / "nowhere" / "x.png", 50)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".pdf"])

@@ -11,17 +11,7 @@ import pytest
 from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex
 from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.report.page import NOTHING
-from ecgcohorts.report.table1 import (
-    _counts,
-    first_known,
-    readable,
-    table1,
-    table1_csv,
-    table1_html,
-    table1_latex,
-    table1_markdown,
-    table1_text,
-)
+from ecgcohorts.report.table1 import Table1, _counts
 
 NAN = np.nan
 EXPECTED = {
@@ -57,21 +47,21 @@ EXPECTED = {
 
 @pytest.mark.parametrize("measure", EXPECTED)
 def test_numbers_equal_those_counted_by_hand(measure, make_index):
-    frame = table1(make_index())
+    frame = Table1.of(make_index()).numbers
     assert list(frame.columns) == ["north", "south", "total"]  # a cohort without recordings has no column
     np.testing.assert_allclose(frame.loc[measure].to_numpy(), EXPECTED[measure], rtol=1e-6)
 
 
 def test_every_flag_has_a_row_under_its_name(make_index):
-    frame = table1(make_index())
+    frame = Table1.of(make_index()).numbers
     assert [name for name in frame.index if name.startswith("flag ")] == [f"flag {flag.name.lower()}" for flag in Flag]
 
 
 def test_first_known_value_in_time_order(make_index, recordings):
     index = make_index([("south", 0, True, NAN, None, 0, NAN), *[(c, p + 1, *rest) for c, p, *rest in recordings]])
-    np.testing.assert_array_equal(first_known(index, "age"), np.float32([NAN, 40, 60, 50, 80]))
-    assert first_known(index, "sex").tolist() == [-1, 0, 1, 1, 1]
-    frame = table1(index)
+    np.testing.assert_array_equal(index.first_known("age"), np.float32([NAN, 40, 60, 50, 80]))
+    assert index.first_known("sex").tolist() == [-1, 0, 1, 1, 1]
+    frame = Table1.of(index).numbers
     assert frame.loc["age unknown"].tolist() == [0, 1, 1]
     assert frame.loc["sex unknown"].tolist() == [0, 1, 1]
 
@@ -85,22 +75,24 @@ def cells(shown: pd.DataFrame, name: str, heading: str = "") -> list[str]:
 
 def test_a_label_that_is_no_yes_or_no_has_its_mean(make_index, recordings):
     folds = [(*rest, fold) for (*rest, _), fold in zip(recordings, (1, 2, 3, 10, NAN, 4, NAN), strict=True)]
-    frame = table1(make_index(folds))
+    made = Table1.of(make_index(folds))
+    frame = made.numbers
     assert frame.loc["label af, mean"].tolist() == [4.0, 4.0, 4.0]
     assert "label af" not in frame.index
-    shown = readable(frame)
+    shown = made.readable()
     assert cells(shown, "af, mean", "label") == ["4.0", "4.0", "4.0"]
     assert cells(shown, "af, known", "label") == ["4 (80.0%)", "1 (50.0%)", "5 (71.4%)"]
 
 
 def test_a_label_nobody_has_is_left_out_for_readers(make_index, recordings):
-    frame = table1(make_index([(*rest, NAN) for *rest, _ in recordings]))
+    made = Table1.of(make_index([(*rest, NAN) for *rest, _ in recordings]))
+    frame = made.numbers
     assert frame.loc["label af, known"].tolist() == [0, 0, 0]
-    assert "label" not in readable(frame).index
+    assert "label" not in made.readable().index
 
 
 def test_readable_cells(make_index):
-    shown = readable(table1(make_index()))
+    shown = Table1.of(make_index()).readable()
     assert cells(shown, "patients") == ["3", "1", "4"]
     assert cells(shown, "per patient, median", "recordings") == ["1.0", "2.0", "1.5"]
     assert cells(shown, "mean ± sd", "age in years") == ["50.0 ± 10.0", f"80.0 ± {NOTHING}", "57.5 ± 17.1"]
@@ -131,10 +123,11 @@ def test_many_sites_are_summed_up_for_readers_only(make_index):
     rows = [("north", patient, True, 50.0, "male", 0, NAN) for patient in range(78)]
     index = make_index(rows)
     columns = dict(index.columns) | {"site": np.repeat(np.arange(12), np.arange(1, 13)).astype(np.int32)}
-    frame = table1(CohortIndex(columns, index.cohorts, names, index.devices))
+    made = Table1.of(CohortIndex(columns, index.cohorts, names, index.devices))
+    frame = made.numbers
     assert [frame.loc[f"site {name}", "total"] for name in names] == list(range(1, 13))
     assert frame.loc["site, unknown", "total"] == 0
-    shown = readable(frame)
+    shown = made.readable()
     start = list(shown.index).index("site")
     assert list(shown.index[start + 1 : start + 10]) == [
         *(f"  site {place}" for place in range(12, 4, -1)),
@@ -159,9 +152,9 @@ def test_numbers_equal_those_of_tableone():
     people = pd.DataFrame(
         {
             "cohort": np.array(["a", "b"])[index.patient_cohort],
-            "age": first_known(index, "age").astype(np.float64),
-            "median_age": first_known(index, "age").astype(np.float64),
-            "sex": np.array(["male", "female"])[first_known(index, "sex")],
+            "age": index.first_known("age").astype(np.float64),
+            "median_age": index.first_known("age").astype(np.float64),
+            "sex": np.array(["male", "female"])[index.first_known("sex")],
             "recordings": np.diff(index.patient_ptr),
         }
     )
@@ -175,7 +168,7 @@ def test_numbers_equal_those_of_tableone():
             groupby="cohort",
             decimals={"age": 4, "median_age": 4, "recordings": 4, "sex": 1},
         ).tableone
-    ours = table1(index).rename(columns={"total": "Overall"})
+    ours = Table1.of(index).numbers.rename(columns={"total": "Overall"})
     for cohort in ("a", "b", "Overall"):
         theirs_of = {name: str(value) for name, value in theirs.xs(cohort, axis=1, level=1).iloc[:, 0].items()}
         numbers = {name: list(map(float, re.findall(r"[\d.]+", value))) for name, value in theirs_of.items()}
@@ -190,7 +183,7 @@ def test_numbers_equal_those_of_tableone():
 
 
 def test_text_is_aligned(make_index):
-    lines = table1_text(table1(make_index())).splitlines()
+    lines = Table1.of(make_index()).text().splitlines()
     assert lines[0].split() == ["north", "south", "total"]
     full = [
         line
@@ -205,29 +198,29 @@ def test_text_is_aligned(make_index):
 EVIL = "<b>a|b_c & d\\e</b>$~^#{%}"
 
 
-def evil_table(make_index, recordings) -> pd.DataFrame:
+def evil_table(make_index, recordings) -> Table1:
     index = make_index(recordings=[("north", *recordings[0][1:])])
-    return table1(CohortIndex(index.columns, (EVIL, "south"), (EVIL, "x"), (EVIL,)))
+    return Table1.of(CohortIndex(index.columns, (EVIL, "south"), (EVIL, "x"), (EVIL,)))
 
 
 def test_html_escapes_names_from_outside(make_index, recordings):
-    markup = table1_html(evil_table(make_index, recordings))
+    markup = evil_table(make_index, recordings).html()
     assert "<b>" not in markup
     assert markup.count("&lt;b&gt;a|b") == 3  # cohort, site, device
 
 
 def test_markdown_has_one_cell_per_column_whatever_the_names(make_index, recordings):
-    lines = table1_markdown(evil_table(make_index, recordings)).splitlines()
+    lines = evil_table(make_index, recordings).markdown().splitlines()
     table = lines[: lines.index("")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {4}
     assert table[1] == "| :--- | ---: | ---: |"
     assert "<b>" not in "".join(table)
-    plain = table1_markdown(table1(make_index()))
+    plain = Table1.of(make_index()).markdown()
     assert "| &emsp;female | 2 (66.7%) | 1 (100.0%) | 3 (75.0%) |" in plain.splitlines()
 
 
 def test_latex_has_one_cell_per_column_and_no_bare_sign(make_index, recordings):
-    lines = table1_latex(evil_table(make_index, recordings)).splitlines()
+    lines = evil_table(make_index, recordings).latex().splitlines()
     assert lines[1:3] == [r"\begin{tabular}{lrr}", r"\toprule"]
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
     rows = [line for line in lines[3:-2] if line != r"\midrule"]
@@ -236,22 +229,24 @@ def test_latex_has_one_cell_per_column_and_no_bare_sign(make_index, recordings):
         bare = re.sub(r"\$\\pm\$|\\text\w+\{\}|\\[&%$#_{}\\]", "", row)
         assert bare.count("&") == 2
         assert not set(bare) & set("%$#_{}~^<>")
-    plain = table1_latex(table1(make_index())).splitlines()
+    plain = Table1.of(make_index()).latex().splitlines()
     assert r"\quad female & 2 (66.7\%) & 1 (100.0\%) & 3 (75.0\%) \\" in plain
     assert r"\quad mean $\pm$ sd & 50.0 $\pm$ 10.0 & 80.0 $\pm$ -- & 57.5 $\pm$ 17.1 \\" in plain
 
 
 def test_csv_holds_every_number_exactly(make_index):
-    frame = table1(make_index())
-    back = pd.read_csv(io.StringIO(table1_csv(frame)), index_col="measure")
+    made = Table1.of(make_index())
+    frame = made.numbers
+    back = pd.read_csv(io.StringIO(made.csv()), index_col="measure")
     pd.testing.assert_frame_equal(back, frame, check_names=False, check_exact=True)
 
 
 def test_an_empty_index_is_a_table_of_zeros(make_index):
-    frame = table1(make_index([]))
+    made = Table1.of(make_index([]))
+    frame = made.numbers
     assert list(frame.columns) == ["total"]
     assert frame.loc["recordings", "total"] == 0
     assert np.isnan(frame.loc["age mean", "total"])
-    assert cells(readable(frame), "patients") == ["0"]
-    for write in (table1_text, table1_html, table1_markdown, table1_latex, table1_csv):
-        assert "patients" in write(frame)
+    assert cells(made.readable(), "patients") == ["0"]
+    for write in (made.text, made.html, made.markdown, made.latex, made.csv):
+        assert "patients" in write()

@@ -25,9 +25,9 @@ from ecgcohorts.store.commit import publish
 from ecgcohorts.store.remote.copy import copy_store
 from ecgcohorts.store.schema import (
     Accounting,
+    FileEntry,
     Manifest,
     Segment,
-    describe_files,
     group_metadata,
     rejects_name,
     signals_metadata,
@@ -243,7 +243,7 @@ def write_store(folder: Path, patients: int, shard_records: int, seed: int) -> N
     names += [f"{segment}/zarr.json", *write_index(folder, 1, index), rejects_name(1)]
     no_rejects = pd.DataFrame({"cohort": [], "recording_id": [], "reason": [], "duplicate_of": []})
     write_file(folder / rejects_name(1), no_rejects.to_parquet(index=False))
-    files |= describe_files(folder, names)
+    files |= FileEntry.of_files(folder, names)
     one = Segment(
         cohort="made",
         name="000001",

@@ -15,9 +15,9 @@ from ecgcohorts.cli import program as cli
 from ecgcohorts.errors import SourceError
 from ecgcohorts.export import export_index, export_wfdb
 from ecgcohorts.ingest import ingest
-from ecgcohorts.report.html import accounting, rejections, report
+from ecgcohorts.report.html import Accounts, report
 from ecgcohorts.report.paper import plot_record
-from ecgcohorts.report.table1 import table1
+from ecgcohorts.report.table1 import Table1
 from ecgcohorts.store.upkeep.info import describe
 
 
@@ -43,12 +43,12 @@ def test_tables_and_accounts_are_those_of_one_store(folders):
     a, b, single = folders
     both, one = ec.open([a, b]), ec.open(single)
     assert len(both.index) == len(one.index) == 7 + 6
-    pd.testing.assert_frame_equal(table1(both.index), table1(one.index))
+    pd.testing.assert_frame_equal(Table1.of(both.index).numbers, Table1.of(one.index).numbers)
     pd.testing.assert_frame_equal(by_recording(both.index.to_pandas()), by_recording(one.index.to_pandas()))
-    pd.testing.assert_frame_equal(accounting(both), accounting(one))
-    pd.testing.assert_frame_equal(rejections(both), rejections(one))
-    assert accounting(both).loc["west"].tolist() == [8, 6, 1, 1]
-    assert accounting(both).loc["total", "inputs"] == 16
+    pd.testing.assert_frame_equal(Accounts(both).inputs, Accounts(one).inputs)
+    pd.testing.assert_frame_equal(Accounts(both).rejections, Accounts(one).rejections)
+    assert Accounts(both).inputs.loc["west"].tolist() == [8, 6, 1, 1]
+    assert Accounts(both).inputs.loc["total", "inputs"] == 16
     both, one = describe(both), describe(one)
     assert both["cohorts"] == one["cohorts"]
     assert [entry["fingerprint"] for entry in both["stores"]] == [ec.open(folder).fingerprint for folder in folders[:2]]

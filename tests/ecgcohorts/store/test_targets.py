@@ -17,7 +17,7 @@ from ecgcohorts.store.commit import publish
 from ecgcohorts.store.reader import manifest_bytes
 from ecgcohorts.store.remote.bucket_lock import _BucketLock, _refuse_unconditional, bucket_lock, unlock
 from ecgcohorts.store.remote.copy import copy_store
-from ecgcohorts.store.schema import Manifest, describe_files
+from ecgcohorts.store.schema import FileEntry, Manifest
 
 URL = "s3://memory/s.zarr"
 FIRST = {"zarr.json": b"group", "signals/north/000001/c/0/0/0": b"one", "index/000001/row/c/0": b"0 1 2"}
@@ -38,7 +38,7 @@ def write(folder: Path, generation: int, content: dict[str, bytes], **fields: ob
         generation=generation,
         recipe=CAPE_V1,
         versions={},
-        files=describe_files(folder, list(content)),
+        files=FileEntry.of_files(folder, list(content)),
         **(dict.fromkeys(names, ()) | {"key_fingerprint": "0" * 32} | fields),
     )
     publish(folder, manifest)
