@@ -1,5 +1,6 @@
 """Read text of numbers (CSV and its kin) in blocks of lines, plain or gzipped. Every cell must be a number."""
 
+import re
 import zlib
 from collections.abc import Iterator
 from io import FileIO
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import open_regular
+from ecgcohorts.leads import canonical
 from ecgcohorts.readers.arrays.description import MAX_COLUMNS, ArrayDescription
 
 MAX_TEXT_BYTES = 512 << 20  # unpacked; our default: four hours of twelve leads at 500 Hz
@@ -25,6 +27,8 @@ MAX_ROW_BYTES = 64 << 20  # a row of one lead: four hours at 500 Hz, eight bytes
 MARK = b"\xef\xbb\xbf"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 SEPARATORS = {",": ",", ";": ";", "tab": "\t", "space": None}  # None: any white space
+_QUOTES = " \t\r\"'"  # around a column name
+_UNIT = re.compile(r"[(\[/][^()\[\]]*[)\]]?$")  # after a column name: V1 (mV), V1 [uV], V1/mV
 
 
 class TextArray(NamedTuple):
@@ -65,6 +69,33 @@ class TextArray(NamedTuple):
         separator = SEPARATORS[self.description.separator]
         return len(line.split()) if separator is None else line.count(separator.encode()) + 1
 
+    def _check_names(self, lines: list[bytes], width: int) -> None:
+        """Refuse names of columns, in the lines before the numbers, that contradict the leads of the description.
+
+        Only names of standard leads count: `time`, `ch3` and names that nobody knows contradict nothing.
+        """
+        description = self.description
+        if description.axes != "time_lead":
+            return
+        leads = [canonical(lead) for lead in description.leads]
+        columns = description.columns or range(len(leads))
+        if max(columns) >= width:
+            return  # the number of columns is checked with the rows
+        for line in lines:
+            for names in _names(line, width, SEPARATORS[description.separator]):
+                found = [canonical(names[column]) for column in columns]
+                # A single name among many cells is text that happens to be one: `Channel,I` above two columns.
+                wrong = [pair for pair in zip(found, leads, strict=False) if None not in pair and pair[0] != pair[1]]
+                if wrong and len(found) - found.count(None) >= min(2, len(leads)):
+                    # Two leads in the place of each other would pass every later check.
+                    raise UnreadableRecording(
+                        Reason.LEADS,
+                        f"{wrong[0][0]} as name of the column described as {wrong[0][1]}",
+                        "the same leads in the line of names and in the description",
+                        "Correct leads or columns of the description, or the names in a copy of the file.",
+                        str(self.path),
+                    )
+
     def _parse(self, block: bytes, width: int) -> NDArray:
         """Parse whole lines of numbers. numpy.loadtxt is strict, except for what is refused before and after it."""
         comma = self.description.decimal == ","
@@ -96,16 +127,33 @@ class TextArray(NamedTuple):
         """Yield blocks of whole lines that end with `\\n`, none of them empty, after the lines to skip."""
         longest = MAX_ROW_BYTES if self.description.axes == "lead_time" else MAX_COLUMNS * MAX_CELL_BYTES
         skip, is_over = self.description.skip_lines, False
+        before: list[bytes] = []
         for block in _line_blocks(self.path, longest):
             while skip and block:
-                block = block[block.index(b"\n") + 1 :]
+                line, _, block = block.partition(b"\n")
+                before += [line] if len(line) <= MAX_COLUMNS * MAX_CELL_BYTES else []
                 skip -= 1
             rows = block.rstrip(b"\n")
+            if rows and before:
+                self._check_names(before, self._cells(rows + b"\n"))
+                before = []
             if (rows and is_over) or len(block) - len(rows) > MAX_EMPTY_LINES:
                 raise _no_number(self.path)
             is_over = is_over or block.endswith(b"\n\n") or block == b"\n"  # empty lines stand only at the end
             if rows:
                 yield rows + b"\n"
+
+
+def _names(line: bytes, width: int, separator: str | None) -> Iterator[list[str]]:
+    """Yield the cells of a line if there are as many as columns: names of the columns, without quotes and units."""
+    text = line.decode("utf-8", errors="replace").strip().lstrip("#%").strip()
+    # Some writers separate names by commas, and numbers by blanks.
+    for character in dict.fromkeys((separator, ",", ";", "\t", None)):
+        cells = text.split(character)
+        if len(cells) == width + 1 and not cells[-1].strip():  # a separator at the end of the line
+            cells.pop()
+        if len(cells) == width:
+            yield [_UNIT.sub("", cell.strip(_QUOTES)).strip(_QUOTES) for cell in cells]
 
 
 def _checked_shape(rows: int, width: int, description: ArrayDescription, path: Path) -> tuple[int, int]:

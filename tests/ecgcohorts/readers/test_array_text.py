@@ -178,3 +178,66 @@ def test_text_comes_back_exactly(
     leads = ("I", "II", "III", "V1")[:n_leads]
     recording = one(path, unit="mV", leads=leads, separator=names[separator], decimal=decimal)
     np.testing.assert_array_equal(recording.signal_mv, array.T)
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        ("II,I", {}),
+        ("ECG_II;Lead I", {"separator": ";"}),
+        ('"II","I"', {}),
+        ("# II\tI", {"separator": "tab"}),
+        ("II I", {"separator": "space"}),
+        ("II,I", {"separator": "space"}),
+        ("II (mV),I [mV]", {}),
+        ("DII,V1", {}),
+        ("MDC_ECG_LEAD_I,MDC_ECG_LEAD_AVF", {}),
+        ("an export of 2020\nII,I", {"skip_lines": 2}),
+        ("II,I,", {}),
+        ("ms,II,I", {"columns": (1, 2)}),
+        ("I,II,V1", {"columns": (0, 2)}),
+        ("s,V2", {"leads": ("V1",), "columns": (1,)}),
+    ],
+)
+def test_names_in_the_file_that_contradict_the_description_are_refused(
+    names: str, keys: dict[str, Any], tmp_path: Path
+) -> None:
+    """Exchanged leads pass every later check."""
+    known = {"skip_lines": 1} | keys
+    separator = {"tab": "\t", "space": " "}.get(known.get("separator", ","), known.get("separator", ","))
+    count = max(known.get("columns", (len(known.get("leads", "ab")) - 1,))) + 1
+    rows = "".join(separator.join(["5"] * count) + "\n" for _ in range(3))
+    path = tmp_path / "1.csv"
+    path.write_text(f"{names}\n{rows}", "utf-8")
+    for call in ("read", "scan"):
+        error = refused(lambda call=call: list(getattr(described(**known), call)(path)))
+        assert error.reason is Reason.LEADS
+        assert "II" in error.found or "V" in error.found
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        ("i,Lead II", {}),
+        ("I (uV),II (uV)", {}),
+        ("ch1,ch2", {}),
+        ("ECG1,II", {}),
+        ("I,noise", {}),
+        ("Channel,I", {}),
+        ("II;I", {"skip_lines": 1, "columns": (1, 0), "separator": ";"}),
+        ("time,I,II", {"columns": (1, 2)}),
+        ("V1,V2", {"leads": ("vx", "vy")}),
+        ("II,I,and more", {}),
+        ("", {}),
+    ],
+)
+def test_names_that_agree_or_say_nothing_are_passed(names: str, keys: dict[str, Any], tmp_path: Path) -> None:
+    known = {"skip_lines": 1} | keys
+    separator = known.get("separator", ",")
+    count = max(known.get("columns", (1,))) + 1
+    content = f"{names}\n" + "".join(separator.join(["5"] * count) + "\n" for _ in range(3))
+    assert text(tmp_path, content, **known).n_samples == 3
+
+
+def test_rows_of_leads_have_no_names_of_columns(tmp_path: Path) -> None:
+    assert text(tmp_path, "II,I\n1,2\n3,4\n", axes="lead_time", skip_lines=1).leads == ("I", "II")
