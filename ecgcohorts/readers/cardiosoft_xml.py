@@ -16,7 +16,7 @@ from ecgcohorts.errors import Reason
 from ecgcohorts.readers._shared.limits import MAX_LEADS, check_shape
 from ecgcohorts.readers._shared.people import Context, age_of, known, moment, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
-from ecgcohorts.readers._xml.document import read_xml, root_name
+from ecgcohorts.readers._xml.document import Root, read_xml, root_name
 from ecgcohorts.readers._xml.values import (
     count_integers,
     integer,
@@ -100,7 +100,7 @@ def scan(path: Path) -> Iterator[Recording]:
     yield _recording(path, root, strip, np.zeros((len(strip.leads), 0), np.int32))
 
 
-def _recording(path: Path, root: Element, strip: _Strip, digital: NDArray[np.int32]) -> Recording:
+def _recording(path: Path, root: Root, strip: _Strip, digital: NDArray[np.int32]) -> Recording:
     return Recording(
         recording_id=path.stem,
         leads=strip.leads,
@@ -110,7 +110,7 @@ def _recording(path: Path, root: Element, strip: _Strip, digital: NDArray[np.int
         baseline=np.zeros(len(strip.leads)),
         n_samples=strip.n_samples,
         source=Origin("cardiosoft_xml", path),
-        **_context(root).facts(),
+        **_context(root).facts(*root.notes),
     )
 
 

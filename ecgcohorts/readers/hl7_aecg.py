@@ -19,7 +19,7 @@ from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
-from ecgcohorts.readers._xml.document import read_xml, root_name
+from ecgcohorts.readers._xml.document import Root, read_xml, root_name
 from ecgcohorts.readers._xml.values import (
     NUMBER,
     count_integers,
@@ -121,7 +121,7 @@ def scan(path: Path) -> Iterator[Recording]:
     yield _recording(path, root, rhythm, np.zeros((len(rhythm.leads), 0), np.int32))
 
 
-def _recording(path: Path, root: Element, rhythm: _Rhythm, digital: NDArray[np.int32]) -> Recording:
+def _recording(path: Path, root: Root, rhythm: _Rhythm, digital: NDArray[np.int32]) -> Recording:
     return Recording(
         recording_id=path.stem,
         leads=tuple(lead.name for lead in rhythm.leads),
@@ -131,7 +131,7 @@ def _recording(path: Path, root: Element, rhythm: _Rhythm, digital: NDArray[np.i
         baseline=np.array([lead.baseline for lead in rhythm.leads]),
         n_samples=rhythm.leads[0].n_samples,
         source=Origin("hl7_aecg", path),
-        **_context(root, rhythm.series, rhythm.starts).facts(),
+        **_context(root, rhythm.series, rhythm.starts).facts(*root.notes),
     )
 
 

@@ -18,7 +18,7 @@ from ecgcohorts.errors import Reason
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import age_of, known, moment, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
-from ecgcohorts.readers._xml.document import read_xml, root_name
+from ecgcohorts.readers._xml.document import Root, read_xml, root_name
 from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
 from ecgcohorts.recording import Origin, Recording
 
@@ -75,7 +75,7 @@ def scan(path: Path) -> Iterator[Recording]:
 
 def _recording(
     path: Path,
-    root: Element,
+    root: Root,
     leads: tuple[_Lead, ...],
     digital: NDArray[np.int32],
     missing: NDArray[np.bool_] | None = None,
@@ -100,6 +100,7 @@ def _recording(
         device=fields.get("MODEL"),
         fields=fields,
         source=Origin("mortara_xml", path),
+        notes=root.notes,
     )
 
 

@@ -18,14 +18,14 @@ from ecgcohorts.errors import Reason
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
-from ecgcohorts.readers._xml.document import read_xml, root_name
+from ecgcohorts.readers._xml.document import Root, read_xml, root_name
 from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
 from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".xml",)
 VARIANTS = (
     "MUSE 7 to 9, with and without waveform types, CRC-32 and demographics",
-    "any rate, 8, 11 or 12 leads, any unit per lead; text as UTF-8, Latin-1 or cp949",
+    "any rate, 8, 11 or 12 leads, any unit per lead",
 )
 MISSING = -(1 << 15)  # the least 16-bit value
 SAMPLE_BYTES = 2
@@ -108,7 +108,7 @@ def scan(path: Path) -> Iterator[Recording]:
 
 
 def _recording(
-    path: Path, root: Element, rhythm: _Rhythm, digital: NDArray[np.int32], missing: NDArray[np.bool_] | None = None
+    path: Path, root: Root, rhythm: _Rhythm, digital: NDArray[np.int32], missing: NDArray[np.bool_] | None = None
 ) -> Recording:
     leads = rhythm.leads
     quirks = {
@@ -127,7 +127,7 @@ def _recording(
         missing=missing,
         n_samples=leads[0].n_samples,
         source=Origin("muse_xml", path),
-        **_context(root, rhythm.waveform).facts(*(name for name, met in quirks.items() if met)),
+        **_context(root, rhythm.waveform).facts(*root.notes, *(name for name, met in quirks.items() if met)),
     )
 
 

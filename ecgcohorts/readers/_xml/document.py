@@ -1,12 +1,10 @@
-"""Parse XML as if its writer were hostile: no entities, known encodings, and caps on bytes, depth and elements."""
+"""Parse XML as if its writer were hostile: no entities, and caps on bytes, depth and elements."""
 
 # Why expat runs here and not in the isolated process: with these bounds a hostile file takes less than a second and
 # 128 MB, as the tests measure, and expat opens no other file. Isolation would add 0.2 ms to the 2.1 ms of a MUSE file of
 # ten seconds, and 0.35 s to the start of every worker.
 
-import codecs
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -14,12 +12,12 @@ from xml.parsers.expat import ExpatError, ParserCreate, XMLParserType, errors
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import read_bounded
+from ecgcohorts.readers._xml.encoding import Encoding, XmlText
 
 XML_LIMIT = 64 << 20  # bytes
 MAX_DEPTH = 64  # our default; ECG formats nest about ten deep
 MAX_ELEMENTS = 200_000  # our default; a 12-lead resting ECG has a few hundred to a few thousand
 TEXT_BUFFER = 1 << 16  # characters of text that expat gathers before it hands them on
-CHUNK = 1 << 18  # characters given to the parser at a time, so that a cap stops it early
 # Bytes of one tag or comment; our default: 13 min of Mortara samples, which stand in an attribute. Until the end of a tag
 # comes, expat before 2.6 goes over it again with every chunk: 10 MB took 4 s.
 LONGEST_TOKEN = 1 << 20
@@ -37,26 +35,19 @@ MOST_MARKS = {
 # for each character. Our default.
 MAX_WIDE_TEXT = 4 << 20
 
-# Declared name -> Python codec. cp949: tabular MUSE exports from Korea.
-ENCODINGS = {
-    "utf-8": "utf-8",
-    "utf-16": "utf-16",
-    "us-ascii": "ascii",
-    "ascii": "ascii",
-    "iso-8859-1": "iso-8859-1",
-    "iso-8859-15": "iso-8859-15",
-    "windows-1252": "windows-1252",
-    "cp949": "cp949",
-}
-_BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-_DECLARATION = re.compile(rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
 _TRUNCATED = {
     errors.codes[text]
     for text in (errors.XML_ERROR_NO_ELEMENTS, errors.XML_ERROR_UNCLOSED_TOKEN, errors.XML_ERROR_PARTIAL_CHAR)
 } | {errors.codes[errors.XML_ERROR_UNCLOSED_CDATA_SECTION]}
 
 
-def read_xml(path: Path) -> Element:
+class Root(Element):
+    """The first element of a document. `notes` says what was odd about the bytes, for `Recording.notes`."""
+
+    notes: tuple[str, ...] = ()
+
+
+def read_xml(path: Path) -> Root:
     """Parse an XML file; names of elements and attributes lose their namespaces.
 
     A DOCTYPE is allowed (MUSE writes one), its external DTD is not fetched, entities are refused.
@@ -65,16 +56,17 @@ def read_xml(path: Path) -> Element:
     return _parse(read_bounded(path, XML_LIMIT), str(path))
 
 
-def _parse(data: bytes, where: str) -> Element:
+def _parse(data: bytes, where: str) -> Root:
     """Parse XML bytes of at most XML_LIMIT. Raises UnreadableRecording."""
-    builder = _CappedBuilder(where)
+    document = XmlText(data, where)
+    builder = _CappedBuilder(document, where)
     parser = builder.parser()
     fed = 0
     marks = {mark: most for mark, most in MOST_MARKS.items() if most < len(data)}
     try:
-        for text in _decoded(data, where):
+        for text in document.chunks():
             _count_marks(text, marks, where)
-            # As text, not bytes: expat then ignores the declared encoding, which it may not know (cp949).
+            # As text, not bytes: expat then ignores the declared encoding, which it may not know (cp949), or not mean.
             parser.Parse(text, False)
             fed += len(text.encode())
             if fed - parser.CurrentByteIndex > LONGEST_TOKEN:
@@ -87,16 +79,20 @@ def _parse(data: bytes, where: str) -> Element:
         )
     except UnicodeEncodeError:  # lone surrogates, which UTF-16 input can hold
         _refuse(Reason.HEADER, "XML with broken characters", where)
-    return builder.close()
+    first = builder.close()
+    root = Root(first.tag, first.attrib)
+    root.text, root.notes = first.text, document.notes
+    root.extend(first)
+    return root
 
 
 def root_name(head: bytes) -> str:
     """Return the name of the first element in the first bytes of a file, without prefix; empty if there is none."""
     try:
-        text = head[: len(head) // 2 * 2].decode(_codec(head) or "utf-8", errors="ignore")
-    except (UnicodeDecodeError, LookupError):
+        text = head[: len(head) // 2 * 2].decode(Encoding.of_head(head).codec or "utf-8", errors="ignore")
+    except UnicodeDecodeError:
         return ""
-    place = 0
+    text, place = text.lstrip("\ufeff"), 0
     # Step over declaration, comments and DOCTYPE one by one: a single pattern for all could take exponential time.
     while (start := text.find("<", place)) >= 0 and not text[place:start].strip():
         stop = "-->" if text.startswith("<!--", start) else "?>" if text.startswith("<?", start) else ">"
@@ -113,9 +109,9 @@ def root_name(head: bytes) -> str:
 class _CappedBuilder:
     """A tree builder that counts, with the handlers that expat calls. Entities cannot be declared, so none is expanded."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, document: XmlText, where: str) -> None:
         self._builder = TreeBuilder()
-        self._where = where
+        self._document, self._where = document, where
         self._depth = self._count = 0
         self._text = self._wide_text = 0  # characters of the current text; of the wide texts before it
         self._is_wide = False
@@ -147,6 +143,9 @@ class _CappedBuilder:
             what = f"more than {MAX_ELEMENTS} elements" if self._depth <= MAX_DEPTH else f"more than {MAX_DEPTH} levels"
             _refuse(Reason.LIMIT, f"XML of {what}", self._where)
         self._end_text()
+        # A replaced byte in a name would make another element or attribute of it, and so leave out the right one.
+        if self._document.is_mended and not all(map(str.isascii, (tag, *attributes))):
+            _refuse(Reason.HEADER, "a name of an element or attribute with bytes of another encoding", self._where)
         if any(":" in name for name in attributes):
             attributes = {_local(name): text for name, text in attributes.items()}
         self._builder.start(_local(tag), attributes)
@@ -174,31 +173,6 @@ def _local(name: str) -> str:
     return name.rpartition(":")[2]
 
 
-# PhilipsECG 1.04 is UTF-16 with a mark, but files that were saved again may be UTF-8: the mark counts first.
-def _codec(data: bytes) -> str | None:
-    """Return the Python codec by byte order mark, else by declaration, else UTF-8; None for an encoding not of ours."""
-    for mark, codec in _BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            return codec
-    match = _DECLARATION.match(data[:400])
-    declared = match[1].decode("ascii").casefold() if match else "utf-8"
-    # UTF-16 without a mark could not have been matched as bytes, so a declaration of it is wrong.
-    return None if declared == "utf-16" else ENCODINGS.get(declared)
-
-
-def _decoded(data: bytes, where: str) -> Iterator[str]:
-    """Yield the text of a document in chunks: in one piece, one wide character would make it four times its size."""
-    codec = _codec(data)
-    if codec is None:
-        _refuse(Reason.UNSUPPORTED, "XML of an encoding that is not allowed", where)
-    decoder = codecs.getincrementaldecoder(codec)()
-    try:
-        for start in range(0, max(1, len(data)), CHUNK):
-            yield decoder.decode(data[start : start + CHUNK], start + CHUNK >= len(data))
-    except UnicodeDecodeError:
-        _refuse(Reason.HEADER, f"bytes that are not {codec}", where)
-
-
 def _count_marks(text: str, left: dict[str, int], where: str) -> None:
     """Count down the characters that cost expat more than others, by those of one chunk."""
     for mark in left:
@@ -208,5 +182,4 @@ def _count_marks(text: str, left: dict[str, int], where: str) -> None:
 
 
 def _refuse(reason: Reason, found: str, where: str) -> NoReturn:
-    expected = f"well-formed XML without entities, in one of {', '.join(ENCODINGS)}"
-    raise UnreadableRecording(reason, found, expected, "Export the file again.", where)
+    raise UnreadableRecording(reason, found, "well-formed XML without entities", "Export the file again.", where)

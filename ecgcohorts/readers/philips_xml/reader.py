@@ -16,7 +16,7 @@ from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers._shared.limits import MAX_LEADS, check_shape
 from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
-from ecgcohorts.readers._xml.document import read_xml, root_name
+from ecgcohorts.readers._xml.document import Root, read_xml, root_name
 from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
 from ecgcohorts.readers.philips_xml.xli import decode, rebuild_limb_leads
 from ecgcohorts.recording import Origin, Recording
@@ -118,7 +118,7 @@ def scan(path: Path) -> Iterator[Recording]:
     yield _recording(path, root, waveform, np.zeros((len(waveform.leads), 0), np.int32), waveform.n_samples)
 
 
-def _recording(path: Path, root: Element, waveform: _Waveform, digital: NDArray[np.int32], n_samples: int) -> Recording:
+def _recording(path: Path, root: Root, waveform: _Waveform, digital: NDArray[np.int32], n_samples: int) -> Recording:
     n_leads = len(waveform.leads)
     return Recording(
         recording_id=path.stem,
@@ -129,7 +129,7 @@ def _recording(path: Path, root: Element, waveform: _Waveform, digital: NDArray[
         baseline=np.full(n_leads, float(waveform.baseline)),
         n_samples=n_samples,
         source=Origin("philips_xml", path),
-        **_context(root, waveform.element).facts(*waveform.notes),
+        **_context(root, waveform.element).facts(*root.notes, *waveform.notes),
     )
 
 

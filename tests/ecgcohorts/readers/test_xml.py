@@ -96,13 +96,11 @@ def test_other_encodings_are_refused(name: str) -> None:
     assert refused(data).reason is (Reason.UNSUPPORTED if name else Reason.HEADER)
 
 
-def test_utf_16_needs_its_mark_and_the_mark_wins_over_the_declaration() -> None:
+def test_the_byte_order_mark_wins_over_the_declaration() -> None:
     text = '<?xml version="1.0" encoding="{}"?>' + ROOT.format("é")
     assert _xml._parse(text.format("UTF-16").encode("utf-16"), "").text == "é"
     assert _xml._parse(text.format("UTF-8").encode("utf-16"), "").text == "é"
     assert _xml._parse(text.format("ISO-8859-1").encode("utf-8-sig"), "").text == "é"
-    assert refused(text.format("UTF-16").encode("utf-16-le")).reason is Reason.HEADER
-    assert refused(text.format("UTF-16").encode("utf-8")).reason is Reason.UNSUPPORTED
     assert refused(text.format("UTF-16").encode("utf-16")[:-1]).reason is Reason.HEADER
 
 
@@ -116,7 +114,7 @@ def test_utf_16_needs_its_mark_and_the_mark_wins_over_the_declaration() -> None:
         (b"<a></b>", Reason.HEADER),
         (b"<a/><b/>", Reason.HEADER),
         (b"<a>\0</a>", Reason.HEADER),
-        (b"<a>\xff</a>", Reason.HEADER),
+        (b"<\xe9>\xff</\xe9>", Reason.HEADER),
         (b"<a>&undefined;</a>", Reason.HEADER),
         (b"<a b='1' b='2'/>", Reason.HEADER),
     ],

@@ -149,6 +149,59 @@ def case_utf_16_without_bom(folder: Path) -> Path:
     return path
 
 
+def case_billion_laughs_in_gb18030(folder: Path) -> Path:
+    return _laughs(folder, "GB18030", "gb18030")
+
+
+def case_billion_laughs_in_utf_16_without_bom(folder: Path) -> Path:
+    return _laughs(folder, "UTF-16", "utf-16-be")
+
+
+def case_billion_laughs_between_blank_lines_and_ctrl_z(folder: Path) -> Path:
+    return _laughs(folder, "Shift_JIS", "shift_jis", "\n\n", "\x1a\0")
+
+
+def _laughs(folder: Path, name: str, codec: str, before: str = "", after: str = "") -> Path:
+    path = case_billion_laughs(folder)
+    text = f'{before}<?xml version="1.0" encoding="{name}"?>{path.read_text()}{after}'
+    path.write_bytes(text.encode(codec))
+    return path
+
+
+def case_bad_bytes_without_end(folder: Path) -> Path:
+    return document(folder, b"\xff\x0b" * (ALMOST_TOO_LARGE // 2))
+
+
+def case_a_bad_byte_in_each_of_many_comments(folder: Path) -> Path:
+    return document(folder, (b"<!--" + b"x" * 20_000 + b"\xff-->") * (ALMOST_TOO_LARGE // 20_009))
+
+
+def case_bad_bytes_of_a_code_page_of_two_bytes(folder: Path) -> Path:
+    declared = '<?xml version="1.0" encoding="GBK"?>'
+    return document(folder, b"\xff<a>\x81</a>" * (ALMOST_TOO_LARGE // 9), declared)
+
+
+def case_samples_among_bad_bytes(folder: Path) -> Path:
+    lead = b"<LeadData><LeadID>I</LeadID><WaveFormData>AAAA\xa0AAAA\x85</WaveFormData></LeadData>"
+    return document(folder, b"<Waveform><WaveformType>Rhythm</WaveformType>" + lead * 12 + b"</Waveform>")
+
+
+def case_zeros_after_half_a_document(folder: Path) -> Path:
+    path = folder / "hostile.xml"
+    path.write_bytes(b"<RestingECG><Waveform>" + bytes(ALMOST_TOO_LARGE))
+    return path
+
+
+def case_blanks_before_the_declaration(folder: Path) -> Path:
+    return document(folder, "", " " * ALMOST_TOO_LARGE + '<?xml version="1.0"?>')
+
+
+def case_utf_32(folder: Path) -> Path:
+    path = folder / "hostile.xml"
+    path.write_bytes('<?xml version="1.0" encoding="UTF-32"?><RestingECG/>'.encode("utf-32"))
+    return path
+
+
 def case_declared_encoding_contradicts_the_bom(folder: Path) -> Path:
     path = folder / "hostile.xml"
     path.write_bytes(b"\xff\xfe" + b'<?xml version="1.0" encoding="UTF-8"?><RestingECG></RestingECG>')
