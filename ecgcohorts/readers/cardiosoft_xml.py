@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
 from ecgcohorts.readers._shared.limits import MAX_LEADS, check_shape
-from ecgcohorts.readers._shared.people import Context, age_of, known, moment, sex_of
+from ecgcohorts.readers._shared.people import Context, age_of, known, moment, sex_of, stated_age
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import Root, read_xml, root_name
 from ecgcohorts.readers._xml.values import (
@@ -222,16 +222,18 @@ def _context(root: Element) -> Context:
         fields |= {field: "-".join(parts)} if any(parts) else {}
     # Both filters on, or none, tell nothing about the mains.
     mains = [hz for hz in (50, 60) if fields.get(f"Filter{hz}Hz", "").casefold() in ON]
+    stated = stated_age(fields.get("Age", ""), fields.get("AgeUnits", ""))
+    age_years, doubts = age_of(stated, moment(*_parts(born, DATE)), acquired_at)
     return Context(
         patient_id=known(fields.get("PID")),
-        age_years=age_of(fields.get("Age", ""), fields.get("AgeUnits", ""), moment(*_parts(born, DATE)), acquired_at),
+        age_years=age_years,
         sex=sex_of(fields.get("Gender", "")),
         acquired_at=acquired_at,
         device=fields.get("Device"),
         site=fields.get("LocationNumber"),
         mains_hz=float(mains[0]) if len(mains) == 1 else None,
         fields=fields,
-        notes=(*_pass_notes(fields), *(f"AC filter {hz} Hz" for hz in mains)),
+        notes=(*_pass_notes(fields), *(f"AC filter {hz} Hz" for hz in mains), *doubts),
     )
 
 

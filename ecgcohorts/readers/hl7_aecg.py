@@ -17,7 +17,7 @@ from ecgcohorts.errors import Reason
 from ecgcohorts.leads import canonical
 from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers._shared.limits import check_shape
-from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
+from ecgcohorts.readers._shared.people import Context, age_in_years, age_of, known, moment, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import Root, read_xml, root_name
 from ecgcohorts.readers._xml.values import (
@@ -70,8 +70,6 @@ BEGINS = ("effectiveTime/low/@value", "effectiveTime/center/@value")
 FILTER = "MDC_ECG_CTL_VBL_ATTR_FILTER_"
 FILTERS = {"LOW_PASS": "CUTOFF_FREQ", "HIGH_PASS": "CUTOFF_FREQ", "NOTCH": "NOTCH_FREQ"}
 MAINS_HZ = (50.0, 60.0)
-AGES_DIFFER = "age by birth date differs from reported age"
-APART_YEARS = 1.5  # a reported age is whole years; half a year of rounding beside that is our default
 
 _TIME = re.compile(
     r"([0-9]{4})([0-9]{2})([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:[.]([0-9]{1,6})[0-9]*)?)?)?)?"
@@ -269,15 +267,13 @@ def _instant(text: str) -> datetime | None:
     return moment(*clock, (fraction or "").ljust(6, "0"))
 
 
-def _age_years(fields: dict[str, str], acquired_at: datetime | None) -> tuple[float | None, list[str]]:
+def _age_years(fields: dict[str, str], acquired_at: datetime | None) -> tuple[float | None, tuple[str, ...]]:
     """Return the age by the birth date, without one as reported; and a note if the two differ."""
     text = fields.get("ReportedAge", "")
     reported = None
     if NUMBER.fullmatch(text):
         reported = age_in_years(float(text.replace(",", ".")), fields["ReportedAgeUnit"])
-    exact = age_between(_instant(fields.get("BirthTime", "")), acquired_at)
-    apart = exact is not None and reported is not None and abs(exact - reported) > APART_YEARS
-    return (exact if exact is not None else reported), [AGES_DIFFER] if apart else []
+    return age_of(reported, _instant(fields.get("BirthTime", "")), acquired_at, by_birth=True)
 
 
 def _reported_age(root: Element) -> tuple[str, str]:

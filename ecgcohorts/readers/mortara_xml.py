@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
 from ecgcohorts.readers._shared.limits import check_shape
-from ecgcohorts.readers._shared.people import age_of, known, moment, sex_of
+from ecgcohorts.readers._shared.people import age_of, known, moment, sex_of, stated_age
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import Root, read_xml, root_name
 from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
@@ -82,6 +82,8 @@ def _recording(
 ) -> Recording:
     fields = {tag: text for place, tags in KEPT.items() for tag in tags if (text := text_of(root, f"{place}@{tag}"))}
     acquired_at = _moment(fields.get("ACQUISITION_TIME", ""))
+    stated = stated_age(fields.get("AGE", ""), fields.get("AGE_UNITS", ""))
+    age_years, doubts = age_of(stated, _moment(fields.get("DOB", "")), acquired_at)
     return Recording(
         recording_id=path.stem,
         leads=tuple(lead.name for lead in leads),
@@ -92,15 +94,13 @@ def _recording(
         missing=missing,
         n_samples=leads[0].n_samples,
         patient_id=known(fields.get("ID")),
-        age_years=age_of(
-            fields.get("AGE", ""), fields.get("AGE_UNITS", ""), _moment(fields.get("DOB", "")), acquired_at
-        ),
+        age_years=age_years,
         sex=sex_of(fields.get("GENDER", "")),
         acquired_at=acquired_at,
         device=fields.get("MODEL"),
         fields=fields,
         source=Origin("mortara_xml", path),
-        notes=root.notes,
+        notes=(*root.notes, *doubts),
     )
 
 

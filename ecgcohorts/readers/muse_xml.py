@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
 from ecgcohorts.readers._shared.limits import check_shape
-from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
+from ecgcohorts.readers._shared.people import NO_CLOCK, Context, age_of, known, moment, sex_of, stated_age
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import Root, read_xml, root_name
 from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
@@ -232,28 +232,24 @@ def _context(root: Element, waveform: Element) -> Context:
     if spikes:
         fields["PaceSpikes"] = " ".join(spikes)
     acquired_at = _moment(fields.get("AcquisitionDate", ""), fields.get("AcquisitionTime", ""))
+    time = fields.get("AcquisitionTime")
+    clock = (NO_CLOCK,) if acquired_at is not None and time and not _TIME.fullmatch(time) else ()
+    stated = stated_age(fields.get("PatientAge", ""), fields.get("AgeUnits", ""))
+    age_years, doubts = age_of(stated, _moment(fields.get("DateofBirth", ""), ""), acquired_at)
     off = sum(text_of(lead, "LeadOff") == "TRUE" for lead in waveform.findall("LeadData"))
     counts = [f"{what}: {count}" for what, count in (("pace spikes", len(spikes)), ("lead off", off)) if count]
     mains = {MAINS_HZ[text] for text in filters["ACFilter"] if text in MAINS_HZ}
     return Context(
         patient_id=known(fields.get("PatientID")),
-        age_years=_age_years(fields, acquired_at),
+        age_years=age_years,
         sex=sex_of(fields.get("Gender", "")),
         acquired_at=acquired_at,
         device=fields.get("AcquisitionDevice"),
         site=fields.get("Site") or fields.get("SiteName"),
         mains_hz=mains.pop() if len(mains) == 1 else None,
         fields=fields,
-        notes=(*_filter_notes(filters), *counts),
+        notes=(*_filter_notes(filters), *counts, *doubts, *clock),
     )
-
-
-def _age_years(fields: dict[str, str], acquired_at: datetime | None) -> float | None:
-    """Return the stated age; without one, the age from the dates. An age without a unit is not guessed."""
-    age = fields.get("PatientAge", "")
-    if re.fullmatch(r"[0-9]{1,6}", age):
-        return age_in_years(int(age), fields.get("AgeUnits", ""))
-    return age_between(_moment(fields.get("DateofBirth", ""), ""), acquired_at)
 
 
 def _moment(date: str, time: str) -> datetime | None:

@@ -9,6 +9,13 @@ from ecgcohorts.recording import Sex
 
 DAYS_PER_YEAR = 365.25
 OLDEST_YEARS = 130.0  # our default: more is a typing error
+# Dates that programs put in place of no date: the first day of their calendar (spreadsheets, databases).
+_FILLERS = {date(1899, 12, 30), date(1899, 12, 31), date(1900, 1, 1)}
+_FILLED_YEARS = 105.0  # a stated age above this beside such a date was computed from it; our default
+_APART_YEARS = 1.5  # a stated age is whole years; half a year of rounding beside that is our default
+AGES_DIFFER = "age by birth date differs from reported age"
+NO_BIRTH = "birth date that gives no age, not used"
+NO_CLOCK = "time of day not understood, midnight taken"
 _YEARS_PER_UNIT = {
     "year": 1.0,
     "month": 1 / 12,
@@ -69,18 +76,33 @@ def age_in_years(age: float, unit: str) -> float | None:
     return _plausible(years)
 
 
-def age_between(born: date | None, acquired_at: datetime | None) -> float | None:
-    """Compute the age in years on the day of recording; None if either day is unknown."""
-    if born is None or acquired_at is None:
-        return None
-    day = born.date() if isinstance(born, datetime) else born
-    return _plausible((acquired_at.date() - day).days / DAYS_PER_YEAR)
+def stated_age(text: str, unit: str) -> float | None:
+    """Return an age written as a whole number, in years; None without a known unit, which is not guessed."""
+    return age_in_years(int(text), unit) if re.fullmatch(r"[0-9]{1,6}", text) else None
 
 
-def age_of(stated: str, unit: str, born: datetime | None, acquired_at: datetime | None) -> float | None:
-    """Return the stated age in years; without a usable one, the age from the dates. An age without unit is not guessed."""
-    years = age_in_years(int(stated), unit) if re.fullmatch(r"[0-9]{1,6}", stated) else None
-    return years if years is not None else age_between(born, acquired_at)
+def age_of(
+    stated: float | None, born: datetime | None, acquired_at: datetime | None, by_birth: bool = False
+) -> tuple[float | None, tuple[str, ...]]:
+    """Return the age in years on the day of recording, and notes about dates that contradict it.
+
+    stated: as the file says. It counts before the birth date, unless `by_birth`; where one is unknown, the other does.
+    """
+    if born is None:
+        return stated, ()
+    computed = None if acquired_at is None else (acquired_at.date() - born.date()).days / DAYS_PER_YEAR
+    if born.date() in _FILLERS:
+        # Machines compute the stated age from the same date: 116 years in 2016, and 90 in 1990.
+        repeated = stated is not None and (
+            stated > _FILLED_YEARS if computed is None else abs(stated - computed) <= _APART_YEARS
+        )
+        return None if repeated else stated, (NO_BIRTH,)
+    if computed is None:
+        return stated, ()
+    if _plausible(computed) is None:
+        return stated, (NO_BIRTH,)
+    apart = stated is not None and abs(stated - computed) > _APART_YEARS
+    return computed if by_birth or stated is None else stated, (AGES_DIFFER,) if apart else ()
 
 
 def moment(*parts: str | int | None) -> datetime | None:

@@ -11,7 +11,7 @@ from io import BytesIO
 
 from ecgcohorts.errors import Reason, UnreadableRecording, needs_extra
 from ecgcohorts.leads import canonical
-from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
+from ecgcohorts.readers._shared.people import Context, age_in_years, age_of, known, moment, sex_of
 from ecgcohorts.readers.dicom.channels import Channel
 from ecgcohorts.readers.dicom.elements import FETCH_AGAIN, INSTITUTION_CODE, Structure
 
@@ -49,18 +49,19 @@ def read_context(structure: Structure, channels: tuple[Channel, ...]) -> Context
     acquired_at = _moment(start[:8], start[8:]) or _moment(fields.get("StudyDate", ""), fields.get("StudyTime", ""))
     age = _AGE.fullmatch(fields.get("PatientAge", ""))
     born = _moment(fields.get("PatientBirthDate", ""), "")
+    age_years, doubts = age_of(age_in_years(int(age[1]), age[2]) if age else None, born, acquired_at)
     # A notch at another frequency, or two of them, say nothing about the mains.
     mains = {channel.filters_hz[2] for channel in channels} & set(MAINS_HZ)
     return Context(
         patient_id=known(fields.get("PatientID")),
-        age_years=age_in_years(int(age[1]), age[2]) if age else age_between(born, acquired_at),
+        age_years=age_years,
         sex=sex_of(fields.get("PatientSex", "")),
         acquired_at=acquired_at,
         device=fields.get("ManufacturerModelName"),
         site=structure.code(structure.elements, INSTITUTION_CODE).value or None,
         mains_hz=mains.pop() if len(mains) == 1 else None,
         fields=fields,
-        notes=_filter_notes(channels),
+        notes=(*_filter_notes(channels), *doubts),
     )
 
 

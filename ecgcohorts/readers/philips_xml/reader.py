@@ -14,7 +14,7 @@ from ecgcohorts.errors import Reason
 from ecgcohorts.leads import LIMB_LEADS, TWELVE_LEADS, canonical
 from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers._shared.limits import MAX_LEADS, check_shape
-from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
+from ecgcohorts.readers._shared.people import NO_CLOCK, Context, age_of, known, moment, sex_of, stated_age
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers._xml.document import Root, read_xml, root_name
 from ecgcohorts.readers._xml.values import base64_bytes, integer, number, refuse, text_of
@@ -299,26 +299,23 @@ def _context(root: Element, parsed: Element) -> Context:
         if element is not None:
             fields |= {name: text for name in names if (text := element.get(name, "").strip())}
     acquired_at = _moment(fields.get("date", ""), fields.get("time", ""))
+    stated = next((years for unit in AGE_UNITS if (years := stated_age(fields.get(unit, ""), unit)) is not None), None)
+    # `age/@defaultage` is an assumption of the machine.
+    age_years, doubts = age_of(stated, _moment(fields.get("dateofbirth", ""), ""), acquired_at)
+    time = fields.get("time")
+    clock = (NO_CLOCK,) if acquired_at is not None and time and not _TIME.fullmatch(time) else ()
     places = (fields.get(tag) for tag in ("institutionid", "institutionname"))
     return Context(
         patient_id=known(fields.get("patientid")),
-        age_years=_age_years(fields, acquired_at),
+        age_years=age_years,
         sex=sex_of(fields.get("sex", "")),
         acquired_at=acquired_at,
         device=known(fields.get("machine")),
         site=next((place for place in places if not is_placeholder(place)), None),
         mains_hz=MAINS_HZ.get(fields.get("acsetting", "")),
         fields=fields,
-        notes=(*_filter_notes(parsed, acquisition, fields), *_channel_notes(fields)),
+        notes=(*_filter_notes(parsed, acquisition, fields), *_channel_notes(fields), *doubts, *clock),
     )
-
-
-def _age_years(fields: dict[str, str], acquired_at: datetime | None) -> float | None:
-    """Return the stated age, without one the age from the dates. `age/@defaultage` is an assumption of the machine."""
-    for unit in AGE_UNITS:
-        if re.fullmatch(r"[0-9]{1,6}", fields.get(unit, "")):
-            return age_in_years(int(fields[unit]), unit)
-    return age_between(_moment(fields.get("dateofbirth", ""), ""), acquired_at)
 
 
 def _moment(date: str, time: str) -> datetime | None:

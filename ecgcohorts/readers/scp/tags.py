@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment
+from ecgcohorts.readers._shared.people import Context, age_in_years, age_of, known, moment
 from ecgcohorts.recording import Sex
 
 PATIENT_ID, AGE, BORN, HEIGHT, WEIGHT, SEX, RACE = 2, 4, 5, 6, 7, 8, 9
@@ -64,9 +64,8 @@ def read_context(body: bytes) -> Context:
     acquired_at = _moment(day, clock)
     age, unit = _numbers("<HB", tags.get(AGE)) or (0, 0)
     # Writers put an age of 0 where none is known, with or without a unit.
-    age_years = age_in_years(age, AGE_UNITS.get(unit, "")) if age else None
-    if age_years is None:
-        age_years = age_between(_moment(_numbers("<HBB", tags.get(BORN)), None), acquired_at)
+    stated = age_in_years(age, AGE_UNITS.get(unit, "")) if age else None
+    age_years, doubts = age_of(stated, _moment(_numbers("<HBB", tags.get(BORN)), None), acquired_at)
     (bits,) = _numbers("<B", tags.get(FILTERS)) or (0,)
     (sex,) = _numbers("<B", tags.get(SEX)) or (0,)
     # The cart states the mains frequency; without it, a notch filter tells.
@@ -81,7 +80,7 @@ def read_context(body: bytes) -> Context:
         site=str(device.institution) if device and device.institution else None,
         mains_hz=mains.pop() if len(mains) == 1 else None,
         fields=fields,
-        notes=(*notes, *_filter_notes(tags, bits)),
+        notes=(*notes, *_filter_notes(tags, bits), *doubts),
     )
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS, canonical, select
 from ecgcohorts.readers import cardiosoft_xml
+from ecgcohorts.readers._shared.people import AGES_DIFFER, NO_BIRTH
 from ecgcohorts.recording import Recording
 
 
@@ -259,3 +260,11 @@ def test_what_is_written_is_read(
         recording = soft.read(soft.files.disclosure_xml(soft.files.in_blocks(digital, rate), rate=str(rate)))
     np.testing.assert_array_equal(recording.digital, digital)
     np.testing.assert_allclose(recording.signal_mv, digital * 5e-3, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("year", "day", "note"), [("1950", "31", AGES_DIFFER), ("1899", "31", NO_BIRTH)])
+def test_dates_that_contradict_each_other_are_told(year: str, day: str, note: str, soft: CardioSoft) -> None:
+    born = f"<BirthDateTime><Year>{year}</Year><Month>12</Month><Day>{day}</Day></BirthDateTime>"
+    patient = f'<PatientInfo><Age units="years">30</Age>{born}</PatientInfo>'
+    found = soft.read(soft.files.resting_xml(soft.files.known_samples(), ["I", "II"]), patient=patient)
+    assert (found.age_years, note in found.notes) == (30.0, True)

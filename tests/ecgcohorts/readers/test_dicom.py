@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.readers._shared.people import AGES_DIFFER
 from ecgcohorts.readers.dicom import channels as _dicom_channels
 from ecgcohorts.readers.dicom import reader as dicom
 from ecgcohorts.recording import Recording
@@ -388,6 +389,11 @@ class TestContext:
         """Stated with its unit, else from the dates of birth and recording."""
         patient = {**files.PATIENT, 0x00101010: None if age is None else ("AS", age)}
         assert read(files.Group(files.known_samples()), patient=patient).age_years == pytest.approx(years, abs=5e-3)
+
+    def test_dates_that_contradict_each_other_are_told(self, files: ModuleType, read: Read) -> None:
+        patient = {**files.PATIENT, 0x00101010: ("AS", "030Y")}
+        found = read(files.Group(files.known_samples()), patient=patient)
+        assert (found.age_years, AGES_DIFFER in found.notes) == (30.0, True)
 
     @pytest.mark.parametrize("value", ["", "0000", "XXXX", "ANONYMOUS", "UNKNOWN"])
     def test_a_placeholder_is_no_patient(self, value: str, files: ModuleType, read: Read) -> None:

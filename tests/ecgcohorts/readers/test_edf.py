@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import positions
+from ecgcohorts.readers._shared.people import NO_BIRTH, NO_CLOCK
 from ecgcohorts.readers.edf import reader as edf
 from ecgcohorts.recording import Recording
 
@@ -276,6 +277,19 @@ class TestTime:
     def test_two_digits_of_a_year(self, date: str, year: int, read: Read, leads: list[Any]) -> None:
         assert read(leads, start_date=date).acquired_at == datetime(year, 3, 2, 14, 5, 59)
 
+    @pytest.mark.parametrize("time", ["14:05:59", "14.05.59", "14:05.59"])
+    def test_a_time_with_points_or_colons(self, time: str, read: Read, leads: list[Any]) -> None:
+        found = read(leads, start_time=time)
+        assert found.acquired_at == datetime(2002, 3, 2, 14, 5, 59)
+        assert NO_CLOCK not in found.notes
+
+    @pytest.mark.parametrize("time", ["2 pm", "", "14-05-59", "1:2:3"])
+    def test_a_time_that_is_not_understood_is_told(self, time: str, read: Read, leads: list[Any]) -> None:
+        found = read(leads, start_time=time)
+        assert found.acquired_at == datetime(2002, 3, 2)
+        assert NO_CLOCK in found.notes
+        assert NO_CLOCK not in read(leads, start_time=time, start_date="01.01.85").notes
+
     @pytest.mark.parametrize("date", ["01.01.85", "", "32.13.99", "xx.xx.xx"])
     def test_a_removed_date_is_none(self, date: str, read: Read, leads: list[Any]) -> None:
         assert read(leads, start_date=date).acquired_at is None
@@ -292,6 +306,38 @@ class TestPatient:
         found = read(leads, kind="EDF+C")
         assert (found.patient_id, found.sex) == (files.CODE, "female")
         assert found.age_years == pytest.approx(50.83, abs=0.01)
+
+    @pytest.mark.parametrize(
+        ("field", "code", "sex", "has_age"),
+        [
+            ("P-17 F 02-MAY-1951", "P-17", "female", True),  # no name
+            ("P-17 m 02-may-1951", "P-17", "male", True),
+            ("P-17 F", "P-17", "female", False),
+            ("P-17 F Name", "P-17", "female", False),
+            ("P-17", "P-17", None, False),
+            ("P-17 X 02-MAY-1951", "P-17", None, True),
+            ("P-17 X", "P-17", None, False),
+            ("P-17 02-MAY-1951", "P-17", None, True),  # no sex
+            ("P-17  02-MAY-1951", "P-17", None, True),
+            ("P-17 02-MAY-1951 Name", "P-17", None, True),
+            ("F 02-MAY-1951", None, "female", True),  # no code
+            ("X F 02-MAY-1951", None, "female", True),
+            ("P-17 F 01-JAN-1900 X", "P-17", "female", False),
+            ("P-17 F 01-JAN-2010 X", "P-17", "female", False),
+            ("Anna Quexwiddle", None, None, False),
+            ("Anna Maria Quexwiddle", None, None, False),
+            ("Quexwiddle", None, None, False),
+            ("F", None, None, False),
+        ],
+    )
+    def test_subfields_may_be_left_out(
+        self, field: str, code: str | None, sex: str | None, has_age: bool, read: Read, leads: list[Any]
+    ) -> None:
+        found = read(leads, kind="EDF+C", patient=field)
+        assert (found.patient_id, found.sex) == (code, sex)
+        assert found.age_years == (pytest.approx(50.83, abs=0.01) if has_age else None)
+        assert not {"Anna", "Maria", "Name", "Quexwiddle"} & {*found.fields.values()}
+        assert (NO_BIRTH in found.notes) == ("-JAN-" in field)
 
     @pytest.mark.parametrize("field", ["X X X X", "0000 X X X", "UNKNOWN X X X", "", "somebody"])
     def test_unknown_is_no_patient(self, field: str, read: Read, leads: list[Any]) -> None:

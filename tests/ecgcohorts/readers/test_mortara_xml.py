@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS, positions, select
 from ecgcohorts.readers import mortara_xml
+from ecgcohorts.readers._shared.people import AGES_DIFFER, NO_BIRTH
 from ecgcohorts.recording import Recording
 
 
@@ -213,3 +214,10 @@ def test_what_is_written_is_read(
     recording = mortara.read(*channels)
     np.testing.assert_array_equal(recording.digital, digital)
     np.testing.assert_allclose(recording.signal_mv, digital / float(per_mv), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("born", "note"), [("19500331", AGES_DIFFER), ("19000101", NO_BIRTH)])
+def test_dates_that_contradict_each_other_are_told(born: str, note: str, mortara: Mortara) -> None:
+    ecg = mortara.files.ECG | {"AGE": "30", "AGE_UNITS": "Y"}
+    found = mortara.read(mortara.channel(), ecg=ecg, subject={"DOB": born})
+    assert (found.age_years, found.notes) == (30.0, (note,))

@@ -12,6 +12,7 @@ import pytest
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, select
 from ecgcohorts.readers import muse_xml
+from ecgcohorts.readers._shared.people import AGES_DIFFER, NO_BIRTH, NO_CLOCK
 from ecgcohorts.recording import Recording
 
 
@@ -108,6 +109,12 @@ def test_a_placeholder_is_no_patient(placeholder: str | None, muse: Muse) -> Non
         ({"PatientAge": "63", "AgeUnits": None}, None),
         ({"PatientAge": "63", "AgeUnits": "FORTNIGHTS"}, None),
         ({"PatientAge": "631", "AgeUnits": "YEARS"}, None),
+        ({"PatientAge": "63", "AgeUnits": None, "DateofBirth": "03-31-1959"}, 60.0),
+        ({"PatientAge": "63", "AgeUnits": "FORTNIGHTS", "DateofBirth": "03-31-1959"}, 60.0),
+        ({"PatientAge": "631", "AgeUnits": "YEARS", "DateofBirth": "03-31-1959"}, 60.0),
+        ({"PatientAge": "119", "AgeUnits": "YEARS", "DateofBirth": "01-01-1900"}, None),
+        ({"PatientAge": "63", "AgeUnits": "YEARS", "DateofBirth": "01-01-1900"}, 63.0),
+        ({"DateofBirth": "01-01-1900"}, None),
         ({"DateofBirth": "03-31-1959"}, 60.0),
         ({"DateofBirth": "04/01/1959"}, 59.996),
         ({"DateofBirth": "13-13-1959"}, None),
@@ -345,3 +352,20 @@ def test_encodings(declared: str, codec: str, muse: Muse) -> None:
     recording = read(path)
     assert recording.site == site
     assert np.array_equal(recording.digital, samples)
+
+
+def test_dates_that_contradict_each_other_are_told(muse: Muse) -> None:
+    waveform = muse.files.waveform_xml(muse.files.known_samples())
+    patient = {"PatientID": "1", "PatientAge": "30", "AgeUnits": "YEARS"}
+    found = muse.read(waveform, patient={**patient, "DateofBirth": "03-31-1959"})
+    assert (found.age_years, AGES_DIFFER in found.notes) == (30.0, True)
+    found = muse.read(waveform, patient={**patient, "DateofBirth": "01-01-1900"})
+    assert (found.age_years, NO_BIRTH in found.notes) == (30.0, True)
+
+
+@pytest.mark.parametrize(("time", "hour", "told"), [("11:18", 11, False), ("", 0, False), ("11.18 am", 0, True)])
+def test_a_time_of_day_that_is_not_understood_is_told(time: str, hour: int, told: bool, muse: Muse) -> None:
+    test = {"AcquisitionDate": "03-31-2019", "AcquisitionTime": time}
+    found = muse.read(muse.files.waveform_xml(muse.files.known_samples()), test=test)
+    assert found.acquired_at is not None
+    assert (found.acquired_at.day, found.acquired_at.hour, NO_CLOCK in found.notes) == (31, hour, told)

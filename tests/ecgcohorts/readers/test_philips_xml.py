@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
+from ecgcohorts.readers._shared.people import AGES_DIFFER, NO_BIRTH
 from ecgcohorts.readers.philips_xml import reader as philips_xml
 from ecgcohorts.recording import Recording
 
@@ -428,3 +429,9 @@ def test_any_leads_come_back(writers: Any, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = files.save(Path(folder) / "p.xml", text, data.draw(st.sampled_from(["utf-8", "utf-16"])))
         assert np.array_equal(read(path).digital, samples)
+
+
+@pytest.mark.parametrize(("born", "note"), [("1960-05-18", AGES_DIFFER), ("1900-01-01", NO_BIRTH)])
+def test_dates_that_contradict_each_other_are_told(born: str, note: str, philips: Philips) -> None:
+    found = philips.read(age=f"<age><years>30</years><dateofbirth>{born}</dateofbirth></age>")
+    assert (found.age_years, note in found.notes) == (30.0, True)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.readers._shared.people import AGES_DIFFER
 from ecgcohorts.readers.scp import reader as scp
 from ecgcohorts.readers.scp import sniff
 from ecgcohorts.readers.scp.tags import NOT_UNDERSTOOD, WRONG_LENGTHS
@@ -230,6 +231,11 @@ def test_what_section_1_says(make: ModuleType, path: Path) -> None:
 def test_ages_have_a_unit(age: tuple[int, int], years: float, make: ModuleType, path: Path) -> None:
     found = about(make, path, make.tag_bytes(make.tags(t4=struct.pack("<HB", *age))))
     assert found.age_years == pytest.approx(years, abs=1e-3)
+
+
+def test_dates_that_contradict_each_other_are_told(make: ModuleType, path: Path) -> None:
+    found = about(make, path, make.tag_bytes(make.tags(t4=struct.pack("<HB", 30, 1))))
+    assert (found.age_years, AGES_DIFFER in found.notes) == (30.0, True)
 
 
 def test_what_is_absent_is_unknown(make: ModuleType, path: Path) -> None:
