@@ -26,6 +26,7 @@ MAT_SUFFIX = ".mat"
 MAT_NAME = "record name ends in .mat"
 MONTH_NAME_DATE = "base date written as DD-Mon-YYYY"
 NO_DATE = "base time or date out of range, ignored"
+UNREAD_DATE = "base time or date not understood, ignored"
 BYTE_ORDER_MARK = "byte order mark before the header"
 ASSUMED_GAIN = "gain missing, 200 steps per unit assumed"
 CUT_COMMENT = "last comment has no line end, left out"
@@ -104,7 +105,7 @@ class Header(NamedTuple):
         )
         rate_hz = _rate(tokens[2], line) if len(tokens) > 2 else DEFAULT_RATE_HZ
         n_frames = line.integer(tokens[3], "number of samples", 0) if len(tokens) > 3 else 0
-        acquired_at = _acquired_at(tokens[4], line, notes) if len(tokens) > 4 else None
+        acquired_at = _acquired_at(tokens[4], notes) if len(tokens) > 4 else None
         _check_limits(n_signals, n_frames, rate_hz, where)
         body = lines[1:]
         wanted = n_signals if n_segments is None else n_segments
@@ -222,8 +223,8 @@ def _rate(token: str, line: _Line) -> float:
     return float(match[1])
 
 
-def _acquired_at(text: str, line: _Line, notes: list[str]) -> datetime | None:
-    """Parse base time and date; None if there is no date. A well-formed but impossible one is noted and ignored."""
+def _acquired_at(text: str, notes: list[str]) -> datetime | None:
+    """Parse base time and date; None if there is no date. One that cannot be or is not understood is noted and ignored."""
     fraction = None
     if match := _MONTH_NAME.fullmatch(text):
         day, month_name, year, hour, minute, second = match.groups()
@@ -235,7 +236,9 @@ def _acquired_at(text: str, line: _Line, notes: list[str]) -> datetime | None:
         if year == "0":
             return None
     else:
-        line.refuse("a base time and date that cannot be read", "HH:MM:SS DD/MM/YYYY")
+        # `2006`, `2020-05-12`: no sample depends on it, and the order of day and month is not guessed.
+        notes.append(UNREAD_DATE)
+        return None
     microsecond = round(float(fraction or 0) * 1e6)
     try:
         found = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), microsecond)

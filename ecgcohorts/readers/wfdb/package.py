@@ -79,9 +79,9 @@ def _read_single(header: Header, folder: OpenFolder, path: Path) -> Samples:
         )
     # Sums are over the samples as stored, before any skew is undone.
     sums = [int(values.sum(dtype=np.int64)) for values in samples]
-    verify(signals, [int(values[0]) for values in samples], sums, True, where)
+    odd = verify(signals, [int(values[0]) for values in samples], sums, True, where)
 
-    kept, notes = _of_one_rate(signals, path), [THROUGH_PACKAGE]
+    kept, notes = _of_one_rate(signals, path), [THROUGH_PACKAGE, *odd]
     if len(kept) < len(signals):
         notes.append(OTHER_RATES)
     per_frame = signals[kept[0]].per_frame

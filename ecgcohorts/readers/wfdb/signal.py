@@ -17,6 +17,7 @@ from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import OpenFolder, read_exactly
 from ecgcohorts.readers.wfdb.header import MAT_SUFFIX, NULL, Header, Signal, check_sample_count
 
+UNFIT_FIRST = "declared first value is no value of its format, not compared"
 FETCH_AGAIN = "Fetch the file again from its source."
 MAT_V4_PREAMBLE = 20  # bytes: five little-endian int32, before the variable's name
 MAT_V4_TYPES = {16: 30, 32: 20}  # storage format -> MOPT code: little-endian, full matrix, int16 or int32
@@ -59,8 +60,8 @@ class Samples(NamedTuple):
         # Both checks are free: the first value and the sum stand in almost every header, and the `wfdb` package looks at
         # neither.
         sums = digital.sum(axis=1, dtype=np.int32)  # may wrap: the low 16 bits, which count, stay right
-        verify(header.signals, digital[:, 0].tolist(), sums.tolist(), header.n_frames > 0, where)
-        return cls.of(header.signals, header.rate_hz, digital)
+        notes = verify(header.signals, digital[:, 0].tolist(), sums.tolist(), header.n_frames > 0, where)
+        return cls.of(header.signals, header.rate_hz, digital)._replace(notes=notes)
 
 
 class _Storage(NamedTuple):
@@ -110,6 +111,7 @@ def _packed_311(raw: NDArray[np.uint8]) -> NDArray[np.signedinteger]:
     return ((triple ^ 0x200) - 0x200).astype(np.int32).ravel()
 
 
+_NO_SAMPLE_16 = -(1 << 15)
 # Bits of formats 24 and 32 from the 16th on do not reach the checksum: it counts 16 bits.
 STORAGE: dict[int, _Storage] = {
     8: _Storage(1, 1, None, lambda raw: raw.view(np.int8)),  # first differences, summed up in `_absolute`
@@ -134,14 +136,23 @@ def is_plain(header: Header) -> bool:
     )
 
 
-def verify(signals: tuple[Signal, ...], first: Sequence[int], sums: Sequence[int], whole: bool, where: str) -> None:
+def verify(
+    signals: tuple[Signal, ...], first: Sequence[int], sums: Sequence[int], whole: bool, where: str
+) -> tuple[str, ...]:
     """Compare the first sample and the sum of each signal, as stored and before any skew, with its header.
 
     Sums count modulo 2^16, written signed or unsigned. Where no length is declared (`whole` False) they say nothing.
+    Returns notes. Raises UnreadableRecording if something differs.
     """
+    notes = []
     for place, (signal, start, total) in enumerate(zip(signals, first, sums, strict=True)):
+        initial = signal.initial
+        # Some writers put the "no sample" of 16 bits into the header of a record of fewer bits, whatever the sample.
+        if initial == _NO_SAMPLE_16 and (_mark(signal) or initial) > initial:
+            initial = None
+            notes = [UNFIT_FIRST]
         # Format 8: the first value follows from `initial` itself.
-        starts_wrong = signal.initial is not None and signal.format != 8 and start != signal.initial
+        starts_wrong = initial is not None and signal.format != 8 and start != initial
         if starts_wrong or (whole and signal.checksum is not None and (total - signal.checksum) & 0xFFFF):
             what = "first sample" if starts_wrong else "checksum"
             raise UnreadableRecording(
@@ -151,11 +162,17 @@ def verify(signals: tuple[Signal, ...], first: Sequence[int], sums: Sequence[int
                 FETCH_AGAIN,
                 where,
             )
+    return tuple(notes)
+
+
+def _mark(signal: Signal) -> int | None:
+    """Return the value that means "no sample", the least of the signal's format; None if it has none."""
+    return STORAGE[signal.format].missing if signal.format in STORAGE else FLAC_MISSING.get(signal.format)
 
 
 def _find_missing(signals: tuple[Signal, ...], digital: NDArray[np.int32]) -> NDArray[np.bool_] | None:
     """Return (signal, time), True at the value that a format reserves for "no sample"; None if it is nowhere."""
-    marks = [STORAGE[s.format].missing if s.format in STORAGE else FLAC_MISSING.get(s.format) for s in signals]
+    marks = [_mark(signal) for signal in signals]
     # The mark is the least value of its format, so the minimum of a signal tells.
     least = digital.min(axis=1)
     if not any(mark is not None and low == mark for mark, low in zip(marks, least, strict=True)):

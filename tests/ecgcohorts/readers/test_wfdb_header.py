@@ -143,9 +143,21 @@ def test_an_impossible_moment_is_noted_and_ignored(text: str) -> None:
     assert header.notes[-1] == wh.NO_DATE
 
 
-@pytest.mark.parametrize("text", ["2020-05-05 09:49:17", "12:00:001", "yesterday", "12:00:00 10/02/2187 more"])
-def test_what_is_no_moment_is_refused(text: str) -> None:
-    assert refused(f"r 1 500 10 {text}").reason is Reason.HEADER
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2006", "2020-05-12", "2020-05-05 09:49:17", "2020/05/12", "20200512", "12/05/2020", "12.05.2020 10:00:00"),
+        *("12:00:001", "12:00:00 10/02/2187 more", "12:00:00 2020-05-12", "yesterday", "None", "-", "0x1"),
+    ],
+)
+def test_what_is_no_moment_is_noted_and_ignored(text: str) -> None:
+    """No sample depends on it, and the order of day and month is not guessed."""
+    header = parse(f"r 1 500 10 {text}")
+    assert (header.acquired_at, header.notes) == (None, (wh.UNREAD_DATE,))
+
+
+def test_a_signal_line_that_slipped_into_the_record_line_is_missed() -> None:
+    assert refused(f"r 2 500 10 {LINE}", LINE).reason is Reason.HEADER
 
 
 def test_tolerated_quirks_are_named() -> None:

@@ -11,6 +11,7 @@ from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.readers.wfdb import header as wh
 from ecgcohorts.readers.wfdb import reader as wfdb
+from ecgcohorts.readers.wfdb import signal
 from ecgcohorts.recording import Recording
 
 FORMATS = (8, 16, 24, 32, 61, 80, 160, 212, 310, 311)
@@ -311,3 +312,31 @@ def test_a_missing_signal_file_is_named(wfdb_files: ModuleType, tmp_path: Path) 
     assert error.reason is Reason.MISSING_FILE
     assert "r.dat" in str(error)
     assert next(wfdb.scan(path)).n_samples == 9  # a scan reads the header alone
+
+
+@pytest.mark.parametrize("fmt", [80, 212, 310, 311])
+def test_no_sample_of_16_bits_as_first_value_of_fewer_bits(fmt: int, wfdb_files: ModuleType, tmp_path: Path) -> None:
+    samples = np.array([5, -7, 100, 3, 2, -1])
+    total = wfdb_files.checksum(samples)
+    make = wfdb_files.Channel
+    path = wfdb_files.write_record(tmp_path, [make(samples, fmt=fmt, tail=f"12 0 -32768 {total} 0")])
+    found = read(path)
+    assert found.digital.tolist() == [samples.tolist()]
+    assert found.notes == (signal.UNFIT_FIRST,)
+    for first, sum_ in ((-32768, total + 1), (-32767, total), (32767, total), (6, total)):
+        path = wfdb_files.write_record(tmp_path, [make(samples, fmt=fmt, tail=f"12 0 {first} {sum_} 0")])
+        assert refused(path).reason is Reason.CHECKSUM
+
+
+@pytest.mark.parametrize("fmt", [16, 24, 32, 61, 160])
+def test_a_first_value_that_the_format_can_hold_is_compared(fmt: int, wfdb_files: ModuleType, tmp_path: Path) -> None:
+    samples = np.array([5, -7, 100])
+    channel = wfdb_files.Channel(samples, fmt=fmt, tail=f"12 0 -32768 {wfdb_files.checksum(samples)} 0")
+    assert refused(wfdb_files.write_record(tmp_path, [channel])).reason is Reason.CHECKSUM
+
+
+@pytest.mark.parametrize("text", ["2006", "2020-05-12 10:00:00"])
+def test_a_record_is_not_refused_for_its_date(text: str, wfdb_files: ModuleType, tmp_path: Path) -> None:
+    found = read(wfdb_files.write_record(tmp_path, [wfdb_files.Channel(np.arange(10))], f"r 1 500 10 {text}"))
+    assert (found.n_samples, found.acquired_at) == (10, None)
+    assert wh.UNREAD_DATE in found.notes
