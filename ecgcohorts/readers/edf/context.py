@@ -18,7 +18,7 @@ _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT",
 _LONG_DATE = re.compile(r"([0-9]{2})-([A-Z]{3})-([0-9]{4})")
 _SHORT_DATE = re.compile(r"([0-9]{2})\.([0-9]{2})\.([0-9]{2})")
 _TIME = re.compile(r"([0-9]{2})[.:]([0-9]{2})[.:]([0-9]{2})")  # the specification has points, some writers colons
-_FILTER = re.compile(r"\b(HP|LP|N|Notch):\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*Hz", re.IGNORECASE)
+_FILTER = re.compile(r"\b(HP|LP|N|Notch):\s*([0-9]{1,6}(?:[.,][0-9]{1,6})?)\s*Hz", re.IGNORECASE)
 _FILTER_NAMES = {"hp": "high-pass", "lp": "low-pass", "n": "AC filter", "notch": "AC filter"}
 
 
@@ -97,7 +97,7 @@ def _filters(signals: tuple[Signal, ...]) -> dict[str, list[float]]:
     """Map kinds of filter to frequencies in Hz, from prefiltering texts such as `HP:0.05Hz LP:150Hz N:50Hz`."""
     found: dict[str, set[float]] = {}
     for text in {signal.prefilter for signal in signals}:
-        for kind, hz in _FILTER.findall(text):
-            if float(hz):
-                found.setdefault(_FILTER_NAMES[kind.casefold()], set()).add(float(hz))
+        for kind, written in _FILTER.findall(text):
+            if hz := float(written.replace(",", ".")):
+                found.setdefault(_FILTER_NAMES[kind.casefold()], set()).add(hz)
     return {name: sorted(found[name]) for name in dict.fromkeys(_FILTER_NAMES.values()) if name in found}

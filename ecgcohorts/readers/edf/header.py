@@ -23,7 +23,9 @@ FETCH_AGAIN = "Fetch the file again from its source."
 
 _EXACT = Context(prec=40)  # decimal digits: many more than two 8-character fields can need
 _INTEGER = re.compile(r"[+-]?[0-9]{1,8}")
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,8}(?:\.[0-9]{0,7})?|\.[0-9]{1,7})(?:[eE][+-]?[0-9]{1,2})?")
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,8}(?:[.,][0-9]{0,7})?|[.,][0-9]{1,7})(?:[eE][+-]?[0-9]{1,2})?")
+# May be thousands: 32,767 is 32767 or 32.767.
+_GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 # Fields of the part per signal, in the file's order: width in bytes.
 _WIDTHS = {
     "label": 16,
@@ -54,9 +56,21 @@ class Signal(NamedTuple):
         """Whether it holds texts instead of samples."""
         return self.label in ANNOTATIONS
 
+    @property
+    def has_commas(self) -> bool:
+        """Whether its writer puts a comma for the decimal point."""
+        return any("," in limit for limit in self.calibration[:2])
+
     def scale(self, sample_bytes: int, where: str) -> "Scale":
         """Compute the scale from the four limits. Raises UnreadableRecording if they give no gain."""
         found = _scale_of(self.calibration, sample_bytes)
+        if found is None and any("," in limit for limit in self.calibration):
+            refuse(
+                Reason.HEADER,
+                "a comma in the limits of a signal, which may separate thousands",
+                "decimal points, or decimal commas that cannot be taken for anything else",
+                where,
+            )
         if found is None:
             refuse(
                 Reason.HEADER,
@@ -117,7 +131,9 @@ class Header(NamedTuple):
         n_records = _integer(text[236:244], "records", where)
         if n_records == UNFINISHED:
             refuse(Reason.UNSUPPORTED, "a file that its writer has not finished (-1 records)", "a number", where)
-        record_s = _decimal(text[244:252], "seconds of a record", where)
+        signals = _signals(text, n_signals, where)
+        commas = any(signal.has_commas for signal in signals)
+        record_s = _decimal(text[244:252], "seconds of a record", where, commas)
         if n_records < 1:
             refuse(Reason.EMPTY, f"{n_records} records", "at least one", where)
         if record_s <= 0:
@@ -134,7 +150,7 @@ class Header(NamedTuple):
             sample_bytes=3 if is_bdf else 2,
             n_records=n_records,
             record_s=record_s,
-            signals=_signals(text, n_signals, where),
+            signals=signals,
         )
 
 
@@ -177,7 +193,12 @@ def _scale_of(calibration: tuple[str, str, str, str], sample_bytes: int) -> Scal
     texts = calibration[:2], calibration[2:]
     if not all(map(_DECIMAL.fullmatch, texts[0])) or not all(map(_INTEGER.fullmatch, texts[1])):
         return None
-    (low, high), (least, most) = map(Decimal, texts[0]), map(int, texts[1])
+    commas = [limit for limit in texts[0] if "," in limit]
+    # A limit of its pair that has no three digits after the comma shows what the comma means.
+    if commas and (all(map(_GROUPED.fullmatch, commas)) or any("." in limit for limit in texts[0])):
+        return None
+    low, high = (Decimal(limit.replace(",", ".")) for limit in texts[0])
+    least, most = map(int, texts[1])
     # Limits in falling order are legal for the voltage (the signal is upside down), not for the integers.
     bound = 1 << 8 * sample_bytes - 1
     if low == high or not -bound <= least < most < bound:
@@ -213,11 +234,14 @@ def _integer(text: str, what: str, where: str) -> int:
     return int(text)
 
 
-def _decimal(text: str, what: str, where: str) -> Decimal:
+def _decimal(text: str, what: str, where: str, commas: bool) -> Decimal:
+    """Parse a number; a decimal comma only where the limits of the signals have one, too."""
     text = text.strip(" ")
+    if "," in text and not commas:
+        refuse(Reason.HEADER, f"a comma in the {what}, and none in the limits of the signals", "a decimal point", where)
     if not _DECIMAL.fullmatch(text):
         refuse(Reason.HEADER, f"an unreadable number as {what}", "a decimal one", where)
-    return Decimal(text)
+    return Decimal(text.replace(",", "."))
 
 
 def refuse(reason: Reason, found: str, expected: str, where: str) -> NoReturn:

@@ -43,6 +43,7 @@ NO_VOLTAGE = "signals that are no voltage left out"
 OUT_OF_RANGE = "samples beyond the declared digital limits"
 PADDED = "zeros at the end of the last record marked missing"
 CONTIGUOUS = "EDF+D without gaps"
+COMMAS = "decimal commas in the limits of signals"
 
 # The first annotation of a record says when it starts: +0.5, then 0x14 twice (or a duration after 0x15), EDF+ 2.2.4.
 _ONSET = re.compile(rb"([+-][0-9]{1,12}(?:\.[0-9]{1,12})?)\x14\x14\x00")
@@ -155,7 +156,11 @@ def _choose(header: Header, where: str) -> _Chosen:
         steps_per_mv(scale.steps_per_unit, signal.dimension, signal.label, where)
         for signal, scale in zip(kept, scales, strict=True)
     )
-    quirks = {OTHER_RATES: len(kept) < len(voltages), NO_VOLTAGE: len(voltages) < len(ordinary)}
+    quirks = {
+        OTHER_RATES: len(kept) < len(voltages),
+        NO_VOLTAGE: len(voltages) < len(ordinary),
+        COMMAS: any(signal.has_commas for signal in kept),
+    }
     return _Chosen(kept, scales, per_mv, rate_hz, n_samples, tuple(name for name, met in quirks.items() if met))
 
 

@@ -172,6 +172,50 @@ class TestCalibration:
     def test_limits_that_give_no_gain(self, limits: dict[str, Any], files: ModuleType, refused: Refused) -> None:
         assert refused(files.leads_of(files.known_samples(2), **limits)) == Reason.HEADER
 
+    @pytest.mark.parametrize(
+        ("limits", "unit"),
+        [
+            (("-3276,8", "3276,7"), "uV"),
+            (("-3,2768", "3,2767"), "mV"),
+            (("-,5", "5,"), "mV"),
+            (("-0,005", "0,005"), "V"),
+            (("-5,000", "5,0000"), "mV"),
+            (("-32,768", "32,76"), "mV"),
+        ],
+    )
+    @pytest.mark.parametrize("record_s", ["0.1", "0,1", ",1"])
+    def test_decimal_commas(
+        self, limits: tuple[str, str], unit: str, record_s: str, files: ModuleType, read: Read
+    ) -> None:
+        samples = files.known_samples(2)
+        points = (limits[0].replace(",", "."), limits[1].replace(",", "."))
+        known = read(files.leads_of(samples, physical=points, dimension=unit))
+        signals = files.leads_of(samples, physical=limits, dimension=unit, prefilter="HP:0,05Hz LP:150,0Hz N:50Hz")
+        found = read(signals, record_s=record_s)
+        np.testing.assert_array_equal(found.signal_mv, known.signal_mv)
+        assert (found.rate_hz, set(found.notes) - set(known.notes)) == (500.0, {edf.COMMAS})
+
+    @pytest.mark.parametrize(
+        "limits",
+        [
+            {"physical": ("-32,768", "32,767")},  # thousands, or not
+            {"physical": ("-32768", "32,767")},
+            {"physical": ("-3,276.8", "3,276.7")},
+            {"physical": ("-3276,8", "3276.7")},
+            {"physical": ("-1,5,0", "1,5")},
+            {"digital": ("-32,768", "32,767")},
+        ],
+    )
+    def test_a_comma_that_may_mean_thousands_is_refused_by_name(
+        self, limits: dict[str, Any], files: ModuleType, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "x.edf"
+        path.write_bytes(files.document(files.leads_of(files.known_samples(2), **limits)))
+        with pytest.raises(UnreadableRecording) as caught:
+            list(edf.read(path))
+        assert caught.value.reason is Reason.HEADER
+        assert "comma" in caught.value.found
+
     @pytest.mark.parametrize("unit", ["", "mmHg", "Boolean"])
     def test_a_lead_in_no_voltage_is_refused(self, unit: str, files: ModuleType, refused: Refused) -> None:
         assert refused(files.leads_of(files.known_samples(), dimension=unit)) == Reason.UNIT
