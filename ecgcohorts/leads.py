@@ -19,6 +19,8 @@ _BY_FOLDED_NAME = {name.casefold(): name for name in TWELVE_LEADS}
 # Spaces, or one hyphen: in "Lead -aVR" the hyphen is a minus.
 _PREFIX = re.compile(r"^(?:mdc[ _-]*ecg[ _-]*lead|lead|ecg|ekg)(?:[ _]+|-)", re.IGNORECASE)
 _EINTHOVEN_D = re.compile(r"^d(i{1,3})$")  # DI, DII, DIII
+_CHEST_C = re.compile(r"^c([1-6])$")  # C1 to C6, the electrodes of V1 to V6 (IEC 60601-2-25)
+_LEAST_C = 3  # leads of that spelling in one file; an EEG beside one or two ECG leads has C3 and C4; our default
 
 # Each limb lead as (share of I, share of II): Einthoven 1912, Goldberger 1942. Any two of them give all the others.
 _IN_I_AND_II = {
@@ -44,15 +46,30 @@ def canonical(name: str) -> str | None:
     if text.startswith("-"):
         return None
     folded = re.sub(r"[ _-]+", "", text).casefold()
-    folded = _EINTHOVEN_D.sub(r"\1", folded)
+    folded = _CHEST_C.sub(r"v\1", _EINTHOVEN_D.sub(r"\1", folded))
     return _BY_FOLDED_NAME.get(folded)
+
+
+def standard(names: Sequence[str]) -> list[str | None]:
+    """Return the canonical name of each signal of one file, None for those that are no standard lead.
+
+    C1 to C6 are V1 to V6 beside a limb lead and no V lead; else they are electrodes of an EEG, or other signals.
+
+    >>> standard(["I", "C1", "C2", "C3"]), standard(["ECG I", "C3", "C4"]), standard(["V1", "C1", "C2", "C3"])
+    (['I', 'V1', 'V2', 'V3'], ['I', None, None], ['V1', None, None, None])
+    """
+    found = [canonical(name) for name in names]
+    by_c = {at for at, lead in enumerate(found) if lead in CHEST_LEADS and "v" not in names[at].casefold()}
+    others = {lead for at, lead in enumerate(found) if at not in by_c}
+    if len(by_c) < _LEAST_C or others.isdisjoint(LIMB_LEADS) or not others.isdisjoint(CHEST_LEADS):
+        return [None if at in by_c else lead for at, lead in enumerate(found)]
+    return found
 
 
 def positions(names: Sequence[str]) -> dict[str, int]:
     """Map each canonical lead to its position in `names`. Raises RejectedRecording if two names mean one lead."""
     found: dict[str, int] = {}
-    for position, name in enumerate(names):
-        lead = canonical(name)
+    for position, lead in enumerate(standard(names)):
         if lead is None:
             continue
         if lead in found:

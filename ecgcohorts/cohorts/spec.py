@@ -19,7 +19,7 @@ from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.schema import Cohort, Files, Frozen, Label, Layout, Mains, Name, Rule, Sentinel, Table, Where
 from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError, did_you_mean, expectation
-from ecgcohorts.leads import canonical
+from ecgcohorts.leads import standard
 from ecgcohorts.plugins import load, names
 from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
@@ -229,9 +229,10 @@ class Description:
 
 def _check_gain(recording: Recording, expected: float) -> None:
     assert recording.gain_per_mv is not None
-    for name, gain in zip(recording.leads, recording.gain_per_mv.tolist(), strict=True):
+    leads = standard(recording.leads)
+    for name, lead, gain in zip(recording.leads, leads, recording.gain_per_mv.tolist(), strict=True):
         # Signals that are not ECG leads (respiration ...) have gains of their own.
-        if canonical(name) and not math.isclose(gain, expected):
+        if lead and not math.isclose(gain, expected):
             raise RejectedRecording(
                 Reason.GAIN,
                 f"gain {gain:g} per mV in lead {name}",

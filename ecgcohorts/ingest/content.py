@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from ecgcohorts.errors import Reason
-from ecgcohorts.leads import canonical
+from ecgcohorts.leads import standard
 from ecgcohorts.plugins import load, names
 from ecgcohorts.readers import HEAD_BYTES, KIND, root_name
 
@@ -175,7 +175,7 @@ class Numbers(NamedTuple):
     @property
     def leads(self) -> tuple[str, ...]:
         """The column names that are standard leads."""
-        return tuple(name for name in self.names if canonical(name))
+        return tuple(name for name, lead in zip(self.names, standard(self.names), strict=True) if lead)
 
     @staticmethod
     def in_head(head: bytes) -> "Numbers | None":

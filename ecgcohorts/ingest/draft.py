@@ -27,7 +27,7 @@ from ecgcohorts.ingest.inspect import SAMPLE, spread
 from ecgcohorts.ingest.table_columns import Columns, Key, Role
 from ecgcohorts.io.durable import write_file
 from ecgcohorts.io.regular import read_head
-from ecgcohorts.leads import canonical
+from ecgcohorts.leads import standard
 from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers import HEAD_BYTES, files_beside, open_reader
 from ecgcohorts.recording import Recording
@@ -228,7 +228,7 @@ def _put_arrays(page: _Page, head: bytes, kind: str) -> None:
     page.put("      rate_hz", _FILL_IN, "unknown", "fill in the samples a second")
     why = "fill in nV, uV, mV or V; add steps_per_unit for integers of another step"
     page.put("      unit", _FILL_IN, "unknown", why)
-    columns = [number for number, name in enumerate(numbers.names if numbers else ()) if canonical(name)]
+    columns = [number for number, lead in enumerate(standard(numbers.names if numbers else ())) if lead]
     if numbers and columns:
         leads = [numbers.names[number] for number in columns]
         page.put("      leads", leads, "guess", "by the line above the numbers")

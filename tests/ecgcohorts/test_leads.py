@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import Reason, RejectedRecording
-from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, canonical, select
+from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, canonical, positions, select
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,9 @@ from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, canonical, select
         ("ECG I", "I"),
         ("EKG V1", "V1"),
         ("v_2", "V2"),
+        ("C1", "V1"),
+        ("ECG C6", "V6"),
+        ("lead c_3", "V3"),
     ],
 )
 def test_aliases(name, lead):
@@ -29,10 +32,58 @@ def test_aliases(name, lead):
 
 @pytest.mark.parametrize(
     "name",
-    ["MLII", "V", "MCL1", "II-cal", "-aVR", "Lead -aVR", "ECG -aVR", "aVRneg", "V7", "V3R", "vx", "", "ECG", "IV"],
+    [
+        "MLII",
+        "V",
+        "MCL1",
+        "C",
+        "C0",
+        "C7",
+        "CR1",
+        "CV5",
+        "CC5",
+        "Cz",
+        "C3-A2",
+        "EEG C3",
+        "VC1",
+        "II-cal",
+        "-aVR",
+        "Lead -aVR",
+        "ECG -aVR",
+        "aVRneg",
+        "V7",
+        "V3R",
+        "vx",
+        "",
+        "ECG",
+        "IV",
+    ],
 )
 def test_other_signals_are_no_aliases(name):
     assert canonical(name) is None
+
+
+@pytest.mark.parametrize(
+    ("others", "chest"),
+    [
+        (("I", "II"), True),
+        (("aVR", "aVF", "resp"), True),
+        ((), False),  # an EEG of many electrodes
+        (("Fz", "Cz", "ECG"), False),
+        (("I", "II", "V1"), False),  # the V leads count
+        (("I", "V9", "vx"), True),
+    ],
+)
+def test_c1_to_c6_are_chest_leads_beside_limb_leads(others, chest):
+    names = [*others, *(f"C{number}" for number in range(1, 7))]
+    found = {lead: at - len(others) for lead, at in positions(names).items() if at >= len(others)}
+    assert found == ({f"V{number + 1}": number for number in range(6)} if chest else {})
+    assert positions(["ECG I", "ECG II", "C3", "C4"]) == {"I": 0, "II": 1}
+
+
+def test_c1_twice_is_refused():
+    with pytest.raises(RejectedRecording, match="V1 twice"):
+        positions(["I", "II", "C1", "c1", "C2"])
 
 
 def twelve(seed: int = 0) -> np.ndarray:

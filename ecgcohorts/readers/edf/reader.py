@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
 from ecgcohorts.io.regular import open_regular, read_exactly
-from ecgcohorts.leads import canonical
+from ecgcohorts.leads import standard
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers.edf.context import read_context
@@ -137,7 +137,8 @@ def _choose(header: Header, where: str) -> _Chosen:
     Raises UnreadableRecording if leads differ in rate, or if their calibration gives no gain.
     """
     ordinary = [signal for signal in header.signals if not signal.is_annotation]
-    is_lead = {signal.label: canonical(signal.label) is not None for signal in ordinary}
+    labels = [signal.label for signal in ordinary]
+    is_lead = {label: lead is not None for label, lead in zip(labels, standard(labels), strict=True)}
     voltages = [signal for signal in ordinary if is_lead[signal.label] or _is_voltage(signal.dimension, where)]
     if not voltages:
         refuse(Reason.EMPTY, "no signal that is a voltage", "at least one", where)

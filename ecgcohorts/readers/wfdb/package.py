@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason, UnreadableRecording, is_of_machine, needs_extra
 from ecgcohorts.io.regular import OpenFolder
-from ecgcohorts.leads import canonical
+from ecgcohorts.leads import standard
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header, Signal, check_sample_count
 from ecgcohorts.readers.wfdb.signal import (
@@ -128,7 +128,8 @@ def _check_files(header: Header, folder: OpenFolder, path: Path) -> None:
 
 def _of_one_rate(signals: tuple[Signal, ...], path: Path) -> list[int]:
     """Return the places of the signals sampled like the ECG leads, or of the fastest where none is one of the twelve."""
-    rates = {signal.per_frame for signal in signals if canonical(signal.name) is not None}
+    leads = standard([signal.name for signal in signals])
+    rates = {signal.per_frame for signal, lead in zip(signals, leads, strict=True) if lead is not None}
     if len(rates) > 1:
         _unsupported("ECG leads at several rates", "one rate", path)
     # Signals at other rates would have to be resampled, and readers do not resample.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import positions
-from ecgcohorts.readers._shared.people import NO_BIRTH, NO_CLOCK
+from ecgcohorts.readers._shared.people import NO_CLOCK
 from ecgcohorts.readers.edf import reader as edf
 from ecgcohorts.recording import Recording
 
@@ -252,6 +252,11 @@ class TestSignals:
         assert found.leads == (*files.TWELVE, "EEG Cz")
         assert edf.NO_VOLTAGE in found.notes
 
+    def test_electrodes_of_an_eeg_are_no_leads(self, files: ModuleType, read: Read, leads: list[Any]) -> None:
+        slow = [files.Signal(label, leads[0].samples[::2], per_record=25) for label in ("C3", "C4")]
+        found = read([*slow, *leads[:2]])
+        assert (found.leads, found.rate_hz) == (files.TWELVE[:2], 500.0)
+
     def test_without_leads_the_fastest_voltages_are_read(self, files: ModuleType, read: Read) -> None:
         fast = files.Signal("MLII", files.known_samples(1, 2000)[0], per_record=200)
         slow = files.Signal("EEG", files.known_samples(1)[0])
@@ -343,70 +348,6 @@ class TestTime:
         assert found.acquired_at == datetime(2002, 3, 2, 14, 5, 59)
         found = read(leads, kind="EDF+C", start_date="01.01.85", recording="Startdate X X X X")
         assert found.acquired_at is None
-
-
-class TestPatient:
-    def test_edf_plus_has_a_code_a_sex_and_a_birth_date(self, files: ModuleType, read: Read, leads: list[Any]) -> None:
-        found = read(leads, kind="EDF+C")
-        assert (found.patient_id, found.sex) == (files.CODE, "female")
-        assert found.age_years == pytest.approx(50.83, abs=0.01)
-
-    @pytest.mark.parametrize(
-        ("field", "code", "sex", "has_age"),
-        [
-            ("P-17 F 02-MAY-1951", "P-17", "female", True),  # no name
-            ("P-17 m 02-may-1951", "P-17", "male", True),
-            ("P-17 F", "P-17", "female", False),
-            ("P-17 F Name", "P-17", "female", False),
-            ("P-17", "P-17", None, False),
-            ("P-17 X 02-MAY-1951", "P-17", None, True),
-            ("P-17 X", "P-17", None, False),
-            ("P-17 02-MAY-1951", "P-17", None, True),  # no sex
-            ("P-17  02-MAY-1951", "P-17", None, True),
-            ("P-17 02-MAY-1951 Name", "P-17", None, True),
-            ("F 02-MAY-1951", None, "female", True),  # no code
-            ("X F 02-MAY-1951", None, "female", True),
-            ("P-17 F 01-JAN-1900 X", "P-17", "female", False),
-            ("P-17 F 01-JAN-2010 X", "P-17", "female", False),
-            ("Anna Quexwiddle", None, None, False),
-            ("Anna Maria Quexwiddle", None, None, False),
-            ("Quexwiddle", None, None, False),
-            ("F", None, None, False),
-        ],
-    )
-    def test_subfields_may_be_left_out(
-        self, field: str, code: str | None, sex: str | None, has_age: bool, read: Read, leads: list[Any]
-    ) -> None:
-        found = read(leads, kind="EDF+C", patient=field)
-        assert (found.patient_id, found.sex) == (code, sex)
-        assert found.age_years == (pytest.approx(50.83, abs=0.01) if has_age else None)
-        assert not {"Anna", "Maria", "Name", "Quexwiddle"} & {*found.fields.values()}
-        assert (NO_BIRTH in found.notes) == ("-JAN-" in field)
-
-    @pytest.mark.parametrize("field", ["X X X X", "0000 X X X", "UNKNOWN X X X", "", "somebody"])
-    def test_unknown_is_no_patient(self, field: str, read: Read, leads: list[Any]) -> None:
-        found = read(leads, kind="EDF+C", patient=field)
-        assert (found.patient_id, found.sex, found.age_years) == (None, None, None)
-
-    def test_the_free_text_of_plain_edf_is_no_id(self, files: ModuleType, read: Read, leads: list[Any]) -> None:
-        found = read(leads)
-        assert (found.patient_id, found.sex, found.age_years) == (None, None, None)
-        assert set(found.fields) == {"StartDate", "StartTime"}
-
-    @pytest.mark.parametrize("kind", ["", "EDF+C"])
-    def test_names_and_staff_are_never_taken(self, kind: str, files: ModuleType, read: Read, leads: list[Any]) -> None:
-        found = read([*leads, files.Annotations([0.0] * 10)], kind=kind)
-        shown = repr((found.leads, found.notes, dict(found.fields), found.device, found.site))
-        assert not [text for text in files.CANARIES[1:] if text in shown]
-
-    def test_messages_repeat_no_header(self, files: ModuleType, tmp_path: Path, leads: list[Any]) -> None:
-        data, path = files.document(leads, kind="EDF+C"), tmp_path / "cut.edf"
-        parts = [text[at : at + 5] for text in files.CANARIES for at in range(len(text) - 4)]
-        for at in range(8, 256):
-            path.write_bytes(data[:at] + data[at + 9 :])
-            with pytest.raises(UnreadableRecording) as caught:
-                list(edf.read(path))
-            assert not [part for part in parts if part in str(caught.value)]
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
