@@ -61,7 +61,7 @@ class Samples(NamedTuple):
         # neither.
         sums = digital.sum(axis=1, dtype=np.int32)  # may wrap: the low 16 bits, which count, stay right
         notes = verify(header.signals, digital[:, 0].tolist(), sums.tolist(), header.n_frames > 0, where)
-        return cls.of(header.signals, header.rate_hz, digital)._replace(notes=notes)
+        return cls.of(header.signals, header.rate_hz, digital, *notes)
 
 
 class _Storage(NamedTuple):
