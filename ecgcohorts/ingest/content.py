@@ -54,11 +54,12 @@ class Kind(StrEnum):
 
 
 class FileClass(NamedTuple):
-    """Kind, content in a few words (for a recording: the reader), and why it cannot be read."""
+    """Kind, content in a few words (for a recording: the reader), why it cannot be read, and what to look it up by."""
 
     kind: Kind
     what: str
     reason: str = ""
+    detail: str = ""
 
     @staticmethod
     def of_head(head: bytes, whole: bool) -> "FileClass":
@@ -101,13 +102,16 @@ _MAGIC: tuple[tuple[bytes, FileClass], ...] = (
 )
 TEXT = FileClass(Kind.DOCUMENT, "text")
 NO_FORMAT = FileClass(Kind.UNKNOWN, "binary of no known format", Reason.FORMAT.value)
-_NO_XML = FileClass(Kind.UNKNOWN, "XML of no known format", Reason.FORMAT.value)
 
 
 def _of_text(head: bytes, text: str, whole: bool) -> FileClass:
     if text.lstrip().startswith("<"):
-        is_html = root_name(head).casefold() in _HTML_ROOTS or _HTML_TAGS.search(text)
-        return FileClass(Kind.DOCUMENT, "web page") if is_html else _NO_XML
+        root = root_name(head)
+        if root.casefold() in _HTML_ROOTS or _HTML_TAGS.search(text):
+            return FileClass(Kind.DOCUMENT, "web page")
+        return FileClass(
+            Kind.UNKNOWN, "XML of no known format", Reason.FORMAT.value, root and f"first element {root[:80]}"
+        )
     if _is_json(text, whole):
         return FileClass(Kind.DOCUMENT, "JSON")
     # Numbers under names of leads are an array; numbers under other names are a table.
@@ -258,9 +262,12 @@ def _find_table(text: str, whole: bool) -> _Table | None:
             continue
         header = rows[0] if rows else []
         equal = sum(len(row) == len(header) for row in rows)
-        # A column of row numbers, as pandas writes it, has no name.
-        named = sum(bool(name.strip()) for name in header) >= len(header) - 1
-        named = named and not all(map(_NUMBER.fullmatch, header))
+        names = [name.strip() for name in header]
+        nameless = [at for at, name in enumerate(names) if not name]
+        # A column of row numbers, as pandas writes it, has no name; columns that are empty throughout need none.
+        filled = sum(any(len(row) > at and row[at].strip() for row in rows) for at in nameless)
+        named = filled <= 1 and len(names) - len(nameless) >= (2 if len(nameless) > 1 else 1)
+        named = named and not all(map(_NUMBER.fullmatch, names if len(nameless) < 2 else filter(None, names)))
         short = all(len(name) <= MAX_COLUMN_NAME for name in header)
         # One line alone is a table only if it is longer than the bytes seen: prose has commas, too.
         several = len(rows) > 1 or (not whole and "\n" not in text)

@@ -106,6 +106,7 @@ class _Inspection:
                     "files": len(names),
                     "examples": names[:_EXAMPLES],
                 }
+                | ({"detail": each.detail} if each.detail else {})
                 for kind in Kind
                 for each, names in self.census.of(kind)
             ],
@@ -212,7 +213,8 @@ def _classes_table(census: Census) -> "Table":
     table = _table("class", "files", "of what", "for example")
     for kind in Kind:
         for row, (each, names) in enumerate(census.of(kind)):
-            what = f"{each.what}: {each.reason}" if each.reason not in ("", Reason.FORMAT.value) else each.what
+            why = each.detail or each.reason
+            what = f"{each.what}: {why}" if why not in ("", Reason.FORMAT.value) else each.what
             # No part of a recording: its header names it, often after the patient, and the header's file is shown.
             shown = names[: {Kind.UNKNOWN: _EXAMPLES, Kind.PART: 0}.get(kind, 1)]
             table.add_row(kind.value if row == 0 else "", f"{len(names):,}", what, "\n".join(shown))

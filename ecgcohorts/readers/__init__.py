@@ -100,11 +100,15 @@ def detect(path: str | Path) -> str:
     fitting = [name for name, reader in readers.items() if reader.sniff(head)]
     # Two readers that know the bytes are as bad as none: trying both until one does not complain would read some files
     # as the wrong format.
-    if len(fitting) != 1:
-        # Where no reader knows the bytes, the one that owns the suffix says best what is wrong with them.
-        fitting = [name for name in fitting or readers if _has_suffix(readers[name], path)]
     if len(fitting) == 1:
         return fitting[0]
+    # Where no reader knows the bytes, the one that owns the suffix says best what is wrong with them.
+    owners = [name for name in fitting or readers if _has_suffix(readers[name], path)]
+    if len(owners) == 1:
+        return owners[0]
+    found = f"a file that fits {' and '.join(fitting) or 'no reader'}"
+    if not fitting and (root := root_name(head)):
+        found += f": XML whose first element is {root[:80]}"
     beside = path.with_suffix(".hea")
     remedy = "See `ecgcohorts formats`."
     if path.suffix.casefold() in _NUMBERS:
@@ -113,7 +117,7 @@ def detect(path: str | Path) -> str:
         remedy = f"Name the header: {beside.name}."
     raise UnreadableRecording(
         Reason.FORMAT,
-        f"a file that fits {' and '.join(fitting) or 'no reader'}",
+        found,
         f"one of {', '.join(readers)}",
         remedy,
         str(path),

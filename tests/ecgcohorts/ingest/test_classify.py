@@ -123,6 +123,13 @@ CONTENTS = [
     (("age,sex,n\n" + ROWS).encode(), TABLE, "CSV"),
     (b"id;name\n1;a, b\n2;c\n", TABLE, "CSV"),
     (b"id\tage\nx\t1\n", TABLE, "tab-separated"),
+    (b"id,age,,,\n1,50,,,\n2,60,,,\n", TABLE, "CSV"),  # empty columns, as spreadsheets export them
+    (b"id;;age;;sex\n1;;50;;M\n2;;60;;F\n", TABLE, "CSV"),
+    (b",id,age,,\n0,x,50,,\n1,y,60,,\n", TABLE, "CSV"),  # row numbers, too
+    (b"id,,,,\n1,2,3,,\n4,5,6,,\n", DOCUMENT, "text"),  # one name for three columns
+    (b"1,2,,\n3,4,,\n", DOCUMENT, "text"),  # no names at all
+    (b",0,1\n0,x,y\n1,z,u\n", TABLE, "CSV"),  # numbered by pandas
+    (b",,,\nDear all,,,\nbye,,,\n", DOCUMENT, "text"),
     (gzip.compress(b"id,age\nx,1\n"), TABLE, "CSV, gzipped"),
     (b'id,report\n1,"two\nlines, and a comma"\n', TABLE, "CSV"),
     (",".join(f"column_{n}" for n in range(900)).encode(), TABLE, "CSV"),  # a header longer than the first bytes

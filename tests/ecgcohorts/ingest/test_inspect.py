@@ -203,3 +203,21 @@ def test_looking_at_a_folder_loads_nothing_of_ingest():
     assert public.split()[:3] == ["ecgcohorts.ingest.run", "IngestOptions", "IngestReport"]
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = ecgcohorts.ingest.nothing
+
+
+@pytest.mark.parametrize(
+    ("content", "root"),
+    [
+        (b"<?xml version='1.0'?>\n<invoice/>", "invoice"),
+        (b"<x:com.example.cart.Export>1</x:com.example.cart.Export>", "com.example.cart.Export"),
+        ("<?xml version='1.0' encoding='UTF-16'?><facture/>".encode("utf-16"), "facture"),
+    ],
+)
+def test_unknown_xml_is_known_by_its_first_element(content: bytes, root: str, tmp_path: Path) -> None:
+    (tmp_path / "file.xml").write_bytes(content)
+    found = inspect(tmp_path)
+    assert f"first element {root}" in printed(found)
+    (each,) = found.as_json()["classes"]
+    assert (each["what"], each["reason"], each["detail"]) == (
+        *("XML of no known format", "unknown_format", f"first element {root}"),
+    )

@@ -26,6 +26,29 @@ def test_a_file_of_no_format_is_refused(content: bytes, tmp_path: Path) -> None:
     assert "muse_xml" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"<?xml version='1.0'?><invoice/>", "a file that fits no reader: XML whose first element is invoice"),
+        (
+            b"<com.example.cart.Export><a/></com.example.cart.Export>",
+            "a file that fits no reader: XML whose first element is com.example.cart.Export",
+        ),
+        (
+            "<?xml version='1.0' encoding='UTF-16'?><facture/>".encode("utf-16-le"),
+            "a file that fits no reader: XML whose first element is facture",
+        ),
+        (b"<ECG><NOTHING/></ECG>", "a file that fits no reader: XML whose first element is ECG"),
+        (b"no XML at all", "a file that fits no reader"),
+        (b"", "a file that fits no reader"),
+    ],
+)
+def test_xml_that_nobody_knows_is_told_by_its_first_element(content: bytes, found: str, tmp_path: Path) -> None:
+    (tmp_path / "x.xml").write_bytes(content)
+    error = refused(tmp_path / "x.xml")
+    assert (error.reason, error.found) == (Reason.FORMAT, found)
+
+
 def test_a_signal_file_points_to_its_header(tmp_path: Path) -> None:
     (tmp_path / "r.dat").write_bytes(b"\1\2\3\4")
     (tmp_path / "r.hea").write_text("r 1 500 2\n")
