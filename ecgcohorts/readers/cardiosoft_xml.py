@@ -1,6 +1,7 @@
 """GE CardioSoft XML (`CardiologyXML`), as UK Biobank gives it out: resting strips, and full disclosure of stress tests.
 
-Sources: layouts published with readers of UK Biobank fields 20205 and 6025 (BRAVEHEART, ml4h). No sample file exists.
+Sources: layouts published with readers of UK Biobank fields 20205 and 6025 (BRAVEHEART, ml4h); the
+example of the ecgprocess package 1.2.0, a resting strip.
 """
 
 import re
@@ -29,8 +30,8 @@ from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".xml",)
 VARIANTS = (
-    "resting: StripData with one list per lead, in uVperLsb (layout unconfirmed on real files)",
-    "stress: FullDisclosure in one-second blocks per lead, where StripData holds segments only; segments are not read",
+    "resting: StripData with one list per lead, in uVperLsb",
+    "stress: FullDisclosure in one-second blocks per lead, where StripData holds segments only; segments are not read; unconfirmed on real files",
 )
 # No other unit was described, so no other is converted.
 UNIT = "uVperLsb"

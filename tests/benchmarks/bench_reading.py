@@ -49,7 +49,7 @@ TOO_SMALL_BYTES = 10_000  # minimal files say nothing about speed
 # Format: (values nobody here computed, independent readers that a test compares with).
 WITNESSES = {
     "arrays": ("Einthoven's law in 302 real text files", "numpy, scipy, h5py"),
-    "cardiosoft_xml": ("none, no real file at hand", "none reads it"),
+    "cardiosoft_xml": ("digits of one real file (example of ecgprocess 1.2.0), by hand", "none reads it"),
     "code_hdf5": ("waveform digests of 20 recordings in WFDB", "h5py"),
     "dicom": ("samples published with pydicom, 2 files", "pydicom, ecgdatakit"),
     "edf": ("none, no real file at hand", "pyedflib"),
