@@ -81,6 +81,13 @@ def stated_age(text: str, unit: str) -> float | None:
     return age_in_years(int(text), unit) if re.fullmatch(r"[0-9]{1,6}", text) else None
 
 
+def age_between(born: date | None, acquired_at: datetime | None) -> float | None:
+    """Compute the age in years on the day of recording; None if either day is unknown, or the birth date a filler."""
+    if born is None or acquired_at is None or date(*born.timetuple()[:3]) in _FILLERS:
+        return None
+    return _plausible(_years(born, acquired_at))
+
+
 def age_of(
     stated: float | None, born: datetime | None, acquired_at: datetime | None, by_birth: bool = False
 ) -> tuple[float | None, tuple[str, ...]]:
@@ -90,19 +97,21 @@ def age_of(
     """
     if born is None:
         return stated, ()
-    computed = None if acquired_at is None else (acquired_at.date() - born.date()).days / DAYS_PER_YEAR
-    if born.date() in _FILLERS:
-        # Machines compute the stated age from the same date: 116 years in 2016, and 90 in 1990.
-        repeated = stated is not None and (
-            stated > _FILLED_YEARS if computed is None else abs(stated - computed) <= _APART_YEARS
-        )
-        return None if repeated else stated, (NO_BIRTH,)
+    computed = age_between(born, acquired_at)
     if computed is None:
-        return stated, ()
-    if _plausible(computed) is None:
-        return stated, (NO_BIRTH,)
+        is_filler = born.date() in _FILLERS
+        # Machines compute the stated age from the same date: 116 years in 2016, and 90 in 1990.
+        by_filler = _FILLED_YEARS if acquired_at is None else _years(born, acquired_at) - _APART_YEARS
+        repeated = is_filler and stated is not None and stated >= by_filler
+        return None if repeated else stated, (NO_BIRTH,) if is_filler or acquired_at is not None else ()
     apart = stated is not None and abs(stated - computed) > _APART_YEARS
     return computed if by_birth or stated is None else stated, (AGES_DIFFER,) if apart else ()
+
+
+def _years(born: date, acquired_at: date) -> float:
+    """Return the years between two days, whatever their times of day."""
+    days = date(*acquired_at.timetuple()[:3]) - date(*born.timetuple()[:3])
+    return days.days / DAYS_PER_YEAR
 
 
 def moment(*parts: str | int | None) -> datetime | None:

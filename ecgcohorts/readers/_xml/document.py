@@ -12,7 +12,7 @@ from xml.parsers.expat import ExpatError, ParserCreate, XMLParserType, errors
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import read_bounded
-from ecgcohorts.readers._xml.encoding import Encoding, XmlText
+from ecgcohorts.readers._xml.encoding import XmlText
 
 XML_LIMIT = 64 << 20  # bytes
 MAX_DEPTH = 64  # our default; ECG formats nest about ten deep
@@ -88,11 +88,7 @@ def _parse(data: bytes, where: str) -> Root:
 
 def root_name(head: bytes) -> str:
     """Return the name of the first element in the first bytes of a file, without prefix; empty if there is none."""
-    try:
-        text = head[: len(head) // 2 * 2].decode(Encoding.of_head(head).codec or "utf-8", errors="ignore")
-    except UnicodeDecodeError:
-        return ""
-    text, place = text.lstrip("\ufeff"), 0
+    text, place = XmlText.start(head), 0
     # Step over declaration, comments and DOCTYPE one by one: a single pattern for all could take exponential time.
     while (start := text.find("<", place)) >= 0 and not text[place:start].strip():
         stop = "-->" if text.startswith("<!--", start) else "?>" if text.startswith("<?", start) else ">"

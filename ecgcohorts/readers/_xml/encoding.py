@@ -47,7 +47,7 @@ LATE_START = "blank before the XML declaration ignored"
 TRAILING = "NUL or Ctrl-Z after the last tag ignored"
 
 
-class Encoding(NamedTuple):
+class _Encoding(NamedTuple):
     """The encoding of a document, from its first bytes."""
 
     codec: str  # of Python; empty if it is none of ours
@@ -55,26 +55,26 @@ class Encoding(NamedTuple):
     note: str = ""
 
     @staticmethod
-    def of_head(head: bytes) -> "Encoding":
+    def of_head(head: bytes) -> "_Encoding":
         """Find the encoding by byte order mark, else by the first characters, else by declaration, else UTF-8."""
         if head.startswith(_UTF_32):
-            return Encoding("", "UTF-32")
+            return _Encoding("", "UTF-32")
         # PhilipsECG 1.04 is UTF-16 with a mark, but files that were saved again may be UTF-8: the mark counts first.
         for mark, codec in _BYTE_ORDER_MARKS:
             if head.startswith(mark):
-                return Encoding(codec, codec)
+                return _Encoding(codec, codec)
         for pattern, codec in _UNMARKED:
             if pattern.match(head):
-                return Encoding(codec, codec, NO_MARK)
+                return _Encoding(codec, codec, NO_MARK)
         match = _DECLARATION.match(head[:400])
         stated = match[1].decode("ascii") if match else "UTF-8"
         name = normalize_encoding(stated).casefold()
         name = _NAMES.get(name) or aliases.get(name, name)
         # In UTF-16 the declaration could not have been read as bytes.
         if name in _UTF_16:
-            return Encoding("utf_8", "UTF-8", NO_UTF_16)
+            return _Encoding("utf_8", "UTF-8", NO_UTF_16)
         codec = _EXTENSIONS.get(name, name)
-        return Encoding(codec if codec in _CODECS else "", stated)
+        return _Encoding(codec if codec in _CODECS else "", stated)
 
 
 class XmlText:
@@ -82,9 +82,15 @@ class XmlText:
 
     def __init__(self, data: bytes, where: str) -> None:
         self._data, self._where = data, where
-        self._encoding = Encoding.of_head(data[: 2 * 400])
+        self._encoding = _Encoding.of_head(data[: 2 * 400])
         self._bad = 0
         self.notes: tuple[str, ...] = (self._encoding.note,) if self._encoding.note else ()
+
+    @staticmethod
+    def start(head: bytes) -> str:
+        """Return the first bytes of a document as text, as far as they are; blanks before it are kept."""
+        codec = _Encoding.of_head(head).codec or "utf-8"
+        return head[: len(head) // 2 * 2].decode(codec, errors="ignore").lstrip("\ufeff")
 
     @property
     def is_mended(self) -> bool:

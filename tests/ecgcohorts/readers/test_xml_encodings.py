@@ -245,7 +245,7 @@ def declared_as(name: str, codec: str) -> Callable[[bytes], bytes]:
     """A change of the declared encoding, and of the bytes with it."""
 
     def change(data: bytes) -> bytes:
-        known = encoding.Encoding.of_head(data[:800]).codec
+        known = encoding._Encoding.of_head(data[:800]).codec
         text = data.decode(known).lstrip("\ufeff")
         _, _, rest = text.partition("?>") if text.startswith("<?xml") else ("", "", text)
         return (HEAD.format(name) + rest).encode(codec)
