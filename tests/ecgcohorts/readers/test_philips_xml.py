@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
-from ecgcohorts.readers._shared.people import AGES_DIFFER, NO_BIRTH
+from ecgcohorts.readers._shared.people import AGES_DIFFER, NO_BIRTH, NO_CLOCK
 from ecgcohorts.readers.philips_xml import reader as philips_xml
 from ecgcohorts.recording import Recording
 
@@ -293,7 +293,9 @@ def test_the_default_age_is_no_age(age: str, years: float | None, philips: Phili
     ],
 )
 def test_the_moment_of_acquisition(acquisition: str, moment: datetime | None, philips: Philips) -> None:
-    assert philips.read(acquisition=acquisition).acquired_at == moment
+    recording = philips.read(acquisition=acquisition)
+    assert recording.acquired_at == moment
+    assert (NO_CLOCK in recording.notes) == ("XX:XX" in acquisition)
 
 
 def test_filters_and_channels_are_noted(philips: Philips) -> None:

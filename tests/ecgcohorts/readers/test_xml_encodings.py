@@ -297,3 +297,26 @@ def test_a_bad_byte_in_the_samples_is_refused(name: str, tmp_path: Path) -> None
         path.write_bytes(data[:at] + next(bad) + data[at + 1 :])
         with pytest.raises(UnreadableRecording):
             ec.read(path)
+
+
+@pytest.mark.parametrize("name", XML_READERS)
+def test_no_bad_byte_changes_a_sample(name: str, tmp_path: Path) -> None:
+    """The top bit of one byte after another: the file is refused, or read with the same samples and a note."""
+    path, _ = victims.writer_of(name).write(tmp_path)
+    data = declared_as("UTF-8", "utf-8")(path.read_bytes())
+    path.write_bytes(data)
+    reader = plugins.load(readers.KIND, name)
+    (whole,) = reader.read(path)
+    counts = {"refused": 0, "read": 0}
+    for at in range(0, len(data), 7):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0x80]) + data[at + 1 :])
+        try:
+            (found,) = reader.read(path)
+        except UnreadableRecording:
+            counts["refused"] += 1
+            continue
+        counts["read"] += 1
+        np.testing.assert_array_equal(found.signal_mv, whole.signal_mv)
+        assert found.rate_hz == whole.rate_hz
+        assert "bytes that are not UTF-8 replaced" in found.notes
+    assert min(counts.values()) > 20
