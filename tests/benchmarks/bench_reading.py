@@ -40,6 +40,7 @@ SAMPLES = {
     "muse_xml": "vendor/ge_muse_xml/*.xml",
     "philips_xml": "vendor/philips_sierra_xml/1_0*",
     "hl7_aecg": "vendor/hl7_aecg/[cfmlp]*_*.xml",
+    "schiller_xml": "vendor/schiller_sema/*.xml",
     "scp": "vendor/scp_ecg/mortara*.scp",
     "dicom": "vendor/dicom/*.dcm",
 }
@@ -57,6 +58,7 @@ WITNESSES = {
     "mortara_xml": ("none, no real file at hand", "ecgdatakit"),
     "muse_xml": ("CRC-32 of every lead of 2 files", "ecgdatakit"),
     "philips_xml": ("published samples of 4 files, CRC-32 of 6", "sierraecg, ecgdatakit"),
+    "schiller_xml": ("Einthoven's and Goldberger's laws in one real file, exactly", "none reads it"),
     "scp": ("CRC-CCITT of the file, the same ECG as aECG, example of the standard", "ecgdatakit"),
     "wfdb": ("checksum and first value in each of 1,578 headers, published samples of ten formats", "wfdb"),
 }
