@@ -55,6 +55,7 @@ WITNESSES = {
     "dicom": ("samples published with pydicom, 2 files", "pydicom, ecgdatakit"),
     "edf": ("none, no real file at hand", "pyedflib"),
     "hl7_aecg": ("CRC-32 of 7 files, the same ECG as SCP", "ecgdatakit"),
+    "ishne": ("none, no real file at hand", "ecgdatakit"),
     "mortara_xml": ("none, no real file at hand", "ecgdatakit"),
     "muse_xml": ("CRC-32 of every lead of 2 files", "ecgdatakit"),
     "philips_xml": ("published samples of 4 files, CRC-32 of 6", "sierraecg, ecgdatakit"),
@@ -119,7 +120,7 @@ PEERS = {
     "edf": Peer("pyedflib.highlevel", _pyedflib, 5),
     "dicom": Peer("pydicom", _pydicom, 1),
     **{name: Peer("ecgdatakit", _ecgdatakit, 5, 5.0) for name in ("scp", "muse_xml", "hl7_aecg")},
-    **{name: Peer("ecgdatakit", _ecgdatakit, 1) for name in ("cardiosoft_xml", "mortara_xml")},
+    **{name: Peer("ecgdatakit", _ecgdatakit, 1) for name in ("cardiosoft_xml", "ishne", "mortara_xml")},
 }
 
 
