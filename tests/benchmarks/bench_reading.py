@@ -41,6 +41,7 @@ SAMPLES = {
     "philips_xml": "vendor/philips_sierra_xml/1_0*",
     "hl7_aecg": "vendor/hl7_aecg/[cfmlp]*_*.xml",
     "schiller_xml": "vendor/schiller_sema/*.xml",
+    "mfer": "vendor/mfer/*.MWF",
     "scp": "vendor/scp_ecg/mortara*.scp",
     "dicom": "vendor/dicom/*.dcm",
 }
@@ -56,6 +57,7 @@ WITNESSES = {
     "edf": ("none, no real file at hand", "pyedflib"),
     "hl7_aecg": ("CRC-32 of 7 files, the same ECG as SCP", "ecgdatakit"),
     "ishne": ("none, no real file at hand", "ecgdatakit"),
+    "mfer": ("none in the file: a plausible heart rate in twelve minutes of one real file", "ecgdatakit"),
     "mortara_xml": ("none, no real file at hand", "ecgdatakit"),
     "muse_xml": ("CRC-32 of every lead of 2 files", "ecgdatakit"),
     "philips_xml": ("published samples of 4 files, CRC-32 of 6", "sierraecg, ecgdatakit"),
@@ -120,7 +122,7 @@ PEERS = {
     "edf": Peer("pyedflib.highlevel", _pyedflib, 5),
     "dicom": Peer("pydicom", _pydicom, 1),
     **{name: Peer("ecgdatakit", _ecgdatakit, 5, 5.0) for name in ("scp", "muse_xml", "hl7_aecg")},
-    **{name: Peer("ecgdatakit", _ecgdatakit, 1) for name in ("cardiosoft_xml", "ishne", "mortara_xml")},
+    **{name: Peer("ecgdatakit", _ecgdatakit, 1) for name in ("cardiosoft_xml", "ishne", "mfer", "mortara_xml")},
 }
 
 

@@ -59,11 +59,12 @@ def test_plain_text_is_no_wfdb_header(text: str, tmp_path: Path) -> None:
 def test_every_vendor_file_is_known_for_what_it_is(shared: Path) -> None:
     """No reader claims a file of another format, among all real files at hand."""
     known = {"ge_muse_xml": "muse_xml", "philips_sierra_xml": "philips_xml", "hl7_aecg": "hl7_aecg"}
-    known |= {"scp_ecg": "scp", "healforce": "scp", "contec": "scp", "dicom": "dicom", "schiller_sema": "schiller_xml"}
-    unknown = {".txt", ".ECG", ".MWF"}  # numbers, Contec's own format, MFER: no reader claims them
+    known |= {"scp_ecg": "scp", "healforce": "scp", "contec": "scp", "dicom": "dicom"}
+    known |= {"schiller_sema": "schiller_xml", "mfer": "mfer"}
+    unknown = {".txt", ".ECG"}  # numbers, Contec's own format: no reader claims them
     loaded = {name: plugins.load(readers.KIND, name) for name in plugins.names(readers.KIND)}
     files = [path for path in sorted((shared / "vendor").rglob("*")) if path.is_file()]
-    assert {path.parent.name for path in files} == known.keys() | {"text_12lead", "mfer"}
+    assert {path.parent.name for path in files} == known.keys() | {"text_12lead"}
     for path in files:
         head = path.read_bytes()[: readers.HEAD_BYTES]
         expected = [] if path.suffix in unknown else [known[path.parent.name]]
