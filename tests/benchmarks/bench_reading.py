@@ -42,6 +42,7 @@ SAMPLES = {
     "hl7_aecg": "vendor/hl7_aecg/[cfmlp]*_*.xml",
     "schiller_xml": "vendor/schiller_sema/*.xml",
     "mfer": "vendor/mfer/*.MWF",
+    "contec": "vendor/contec/*.ECG",
     "scp": "vendor/scp_ecg/mortara*.scp",
     "dicom": "vendor/dicom/*.dcm",
 }
@@ -53,6 +54,7 @@ WITNESSES = {
     "arrays": ("Einthoven's law in 302 real text files", "numpy, scipy, h5py"),
     "cardiosoft_xml": ("none, no real file at hand", "none reads it"),
     "code_hdf5": ("waveform digests of 20 recordings in WFDB", "h5py"),
+    "contec": ("50 Hz of the mains confirm the rate of one real file, nothing its step", "none reads it"),
     "dicom": ("samples published with pydicom, 2 files", "pydicom, ecgdatakit"),
     "edf": ("none, no real file at hand", "pyedflib"),
     "hl7_aecg": ("CRC-32 of 7 files, the same ECG as SCP", "ecgdatakit"),
