@@ -15,6 +15,9 @@ from ecgcohorts.readers._shared.people import Context
 from ecgcohorts.readers.scp.huffman import Book
 from ecgcohorts.readers.scp.sections import (
     FILE_LIMIT,
+    FROM_ZERO,
+    LONG_LEADS,
+    WRAPS_AT,
     Beats,
     Block,
     LeadPlan,
@@ -102,7 +105,8 @@ def _rhythm(data: bytes, where: str) -> _Rhythm:
     if RHYTHM not in sections or LEADS not in sections:
         refuse("no rhythm", "leads and rhythm, sections 3 and 6", where, Reason.EMPTY)
     plan = LeadPlan.parse(sections[LEADS], where)
-    stored = Block.parse(sections[RHYTHM], len(plan.names), RHYTHM, where)
+    book = Book.parse(sections[TABLES], where) if TABLES in sections else None
+    stored = Block.parse(sections[RHYTHM], len(plan.names), RHYTHM, where, 0 if book else plan.n_samples)
     check_shape(len(plan.names), plan.n_samples, 1e6 / stored.interval_us, where)
     # Outside protected zones such a rhythm is decimated. Programs that restore it are untested (one says so itself) or
     # refuse it, and no such file was seen.
@@ -116,8 +120,11 @@ def _rhythm(data: bytes, where: str) -> _Rhythm:
         reference = Block.parse(sections[REFERENCE], len(plan.names), REFERENCE, where)
         if reference.interval_us != stored.interval_us or plan.start != 1:
             refuse("a beat of another rate, or a rhythm cut out", "one rate, from sample 1", where, Reason.UNSUPPORTED)
-    book = Book.parse(sections[TABLES], where) if TABLES in sections else None
     _check_room(stored, plan.n_samples, book, where)
+    if FROM_ZERO in plan.notes and (book or {len(chunk) for chunk in stored.chunks} != {2 * plan.n_samples}):
+        refuse("samples counted from 0, another number of them stored", "samples counted from 1", where)
+    if len(stored.chunks[0]) >= WRAPS_AT:
+        notes += (LONG_LEADS,)
     return _Rhythm(plan, stored, reference, found, book, read_context(sections.get(TAGS, b"")), notes)
 
 

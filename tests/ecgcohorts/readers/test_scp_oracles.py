@@ -17,6 +17,7 @@ from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.readers.scp import reader as scp
 from ecgcohorts.readers.scp import sniff
+from ecgcohorts.readers.scp.sections import FROM_ZERO
 from ecgcohorts.recording import Recording
 
 V3 = "{urn:hl7-org:v3}"
@@ -83,6 +84,21 @@ def test_the_mortara_example_equals_its_aecg(mortara: Path, shared: Path) -> Non
     assert set(digits) == {lead.upper() for lead in found.leads}
     for lead, row in zip(found.leads, found.digital, strict=True):
         np.testing.assert_array_equal(row, digits[lead.upper()])
+
+
+def test_a_file_that_counts_samples_from_zero(shared: Path) -> None:
+    """Eight leads of 10,000 plain samples, declared as 0 to 10,000; its checksums hold."""
+    path = shared / "vendor" / "contec" / "demo.scp"
+    found = read_one(path)
+    assert (found.rate_hz, found.digital.shape, found.sex) == (1000.0, (8, 10_000), "male")
+    assert found.age_years == pytest.approx(47.0, abs=0.01)
+    assert FROM_ZERO in found.notes
+    stored = np.frombuffer(path.read_bytes()[-160_000:], "<i2").reshape(8, 10_000)
+    np.testing.assert_array_equal(found.digital, stored)
+    np.testing.assert_allclose(found.signal_mv, stored * 183e-6)  # 183 nV a step
+    steep = np.abs(np.diff(found.signal_mv[1, :-1]))
+    beats = np.flatnonzero(steep > 0.5 * steep.max())
+    assert 40 < 60_000 / np.median(np.diff(beats)[np.diff(beats) > 200]) < 130
 
 
 @pytest.mark.parametrize("number", [62, 63])

@@ -324,13 +324,23 @@ def _plain_integers(folder: Path) -> Path:
     return _written(folder, Ecg(Signal(known_samples(3, 40), order=0), LEADS[:3], tables=None))
 
 
+def _counted_from_zero(folder: Path) -> Path:
+    """Plain samples, 0 to their number."""
+    ecg = Ecg(Signal(known_samples(3, 40), order=0), LEADS[:3], None, others={3: lead_bytes([1, 2, 61], 41, start=0)})
+    return _written(folder, ecg)
+
+
 def _subtracted_beats(folder: Path) -> Path:
     rhythm, reference = Signal(known_samples(2, 60), order=1), Signal(known_samples(2, 20, 6))
     beats = beat_bytes(40, 10, [Beat(5, 12, 20), Beat(30, 37, 45)])
     return _written(folder, Ecg(rhythm, LEADS[:2], reference=reference, beats=beats))
 
 
-VARIANT_FIXTURES: dict[str, Callable[[Path], Path]] = {"integers": _plain_integers, "beats": _subtracted_beats}
+VARIANT_FIXTURES: dict[str, Callable[[Path], Path]] = {
+    "counted_from_zero": _counted_from_zero,
+    "integers": _plain_integers,
+    "beats": _subtracted_beats,
+}
 
 
 def _checked(folder: Path) -> tuple[Path, Path, NDArray[np.int64]]:
