@@ -24,6 +24,7 @@ SUFFIXES = (".ecg",)
 VARIANTS = ("ECG90A: leads II, III and V1 to V6 at 800 Hz, 5 uV a step (rate and step as published, not in the file)",)
 LEADS = ("II", "III", "V1", "V2", "V3", "V4", "V5", "V6")
 RATE_HZ = 800.0
+# As published, without its source. A QRS complex of 1.1 mV in lead III of the one real file does not contradict it.
 STEPS_PER_MV = 200.0
 BASELINE = 2048  # the middle of 12 bits
 HIGHEST = 4095
@@ -63,6 +64,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     # Zeros in all leads end the samples, so they mean that the file was cut or mixed up.
     if not digital.any(axis=0).all() or highest > HIGHEST:
         _refuse(Reason.HEADER, f"zeros among the samples, or {highest}", f"1 to {HIGHEST}", where)
+    # Unlike a flat lead, an electrode that was never connected is no fault of the recording.
     off = [lead for lead, lost in zip(LEADS, missing, strict=True) if lost.all()]
     notes = (OFF + ", ".join(off),) if off else ()
     yield _recording(path, data, n_samples, digital, missing if missing.any() else None, notes)
@@ -114,6 +116,7 @@ def _context(data: bytes) -> Context:
     fields = {"Case": number.split(b"\0", 1)[0].decode("ascii").strip(), "Time": stamp, "Sex": str(sex)}
     fields |= {"Age": str(age), "Weight": str(weight)}
     return Context(
+        # Devices count from 1 again when their card is cleared: as an id, the number would join strangers.
         patient_id=None,
         age_years=None if age == NO_VALUE else age_in_years(age, "year"),
         sex=SEXES.get(sex),

@@ -40,6 +40,7 @@ _DEVICE = struct.Struct("<h40sh")  # pacemaker, recorder, rate in Hz
 _LEADS_AT = HEADER_AT + _FACTS.size
 _DEVICE_AT = _LEADS_AT + _LEADS.size
 
+# 0 (unknown) and 1 (bipolar) name no lead, and no lead of theirs may be mistaken for one of the twelve.
 NAMES = {2: "X", 3: "Y", 4: "Z", 5: "I", 6: "II", 7: "III", 8: "aVR", 9: "aVL", 10: "aVF"}
 NAMES |= {10 + place: f"V{place}" for place in range(1, 7)} | {17: "ES", 18: "AS", 19: "AI"}
 SEXES: dict[int, Sex] = {1: "male", 2: "female"}
@@ -112,6 +113,7 @@ def _open(file: FileIO, path: Path) -> _Header:
         _refuse(Reason.TRUNCATED, f"{len(head)} bytes", f"{VARIABLE_AT} of a header", where)
     facts = _FACTS.unpack_from(head, HEADER_AT)
     variable, n_samples, variable_at, starts_at = facts[:4]
+    # One reader trusts the sizes, another the offsets. Where they contradict each other, nothing tells which is right.
     if not 0 <= variable <= MOST_VARIABLE or variable_at != VARIABLE_AT or starts_at != VARIABLE_AT + variable:
         _refuse(
             Reason.HEADER,
@@ -129,6 +131,7 @@ def _open(file: FileIO, path: Path) -> _Header:
     codes_qualities_steps = _LEADS.unpack_from(head, _LEADS_AT)
     leads = tuple(NAMES.get(code, f"ISHNE-{code}") for code in codes_qualities_steps[:n_leads])
     steps_nv = codes_qualities_steps[2 * MOST_LEADS : 2 * MOST_LEADS + n_leads]
+    # -9 stands for absent facts in this format, also where a lead has no resolution.
     if min(steps_nv) <= 0:
         _refuse(Reason.UNIT, f"a step of {min(steps_nv)} nV", "a resolution for every lead", where)
     per_mv = tuple(steps_per_mv(1.0 / step, "nV", lead, where) for step, lead in zip(steps_nv, leads, strict=True))

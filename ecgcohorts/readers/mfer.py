@@ -174,6 +174,7 @@ def _open(path: Path) -> tuple[_State, list[int], tuple[str, ...]]:
     state = _State(where)
     for tag, channel, value in _tags(memoryview(data), where):
         _apply(state, tag, channel, value)
+    # Frames that follow each other may be one recording or several, and their pointers tell it in ways not seen yet.
     if len(state.frames) != 1:
         reason = Reason.UNSUPPORTED if state.frames else Reason.EMPTY
         _refuse(reason, f"{len(state.frames)} frames of rhythm", "one", where)
@@ -187,6 +188,7 @@ def _tags(data: memoryview, where: str) -> Iterator[tuple[int, int | None, memor
     while at < len(data):
         tag, channel, count = data[at], None, count + 1
         at += 1
+        # Fillers and the end mark are single bytes; in a Nihon Kohden file the end mark is the last byte.
         if tag == FILLER:
             continue
         if tag == END:
@@ -242,6 +244,7 @@ def _apply(state: _State, tag: int, channel: int | None, content: memoryview) ->
         state.common[tag] = value
     elif tag in (AGE, SEX, TIME):
         state.facts[tag] = value
+    # Texts are decoded when they come: files change the encoding before and after the name.
     elif tag == PATIENT_ID:
         state.patient_id = state.text(value)
     elif tag == DEVICE:
@@ -295,6 +298,7 @@ def _channel(state: _State, place: int) -> _Channel:
     dtype = np.dtype(("<" if state.order == "little" else ">") + TYPES[code])
     null = own.get(NULL, b"")
     is_integer = code in READ_TYPES
+    # The value for all channels may be of another size than the samples of this one (status bits beside voltages).
     if len(null) != dtype.itemsize or not is_integer:
         null = b""
     return _Channel(
@@ -318,6 +322,7 @@ def _scaled(state: _State, value: bytes, what: str) -> tuple[int, Fraction]:
 
 
 def _rate_hz(state: _State, value: bytes) -> float:
+    # The standard takes 1 kHz and 1 uV where a file says nothing; a file that lost these tags would be read wrong.
     if not value:
         _refuse(Reason.RATE, "no sampling interval", "one for every channel", state.where)
     unit, number = _scaled(state, value, "sampling interval")

@@ -50,6 +50,7 @@ KEPT = {
     "software_version": "examdescript/aquiringdevice/software/version",
 }
 _DAY = re.compile(r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})")
+# Milliseconds end the time of day; seconds are enough to tell recordings apart.
 _CLOCK = re.compile(r"([0-9]{2}):?([0-9]{2}):?([0-9]{2})(?:[0-9]{3})?")
 # Name of a filter -> how a note tells its number. Numbers alone are taken, since `-` and OFF say that there was none.
 FILTERS_HZ = {"HIGHPASS_CUTOFF_FREQ": "high-pass", "LOWPASS_CUTOFF_FREQ": "low-pass", "MAINS": "AC filter"}
@@ -110,6 +111,7 @@ def _rhythm(root: Element, where: str) -> _Rhythm:
     """Return the one rhythm of the file, by its declared type: averages carry the same lead names."""
     if root.tag.rpartition(".")[2] != ROOT:
         refuse(Reason.FORMAT, "another root element", ROOT, where)
+    # Averages come first in the file, so the first block with the wanted leads would be a false ECG of one beat.
     found = [wave for wave in root.findall("eventdata/event/wavedata") if text_of(wave, "type") == RHYTHM]
     if len(found) != 1:
         reason = Reason.UNSUPPORTED if found else Reason.EMPTY
@@ -132,6 +134,7 @@ def _rhythm(root: Element, where: str) -> _Rhythm:
 
 
 def _rate_hz(wave: Element, where: str) -> float:
+    # A power of ten, or a power of the rate? One file says 1 beside 500 Hz, and BRAVEHEART refuses all others, too.
     if number(wave, "resolution/samplerate/exponent", where) not in (None, ONE):
         refuse(Reason.UNSUPPORTED, "a sampling rate with an exponent", "exponent 1", where)
     rate_hz = number(wave, "resolution/samplerate/value", where)
@@ -159,6 +162,7 @@ def _context(root: Element) -> Context:
     hertz = {name: value for name, value in filters.items() if re.fullmatch(r"[0-9]{1,4}([.][0-9]{1,4})?", value)}
     notes = [f"{word} {float(hertz[name]):g} Hz" for name, word in FILTERS_HZ.items() if name in hertz]
     notes += [word for name, word in FILTERS_ON.items() if filters.get(name) == "ON"]
+    # The filter tells the mains where it was on; `-` says nothing about them.
     mains_hz = float(hertz.get("MAINS", 0))
     return Context(
         patient_id=known(fields.get("id")),

@@ -64,7 +64,10 @@ WITNESSES = {
     "muse_xml": ("CRC-32 of every lead of 2 files", "ecgdatakit"),
     "philips_xml": ("published samples of 4 files, CRC-32 of 6", "sierraecg, ecgdatakit"),
     "schiller_xml": ("Einthoven's and Goldberger's laws in one real file, exactly", "none reads it"),
-    "scp": ("CRC-CCITT of the file, the same ECG as aECG, example of the standard", "ecgdatakit"),
+    "scp": (
+        "CRC-CCITT of the file, the same ECG as aECG, example of the standard; CRC and Einthoven's law in Healforce's",
+        "ecgdatakit",
+    ),
     "wfdb": ("checksum and first value in each of 1,578 headers, published samples of ten formats", "wfdb"),
 }
 

@@ -12,6 +12,7 @@ from ecgcohorts.errors import Reason
 from ecgcohorts.io.regular import read_bounded
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import Context
+from ecgcohorts.readers.scp.healforce import NAMES, Slice
 from ecgcohorts.readers.scp.huffman import Book
 from ecgcohorts.readers.scp.sections import (
     FILE_LIMIT,
@@ -31,6 +32,7 @@ SUFFIXES = (".scp",)
 VARIANTS = (
     "versions 1 and 2, sections in any order, default, own or no Huffman tables",
     "samples, first and second differences, reference beats added back; not bimodal compression",
+    "slices of Healforce's portable devices, three leads of 10 bits, which are SCP-ECG in their frame only",
 )
 TAGS, TABLES, LEADS, BEATS, REFERENCE, RHYTHM = 1, 2, 3, 4, 5, 6  # section numbers
 NV_PER_MV = 1_000_000
@@ -63,8 +65,12 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     digital: (lead, time) int32. Without reference beats the stored integers; with them, whole multiples of the largest
     step that divides both the beat's and the residual's, so that their sum is exact. Raises UnreadableRecording.
     """
-    where = str(path)
-    rhythm = _rhythm(read_bounded(path, FILE_LIMIT), where)
+    where, data = str(path), read_bounded(path, FILE_LIMIT)
+    if Slice.is_one(data):
+        own = Slice.parse(data, where)
+        yield own.recording(path, own.samples(where))
+        return
+    rhythm = _rhythm(data, where)
     residual = _samples(rhythm.block, rhythm.plan.n_samples, rhythm.book, where)
     if rhythm.reference is None or rhythm.beats is None:
         yield _recording(path, rhythm, residual)
@@ -79,7 +85,11 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
 
 def scan(path: Path) -> Iterator[Recording]:
     """Yield the same recording without samples; checksums are verified, nothing is decoded."""
-    rhythm = _rhythm(read_bounded(path, FILE_LIMIT), str(path))
+    data = read_bounded(path, FILE_LIMIT)
+    if Slice.is_one(data):
+        yield Slice.parse(data, str(path)).recording(path, np.zeros((len(NAMES), 0), np.int32))
+        return
+    rhythm = _rhythm(data, str(path))
     yield _recording(path, rhythm, np.zeros((len(rhythm.plan.names), 0), np.int32))
 
 
