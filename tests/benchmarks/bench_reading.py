@@ -40,6 +40,9 @@ SAMPLES = {
     "muse_xml": "vendor/ge_muse_xml/*.xml",
     "philips_xml": "vendor/philips_sierra_xml/1_0*",
     "hl7_aecg": "vendor/hl7_aecg/[cfmlp]*_*.xml",
+    "schiller_xml": "vendor/schiller_sema/*.xml",
+    "mfer": "vendor/mfer/*.MWF",
+    "contec": "vendor/contec/*.ECG",
     "scp": "vendor/scp_ecg/mortara*.scp",
     "dicom": "vendor/dicom/*.dcm",
 }
@@ -51,13 +54,20 @@ WITNESSES = {
     "arrays": ("Einthoven's law in 302 real text files", "numpy, scipy, h5py"),
     "cardiosoft_xml": ("digits of one real file (example of ecgprocess 1.2.0), by hand", "none reads it"),
     "code_hdf5": ("waveform digests of 20 recordings in WFDB", "h5py"),
+    "contec": ("50 Hz of the mains confirm the rate of one real file, nothing its step", "none reads it"),
     "dicom": ("samples published with pydicom, 2 files", "pydicom, ecgdatakit"),
     "edf": ("none, no real file at hand", "pyedflib"),
     "hl7_aecg": ("CRC-32 of 7 files, the same ECG as SCP", "ecgdatakit"),
+    "ishne": ("none, no real file at hand", "ecgdatakit"),
+    "mfer": ("none in the file: a plausible heart rate in twelve minutes of one real file", "ecgdatakit"),
     "mortara_xml": ("none, no real file at hand", "ecgdatakit"),
     "muse_xml": ("CRC-32 of every lead of 2 files", "ecgdatakit"),
     "philips_xml": ("published samples of 4 files, CRC-32 of 6", "sierraecg, ecgdatakit"),
-    "scp": ("CRC-CCITT of the file, the same ECG as aECG, example of the standard", "ecgdatakit"),
+    "schiller_xml": ("Einthoven's and Goldberger's laws in one real file, exactly", "none reads it"),
+    "scp": (
+        "CRC-CCITT of the file, the same ECG as aECG, example of the standard; CRC and Einthoven's law in Healforce's",
+        "ecgdatakit",
+    ),
     "wfdb": ("checksum and first value in each of 1,578 headers, published samples of ten formats", "wfdb"),
 }
 
@@ -117,7 +127,7 @@ PEERS = {
     "edf": Peer("pyedflib.highlevel", _pyedflib, 5),
     "dicom": Peer("pydicom", _pydicom, 1),
     **{name: Peer("ecgdatakit", _ecgdatakit, 5, 5.0) for name in ("scp", "muse_xml", "hl7_aecg")},
-    **{name: Peer("ecgdatakit", _ecgdatakit, 1) for name in ("cardiosoft_xml", "mortara_xml")},
+    **{name: Peer("ecgdatakit", _ecgdatakit, 1) for name in ("cardiosoft_xml", "ishne", "mfer", "mortara_xml")},
 }
 
 

@@ -12,9 +12,13 @@ from ecgcohorts.errors import Reason
 from ecgcohorts.io.regular import read_bounded
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import Context
+from ecgcohorts.readers.scp.healforce import NAMES, Slice
 from ecgcohorts.readers.scp.huffman import Book
 from ecgcohorts.readers.scp.sections import (
     FILE_LIMIT,
+    FROM_ZERO,
+    LONG_LEADS,
+    WRAPS_AT,
     Beats,
     Block,
     LeadPlan,
@@ -28,6 +32,7 @@ SUFFIXES = (".scp",)
 VARIANTS = (
     "versions 1 and 2, sections in any order, default, own or no Huffman tables",
     "samples, first and second differences, reference beats added back; not bimodal compression",
+    "slices of Healforce's portable devices, three leads of 10 bits, which are SCP-ECG in their frame only",
 )
 TAGS, TABLES, LEADS, BEATS, REFERENCE, RHYTHM = 1, 2, 3, 4, 5, 6  # section numbers
 NV_PER_MV = 1_000_000
@@ -60,8 +65,12 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     digital: (lead, time) int32. Without reference beats the stored integers; with them, whole multiples of the largest
     step that divides both the beat's and the residual's, so that their sum is exact. Raises UnreadableRecording.
     """
-    where = str(path)
-    rhythm = _rhythm(read_bounded(path, FILE_LIMIT), where)
+    where, data = str(path), read_bounded(path, FILE_LIMIT)
+    if Slice.is_one(data):
+        own = Slice.parse(data, where)
+        yield own.recording(path, own.samples(where))
+        return
+    rhythm = _rhythm(data, where)
     residual = _samples(rhythm.block, rhythm.plan.n_samples, rhythm.book, where)
     if rhythm.reference is None or rhythm.beats is None:
         yield _recording(path, rhythm, residual)
@@ -76,7 +85,11 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
 
 def scan(path: Path) -> Iterator[Recording]:
     """Yield the same recording without samples; checksums are verified, nothing is decoded."""
-    rhythm = _rhythm(read_bounded(path, FILE_LIMIT), str(path))
+    data = read_bounded(path, FILE_LIMIT)
+    if Slice.is_one(data):
+        yield Slice.parse(data, str(path)).recording(path, np.zeros((len(NAMES), 0), np.int32))
+        return
+    rhythm = _rhythm(data, str(path))
     yield _recording(path, rhythm, np.zeros((len(rhythm.plan.names), 0), np.int32))
 
 
@@ -102,7 +115,8 @@ def _rhythm(data: bytes, where: str) -> _Rhythm:
     if RHYTHM not in sections or LEADS not in sections:
         refuse("no rhythm", "leads and rhythm, sections 3 and 6", where, Reason.EMPTY)
     plan = LeadPlan.parse(sections[LEADS], where)
-    stored = Block.parse(sections[RHYTHM], len(plan.names), RHYTHM, where)
+    book = Book.parse(sections[TABLES], where) if TABLES in sections else None
+    stored = Block.parse(sections[RHYTHM], len(plan.names), RHYTHM, where, 0 if book else plan.n_samples)
     check_shape(len(plan.names), plan.n_samples, 1e6 / stored.interval_us, where)
     # Outside protected zones such a rhythm is decimated. Programs that restore it are untested (one says so itself) or
     # refuse it, and no such file was seen.
@@ -116,8 +130,11 @@ def _rhythm(data: bytes, where: str) -> _Rhythm:
         reference = Block.parse(sections[REFERENCE], len(plan.names), REFERENCE, where)
         if reference.interval_us != stored.interval_us or plan.start != 1:
             refuse("a beat of another rate, or a rhythm cut out", "one rate, from sample 1", where, Reason.UNSUPPORTED)
-    book = Book.parse(sections[TABLES], where) if TABLES in sections else None
     _check_room(stored, plan.n_samples, book, where)
+    if FROM_ZERO in plan.notes and (book or {len(chunk) for chunk in stored.chunks} != {2 * plan.n_samples}):
+        refuse("samples counted from 0, another number of them stored", "samples counted from 1", where)
+    if len(stored.chunks[0]) >= WRAPS_AT:
+        notes += (LONG_LEADS,)
     return _Rhythm(plan, stored, reference, found, book, read_context(sections.get(TAGS, b"")), notes)
 
 

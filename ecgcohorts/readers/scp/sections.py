@@ -40,6 +40,9 @@ BEAT = np.dtype([("type", "<u2"), ("start", "<u4"), ("fiducial", "<u4"), ("end",
 MORE_LEADS = "more leads than announced, all defined"
 NOT_DECLARED_SIMULTANEOUS = "leads of equal start and end, not declared simultaneous"
 TRAILING = "bytes after the declared end of the file"
+FROM_ZERO = "leads from sample 0 to the number of samples"
+LONG_LEADS = "leads of more bytes than their length fields can hold"
+WRAPS_AT = 1 << 16  # the length of a lead in bytes has 16 bits
 
 
 class _Container(NamedTuple):
@@ -80,13 +83,16 @@ class LeadPlan(NamedTuple):
         together = len(leads) if flags & SIMULTANEOUS else flags >> COUNT_SHIFT
         if 0 < together < len(leads):
             refuse(f"{together} of {len(leads)} leads at a time", "simultaneous leads", where, Reason.UNSUPPORTED)
-        if not 1 <= start <= end:
+        # Some writers count from 0 and give the number of samples as end: with their samples stored plainly, the bytes
+        # of each lead tell (see the reader).
+        if not start <= end or end < 1:
             refuse(f"samples {start} to {end}", "samples counted from 1", where)
         quirks = {MORE_LEADS: len(leads) > announced, NOT_DECLARED_SIMULTANEOUS: not together and len(leads) > 1}
+        quirks[FROM_ZERO] = start == 0
         return cls(
             tuple([LEAD_NAMES.get(number, f"SCP-{number}") for *_, number in leads]),
-            start,
-            end - start + 1,
+            max(start, 1),
+            end - max(start, 1) + 1,
             bool(flags & REFERENCE_BEAT),
             tuple(name for name, met in quirks.items() if met),
         )
@@ -102,8 +108,11 @@ class Block(NamedTuple):
     chunks: tuple[bytes, ...]
 
     @classmethod
-    def parse(cls, body: bytes, n_leads: int, section: int, where: str) -> Self:
-        """Cut section 5 or 6 into one chunk of bytes per lead. Raises UnreadableRecording."""
+    def parse(cls, body: bytes, n_leads: int, section: int, where: str, plain: int = 0) -> Self:
+        """Cut section 5 or 6 into one chunk of bytes per lead. Raises UnreadableRecording.
+
+        plain: samples of each lead, if they are known and stored in 16 bits each.
+        """
         if n_leads > MAX_LEADS:
             refuse(f"{n_leads} leads or more", f"at most {MAX_LEADS}", where, Reason.LIMIT)
         first = BLOCK_HEADER.size + 2 * n_leads
@@ -116,7 +125,11 @@ class Block(NamedTuple):
             refuse(f"0 us between samples in section {section}", "a sampling interval", where, Reason.RATE)
         if differences > 2:
             refuse(f"encoding {differences} in section {section}", "0, 1 or 2", where, Reason.UNSUPPORTED)
-        ends = first + np.cumsum(np.frombuffer(body, "<u2", n_leads, BLOCK_HEADER.size), dtype=np.int64)
+        lengths = np.frombuffer(body, "<u2", n_leads, BLOCK_HEADER.size).astype(np.int64)
+        # A lead of over 65,535 bytes does not fit its length field. Writers that let it wrap keep all samples.
+        if 2 * plain >= WRAPS_AT and (lengths == 2 * plain % WRAPS_AT).all():
+            lengths[:] = 2 * plain
+        ends = first + np.cumsum(lengths)
         over = len(body) - int(ends[-1])
         # Every byte of the rhythm must be accounted for: with a wrong length, a lead would begin inside another one.
         if not 0 <= over <= PADDING_BYTES:

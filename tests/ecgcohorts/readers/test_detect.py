@@ -83,11 +83,12 @@ def test_every_vendor_file_is_known_for_what_it_is(shared: Path) -> None:
     """No reader claims a file of another format, among all real files at hand."""
     known = {"ge_muse_xml": "muse_xml", "philips_sierra_xml": "philips_xml", "hl7_aecg": "hl7_aecg"}
     known |= {"scp_ecg": "scp", "healforce": "scp", "contec": "scp", "dicom": "dicom"}
-    unknown = {".txt", ".ECG", ".MWF"}  # numbers, Contec's own format, MFER: no reader claims them
+    known |= {"schiller_sema": "schiller_xml", "mfer": "mfer"}
+    own = {".txt": [], ".ECG": ["contec"]}  # numbers: no reader claims them; Contec's own format beside an SCP file
     loaded = {name: plugins.load(readers.KIND, name) for name in plugins.names(readers.KIND)}
     files = [path for path in sorted((shared / "vendor").rglob("*")) if path.is_file()]
-    assert {path.parent.name for path in files} == known.keys() | {"text_12lead", "mfer", "schiller_sema"}
+    assert {path.parent.name for path in files} == known.keys() | {"text_12lead"}
     for path in files:
         head = path.read_bytes()[: readers.HEAD_BYTES]
-        expected = [] if path.suffix in unknown or path.parent.name == "schiller_sema" else [known[path.parent.name]]
+        expected = own[path.suffix] if path.suffix in own else [known[path.parent.name]]
         assert [name for name, reader in loaded.items() if reader.sniff(head)] == expected, path

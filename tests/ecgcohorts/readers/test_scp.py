@@ -16,7 +16,13 @@ import ecgcohorts as ec
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers.scp import reader as scp
 from ecgcohorts.readers.scp import sniff
-from ecgcohorts.readers.scp.sections import MORE_LEADS, NOT_DECLARED_SIMULTANEOUS, TRAILING
+from ecgcohorts.readers.scp.sections import (
+    FROM_ZERO,
+    LONG_LEADS,
+    MORE_LEADS,
+    NOT_DECLARED_SIMULTANEOUS,
+    TRAILING,
+)
 from ecgcohorts.recording import Recording
 
 
@@ -210,6 +216,43 @@ def test_lead_definitions_out_of_line(leads: dict[str, Any], reason: Reason, mak
     others = {3: make.lead_bytes(**numbers)}
     ecg = make.Ecg(make.Signal(make.known_samples(), 0), tables=None, others=others)
     assert refused(path, ecg.data()).reason is reason
+
+
+@pytest.mark.parametrize("tables", [None, "default"])
+def test_samples_counted_from_zero_to_their_number(tables: str | None, make: ModuleType, path: Path) -> None:
+    """As in files of several writers; with Huffman codes nothing tells which number is meant."""
+    samples = make.known_samples(3, 60)
+    others = {3: make.lead_bytes([1, 2, 3], 61, start=0)}  # 0 to 60
+    ecg = make.Ecg(make.Signal(samples, 0), make.LEADS[:3], tables and [make.DEFAULT], others=others)
+    if tables:
+        assert refused(path, ecg.data()).reason is Reason.HEADER
+        return
+    found = one(path, ecg.data())
+    assert (found.n_samples, FROM_ZERO in found.notes) == (60, True)
+    np.testing.assert_array_equal(found.digital, samples)
+
+
+def test_a_lead_of_more_bytes_than_its_length_field_can_hold(make: ModuleType, path: Path) -> None:
+    """50 s at 800 Hz are 80,000 bytes a lead: written as 80,000 modulo 65,536, with all samples behind."""
+    samples = make.known_samples(2, 40_000)
+    ecg = make.Ecg(make.Signal(samples[:, :10], 0), make.LEADS[:2], None)
+    head = struct.pack("<HHBBHH", 5000, 1250, 0, 0, *[80_000 % 65_536] * 2)
+    wrapped = replace(ecg, others={3: make.lead_bytes([1, 2], 40_000), 6: head + samples.astype("<i2").tobytes()})
+    found = one(path, wrapped.data())
+    assert (found.rate_hz, LONG_LEADS in found.notes) == (800.0, True)
+    np.testing.assert_array_equal(found.digital, samples)
+    (scanned,) = scp.scan(path)
+    assert (scanned.n_samples, scanned.notes) == (40_000, found.notes)
+
+
+@pytest.mark.parametrize(("stored", "bytes_each"), [(32_767, 65_534), (40_000, 14_466), (39_999, 80_000 % 65_536)])
+def test_a_long_lead_that_lost_samples_is_refused(stored: int, bytes_each: int, make: ModuleType, path: Path) -> None:
+    """Other writers cut a lead at 65,534 bytes and announce all of it: half an ECG, never read as a whole one."""
+    ecg = make.Ecg(make.Signal(make.known_samples(2, 10), 0), make.LEADS[:2], None)
+    head = struct.pack("<HHBBHH", 5000, 1250, 0, 0, bytes_each, bytes_each)
+    samples = make.known_samples(2, stored).astype("<i2").tobytes()
+    cut = replace(ecg, others={3: make.lead_bytes([1, 2], 40_000), 6: head + samples})
+    assert refused(path, cut.data()).reason in (Reason.TRUNCATED, Reason.HEADER)
 
 
 def test_leads_one_after_the_other_are_refused(make: ModuleType, path: Path) -> None:

@@ -4,6 +4,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import Reason, UnreadableRecording
+from ecgcohorts.errors import UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.readers.scp import reader as scp
 from ecgcohorts.readers.scp import sniff
+from ecgcohorts.readers.scp.healforce import SLICE
+from ecgcohorts.readers.scp.sections import FROM_ZERO
 from ecgcohorts.recording import Recording
 
 V3 = "{urn:hl7-org:v3}"
@@ -85,13 +88,46 @@ def test_the_mortara_example_equals_its_aecg(mortara: Path, shared: Path) -> Non
         np.testing.assert_array_equal(row, digits[lead.upper()])
 
 
-@pytest.mark.parametrize("number", [62, 63])
-def test_the_healforce_files_are_never_read(number: int, shared: Path) -> None:
+def test_a_file_that_counts_samples_from_zero(shared: Path) -> None:
+    """Eight leads of 10,000 plain samples, declared as 0 to 10,000; its checksums hold."""
+    path = shared / "vendor" / "contec" / "demo.scp"
+    found = read_one(path)
+    assert (found.rate_hz, found.digital.shape, found.sex) == (1000.0, (8, 10_000), "male")
+    assert found.age_years == pytest.approx(47.0, abs=0.01)
+    assert FROM_ZERO in found.notes
+    stored = np.frombuffer(path.read_bytes()[-160_000:], "<i2").reshape(8, 10_000)
+    np.testing.assert_array_equal(found.digital, stored)
+    np.testing.assert_allclose(found.signal_mv, stored * 183e-6)  # 183 nV a step
+    steep = np.abs(np.diff(found.signal_mv[1, :-1]))
+    beats = np.flatnonzero(steep > 0.5 * steep.max())
+    assert 40 < 60_000 / np.median(np.diff(beats)[np.diff(beats) > 200]) < 130
+
+
+@pytest.mark.parametrize(
+    ("number", "began"), [(62, datetime(2019, 8, 8, 0, 35, 40)), (63, datetime(2019, 8, 8, 0, 36, 10))]
+)
+def test_the_healforce_files_are_slices_of_one_recording(number: int, began: datetime, shared: Path) -> None:
+    """Their CRC holds; their samples bit by bit; I, II and III by Einthoven's law; one slice follows the other."""
     path = shared / "vendor" / "scp_ecg" / f"healforce_{number}.SCP"
-    assert sniff(path.read_bytes()[:4096])
-    with pytest.raises(UnreadableRecording) as caught:
-        list(scp.read(path))
-    assert caught.value.reason is Reason.TRUNCATED  # it declares 1.9 GB
+    data = path.read_bytes()
+    assert sniff(data[:4096])
+    found = read_one(path)
+    assert (found.leads, found.rate_hz, found.digital.shape) == (("I", "II", "III"), 150.0, (3, 4500))
+    assert (found.acquired_at, found.patient_id) == (began, None)  # 00000 is no id
+    assert SLICE in found.notes
+    values = []
+    for at in range(512, 512 + 20_250, 6):
+        bits = [format(data[at + k] | data[at + k + 1] << 8, "016b") for k in (0, 2, 4)]
+        values += [int(word[6:], 2) - 512 for word in bits]
+        values.append(int("".join(word[2:6] for word in bits)[2:], 2) - 512)
+    np.testing.assert_array_equal(found.digital, np.array(values).reshape(4500, 3).T)
+    one, two, three = found.digital
+    assert np.abs(two - one - three).mean() < 2.5  # of a range of 1024
+    assert 0.8 < np.abs(found.signal_mv).max() < 2.0
+    marked = [at // 6 * 4 + k for at in range(0, 20_250, 6) for k in range(3) if data[512 + at + 2 * k + 1] & 0x80]
+    beats = np.unique(np.array(marked) // 3)  # which the device marked
+    steady = np.diff(beats)[np.diff(beats) > 30]
+    assert 50 < 60 * 150 / np.median(steady) < 80
 
 
 def test_every_flipped_bit_of_a_real_file_is_found(mortara: Path, tmp_path: Path) -> None:

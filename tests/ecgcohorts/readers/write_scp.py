@@ -225,11 +225,52 @@ def file_bytes(bodies: Mapping[int, bytes], order: Sequence[int] | None = None, 
     return crc(after) + after + tail
 
 
+def healforce_bytes(
+    samples: NDArray[np.integer],
+    rate: int = 150,
+    nv: int = 9524,
+    start: int = 283_501,
+    patient: str = CANARIES[2],
+    **bent: int,
+) -> bytes:
+    """A slice as Healforce's devices write it: positions from 0, numbers of section 1 and CRCs most significant byte first.
+
+    samples: (3, time), -512 to 511. bent: n_leads, size, declared, end.
+    """
+    flat = (samples.T.ravel() + 512).tolist()
+    words = []
+    for place in range(0, len(flat), 4):
+        *three, fourth = [
+            flat[at] | (place % 3) << 10 for at in range(place, place + 4)
+        ]  # marks of beats above 10 bits
+        for nibble, value in zip((8, 4, 0), three, strict=True):
+            words.append((value >> 10) << 14 | (fourth >> nibble & 15) << 10 | value & 1023)
+    packed = struct.pack(f"<{len(words)}H", *words)
+    tag1 = tag_bytes(
+        [(2, patient.encode().ljust(30, b"\0")), (25, bytes([7, 227, 8, 8])), (26, bytes([0, 4, 10]))], b"\0" * 4
+    )
+    end = bent.get("end", start + samples.shape[1] - 1)
+    bodies = {1: tag1, 3: struct.pack("<BBIIBB", bent.get("n_leads", 3), 4, start, end, 5, 0)}
+    bodies[6] = struct.pack("<HHBBH", nv, rate, 0, 0, bent.get("size", len(packed))) + packed
+    at, pointers, after = 6 + 16 + 10 * (len(bodies) + 1), [], b""
+    pointers.append(struct.pack("<HII", 0, at - 6, 6))
+    for number, body in bodies.items():
+        pointers.append(struct.pack("<HII", number, 16 + len(body), at + len(after)))
+        after += struct.pack("<HHIBB6s", 0, number, 16 + len(body), 13, 13, b"") + body
+    section0 = struct.pack("<HHIBB6s", 0, 0, at - 6, 13, 13, b"") + b"".join(pointers)
+    length = bent.get("declared", at + len(after))
+    return mend(bytes(4) + struct.pack("<H", length) + section0 + after) + b"\xff" * 50
+
+
 def mend(data: bytes) -> bytes:
     """Make length and checksums right again after a change, as far as the pointers lead anywhere."""
     out = bytearray(data)
     if len(out) < 22:
         return data
+    if out[2:4] == b"\0\0":  # Healforce's own
+        (length,) = struct.unpack_from("<H", out, 4)
+        out[:2] = binascii.crc_hqx(bytes(out[2:length]), 0).to_bytes(2, "big")
+        return bytes(out)
     out[2:6] = struct.pack("<I", len(out))
     (length,) = struct.unpack_from("<I", out, 10)
     for at in range(22, min(6 + length, len(out)) - 9, 10):
@@ -324,13 +365,36 @@ def _plain_integers(folder: Path) -> Path:
     return _written(folder, Ecg(Signal(known_samples(3, 40), order=0), LEADS[:3], tables=None))
 
 
+def _counted_from_zero(folder: Path) -> Path:
+    """Plain samples, 0 to their number."""
+    ecg = Ecg(Signal(known_samples(3, 40), order=0), LEADS[:3], None, others={3: lead_bytes([1, 2, 61], 41, start=0)})
+    return _written(folder, ecg)
+
+
+def einthoven_samples(n_samples: int = 40, seed: int = 8) -> NDArray[np.int64]:
+    """(3, time): I, II and III, in 10 bits."""
+    one, three = np.random.default_rng(seed).integers(-200, 200, (2, n_samples))
+    return np.stack([one, one + three, three])
+
+
+def _healforce(folder: Path) -> Path:
+    path = folder / "62.SCP"
+    path.write_bytes(healforce_bytes(einthoven_samples()))
+    return path
+
+
 def _subtracted_beats(folder: Path) -> Path:
     rhythm, reference = Signal(known_samples(2, 60), order=1), Signal(known_samples(2, 20, 6))
     beats = beat_bytes(40, 10, [Beat(5, 12, 20), Beat(30, 37, 45)])
     return _written(folder, Ecg(rhythm, LEADS[:2], reference=reference, beats=beats))
 
 
-VARIANT_FIXTURES: dict[str, Callable[[Path], Path]] = {"integers": _plain_integers, "beats": _subtracted_beats}
+VARIANT_FIXTURES: dict[str, Callable[[Path], Path]] = {
+    "counted_from_zero": _counted_from_zero,
+    "healforce": _healforce,
+    "integers": _plain_integers,
+    "beats": _subtracted_beats,
+}
 
 
 def _checked(folder: Path) -> tuple[Path, Path, NDArray[np.int64]]:
