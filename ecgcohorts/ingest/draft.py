@@ -223,7 +223,7 @@ def _put_arrays(page: _Page, head: bytes, kind: str) -> None:
     numbers = Numbers.in_head(head) if kind == "csv" else None
     page.put("      kind", kind)
     if kind in ("hdf5", "matlab"):
-        what = "path of the dataset" if kind == "hdf5" else "name of the variable"
+        what = "path of the dataset" if kind == "hdf5" else "name of the variable, or ECG.data for a field"
         page.put("      name", [_FILL_IN], "unknown", f"fill in the {what}, as text")
     page.put("      rate_hz", _FILL_IN, "unknown", "fill in the samples a second")
     why = "fill in nV, uV, mV or V; add steps_per_unit for integers of another step"

@@ -23,7 +23,7 @@ class ArrayDescription(BaseModel):
     steps_per_unit: Annotated[float, Field(gt=0)] = 1.0  # e.g. 200 with unit mV: integers of 5 uV
     leads: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_LEADS)]  # in the order of the array
     axes: Literal["lead_time", "time_lead"]  # lead_time: one row per lead
-    name: str | None = None  # hdf5: path of the dataset; matlab: name of the variable
+    name: str | None = None  # hdf5: path of the dataset; matlab: name of the variable, or structure.field
     samples: Annotated[int, Field(gt=0)] | None = None  # per lead; another number is refused
     missing: float | None = None  # the value that means "no sample"
     skip_lines: Annotated[int, Field(ge=0, le=1000)] = 0  # csv: lines before the numbers

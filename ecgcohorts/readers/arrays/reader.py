@@ -21,7 +21,7 @@ VARIANTS = (
     "text of numbers: comma, semicolon, tab or space separated, decimal comma, gzipped",
     "NumPy .npy",
     "a dataset of an HDF5 file, MATLAB 7.3 included",
-    "a variable of a MATLAB 4 to 7 file",
+    "a variable of a MATLAB 4 to 7 file, or a field of a structure",
 )
 ISOLATED = True
 UNDECLARED = "length not declared"

@@ -82,6 +82,29 @@ def _mat5_element(order: str, packed: bool, stored: str, name: str, array: NDArr
     return struct.pack(f"{order}2I", 15, len(data)) + data
 
 
+def mat5_structure_of(order: str = "<", packed: bool = True, name: str = "ECG", **fields: NDArray | dict) -> bytes:
+    """MATLAB 5 to 7: one structure of 1 x 1; a dict is a structure in it."""
+    endian = b"IM" if order == "<" else b"MI"
+    head = b"MATLAB 5.0 MAT-file, written by a test".ljust(124) + struct.pack(f"{order}H", 0x0100) + endian
+    whole = _structure(order, name, fields)
+    if not packed:
+        return head + whole
+    data = zlib.compress(whole)
+    return head + struct.pack(f"{order}2I", 15, len(data)) + data
+
+
+def _structure(order: str, name: str, fields: dict) -> bytes:
+    inner = struct.pack(f"{order}4I", 6, 8, 2, 0) + element(order, 5, struct.pack(f"{order}2i", 1, 1))
+    inner += element(order, 1, name.encode()) + element(order, 5, struct.pack(f"{order}i", 32))
+    inner += element(order, 1, b"".join(field.encode().ljust(32, b"\0") for field in fields))
+    for value in fields.values():
+        if isinstance(value, dict):
+            inner += _structure(order, "", value)
+        else:
+            inner += _mat5_element(order, False, value.dtype.str[1:], "", value)
+    return struct.pack(f"{order}2I", 14, len(inner)) + inner
+
+
 def element(order: str, kind: int, data: bytes) -> bytes:
     """One sub-element; up to four bytes stand in the tag."""
     if 0 < len(data) <= 4:
@@ -137,12 +160,19 @@ def _matlab5(folder: Path) -> Path:
     return manifest(folder / "arrays.yaml", kind="matlab", name="val", axes="lead_time", files="['*.mat']")
 
 
+def _structured(folder: Path) -> Path:
+    content = mat5_structure_of(age=np.array([[52]], "u1"), data=beats(2, 20).astype("f4"))
+    (folder / "1.mat").write_bytes(content)
+    return manifest(folder / "arrays.yaml", kind="matlab", name="ECG.data", axes="lead_time", files="['*.mat']")
+
+
 VARIANT_FIXTURES: dict[str, Callable[[Path], Path]] = {
     "npy": _npy,
     "gzipped": _gzipped,
     "hdf5": _hdf5,
     "matlab4": _matlab4,
     "matlab5": _matlab5,
+    "structure": _structured,
 }
 
 

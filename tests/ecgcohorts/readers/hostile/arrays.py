@@ -46,10 +46,10 @@ def text(folder: Path, data: bytes, size: int = 0, name: str = "1.csv", **keys: 
     return manifest(folder, name, kind="csv", **keys)
 
 
-def mat5(folder: Path, *elements: bytes) -> Path:
+def mat5(folder: Path, *elements: bytes, name: str = "val") -> Path:
     head = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
     (folder / "1.mat").write_bytes(head + b"".join(elements))
-    return manifest(folder, "1.mat", kind="matlab", name="val")
+    return manifest(folder, "1.mat", kind="matlab", name=name)
 
 
 def matrix(rows: int, columns: int, n_bytes: int, payload: bytes = b"") -> bytes:
@@ -297,3 +297,15 @@ def case_hdf5_of_texts(folder: Path) -> Path:
     with file:
         file.create_dataset("ecg", (10, 2), h5py.string_dtype())
     return path
+
+
+def case_matlab_structure_of_many_fields(folder: Path) -> Path:
+    inner = struct.pack("<4I", 6, 8, 2, 0) + struct.pack("<4I", 5, 8, 1, 1) + struct.pack("<2H", 1, 3) + b"val\0"
+    inner += struct.pack("<2HI", 5, 4, 1) + struct.pack("<2I", 1, 8_000_000) + b"x" * 8_000_000
+    return mat5(folder, struct.pack("<2I", 14, len(inner)) + inner, name="val.x")
+
+
+def case_matlab_structure_bomb(folder: Path) -> Path:
+    size = 32 << 20
+    inner = struct.pack("<4I", 6, 8, 2, 0) + struct.pack("<4I", 5, 8, 1, 1) + struct.pack("<2H", 1, 3) + b"val\0"
+    return mat5(folder, compressed(struct.pack("<2I", 14, size) + inner, size), name="val.x")
