@@ -62,28 +62,29 @@ class MatlabArray(NamedTuple):
 
     path: Path
     description: ArrayDescription
+    name: str | None
 
     def shape(self) -> tuple[int, ...]:
         """Return the shape that the variable declares, after comparing it with the size of the file."""
         with open_regular(self.path) as file:
-            return _find(file, self.description, self.path).shape
+            return _find(file, self, self.path).shape
 
-    def load(self) -> NDArray:
-        """Return the variable in MATLAB's rows and columns, of the type that MATLAB shows."""
+    def load(self, record: int | None) -> NDArray:
+        """Return the variable in MATLAB's rows and columns, of the type that MATLAB shows. It holds one record."""
         with open_regular(self.path) as file:
-            variable = _find(file, self.description, self.path)
+            variable = _find(file, self, self.path)
             data = _content(file, variable, self.path)
         values = np.frombuffer(data, variable.stored, prod(variable.shape), variable.skip)
         return values.astype(variable.result, copy=False).reshape(variable.shape, order="F")
 
 
-def _find(file: FileIO, description: ArrayDescription, path: Path) -> _Variable:
+def _find(file: FileIO, wanted: MatlabArray, path: Path) -> _Variable:
     """Find the variable of the description, after checking that every variable lies in the file as a whole.
 
     A dot leads into a structure: `ECG.data`. No name in MATLAB holds one.
     """
-    assert description.name is not None
-    name, *fields = description.name.split(".")
+    assert wanted.name is not None
+    name, *fields = wanted.name.split(".")
     size = os.fstat(file.fileno()).st_size
     start = file.read(HEADER_5)
     if start[:10] == b"MATLAB 7.3" or start[:8] == b"\x89HDF\r\n\x1a\n":
@@ -107,12 +108,12 @@ def _find(file: FileIO, description: ArrayDescription, path: Path) -> _Variable:
     if fields:
         found = _field(file, found, fields, order, path)
     if found.inside:
-        raise _refusal(Reason.FORMAT, "a structure", f"the name of its field: {description.name:.80}.data", path)
+        raise _refusal(Reason.FORMAT, "a structure", f"the name of its field: {wanted.name:.80}.data", path)
     if found.stored is None or found.result is None:
         raise _refusal(
             Reason.UNSUPPORTED, "a variable that is not a plain array of numbers", "a real, full matrix", path
         )
-    description.check_shape(found.shape, str(path))
+    wanted.description.check_shape(found.shape, str(path))
     size = found.unpacked or found.size
     needed = found.skip + prod(found.shape) * found.stored.itemsize
     if not needed <= found.end < needed + 8:  # elements are padded to 8 bytes

@@ -1,7 +1,9 @@
-"""Write bare arrays (text, .npy, HDF5, MATLAB 4 and 5) and the manifests that describe them, with known samples."""
+"""Write bare arrays (text, .npy, .npz, HDF5, MATLAB 4 and 5) and the manifests that describe them, with known samples."""
 
 import gzip
+import io
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -166,6 +168,39 @@ def _structured(folder: Path) -> Path:
     return manifest(folder / "arrays.yaml", kind="matlab", name="ECG.data", axes="lead_time", files="['*.mat']")
 
 
+def _npy_records(folder: Path) -> Path:
+    uv = np.stack([beats(2, 20, seed) for seed in range(3)])
+    (folder / "1.npy").write_bytes(npy_of(uv.transpose(0, 2, 1)[:, None].astype("<i2").copy()))
+    return manifest(folder / "arrays.yaml", kind="npy", axes="record_one_time_lead", files="['*.npy']")
+
+
+def npz_of(packed: bool = True, **arrays: NDArray) -> bytes:
+    """A zip of .npy files, as numpy.savez writes it, by the standard library."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as file:
+        for name, array in arrays.items():
+            file.writestr(zipfile.ZipInfo(f"{name}.npy"), npy_of(np.ascontiguousarray(array)), file.compression)
+    return buffer.getvalue()
+
+
+def _npz_records(folder: Path) -> Path:
+    uv = np.stack([beats(2, 20, seed) for seed in range(3)])
+    side = {"exam": np.array([7, 8, 9], "<i4"), "step": np.array([1.0, 2, 5]), "n": np.array([20, 18, 20], "<i2")}
+    (folder / "1.npz").write_bytes(npz_of(x=uv.astype("<i2"), **side))
+    keys = {"name": "x", "ids": "exam", "scale": "step", "lengths": "n", "files": "['*.npz']"}
+    return manifest(folder / "arrays.yaml", kind="npz", axes="record_lead_time", **keys)
+
+
+def _hdf5_records(folder: Path) -> Path:
+    """One dataset a lead, ids as texts."""
+    with h5py.File(folder / "1.h5", "w") as file:
+        for number, lead in enumerate(("I", "II")):
+            file[f"ecg/{lead}"] = np.stack([beats(2, 20, seed)[number] for seed in range(3)]).astype("f4")
+        file["ids"] = np.array([b"a1", b"a2", b"b1"])
+    keys = {"name": "[ecg/I, ecg/II]", "ids": "ids", "axes": "record_time", "files": "['*.h5']"}
+    return manifest(folder / "arrays.yaml", kind="hdf5", **keys)
+
+
 VARIANT_FIXTURES: dict[str, Callable[[Path], Path]] = {
     "npy": _npy,
     "gzipped": _gzipped,
@@ -173,6 +208,9 @@ VARIANT_FIXTURES: dict[str, Callable[[Path], Path]] = {
     "matlab4": _matlab4,
     "matlab5": _matlab5,
     "structure": _structured,
+    "npy of records": _npy_records,
+    "npz of records": _npz_records,
+    "hdf5 of records": _hdf5_records,
 }
 
 
