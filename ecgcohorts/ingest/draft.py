@@ -48,6 +48,7 @@ _ARRAY_KINDS = {
     "numbers as text": "csv",
     "numbers as text, gzipped": "csv",
     "NumPy": "npy",
+    "NumPy archive": "npz",
     "HDF5 of no known layout": "hdf5",
     "MATLAB 4": "matlab",
     "MATLAB 5": "matlab",
@@ -222,8 +223,9 @@ def _put_arrays(page: _Page, head: bytes, kind: str) -> None:
     """Put the block about bare numbers. head: the first bytes of one file. kind: a value of _ARRAY_KINDS."""
     numbers = Numbers.in_head(head) if kind == "csv" else None
     page.put("      kind", kind)
-    if kind in ("hdf5", "matlab"):
-        what = "path of the dataset" if kind == "hdf5" else "name of the variable"
+    if kind in ("hdf5", "matlab", "npz"):
+        names = {"hdf5": "path of the dataset", "npz": "name of the array"}
+        what = names.get(kind, "name of the variable, or ECG.data for a field")
         page.put("      name", [_FILL_IN], "unknown", f"fill in the {what}, as text")
     page.put("      rate_hz", _FILL_IN, "unknown", "fill in the samples a second")
     why = "fill in nV, uV, mV or V; add steps_per_unit for integers of another step"
@@ -240,7 +242,10 @@ def _put_arrays(page: _Page, head: bytes, kind: str) -> None:
         why = f"{min(shape)} {'columns' if of_time else 'rows'}"
         page.put("      axes", "time_lead" if of_time else "lead_time", "guess", why)
     else:
-        page.put("      axes", _FILL_IN, "unknown", "fill in lead_time (one row per lead) or time_lead")
+        why = "fill in lead_time (one row per lead) or time_lead"
+        if kind in ("npy", "npz", "hdf5"):
+            why += ", record_ before it where a file holds many; one_ for an axis of length 1"
+        page.put("      axes", _FILL_IN, "unknown", f"{why}, found {shape}" if shape else why)
     if numbers is None:
         return
     why = "as in the first file"

@@ -51,12 +51,14 @@ TOO_SMALL_BYTES = 10_000  # minimal files say nothing about speed
 
 # Format: (values nobody here computed, independent readers that a test compares with).
 WITNESSES = {
+    "alivecor_json": ("none, no real file at hand", "ecgdatakit"),
     "arrays": ("Einthoven's law in 302 real text files", "numpy, scipy, h5py"),
     "cardiosoft_xml": ("digits of one real file (example of ecgprocess 1.2.0), by hand", "none reads it"),
     "code_hdf5": ("waveform digests of 20 recordings in WFDB", "h5py"),
     "contec": ("50 Hz of the mains confirm the rate of one real file, nothing its step", "none reads it"),
     "dicom": ("samples published with pydicom, 2 files", "pydicom, ecgdatakit"),
     "edf": ("none, no real file at hand", "pyedflib"),
+    "fhir_json": ("none, no real file at hand", "none reads it"),
     "hl7_aecg": ("CRC-32 of 7 files, the same ECG as SCP", "ecgdatakit"),
     "ishne": ("none, no real file at hand", "ecgdatakit"),
     "mfer": ("none in the file: a plausible heart rate in twelve minutes of one real file", "ecgdatakit"),
@@ -127,7 +129,7 @@ PEERS = {
     "edf": Peer("pyedflib.highlevel", _pyedflib, 5),
     "dicom": Peer("pydicom", _pydicom, 1),
     **{name: Peer("ecgdatakit", _ecgdatakit, 5, 5.0) for name in ("scp", "muse_xml", "hl7_aecg")},
-    **{name: Peer("ecgdatakit", _ecgdatakit, 1) for name in ("cardiosoft_xml", "ishne", "mfer", "mortara_xml")},
+    **{name: Peer("ecgdatakit", _ecgdatakit, 1) for name in ("alivecor_json", "cardiosoft_xml", "ishne", "mfer", "mortara_xml")},
 }
 
 
