@@ -107,6 +107,8 @@ class Found(NamedTuple):
             try:
                 for header in reader.scan(file):
                     entry = header.source.entry if header.source else ""
+                    if entry in layout.files.exclude_entries:
+                        continue
                     yield SourceItem(path, entry, header, state=state)
             except RecordingError as error:
                 yield SourceItem(path, error=error, state=state)
