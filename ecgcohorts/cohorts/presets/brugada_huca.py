@@ -24,8 +24,7 @@ SPEC = CohortSpec(
             sex=(),
             acquired_at=(),
             labels={
-                # The release explains no value: 0 and 1 are taken as no and yes, and 2 as unknown, since others call it
-                # "atypical".
+                # 0: investigated and not diagnosed (287), 1: confirmed (69), 2: other or atypical (7), which is neither.
                 "brugada": Label(find=(Where(column="brugada"),), values={"0": 0, "1": 1}),
                 "basal_pattern": Label(find=(Where(column="basal_pattern"),)),  # pathological baseline ECG
                 "sudden_death": Label(find=(Where(column="sudden_death"),)),

