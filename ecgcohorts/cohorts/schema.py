@@ -8,9 +8,18 @@ import ast
 import math
 import re
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)  # fmt: skip
 
 from ecgcohorts.cohorts.values import number, plain
 from ecgcohorts.io.globs import any_of
@@ -27,6 +36,18 @@ class Frozen(BaseModel):
 
     # Numbers become texts: in YAML an id, a code or a key may stand without quotes.
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+    # Keys that came after the first stores were made. Left out where they say nothing new, so that a store still knows
+    # the description it was made with by its digest.
+    LATER: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        dumped: dict[str, Any] = handler(self)
+        unused = {
+            name for name in self.LATER if getattr(self, name) == fields[name].get_default(call_default_factory=True)
+        }
+        return {name: value for name, value in dumped.items() if name not in unused}
 
 
 def _regex(text: str) -> str:
@@ -64,6 +85,8 @@ LISTED = "listed"  # the one column of a table that is a bare list
 class Where(Frozen):
     """Where a value may stand: exactly one of header, column, path, reader, constant."""
 
+    LATER = frozenset({"pattern"})
+
     header: str | None = None  # key of the file's own header text (Recording.fields); case does not matter
     column: str | None = None  # column of a table
     table: str | None = None  # name of that table, where there are several
@@ -99,6 +122,8 @@ class Label(Frozen):
     characters between the parts of a list, and with `prefix` a code stands for everything that begins with it.
     With `values`: the number of a text. Otherwise the text is read as a number or as true/false, yes/no.
     """
+
+    LATER = frozenset({"separator", "prefix", "missing", "measured"})
 
     find: Rule
     codes: tuple[str, ...] = ()
@@ -163,6 +188,8 @@ def _codes_in(text: str, separator: str = SEPARATOR) -> frozenset[str] | None:
 class Files(Frozen):
     """Which files are recordings: globs over the path below SRC; `**/` is any folder or none."""
 
+    LATER = frozenset({"exclude_entries"})
+
     include: tuple[str, ...] = Field(min_length=1)
     exclude: tuple[str, ...] = ()
     exclude_entries: tuple[str, ...] = ()  # of files with many recordings: fillers, e.g. the exam 0 of CODE-15%
@@ -182,6 +209,8 @@ class Table(Frozen):
     Whole numbers match however they are printed (`7`, `7.0`, `007`).
     With `listed` the file is no CSV but a bare list of keys, one a line; each has that text in the column `listed`.
     """
+
+    LATER = frozenset({"key_pattern", "by", "separator", "sheet", "repeated", "rows"})
 
     name: str = "table"
     file: str  # path below SRC; a name ending in .gz is unpacked, one ending in .xlsx is a workbook
@@ -213,8 +242,31 @@ class Table(Frozen):
         return self.file.casefold().endswith(".xlsx")
 
 
+class Windows(Frozen):
+    """Which parts of a long recording are recordings of the store, each under an id of its own.
+
+    Without this, a recipe takes the first stretch that it can use. Windows that a recording has no samples for are left
+    out; a recording of less than one window is one.
+    """
+
+    length_s: Annotated[float, Field(gt=0)]
+    starts_s: tuple[Annotated[float, Field(ge=0)], ...] = ()  # chosen ones
+    every_s: Annotated[float, Field(gt=0)] | None = None  # from the start to the end
+    at_most: Annotated[int, Field(gt=0)] | None = None  # windows of one recording, the first of them
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> "Windows":
+        if bool(self.starts_s) == (self.every_s is not None):
+            raise ValueError("expected starts_s or every_s: the start of each window, or the time from one to the next")
+        if len(set(self.starts_s)) < len(self.starts_s):
+            raise ValueError("found one start twice in starts_s")
+        return self
+
+
 class Layout(Frozen):
     """One published arrangement of the files, and where each fact stands in it."""
+
+    LATER = frozenset({"windows", "age_at"})
 
     name: str = "files"
     reader: str  # a reader of `ecgcohorts formats`
@@ -222,6 +274,7 @@ class Layout(Frozen):
     # A collection may hold the same recordings twice, as text and as WFDB; only one of the two may be read.
     fallback: bool = False  # used only where no other layout finds files: a copy of the same recordings
     arrays: ArrayDescription | None = None  # with the reader `arrays`, where no manifest lies beside the files
+    windows: Windows | None = None  # of long recordings
     tables: tuple[Table, ...] = ()
     recording: Rule = ()  # empty: the path below SRC, which is unique
     patient: Rule = FROM_READER
@@ -250,9 +303,9 @@ class Layout(Frozen):
         names = [table.name for table in self.tables]
         if len(set(names)) < len(names):
             raise ValueError("found two tables of one name: give each its own name")
-        for number, table in enumerate(self.tables):
+        for at, table in enumerate(self.tables):
             for place in table.by:
-                if place.column is not None and place.table not in names[:number]:
+                if place.column is not None and place.table not in names[:at]:
                     raise ValueError(f"found table {place.table} in by of {table.name}, expected one before it")
         for place in self.looked_at():
             if place.column is None:

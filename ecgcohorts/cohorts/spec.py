@@ -31,7 +31,8 @@ from ecgcohorts.cohorts.schema import (
     Sentinel,
     Table,
     Where,
-)
+    Windows,
+)  # fmt: skip
 from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError, did_you_mean, expectation
 from ecgcohorts.leads import canonical
@@ -50,15 +51,17 @@ MAX_YAML_BYTES = 1 << 20  # our default; a complete cohort file has about 2 kB
 MISSING_INT16 = -32768  # WFDB's "no sample" of 16-bit formats
 _PARTS: dict[str, type[BaseModel]] = {
     "layouts": Layout, "files": Files, "arrays": ArrayDescription, "tables": Table, "labels": Label, "cohorts": Cohort,
+    "about": About, "overlaps": Overlap, "windows": Windows,
     **dict.fromkeys(
         ("recording", "patient", "age", "age_at", "sex", "acquired_at", "device", "site", "find", "measured", "by"), Where
     ),
-    "about": About, "overlaps": Overlap,
 }  # fmt: skip
 
 
 class CohortSpec(Frozen):
     """A cohort, or a collection of cohorts that were published together. `model_json_schema()` is its JSON Schema."""
+
+    LATER = frozenset({"about", "overlaps"})
 
     name: Name
     title: str
@@ -123,11 +126,12 @@ class CohortSpec(Frozen):
     @property
     def sha256(self) -> str:
         """The digest by which a segment of a store remembers its description."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        # Without what changes nothing in a store: a corrected number of patients is no other description.
+        return hashlib.sha256(self.model_dump_json(exclude={"about", "overlaps"}).encode()).hexdigest()
 
     def cohort_of(self, item: SourceItem) -> Cohort:
         """Return the cohort of a recording, by its path."""
-        stem = item.stem
+        stem = item.stem.removesuffix(item.window)
         found = next((cohort for cohort in self.cohorts if re.search(cohort.path, stem)), None)
         return found or self._whole()
 
@@ -182,10 +186,11 @@ class CohortSpec(Frozen):
             since = partial(values.age_then, age, now=acquired_at, time_format=layout.time_format)
             age = facts.first(layout.age_at, None, since)
         labels = {name: facts.label(label) for name, label in layout.labels.items() if name not in cohort.unlabelled}
+        named = facts.first(layout.recording, header.recording_id if header else None, _text)
         return Description(
             cohort=cohort.name,
             patient_id=facts.first(layout.patient, _patient(header.patient_id if header else None), _patient),
-            recording_id=facts.first(layout.recording, header.recording_id if header else None, _text) or item.stem,
+            recording_id=item.stem if named is None else f"{named}{item.window}",
             age_years=math.nan if age is None else age,
             sex=facts.first(
                 layout.sex, header.sex if header else None, lambda text: values.sex(text, layout.sex_codes)

@@ -244,4 +244,4 @@ def _keys(table: Table, item: SourceItem) -> list[str]:
     if table.match == "stem":
         name = item.path[item.path.rfind("/") + 1 :]
         return [plain(without_suffix(name)), name]
-    return [plain(item.entry)]
+    return [plain(item.whole)]
