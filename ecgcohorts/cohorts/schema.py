@@ -85,7 +85,7 @@ LISTED = "listed"  # the one column of a table that is a bare list
 class Where(Frozen):
     """Where a value may stand: exactly one of header, column, path, reader, constant."""
 
-    LATER = frozenset({"pattern"})
+    LATER = frozenset({"pattern", "optional"})
 
     header: str | None = None  # key of the file's own header text (Recording.fields); case does not matter
     column: str | None = None  # column of a table
@@ -95,6 +95,7 @@ class Where(Frozen):
     constant: str | None = None  # the same for all recordings
     # Searched in the text of a header or column, whose value is the first group: `572d`, `'Female'`.
     pattern: Annotated[str, AfterValidator(_regex_with_group)] | None = None
+    optional: bool = False  # the column may be missing: some releases or extracts of a table have fewer
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Where":
@@ -106,6 +107,8 @@ class Where(Frozen):
             )
         if self.table is not None and self.column is None:
             raise ValueError("found table without column: name the column of that table")
+        if self.optional and self.column is None:
+            raise ValueError("found optional without column: only a column must be there otherwise")
         if self.pattern is not None and self.header is None and self.column is None:
             raise ValueError("found pattern without header or column: it is searched in the text of one")
         return self

@@ -77,10 +77,10 @@ class Tables:
         loaded = {}
         with local(source, [table.file for table in layout.tables]) as folder:
             for table in layout.tables:
-                wanted = [
-                    p.column for p in layout.looked_at() if p.column is not None and p.table in (None, table.name)
-                ]
-                found = load_table(table, wanted, folder, str(source))
+                places = [p for p in layout.looked_at() if p.column is not None and p.table in (None, table.name)]
+                wanted = {str(place.column) for place in places if not place.optional}
+                optional = {str(place.column) for place in places} - wanted
+                found = load_table(table, wanted, folder, str(source), optional)
                 if found is not None:
                     loaded[table.name] = found
         return cls(layout, loaded)
@@ -97,8 +97,12 @@ class Tables:
                     )
 
 
-def load_table(table: Table, wanted: Iterable[str], folder: Path, where: str) -> _LoadedTable | None:
+def load_table(
+    table: Table, wanted: Iterable[str], folder: Path, where: str, optional: Iterable[str] = ()
+) -> _LoadedTable | None:
     """Read the wanted columns of a CSV; None if it is optional and missing. where: what messages call the folder.
+
+    optional: columns that may be missing; their cells are then empty.
 
     Raises SourceError for a missing file or column, a key that comes twice, or text that is not a CSV.
     """
@@ -110,12 +114,12 @@ def load_table(table: Table, wanted: Iterable[str], folder: Path, where: str) ->
     where = f"{where}/{table.file}"
     if table.listed is not None:
         return _load_list(table, table.listed, path, where)
-    names = sorted({*wanted})
+    names = sorted({*wanted, *optional})
     keys, columns = Texts(), [Texts() for _ in names]
     number = 0
     # Only a table of repeated keys is held as Python objects: a key's rows may stand far apart.
     merged: dict[str, list[str]] = {}
-    for key, cells in _cells(table, names, path, where):
+    for key, cells in _cells(table, names, set(wanted), path, where):
         number += 1
         if table.repeated:
             before = merged.setdefault(key, cells)
@@ -138,11 +142,13 @@ def load_table(table: Table, wanted: Iterable[str], folder: Path, where: str) ->
     return _LoadedTable(table, {name: place for place, name in enumerate(names)}, rows)
 
 
-def _cells(table: Table, names: Sequence[str], path: Path, where: str) -> Iterator[tuple[str, list[str]]]:
+def _cells(
+    table: Table, names: Sequence[str], wanted: set[str], path: Path, where: str
+) -> Iterator[tuple[str, list[str]]]:
     """Yield the key and the wanted cells of each row."""
     lines = _lines(table, path, where)
     header = next(lines, [])
-    places = [_place(header, name, where) for name in names]
+    places = [_place(header, name, where) if name in header or name in wanted else None for name in names]
     key_place = None if table.key is None else _place(header, table.key, where)
     for number, line in enumerate(line for line in lines if line):
         # A missing or additional cell shifts the others: an age would become a sex, an id that of somebody else.
@@ -151,7 +157,7 @@ def _cells(table: Table, names: Sequence[str], path: Path, where: str) -> Iterat
                 f"{where}: found {len(line)} cells in row {number + 1}, expected {len(header)}. Fix the row."
             )
         if key_place is None:
-            yield str(number), [line[place] for place in places]
+            yield str(number), ["" if place is None else line[place] for place in places]
             continue
         key = line[key_place]
         if table.key_pattern is not None:
@@ -159,7 +165,7 @@ def _cells(table: Table, names: Sequence[str], path: Path, where: str) -> Iterat
             if found is None:
                 continue  # of another kind of recording
             key = found.group(1)
-        yield plain(key), [line[place] for place in places]
+        yield plain(key), ["" if place is None else line[place] for place in places]
 
 
 def _lines(table: Table, path: Path, where: str) -> Iterator[list[str]]:
@@ -205,7 +211,7 @@ def _workbook_lines(table: Table, path: Path, where: str) -> Iterator[list[str]]
             while line and not line[-1] and len(line) > width:
                 line.pop()
             width = width or len(line)
-            yield line if any(line) else []
+            yield line + [""] * (width - len(line)) if any(line) else []
 
 
 def _load_list(table: Table, text: str, path: Path, where: str) -> _LoadedTable:

@@ -212,6 +212,17 @@ def test_a_workbook_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypa
         described(tmp_path, tables=[{"file": "t.xlsx", "key": "record"}], age={"column": "age"})
 
 
+def test_a_column_may_be_missing_from_another_release(one: Callable[..., Description], tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("record,Sex\nr1,F\n")
+    table = {"file": "t.csv", "key": "record"}
+    sex = [{"column": "SexDSC", "optional": True}, {"column": "Sex", "optional": True}]
+    assert one(tables=[table], sex=sex).sex == "female"
+    with pytest.raises(SourceError, match="no column SexDSC"):
+        one(tables=[table], sex=[{"column": "SexDSC"}, *sex])
+    with pytest.raises(ValidationError, match="optional without column"):
+        spec_of(sex={"header": "Sex", "optional": True})
+
+
 # --- numbers of rows
 
 
