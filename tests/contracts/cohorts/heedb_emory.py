@@ -32,7 +32,7 @@ def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, d
             },
             "WFDB/2013/MUSE_20200225_081000_07000": {
                 "patient_id": None,
-                "age_years": 3652 / 365.25,
+                "age_years": 3652 * (1 / 365.25),
                 "sex": "male",
                 "labels": {"af_v24": unknown},
             },
