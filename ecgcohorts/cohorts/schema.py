@@ -213,7 +213,7 @@ class Table(Frozen):
     With `listed` the file is no CSV but a bare list of keys, one a line; each has that text in the column `listed`.
     """
 
-    LATER = frozenset({"key_pattern", "by", "separator", "sheet", "repeated", "rows"})
+    LATER = frozenset({"key_pattern", "by", "separator", "sheet", "repeated", "rows", "group"})
 
     name: str = "table"
     file: str  # path below SRC; a name ending in .gz is unpacked, one ending in .xlsx is a workbook
@@ -222,6 +222,9 @@ class Table(Frozen):
     match: Literal["path", "stem", "entry", "row"] = "stem"
     pattern: Annotated[str, AfterValidator(_regex_with_group)] | None = None
     by: Rule = ()
+    # match: row, where rows of several files stand in one table: the column that names the file's group of rows. The
+    # first group of `pattern` is what it says there.
+    group: str | None = None
     # Some releases grade recordings by listing their names in a file for each grade.
     listed: str | None = None
     separator: Literal[",", ";", "|", "tab"] = ","
@@ -234,6 +237,8 @@ class Table(Frozen):
     def _one_way_to_match(self) -> "Table":
         if (self.match == "row") + (self.key is not None) + (self.listed is not None) != 1:
             raise ValueError("expected exactly one of a key column, match: row, and listed")
+        if self.group is not None and (self.match != "row" or self.pattern is None):
+            raise ValueError("found group without match: row and a pattern: it is about rows of several files")
         if self.by and (self.pattern is not None or self.match != "stem"):
             raise ValueError("found by beside match or pattern: give one way to find the key")
         if any(place.reader for place in self.by):

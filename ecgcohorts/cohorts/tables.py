@@ -8,6 +8,7 @@ import io
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class _LoadedTable:
     table: Table
     columns: Mapping[str, int]  # name -> place in a row
     rows: _Rows = field(repr=False)
+    groups: Mapping[str, int] = field(default_factory=dict, repr=False)  # number of rows by group
 
     def row(self, item: SourceItem) -> tuple[str, ...] | None:
         """Return the row of a recording; None if the table has none for it."""
@@ -90,9 +92,12 @@ class Tables:
         # One row that is missing would give every recording after it the facts of its neighbour.
         for loaded in self.loaded.values():
             for path, n in entries.items() if loaded.table.match == "row" and not loaded.table.by else ():
-                if n != len(loaded.rows):
+                rows = len(loaded.rows)
+                if loaded.table.group is not None:
+                    rows = loaded.groups.get(_group(loaded.table, path) or "", 0)
+                if n != rows:
                     raise SourceError(
-                        f"{path}: found {n:,} recordings, and {len(loaded.rows):,} rows in {loaded.table.file}, which "
+                        f"{path}: found {n:,} recordings, and {rows:,} rows for them in {loaded.table.file}, which "
                         "goes by row: expected as many. Fetch both again."
                     )
 
@@ -117,10 +122,14 @@ def load_table(
     names = sorted({*wanted, *optional})
     keys, columns = Texts(), [Texts() for _ in names]
     number = 0
+    groups: Counter[str] = Counter()
     # Only a table of repeated keys is held as Python objects: a key's rows may stand far apart.
     merged: dict[str, list[str]] = {}
     for key, cells in _cells(table, names, set(wanted), path, where):
         number += 1
+        if table.group is not None:  # the key is the group, and the row's number in it follows
+            groups[key] += 1
+            key = f"{key}#{groups[key] - 1}"
         if table.repeated:
             before = merged.setdefault(key, cells)
             merged[key] = [one if one == other else "" for one, other in zip(before, cells, strict=True)]
@@ -139,7 +148,7 @@ def load_table(
     except KeyError as error:
         second = int(error.args[0]) + 1
         raise SourceError(f"{where}: one {table.key} stands in two rows, again in row {second}. Keep one.") from None
-    return _LoadedTable(table, {name: place for place, name in enumerate(names)}, rows)
+    return _LoadedTable(table, {name: place for place, name in enumerate(names)}, rows, groups)
 
 
 def _cells(
@@ -149,7 +158,8 @@ def _cells(
     lines = _lines(table, path, where)
     header = next(lines, [])
     places = [_place(header, name, where) if name in header or name in wanted else None for name in names]
-    key_place = None if table.key is None else _place(header, table.key, where)
+    key_column = table.group if table.key is None else table.key
+    key_place = None if key_column is None else _place(header, key_column, where)
     for number, line in enumerate(line for line in lines if line):
         # A missing or additional cell shifts the others: an age would become a sex, an id that of somebody else.
         if len(line) != len(header):
@@ -239,8 +249,16 @@ def _place(header: Sequence[str], column: str, where: str) -> int:
     return header.index(column)
 
 
+def _group(table: Table, path: str) -> str | None:
+    """Return what the group column says of the rows of a file."""
+    found = re.search(table.pattern or "", path)
+    return plain(found.group(1)) if found else None
+
+
 def _keys(table: Table, item: SourceItem) -> list[str]:
     """Return the texts by which the key column may call a recording."""
+    if table.group is not None:
+        return [f"{_group(table, item.path)}#{plain(item.whole)}"]
     if table.pattern is not None:
         found = re.search(table.pattern, item.location)
         return [plain(found.group(1))] if found else []

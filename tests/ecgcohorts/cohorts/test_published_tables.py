@@ -3,6 +3,7 @@
 import gzip
 import math
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -316,6 +317,41 @@ def test_rows_of_one_key_are_merged_where_the_description_says_so(tmp_path: Path
     found = described(tmp_path, tables=[table | {"repeated": True, "rows": 3}], **rules)["r1.ecg"]
     assert found.age_years == 5
     assert found.device is None  # QT or RR: nobody can say
+
+
+# --- rows of several files in one table
+
+
+def grouped(folder: Path, rows: str, **files: str) -> dict[str, Description]:
+    """Describe the entries of files `<part>_waves.ecg`, whose rows stand in one table by the column `split`."""
+    (folder / "t.csv").write_text("split,age\n" + rows)
+    for part, entries in files.items():
+        (folder / f"{part}_waves.ecg").write_text("".join(f"{entry}|x=\n" for entry in entries))
+    table = {"file": "t.csv", "match": "row", "group": "split", "pattern": r"(\w+)_waves"}
+    spec = spec_of(tables=[table], age={"column": "age"})
+    tables = spec.load_tables(folder)
+    items = spec.sources(folder)
+    tables.check_rows(Counter(item.path for item in items))
+    return {item.location: spec.describe(tables, item) for item in items}
+
+
+def test_each_file_has_the_rows_of_its_group_in_their_order(tmp_path: Path) -> None:
+    found = grouped(tmp_path, "train,1\ntest,20\ntrain,2\ntest,30\ntrain,3\n", train="012", test="01")
+    ages = {name: about.age_years for name, about in found.items()}
+    assert [ages[f"train_waves.ecg#{row}"] for row in range(3)] == [1, 2, 3]
+    assert [ages[f"test_waves.ecg#{row}"] for row in range(2)] == [20, 30]
+
+
+@pytest.mark.parametrize("files", [{"train": "01", "test": "01"}, {"train": "012", "test": "0"}, {"val": "0"}])
+def test_a_group_of_another_length_is_refused(tmp_path: Path, files: dict[str, str]) -> None:
+    with pytest.raises(SourceError, match="goes by row"):
+        grouped(tmp_path, "train,1\ntest,20\ntrain,2\ntest,30\ntrain,3\n", **files)
+
+
+def test_a_group_needs_rows_and_a_pattern() -> None:
+    for table in ({"key": "k", "group": "g", "pattern": "(x)"}, {"match": "row", "group": "g"}):
+        with pytest.raises(ValidationError, match="group without match: row"):
+            spec_of(tables=[{"file": "t.csv"} | table])
 
 
 # --- ages that are computed

@@ -25,7 +25,7 @@ def exams(folder: Path, tracings: int, rows: int) -> Path:
 
 @pytest.mark.parametrize(("tracings", "rows"), [(5, 4), (4, 5), (2, 0)])
 def test_a_table_of_another_length_is_refused(tmp_path: Path, tracings: int, rows: int) -> None:
-    with pytest.raises(SourceError, match=f"found {tracings} recordings, and {rows} rows in exams.csv"):
+    with pytest.raises(SourceError, match=f"found {tracings} recordings, and {rows} rows for them in exams.csv"):
         ingest(exams(tmp_path / "raw", tracings, rows), tmp_path / "s.zarr", "sami_trop")
     assert not (tmp_path / "s.zarr" / "CURRENT").exists()
 
