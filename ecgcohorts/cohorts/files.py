@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from ecgcohorts.cohorts.schema import Layout
-from ecgcohorts.cohorts.windows import in_windows, window_of
+from ecgcohorts.cohorts.schema import Layout, Windows
+from ecgcohorts.cohorts.windows import in_windows
 from ecgcohorts.errors import (
     MachineError,
     Reason,
@@ -43,7 +43,7 @@ class SourceItem:
     @property
     def window(self) -> str:
         """The end of `entry` that names a window of a long recording; empty for a whole one."""
-        return window_of(self.entry)
+        return Windows.named(self.entry)
 
     @property
     def location(self) -> str:
@@ -118,7 +118,7 @@ class Found(NamedTuple):
             try:
                 for header in reader.scan(file):
                     entry = header.source.entry if header.source else ""
-                    if entry.removesuffix(window_of(entry)) in layout.files.exclude_entries:
+                    if entry.removesuffix(Windows.named(entry)) in layout.files.exclude_entries:
                         continue
                     yield SourceItem(path, entry, header, state=state)
             except RecordingError as error:

@@ -257,6 +257,8 @@ class Windows(Frozen):
     out; a recording of less than one window is one.
     """
 
+    NAME: ClassVar[re.Pattern[str]] = re.compile(r"@(\d+(?:\.\d+)?)\+(\d+(?:\.\d+)?)s\Z")  # start and length
+
     length_s: Annotated[float, Field(gt=0)]
     starts_s: tuple[Annotated[float, Field(ge=0)], ...] = ()  # chosen ones
     every_s: Annotated[float, Field(gt=0)] | None = None  # from the start to the end
@@ -269,6 +271,17 @@ class Windows(Frozen):
         if len(set(self.starts_s)) < len(self.starts_s):
             raise ValueError("found one start twice in starts_s")
         return self
+
+    @classmethod
+    def named(cls, entry: str) -> str:
+        """Return the end of an entry that names a window.
+
+        >>> Windows.named("7@60+10s"), Windows.named("@2.5+10s"), Windows.named("a@b")
+        ('@60+10s', '@2.5+10s', '')
+        """
+        # Asked for every recording of a scan, few of which have windows.
+        found = cls.NAME.search(entry) if "@" in entry else None
+        return found[0] if found else ""
 
 
 class Layout(Frozen):

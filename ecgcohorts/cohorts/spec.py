@@ -183,7 +183,7 @@ class CohortSpec(Frozen):
             lambda text: values.age_years(text, layout.age_unit, layout.age_codes),
         )
         if age is not None and layout.age_at:
-            since = partial(values.age_then, age, now=acquired_at, time_format=layout.time_format)
+            since = partial(_age_then, age, now=acquired_at, time_format=layout.time_format)
             age = facts.first(layout.age_at, None, since)
         labels = {name: facts.label(label) for name, label in layout.labels.items() if name not in cohort.unlabelled}
         named = facts.first(layout.recording, header.recording_id if header else None, _text)
@@ -352,6 +352,24 @@ class _Facts:
             row = self.rows.get(name)
             text = None if row is None else row[self.tables.loaded[name].columns[place.column]]
         return text if text is None or place.pattern is None else _first_group(place.pattern, text)
+
+
+def _age_then(years: float, known_at: str, now: datetime | None, time_format: str | None = None) -> float:
+    """Return the age at `now` of a person who was `years` old at another date, or in another year; NaN if unknown.
+
+    >>> _age_then(52.0, "2180", datetime(2184, 6, 1)), _age_then(0.0, "1950-07-02", datetime(2000, 7, 2))
+    (56.0, 50.0)
+    """
+    is_year = re.fullmatch(r"\s*\d{4}\s*", known_at)
+    then = None if is_year else values.moment(known_at, time_format)
+    if now is None or (then is None and not is_year):
+        return math.nan
+    passed = now.year - int(known_at) if then is None else round((now - then).days / 365.25, 2)
+    # An age of "over 89" may be any: of the years after it only that they are over 89, of those before it nothing.
+    if years >= values.AGE_CAP_YEARS:
+        return values.AGE_CAP_YEARS if passed >= 0 else math.nan
+    total = years + passed
+    return min(total, values.AGE_CAP_YEARS) if 0 <= total <= values.AGE_LIMIT_YEARS else math.nan
 
 
 def _first_group(pattern: str, text: str) -> str | None:

@@ -65,24 +65,6 @@ def sex(text: str, codes: Mapping[str, Sex] | None = None) -> Sex | None:
     return own.get(folded) or _SEXES.get(folded)
 
 
-def age_then(years: float, known_at: str, now: datetime | None, time_format: str | None = None) -> float:
-    """Return the age at `now` of a person who was `years` old at another date, or in another year; NaN if unknown.
-
-    >>> age_then(52.0, "2180", datetime(2184, 6, 1)), age_then(0.0, "1950-07-02", datetime(2000, 7, 2))
-    (56.0, 50.0)
-    """
-    is_year = re.fullmatch(r"\s*\d{4}\s*", known_at)
-    then = None if is_year else moment(known_at, time_format)
-    if now is None or (then is None and not is_year):
-        return math.nan
-    passed = now.year - int(known_at) if then is None else round((now - then).days / 365.25, 2)
-    # An age of "over 89" may be any: of the years after it only that they are over 89, of those before it nothing.
-    if years >= AGE_CAP_YEARS:
-        return AGE_CAP_YEARS if passed >= 0 else math.nan
-    total = years + passed
-    return min(total, AGE_CAP_YEARS) if 0 <= total <= AGE_LIMIT_YEARS else math.nan
-
-
 def moment(text: str, time_format: str | None = None) -> datetime | None:
     """Parse a wall-clock time by `time_format` (strptime) or ISO 8601. A zone is dropped: most sources have none."""
     stripped = text.strip()

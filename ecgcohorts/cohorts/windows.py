@@ -1,6 +1,5 @@
 """Take windows of long recordings as recordings of their own."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -11,7 +10,6 @@ from ecgcohorts.cohorts.schema import Windows
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.recording import Origin, Recording
 
-_WINDOW = re.compile(r"@(\d+(?:\.\d+)?)\+(\d+(?:\.\d+)?)s\Z")
 # Our default: a day of Holter in steps of one second has 86,400.
 MAX_WINDOWS = 1 << 17
 
@@ -27,17 +25,6 @@ class _Reader(Protocol):
 def in_windows(reader: _Reader, windows: Windows | None) -> _Reader:
     """Return a reader whose recordings are windows of those of another; that one itself where there are none."""
     return reader if windows is None else _InWindows(reader, windows)
-
-
-def window_of(entry: str) -> str:
-    """Return the end of an entry that names a window.
-
-    >>> window_of("7@60+10s"), window_of("@2.5+10s"), window_of("a@b")
-    ('@60+10s', '@2.5+10s', '')
-    """
-    # Asked for every recording of a scan, few of which have windows.
-    found = _WINDOW.search(entry) if "@" in entry else None
-    return found[0] if found else ""
 
 
 class _InWindows:
@@ -57,7 +44,7 @@ class _InWindows:
         if entries is None:
             entries = [header.source.entry for header in self.scan(path) if header.source]
         for entry in entries:
-            found = _WINDOW.search(entry)
+            found = Windows.NAME.search(entry)
             if found is None:
                 raise UnreadableRecording(
                     Reason.MISSING_FILE, "a name without window", "one such as @60+10s", "Plan again.", str(path)

@@ -3,7 +3,7 @@
 Layout `files/188981/188981.hea` and `metadata.csv`, whose `patient_id` is also the name of the record.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
+from ecgcohorts.cohorts.schema import About, Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 SPEC = CohortSpec(
@@ -12,6 +12,14 @@ SPEC = CohortSpec(
     licence="CC BY-SA 4.0",
     citation="Brugada-HUCA: 12-lead ECG recordings for the study of Brugada syndrome, https://physionet.org",
     mains_hz=50,  # Spain; half the sampling rate, so a recipe finds nothing to notch
+    about=About(
+        country="Spain",
+        access="open",
+        records=363,
+        patients=363,
+        repeated_patients=0,
+        notes=("RECORDS lists one record twice",),
+    ),
     layouts=(
         Layout(
             name="wfdb",

@@ -6,7 +6,7 @@ another patient. The two hospitals are told apart by the record number: 10,247 r
 """
 
 from ecgcohorts.cohorts.presets._snomed import FROM_NINGBO, SIX, present
-from ecgcohorts.cohorts.schema import Cohort, Files, Layout, Where
+from ecgcohorts.cohorts.schema import About, Cohort, Files, Layout, Overlap, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 _FLUTTER = "164890007"
@@ -20,6 +20,21 @@ SPEC = CohortSpec(
     mains_hz=50,  # China
     expected_gain_per_mv=1000,
     sentinel="clipping",  # -32768 is a sample at the foot of the range, in about a hundred records
+    about=About(
+        country="China",
+        access="open",
+        records=45_152,
+        patients=45_152,
+        repeated_patients=0,
+        notes=(
+            "the release states one record a patient, but no id: patients count as unknown",
+            "2,243 records have flat leads, mostly of Ningbo; the header of JS01052 is damaged",
+        ),
+    ),
+    overlaps=(
+        Overlap(cohort="chapman_shaoxing", of="chapman_ningbo_shaoxing", what="all 10,247 records", found=True),
+        Overlap(cohort="ningbo", of="chapman_ningbo_ningbo", what="all 34,905 records; JS23074 is S23074", found=True),
+    ),
     cohorts=(
         Cohort(
             name="chapman_ningbo_ningbo",  # `ningbo` and `chapman_shaoxing` are the Challenge's

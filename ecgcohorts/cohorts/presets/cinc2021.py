@@ -8,7 +8,7 @@ acquisition time is taken from it.
 """
 
 from ecgcohorts.cohorts.presets._snomed import FROM_NINGBO, SIX, present
-from ecgcohorts.cohorts.schema import Cohort, Files, Layout, Table, Where
+from ecgcohorts.cohorts.schema import About, Cohort, Files, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 # S23074 is JS23074 of the original release; PTB's names have four digits behind the S.
@@ -21,6 +21,17 @@ SPEC = CohortSpec(
     citation="Reyna et al. 2021, doi:10.23919/CinC53138.2021.9662687; data doi:10.13026/34va-7q14",
     mains_hz=None,  # of a record of unknown source
     expected_gain_per_mv=1000,  # early headers claim 4880 (Georgia), 200 (PTB-XL) or 2,000,000 (PTB) for the same integers
+    about=About(
+        country="China, Germany, Russia, USA",
+        access="open",
+        records=88_253,
+        notes=(
+            "patients are unknown; PTB and INCART have several records a patient, which no split can keep together",
+            "all 43,101 records of 2020 are in the release of 2021",
+            "INCART: prefer the original, incart_original",
+            "clipped at 32.767 mV: 1,021 records; leads of zeros: 1,531",
+        ),
+    ),
     # A label is "unlabelled" where not one record of the source carries it: nobody looked, so 0 would be a claim.
     # Source: the counts in dx_mapping_scored.csv.
     cohorts=(

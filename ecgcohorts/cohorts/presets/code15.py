@@ -6,7 +6,7 @@ conversion adds its labels. A recording with none of the six abnormalities is no
 finding, 134,657 are flagged `normal_ecg`.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
+from ecgcohorts.cohorts.schema import About, Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 _FROM_CSV = {
@@ -30,6 +30,18 @@ SPEC = CohortSpec(
     licence="CC BY 4.0",
     citation="Ribeiro et al. 2021, doi:10.5281/zenodo.4916206; Ribeiro et al. 2020, doi:10.1038/s41467-020-15432-4",
     mains_hz=60,  # Brazil
+    about=About(
+        country="Brazil",
+        access="open",
+        records=345_779,
+        patients=233_770,
+        repeated_patients=66_929,
+        notes=(
+            "none of the six findings is not normal: 173,347 such records have another",
+            "47 of the 20,000 recordings of part 0 are identical to another, some under another patient id",
+            "1,773 records have a lead of zeros",
+        ),
+    ),
     layouts=(
         Layout(
             name="hdf5",

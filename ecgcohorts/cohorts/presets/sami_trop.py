@@ -5,7 +5,7 @@ WFDB conversion of the 2025 Challenge. Neither has patient ids. All patients hav
 no healthy control.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
+from ecgcohorts.cohorts.schema import About, Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 SPEC = CohortSpec(
@@ -14,6 +14,14 @@ SPEC = CohortSpec(
     licence="CC BY 4.0",
     citation="Ribeiro et al. 2021, doi:10.5281/zenodo.4905618",
     mains_hz=60,  # Brazil
+    about=About(
+        country="Brazil",
+        access="open",
+        records=1_631,
+        patients=1_631,
+        repeated_patients=0,
+        notes=("every patient has Chagas cardiomyopathy: normal_ecg is no healthy control",),
+    ),
     layouts=(
         Layout(
             name="hdf5",

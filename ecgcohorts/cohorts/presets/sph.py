@@ -5,7 +5,7 @@ holds one dataset `ecg`, (12 leads, time), 500 Hz, in mV and in the order I, II,
 so, but both were confirmed on all of them. The recorder removed mains, drift and muscle noise before the files were made.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
+from ecgcohorts.cohorts.schema import About, Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.readers.arrays.description import ArrayDescription
@@ -28,6 +28,14 @@ SPEC = CohortSpec(
     licence="CC BY 4.0",
     citation="Liu et al. 2022, doi:10.1038/s41597-022-01403-5; data doi:10.6084/m9.figshare.c.5779802.v1",
     mains_hz=50,  # China
+    about=About(
+        country="China",
+        access="open",
+        records=25_770,
+        patients=24_666,
+        repeated_patients=1_066,
+        notes=("45 records exceed 100 mV", "records.tar.gz is a tar without compression"),
+    ),
     layouts=(
         Layout(
             name="hdf5",

@@ -14,7 +14,6 @@ import pytest
 from pydantic import ValidationError
 
 from ecgcohorts.cohorts import files as cohort_files
-from ecgcohorts.cohorts import values
 from ecgcohorts.cohorts.spec import CohortSpec, Description
 from ecgcohorts.errors import SourceError
 from ecgcohorts.leads import TWELVE_LEADS
@@ -380,10 +379,11 @@ def test_an_age_of_another_moment_is_brought_to_the_recording(
     assert found.age_years == pytest.approx(years, abs=0.01, nan_ok=True)
 
 
-def test_a_date_of_birth_in_the_form_of_the_cohort() -> None:
-    years = values.age_then(0.0, "02.07.1950", datetime(2000, 7, 2, 12), "%d.%m.%Y")
-    assert years == pytest.approx(50, abs=0.01)
-    assert math.isnan(values.age_then(0.0, "02.07.2001", datetime(2000, 7, 2), "%d.%m.%Y"))
+@pytest.mark.parametrize(("born", "years"), [("02.07.1950", 50), ("02.07.2001", math.nan), ("1950-07-02", math.nan)])
+def test_a_date_of_birth_in_the_form_of_the_cohort(one: Callable[..., Description], born: str, years: float) -> None:
+    rules = {"age": {"constant": "0"}, "age_at": {"header": "born"}, "acquired_at": {"header": "now"}}
+    found = one(f"born={born}|now=02.07.2000", time_format="%d.%m.%Y", **rules)
+    assert found.age_years == pytest.approx(years, abs=0.01, nan_ok=True)
 
 
 # --- fillers in files of many recordings

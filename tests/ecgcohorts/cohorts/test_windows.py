@@ -12,7 +12,7 @@ import ecgcohorts as ec
 from ecgcohorts.cohorts.files import SourceItem
 from ecgcohorts.cohorts.schema import Windows
 from ecgcohorts.cohorts.spec import CohortSpec
-from ecgcohorts.cohorts.windows import in_windows, window_of
+from ecgcohorts.cohorts.windows import in_windows
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.ingest import ingest
 from ecgcohorts.ingest.against import verify_against
@@ -135,7 +135,7 @@ def test_windows_that_mean_nothing_are_refused(windows: dict[str, Any], message:
 
 @pytest.mark.parametrize("entry", ["", "7", "a@b", "@10", "@10+5", "x@1+s", "@-1+5s"])
 def test_an_entry_without_window(entry: str) -> None:
-    assert window_of(entry) == ""
+    assert Windows.named(entry) == ""
 
 
 def test_names_of_windows_in_files_of_many_recordings() -> None:
