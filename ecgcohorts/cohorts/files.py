@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from ecgcohorts.cohorts.schema import Layout
+from ecgcohorts.cohorts.schema import Layout, Windows
+from ecgcohorts.cohorts.windows import in_windows
 from ecgcohorts.errors import (
     MachineError,
     Reason,
@@ -35,15 +36,25 @@ class SourceItem:
     state: str = field(default="", repr=False)  # changes whenever the file does
 
     @property
+    def whole(self) -> str:
+        """The entry of the whole recording, of which this may be a window."""
+        return self.entry.removesuffix(self.window)
+
+    @property
+    def window(self) -> str:
+        """The end of `entry` that names a window of a long recording; empty for a whole one."""
+        return Windows.named(self.entry)
+
+    @property
     def location(self) -> str:
-        """`path`, or `path#entry` in a file of several recordings."""
-        return f"{self.path}#{self.entry}" if self.entry else self.path
+        """`path`, or `path#entry` in a file of several recordings; without the window."""
+        return f"{self.path}#{self.whole}" if self.whole else self.path
 
     @property
     def stem(self) -> str:
-        """`location` without the suffix of the file: unique below SRC."""
+        """`location` without the suffix of the file, with the window: unique below SRC."""
         name = without_suffix(self.path)
-        return f"{name}#{self.entry}" if self.entry else name
+        return f"{name}#{self.entry}" if self.whole else f"{name}{self.entry}"
 
 
 def without_suffix(path: str) -> str:
@@ -86,7 +97,7 @@ class Found(NamedTuple):
     def scan(self) -> Iterator[SourceItem]:
         """Yield one item per recording, in the order of paths and of entries inside a file. Payloads are not read."""
         layout, source = self
-        reader = open_reader(layout.reader, layout.arrays)
+        reader = in_windows(open_reader(layout.reader, layout.arrays), layout.windows)
         # A scan opens headers only: of an archive or a bucket, nothing else is fetched.
         beside = files_beside(layout.reader, layout.arrays, samples=False)
         # `at_hand` asks for names ahead of the file that it yields; those between wait here.
@@ -107,6 +118,8 @@ class Found(NamedTuple):
             try:
                 for header in reader.scan(file):
                     entry = header.source.entry if header.source else ""
+                    if entry.removesuffix(Windows.named(entry)) in layout.files.exclude_entries:
+                        continue
                     yield SourceItem(path, entry, header, state=state)
             except RecordingError as error:
                 yield SourceItem(path, error=error, state=state)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -16,7 +17,22 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ecgcohorts.cohorts import values
 from ecgcohorts.cohorts.files import Found, SourceItem
-from ecgcohorts.cohorts.schema import Cohort, Files, Frozen, Label, Layout, Mains, Name, Rule, Sentinel, Table, Where
+from ecgcohorts.cohorts.schema import (
+    About,
+    Cohort,
+    Files,
+    Frozen,
+    Label,
+    Layout,
+    Mains,
+    Name,
+    Overlap,
+    Rule,
+    Sentinel,
+    Table,
+    Where,
+    Windows,
+)  # fmt: skip
 from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError, did_you_mean, expectation
 from ecgcohorts.leads import standard
@@ -35,12 +51,17 @@ MAX_YAML_BYTES = 1 << 20  # our default; a complete cohort file has about 2 kB
 MISSING_INT16 = -32768  # WFDB's "no sample" of 16-bit formats
 _PARTS: dict[str, type[BaseModel]] = {
     "layouts": Layout, "files": Files, "arrays": ArrayDescription, "tables": Table, "labels": Label, "cohorts": Cohort,
-    **dict.fromkeys(("recording", "patient", "age", "sex", "acquired_at", "device", "site", "find"), Where),
+    "about": About, "overlaps": Overlap, "windows": Windows,
+    **dict.fromkeys(
+        ("recording", "patient", "age", "age_at", "sex", "acquired_at", "device", "site", "find", "measured", "by"), Where
+    ),
 }  # fmt: skip
 
 
 class CohortSpec(Frozen):
     """A cohort, or a collection of cohorts that were published together. `model_json_schema()` is its JSON Schema."""
+
+    LATER = frozenset({"about", "overlaps"})
 
     name: Name
     title: str
@@ -51,6 +72,8 @@ class CohortSpec(Frozen):
     mains_hz: Mains  # of the country of recording; null: no notch, auto: found in the signal
     expected_gain_per_mv: Annotated[float, Field(gt=0)] | None = None  # another gain is refused, never rescaled
     sentinel: Sentinel = "missing"  # what -32768 means
+    about: About = About()
+    overlaps: tuple[Overlap, ...] = ()
 
     @classmethod
     def load(cls, name_or_yaml: str) -> "CohortSpec":
@@ -85,6 +108,9 @@ class CohortSpec(Frozen):
         unknown = {name for cohort in self.cohorts for name in cohort.unlabelled} - labels
         if unknown:
             raise ValueError(f"found unlabelled {', '.join(sorted(unknown))}: expected names of labels")
+        strange = {overlap.of for overlap in self.overlaps} - {None, *self.cohort_names}
+        if strange:
+            raise ValueError(f"found overlaps of {', '.join(map(str, strange))}: expected a cohort described here")
         return self
 
     @property
@@ -100,11 +126,12 @@ class CohortSpec(Frozen):
     @property
     def sha256(self) -> str:
         """The digest by which a segment of a store remembers its description."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        # Without what changes nothing in a store: a corrected number of patients is no other description.
+        return hashlib.sha256(self.model_dump_json(exclude={"about", "overlaps"}).encode()).hexdigest()
 
     def cohort_of(self, item: SourceItem) -> Cohort:
         """Return the cohort of a recording, by its path."""
-        stem = item.stem
+        stem = item.stem.removesuffix(item.window)
         found = next((cohort for cohort in self.cohorts if re.search(cohort.path, stem)), None)
         return found or self._whole()
 
@@ -145,29 +172,30 @@ class CohortSpec(Frozen):
         """
         layout, cohort, header = tables.layout, self.cohort_of(item), item.header
         facts = _Facts(item, tables)
+        acquired_at = facts.first(
+            layout.acquired_at,
+            header.acquired_at if header else None,
+            lambda text: values.moment(text, layout.time_format),
+        )
         age = facts.first(
             layout.age,
             values.age_years(str(header.age_years)) if header and header.age_years is not None else math.nan,
             lambda text: values.age_years(text, layout.age_unit, layout.age_codes),
         )
-        labels = {
-            name: facts.first(label.find, None, label.number)
-            for name, label in layout.labels.items()
-            if name not in cohort.unlabelled
-        }
+        if age is not None and layout.age_at:
+            since = partial(_age_then, age, now=acquired_at, time_format=layout.time_format)
+            age = facts.first(layout.age_at, None, since)
+        labels = {name: facts.label(label) for name, label in layout.labels.items() if name not in cohort.unlabelled}
+        named = facts.first(layout.recording, header.recording_id if header else None, _text)
         return Description(
             cohort=cohort.name,
             patient_id=facts.first(layout.patient, _patient(header.patient_id if header else None), _patient),
-            recording_id=facts.first(layout.recording, header.recording_id if header else None, _text) or item.stem,
+            recording_id=item.stem if named is None else f"{named}{item.window}",
             age_years=math.nan if age is None else age,
             sex=facts.first(
                 layout.sex, header.sex if header else None, lambda text: values.sex(text, layout.sex_codes)
             ),
-            acquired_at=facts.first(
-                layout.acquired_at,
-                header.acquired_at if header else None,
-                lambda text: values.moment(text, layout.time_format),
-            ),
+            acquired_at=acquired_at,
             device=facts.first(layout.device, header.device if header else None, _text),
             site=facts.first(layout.site, header.site if header else None, _text),
             mains_hz=cohort.mains_hz,
@@ -294,7 +322,10 @@ class _Facts:
         self.item, self.tables = item, tables
         fields = item.header.fields if item.header else {}
         self.fields = {key.casefold(): value for key, value in fields.items()}
-        self.rows = {name: table.row(item) for name, table in tables.loaded.items()}
+        self.rows: dict[str, tuple[str, ...] | None] = {}
+        for name, table in tables.loaded.items():  # a table joined over another stands behind it
+            by = table.table.by
+            self.rows[name] = table.row(item) if not by else table.get(self.first(by, None, lambda text: text or None))
 
     def first(self, rule: Rule, by_reader: T | None, parse: Callable[[str], T | None]) -> T | None:
         """Return the first value that means something: not None, not NaN."""
@@ -306,17 +337,45 @@ class _Facts:
                 return value
         return None
 
+    def label(self, label: Label) -> float | None:
+        if label.measured and self.first(label.measured, None, _text) is None:
+            return None
+        return self.first(label.find, None, label.number)
+
     def text(self, place: Where) -> str | None:
-        if place.header is not None:
-            return self.fields.get(place.header.casefold())
         if place.path is not None:
-            found = re.search(place.path, self.item.location)
-            return found.group(1) if found else None
-        if place.column is not None:
+            return _first_group(place.path, self.item.location)
+        text = place.constant
+        if place.header is not None:
+            text = self.fields.get(place.header.casefold())
+        elif place.column is not None:
             name = place.table or self.tables.layout.tables[0].name
             row = self.rows.get(name)
-            return None if row is None else row[self.tables.loaded[name].columns[place.column]]
-        return place.constant
+            text = None if row is None else row[self.tables.loaded[name].columns[place.column]]
+        return text if text is None or place.pattern is None else _first_group(place.pattern, text)
+
+
+def _age_then(years: float, known_at: str, now: datetime | None, time_format: str | None = None) -> float:
+    """Return the age at `now` of a person who was `years` old at another date, or in another year; NaN if unknown.
+
+    >>> _age_then(52.0, "2180", datetime(2184, 6, 1)), _age_then(0.0, "1950-07-02", datetime(2000, 7, 2))
+    (56.0, 50.0)
+    """
+    is_year = re.fullmatch(r"\s*\d{4}\s*", known_at)
+    then = None if is_year else values.moment(known_at, time_format)
+    if now is None or (then is None and not is_year):
+        return math.nan
+    passed = now.year - int(known_at) if then is None else round((now - then).days / 365.25, 2)
+    # An age of "over 89" may be any: of the years after it only that they are over 89, of those before it nothing.
+    if years >= values.AGE_CAP_YEARS:
+        return values.AGE_CAP_YEARS if passed >= 0 else math.nan
+    total = years + passed
+    return min(total, values.AGE_CAP_YEARS) if 0 <= total <= values.AGE_LIMIT_YEARS else math.nan
+
+
+def _first_group(pattern: str, text: str) -> str | None:
+    found = re.search(pattern, text)
+    return found.group(1) if found else None
 
 
 def _patient(text: str | None) -> str | None:

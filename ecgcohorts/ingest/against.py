@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.spec import CohortSpec, Description
 from ecgcohorts.cohorts.tables import Tables
+from ecgcohorts.cohorts.windows import in_windows
 from ecgcohorts.errors import RecordingError, SpecError, UnreadableRecording
 from ecgcohorts.index.cohort_index import SEX_CODES, UNKNOWN
 from ecgcohorts.ingest.plan import Refusal, as_keys
@@ -92,6 +93,8 @@ class _Comparison:
         self._store, self._spec, self._key = store, spec, key
         self.cohorts = _cohorts_of(store, spec)
         self._tables = Tables.load(files)
+        layout = files.layout
+        self._reader = in_windows(open_reader(layout.reader, layout.arrays), layout.windows)
         mine = np.isin(store.index["cohort"], [store.index.cohort_code(name) for name in self.cohorts])
         self._entries = np.flatnonzero(mine)
         # Looked up by bisection: a dictionary of millions of ids would take several times the memory of the ids.
@@ -170,8 +173,7 @@ class _Comparison:
     ) -> tuple[Recording, Strip]:
         if isinstance(file, UnreadableRecording):
             raise file
-        layout = self._tables.layout
-        recording = next(open_reader(layout.reader, layout.arrays).read(file, [item.entry]))
+        recording = next(iter(self._reader.read(file, [item.entry])))
         # The steps of ingest, in its order, with the store's own recipe: the strip must be equal in every sample.
         recording = self._spec.apply_rules(about.cohort, recording)
         # Without quality measures: they take half of the time and follow from samples that are compared anyway.

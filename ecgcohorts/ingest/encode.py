@@ -4,6 +4,7 @@ import io
 import os
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 from zipfile import BadZipFile
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.cohorts.schema import Layout, Mains
 from ecgcohorts.cohorts.spec import CohortSpec
+from ecgcohorts.cohorts.windows import in_windows
 from ecgcohorts.errors import (
     EcgError,
     Reason,
@@ -29,7 +31,7 @@ from ecgcohorts.io.texts import decoded
 from ecgcohorts.preprocess.flags import QUALITY_COLUMNS
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.preprocess.strip import Strip, make_strip
-from ecgcohorts.readers import files_beside, open_reader
+from ecgcohorts.readers import Reader, files_beside, open_reader
 from ecgcohorts.recording import DIGEST_BYTES, Recording
 from ecgcohorts.sources.source import Source
 from ecgcohorts.sources.windows import at_hand
@@ -120,6 +122,11 @@ class EncodeTask:
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.recipe.leads), self.recipe.strip_samples
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The reader of all rows: windows of one recording follow each other, and it is decoded once for them."""
+        return in_windows(open_reader(self.layout.reader, self.layout.arrays), self.layout.windows)
 
     def encode(self) -> None:
         """Write one shard file and, once it is whole on disk, its result file.
@@ -236,7 +243,7 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
     try:
         if isinstance(file, UnreadableRecording):  # the source could not deliver it
             raise file
-        recording = next(open_reader(task.layout.reader, task.layout.arrays).read(file, [entry]))
+        recording = next(iter(task.reader.read(file, [entry])))
         stage = "recipe"
         recording = task.spec.apply_rules(task.partition.cohort, recording)
         strip = make_strip(recording, task.recipe, mains_hz, task.with_quality)

@@ -88,7 +88,11 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
     found = _Gathered(files.layout)
     unusable: list[Refusal] = []
     removed = {one.tobytes() for one in known.removed}
+    goes_by_row = any(table.match == "row" for table in files.layout.tables)
+    entries: Counter[str] = Counter()  # recordings by file, for tables that go by row
     for item in islice(files.scan(), limit):
+        if goes_by_row:
+            entries[item.path] += item.error is None
         about = spec.describe(tables, item)
         recording = key.pseudonym(about.cohort, "recording", about.recording_id)
         patient = about.patient_pseudonym(key)
@@ -100,7 +104,9 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
             unusable.append(Refusal(about.cohort, recording, "plan", reason, error))
         else:
             found.append(item, about, recording, patient)
-    del tables  # as large as the plan, and not needed again
+    if limit is None:
+        tables.check_rows(entries)
+    del tables, entries  # as large as the plan, and not needed again
     refused, n_known = _not_known(unusable, known)
     rows, twice, met = _new_rows(found, known, key)
     refused += twice

@@ -1,12 +1,14 @@
 """Raw recordings."""
 
 from pathlib import Path
+from typing import Any
 
-from ecgcohorts.cli.console import Answer, progress, table
-from ecgcohorts.cli.parameters import COUNT, FILE, FOLDER, NATURAL, SOURCE, argument, option
+from ecgcohorts.cli.console import EXIT_NOT_FOUND, Answer, progress, table
+from ecgcohorts.cli.parameters import COUNT, FILE, FOLDER, NATURAL, SOURCE, TEXT, OneOf, argument, option
 from ecgcohorts.cli.program import command
 
 ORDER = 1
+_ACCESS = ("open", "registration", "credentialed", "restricted", "agreement", "own")  # of schema.About
 source = argument("source", SOURCE, "folder, tar or zip with raw recordings, or s3://bucket/folder")
 
 
@@ -87,16 +89,69 @@ def _formats() -> Answer:
     return Answer(facts, table(rows, ("format", "files", "read")))
 
 
-@command("cohorts", "ecgcohorts cohorts", "ecgcohorts cohorts --json")
-def _cohorts() -> Answer:
-    """List the cohort presets, with title and licence."""
-    from ecgcohorts.plugins import load, names
+@command(
+    "cohorts",
+    "ecgcohorts cohorts",
+    "ecgcohorts cohorts china children",
+    "ecgcohorts cohorts --access open --repeated 1000 --json",
+    "ecgcohorts cohorts incart_original",
+)
+@argument("word", TEXT, "words that a preset must hold: name, country, licence, label ...", nargs=-1, required=False)
+@option("--access", type=OneOf(*_ACCESS), help="who may have the data")
+@option("--records", type=NATURAL, default=0, help="so many records at least")
+@option("--repeated", type=NATURAL, default=0, help="so many patients with two or more recordings at least")
+def _cohorts(*, word: tuple[str, ...], access: str | None, records: int, repeated: int) -> Answer:
+    """Search the cohort presets.
 
-    kind = "ecgcohorts.cohorts.presets"
-    specs = {name: load(kind, name).SPEC for name in names(kind)}
-    facts = [{"cohort": name, "title": spec.title, "licence": spec.licence} for name, spec in specs.items()]
-    rows = [[name, spec.title, _first_line(spec.licence)] for name, spec in specs.items()]
-    return Answer(facts, table(rows, ("cohort", "title", "licence")))
+    With the name of one, everything that is known about it. Exit code 1 if none fits.
+    """
+    from ecgcohorts.cohorts.catalogue import search
+
+    found = search(word, access, records, repeated)
+    if not found:
+        return Answer([], "", "found no cohort that fits. Try fewer words.", EXIT_NOT_FOUND)
+    is_named = [one["cohort"] for one in found] == [*word]
+    return Answer(found, _one_cohort(found[0]) if is_named else _many_cohorts(found))
+
+
+def _many_cohorts(about: list[dict[str, Any]]) -> Any:
+    columns = ("cohort", "records", "patients", "with >= 2", "access", "about")
+    numbers = ("records", "patients", "repeated_patients")
+    rows = []
+    for one in about:
+        shares = ", ".join(dict.fromkeys(pair["cohort"] for pair in one["shares_with"]))
+        text = f"{one['title']}; {_first_line(one['licence'])}" + (f"; shares records with {shares}" if shares else "")
+        rows.append([one["cohort"], *(_number(one[name]) for name in numbers), one["access"] or "", text])
+    return table(rows, columns, right=(1, 2, 3))
+
+
+def _one_cohort(one: dict[str, Any]) -> Any:
+    rows = [
+        ["title", one["title"]],
+        ["country", one["country"] or "unknown"],
+        ["access", one["access"] or "unknown"],
+        ["licence", one["licence"]],
+        ["source", one["citation"]],
+        ["records", _number(one["records"])],
+        ["patients", f"{_number(one['patients'])}, with two or more: {_number(one['repeated_patients'])}"],
+        *(["files", f"{layout}: {', '.join(globs)}"] for layout, globs in one["layouts"].items()),
+        ["readers", ", ".join(one["readers"])],
+        ["labels", ", ".join(one["labels"]) or "none"],
+        *([["cohorts", ", ".join(one["cohorts"])]] if one["cohorts"] else []),
+        *(
+            [
+                "shares",
+                f"{pair['of']} with {pair['cohort']}: {pair['what']}" + ("" if pair["found"] else "; not recognised"),
+            ]
+            for pair in one["shares_with"]
+        ),
+        *(["note", note] for note in one["notes"]),
+    ]
+    return table(rows)
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}"
 
 
 @command("recipes", "ecgcohorts recipes", "ecgcohorts recipes --json")

@@ -1,6 +1,6 @@
 """Presets for a folder of XML that an ECG management system exported, with or without a table beside it."""
 
-from ecgcohorts.cohorts.schema import Files, Layout, Rule, Table, Where
+from ecgcohorts.cohorts.schema import About, Files, Layout, Rule, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 STATED_BY = "your own data: state it in a cohort file"
@@ -20,6 +20,7 @@ def export_of(name: str, reader: str, title: str) -> CohortSpec:
         licence=STATED_BY,
         citation=STATED_BY,
         mains_hz="auto",  # the country is not known here
+        about=About(access="own"),
         layouts=(
             Layout(
                 name="export",

@@ -3,7 +3,7 @@
 Layout `files/188981/188981.hea` and `metadata.csv`, whose `patient_id` is also the name of the record.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
+from ecgcohorts.cohorts.schema import About, Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 SPEC = CohortSpec(
@@ -12,6 +12,14 @@ SPEC = CohortSpec(
     licence="CC BY-SA 4.0",
     citation="Brugada-HUCA: 12-lead ECG recordings for the study of Brugada syndrome, https://physionet.org",
     mains_hz=50,  # Spain; half the sampling rate, so a recipe finds nothing to notch
+    about=About(
+        country="Spain",
+        access="open",
+        records=363,
+        patients=363,
+        repeated_patients=0,
+        notes=("RECORDS lists one record twice",),
+    ),
     layouts=(
         Layout(
             name="wfdb",
@@ -24,8 +32,7 @@ SPEC = CohortSpec(
             sex=(),
             acquired_at=(),
             labels={
-                # The release explains no value: 0 and 1 are taken as no and yes, and 2 as unknown, since others call it
-                # "atypical".
+                # 0: investigated and not diagnosed (287), 1: confirmed (69), 2: other or atypical (7), which is neither.
                 "brugada": Label(find=(Where(column="brugada"),), values={"0": 0, "1": 1}),
                 "basal_pattern": Label(find=(Where(column="basal_pattern"),)),  # pathological baseline ECG
                 "sudden_death": Label(find=(Where(column="sudden_death"),)),

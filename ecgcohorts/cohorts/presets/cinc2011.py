@@ -9,7 +9,7 @@ records in neither; set b is not. Ages in headers are 0 where unknown and 90 whe
 `sex`, are assumed.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
+from ecgcohorts.cohorts.schema import About, Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.leads import CHEST_LEADS
 from ecgcohorts.readers.arrays.description import ArrayDescription
@@ -33,6 +33,7 @@ SPEC = CohortSpec(
     licence="ODC-BY 1.0 (assumed)",
     citation="Silva et al. 2011, Computing in Cardiology 38:273-276, https://physionet.org/content/challenge-2011/1.0.0/",
     mains_hz="auto",  # where the recordings were made is not published
+    about=About(access="open", records=1_500),
     layouts=(
         Layout(
             name="wfdb",

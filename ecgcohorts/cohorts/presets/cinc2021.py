@@ -2,24 +2,36 @@
 
 The first six are those of 2020; 2021 added Chapman-Shaoxing and Ningbo. The record name says the source. These two
 share the letters JS: the published folders `chapman_shaoxing` and `ningbo` tell them apart, and without such a folder
-the number does (Chapman-Shaoxing ends at JS10646). Patients are unknown, except that `ptbxl_database.csv`, put beside
+the number does (Chapman-Shaoxing ends at JS10646); one record of Ningbo is named S23074. Patients are unknown, except that `ptbxl_database.csv`, put beside
 the records, gives those of HR records (HR00001 is ecg_id 1). The date in a header is that of the conversion, so no
 acquisition time is taken from it.
 """
 
 from ecgcohorts.cohorts.presets._snomed import FROM_NINGBO, SIX, present
-from ecgcohorts.cohorts.schema import Cohort, Files, Layout, Table, Where
+from ecgcohorts.cohorts.schema import About, Cohort, Files, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
-_NINGBO = rf"(?i)^(?:.*/)?ningbo/(?:.*/)?JS\d{{5}}$|^(?!(?:.*/)?chapman[-_]?shaoxing/).*{FROM_NINGBO}"
+# S23074 is JS23074 of the original release; PTB's names have four digits behind the S.
+_NINGBO = rf"(?i)^(?:.*/)?ningbo/(?:.*/)?JS\d{{5}}$|^(?!(?:.*/)?chapman[-_]?shaoxing/).*{FROM_NINGBO}|(?:^|/)S23074$"
 
 SPEC = CohortSpec(
     name="cinc2021",
     title="PhysioNet/CinC Challenge 2020 and 2021 training data",
-    licence="CC BY 4.0 (assumed)",
+    licence="CC BY 4.0",
     citation="Reyna et al. 2021, doi:10.23919/CinC53138.2021.9662687; data doi:10.13026/34va-7q14",
     mains_hz=None,  # of a record of unknown source
     expected_gain_per_mv=1000,  # early headers claim 4880 (Georgia), 200 (PTB-XL) or 2,000,000 (PTB) for the same integers
+    about=About(
+        country="China, Germany, Russia, USA",
+        access="open",
+        records=88_253,
+        notes=(
+            "patients are unknown; PTB and INCART have several records a patient, which no split can keep together",
+            "all 43,101 records of 2020 are in the release of 2021",
+            "INCART: prefer the original, incart_original",
+            "clipped at 32.767 mV: 1,021 records; leads of zeros: 1,531",
+        ),
+    ),
     # A label is "unlabelled" where not one record of the source carries it: nobody looked, so 0 would be a claim.
     # Source: the counts in dx_mapping_scored.csv.
     cohorts=(
@@ -77,6 +89,7 @@ SPEC = CohortSpec(
             # Only recordings from PTB-XL have patients, and only where its table was put beside them.
             patient=(Where(column="patient_id"),),
             age=(Where(header="Age"),),
+            age_codes={"300": 90},  # 204 records of the folder ptb-xl, as PTB-XL writes "over 89"
             sex=(Where(header="Sex"),),
             acquired_at=(),
             labels={name: present(*codes) for name, codes in SIX.items()},

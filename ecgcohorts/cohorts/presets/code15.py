@@ -2,10 +2,11 @@
 
 Two layouts: the published one, `exams.csv` beside `exams_part*.hdf5` (joined by exam id inside each file, never by
 row), and the WFDB conversion of the 2025 Challenge, whose headers carry the patient id. `exams.csv` beside the
-conversion adds its labels.
+conversion adds its labels. A recording with none of the six abnormalities is not a normal one: 173,347 have another
+finding, 134,657 are flagged `normal_ecg`.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
+from ecgcohorts.cohorts.schema import About, Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 _FROM_CSV = {
@@ -26,14 +27,27 @@ _FROM_CSV = {
 SPEC = CohortSpec(
     name="code15",
     title="CODE-15%, Brazil, 2010-2016",
-    licence="CC BY 4.0 (assumed)",
+    licence="CC BY 4.0",
     citation="Ribeiro et al. 2021, doi:10.5281/zenodo.4916206; Ribeiro et al. 2020, doi:10.1038/s41467-020-15432-4",
     mains_hz=60,  # Brazil
+    about=About(
+        country="Brazil",
+        access="open",
+        records=345_779,
+        patients=233_770,
+        repeated_patients=66_929,
+        notes=(
+            "none of the six findings is not normal: 173,347 such records have another",
+            "47 of the 20,000 recordings of part 0 are identical to another, some under another patient id",
+            "1,773 records have a lead of zeros",
+        ),
+    ),
     layouts=(
         Layout(
             name="hdf5",
             reader="code_hdf5",
-            files=Files(include=("**/exams_part*.hdf5",)),
+            # Every part ends with a dummy of zeros under the exam id 0, which no table lists.
+            files=Files(include=("**/exams_part*.hdf5",), exclude_entries=("0",)),
             tables=(Table(file="exams.csv", key="exam_id", match="entry"),),
             recording=(Where(path=r"#(.+)$"),),
             patient=(Where(column="patient_id"),),

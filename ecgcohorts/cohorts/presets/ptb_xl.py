@@ -3,7 +3,7 @@
 Layout of releases 1.0.1 to 1.0.3: `ptbxl_database.csv` beside `records500/`; the 100 Hz copies are left alone.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
+from ecgcohorts.cohorts.schema import About, Files, Label, Layout, Overlap, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 # SCP-ECG statement codes by diagnostic superclass. Source: scp_statements.csv of the release, `diagnostic` rows.
@@ -35,6 +35,15 @@ SPEC = CohortSpec(
     licence="CC BY 4.0",
     citation="Wagner et al. 2020, doi:10.1038/s41597-020-0495-6; data doi:10.13026/kfzx-aw45",
     mains_hz=50,  # Germany
+    about=About(
+        country="Germany",
+        access="open",
+        records=21_799,
+        patients=18_869,
+        repeated_patients=2_111,
+        notes=("patients with two or more are those of the index of 21,837 records, from which 38 were removed later",),
+    ),
+    overlaps=(Overlap(cohort="cinc2021_ptb_xl", what="all records, and 38 that the Challenge has more", found=True),),
     layouts=(
         Layout(
             name="records500",

@@ -1,11 +1,11 @@
-"""SPH: 25,770 ECGs of 10 to 60 s of 24,666 patients, Shandong Provincial Hospital, China.
+"""SPH: 25,770 ECGs of 10 to 56 s of 24,666 patients, Shandong Provincial Hospital, China.
 
-Layout `records/A00001.h5` (unpacked from records.tar) and `metadata.csv`. Each file holds one dataset `ecg`, (12 leads,
-time), 500 Hz. That its unit is mV and its order I, II, III, aVR, aVL, aVF, V1-V6 is how public loaders read it
-(assumed: no release note was at hand). The recorder removed mains, drift and muscle noise before the files were made.
+Layout `records/A00001.h5` and `metadata.csv`; the published `records.tar.gz` is a tar without compression. Each file
+holds one dataset `ecg`, (12 leads, time), 500 Hz, in mV and in the order I, II, III, aVR, aVL, aVF, V1-V6: no file says
+so, but both were confirmed on all of them. The recorder removed mains, drift and muscle noise before the files were made.
 """
 
-from ecgcohorts.cohorts.schema import Files, Label, Layout, Table, Where
+from ecgcohorts.cohorts.schema import About, Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.readers.arrays.description import ArrayDescription
@@ -25,15 +25,23 @@ _STATEMENTS = {
 SPEC = CohortSpec(
     name="sph",
     title="SPH, Shandong Provincial Hospital, China, 2019-2020",
-    licence="CC BY 4.0 (assumed)",
+    licence="CC BY 4.0",
     citation="Liu et al. 2022, doi:10.1038/s41597-022-01403-5; data doi:10.6084/m9.figshare.c.5779802.v1",
     mains_hz=50,  # China
+    about=About(
+        country="China",
+        access="open",
+        records=25_770,
+        patients=24_666,
+        repeated_patients=1_066,
+        notes=("45 records exceed 100 mV", "records.tar.gz is a tar without compression"),
+    ),
     layouts=(
         Layout(
             name="hdf5",
             reader="arrays",
             files=Files(include=("**/A*.h5",)),
-            # Nothing in the file states these: they are how public loaders read it (assumed).
+            # Nothing in the file states these; they were confirmed on the signals.
             arrays=ArrayDescription(
                 kind="hdf5", name="ecg", rate_hz=500, unit="mV", leads=TWELVE_LEADS, axes="lead_time"
             ),

@@ -6,7 +6,7 @@ beside the files, if there, adds what the main data set knows: a column `eid` an
 names them, `31-0.0` (sex: 0 female, 1 male), `21003-2.0` and `21003-3.0` (age at either visit).
 """
 
-from ecgcohorts.cohorts.schema import Files, Layout, Table, Where
+from ecgcohorts.cohorts.schema import About, Files, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
 
@@ -22,6 +22,7 @@ SPEC = CohortSpec(
     licence="UK Biobank material transfer agreement (assumed)",
     citation="Littlejohns et al. 2020, doi:10.1038/s41467-020-15948-9; field 20205, https://biobank.ndph.ox.ac.uk",
     mains_hz=50,  # United Kingdom
+    about=About(country="United Kingdom", access="restricted"),
     layouts=(
         Layout(
             name="files",

@@ -56,7 +56,8 @@ _SEGMENT_LINE = re.compile(r"\S+[ \t]+[0-9]+")
 _SIGNAL_LINE = re.compile(r"\S+[ \t]+(?:0|8|16|24|32|61|80|160|212|31[01]|508|516|524)(?:[x:+][0-9x:+]*)?(?:[ \t].*)?")
 _FORBIDDEN = frozenset('/\\:\0"<>|?*')  # in file names, on any of the systems where a record may be read
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_TAGGED = re.compile(r"<([^<>]*)>[ \t]*:")  # several of these may share a line
+_TAGGED = re.compile(r"<([^<>]*)>[ \t]*:?")  # several of these may share a line; INCART's <diagnoses> has no colon
+_NUMBERED = re.compile(r"([A-Za-z_]+) (\d+)")  # INCART: `patient 1`
 
 
 class Signal(NamedTuple):
@@ -360,11 +361,15 @@ def _check_groups(signals: tuple[Signal, ...], where: str) -> None:
 
 
 def _fields(comments: list[str]) -> dict[str, str]:
-    """Split header comments by key: `Age: 63`, `<age>: 63  <sex>: F`; the last of a key wins. Free text is left out."""
+    """Split header comments by key: `Age: 63`, `<age>: 63  <sex>: F`, `patient 1`; the last of a key wins.
+
+    Free text is left out.
+    """
     fields: dict[str, str] = {}
     for comment in comments:
         tags = list(_TAGGED.finditer(comment))
-        if tags and not comment[: tags[0].start()].strip():
+        # One colon at least: `<b>` alone is markup of a text.
+        if tags and not comment[: tags[0].start()].strip() and any(tag[0].endswith(":") for tag in tags):
             stops = [tag.start() for tag in tags[1:]] + [len(comment)]
             for tag, stop in zip(tags, stops, strict=True):
                 fields[tag[1].strip()] = comment[tag.end() : stop].strip()
@@ -372,4 +377,6 @@ def _fields(comments: list[str]) -> dict[str, str]:
         key, colon, value = comment.partition(":")
         if colon:
             fields[key.strip()] = value.strip()
+        elif (numbered := _NUMBERED.fullmatch(comment.strip())) is not None:
+            fields[numbered[1]] = numbered[2]
     return fields

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ecgcohorts.cohorts.catalogue import shared_recordings
 from ecgcohorts.errors import StoreError
 from ecgcohorts.store.reader import AnyStore, Member
 from ecgcohorts.store.schema import Accounting
@@ -30,6 +31,8 @@ def describe(store: AnyStore) -> dict[str, Any]:
         "labels": store.index.labels,
         "cohorts": [_cohort(store, name, account) for name, account in sorted(store.accounts().items())],
         "splits": _list_splits(store),
+        # Known from publications, also where no digest sees it: other gains, other integers.
+        "overlaps": [str(pair) for pair in shared_recordings(list(store.accounts()))],
         "rejects": {str(reason): int(count) for reason, count in rejects["reason"].value_counts().sort_index().items()},
     }
 
@@ -92,7 +95,7 @@ def render(facts: dict[str, Any]) -> Group:
     if len(facts["stores"]) > 1:
         lines += [Text(_member_line(one)) for one in facts["stores"]]
     reasons = ", ".join(f"{count} {reason}" for reason, count in facts["rejects"].items()) or "nothing"
-    lines += [table, Text(f"not stored: {reasons}")]
+    lines += [table, Text(f"not stored: {reasons}"), *(Text(pair) for pair in facts["overlaps"])]
     for one in facts["stores"]:
         if one["earlier_generations"]:
             earlier = ", ".join(str(number) for number in one["earlier_generations"])

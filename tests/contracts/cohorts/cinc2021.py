@@ -12,6 +12,7 @@ def comments(age: str, sex: str, codes: str) -> list[str]:
     return [f"Age: {age}", f"Sex: {sex}", f"Dx: {codes}", "Rx: Unknown", "Hx: Unknown", "Sx: Unknown"]
 
 
+# Long because every record and every fact has a line of its own.
 def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, dict[str, object]]]:
     """Files below `root`; returned: folder -> recording id -> what must be found."""
     write_record = partial(write_wfdb, mat=True, when="05-Feb-2020 11:39:16")
@@ -25,9 +26,12 @@ def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, d
     write_record(training / "georgia/g1", "E00001", 500, 5000, comments("67", "M", "251146004,284470004,284470004"))
     write_record(training / "chapman_shaoxing/g1", "JS00001", 500, 5000, comments("-1", "Unknown", "733534002"))
     write_record(training / "ningbo/g1", "JS10647", 500, 5000, comments("93", "Male", "426177001"))
+    write_record(training / "ningbo/g24", "S23074", 500, 5000, comments("77", "Male", "426177001"))
+    write_record(training / "ptb-xl/g2", "HR01001", 500, 5000, comments("300", "Female", "426783006"))
     for number in (9999, 10599, 10646, 10647, 45551):
         write_record(flat, f"JS{number:05d}", 500, 5000, comments("50", "Male", "426177001"))
     (flat / "ptbxl_database.csv").write_text("ecg_id,patient_id\n1,15709.0\n2,13243.0\n")
+    write_record(flat, "S23074", 500, 5000, comments("77", "Male", "426177001"))
     write_record(flat, "HR00002", 500, 5000, comments("19", "Male", "426177001"))
     for source, name in (
         ("CPSC", "A0001"),
@@ -50,6 +54,8 @@ def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, d
             "E00001": {"cohort": "georgia", "mains_hz": 60, "sex": "male", "labels": {"af": 0}},
             "JS00001": {"cohort": "chapman_shaoxing", "age_years": None, "sex": None, "labels": {"lbbb": 1}},
             "JS10647": {"cohort": "ningbo", "age_years": 90, "labels": {"sb": 1, "af": unknown}},
+            "S23074": {"cohort": "ningbo", "mains_hz": 50, "age_years": 77, "labels": {"sb": 1, "af": unknown}},
+            "HR01001": {"cohort": "cinc2021_ptb_xl", "age_years": 90},  # 300 stands for over 89
         },
         flat: {
             "JS09999": {"cohort": "chapman_shaoxing"},
@@ -57,6 +63,7 @@ def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, d
             "JS10646": {"cohort": "chapman_shaoxing"},
             "JS10647": {"cohort": "ningbo"},
             "JS45551": {"cohort": "ningbo"},
+            "S23074": {"cohort": "ningbo", "labels": {"af": unknown}},
             "HR00002": {"cohort": "cinc2021_ptb_xl", "patient_id": "13243"},
         },
         earlier: {

@@ -30,8 +30,9 @@ def write(root: Path, write_record: Callable[..., None]) -> dict[Path, dict[str,
     published, converted = root / "published", root / "converted"
     published.mkdir()
     (published / "exams.csv").write_text(TABLE)
-    write_part(published / "exams_part0.hdf5", [1169160, 77], [4096, 2934])
-    write_part(published / "exams_part17.hdf5", [990], [2800])
+    # Every part ends with a dummy of zeros, exam 0, which is no recording.
+    write_part(published / "exams_part0.hdf5", [1169160, 77, 0], [4096, 2934, 0])
+    write_part(published / "exams_part17.hdf5", [990, 0], [2800, 0])
 
     header = ["Exam ID: 1111", "Patient ID: 48705", "Age: 43", "Sex: Male", "Chagas label: False"]
     write_record(converted, "1111", 400, 2934, header)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -278,3 +279,23 @@ def test_a_header_scan_of_500_recordings_takes_less_than_a_second(shared: Path) 
         spec.sources(root)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 1.0
+
+
+def test_code_test_counts_what_its_paper_counts(shared: Path, tmp_path: Path) -> None:
+    """The published tables by row, beside as many made tracings."""
+    shutil.copytree(shared / "metadata" / "code-test-827", tmp_path / "data")
+    with h5py.File(tmp_path / "data" / "ecg_tracings.hdf5", "w") as file:
+        file["tracings"] = np.ones((827, 8, 12), np.float32)
+    spec = CohortSpec.load("code_test")
+    tables = spec.load_tables(tmp_path / "data")
+    found = [spec.describe(tables, item) for item in spec.sources(tmp_path / "data")]
+    assert len(found) == 827
+    counts = {"st": 37, "rbbb": 34, "lbbb": 30, "avb1": 28, "sb": 16, "af": 13}
+    assert {name: positives(found, name) for name in counts} == counts
+    assert sum(not any(d.labels[name] for name in counts) for d in found) == 681
+    assert (min(d.age_years for d in found), max(d.age_years for d in found)) == (17, 90)
+    assert round(100 * sum(d.sex == "female" for d in found) / 827) == 61
+    assert not patients(found)
+    assert all(
+        math.isfinite(value) for d in found for value in d.labels.values()
+    )  # every grader graded every recording

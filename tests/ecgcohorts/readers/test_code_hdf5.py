@@ -208,3 +208,42 @@ def test_a_cut_file_is_refused(part: Path) -> None:
     for length in (9, 100, 2000, len(data) // 2, len(data) - 1):
         part.write_bytes(data[:length])
         assert refused(part).reason is Reason.HEADER
+
+
+def limb_leads(exam: np.ndarray, order: tuple[str, ...]) -> np.ndarray:
+    """(time, 12) with the limb leads of Einthoven and Goldberger in an order, and 10 uV of noise."""
+    one, two = exam[:, 0], exam[:, 1]
+    leads = {"DIII": two - one, "AVR": -(one + two) / 2, "AVL": one - two / 2, "AVF": two - one / 2}
+    made = exam.copy()
+    for place in (2, 3, 4, 5):
+        made[:, place] = leads[order[place]]
+    return made + np.random.default_rng(0).normal(0, 0.01, made.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("n_exams", [1, 3, 40])
+@pytest.mark.parametrize("of_test", [True, False])
+def test_the_order_of_code_test_is_seen_in_the_signals(
+    hdf5_files: ModuleType, tmp_path: Path, of_test: bool, n_exams: int
+) -> None:
+    order = code_hdf5.CODE_TEST_LEADS if of_test else hdf5_files.LEADS
+    exams = [limb_leads(hdf5_files.beats(2934, seed), order) for seed in range(n_exams)]
+    rows = np.stack([hdf5_files.padded(exam, 581) for exam in exams])
+    path = hdf5_files.write_exams(tmp_path / "ecg_tracings.hdf5", rows)
+    found = one(path, "0")
+    assert found.leads == order
+    assert (code_hdf5.CODE_TEST_ORDER in found.notes) is of_test
+    assert {recording.leads for recording in code_hdf5.scan(path)} == {order}
+    # By name, aVR is what Goldberger says, whichever column it stood in.
+    limb = found.leads_mv(("I", "II", "aVR"))
+    np.testing.assert_allclose(limb[2], -(limb[0] + limb[1]) / 2, atol=0.08)
+
+
+def test_files_with_ids_and_signals_that_fit_no_order_keep_the_published_one(
+    hdf5_files: ModuleType, tmp_path: Path
+) -> None:
+    exam = limb_leads(hdf5_files.beats(2934, 1), code_hdf5.CODE_TEST_LEADS)
+    with_ids = hdf5_files.write_exams(tmp_path / "ids.h5", hdf5_files.padded(exam, 581)[None], [7])
+    assert one(with_ids, "7").leads == hdf5_files.LEADS
+    for name, odd in (("noise", hdf5_files.exam(400, 3)), ("nan", np.full((400, 12), np.nan, np.float32))):
+        path = hdf5_files.write_exams(tmp_path / f"{name}.h5", odd[None])
+        assert one(path, "0").leads == hdf5_files.LEADS

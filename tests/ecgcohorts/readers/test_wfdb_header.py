@@ -181,6 +181,18 @@ def test_several_tagged_fields_share_a_line() -> None:
     assert header.fields == {"age": "25", "sex": "M", "diagnoses": "(none)", "medications": "a: b"}
 
 
+def test_comments_of_incart_whose_last_tag_has_no_colon() -> None:
+    lines = "# <age>: 65 <sex>: F <diagnoses> Coronary artery disease, hypertension", "# patient 1", "# PVCs, noise"
+    found = {"age": "65", "sex": "F", "diagnoses": "Coronary artery disease, hypertension", "patient": "1"}
+    assert parse("r 1 500 10", LINE, *lines).fields == found
+    assert parse("r 1 500 10", LINE, "# <age>: 65 <sex>: M <diagnoses>").fields["sex"] == "M"
+
+
+@pytest.mark.parametrize("text", ["<b> bold", "<diagnoses> none", "see 5 patients", "patient one", "patient 1 2"])
+def test_free_text_stays_out_whatever_brackets_and_numbers_it_has(text: str) -> None:
+    assert parse("r 1 500 10", LINE, f"# {text}").fields == {}
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_a_micro_sign_survives_either_encoding(encoding: str) -> None:
     header = wh.Header.parse("r 1 500 10\nr.dat 16 5/µV 12 0 1 2 0 I\n# Ärztin: Ö\n".encode(encoding), "")
