@@ -90,19 +90,28 @@ class Quality:
                 columns[f"mains_{mains_hz:.0f}_after_db"] = float(after_db)
             elif stages.rate_hz / mains_hz >= _RATE_RATIO:
                 columns[f"mains_{mains_hz:.0f}_before_db"] = float(mains_score(before, mains_hz))
+        columns = _in_its_unit(columns, recipe)
         flags = _known_flags(columns, recording, stages.rate_hz, recipe)
         if longest_clip >= SATURATED_S * stages.rate_hz:
             flags |= Flag.CLIPPED
-        if _lead_i_inverted(stages.filtered_mv, recipe):
-            flags |= Flag.LEAD_I_INVERTED
-        flags |= _scaling(recording)
+        if recipe.unit == "mV":  # leads scaled one by one keep no axis, and that they are scaled is no news
+            if _lead_i_inverted(stages.filtered_mv, recipe):
+                flags |= Flag.LEAD_I_INVERTED
+            flags |= _scaling(recording)
         return cls(int(flags), columns)
 
     @classmethod
     def unmeasured(cls, stages: Stages, recording: Recording, recipe: Recipe) -> Self:
         """Return what the chain counted on its way; every other column is NaN, or 0 for counts."""
-        columns = _counted(stages, recipe)
+        columns = _in_its_unit(_counted(stages, recipe), recipe)
         return cls(int(_known_flags(columns, recording, stages.rate_hz, recipe)), columns)
+
+
+def _in_its_unit(columns: dict[str, float], recipe: Recipe) -> dict[str, float]:
+    """Return the columns, those in mV as NaN where the numbers have no unit."""
+    if recipe.unit == "mV":
+        return columns
+    return {name: np.nan if name.endswith(("_mv", "_mv2")) else value for name, value in columns.items()}
 
 
 def _counted(stages: Stages, recipe: Recipe) -> dict[str, float]:

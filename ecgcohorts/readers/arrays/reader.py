@@ -105,6 +105,7 @@ def _header(description: ArrayDescription, source: Origin, n_samples: int) -> Re
         analog_mv=np.zeros((len(description.leads), 0)),
         n_samples=n_samples,
         source=source,
+        unit="none" if description.unit == "none" else "mV",
     )
 
 
@@ -112,7 +113,8 @@ def _recording(path: Path, description: ArrayDescription, source: Origin) -> Rec
     stored = _KINDS[description.kind](path, description).load()
     samples = stored if description.axes == "lead_time" else stored.T
     # One unit for all leads: a description states no other.
-    per_mv = steps_per_mv(description.steps_per_unit, description.unit, description.leads[0], str(path))
+    unit = "mV" if description.unit == "none" else description.unit  # the header says that these are none
+    per_mv = steps_per_mv(description.steps_per_unit, unit, description.leads[0], str(path))
     notes = (UNDECLARED,) if description.kind == "csv" and description.samples is None else ()
     header = _header(description, source, samples.shape[1])
     if samples.dtype.kind == "f":

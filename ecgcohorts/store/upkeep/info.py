@@ -23,7 +23,8 @@ def describe(store: AnyStore) -> dict[str, Any]:
         "recipe": store.recipe.name,
         "leads": list(store.recipe.leads),
         "rate_hz": store.recipe.rate_hz,
-        "lsb_uv": store.lsb_uv,
+        "unit": store.recipe.unit,
+        "lsb_uv": store.lsb_uv if store.recipe.unit == "mV" else None,
         "recordings": len(store.index),
         "patients": store.index.n_patients,
         "bytes": sum(one["bytes"] for one in stores),
@@ -77,6 +78,7 @@ def render(facts: dict[str, Any]) -> Group:
     """Lay out the facts of `describe` for a terminal."""
     head = Text(
         f"{facts['path']}: {facts['recordings']} recordings of {facts['patients']} patients, recipe {facts['recipe']}, "
+        f"{'' if facts['unit'] == 'mV' else 'numbers without a unit, '}"
         f"codec {' and '.join(sorted({one['codec'] for one in facts['stores']}))}, "
         f"{facts['bytes'] / 1e6:.1f} MB, fingerprint {facts['fingerprint'][:16]}"
     )
