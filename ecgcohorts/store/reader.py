@@ -307,9 +307,9 @@ class Store(AnyStore):
             raise _cannot_be_read(self.place, error) from None
 
     def load_key(self, key_file: Path | None) -> PseudonymKey:
-        """Load this store's key from a file or the user's configuration folder. Raises KeyMismatch for another key."""
+        """Load this store's key from a file or the user's configuration folder. Raises KeyMismatch for another key, or none."""
         # Another key gives other pseudonyms: every search would end in "not found", and a removal would remove nobody.
-        key = load_key(key_file)
+        key = load_key(key_file, for_new_store=False)
         if key.fingerprint != self.manifest.key_fingerprint:
             raise KeyMismatch(
                 f"{self.path}: made with another pseudonym key. Pass the one it was made with: --key FILE."

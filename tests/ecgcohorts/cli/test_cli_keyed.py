@@ -64,3 +64,31 @@ def test_a_store_is_compared_with_its_source(place):
     half = run("verify", "s.zarr", "--against", raw.folder, cwd=folder)
     assert half.returncode == 2
     assert len(half.stderr.strip().splitlines()) == 1
+
+
+def test_a_key_is_told_of_when_it_is_made_and_never_again(make_cohort, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    raw = make_cohort(patients=4)
+    wrong = run("ingest", tmp_path / "nowhere", "s.zarr", "--cohort", raw.spec, cwd=tmp_path)
+    assert (wrong.returncode, (tmp_path / "config").exists()) == (2, False)
+    first = run("ingest", raw.folder, "s.zarr", "--cohort", raw.spec, cwd=tmp_path)
+    assert first.stderr.startswith(f"made a pseudonym key: {tmp_path / 'config' / 'ecgcohorts' / 'pseudonym.key'}. ")
+    assert len(first.stderr.splitlines()) == 1
+    for later in ("s.zarr", "t.zarr"):
+        assert run("ingest", raw.folder, later, "--cohort", raw.spec, cwd=tmp_path).stderr == ""
+    # On another machine: what is missing is said, and no key that would not fit is made.
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "other"))
+    for command in (("ingest", raw.folder, "s.zarr", "--cohort", raw.spec), ("id", "s.zarr", "north", "p0_0")):
+        refused = run(*command, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "found no pseudonym key" in refused.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_key_that_others_can_read_is_told_of_once_for_each_store(make_cohort, tmp_path):
+    raw, key = make_cohort(patients=4), tmp_path / "own.key"
+    key.write_text("de" * 32)
+    key.chmod(0o644)
+    command = ("ingest", raw.folder, "s.zarr", "--cohort", raw.spec, "--key", key)
+    assert f"chmod 600 {key}" in run(*command, cwd=tmp_path).stderr
+    assert run(*command, cwd=tmp_path).stderr == ""
