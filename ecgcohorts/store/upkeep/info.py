@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ecgcohorts.errors import StoreError
+from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.store.reader import AnyStore, Member
 from ecgcohorts.store.schema import Accounting
 from ecgcohorts.store.splits import load_split, split_names
@@ -20,6 +21,7 @@ _NUMBERS = {
     "patients": "patients",
     "with >= 2": "patients_with_two",
 }
+_SCALED = int(Flag.EQUAL_SPANS | Flag.UNIT_VARIANCE)
 _LEAST_LICENCE = 9  # characters that are left for it, as in CC BY 4.0
 
 
@@ -37,6 +39,7 @@ def describe(store: AnyStore) -> dict[str, Any]:
         "unit": store.recipe.unit,
         "lsb_uv": store.lsb_uv if store.recipe.unit == "mV" else None,
         "recordings": len(store.index),
+        "look_scaled": int((store.index["quality"] & _SCALED != 0).sum()),
         "patients": store.index.n_patients,
         "bytes": sum(one["bytes"] for one in stores),
         "labels": store.index.labels,
@@ -98,6 +101,13 @@ def render(facts: dict[str, Any]) -> Group:
         lines += [Text(_member_line(one)) for one in facts["stores"]]
     reasons = ", ".join(f"{count} {reason}" for reason, count in facts["rejects"].items()) or "nothing"
     lines += [_Cohorts(facts["cohorts"]), Text(f"not stored: {reasons}")]
+    if facts["look_scaled"]:
+        lines.append(
+            Text(
+                f"{facts['look_scaled']} of {facts['recordings']} recordings look scaled (flags equal_spans, unit_variance) and "
+                "may be no millivolts. If so, say unit: none in their description."
+            )
+        )
     for one in facts["stores"]:
         if one["earlier_generations"]:
             earlier = ", ".join(str(number) for number in one["earlier_generations"])

@@ -25,7 +25,15 @@ def printed(renderable: object, width: int = 80) -> list[str]:
 def info(*names: str) -> object:
     cohorts = [{"name": name, **COUNTS, "patients_with_two": 4_321, "licence": LICENCE} for name in names]
     store = {"codec": "lz4", "earlier_generations": []}
-    facts = {"path": "s.zarr", "recordings": 1, "patients": 1, "recipe": "cape-v1", "unit": "mV", "bytes": 1}
+    facts = {
+        "path": "s.zarr",
+        "recordings": 1,
+        "patients": 1,
+        "recipe": "cape-v1",
+        "unit": "mV",
+        "bytes": 1,
+        "look_scaled": 0,
+    }
     return render(facts | {"fingerprint": "f" * 64, "stores": [store], "rejects": {}, "splits": [], "cohorts": cohorts})
 
 

@@ -146,6 +146,20 @@ def test_arrays_and_facts_say_that_there_is_no_unit(store):
     assert "recipe no-unit-100, numbers without a unit, codec" in shown.getvalue()
 
 
+def test_info_says_how_many_recordings_in_mv_look_scaled(place):
+    spec = (place / "spec.yaml").read_text().replace("unit: none", "unit: mV")
+    # Two more whose leads differ in height.
+    for number in range(2):
+        np.save(place / "raw" / f"q{number}_0.npy", scores(100 + number) * np.linspace(0.5, 1.5, 12)[:, None])
+    (place / "claimed.yaml").write_text(spec.replace("(p[0-9]+)_", "([pq][0-9]+)_"))
+    ingest(place / "raw", place / "mv.zarr", str(place / "claimed.yaml"), IngestOptions(recipe="plain-100"))
+    facts = describe(ec.open(place / "mv.zarr"))
+    assert (facts["recordings"], facts["look_scaled"]) == (2 * PATIENTS + 2, 2 * PATIENTS)
+    shown = io.StringIO()
+    Console(file=shown, width=300).print(render(facts))
+    assert "16 of 18 recordings look scaled (flags equal_spans, unit_variance)" in shown.getvalue()
+
+
 def test_the_unit_is_part_of_the_recipe_and_mv_leaves_no_trace(store):
     assert store.recipe.unit == "none"
     assert store.recipe.model_dump(mode="json")["steps"][-1] == {"step": "store", "lsb_uv": 1.0, "unit": "none"}
