@@ -10,10 +10,10 @@ from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from ecgcohorts.cohorts import values
 from ecgcohorts.cohorts.files import Found, SourceItem
@@ -40,7 +40,7 @@ from ecgcohorts.plugins import load, names
 from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.readers.arrays.description import ArrayDescription
-from ecgcohorts.recording import Recording, Sex
+from ecgcohorts.recording import Recording, Sex, Unit
 from ecgcohorts.sources import Source, open_source
 
 __all__ = ["CohortSpec", "Description", "SourceItem", "Tables"]
@@ -74,6 +74,12 @@ class CohortSpec(Frozen):
     sentinel: Sentinel = "missing"  # what -32768 means
     about: About = About()
     overlaps: tuple[Overlap, ...] = ()
+    unit: Unit = "mV"  # none: the samples are no voltages, whatever unit the files state
+
+    @model_serializer(mode="wrap")
+    def _without_mv(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the unit mV: stores remember the digest of descriptions that were written before there was another."""
+        return {name: value for name, value in serialise(self).items() if (name, value) != ("unit", "mV")}
 
     @classmethod
     def load(cls, name_or_yaml: str) -> "CohortSpec":
@@ -203,7 +209,7 @@ class CohortSpec(Frozen):
         )
 
     def apply_rules(self, cohort: str, recording: Recording) -> Recording:
-        """Return the recording as its cohort understands it: -32768 is a clipped sample where the cohort says so.
+        """Return the recording as its cohort understands it: without a unit, or -32768 as a clipped sample, if it says so.
 
         Raises RejectedRecording if the cohort expects a gain and a lead has another.
         """
@@ -211,6 +217,8 @@ class CohortSpec(Frozen):
         # Early headers of the Challenge claim gains of 4880, 200 or 2,000,000 for integers of 1000 steps per mV.
         if self.expected_gain_per_mv is not None and recording.gain_per_mv is not None:
             _check_gain(recording, self.expected_gain_per_mv)
+        if self.unit == "none" and recording.unit != "none":
+            recording = replace(recording, unit="none")
         if self.cohort(cohort).sentinel == "missing" or recording.missing is None or recording.digital is None:
             return recording
         # Readers mark -32768 as missing, as WFDB says. In records E and JS of the Challenge it is a sample clipped at the

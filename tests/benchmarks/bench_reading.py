@@ -129,7 +129,10 @@ PEERS = {
     "edf": Peer("pyedflib.highlevel", _pyedflib, 5),
     "dicom": Peer("pydicom", _pydicom, 1),
     **{name: Peer("ecgdatakit", _ecgdatakit, 5, 5.0) for name in ("scp", "muse_xml", "hl7_aecg")},
-    **{name: Peer("ecgdatakit", _ecgdatakit, 1) for name in ("alivecor_json", "cardiosoft_xml", "ishne", "mfer", "mortara_xml")},
+    **{
+        name: Peer("ecgdatakit", _ecgdatakit, 1)
+        for name in ("alivecor_json", "cardiosoft_xml", "ishne", "mfer", "mortara_xml")
+    },
 }
 
 
