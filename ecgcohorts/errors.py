@@ -206,8 +206,11 @@ def expectation(fault: Mapping[str, Any]) -> str:
         "float_parsing": "a number",
         "bool_parsing": "true or false",
     }
-    if fault["type"] == "union_tag_invalid":
-        return "one of {expected_tags}, not {tag!r}".format_map(fault["ctx"])
+    about = fault.get("ctx", {})
+    if fault["type"] == "union_tag_invalid" and about:
+        return f"one of {about['expected_tags']}, not {about['tag']!r}"
+    if fault["type"] == "string_pattern_mismatch" and about:
+        return f"text of the pattern {about['pattern']}"
     said = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     return plain.get(str(fault["type"]), said)
 

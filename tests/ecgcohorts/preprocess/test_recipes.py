@@ -321,7 +321,7 @@ def test_recipes_go_to_yaml_and_json_and_back(name, tmp_path):
         ("width_s: 0.5", "width_s: 0.5, height: 1", r"step 7 \(subtract_median, height\)|height: expected no key of this name"),
         ("width_s: 0.5", "width_s: wide", r"width_s: expected a number\."),
         ("width_s: 0.5", "width: 0.5", r"step 7 \(subtract_median\), width_s: field required"),
-        ("name: mine-1", "name: My Recipe", "name: string should match"),
+        ("name: mine-1", "name: My Recipe", "name: expected text of the pattern"),
         ("name: mine-1", "name: cape-v1", "found other steps than cape-v1 has. Give the recipe a name of its own"),
         ("name: mine-1", "name: [", "is no YAML"),
         (MINE, "", "expected keys with values"),
