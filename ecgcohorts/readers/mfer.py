@@ -18,7 +18,7 @@ from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import read_bounded
 from ecgcohorts.leads import canonical
 from ecgcohorts.readers._shared.limits import MAX_LEADS, check_shape
-from ecgcohorts.readers._shared.people import DAYS_PER_YEAR, Context, age_between, age_in_years, known, moment
+from ecgcohorts.readers._shared.people import DAYS_PER_YEAR, Context, age_in_years, age_of, known, moment
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.recording import Origin, Recording, Sex
 
@@ -368,21 +368,21 @@ def _samples(frame: _Frame, place: int) -> NDArray[np.int32]:
 def _context(state: _State) -> Context:
     """Collect patient, time and device. The name, notes and events are never read."""
     acquired_at = _moment(state, state.facts.get(TIME, b""))
-    age_years, born = _age(state, state.facts.get(AGE, b""))
+    age_years, doubts = age_of(*_age(state, state.facts.get(AGE, b"")), acquired_at)
     sex = state.facts.get(SEX, b"")
     fields = {"PatientID": state.patient_id, "Manufacturer": state.device, "Sex": str(sex[0]) if sex else ""}
     fields |= {"Time": acquired_at.isoformat() if acquired_at else "", "WaveformType": str(state.waveform)}
     device = state.device.split("^")  # maker, model, version
     return Context(
         patient_id=known(state.patient_id),
-        age_years=age_between(born, acquired_at) if age_years is None else age_years,
+        age_years=age_years,
         sex=SEXES.get(sex[0]) if sex else None,
         acquired_at=acquired_at,
         device=(device[1] if len(device) > 1 else device[0]).strip() or None,
         site=None,
         mains_hz=None,
         fields={name: text for name, text in fields.items() if text},
-        notes=(),
+        notes=doubts,
     )
 
 
