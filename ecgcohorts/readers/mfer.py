@@ -175,6 +175,7 @@ def _open(path: Path) -> tuple[_State, list[int], tuple[str, ...]]:
     for tag, channel, value in _tags(memoryview(data), where):
         _apply(state, tag, channel, value)
     # Frames that follow each other may be one recording or several, and their pointers tell it in ways not seen yet.
+    # Two rhythms side by side would be one ECG that nobody recorded.
     if len(state.frames) != 1:
         reason = Reason.UNSUPPORTED if state.frames else Reason.EMPTY
         _refuse(reason, f"{len(state.frames)} frames of rhythm", "one", where)
@@ -395,6 +396,7 @@ def _age(state: _State, value: bytes) -> tuple[float | None, datetime | None]:
     """Parse (age in years, birth date): years and days, then a year, month and day; each part may be unknown."""
     if len(value) < 3 or not any(value):  # zeros fill the field where nothing is known
         return None, None
+    # De-identified files fill the whole field with 0xFF.
     age = None if value[0] == NO_AGE else age_in_years(value[0] + state.number(value[1:3]) / DAYS_PER_YEAR, "year")
     year = state.number(value[3:5]) if len(value) >= 7 else NO_YEAR
     return age, None if year == NO_YEAR else moment(year, *value[5:7])

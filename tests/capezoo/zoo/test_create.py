@@ -107,7 +107,8 @@ def test_weights_by_name_and_by_only_weight_set(folder, tmp_path, monkeypatch):
     for arguments in (("cape_resnet", True), ("cape_resnet.tiny", True), ("cape_resnet", "cape_resnet.tiny")):
         assert capezoo.create_model(*arguments).num_features == 6
     with pytest.raises(
-        SpecError, match=r"found no weights 'cape_resnet.tiney', expected one of cape_resnet.tiny, a folder of weights, or hf"
+        SpecError,
+        match=r"found no weights 'cape_resnet.tiney', expected one of cape_resnet.tiny, a folder of weights, or hf",
     ):
         capezoo.load("cape_resnet.tiney")
 
