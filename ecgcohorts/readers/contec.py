@@ -102,6 +102,7 @@ def _n_samples(data: bytes, where: str) -> int:
     """Return the samples of each lead: what lies between header and footer, in whole frames."""
     if not sniff(data) or len(data) < HEADER.size:
         _refuse(Reason.FORMAT, f"{len(data)} bytes of another start", "a header of ECG90A", where)
+    # Without a declared length, the zeros at the end are all that tells a whole file from a cut one.
     payload = len(data) - HEADER.size - FOOTER_BYTES
     if payload < 0 or payload % FRAME_BYTES or any(data[-FOOTER_BYTES:]):
         _refuse(Reason.TRUNCATED, f"{len(data)} bytes", f"whole samples, then {FOOTER_BYTES} zeros", where)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import open_regular, read_exactly
 from ecgcohorts.readers._shared.limits import check_shape
-from ecgcohorts.readers._shared.people import Context, age_between, known, moment
+from ecgcohorts.readers._shared.people import Context, age_of, known, moment
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.recording import Origin, Recording, Sex
 
@@ -135,7 +135,8 @@ def _open(file: FileIO, path: Path) -> _Header:
     if min(steps_nv) <= 0:
         _refuse(Reason.UNIT, f"a step of {min(steps_nv)} nV", "a resolution for every lead", where)
     per_mv = tuple(steps_per_mv(1.0 / step, "nV", lead, where) for step, lead in zip(steps_nv, leads, strict=True))
-    context = _context(_text(facts[5]), facts[6:-1], _text(recorder), pacemaker)._replace(notes=notes)
+    context = _context(_text(facts[5]), facts[6:-1], _text(recorder), pacemaker)
+    context = context._replace(notes=(*notes, *context.notes))
     return _Header(leads, per_mv, float(rate), n_samples, starts_at, context)
 
 
@@ -163,16 +164,17 @@ def _context(patient: str, facts: tuple[int, ...], recorder: str, pacemaker: int
     acquired_at = moment(*recorded, *numbers[9:12]) or moment(*recorded)
     fields = {"ID": patient, "Sex": str(sex), "Race": str(race), "Recorder": recorder, "Pacemaker": str(pacemaker)}
     fields |= {"BirthDate": _day(born), "RecordingDate": _day(recorded)}
+    age_years, doubts = age_of(None, moment(*born), acquired_at)
     return Context(
         patient_id=known(patient),
-        age_years=age_between(moment(*born), acquired_at),
+        age_years=age_years,
         sex=SEXES.get(sex),
         acquired_at=acquired_at,
         device=recorder or None,
         site=None,
         mains_hz=None,
         fields={name: text for name, text in fields.items() if text},
-        notes=(),
+        notes=doubts,
     )
 
 

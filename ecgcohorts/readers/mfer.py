@@ -18,7 +18,7 @@ from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import read_bounded
 from ecgcohorts.leads import canonical
 from ecgcohorts.readers._shared.limits import MAX_LEADS, check_shape
-from ecgcohorts.readers._shared.people import DAYS_PER_YEAR, Context, age_between, age_in_years, known, moment
+from ecgcohorts.readers._shared.people import DAYS_PER_YEAR, Context, age_in_years, age_of, known, moment
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.recording import Origin, Recording, Sex
 
@@ -175,6 +175,7 @@ def _open(path: Path) -> tuple[_State, list[int], tuple[str, ...]]:
     for tag, channel, value in _tags(memoryview(data), where):
         _apply(state, tag, channel, value)
     # Frames that follow each other may be one recording or several, and their pointers tell it in ways not seen yet.
+    # Two rhythms side by side would be one ECG that nobody recorded.
     if len(state.frames) != 1:
         reason = Reason.UNSUPPORTED if state.frames else Reason.EMPTY
         _refuse(reason, f"{len(state.frames)} frames of rhythm", "one", where)
@@ -368,21 +369,21 @@ def _samples(frame: _Frame, place: int) -> NDArray[np.int32]:
 def _context(state: _State) -> Context:
     """Collect patient, time and device. The name, notes and events are never read."""
     acquired_at = _moment(state, state.facts.get(TIME, b""))
-    age_years, born = _age(state, state.facts.get(AGE, b""))
+    age_years, doubts = age_of(*_age(state, state.facts.get(AGE, b"")), acquired_at)
     sex = state.facts.get(SEX, b"")
     fields = {"PatientID": state.patient_id, "Manufacturer": state.device, "Sex": str(sex[0]) if sex else ""}
     fields |= {"Time": acquired_at.isoformat() if acquired_at else "", "WaveformType": str(state.waveform)}
     device = state.device.split("^")  # maker, model, version
     return Context(
         patient_id=known(state.patient_id),
-        age_years=age_between(born, acquired_at) if age_years is None else age_years,
+        age_years=age_years,
         sex=SEXES.get(sex[0]) if sex else None,
         acquired_at=acquired_at,
         device=(device[1] if len(device) > 1 else device[0]).strip() or None,
         site=None,
         mains_hz=None,
         fields={name: text for name, text in fields.items() if text},
-        notes=(),
+        notes=doubts,
     )
 
 
@@ -395,6 +396,7 @@ def _age(state: _State, value: bytes) -> tuple[float | None, datetime | None]:
     """Parse (age in years, birth date): years and days, then a year, month and day; each part may be unknown."""
     if len(value) < 3 or not any(value):  # zeros fill the field where nothing is known
         return None, None
+    # De-identified files fill the whole field with 0xFF.
     age = None if value[0] == NO_AGE else age_in_years(value[0] + state.number(value[1:3]) / DAYS_PER_YEAR, "year")
     year = state.number(value[3:5]) if len(value) >= 7 else NO_YEAR
     return age, None if year == NO_YEAR else moment(year, *value[5:7])

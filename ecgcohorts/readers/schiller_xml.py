@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
 from ecgcohorts.readers._shared.limits import check_shape
-from ecgcohorts.readers._shared.people import Context, age_between, known, moment, sex_of
+from ecgcohorts.readers._shared.people import Context, age_of, known, moment, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
-from ecgcohorts.readers._xml.document import read_xml, root_name
+from ecgcohorts.readers._xml.document import Root, read_xml, root_name
 from ecgcohorts.readers._xml.values import count_integers, integer, integers, number, refuse, text_of
 from ecgcohorts.recording import Origin, Recording
 
@@ -93,7 +93,7 @@ def scan(path: Path) -> Iterator[Recording]:
     yield _recording(path, root, rhythm, np.zeros((len(rhythm.leads), 0), np.int32))
 
 
-def _recording(path: Path, root: Element, rhythm: _Rhythm, digital: NDArray[np.int32]) -> Recording:
+def _recording(path: Path, root: Root, rhythm: _Rhythm, digital: NDArray[np.int32]) -> Recording:
     return Recording(
         recording_id=path.stem,
         leads=rhythm.leads,
@@ -103,7 +103,7 @@ def _recording(path: Path, root: Element, rhythm: _Rhythm, digital: NDArray[np.i
         baseline=np.zeros(len(rhythm.leads)),
         n_samples=rhythm.n_samples,
         source=Origin("schiller_xml", path),
-        **_context(root).facts(),
+        **_context(root).facts(*root.notes),
     )
 
 
@@ -164,14 +164,15 @@ def _context(root: Element) -> Context:
     notes += [word for name, word in FILTERS_ON.items() if filters.get(name) == "ON"]
     # The filter tells the mains where it was on; `-` says nothing about them.
     mains_hz = float(hertz.get("MAINS", 0))
+    age_years, doubts = age_of(None, moment(*born.groups()) if born else None, acquired_at)
     return Context(
         patient_id=known(fields.get("id")),
-        age_years=age_between(moment(*born.groups()) if born else None, acquired_at),
+        age_years=age_years,
         sex=sex_of(fields.get("gender", "")),
         acquired_at=acquired_at,
         device=fields.get("model"),
         site=fields.get("institute"),
         mains_hz=mains_hz if mains_hz in (50.0, 60.0) else None,
         fields=fields,
-        notes=tuple(notes),
+        notes=(*notes, *doubts),
     )

@@ -69,6 +69,7 @@ class Slice(NamedTuple):
         leads, rhythm = bodies[LEADS], bodies[RHYTHM]
         if len(leads) < 2 + LEAD_ENTRY.size or len(rhythm) < BLOCK_HEADER.size + 2:
             refuse("sections without content", "leads and rhythm", where)
+        # Devices with one electrode pair write one lead; which one it is stands nowhere, and no law can tell.
         if leads[0] != len(NAMES):
             refuse(f"{leads[0]} leads without names", "I, II and III", where, Reason.UNSUPPORTED)
         start, end, _ = LEAD_ENTRY.unpack_from(leads, 2)

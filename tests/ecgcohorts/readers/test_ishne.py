@@ -12,6 +12,7 @@ import pytest
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS, select
 from ecgcohorts.readers import detect, ishne
+from ecgcohorts.readers._shared.people import NO_BIRTH
 from ecgcohorts.recording import Recording
 
 
@@ -84,6 +85,8 @@ def test_what_the_header_says_beside_the_signal(holter: Holter) -> None:
     assert recording.age_years == pytest.approx(60.0, abs=0.01)
     kept = " ".join(recording.fields.values())
     assert not any(canary in kept for canary in holter.files.CANARIES if canary != holter.files.PID)
+    filler = holter.read(holter.files.known_samples(2), ("I", "II"), year_born=1700)
+    assert (filler.age_years, filler.notes) == (None, (NO_BIRTH,))  # 311 years
     unknown = holter.read(holter.files.known_samples(2), ("I", "II"), sex=0, year_born=0)
     assert (unknown.sex, unknown.age_years) == (None, None)
 

@@ -11,6 +11,7 @@ import pytest
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers import detect, mfer
+from ecgcohorts.readers._shared.people import AGES_DIFFER
 from ecgcohorts.recording import Recording
 
 
@@ -138,6 +139,12 @@ def test_an_age_or_a_birth_date_or_neither(age: bytes, years: float | None, moni
     recording = monitor.read(monitor.channels(monitor.files.known_samples()), people=people)
     assert recording.age_years == pytest.approx(years, abs=0.01)
     assert (recording.patient_id, recording.sex) == (None, None)
+
+
+def test_an_age_that_contradicts_the_birth_date_is_told(monitor: Monitor) -> None:
+    people = (b"X", b"", bytes([30, 0, 0]) + (1951).to_bytes(2, "little") + bytes([4, 23]), b"\1")
+    recording = monitor.read(monitor.channels(monitor.files.known_samples()), people=people)
+    assert (recording.age_years, AGES_DIFFER in recording.notes) == (30.0, True)
 
 
 def test_sequences_that_do_not_fill_the_frame_are_refused(monitor: Monitor) -> None:

@@ -12,6 +12,7 @@ import pytest
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS, select
 from ecgcohorts.readers import detect, schiller_xml
+from ecgcohorts.readers._shared.people import NO_BIRTH
 from ecgcohorts.recording import Recording
 
 
@@ -88,6 +89,20 @@ def test_absent_sections_cost_their_facts_only(sema: Sema) -> None:
 def test_a_birth_date_that_is_none_gives_no_age(born: str, sema: Sema) -> None:
     patient = sema.files.PATIENT.replace("19460502", born)
     assert sema.read(sema.files.rhythm_xml(sema.files.known_samples()), patient=patient).age_years is None
+
+
+def test_a_filler_as_birth_date_is_told(sema: Sema) -> None:
+    patient = sema.files.PATIENT.replace("19460502", "19000101")
+    recording = sema.read(sema.files.rhythm_xml(sema.files.known_samples()), patient=patient)
+    assert (recording.age_years, NO_BIRTH in recording.notes) == (None, True)
+
+
+def test_a_bad_byte_beside_the_samples_costs_a_note(sema: Sema) -> None:
+    good = sema.read(sema.files.rhythm_xml(sema.files.known_samples()))
+    sema.path.write_bytes(sema.path.read_bytes().replace(b"Schiller walnut", b"Schiller wal\xfcnut"))
+    (found,) = schiller_xml.read(sema.path)
+    np.testing.assert_array_equal(found.digital, good.digital)
+    assert len(found.notes) == len(good.notes) + 1
 
 
 def test_filters_that_were_on(sema: Sema) -> None:

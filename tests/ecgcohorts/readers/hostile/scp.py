@@ -155,3 +155,32 @@ def case_17_megabytes(folder: Path) -> Path:
     with path.open("r+b") as file:
         file.truncate(17 << 20)
     return path
+
+
+def _sliced(folder: Path, **bent: int) -> Path:
+    """A slice of Healforce's devices."""
+    return _written(folder, MAKE.healforce_bytes(MAKE.einthoven_samples(), **bent))
+
+
+def case_a_slice_of_no_length(folder: Path) -> Path:
+    return _sliced(folder, declared=0)
+
+
+def case_a_slice_longer_than_its_file(folder: Path) -> Path:
+    return _sliced(folder, declared=65_535)
+
+
+def case_a_slice_of_two_billion_samples(folder: Path) -> Path:
+    return _sliced(folder, start=1, end=1 << 31)
+
+
+def case_a_slice_whose_samples_lie_beyond_it(folder: Path) -> Path:
+    return _sliced(folder, size=65_535)
+
+
+def case_a_slice_of_255_leads(folder: Path) -> Path:
+    return _sliced(folder, n_leads=255)
+
+
+def case_a_slice_of_leads_that_nobody_names(folder: Path) -> Path:
+    return _written(folder, MAKE.healforce_bytes(MAKE.einthoven_samples()[[2, 0, 1]]))
