@@ -15,6 +15,7 @@ from ecgcohorts.readers._shared.limits import MAX_LEADS, MAX_SAMPLES, MAX_SECOND
 
 HEADER_LIMIT = 1 << 20  # bytes of a .hea file
 MAX_SEGMENTS = 10_000  # our default
+MAX_DATE = 80  # characters; our default: more is no date, and something else went wrong
 
 NULL = "~"  # a signal file that is not there, or a segment without signals
 # What the specification assumes where a field is missing. That the baseline is the ADC zero is one of these, too.
@@ -106,7 +107,7 @@ class Header(NamedTuple):
         )
         rate_hz = _rate(tokens[2], line) if len(tokens) > 2 else DEFAULT_RATE_HZ
         n_frames = line.integer(tokens[3], "number of samples", 0) if len(tokens) > 3 else 0
-        acquired_at = _acquired_at(tokens[4], notes) if len(tokens) > 4 else None
+        acquired_at = _acquired_at(tokens[4], line, notes) if len(tokens) > 4 else None
         _check_limits(n_signals, n_frames, rate_hz, where)
         body = lines[1:]
         wanted = n_signals if n_segments is None else n_segments
@@ -224,7 +225,7 @@ def _rate(token: str, line: _Line) -> float:
     return float(match[1])
 
 
-def _acquired_at(text: str, notes: list[str]) -> datetime | None:
+def _acquired_at(text: str, line: _Line, notes: list[str]) -> datetime | None:
     """Parse base time and date; None if there is no date. One that cannot be or is not understood is noted and ignored."""
     fraction = None
     if match := _MONTH_NAME.fullmatch(text):
@@ -237,6 +238,8 @@ def _acquired_at(text: str, notes: list[str]) -> datetime | None:
         if year == "0":
             return None
     else:
+        if len(text) > MAX_DATE:
+            line.refuse(f"{len(text)} characters as base time and date", "HH:MM:SS DD/MM/YYYY")
         # `2006`, `2020-05-12`: no sample depends on it, and the order of day and month is not guessed.
         notes.append(UNREAD_DATE)
         return None

@@ -156,6 +156,11 @@ def test_what_is_no_moment_is_noted_and_ignored(text: str) -> None:
     assert (header.acquired_at, header.notes) == (None, (wh.UNREAD_DATE,))
 
 
+def test_what_is_too_long_for_a_date_is_refused() -> None:
+    assert parse(f"r 1 500 10 {'x' * wh.MAX_DATE}").acquired_at is None
+    assert refused(f"r 1 500 10 {'x' * (wh.MAX_DATE + 1)}").reason is Reason.HEADER
+
+
 def test_a_signal_line_that_slipped_into_the_record_line_is_missed() -> None:
     assert refused(f"r 2 500 10 {LINE}", LINE).reason is Reason.HEADER
 
