@@ -33,7 +33,7 @@ from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".xml",)
 VARIANTS = (
-    "rhythm series of one sequence set; absolute or relative time, increments in s, ms or us",
+    "rhythm series of one sequence set, or of several that follow each other; absolute or relative time, increments in s, ms or us",
     "origin and scale per lead in nV, uV, mV or V; any number and order of leads",
     "writers seen: Mortara, CalECG, Mindray, Philips converters, the HL7 example and its shortest forms",
 )

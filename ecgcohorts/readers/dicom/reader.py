@@ -33,7 +33,7 @@ SUFFIXES = (".dcm",)
 NEEDS = ("pydicom",)
 VARIANTS = (
     "implicit and explicit little endian, explicit big endian",
-    "12-lead, general, ambulatory ECG and hemodynamic; the original rhythm group",
+    "12-lead, general, ambulatory ECG and hemodynamic; the original rhythm group, or groups that follow each other",
     "samples of 8, 16 and 32 bits; leads by SCP-ECG or MDC code, or by name",
 )
 FILE_LIMIT = 128 << 20  # bytes; our default: three hours of 12 leads at 500 Hz
