@@ -241,6 +241,8 @@ def _put_arrays(page: _Page, head: bytes, kind: str) -> None:
         of_time = shape[1] < shape[0]
         why = f"{min(shape)} {'columns' if of_time else 'rows'}"
         page.put("      axes", "time_lead" if of_time else "lead_time", "guess", why)
+    elif axes := _axes_of_records(shape):
+        page.put("      axes", axes, "guess", f"shape {shape}: {shape[0]} recordings in a file")
     else:
         why = "fill in lead_time (one row per lead) or time_lead"
         if kind in ("npy", "npz", "hdf5"):
@@ -259,6 +261,14 @@ def _put_arrays(page: _Page, head: bytes, kind: str) -> None:
     page.put("      separator", numbers.separator, "guess", why)
     if numbers.decimal != ".":
         page.put("      decimal", numbers.decimal, "guess", why)
+
+
+def _axes_of_records(shape: tuple[int, ...]) -> str:
+    """Name the axes of an array of many recordings, the first axis; or "" if the others leave that open."""
+    sizes = shape[1:]
+    kinds = ["one" if size == 1 else "lead" if size <= _MAX_LEADS_OF_A_GUESS else "time" for size in sizes]
+    is_clear = kinds.count("lead") == kinds.count("time") == 1 and len(kinds) <= 4
+    return "_".join(["record", *kinds]) if is_clear else ""
 
 
 def _npy_shape(head: bytes) -> tuple[int, ...]:

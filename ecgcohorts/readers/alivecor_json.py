@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
-from ecgcohorts.readers._shared.json_text import at, number_at, read_json, refuse_json, text_at
+from ecgcohorts.readers._shared.json_text import Json
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import Context, known
 from ecgcohorts.readers._shared.units import steps_per_mv
@@ -53,7 +53,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     digital: (lead, time) int32, the numbers as written; null is missing. analog_mv where any is no whole number. Raises
     UnreadableRecording.
     """
-    content, notes = read_json(path)
+    content, notes = Json.read(path)
     signal = _signal(content, str(path))
     values, missing = _samples(signal, str(path))
     per_mv = [steps_per_mv(1 / signal.nv_per_step, "nV", lead, str(path)) for lead in signal.leads]
@@ -62,40 +62,42 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
 
 def scan(path: Path) -> Iterator[Recording]:
     """Yield the same recording without samples."""
-    content, notes = read_json(path)
+    content, notes = Json.read(path)
     signal = _signal(content, str(path))
     yield _recording(path, content, signal, notes, analog_mv=np.zeros((len(signal.leads), 0)))
 
 
 def _signal(content: dict[str, Any], where: str) -> _Signal:
     """Choose the raw signal, and check it as far as its header goes."""
-    if "data12L" in content and not at(content, "data"):
-        refuse_json(Reason.UNSUPPORTED, "a recording of Kardia 12L", "one that states its step", where)
-    raw, enhanced = at(content, "data", "raw"), at(content, "data", "enhanced")
+    if "data12L" in content and not Json.at(content, "data"):
+        Json.refuse(Reason.UNSUPPORTED, "a recording of Kardia 12L", "one that states its step", where)
+    raw, enhanced = Json.at(content, "data", "raw"), Json.at(content, "data", "enhanced")
+    # The enhanced signal is filtered by a method that the maker does not state: no recipe could be told of it.
     block = raw if isinstance(raw, dict) else enhanced
     if not isinstance(block, dict):
-        refuse_json(Reason.EMPTY, "no signal", "data.raw", where)
+        Json.refuse(Reason.EMPTY, "no signal", "data.raw", where)
     notes: tuple[str, ...] = () if block is raw else (ENHANCED,)
-    rate_hz, step = number_at(block, "frequency"), number_at(block, "amplitudeResolution")
-    leads = at(block, "samples")
+    rate_hz, step = Json.number(block, "frequency"), Json.number(block, "amplitudeResolution")
+    leads = Json.at(block, "samples")
     if rate_hz is None or not isinstance(leads, dict) or not all(isinstance(each, list) for each in leads.values()):
-        refuse_json(Reason.HEADER, "no frequency, or samples of another kind", "a list of numbers for each lead", where)
+        Json.refuse(Reason.HEADER, "no frequency, or samples of another kind", "a list of numbers for each lead", where)
     if step is None or step <= 0:
-        refuse_json(Reason.UNIT, "no amplitudeResolution", "nV of one step", where)
-    count = at(block, "numLeads")
+        Json.refuse(Reason.UNIT, "no amplitudeResolution", "nV of one step", where)
+    count = Json.at(block, "numLeads")
     if count is not None and count != len(leads):
-        refuse_json(Reason.HEADER, f"{len(leads)} leads", "as many as numLeads says", where)
+        Json.refuse(Reason.HEADER, f"{len(leads)} leads", "as many as numLeads says", where)
     if len({len(samples) for samples in leads.values()}) > 1:
-        refuse_json(Reason.TRUNCATED, "leads of unequal length", "equal ones", where)
+        Json.refuse(Reason.TRUNCATED, "leads of unequal length", "equal ones", where)
     # Before any memory is taken for samples.
     check_shape(len(leads), len(next(iter(leads.values()), ())), rate_hz, where)
-    declared = number_at(content, "duration")
+    declared = Json.number(content, "duration")
     found_s = len(next(iter(leads.values()))) / rate_hz
     if declared is not None and abs(declared / 1000 - found_s) > APART_S:
         notes += (DURATION_DIFFERS,)
+    # `leadI` and `I` would be one lead.
     named = {_lead_name(key): samples for key, samples in leads.items()}
     if len(named) < len(leads):
-        refuse_json(Reason.DUPLICATE_LEAD, "one lead twice", "each lead once", where)
+        Json.refuse(Reason.DUPLICATE_LEAD, "one lead twice", "each lead once", where)
     return _Signal(named, rate_hz, step, notes)
 
 
@@ -112,7 +114,7 @@ def _samples(signal: _Signal, where: str) -> tuple[NDArray, NDArray[np.bool_]]:
         types = {*map(type, samples)}
         # Exactly these types: true is an int in Python, and a text must not become a number.
         if not types <= {int, float, type(None)}:
-            refuse_json(Reason.HEADER, "a sample that is no number", "numbers", where)
+            Json.refuse(Reason.HEADER, "a sample that is no number", "numbers", where)
         hole = np.zeros(len(samples), bool)
         if type(None) in types:
             hole = np.array([sample is None for sample in samples])
@@ -120,10 +122,10 @@ def _samples(signal: _Signal, where: str) -> tuple[NDArray, NDArray[np.bool_]]:
         try:
             rows.append(np.array(samples))
         except OverflowError:
-            refuse_json(Reason.UNSUPPORTED, "integers of more than 64 bits", "32 bits or fewer", where)
+            Json.refuse(Reason.UNSUPPORTED, "integers of more than 64 bits", "32 bits or fewer", where)
         holes.append(hole)
     if any(row.dtype.kind not in "if" for row in rows):
-        refuse_json(Reason.UNSUPPORTED, "integers of more than 64 bits", "32 bits or fewer", where)
+        Json.refuse(Reason.UNSUPPORTED, "integers of more than 64 bits", "32 bits or fewer", where)
     return np.stack(rows), np.stack(holes)
 
 
@@ -132,10 +134,10 @@ def _as_stored(
 ) -> dict[str, NDArray | None]:
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
-            refuse_json(Reason.HEADER, "a number beyond all floats", "numbers", where)
+            Json.refuse(Reason.HEADER, "a number beyond all floats", "numbers", where)
         return {"analog_mv": np.where(missing, np.nan, values / per_mv[:, None])}
     if values.min() < _INT32.min or values.max() > _INT32.max:
-        refuse_json(Reason.UNSUPPORTED, "integers of more than 32 bits", "32 bits or fewer", where)
+        Json.refuse(Reason.UNSUPPORTED, "integers of more than 32 bits", "32 bits or fewer", where)
     digital = values.astype(np.int32)
     return {
         "digital": digital,
@@ -161,21 +163,21 @@ def _recording(
 
 def _context(content: dict[str, Any]) -> Context:
     """Collect what the recording says. Name, notes and tags are never read; sex and age stand elsewhere in the API."""
-    block = at(content, "data", "raw") or at(content, "data", "enhanced")
-    mains = number_at(block, "mainsFrequency")
+    block = Json.at(content, "data", "raw") or Json.at(content, "data", "enhanced")
+    mains = Json.number(block, "mainsFrequency")
     try:
         # The clock as written; a zone is dropped, since most formats have none.
-        acquired_at = datetime.fromisoformat(text_at(content, "recordedAt")).replace(tzinfo=None)
+        acquired_at = datetime.fromisoformat(Json.text(content, "recordedAt")).replace(tzinfo=None)
     except ValueError:
         acquired_at = None
     return Context(
-        patient_id=known(text_at(content, "patientID")),
+        patient_id=known(Json.text(content, "patientID")),
         age_years=None,
         sex=None,
         acquired_at=acquired_at,
-        device=text_at(content, "deviceInfo", "hardwareType")[:64] or None,
+        device=Json.text(content, "deviceInfo", "hardwareType")[:64] or None,
         site=None,
         mains_hz=mains if mains in _MAINS_HZ else None,
-        fields={name: text for name, key in _KEPT.items() if (text := text_at(content, key))},
+        fields={name: text for name, key in _KEPT.items() if (text := Json.text(content, key))},
         notes=(),
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import Reason
 from ecgcohorts.leads import canonical
 from ecgcohorts.privacy.placeholders import is_placeholder
-from ecgcohorts.readers._shared.json_text import at, list_at, number_at, read_json, refuse_json, text_at
+from ecgcohorts.readers._shared.json_text import Json
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import Context, age_between, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
@@ -86,7 +86,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
         by_entry = {item.entry: item for item in items}
         for entry in entries:
             if entry not in by_entry:
-                refuse_json(Reason.MISSING_FILE, "no such recording", "an Observation of that id", str(path))
+                Json.refuse(Reason.MISSING_FILE, "no such recording", "an Observation of that id", str(path))
         items = [by_entry[entry] for entry in entries]
     for item in items:
         leads, notes = _leads(item, str(path))
@@ -103,44 +103,47 @@ def scan(path: Path) -> Iterator[Recording]:
 
 def _items(path: Path) -> list[_Item]:
     """List the Observations of a file that hold sampled data. Raises UnreadableRecording if there is none."""
-    content, notes = read_json(path)
-    kind = text_at(content, "resourceType")
+    content, notes = Json.read(path)
+    kind = Json.text(content, "resourceType")
     if kind not in ("Observation", "Bundle"):
-        refuse_json(Reason.FORMAT, "another resource", "an Observation or a Bundle", str(path))
+        Json.refuse(Reason.FORMAT, "another resource", "an Observation or a Bundle", str(path))
     if kind == "Observation":
         found = [_Item(content, "", _by_reference([], content), notes)] if _sampled(content) else []
     else:
-        resources = [(text_at(one, "fullUrl"), at(one, "resource")) for one in list_at(content, "entry")]
+        resources = [(Json.text(one, "fullUrl"), Json.at(one, "resource")) for one in Json.items(content, "entry")]
         found = [
-            _Item(one, text_at(one, "id") or str(number), _by_reference(resources, one), notes)
+            _Item(one, Json.text(one, "id") or str(number), _by_reference(resources, one), notes)
             for number, (_, one) in enumerate(resources)
-            if text_at(one, "resourceType") == "Observation" and _sampled(one)
+            if Json.text(one, "resourceType") == "Observation" and _sampled(one)
         ]
     if not found:
-        refuse_json(Reason.EMPTY, "no Observation with sampled data", "one with valueSampledData", str(path))
+        Json.refuse(Reason.EMPTY, "no Observation with sampled data", "one with valueSampledData", str(path))
     if len({item.entry for item in found}) < len(found):
-        refuse_json(Reason.HEADER, "one id for two Observations", "an id of its own for each", str(path))
+        Json.refuse(Reason.HEADER, "one id for two Observations", "an id of its own for each", str(path))
     return found
 
 
 def _by_reference(resources: list[tuple[str, Any]], observation: dict[str, Any]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for url, one in resources:
-        if isinstance(one, dict) and text_at(one, "resourceType") in ("Patient", "Device"):
-            found |= {url: one, f"{text_at(one, 'resourceType')}/{text_at(one, 'id')}": one}
-    return found | {f"#{text_at(one, 'id')}": one for one in list_at(observation, "contained") if isinstance(one, dict)}
+        if isinstance(one, dict) and Json.text(one, "resourceType") in ("Patient", "Device"):
+            found |= {url: one, f"{Json.text(one, 'resourceType')}/{Json.text(one, 'id')}": one}
+    return found | {
+        f"#{Json.text(one, 'id')}": one for one in Json.items(observation, "contained") if isinstance(one, dict)
+    }
 
 
 def _sampled(observation: dict[str, Any]) -> list[dict[str, Any]]:
     """List the parts that hold sampled data: components, or the Observation itself where it is one lead."""
-    parts = [observation, *list_at(observation, "component")]
-    return [part for part in parts if isinstance(at(part, "valueSampledData"), dict)]
+    parts = [observation, *Json.items(observation, "component")]
+    return [part for part in parts if isinstance(Json.at(part, "valueSampledData"), dict)]
 
 
 def _leads(item: _Item, where: str) -> tuple[list[_Lead], tuple[str, ...]]:
     """Return the leads of an Observation, the parts of each together, and notes. No number is parsed."""
-    if text_at(item.observation, "status") in _WITHDRAWN:
-        refuse_json(Reason.UNSUPPORTED, "an Observation that was withdrawn", "a valid one", where)
+    # Servers keep what was entered by mistake, under this status.
+    if Json.text(item.observation, "status") in _WITHDRAWN:
+        Json.refuse(Reason.UNSUPPORTED, "an Observation that was withdrawn", "a valid one", where)
     found: dict[str, _Lead] = {}
     others = False
     for part in _sampled(item.observation):
@@ -148,23 +151,24 @@ def _leads(item: _Item, where: str) -> tuple[list[_Lead], tuple[str, ...]]:
         if canonical(name) is None:
             others = True
             continue
-        lead = _lead(name, at(part, "valueSampledData"), where)
+        lead = _lead(name, Json.at(part, "valueSampledData"), where)
         known = found.get(name)
         if known is not None:
             # HL7's own example gives each lead in two chunks, one after the other; nothing but their order tells which is
             # first, so nothing but the parts may differ.
             if known._replace(parts=lead.parts) != lead:
-                refuse_json(Reason.UNSUPPORTED, f"two kinds of lead {name}", "parts of one rate and step", where)
+                Json.refuse(Reason.UNSUPPORTED, f"two kinds of lead {name}", "parts of one rate and step", where)
             lead = lead._replace(parts=known.parts + lead.parts)
         found[name] = lead
+    # A cut export would otherwise end in leads of unequal length.
     leads = list(found.values())
     if len({(lead.period_ms, tuple(_count(part) for part in lead.parts)) for lead in leads}) > 1:
-        refuse_json(Reason.TRUNCATED, "leads of unequal length or rate", "equal ones", where)
+        Json.refuse(Reason.TRUNCATED, "leads of unequal length or rate", "equal ones", where)
     if not leads:
-        refuse_json(Reason.EMPTY, "no lead of an ECG", "components with codes of leads", where)
+        Json.refuse(Reason.EMPTY, "no lead of an ECG", "components with codes of leads", where)
     check_shape(len(leads), _length(leads), 1000 / leads[0].period_ms, where)
     if len(leads) * _length(leads) > MAX_SAMPLES:
-        refuse_json(Reason.LIMIT, f"{len(leads)} leads of {_length(leads)} samples", f"{MAX_SAMPLES} in all", where)
+        Json.refuse(Reason.LIMIT, f"{len(leads)} leads of {_length(leads)} samples", f"{MAX_SAMPLES} in all", where)
     notes = (JOINED,) if len(leads[0].parts) > 1 else ()
     return leads, (*item.notes, *notes, *([OTHERS] if others else []))
 
@@ -172,37 +176,39 @@ def _leads(item: _Item, where: str) -> tuple[list[_Lead], tuple[str, ...]]:
 def _lead_name(part: dict[str, Any], where: str) -> str:
     """Return the lead that the code of a component means: by its MDC number, else by a name. Raises if the two differ."""
     numbered = named = None
-    texts = [text_at(part, "code", "text")]
-    for coding in list_at(part, "code", "coding"):
-        code, display = text_at(coding, "code"), text_at(coding, "display")
-        if text_at(coding, "system") in _MDC and re.fullmatch(r"[0-9]{6}", code):
+    texts = [Json.text(part, "code", "text")]
+    for coding in Json.items(part, "code", "coding"):
+        code, display = Json.text(coding, "code"), Json.text(coding, "display")
+        if Json.text(coding, "system") in _MDC and re.fullmatch(r"[0-9]{6}", code):
             numbered = _LEADS.get(int(code) - _FIRST_MDC, f"MDC {code}")
         texts += [code, display]
     for text in texts:
         named = named or canonical(_MDC_NAME.sub("", text))
     if numbered and named and canonical(numbered) != named:
-        refuse_json(Reason.HEADER, f"a component coded as {numbered}, but called {named}", "one lead", where)
+        Json.refuse(Reason.HEADER, f"a component coded as {numbered}, but called {named}", "one lead", where)
     return numbered or named or next((text[:_NAME_LENGTH] for text in texts if text), "other")
 
 
 def _lead(name: str, data: dict[str, Any], where: str) -> _Lead:
     """Parse the header of SampledData: value = origin + factor * number, in the unit of the origin."""
-    period = number_at(data, "period")  # ms, in R4; R5 has an interval with a unit
-    if period is None and (scale := _MS.get(text_at(data, "intervalUnit"))):
-        interval = number_at(data, "interval")
+    # R5 renamed the period, and gave it a unit.
+    period = Json.number(data, "period")  # ms, in R4; R5 has an interval with a unit
+    if period is None and (scale := _MS.get(Json.text(data, "intervalUnit"))):
+        interval = Json.number(data, "interval")
         period = None if interval is None else interval * scale
     if period is None or not 1e-3 <= period <= 1e3 or "offsets" in data:
-        refuse_json(Reason.HEADER, "no usable period", "ms from sample to sample", where)
-    if at(data, "dimensions") != 1:
-        refuse_json(Reason.UNSUPPORTED, "several dimensions, or none stated", "one", where)
-    factor = 1.0 if "factor" not in data else number_at(data, "factor")
-    origin = number_at(data, "origin", "value")
-    unit = text_at(data, "origin", "code") or text_at(data, "origin", "unit")
+        Json.refuse(Reason.HEADER, "no usable period", "ms from sample to sample", where)
+    if Json.at(data, "dimensions") != 1:
+        Json.refuse(Reason.UNSUPPORTED, "several dimensions, or none stated", "one", where)
+    factor = 1.0 if "factor" not in data else Json.number(data, "factor")
+    origin = Json.number(data, "origin", "value")
+    # The code is of UCUM; the unit is any text for people.
+    unit = Json.text(data, "origin", "code") or Json.text(data, "origin", "unit")
     if not factor or origin is None or not abs(origin / factor) < 1e15:
-        refuse_json(Reason.UNIT, f"no origin, or no factor, for lead {name}", "numbers", where)
-    text = at(data, "data")
+        Json.refuse(Reason.UNIT, f"no origin, or no factor, for lead {name}", "numbers", where)
+    text = Json.at(data, "data")
     if not isinstance(text, str):
-        refuse_json(Reason.EMPTY, f"no samples of lead {name}", "a text of numbers", where)
+        Json.refuse(Reason.EMPTY, f"no samples of lead {name}", "a text of numbers", where)
     steps_per_mv(1 / factor, unit, name, where)  # HL7's example has no unit: it is refused here
     return _Lead(name, period, factor, origin, unit, (text,))
 
@@ -232,16 +238,16 @@ def _decoded(leads: list[_Lead], where: str) -> tuple[dict[str, NDArray | None],
     try:
         values = np.array(tokens, np.float64 if is_float else np.int64)
     except (ValueError, OverflowError):
-        refuse_json(Reason.HEADER, "a sample that is no number", "numbers, E, L or U", where)
+        Json.refuse(Reason.HEADER, "a sample that is no number", "numbers, E, L or U", where)
     if is_float:
         if not np.isfinite(values).all():
-            refuse_json(Reason.HEADER, "a number beyond all floats", "numbers", where)
+            Json.refuse(Reason.HEADER, "a number beyond all floats", "numbers", where)
         analog_mv = (values - baseline[:, None]) / per_mv[:, None]
         if missing is not None:
             analog_mv[missing] = np.nan
         return {"analog_mv": analog_mv}, notes
     if values.min() < _INT32.min or values.max() > _INT32.max:
-        refuse_json(Reason.UNSUPPORTED, "integers of more than 32 bits", "32 bits or fewer", where)
+        Json.refuse(Reason.UNSUPPORTED, "integers of more than 32 bits", "32 bits or fewer", where)
     digital = values.astype(np.int32)
     return {"digital": digital, "gain_per_mv": per_mv, "baseline": baseline, "missing": missing}, notes
 
@@ -249,10 +255,10 @@ def _decoded(leads: list[_Lead], where: str) -> tuple[dict[str, NDArray | None],
 def _tokens(text: str, where: str) -> list[str]:
     # numpy would read nan, inf, 1_000 and digits of other scripts.
     if _NOT_OF_NUMBERS.search(text) or not text.isascii():
-        refuse_json(Reason.HEADER, "a sample that is no number", "numbers, E, L or U", where)
+        Json.refuse(Reason.HEADER, "a sample that is no number", "numbers, E, L or U", where)
     tokens = text.split()
     if max(map(len, tokens), default=0) > _LONGEST_NUMBER:
-        refuse_json(Reason.HEADER, "a sample of many digits", f"{_LONGEST_NUMBER} characters at most", where)
+        Json.refuse(Reason.HEADER, "a sample of many digits", f"{_LONGEST_NUMBER} characters at most", where)
     return tokens
 
 
@@ -273,24 +279,24 @@ def _recording(
 def _context(item: _Item) -> Context:
     """Collect patient, time and device. Names, addresses, displays and narratives are never read."""
     observation = item.observation
-    reference = text_at(observation, "subject", "reference")
+    reference = Json.text(observation, "subject", "reference")
     patient = item.others.get(reference) or item.others.get("/".join(reference.split("/")[-2:])) or {}
     start = ("effectiveDateTime", "effectiveInstant")
-    texts = [text_at(observation, key) for key in start] + [text_at(observation, "effectivePeriod", "start")]
+    texts = [Json.text(observation, key) for key in start] + [Json.text(observation, "effectivePeriod", "start")]
     acquired_at = next((when for text in texts if (when := _moment(text)) is not None), None)
-    device = item.others.get(text_at(observation, "device", "reference"), {})
+    device = item.others.get(Json.text(observation, "device", "reference"), {})
     found = {
-        "ObservationID": text_at(observation, "id"),
+        "ObservationID": Json.text(observation, "id"),
         "Subject": reference,
-        "Status": text_at(observation, "status"),
+        "Status": Json.text(observation, "status"),
     }
     return Context(
         patient_id=_patient_id(observation, reference, patient),
-        age_years=age_between(_moment(text_at(patient, "birthDate")), acquired_at),
-        sex=sex_of(text_at(patient, "gender")),
+        age_years=age_between(_moment(Json.text(patient, "birthDate")), acquired_at),
+        sex=sex_of(Json.text(patient, "gender")),
         acquired_at=acquired_at,
         # The display of a device may be "Anna's watch".
-        device=text_at(device, "modelNumber")[:64] or None,
+        device=Json.text(device, "modelNumber")[:64] or None,
         site=None,
         mains_hz=None,
         fields={name: text for name, text in found.items() if text},
@@ -304,8 +310,8 @@ def _patient_id(observation: dict[str, Any], reference: str, patient: dict[str, 
     if slash and kind.endswith("Patient") and not is_placeholder(own):
         return own
     # `urn:uuid:...` and `#p` name a patient inside this one file only.
-    identifiers = [at(observation, "subject", "identifier"), *list_at(patient, "identifier")]
-    values = {(text_at(one, "system"), text_at(one, "value")) for one in identifiers if text_at(one, "value")}
+    identifiers = [Json.at(observation, "subject", "identifier"), *Json.items(patient, "identifier")]
+    values = {(Json.text(one, "system"), Json.text(one, "value")) for one in identifiers if Json.text(one, "value")}
     if len(values) != 1:
         return None
     ((system, value),) = values

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import Reason
 from ecgcohorts.leads import canonical
 from ecgcohorts.privacy.placeholders import is_placeholder
-from ecgcohorts.readers._shared.lead_groups import TOGETHER, LeadGroup, Placement
+from ecgcohorts.readers._shared.lead_groups import TOGETHER, Placement
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import Context, age_in_years, age_of, known, moment, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
@@ -33,7 +33,7 @@ from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".xml",)
 VARIANTS = (
-    "rhythm series of one sequence set; absolute or relative time, increments in s, ms or us",
+    "rhythm series of one sequence set, or of several that follow each other; absolute or relative time, increments in s, ms or us",
     "origin and scale per lead in nV, uV, mV or V; any number and order of leads",
     "writers seen: Mortara, CalECG, Mindray, Philips converters, the HL7 example and its shortest forms",
 )
@@ -188,6 +188,7 @@ def _rhythm(root: Element, where: str) -> _Rhythm:
 def _placement(sets: tuple[_Set, ...], where: str) -> Placement:
     """Place several sets by the times they state. Without such times nothing says that they follow each other."""
     absolute, relative = [_instant(one.absolute) for one in sets], [one.relative_s for one in sets]
+    # Whole seconds cannot say where 2.5 s begin: sets with such times overlap, and are refused.
     if None not in absolute:
         first = min(when for when in absolute if when is not None)
         seconds = [(when - first).total_seconds() for when in absolute if when is not None]
@@ -199,9 +200,7 @@ def _placement(sets: tuple[_Set, ...], where: str) -> Placement:
             Reason.UNSUPPORTED, f"{len(sets)} sequence sets in the rhythm series", "one of simultaneous leads", where
         )
     pairs = zip(sets, seconds, strict=True)
-    groups = [
-        LeadGroup(tuple(lead.name for lead in one.leads), round(start * rate_hz), one.n_samples) for one, start in pairs
-    ]
+    groups = [(tuple(lead.name for lead in one.leads), round(start * rate_hz), one.n_samples) for one, start in pairs]
     placement = Placement.of(groups, where)
     check_shape(sum(map(len, placement.rows)), placement.n_samples, rate_hz, where)
     return placement

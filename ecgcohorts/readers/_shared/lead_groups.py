@@ -14,7 +14,7 @@ _Value = TypeVar("_Value")
 TOGETHER = "leads of several groups put together, missing outside their group"
 
 
-class LeadGroup(NamedTuple):
+class _Group(NamedTuple):
     """Leads recorded together, from sample `start` on."""
 
     leads: tuple[str, ...]
@@ -34,16 +34,19 @@ class Placement(NamedTuple):
     n_samples: int
 
     @classmethod
-    def of(cls, groups: Sequence[LeadGroup], where: str) -> "Placement":
-        """Place groups that follow each other; a lead of a rhythm strip beside them is kept whole, and once.
+    def of(cls, stated: Sequence[tuple[tuple[str, ...], int, int]], where: str) -> "Placement":
+        """Place groups, each of leads, first sample and number of samples, that follow each other; a lead of a rhythm strip beside them is kept whole, and once.
 
         Raises UnreadableRecording for groups that start together or overlap, and for a lead in two of them: a cart that
         writes one time for all groups would otherwise make an ECG that never was.
         """
+        groups = [_Group(*group) for group in stated]
         first, last = min(group.start for group in groups), max(group.stop for group in groups)
+        # A group as long as the whole is the strip below the others on paper, and overlaps all of them.
         parts = sorted((group for group in groups if group.n_samples < last - first), key=lambda group: group.start)
         if not parts or any(one.stop > other.start for one, other in pairwise(parts)):
             _refuse(f"{len(groups)} groups of leads that do not follow each other in time", where)
+        # The second may go on where the first ends. Nothing says so, and none may be dropped in silence.
         names = [canonical(lead) or lead for group in parts for lead in group.leads]
         if len(set(names)) < len(names):
             _refuse("one lead in two groups", where)

@@ -72,6 +72,7 @@ class ArrayDescription(BaseModel):
         given = {name for name in of_csv if getattr(self, name) != fields[name].default}
         if self.kind != "csv" and given:
             raise ValueError(f"found {', '.join(sorted(given))}, which only csv has")
+        # A .npy file holds one array, so its ids come from a table, by row.
         side = [name for name in _SIDE if getattr(self, name) is not None]
         if side and not (self.has_records and self.kind in ("npz", "hdf5")):
             raise ValueError(f"found {', '.join(side)}, which only npz and hdf5 of many records have")
@@ -150,9 +151,11 @@ class ArrayDescription(BaseModel):
         array = array.reshape([size for word, size in zip(words, array.shape, strict=True) if word != "one"])
         return array.T if kept == ["time", "lead"] else array
 
-
-def check_side(shape: tuple[int, ...], where: str) -> None:
-    """Refuse an array of facts about records that is no list of them, or too long. Raises UnreadableRecording."""
-    if len(shape) not in (1, 2) or not 0 < shape[0] <= MAX_RECORDS or prod(shape) > MAX_FACTS:
-        found = f"an array of {len(shape)} axes and {prod(shape)} values"
-        raise UnreadableRecording(Reason.HEADER, found, "one value a record", "Check ids, scale and lengths.", where)
+    @staticmethod
+    def check_side(shape: tuple[int, ...], where: str) -> None:
+        """Refuse an array of facts about records that is no list of them, or too long. Raises UnreadableRecording."""
+        if len(shape) not in (1, 2) or not 0 < shape[0] <= MAX_RECORDS or prod(shape) > MAX_FACTS:
+            found = f"an array of {len(shape)} axes and {prod(shape)} values"
+            raise UnreadableRecording(
+                Reason.HEADER, found, "one value a record", "Check ids, scale and lengths.", where
+            )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason
 from ecgcohorts.readers._shared.hdf5 import checked_dataset, open_hdf5, refuse, typed_errors
-from ecgcohorts.readers.arrays.description import MAX_ID, ArrayDescription, check_side
+from ecgcohorts.readers.arrays.description import MAX_ID, ArrayDescription
 
 if TYPE_CHECKING:
     import h5py
@@ -38,8 +38,9 @@ class Hdf5Array(NamedTuple):
         """Return a dataset of facts about the records: numbers, or texts as str."""
         assert self.name is not None
         with open_hdf5(self.path) as file, typed_errors(self.path):
+            # Ids may lie in another file as well as samples may.
             dataset = checked_dataset(file, self.name, self.path)
-            check_side(dataset.shape, str(self.path))
+            ArrayDescription.check_side(dataset.shape, str(self.path))
             if dataset.dtype.kind not in "OS":
                 return np.asarray(dataset[()])
             texts = dataset.asstr()

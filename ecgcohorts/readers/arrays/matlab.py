@@ -128,6 +128,7 @@ def _field(file: FileIO, structure: _Variable, fields: list[str], order: str, pa
     # In a file of version 4, or where the variable is no structure, `inside` is 0.
     if max(structure.size, structure.unpacked) > MAX_STRUCTURE_BYTES:
         raise _refusal(Reason.LIMIT, "a structure of that size", f"at most {MAX_STRUCTURE_BYTES} bytes", path)
+    # Compression allows no access in place, and a field of 1 x 1 may stand behind the samples.
     data = _content(file, structure, path) if structure.inside else b""
     found = structure
     for field in fields:
@@ -155,7 +156,7 @@ def _fields(data: bytes, structure: _Variable, order: str) -> Iterator[tuple[byt
         place = begin + n_bytes
         if kind != _MATRIX or place > structure.end:
             raise struct.error
-        # Ever further: an element of no bytes is an empty matrix, and its tag still takes eight.
+        # Ever further, since an element of no bytes is an empty matrix, and its tag still takes eight.
         inner = _variable_5(data[begin : begin + min(n_bytes, HEAD_BYTES)], order, 0, n_bytes)
         moved = inner._replace(begin=structure.begin, size=structure.size, unpacked=structure.unpacked)
         inside = begin + inner.inside if inner.inside else 0

@@ -76,35 +76,36 @@ class NpyArray(NamedTuple):
             file.seek(begin + record * one.n_bytes)
             return one.array(read_exactly(file, one.n_bytes, self.path))
 
+    @staticmethod
+    def parse(start: bytes, path: Path, texts: bool = False) -> tuple["_Header", int]:
+        """Parse the header of an array, and say where its values begin. texts: these are values, too.
+
+        Compare the shape with what is expected, and `check_size`, before memory is taken. Raises UnreadableRecording.
+        """
+        if not start.startswith(MAGIC):
+            raise _refusal(Reason.FORMAT, "no NumPy signature", "a file that numpy.save wrote", path)
+        version = start[6:8]
+        if version not in (b"\1\0", b"\2\0", b"\3\0"):
+            raise _refusal(Reason.UNSUPPORTED, "another version of .npy", "versions 1 to 3", path)
+        length_format, begin = ("<H", 10) if version == b"\1\0" else ("<I", 12)
+        if len(start) < begin:
+            raise _refusal(Reason.TRUNCATED, f"{len(start)} bytes", "a header", path)
+        (length,) = struct.unpack(length_format, start[8:begin])
+        if length > MAX_HEADER_BYTES:
+            raise _refusal(Reason.LIMIT, f"a header of {length} bytes", f"at most {MAX_HEADER_BYTES}", path)
+        if len(start) < begin + length:
+            raise _refusal(Reason.TRUNCATED, f"{len(start)} bytes", f"{begin + length} of header", path)
+        header = _parse(start[begin : begin + length], path, texts)
+        return header, begin + length
+
     def _checked(self, file: FileIO) -> tuple["_Header", int]:
-        header, begin = parse_npy(file.read(NPY_HEAD_BYTES), self.path)
+        header, begin = self.parse(file.read(NPY_HEAD_BYTES), self.path)
         self.description.check_shape(header.shape, str(self.path))
         header.check_size(begin, os.fstat(file.fileno()).st_size, self.path)
+        # Each record would be read from thousands of places.
         if self.description.has_records and header.fortran_order:
             raise _refusal(Reason.UNSUPPORTED, "records in Fortran order, each scattered", "C order", self.path)
         return header, begin
-
-
-def parse_npy(start: bytes, path: Path, texts: bool = False) -> tuple["_Header", int]:
-    """Parse the header of an array, and say where its values begin. texts: these are values, too.
-
-    Compare the shape with what is expected, and `check_size`, before memory is taken. Raises UnreadableRecording.
-    """
-    if not start.startswith(MAGIC):
-        raise _refusal(Reason.FORMAT, "no NumPy signature", "a file that numpy.save wrote", path)
-    version = start[6:8]
-    if version not in (b"\1\0", b"\2\0", b"\3\0"):
-        raise _refusal(Reason.UNSUPPORTED, "another version of .npy", "versions 1 to 3", path)
-    length_format, begin = ("<H", 10) if version == b"\1\0" else ("<I", 12)
-    if len(start) < begin:
-        raise _refusal(Reason.TRUNCATED, f"{len(start)} bytes", "a header", path)
-    (length,) = struct.unpack(length_format, start[8:begin])
-    if length > MAX_HEADER_BYTES:
-        raise _refusal(Reason.LIMIT, f"a header of {length} bytes", f"at most {MAX_HEADER_BYTES}", path)
-    if len(start) < begin + length:
-        raise _refusal(Reason.TRUNCATED, f"{len(start)} bytes", f"{begin + length} of header", path)
-    header = _parse(start[begin : begin + length], path, texts)
-    return header, begin + length
 
 
 def _parse(raw: bytes, path: Path, texts: bool) -> _Header:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason, SourceError, UnreadableRecording
 from ecgcohorts.io.regular import open_regular, read_exactly, size_of
-from ecgcohorts.readers.arrays.description import ArrayDescription, check_side
-from ecgcohorts.readers.arrays.npy import NPY_HEAD_BYTES, parse_npy
+from ecgcohorts.readers.arrays.description import ArrayDescription
+from ecgcohorts.readers.arrays.npy import NPY_HEAD_BYTES, NpyArray
 from ecgcohorts.sources.members import DEFLATED, Gathering, Member
 from ecgcohorts.sources.zip_members import LOCAL, LOCAL_MARK, gather_zip
 
@@ -29,7 +29,7 @@ class NpzArray(NamedTuple):
     def shape(self) -> tuple[int, ...]:
         """Return the shape that its header declares, after comparing it with its size."""
         start, size = _opened(self.path).head(self._member)
-        header, begin = parse_npy(start, self.path)
+        header, begin = NpyArray.parse(start, self.path)
         self.description.check_shape(header.shape, str(self.path))
         header.check_size(begin, size, self.path)
         return header.shape
@@ -38,15 +38,15 @@ class NpzArray(NamedTuple):
         """Return the array as stored, or one record. The zip's checksum covers it."""
         self.shape()
         data = _opened(self.path).content(self._member)
-        header, begin = parse_npy(data[:NPY_HEAD_BYTES], self.path)
+        header, begin = NpyArray.parse(data[:NPY_HEAD_BYTES], self.path)
         values = header.array(memoryview(data)[begin:])
         return values if record is None else values[record].copy()
 
     def side(self) -> NDArray:
         """Return an array of facts about the records: numbers, or texts."""
         start, size = _opened(self.path).head(self._member)
-        header, begin = parse_npy(start, self.path, texts=True)
-        check_side(header.shape, str(self.path))
+        header, begin = NpyArray.parse(start, self.path, texts=True)
+        ArrayDescription.check_side(header.shape, str(self.path))
         header.check_size(begin, size, self.path)
         return header.array(memoryview(_opened(self.path).content(self._member))[begin:])
 
@@ -111,10 +111,12 @@ class _Archive:
         mark, *_, n_name, n_extra = LOCAL.unpack(read_exactly(file, LOCAL.size, self.path))
         if mark != LOCAL_MARK:
             raise _damaged(self.path)
+        # The name and the extra field may be longer here than in the directory.
         file.seek(member.start + LOCAL.size + n_name + n_extra)
         return read_exactly(file, min(member.packed, most), self.path)
 
 
+# Not zipfile: it keeps half a kilobyte a member before anything can be counted, and raises errors of a dozen types.
 class _Members(Gathering):
     """Few members, by name. The index that a `Gathering` writes is for archives of millions."""
 
@@ -133,6 +135,7 @@ def _opened(path: Path) -> _Archive:
     return _open(path.absolute(), size_of(path))
 
 
+# One archive: what is unpacked of it may take MAX_BYTES, and ingest goes through files one by one.
 @lru_cache(maxsize=1)
 def _open(path: Path, _size_and_time: tuple[int, int]) -> _Archive:
     return _Archive(path)

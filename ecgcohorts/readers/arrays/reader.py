@@ -13,7 +13,7 @@ from ecgcohorts.io.regular import size_of
 from ecgcohorts.readers._shared.units import steps_per_mv, without_infinities
 from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.readers.arrays.manifest import Manifest
-from ecgcohorts.readers.arrays.records import Records, array_of, stored
+from ecgcohorts.readers.arrays.records import Records
 from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".yaml", ".yml")  # of the manifest
@@ -58,7 +58,7 @@ class _Part(NamedTuple):
 
     def samples(self) -> NDArray:
         """Return (lead, time) as stored, without padding."""
-        return stored(self.path, self.description, self.record)[:, : self.length]
+        return Records.stored(self.path, self.description, self.record)[:, : self.length]
 
     def per_mv(self) -> NDArray[np.float64]:
         """Return the steps per mV of each lead."""
@@ -100,6 +100,7 @@ def scan(path: Path) -> Iterator[Recording]:
     manifest = Manifest.load(path)
     for entry in manifest.entries(path):
         parts = _parts(manifest, path, entry)
+        # Not a for loop around a try: the generator itself opens the file, and raises.
         while True:
             try:
                 part = next(parts)
@@ -190,8 +191,7 @@ def _length(part: _Part) -> int:
     if part.description.samples is not None:
         size_of(part.path)  # refuses a link or a pipe at once
         return part.description.samples
-    shape = array_of(part.path, part.description, part.description.names[0]).shape()
-    return part.description.check_shape(shape, str(part.path))
+    return Records.length(part.path, part.description)
 
 
 def _header(part: _Part, n_samples: int) -> Recording:

@@ -41,25 +41,31 @@ class Records(NamedTuple):
         """
         return _records(path.absolute(), size_of(path), description)
 
+    @staticmethod
+    def length(path: Path, description: ArrayDescription) -> int:
+        """Return the samples per lead that a file of one recording declares. Raises UnreadableRecording."""
+        shape = _array_of(path, description, description.names[0]).shape()
+        return description.check_shape(shape, str(path))
 
-def array_of(path: Path, description: ArrayDescription, name: str | None) -> _Array:
+    @staticmethod
+    def stored(path: Path, description: ArrayDescription, record: int | None) -> NDArray:
+        """Return the samples of a recording as (lead, time), in the type of the file. Raises UnreadableRecording."""
+        arrays = [description.arranged(_array_of(path, description, name).load(record)) for name in description.names]
+        if isinstance(description.name, str) or description.name is None:
+            return arrays[0]
+        if len({array.shape for array in arrays}) > 1 or len({array.dtype for array in arrays}) > 1:
+            raise _refusal(Reason.LEADS, "leads of unequal length or type", "equal ones", path)
+        return np.stack(arrays)
+
+
+def _array_of(path: Path, description: ArrayDescription, name: str | None) -> _Array:
     """Return one array of a file, unread."""
     return _KINDS[description.kind](path, description, name)
 
 
-def stored(path: Path, description: ArrayDescription, record: int | None) -> NDArray:
-    """Return the samples of a recording as (lead, time), in the type of the file. Raises UnreadableRecording."""
-    arrays = [description.arranged(array_of(path, description, name).load(record)) for name in description.names]
-    if isinstance(description.name, str) or description.name is None:
-        return arrays[0]
-    if len({array.shape for array in arrays}) > 1 or len({array.dtype for array in arrays}) > 1:
-        raise _refusal(Reason.LEADS, "leads of unequal length or type", "equal ones", path)
-    return np.stack(arrays)
-
-
 @lru_cache(maxsize=8)
 def _records(path: Path, _size_and_time: tuple[int, int], description: ArrayDescription) -> Records:
-    shapes = {array_of(path, description, name).shape() for name in description.names}
+    shapes = {_array_of(path, description, name).shape() for name in description.names}
     if len(shapes) > 1:
         raise _refusal(Reason.LEADS, "leads of unequal length, or numbers of records", "equal ones", path)
     (shape,) = shapes
@@ -67,6 +73,7 @@ def _records(path: Path, _size_and_time: tuple[int, int], description: ArrayDesc
     entries = tuple(map(str, range(count)))
     if description.ids is not None:
         entries = _ids(_side(path, description, description.ids, count, 1), path)
+    # Of two equal ids neither is found: which of the two a table means, nobody can say.
     places = {entry: number for number, entry in enumerate(entries)}
     if len(places) < count:
         places |= dict.fromkeys((entry for entry, times in Counter(entries).items() if times > 1), -1)
@@ -86,7 +93,7 @@ def _records(path: Path, _size_and_time: tuple[int, int], description: ArrayDesc
 
 def _side(path: Path, description: ArrayDescription, name: str, count: int, width: int) -> NDArray:
     """Return an array of one value a record, or of `width` values."""
-    array = array_of(path, description, name)
+    array = _array_of(path, description, name)
     assert isinstance(array, npz.NpzArray | hdf5.Hdf5Array)
     values = array.side()
     if values.shape not in ((count,), (count, 1), (count, width)):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import read_bounded
 from ecgcohorts.leads import canonical
-from ecgcohorts.readers._shared.lead_groups import TOGETHER, LeadGroup, Placement
+from ecgcohorts.readers._shared.lead_groups import TOGETHER, Placement
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers.dicom.channels import NO_BASELINE, STATUSES, Channel
 from ecgcohorts.readers.dicom.context import read_context
@@ -33,7 +33,7 @@ SUFFIXES = (".dcm",)
 NEEDS = ("pydicom",)
 VARIANTS = (
     "implicit and explicit little endian, explicit big endian",
-    "12-lead, general, ambulatory ECG and hemodynamic; the original rhythm group",
+    "12-lead, general, ambulatory ECG and hemodynamic; the original rhythm group, or groups that follow each other",
     "samples of 8, 16 and 32 bits; leads by SCP-ECG or MDC code, or by name",
 )
 FILE_LIMIT = 128 << 20  # bytes; our default: three hours of 12 leads at 500 Hz
@@ -171,9 +171,7 @@ def _find_rhythm(structure: Structure) -> _Rhythm:
     if any(group.offset_ms is None or group.rate_hz != rate_hz for group in best):
         _refuse(Reason.UNSUPPORTED, f"leads spread over {len(best)} multiplex groups", "all in one", structure)
     # The time that each group states, in ms from the start of the acquisition.
-    parts = [
-        LeadGroup(group.names, round((group.offset_ms or 0.0) * rate_hz / 1000), group.n_samples) for group in best
-    ]
+    parts = [(group.names, round((group.offset_ms or 0.0) * rate_hz / 1000), group.n_samples) for group in best]
     placement = Placement.of(parts, structure.where)
     check_shape(sum(map(len, placement.rows)), placement.n_samples, rate_hz, structure.where)
     waveforms = [_waveform(structure, group) for group in best]

@@ -15,7 +15,7 @@ from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.preprocess.strip import make_strip
 from ecgcohorts.readers import open_reader
-from ecgcohorts.readers._shared.lead_groups import TOGETHER, LeadGroup, Placement
+from ecgcohorts.readers._shared.lead_groups import TOGETHER, Placement
 from ecgcohorts.recording import Recording
 
 QUARTER = 1250  # samples of 2.5 s at 500 Hz
@@ -183,6 +183,6 @@ def test_sequence_sets_without_such_times_are_refused(heads: Sequence[str], writ
 
 def test_one_lead_in_two_groups_is_refused() -> None:
     """The second may go on where the first ends; nothing says so, and none is dropped in silence."""
-    groups = [LeadGroup(("I", "II"), 0, 5), LeadGroup(("MDC_ECG_LEAD_II", "III"), 5, 5)]
+    groups = [(("I", "II"), 0, 5), (("MDC_ECG_LEAD_II", "III"), 5, 5)]
     with pytest.raises(UnreadableRecording):
         Placement.of(groups, "x")
