@@ -48,6 +48,7 @@ _ARRAY_KINDS = {
     "numbers as text": "csv",
     "numbers as text, gzipped": "csv",
     "NumPy": "npy",
+    "NumPy archive": "npz",
     "HDF5 of no known layout": "hdf5",
     "MATLAB 4": "matlab",
     "MATLAB 5": "matlab",
@@ -222,8 +223,9 @@ def _put_arrays(page: _Page, head: bytes, kind: str) -> None:
     """Put the block about bare numbers. head: the first bytes of one file. kind: a value of _ARRAY_KINDS."""
     numbers = Numbers.in_head(head) if kind == "csv" else None
     page.put("      kind", kind)
-    if kind in ("hdf5", "matlab"):
-        what = "path of the dataset" if kind == "hdf5" else "name of the variable"
+    if kind in ("hdf5", "matlab", "npz"):
+        names = {"hdf5": "path of the dataset", "npz": "name of the array"}
+        what = names.get(kind, "name of the variable, or ECG.data for a field")
         page.put("      name", [_FILL_IN], "unknown", f"fill in the {what}, as text")
     page.put("      rate_hz", _FILL_IN, "unknown", "fill in the samples a second")
     why = "fill in nV, uV, mV or V; add steps_per_unit for integers of another step"
@@ -239,8 +241,13 @@ def _put_arrays(page: _Page, head: bytes, kind: str) -> None:
         of_time = shape[1] < shape[0]
         why = f"{min(shape)} {'columns' if of_time else 'rows'}"
         page.put("      axes", "time_lead" if of_time else "lead_time", "guess", why)
+    elif axes := _axes_of_records(shape):
+        page.put("      axes", axes, "guess", f"shape {shape}: {shape[0]} recordings in a file")
     else:
-        page.put("      axes", _FILL_IN, "unknown", "fill in lead_time (one row per lead) or time_lead")
+        why = "fill in lead_time (one row per lead) or time_lead"
+        if kind in ("npy", "npz", "hdf5"):
+            why += ", record_ before it where a file holds many; one_ for an axis of length 1"
+        page.put("      axes", _FILL_IN, "unknown", f"{why}, found {shape}" if shape else why)
     if numbers is None:
         return
     why = "as in the first file"
@@ -254,6 +261,14 @@ def _put_arrays(page: _Page, head: bytes, kind: str) -> None:
     page.put("      separator", numbers.separator, "guess", why)
     if numbers.decimal != ".":
         page.put("      decimal", numbers.decimal, "guess", why)
+
+
+def _axes_of_records(shape: tuple[int, ...]) -> str:
+    """Name the axes of an array of many recordings, the first axis; or "" if the others leave that open."""
+    sizes = shape[1:]
+    kinds = ["one" if size == 1 else "lead" if size <= _MAX_LEADS_OF_A_GUESS else "time" for size in sizes]
+    is_clear = kinds.count("lead") == kinds.count("time") == 1 and len(kinds) <= 4
+    return "_".join(["record", *kinds]) if is_clear else ""
 
 
 def _npy_shape(head: bytes) -> tuple[int, ...]:

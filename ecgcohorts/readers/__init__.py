@@ -30,7 +30,7 @@ __all__ = [
 
 KIND = "ecgcohorts.readers"
 HEAD_BYTES = 4096  # how much of a file `sniff` is given
-_NUMBERS = (".csv", ".tsv", ".txt", ".gz", ".npy", ".mat")  # what the reader `arrays` reads, given a manifest
+_NUMBERS = (".csv", ".tsv", ".txt", ".gz", ".npy", ".npz", ".mat")  # what the reader `arrays` reads, given a manifest
 
 
 class Reader(Protocol):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import Reason
 from ecgcohorts.leads import canonical
 from ecgcohorts.privacy.placeholders import is_placeholder
+from ecgcohorts.readers._shared.lead_groups import TOGETHER, LeadGroup, Placement
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import Context, age_between, age_in_years, known, moment, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
@@ -32,7 +33,7 @@ from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".xml",)
 VARIANTS = (
-    "rhythm series of one sequence set; absolute or relative time, increments in s, ms or us",
+    "rhythm series of one sequence set, or of several that follow each other; absolute or relative time, increments in s, ms or us",
     "origin and scale per lead in nV, uV, mV or V; any number and order of leads",
     "writers seen: Mortara, CalECG, Mindray, Philips converters, the HL7 example and its shortest forms",
 )
@@ -89,13 +90,43 @@ class _Lead(NamedTuple):
     baseline: float
 
 
+class _Set(NamedTuple):
+    """One sequence set: leads of equal length, and when they begin."""
+
+    rate_hz: float
+    leads: tuple[_Lead, ...]
+    absolute: str  # time of the first sample as written; empty if the file only counts from zero
+    relative_s: float | None
+
+    @property
+    def n_samples(self) -> int:
+        return self.leads[0].n_samples
+
+
 class _Rhythm(NamedTuple):
-    """The rhythm series as declared."""
+    """The rhythm series as declared: one set, or several with a place for each."""
 
     series: Element
-    rate_hz: float
-    starts: str  # absolute time of the first sample as written; empty if the file only counts from zero
-    leads: tuple[_Lead, ...]
+    sets: tuple[_Set, ...]
+    placement: Placement | None
+
+    @property
+    def starts(self) -> str:
+        return min(one.absolute for one in self.sets)
+
+    @property
+    def leads(self) -> list[_Lead]:
+        groups = [one.leads for one in self.sets]
+        return self.placement.put(groups) if self.placement else list(groups[0])
+
+    @property
+    def n_samples(self) -> int:
+        return self.placement.n_samples if self.placement else self.sets[0].n_samples
+
+    def read(self, where: str) -> tuple[NDArray[np.int32], NDArray[np.bool_] | None]:
+        """Return (lead, time) of the digits, and what no set holds; None if there is one set."""
+        groups = [np.stack([integers(lead.digits, lead.n_samples, where) for lead in one.leads]) for one in self.sets]
+        return self.placement.joined([(group, None) for group in groups]) if self.placement else (groups[0], None)
 
 
 def sniff(head: bytes) -> bool:
@@ -110,8 +141,8 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     """
     root = read_xml(path)
     rhythm = _rhythm(root, str(path))
-    digital = np.stack([integers(lead.digits, lead.n_samples, str(path)) for lead in rhythm.leads])
-    yield _recording(path, root, rhythm, digital)
+    digital, missing = rhythm.read(str(path))
+    yield _recording(path, root, rhythm, digital, missing)
 
 
 def scan(path: Path) -> Iterator[Recording]:
@@ -121,17 +152,20 @@ def scan(path: Path) -> Iterator[Recording]:
     yield _recording(path, root, rhythm, np.zeros((len(rhythm.leads), 0), np.int32))
 
 
-def _recording(path: Path, root: Element, rhythm: _Rhythm, digital: NDArray[np.int32]) -> Recording:
+def _recording(
+    path: Path, root: Element, rhythm: _Rhythm, digital: NDArray[np.int32], missing: NDArray[np.bool_] | None = None
+) -> Recording:
     return Recording(
         recording_id=path.stem,
         leads=tuple(lead.name for lead in rhythm.leads),
-        rate_hz=rhythm.rate_hz,
+        rate_hz=rhythm.sets[0].rate_hz,
         digital=digital,
         gain_per_mv=np.array([lead.per_mv for lead in rhythm.leads]),
         baseline=np.array([lead.baseline for lead in rhythm.leads]),
-        n_samples=rhythm.leads[0].n_samples,
+        missing=missing,
+        n_samples=rhythm.n_samples,
         source=Origin("hl7_aecg", path),
-        **_context(root, rhythm.series, rhythm.starts).facts(),
+        **_context(root, rhythm.series, rhythm.starts).facts(*([TOGETHER] if rhythm.placement else [])),
     )
 
 
@@ -147,19 +181,50 @@ def _rhythm(root: Element, where: str) -> _Rhythm:
         reason = Reason.UNSUPPORTED if rhythms else Reason.EMPTY
         refuse(reason, f"{len(rhythms)} rhythm series among {len(all_series)} series", "one", where)
     sets = rhythms[0].findall("component/sequenceSet")
-    # Several sets are not joined: nothing says that they follow each other.
-    if len(sets) != 1:
-        reason = Reason.UNSUPPORTED if sets else Reason.EMPTY
-        refuse(reason, f"{len(sets)} sequence sets in the rhythm series", "one of simultaneous leads", where)
-    sequences = sets[0].findall("component/sequence")
+    if not sets:
+        refuse(Reason.EMPTY, "0 sequence sets in the rhythm series", "one of simultaneous leads", where)
+    found = tuple(_set(one, where) for one in sets)
+    return _Rhythm(rhythms[0], found, _placement(found, where) if len(found) > 1 else None)
+
+
+def _placement(sets: tuple[_Set, ...], where: str) -> Placement:
+    """Place several sets by the times they state. Without such times nothing says that they follow each other."""
+    absolute, relative = [_instant(one.absolute) for one in sets], [one.relative_s for one in sets]
+    if None not in absolute:
+        first = min(when for when in absolute if when is not None)
+        seconds = [(when - first).total_seconds() for when in absolute if when is not None]
+    else:
+        seconds = [second for second in relative if second is not None]
+    rate_hz = sets[0].rate_hz
+    if len(seconds) < len(sets) or any(one.rate_hz != rate_hz for one in sets):
+        refuse(
+            Reason.UNSUPPORTED, f"{len(sets)} sequence sets in the rhythm series", "one of simultaneous leads", where
+        )
+    pairs = zip(sets, seconds, strict=True)
+    groups = [
+        LeadGroup(tuple(lead.name for lead in one.leads), round(start * rate_hz), one.n_samples) for one, start in pairs
+    ]
+    placement = Placement.of(groups, where)
+    check_shape(sum(map(len, placement.rows)), placement.n_samples, rate_hz, where)
+    return placement
+
+
+def _set(one: Element, where: str) -> _Set:
+    """Parse one sequence set; its digits are only counted."""
+    sequences = one.findall("component/sequence")
     times = [sequence for sequence in sequences if _code(sequence) in TIME_CODES]
     leads = tuple(_lead(sequence, where) for sequence in sequences if _code(sequence) not in TIME_CODES)
     rate_hz = _rate_hz(times, where)
     if len({lead.n_samples for lead in leads}) > 1:
         refuse(Reason.UNSUPPORTED, "leads of unequal length", "equal ones", where)
     check_shape(len(leads), leads[0].n_samples if leads else 0, rate_hz, where)
-    starts = [text_of(time, "value/head/@value") for time in times if _code(time) == "TIME_ABSOLUTE"]
-    return _Rhythm(rhythms[0], rate_hz, starts[0] if starts else "", leads)
+    heads = {_code(time): time for time in reversed(times)}
+    relative, relative_s = heads.get("TIME_RELATIVE"), None
+    per_second = PER_SECOND.get(text_of(relative, "value/head/@unit"))
+    # Read only where several sets need it: a strange head of a single set has never mattered.
+    if per_second and NUMBER.fullmatch(text := text_of(relative, "value/head/@value")):
+        relative_s = float(text.replace(",", ".")) / per_second
+    return _Set(rate_hz, leads, text_of(heads.get("TIME_ABSOLUTE"), "value/head/@value"), relative_s)
 
 
 def _rate_hz(times: list[Element], where: str) -> float:

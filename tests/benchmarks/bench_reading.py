@@ -48,11 +48,13 @@ TOO_SMALL_BYTES = 10_000  # minimal files say nothing about speed
 
 # Format: (values nobody here computed, independent readers that a test compares with).
 WITNESSES = {
+    "alivecor_json": ("none, no real file at hand", "ecgdatakit"),
     "arrays": ("Einthoven's law in 302 real text files", "numpy, scipy, h5py"),
     "cardiosoft_xml": ("none, no real file at hand", "none reads it"),
     "code_hdf5": ("waveform digests of 20 recordings in WFDB", "h5py"),
     "dicom": ("samples published with pydicom, 2 files", "pydicom, ecgdatakit"),
     "edf": ("none, no real file at hand", "pyedflib"),
+    "fhir_json": ("none, no real file at hand", "none reads it"),
     "hl7_aecg": ("CRC-32 of 7 files, the same ECG as SCP", "ecgdatakit"),
     "mortara_xml": ("none, no real file at hand", "ecgdatakit"),
     "muse_xml": ("CRC-32 of every lead of 2 files", "ecgdatakit"),
@@ -117,7 +119,7 @@ PEERS = {
     "edf": Peer("pyedflib.highlevel", _pyedflib, 5),
     "dicom": Peer("pydicom", _pydicom, 1),
     **{name: Peer("ecgdatakit", _ecgdatakit, 5, 5.0) for name in ("scp", "muse_xml", "hl7_aecg")},
-    **{name: Peer("ecgdatakit", _ecgdatakit, 1) for name in ("cardiosoft_xml", "mortara_xml")},
+    **{name: Peer("ecgdatakit", _ecgdatakit, 1) for name in ("cardiosoft_xml", "mortara_xml", "alivecor_json")},
 }
 
 

@@ -1,6 +1,7 @@
-"""Read one variable of a MATLAB file of versions 4 to 7 as an array. Version 7.3 is HDF5: the kind `hdf5` reads it.
+"""Read one variable of a MATLAB file of versions 4 to 7, or one field of a structure, as an array.
 
-Only the head of each variable is unpacked at first: it gives name, type and size. Source: MathWorks' "MAT-File
+Version 7.3 is HDF5: the kind `hdf5` reads it. Only the head of each variable is unpacked at first: it gives name, type
+and size. Source: MathWorks' "MAT-File
 Format" (2025).
 """
 
@@ -29,7 +30,10 @@ FREE_BYTES = 1 << 20  # our default: that much may unpack from anything, such as
 HEADER_5 = 128
 HEAD_BYTES = 2048  # of a variable, packed or not: its flags, axes and name, which has at most 63 characters
 MAX_VARIABLES = 4096  # our default
+MAX_STRUCTURE_BYTES = 256 << 20  # unpacked whole to find a field; our default: four hours of eight leads at 500 Hz
+MAX_FIELDS = 1024  # of one structure; our default
 _MATRIX, _COMPRESSED = 14, 15
+_STRUCTURE = 2  # class
 # Data types of version 5 elements, and of the `P` digit of version 4.
 _TYPES_5 = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _TYPES_4 = ("f8", "f4", "i4", "i2", "u2", "u1")
@@ -49,6 +53,8 @@ class _Variable(NamedTuple):
     size: int  # of them
     unpacked: int  # bytes, if compressed; else 0
     skip: int  # of these bytes (unpacked, if compressed) to the samples
+    end: int  # of the element with the samples, counted alike
+    inside: int = 0  # where the fields of a structure begin, counted alike; 0 for any other class
 
 
 class MatlabArray(NamedTuple):
@@ -56,27 +62,29 @@ class MatlabArray(NamedTuple):
 
     path: Path
     description: ArrayDescription
+    name: str | None
 
     def shape(self) -> tuple[int, ...]:
         """Return the shape that the variable declares, after comparing it with the size of the file."""
         with open_regular(self.path) as file:
-            return _find(file, self.description, self.path).shape
+            return _find(file, self, self.path).shape
 
-    def load(self) -> NDArray:
-        """Return the variable in MATLAB's rows and columns, of the type that MATLAB shows."""
+    def load(self, record: int | None) -> NDArray:
+        """Return the variable in MATLAB's rows and columns, of the type that MATLAB shows. It holds one record."""
         with open_regular(self.path) as file:
-            variable = _find(file, self.description, self.path)
-            file.seek(variable.begin)
-            data = read_exactly(file, variable.size, self.path)
-        if variable.unpacked:
-            data = _unpacked(data, variable.unpacked, self.path)
+            variable = _find(file, self, self.path)
+            data = _content(file, variable, self.path)
         values = np.frombuffer(data, variable.stored, prod(variable.shape), variable.skip)
         return values.astype(variable.result, copy=False).reshape(variable.shape, order="F")
 
 
-def _find(file: FileIO, description: ArrayDescription, path: Path) -> _Variable:
-    """Find the variable of the description, after checking that every variable lies in the file as a whole."""
-    assert description.name is not None
+def _find(file: FileIO, wanted: MatlabArray, path: Path) -> _Variable:
+    """Find the variable of the description, after checking that every variable lies in the file as a whole.
+
+    A dot leads into a structure: `ECG.data`. No name in MATLAB holds one.
+    """
+    assert wanted.name is not None
+    name, *fields = wanted.name.split(".")
     size = os.fstat(file.fileno()).st_size
     start = file.read(HEADER_5)
     if start[:10] == b"MATLAB 7.3" or start[:8] == b"\x89HDF\r\n\x1a\n":
@@ -85,29 +93,83 @@ def _find(file: FileIO, description: ArrayDescription, path: Path) -> _Variable:
         raise _refusal(Reason.TRUNCATED, f"{len(start)} bytes", "a MATLAB file", path)
     # Version 5 begins with text, version 4 with a small number, of which one byte at least is 0.
     is_5 = 0 not in start[:4]
+    order = "<" if start[126:128] == b"IM" else ">"
     found = None
     variables = _variables_5(file, start, size, path) if is_5 else _variables_4(file, start, size, path)
     for count, variable in enumerate(variables):
         if count == MAX_VARIABLES:
             raise _refusal(Reason.LIMIT, f"more than {MAX_VARIABLES} variables", "fewer", path)
-        if variable.name == description.name.encode():
+        if variable.name == name.encode():
             if found is not None:
                 raise _refusal(Reason.HEADER, "the variable twice", "once", path)
             found = variable
     if found is None:
-        raise _refusal(Reason.FORMAT, f"no variable {description.name!r:.80}", "a variable of that name", path)
+        raise _refusal(Reason.FORMAT, f"no variable {name!r:.80}", "a variable of that name", path)
+    if fields:
+        found = _field(file, found, fields, order, path)
+    if found.inside:
+        raise _refusal(Reason.FORMAT, "a structure", f"the name of its field: {wanted.name:.80}.data", path)
     if found.stored is None or found.result is None:
         raise _refusal(
             Reason.UNSUPPORTED, "a variable that is not a plain array of numbers", "a real, full matrix", path
         )
-    description.check_shape(found.shape, str(path))
+    wanted.description.check_shape(found.shape, str(path))
     size = found.unpacked or found.size
     needed = found.skip + prod(found.shape) * found.stored.itemsize
-    if not needed <= size < needed + 8:  # elements are padded to 8 bytes
-        raise _refusal(Reason.HEADER, f"{size} bytes", f"{needed} for its shape", path)
+    if not needed <= found.end < needed + 8:  # elements are padded to 8 bytes
+        raise _refusal(Reason.HEADER, f"{found.end} bytes", f"{needed} for its shape", path)
     if found.size > 2 * size + HEAD_BYTES:
         raise _refusal(Reason.HEADER, f"{size} bytes packed to {found.size}", "fewer", path)
     return found
+
+
+def _field(file: FileIO, structure: _Variable, fields: list[str], order: str, path: Path) -> _Variable:
+    """Find a field of a structure, or of a structure in it. Every field must lie inside as a whole."""
+    # In a file of version 4, or where the variable is no structure, `inside` is 0.
+    if max(structure.size, structure.unpacked) > MAX_STRUCTURE_BYTES:
+        raise _refusal(Reason.LIMIT, "a structure of that size", f"at most {MAX_STRUCTURE_BYTES} bytes", path)
+    data = _content(file, structure, path) if structure.inside else b""
+    found = structure
+    for field in fields:
+        if not found.inside:
+            raise _refusal(Reason.FORMAT, "a dot after what is no structure of 1 x 1", "the field of one", path)
+        try:
+            fitting = [inner for name, inner in _fields(data, found, order) if name == field.encode()]
+        except struct.error:
+            raise _refusal(Reason.HEADER, "a damaged structure", "fields inside their structure", path) from None
+        if len(fitting) != 1:
+            raise _refusal(Reason.FORMAT, f"{len(fitting)} fields {field!r:.80}", "one field of that name", path)
+        found = fitting[0]
+    return found
+
+
+def _fields(data: bytes, structure: _Variable, order: str) -> Iterator[tuple[bytes, _Variable]]:
+    """Yield the fields of a structure by name. Raises struct.error where they do not fit into it."""
+    _, length, place = _element(data, order, structure.inside)
+    _, names, place = _element(data, order, place)
+    (width,) = struct.unpack(f"{order}i", length)
+    if not 0 < width <= HEAD_BYTES or len(names) % width or len(names) // width > MAX_FIELDS:
+        raise struct.error
+    for start in range(0, len(names), width):
+        kind, n_bytes, begin = _tag(data, order, place)
+        place = begin + n_bytes
+        if kind != _MATRIX or place > structure.end:
+            raise struct.error
+        # Ever further: an element of no bytes is an empty matrix, and its tag still takes eight.
+        inner = _variable_5(data[begin : begin + min(n_bytes, HEAD_BYTES)], order, 0, n_bytes)
+        moved = inner._replace(begin=structure.begin, size=structure.size, unpacked=structure.unpacked)
+        inside = begin + inner.inside if inner.inside else 0
+        yield (
+            names[start : start + width].split(b"\0")[0],
+            moved._replace(skip=begin + inner.skip, end=place, inside=inside),
+        )
+
+
+def _content(file: FileIO, variable: _Variable, path: Path) -> bytes:
+    """Return all bytes of a variable, unpacked."""
+    file.seek(variable.begin)
+    data = read_exactly(file, variable.size, path)
+    return _unpacked(data, variable.unpacked, path) if variable.unpacked else data
 
 
 def _variables_4(file: FileIO, start: bytes, size: int, path: Path) -> Iterator[_Variable]:
@@ -128,7 +190,7 @@ def _variables_4(file: FileIO, start: bytes, size: int, path: Path) -> Iterator[
         place += n_bytes
         _check_end(place, size, path)
         plain = stored if kind == 0 and not imaginary else None
-        yield _Variable(name, (rows, columns), plain, stored.newbyteorder("="), begin, n_bytes, 0, 0)
+        yield _Variable(name, (rows, columns), plain, stored.newbyteorder("="), begin, n_bytes, 0, 0, n_bytes)
 
 
 def _variables_5(file: FileIO, start: bytes, size: int, path: Path) -> Iterator[_Variable]:
@@ -160,12 +222,13 @@ def _variables_5(file: FileIO, start: bytes, size: int, path: Path) -> Iterator[
         if unpacked + 8 > max(MAX_EXPANSION * n_bytes, FREE_BYTES):
             raise _refusal(Reason.LIMIT, f"{unpacked} bytes in {n_bytes}", f"at most {MAX_EXPANSION} times", path)
         inner = _variable_5(head[8:] if kind == _MATRIX else b"", order, begin, n_bytes)
-        yield inner._replace(unpacked=unpacked + 8, skip=inner.skip + 8)
+        inside = inner.inside + 8 if inner.inside else 0
+        yield inner._replace(unpacked=unpacked + 8, skip=inner.skip + 8, end=unpacked + 8, inside=inside)
 
 
 def _variable_5(head: bytes, order: str, begin: int, size: int) -> _Variable:
     """Parse the first bytes of an array. If its head does not fit into them, it is not a plain matrix of two axes."""
-    other = _Variable(b"", (), None, None, begin, size, 0, 0)
+    other = _Variable(b"", (), None, None, begin, size, 0, 0, size)
     try:
         flags_type, flags_bytes, flags = struct.unpack_from(f"{order}3I", head)
         _, axes, place = _element(head, order, 16)
@@ -173,6 +236,8 @@ def _variable_5(head: bytes, order: str, begin: int, size: int) -> _Variable:
         if flags_type != 6 or flags_bytes != 8:
             return other
         shape = struct.unpack(f"{order}{len(axes) // 4}i", axes)
+        if flags & 0xFF == _STRUCTURE:
+            return other._replace(name=name, inside=place if prod(shape) == 1 else 0)
         stored_type, n_bytes, skip = _tag(head, order, place)
     except struct.error:
         return other

@@ -7,6 +7,7 @@ import os
 import re
 import struct
 from io import FileIO
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +20,14 @@ from ecgcohorts.readers.arrays.description import ArrayDescription
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 10_000  # as numpy's own limit
+NPY_HEAD_BYTES = 12 + MAX_HEADER_BYTES
 _PAIR = re.compile(
     r"""\s*(['"])(?:descr\1\s*:\s*['"](?P<dtype>[^'"]{1,40})['"]"""
     r"""|fortran_order\1\s*:\s*(?P<order>True|False)"""
     r"""|shape\1\s*:\s*\((?P<shape>[0-9, ]*)\))\s*(?:,|(?=\}))"""
 )
 _NUMBERS = re.compile(r"[<>|=]?[iu][1248]|[<>=]?f[248]")
+_TEXTS = re.compile(r"\|S[1-9][0-9]{0,2}|[<>]U[1-9][0-9]{0,2}")
 
 
 class _Header(NamedTuple):
@@ -32,28 +35,61 @@ class _Header(NamedTuple):
     fortran_order: bool
     shape: tuple[int, ...]
 
+    @property
+    def n_bytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+    def check_size(self, begin: int, size: int, path: Path) -> None:
+        """Refuse a file of `size` bytes whose values, from `begin` on, are not exactly the rest."""
+        # 128 bytes can claim 3.6 TiB.
+        expected = begin + self.n_bytes
+        if size != expected:
+            reason = Reason.TRUNCATED if size < expected else Reason.HEADER
+            raise _refusal(reason, f"a file of {size} bytes", f"{expected}, by its header", path)
+
+    def array(self, data: bytes | memoryview) -> NDArray:
+        """Return the values that these bytes are."""
+        return np.frombuffer(data, self.dtype).reshape(self.shape, order="F" if self.fortran_order else "C")
+
 
 class NpyArray(NamedTuple):
     """The array of a .npy file."""
 
     path: Path
     description: ArrayDescription
+    name: str | None
 
     def shape(self) -> tuple[int, ...]:
         """Return the shape that the header declares, after comparing it with the size of the file."""
         with open_regular(self.path) as file:
-            return _checked_header(file, self.path, self.description).shape
+            header, _ = self._checked(file)
+        return header.shape
 
-    def load(self) -> NDArray:
-        """Return the array as stored. Memory is taken only after its size was found to be that of the file."""
+    def load(self, record: int | None) -> NDArray:
+        """Return the array as stored, or one record. Memory is taken only after its size was found to be in the file."""
         with open_regular(self.path) as file:
-            header = _checked_header(file, self.path, self.description)
-            data = read_exactly(file, _size(header), self.path)
-        return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.fortran_order else "C")
+            header, begin = self._checked(file)
+            if record is None:
+                file.seek(begin)
+                return header.array(read_exactly(file, header.n_bytes, self.path))
+            one = _Header(header.dtype, False, header.shape[1:])
+            file.seek(begin + record * one.n_bytes)
+            return one.array(read_exactly(file, one.n_bytes, self.path))
+
+    def _checked(self, file: FileIO) -> tuple["_Header", int]:
+        header, begin = parse_npy(file.read(NPY_HEAD_BYTES), self.path)
+        self.description.check_shape(header.shape, str(self.path))
+        header.check_size(begin, os.fstat(file.fileno()).st_size, self.path)
+        if self.description.has_records and header.fortran_order:
+            raise _refusal(Reason.UNSUPPORTED, "records in Fortran order, each scattered", "C order", self.path)
+        return header, begin
 
 
-def _checked_header(file: FileIO, path: Path, description: ArrayDescription) -> _Header:
-    start = file.read(12)
+def parse_npy(start: bytes, path: Path, texts: bool = False) -> tuple["_Header", int]:
+    """Parse the header of an array, and say where its values begin. texts: these are values, too.
+
+    Compare the shape with what is expected, and `check_size`, before memory is taken. Raises UnreadableRecording.
+    """
     if not start.startswith(MAGIC):
         raise _refusal(Reason.FORMAT, "no NumPy signature", "a file that numpy.save wrote", path)
     version = start[6:8]
@@ -65,22 +101,13 @@ def _checked_header(file: FileIO, path: Path, description: ArrayDescription) -> 
     (length,) = struct.unpack(length_format, start[8:begin])
     if length > MAX_HEADER_BYTES:
         raise _refusal(Reason.LIMIT, f"a header of {length} bytes", f"at most {MAX_HEADER_BYTES}", path)
-    file.seek(begin)
-    header = _parse(read_exactly(file, length, path), path)
-    description.check_shape(header.shape, str(path))
-    # 128 bytes can claim 3.6 TiB, so the size is compared before memory is taken.
-    expected, found = begin + length + _size(header), os.fstat(file.fileno()).st_size
-    if found != expected:
-        reason = Reason.TRUNCATED if found < expected else Reason.HEADER
-        raise _refusal(reason, f"a file of {found} bytes", f"{expected}, by its header", path)
-    return header
+    if len(start) < begin + length:
+        raise _refusal(Reason.TRUNCATED, f"{len(start)} bytes", f"{begin + length} of header", path)
+    header = _parse(start[begin : begin + length], path, texts)
+    return header, begin + length
 
 
-def _size(header: _Header) -> int:
-    return header.shape[0] * header.shape[1] * header.dtype.itemsize
-
-
-def _parse(raw: bytes, path: Path) -> _Header:
+def _parse(raw: bytes, path: Path, texts: bool) -> _Header:
     text = raw.decode("latin-1").strip()
     found: dict[str, str] = {}
     place = 1
@@ -98,7 +125,7 @@ def _parse(raw: bytes, path: Path) -> _Header:
     if not all(size.isdecimal() and len(size) <= 18 for size in sizes):
         raise _refusal(Reason.HEADER, "an unreadable shape", "(rows, columns)", path)
     # `O` is not among them: numpy would unpickle such an array.
-    if not _NUMBERS.fullmatch(found["dtype"]):
+    if not _NUMBERS.fullmatch(found["dtype"]) and not (texts and _TEXTS.fullmatch(found["dtype"])):
         raise _refusal(Reason.UNSUPPORTED, "values that are not numbers", "integers or floats", path)
     return _Header(np.dtype(found["dtype"]), found["order"] == "True", tuple(int(size) for size in sizes))
 

@@ -32,6 +32,7 @@ class TextArray(NamedTuple):
 
     path: Path
     description: ArrayDescription
+    name: str | None = None  # a text holds one array
 
     def shape(self) -> tuple[int, int]:
         """Count the lines, and the cells of the first one; no number is parsed."""
@@ -41,7 +42,7 @@ class TextArray(NamedTuple):
             rows += block.count(b"\n")
         return _checked_shape(rows, width, self.description, self.path)
 
-    def load(self) -> NDArray:
+    def load(self, record: int | None = None) -> NDArray:
         """Return the numbers as (row, column): int64 if no cell has a decimal point or an exponent, otherwise float64."""
         blocks: list[NDArray] = []
         rows, width = 0, 0

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import read_bounded
 from ecgcohorts.leads import canonical
+from ecgcohorts.readers._shared.lead_groups import TOGETHER, LeadGroup, Placement
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers.dicom.channels import NO_BASELINE, STATUSES, Channel
 from ecgcohorts.readers.dicom.context import read_context
@@ -32,7 +33,7 @@ SUFFIXES = (".dcm",)
 NEEDS = ("pydicom",)
 VARIANTS = (
     "implicit and explicit little endian, explicit big endian",
-    "12-lead, general, ambulatory ECG and hemodynamic; the original rhythm group",
+    "12-lead, general, ambulatory ECG and hemodynamic; the original rhythm group, or groups that follow each other",
     "samples of 8, 16 and 32 bits; leads by SCP-ECG or MDC code, or by name",
 )
 FILE_LIMIT = 128 << 20  # bytes; our default: three hours of 12 leads at 500 Hz
@@ -64,6 +65,7 @@ class _Group(NamedTuple):
     rate_hz: float
     n_samples: int
     names: tuple[str, ...]
+    offset_ms: float | None
 
     @property
     def twelve(self) -> frozenset[str]:
@@ -77,12 +79,34 @@ class _Group(NamedTuple):
 
 
 class _Waveform(NamedTuple):
-    """The chosen group, with all that decoding its samples needs."""
+    """A chosen group, with all that decoding its samples needs."""
 
     group: _Group
     channels: tuple[Channel, ...]
     dtype: np.dtype
     notes: tuple[str, ...]
+
+
+class _Rhythm(NamedTuple):
+    """The rhythm: one group, or several with a place for each."""
+
+    waveforms: list[_Waveform]
+    placement: Placement | None
+    notes: tuple[str, ...]
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        groups = [waveform.channels for waveform in self.waveforms]
+        return tuple(self.placement.put(groups)) if self.placement else groups[0]
+
+    @property
+    def n_samples(self) -> int:
+        return self.placement.n_samples if self.placement else self.waveforms[0].group.n_samples
+
+    def read(self, structure: Structure) -> tuple[NDArray[np.int32], NDArray[np.bool_] | None]:
+        """Return (channel, time) int32, and which of them are padding or of another group; None if none is."""
+        groups = [_read_samples(structure, waveform) for waveform in self.waveforms]
+        return self.placement.joined(groups) if self.placement else groups[0]
 
 
 def sniff(head: bytes) -> bool:
@@ -97,48 +121,68 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     are kept with a gain of NaN. Raises UnreadableRecording.
     """
     structure = Structure.parse(read_bounded(path, FILE_LIMIT), str(path))
-    waveform = _find_waveform(structure)
-    digital, missing = _read_samples(structure, waveform)
-    yield _recording(path, structure, waveform, digital, missing)
+    rhythm = _find_rhythm(structure)
+    digital, missing = rhythm.read(structure)
+    padded = (PADDED,) if missing is not None and rhythm.placement is None else ()
+    yield _recording(path, structure, rhythm._replace(notes=rhythm.notes + padded), digital, missing)
 
 
 def scan(path: Path) -> Iterator[Recording]:
     """Yield the same recording without samples; none is decoded."""
     structure = Structure.parse(read_bounded(path, FILE_LIMIT), str(path))
-    waveform = _find_waveform(structure)
-    yield _recording(path, structure, waveform, np.zeros((len(waveform.channels), 0), np.int32))
+    rhythm = _find_rhythm(structure)
+    yield _recording(path, structure, rhythm, np.zeros((len(rhythm.channels), 0), np.int32))
 
 
 def _recording(
     path: Path,
     structure: Structure,
-    waveform: _Waveform,
+    rhythm: _Rhythm,
     digital: NDArray[np.int32],
     missing: NDArray[np.bool_] | None = None,
 ) -> Recording:
-    channels = waveform.channels
+    channels = rhythm.channels
     return Recording(
         recording_id=path.stem,
         leads=tuple(channel.name for channel in channels),
-        rate_hz=waveform.group.rate_hz,
+        rate_hz=rhythm.waveforms[0].group.rate_hz,
         digital=digital,
         gain_per_mv=np.array([channel.per_mv for channel in channels]),
         baseline=np.array([channel.baseline for channel in channels]),
         missing=missing,
-        n_samples=waveform.group.n_samples,
+        n_samples=rhythm.n_samples,
         source=Origin("dicom", path),
-        **read_context(structure, channels).facts(*waveform.notes, *([PADDED] if missing is not None else [])),
+        **read_context(structure, channels).facts(*rhythm.notes),
     )
 
 
-def _find_waveform(structure: Structure) -> _Waveform:
-    """Choose and check the group with the rhythm. No sample is touched. Raises UnreadableRecording."""
+def _find_rhythm(structure: Structure) -> _Rhythm:
+    """Choose and check the groups with the rhythm. No sample is touched. Raises UnreadableRecording."""
     sequence = structure.elements.get(WAVEFORM_SEQUENCE)
     if sequence is None or not sequence.items:
         _refuse(Reason.EMPTY, "no waveform", "a multiplex group", structure)
-    group, others = _choose(
-        [_group(structure, item) for item in sequence.items if _is_rhythm(structure, item)], structure
-    )
+    groups = [_group(structure, item) for item in sequence.items if _is_rhythm(structure, item)]
+    best = _choose(groups, structure)
+    if len(best) == 1:
+        waveform = _waveform(structure, best[0])
+        quirks = {OTHER_GROUPS: len(groups) > 1, GROUP_DELAYED: bool(best[0].offset_ms)}
+        return _Rhythm([waveform], None, (*(name for name, met in quirks.items() if met), *waveform.notes))
+    rate_hz = best[0].rate_hz
+    if any(group.offset_ms is None or group.rate_hz != rate_hz for group in best):
+        _refuse(Reason.UNSUPPORTED, f"leads spread over {len(best)} multiplex groups", "all in one", structure)
+    # The time that each group states, in ms from the start of the acquisition.
+    parts = [
+        LeadGroup(group.names, round((group.offset_ms or 0.0) * rate_hz / 1000), group.n_samples) for group in best
+    ]
+    placement = Placement.of(parts, structure.where)
+    check_shape(sum(map(len, placement.rows)), placement.n_samples, rate_hz, structure.where)
+    waveforms = [_waveform(structure, group) for group in best]
+    notes = dict.fromkeys(note for waveform in waveforms for note in waveform.notes)
+    return _Rhythm(waveforms, placement, (TOGETHER, *notes))
+
+
+def _waveform(structure: Structure, group: _Group) -> _Waveform:
+    """Check one chosen group."""
     definitions = group.item[CHANNEL_DEFINITIONS].items
     channels = tuple(Channel.parse(structure, item, place, group.rate_hz) for place, item in enumerate(definitions))
     dtype = _dtype(structure, group)
@@ -147,8 +191,6 @@ def _find_waveform(structure: Structure) -> _Waveform:
     if max(skews) - min(skews) >= WORST_SKEW_SAMPLES:
         _refuse(Reason.UNSUPPORTED, "channels skewed in time", "simultaneous ones", structure)
     quirks = {
-        OTHER_GROUPS: others,
-        GROUP_DELAYED: bool(structure.decimal(group.item, GROUP_OFFSET)),
         SKEWED: max(skews) != min(skews),
         NO_BASELINE: not all(channel.has_baseline for channel in channels),
     }
@@ -186,23 +228,24 @@ def _group(structure: Structure, item: Items) -> _Group:
     if len(definitions) != n_channels:
         _refuse(Reason.HEADER, f"{len(definitions)} channel definitions", f"{n_channels} as declared", structure)
     names = tuple(Channel.find_name(structure, channel, place) for place, channel in enumerate(definitions))
-    return _Group(item, structure.text(item, LABEL).upper(), rate_hz, n_samples, names)
+    offset_ms = structure.decimal(item, GROUP_OFFSET)
+    return _Group(item, structure.text(item, LABEL).upper(), rate_hz, n_samples, names, offset_ms)
 
 
-def _choose(groups: list[_Group], structure: Structure) -> tuple[_Group, bool]:
-    """Return the group with most of the twelve leads, called rhythm, longest; and whether others are left out.
+def _choose(groups: list[_Group], structure: Structure) -> list[_Group]:
+    """Return the group with most of the twelve leads, called rhythm, longest; all groups if each holds other leads.
 
-    Raises UnreadableRecording if no group holds all leads that are there, or two groups are equally good.
+    Raises UnreadableRecording if two groups are equally good.
     """
     if not groups:
         _refuse(Reason.EMPTY, "derived multiplex groups only", "an original one", structure)
     best = max(groups, key=lambda group: group.rank)
-    # A print of four groups of three leads, 2.5 s each, is refused here: no part of it is a recording of twelve leads.
+    # As on paper: four groups of three leads, 2.5 s each. Their times tell whether they can be put together.
     if any(group.twelve - best.twelve for group in groups):
-        _refuse(Reason.UNSUPPORTED, f"leads spread over {len(groups)} multiplex groups", "all in one", structure)
+        return [group for group in groups if group.twelve]
     if sum(group.rank == best.rank for group in groups) > 1:
         _refuse(Reason.UNSUPPORTED, "two equally good multiplex groups", "one rhythm", structure)
-    return best, len(groups) > 1
+    return [best]
 
 
 def _dtype(structure: Structure, group: _Group) -> np.dtype:

@@ -148,6 +148,8 @@ ARRAYS = [
     ("a.csv", "time,I,II\n" + "0.1,0.2,0.3\n" * 500, {"leads": ["I", "II"], "columns": [1, 2], "skip_lines": 1}),
     ("a.txt.gz", "1;2,5;3\n" * 500, {"separator": ";", "decimal": ",", "axes": "time_lead", "columns": None}),
     ("a.npy", np.ones((12, 5000)), {"kind": "npy", "axes": "lead_time"}),
+    ("a.npy", np.ones((100, 1, 500, 12), "i1"), {"kind": "npy", "axes": "record_one_time_lead"}),
+    ("a.npy", np.ones((100, 8, 500), "i1"), {"kind": "npy", "axes": "record_lead_time"}),
     ("a.h5", np.ones((12, 50)), {"kind": "hdf5", "name": ["FILL_IN"], "axes": "FILL_IN"}),
 ]
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.readers import Reader
 from ecgcohorts.readers.arrays import reader as arrays
+from ecgcohorts.readers.arrays import text as text_of_numbers
 from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Recording
 
@@ -118,7 +119,7 @@ def test_blocks_of_a_long_text_are_one_array(
     files: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks end anywhere; one float makes floats of all."""
-    monkeypatch.setattr(arrays.text, "BLOCK_BYTES", 7)
+    monkeypatch.setattr(text_of_numbers, "BLOCK_BYTES", 7)
     uv = files.beats(2, 60)
     np.testing.assert_array_equal(text(tmp_path, files.text_of(uv.T, end="\r\n")).digital, uv)
     np.testing.assert_array_equal(text(tmp_path, files.text_of(uv), axes="lead_time").digital, uv)

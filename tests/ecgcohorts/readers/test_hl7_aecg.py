@@ -90,7 +90,10 @@ def test_several_rhythms_or_sets_or_lengths_are_not_joined(aecg: Aecg) -> None:
     twice = aecg.refused(files.document(files.series_xml(one), files.series_xml(one)))
     assert (twice.reason, twice.found) == (Reason.UNSUPPORTED, "2 rhythm series among 2 series")
     sets = aecg.refused(files.document(files.series_xml(one, one)))
-    assert (sets.reason, sets.found) == (Reason.UNSUPPORTED, "2 sequence sets in the rhythm series")
+    assert (sets.reason, sets.found) == (
+        Reason.UNSUPPORTED,
+        "2 groups of leads that do not follow each other in time",
+    )
     lengths = aecg.set_refused(files.absolute(), aecg.lead(1, 2), aecg.lead(1, 2, 3, name="MDC_ECG_LEAD_II"))
     assert (lengths.reason, lengths.found) == (Reason.UNSUPPORTED, "leads of unequal length")
     assert aecg.refused(files.document(files.series_xml())).reason is Reason.EMPTY

@@ -1,7 +1,9 @@
-"""Write bare arrays (text, .npy, HDF5, MATLAB 4 and 5) and the manifests that describe them, with known samples."""
+"""Write bare arrays (text, .npy, .npz, HDF5, MATLAB 4 and 5) and the manifests that describe them, with known samples."""
 
 import gzip
+import io
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +84,29 @@ def _mat5_element(order: str, packed: bool, stored: str, name: str, array: NDArr
     return struct.pack(f"{order}2I", 15, len(data)) + data
 
 
+def mat5_structure_of(order: str = "<", packed: bool = True, name: str = "ECG", **fields: NDArray | dict) -> bytes:
+    """MATLAB 5 to 7: one structure of 1 x 1; a dict is a structure in it."""
+    endian = b"IM" if order == "<" else b"MI"
+    head = b"MATLAB 5.0 MAT-file, written by a test".ljust(124) + struct.pack(f"{order}H", 0x0100) + endian
+    whole = _structure(order, name, fields)
+    if not packed:
+        return head + whole
+    data = zlib.compress(whole)
+    return head + struct.pack(f"{order}2I", 15, len(data)) + data
+
+
+def _structure(order: str, name: str, fields: dict) -> bytes:
+    inner = struct.pack(f"{order}4I", 6, 8, 2, 0) + element(order, 5, struct.pack(f"{order}2i", 1, 1))
+    inner += element(order, 1, name.encode()) + element(order, 5, struct.pack(f"{order}i", 32))
+    inner += element(order, 1, b"".join(field.encode().ljust(32, b"\0") for field in fields))
+    for value in fields.values():
+        if isinstance(value, dict):
+            inner += _structure(order, "", value)
+        else:
+            inner += _mat5_element(order, False, value.dtype.str[1:], "", value)
+    return struct.pack(f"{order}2I", 14, len(inner)) + inner
+
+
 def element(order: str, kind: int, data: bytes) -> bytes:
     """One sub-element; up to four bytes stand in the tag."""
     if 0 < len(data) <= 4:
@@ -137,12 +162,55 @@ def _matlab5(folder: Path) -> Path:
     return manifest(folder / "arrays.yaml", kind="matlab", name="val", axes="lead_time", files="['*.mat']")
 
 
+def _structured(folder: Path) -> Path:
+    content = mat5_structure_of(age=np.array([[52]], "u1"), data=beats(2, 20).astype("f4"))
+    (folder / "1.mat").write_bytes(content)
+    return manifest(folder / "arrays.yaml", kind="matlab", name="ECG.data", axes="lead_time", files="['*.mat']")
+
+
+def _npy_records(folder: Path) -> Path:
+    uv = np.stack([beats(2, 20, seed) for seed in range(3)])
+    (folder / "1.npy").write_bytes(npy_of(uv.transpose(0, 2, 1)[:, None].astype("<i2").copy()))
+    return manifest(folder / "arrays.yaml", kind="npy", axes="record_one_time_lead", files="['*.npy']")
+
+
+def npz_of(packed: bool = True, **arrays: NDArray) -> bytes:
+    """A zip of .npy files, as numpy.savez writes it, by the standard library."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as file:
+        for name, array in arrays.items():
+            file.writestr(zipfile.ZipInfo(f"{name}.npy"), npy_of(np.ascontiguousarray(array)), file.compression)
+    return buffer.getvalue()
+
+
+def _npz_records(folder: Path) -> Path:
+    uv = np.stack([beats(2, 20, seed) for seed in range(3)])
+    side = {"exam": np.array([7, 8, 9], "<i4"), "step": np.array([1.0, 2, 5]), "n": np.array([20, 18, 20], "<i2")}
+    (folder / "1.npz").write_bytes(npz_of(x=uv.astype("<i2"), **side))
+    keys = {"name": "x", "ids": "exam", "scale": "step", "lengths": "n", "files": "['*.npz']"}
+    return manifest(folder / "arrays.yaml", kind="npz", axes="record_lead_time", **keys)
+
+
+def _hdf5_records(folder: Path) -> Path:
+    """One dataset a lead, ids as texts."""
+    with h5py.File(folder / "1.h5", "w") as file:
+        for number, lead in enumerate(("I", "II")):
+            file[f"ecg/{lead}"] = np.stack([beats(2, 20, seed)[number] for seed in range(3)]).astype("f4")
+        file["ids"] = np.array([b"a1", b"a2", b"b1"])
+    keys = {"name": "[ecg/I, ecg/II]", "ids": "ids", "axes": "record_time", "files": "['*.h5']"}
+    return manifest(folder / "arrays.yaml", kind="hdf5", **keys)
+
+
 VARIANT_FIXTURES: dict[str, Callable[[Path], Path]] = {
     "npy": _npy,
     "gzipped": _gzipped,
     "hdf5": _hdf5,
     "matlab4": _matlab4,
     "matlab5": _matlab5,
+    "structure": _structured,
+    "npy of records": _npy_records,
+    "npz of records": _npz_records,
+    "hdf5 of records": _hdf5_records,
 }
 
 

@@ -227,7 +227,20 @@ def _variant(encoding: Encoding) -> Callable[[Path], Path]:
     return make
 
 
+def _one_after_the_other(folder: Path) -> Path:
+    """As on paper: each lead in a group of its own, by the times of the groups."""
+    samples = known_samples(2, 20)
+    groups = [
+        Group(samples[row : row + 1], (lead,), group={0x00181068: ("DS", str(40 * row))})
+        for row, lead in enumerate(("I", "II"))
+    ]
+    path = folder / "ecg.dcm"
+    path.write_bytes(document(groups))
+    return path
+
+
 VARIANT_FIXTURES = {
+    "one_after_the_other": _one_after_the_other,
     "implicit": _variant(Encoding(IMPLICIT)),
     "big_endian": _variant(Encoding(BIG_ENDIAN)),
     "delimited": _variant(Encoding(undefined=True)),

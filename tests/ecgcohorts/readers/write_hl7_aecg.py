@@ -178,4 +178,17 @@ def _nanovolts(folder: Path) -> Path:
     return path
 
 
-VARIANT_FIXTURES: dict[str, Callable[[Path], Path]] = {"nanovolts": _nanovolts}
+def _one_after_the_other(folder: Path) -> Path:
+    """As on paper: each lead in a sequence set of its own, by the absolute times of the sets."""
+    heads = ("20190331140559.250", "20190331140559.370")
+    rows = zip(LEADS[:2], known_samples(), heads, strict=True)
+    path = folder / "ecg.xml"
+    sets = [sequence_set(absolute(head), lead_xml(lead, row)) for lead, row, head in rows]
+    path.write_text(document(series_xml(*sets)), "utf-8")
+    return path
+
+
+VARIANT_FIXTURES: dict[str, Callable[[Path], Path]] = {
+    "nanovolts": _nanovolts,
+    "one_after_the_other": _one_after_the_other,
+}

@@ -1,8 +1,10 @@
 """Manifests and the data files they name, written by an adversary: each must be refused at once and cheaply."""
 
 import gzip
+import io
 import os
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -46,10 +48,10 @@ def text(folder: Path, data: bytes, size: int = 0, name: str = "1.csv", **keys: 
     return manifest(folder, name, kind="csv", **keys)
 
 
-def mat5(folder: Path, *elements: bytes) -> Path:
+def mat5(folder: Path, *elements: bytes, name: str = "val") -> Path:
     head = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
     (folder / "1.mat").write_bytes(head + b"".join(elements))
-    return manifest(folder, "1.mat", kind="matlab", name="val")
+    return manifest(folder, "1.mat", kind="matlab", name=name)
 
 
 def matrix(rows: int, columns: int, n_bytes: int, payload: bytes = b"") -> bytes:
@@ -297,3 +299,94 @@ def case_hdf5_of_texts(folder: Path) -> Path:
     with file:
         file.create_dataset("ecg", (10, 2), h5py.string_dtype())
     return path
+
+
+def case_matlab_structure_of_many_fields(folder: Path) -> Path:
+    inner = struct.pack("<4I", 6, 8, 2, 0) + struct.pack("<4I", 5, 8, 1, 1) + struct.pack("<2H", 1, 3) + b"val\0"
+    inner += struct.pack("<2HI", 5, 4, 1) + struct.pack("<2I", 1, 8_000_000) + b"x" * 8_000_000
+    return mat5(folder, struct.pack("<2I", 14, len(inner)) + inner, name="val.x")
+
+
+def case_matlab_structure_bomb(folder: Path) -> Path:
+    size = 32 << 20
+    inner = struct.pack("<4I", 6, 8, 2, 0) + struct.pack("<4I", 5, 8, 1, 1) + struct.pack("<2H", 1, 3) + b"val\0"
+    return mat5(folder, compressed(struct.pack("<2I", 14, size) + inner, size), name="val.x")
+
+
+def npz(folder: Path, members: dict[str, bytes], **keys: object) -> Path:
+    with zipfile.ZipFile(folder / "1.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return manifest(folder, "1.npz", kind="npz", **({"name": "ecg", "axes": "record_time_lead"} | keys))
+
+
+def npy_bytes(descr: str, shape: str, data: bytes) -> bytes:
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data
+
+
+ECG = npy_bytes("<i2", "(3, 40, 2)", bytes(480))
+
+
+def case_npz_bomb(folder: Path) -> Path:
+    return npz(folder, {"ecg.npy": npy_bytes("<i2", f"({1 << 20}, 40, 2)", bytes(160 << 20))})
+
+
+def case_npz_of_a_member_beyond_its_directory(folder: Path) -> Path:
+    path = npz(folder, {"ecg.npy": ECG})
+    data = bytearray((folder / "1.npz").read_bytes())
+    at = data.rindex(b"PK\x01\x02")
+    data[at + 24 : at + 28] = struct.pack("<L", 400 << 20)
+    (folder / "1.npz").write_bytes(data)
+    return path
+
+
+def case_npz_of_many_members(folder: Path) -> Path:
+    return npz(folder, {f"{number}.npy": b"" for number in range(20_000)})
+
+
+def case_npz_of_one_name_twice(folder: Path) -> Path:
+    path = npz(folder, {"ecg.npy": ECG, "ecb.npy": ECG})
+    (folder / "1.npz").write_bytes((folder / "1.npz").read_bytes().replace(b"ecb", b"ecg"))
+    return path
+
+
+def case_npz_of_pickled_ids(folder: Path) -> Path:
+    stream = io.BytesIO()
+    np.save(stream, np.array([print, 1, 2], dtype=object), allow_pickle=True)
+    return npz(folder, {"ecg.npy": ECG, "ids.npy": stream.getvalue()}, ids="ids")
+
+
+def case_npz_of_ids_for_terabytes(folder: Path) -> Path:
+    return npz(folder, {"ecg.npy": ECG, "ids.npy": npy_bytes("<U999", "(1000000000,)", b"")}, ids="ids")
+
+
+def case_npz_of_negative_lengths(folder: Path) -> Path:
+    lengths = npy_bytes("<i8", "(3,)", struct.pack("<3q", -1, -40, -(1 << 62)))
+    return npz(folder, {"ecg.npy": ECG, "n.npy": lengths}, lengths="n")
+
+
+def case_npz_of_an_infinite_scale(folder: Path) -> Path:
+    scale = npy_bytes("<f8", "(3,)", struct.pack("<3d", 1.0, float("inf"), float("nan")))
+    return npz(folder, {"ecg.npy": ECG, "s.npy": scale}, scale="s")
+
+
+def case_npy_of_too_many_records(folder: Path) -> Path:
+    path = npy(folder, "'<i1'", "False", "(5000000, 40, 2)", 400_000_000)
+    return manifest(folder, path.with_name("1.npy").name, kind="npy", axes="record_time_lead")
+
+
+def case_hdf5_of_ids_that_are_one_long_text(folder: Path) -> Path:
+    file, _ = hdf5(folder)
+    with file:
+        file["ecg"] = np.ones((40, 40, 2), "i2")
+        file.create_dataset("ids", data=["x" * 1_000_000] * 40, dtype=h5py.string_dtype())
+    return manifest(folder, "1.h5", kind="hdf5", name="ecg", axes="record_time_lead", ids="ids")
+
+
+def case_hdf5_of_ids_in_another_file(folder: Path) -> Path:
+    file, _ = hdf5(folder)
+    with file:
+        file["ecg"] = np.ones((3, 40, 2), "i2")
+        file["ids"] = h5py.ExternalLink(str(folder.parent / "secret.h5"), "ids")
+    return manifest(folder, "1.h5", kind="hdf5", name="ecg", axes="record_time_lead", ids="ids")

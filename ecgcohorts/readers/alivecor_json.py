@@ -1,0 +1,181 @@
+"""AliveCor Kardia recordings (JSON of the Kardia API): the unfiltered signal of one or six limb leads.
+
+Source: AliveCor's API documentation as independent readers restate it; no real file was at hand.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import Reason
+from ecgcohorts.readers._shared.json_text import at, number_at, read_json, refuse_json, text_at
+from ecgcohorts.readers._shared.limits import check_shape
+from ecgcohorts.readers._shared.people import Context, known
+from ecgcohorts.readers._shared.units import steps_per_mv
+from ecgcohorts.recording import Origin, Recording
+
+SUFFIXES = (".json",)
+VARIANTS = ("KardiaMobile, one lead or six (layout unconfirmed on real files)",)
+ENHANCED = "filtered by the maker (enhanced), no raw signal"
+DURATION_DIFFERS = "another duration is declared"
+APART_S = 1.0  # our default: durations are rounded
+
+_KEYS = re.compile(rb'"(recordedAt|algorithmDetermination|amplitudeResolution|mainsFrequency|leadI|data12L)"\s*:')
+_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
+_RESOURCE = re.compile(rb'"resourceType"\s*:')
+_INT32 = np.iinfo(np.int32)
+_MAINS_HZ = (50.0, 60.0)
+_KEPT = {"ID": "id", "Determination": "algorithmDetermination", "HeartRate": "heartRate"}
+
+
+class _Signal(NamedTuple):
+    """One of the two signals of a recording, with its samples still as JSON."""
+
+    leads: dict[str, list[Any]]
+    rate_hz: float
+    nv_per_step: float
+    notes: tuple[str, ...]
+
+
+def sniff(head: bytes) -> bool:
+    """Tell whether an object begins there that has two of the keys of a recording, and is none of FHIR's resources."""
+    return bool(_BEGINS.match(head)) and len(set(_KEYS.findall(head))) >= 2 and not _RESOURCE.search(head)
+
+
+def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
+    """Yield the one recording of a file. `entries` is ignored: a file has none.
+
+    digital: (lead, time) int32, the numbers as written; null is missing. analog_mv where any is no whole number. Raises
+    UnreadableRecording.
+    """
+    content, notes = read_json(path)
+    signal = _signal(content, str(path))
+    values, missing = _samples(signal, str(path))
+    per_mv = [steps_per_mv(1 / signal.nv_per_step, "nV", lead, str(path)) for lead in signal.leads]
+    yield _recording(path, content, signal, notes, **_as_stored(values, missing, np.array(per_mv), str(path)))
+
+
+def scan(path: Path) -> Iterator[Recording]:
+    """Yield the same recording without samples."""
+    content, notes = read_json(path)
+    signal = _signal(content, str(path))
+    yield _recording(path, content, signal, notes, analog_mv=np.zeros((len(signal.leads), 0)))
+
+
+def _signal(content: dict[str, Any], where: str) -> _Signal:
+    """Choose the raw signal, and check it as far as its header goes."""
+    if "data12L" in content and not at(content, "data"):
+        refuse_json(Reason.UNSUPPORTED, "a recording of Kardia 12L", "one that states its step", where)
+    raw, enhanced = at(content, "data", "raw"), at(content, "data", "enhanced")
+    block = raw if isinstance(raw, dict) else enhanced
+    if not isinstance(block, dict):
+        refuse_json(Reason.EMPTY, "no signal", "data.raw", where)
+    notes: tuple[str, ...] = () if block is raw else (ENHANCED,)
+    rate_hz, step = number_at(block, "frequency"), number_at(block, "amplitudeResolution")
+    leads = at(block, "samples")
+    if rate_hz is None or not isinstance(leads, dict) or not all(isinstance(each, list) for each in leads.values()):
+        refuse_json(Reason.HEADER, "no frequency, or samples of another kind", "a list of numbers for each lead", where)
+    if step is None or step <= 0:
+        refuse_json(Reason.UNIT, "no amplitudeResolution", "nV of one step", where)
+    count = at(block, "numLeads")
+    if count is not None and count != len(leads):
+        refuse_json(Reason.HEADER, f"{len(leads)} leads", "as many as numLeads says", where)
+    if len({len(samples) for samples in leads.values()}) > 1:
+        refuse_json(Reason.TRUNCATED, "leads of unequal length", "equal ones", where)
+    # Before any memory is taken for samples.
+    check_shape(len(leads), len(next(iter(leads.values()), ())), rate_hz, where)
+    declared = number_at(content, "duration")
+    found_s = len(next(iter(leads.values()))) / rate_hz
+    if declared is not None and abs(declared / 1000 - found_s) > APART_S:
+        notes += (DURATION_DIFFERS,)
+    named = {_lead_name(key): samples for key, samples in leads.items()}
+    if len(named) < len(leads):
+        refuse_json(Reason.DUPLICATE_LEAD, "one lead twice", "each lead once", where)
+    return _Signal(named, rate_hz, step, notes)
+
+
+def _lead_name(key: str) -> str:
+    """Cut `lead` from leadI, leadII, leadIII; AVR, AVL and AVF stand alone."""
+    name = re.sub(r"^lead(?=[IVav])", "", key)
+    return name if 0 < len(name) <= 16 and name.isprintable() else "other"
+
+
+def _samples(signal: _Signal, where: str) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Return (lead, time) as int64 or float64, and where null stood."""
+    rows, holes = [], []
+    for samples in signal.leads.values():
+        types = {*map(type, samples)}
+        # Exactly these types: true is an int in Python, and a text must not become a number.
+        if not types <= {int, float, type(None)}:
+            refuse_json(Reason.HEADER, "a sample that is no number", "numbers", where)
+        hole = np.zeros(len(samples), bool)
+        if type(None) in types:
+            hole = np.array([sample is None for sample in samples])
+            samples = [0 if sample is None else sample for sample in samples]
+        try:
+            rows.append(np.array(samples))
+        except OverflowError:
+            refuse_json(Reason.UNSUPPORTED, "integers of more than 64 bits", "32 bits or fewer", where)
+        holes.append(hole)
+    if any(row.dtype.kind not in "if" for row in rows):
+        refuse_json(Reason.UNSUPPORTED, "integers of more than 64 bits", "32 bits or fewer", where)
+    return np.stack(rows), np.stack(holes)
+
+
+def _as_stored(
+    values: NDArray, missing: NDArray[np.bool_], per_mv: NDArray[np.float64], where: str
+) -> dict[str, NDArray | None]:
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            refuse_json(Reason.HEADER, "a number beyond all floats", "numbers", where)
+        return {"analog_mv": np.where(missing, np.nan, values / per_mv[:, None])}
+    if values.min() < _INT32.min or values.max() > _INT32.max:
+        refuse_json(Reason.UNSUPPORTED, "integers of more than 32 bits", "32 bits or fewer", where)
+    digital = values.astype(np.int32)
+    return {
+        "digital": digital,
+        "gain_per_mv": per_mv,
+        "baseline": np.zeros(len(per_mv)),
+        "missing": missing if missing.any() else None,
+    }
+
+
+def _recording(
+    path: Path, content: dict[str, Any], signal: _Signal, notes: tuple[str, ...], **samples: NDArray | None
+) -> Recording:
+    return Recording(
+        recording_id=path.stem,
+        leads=tuple(signal.leads),
+        rate_hz=signal.rate_hz,
+        n_samples=len(next(iter(signal.leads.values()))),
+        source=Origin("alivecor_json", path),
+        **_context(content).facts(*notes, *signal.notes),
+        **samples,  # type: ignore[arg-type]
+    )
+
+
+def _context(content: dict[str, Any]) -> Context:
+    """Collect what the recording says. Name, notes and tags are never read; sex and age stand elsewhere in the API."""
+    block = at(content, "data", "raw") or at(content, "data", "enhanced")
+    mains = number_at(block, "mainsFrequency")
+    try:
+        # The clock as written; a zone is dropped, since most formats have none.
+        acquired_at = datetime.fromisoformat(text_at(content, "recordedAt")).replace(tzinfo=None)
+    except ValueError:
+        acquired_at = None
+    return Context(
+        patient_id=known(text_at(content, "patientID")),
+        age_years=None,
+        sex=None,
+        acquired_at=acquired_at,
+        device=text_at(content, "deviceInfo", "hardwareType")[:64] or None,
+        site=None,
+        mains_hz=mains if mains in _MAINS_HZ else None,
+        fields={name: text for name, key in _KEPT.items() if (text := text_at(content, key))},
+        notes=(),
+    )
