@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ecgcohorts.leads import EIGHT_LEADS, positions, select
 
 Sex = Literal["male", "female"]
+# none: numbers that are no voltages, such as z-scores.
+Unit = Literal["mV", "none"]
 _ALL = slice(None)
 # "No sample here" in every int16 strip, stored or loaded. True samples are clipped to +-32767, so none takes this value.
 # The same number as WFDB's sentinel of 16-bit formats, which `cohorts.spec` treats as a fact about raw files.
@@ -38,7 +40,7 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """One ECG as read. Axis order is (lead, time); voltages are in mV.
+    """One ECG as read. Axis order is (lead, time); voltages are in mV, unless `unit` says that the numbers are none.
 
     Integer formats give `digital`, floating-point formats give `analog_mv`; exactly one of them is set. A recording from a
     reader's `scan` has no samples and `n_samples` as declared. Its `repr` leaves out what may identify a person, because
@@ -65,6 +67,7 @@ class Recording:
     fields: Mapping[str, str] = field(default_factory=dict, repr=False)  # raw header text: may identify, never stored
     source: Origin | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()  # named quirks met while reading, no header text
+    unit: Unit = "mV"  # none: whatever is called mV in this class is a number without a unit
 
     def __post_init__(self) -> None:
         if (self.digital is None) == (self.analog_mv is None):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     pass
 
 MV_PER_UNIT = {"V": 1000.0, "mV": 1.0, "uV": 0.001}
+_UNITS = (*MV_PER_UNIT, "none")
 # refuse: an error. derive: limb leads from two others, by Einthoven and Goldberger; others are an error.
 # zero: as derive, and what cannot be derived is fed as 0 mV.
 MissingLeads = Literal["refuse", "derive", "zero"]
@@ -33,7 +34,7 @@ class Adaptation(Spec):
     kind: Literal["store", "array"]
     leads: tuple[str, ...]  # as given
     rate_hz: float  # as given
-    unit: Literal["V", "mV", "uV"]  # as given
+    unit: Literal["V", "mV", "uV", "none"]  # as given; none: numbers that are no voltages
     recipe: str  # of the store, or applied to the array
     mains_hz: Mains = None  # notch; of a store: as it was ingested
     missing_leads: MissingLeads = "refuse"
@@ -44,7 +45,10 @@ class Adaptation(Spec):
     def steps(self, spec: InputSpec) -> list[str]:
         """Return the same in words, one line a step; nothing if the signals already are what `spec` asks for."""
         found = [f"recipe {self.recipe} applied to the raw signal"] if self.kind == "array" else []
-        found += [f"{self.unit} scaled to {spec.unit}"] if self.unit != spec.unit else []
+        if self.unit != spec.unit:
+            found.append(
+                "numbers without a unit taken for mV" if self.unit == "none" else f"{self.unit} scaled to {spec.unit}"
+            )
         found += [f"{self.rate_hz:g} resampled to {spec.rate_hz:g} Hz"] if self.rate_hz != spec.rate_hz else []
         own = [lead for lead in spec.leads if lead not in (*self.derived, *self.zeroed)]
         found += [f"leads {' '.join(own)} taken by name"] if list(self.leads) != own else []
@@ -64,11 +68,14 @@ class Adaptation(Spec):
     ) -> Self:
         """Return what must be done to strips of `recipe` to feed weights of `spec`. what: the store's name in messages.
 
-        force_recipe overrules another recipe name only: rate, unit and length must fit in any case.
+        force_recipe overrules another recipe name only: rate, unit and length must fit in any case, but for numbers
+        without a unit, which weights with a normalisation of their own take.
         Raises RecipeMismatch naming every difference, SpecError for a missing lead.
         """
         differences = spec.differences(recipe)
         overruled = ("leads", "recipe") if force_recipe else ("leads",)
+        if force_recipe and recipe.unit == "none" and spec.normalisation != "none":
+            overruled = (*overruled, "unit")
         spec.require_recipe(recipe, what, overruled)
         derived, zeroed = _plan_leads(spec.leads, recipe.leads, missing_leads, what)
         if spec.normalisation in OF_STATISTICS:
@@ -91,7 +98,7 @@ class Adaptation(Spec):
             missing_leads=missing_leads,
             derived=derived,
             zeroed=zeroed,
-            forced=(differences["recipe"],) if "recipe" in differences else (),
+            forced=tuple(differences[name] for name in ("recipe", "unit") if name in differences),
         )
 
     @classmethod
@@ -110,11 +117,16 @@ class Adaptation(Spec):
             raise SpecError(
                 f"found leads={given['leads']!r}, expected a list of names in the order of the array's axis."
             )
-        if given["unit"] not in MV_PER_UNIT:
-            raise SpecError(f"found unit {given['unit']!r}, expected one of {', '.join(MV_PER_UNIT)}.")
+        if given["unit"] not in _UNITS:
+            raise SpecError(f"found unit {given['unit']!r}, expected one of {', '.join(_UNITS)}.")
         leads = tuple(given["leads"])
         _require_shape(signal, leads)
         recipe = spec.the_recipe()
+        if (given["unit"] == "none") != (recipe.unit == "none"):
+            raise SpecError(
+                f"found unit {given['unit']!r}, expected {'a voltage' if recipe.unit == 'mV' else 'none'}, which recipe "
+                f"{recipe.name} of these weights takes. Use weights made for such numbers."
+            )
         spec.require_recipe(recipe, f"recipe {recipe.name}", ("leads",))
         if spec.normalisation == "cohort_lead_z":
             raise SpecError(

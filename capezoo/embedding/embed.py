@@ -38,8 +38,8 @@ def embed(
 ) -> NDArray[np.float32]:
     """Return the embeddings of a store, in the order of its index, or of an array of raw signals: (record, unit).
 
-    An array is (record, lead, time), NaN where missing, unfiltered, and needs `rate_hz`, `leads` and `unit` (V, mV or
-    uV). It goes through the recipe of the weights: leads found by name, scaled, resampled, filtered (notch at
+    An array is (record, lead, time), NaN where missing, unfiltered, and needs `rate_hz`, `leads` and `unit` (V, mV, uV,
+    or none where the weights take numbers without a unit). It goes through the recipe of the weights: leads found by name, scaled, resampled, filtered (notch at
     `mains_hz`). `adaptation` tells what is done, with the same arguments.
     missing_leads: "refuse"; "derive" limb leads from two others; or "zero", which also feeds 0 mV where nothing can be
     derived. force_recipe: take a store of another recipe, if rate, unit and length fit.
@@ -105,8 +105,10 @@ def _array_windows(signal: NDArray[Any], spec: InputSpec, adaptation: Adaptation
     on_these = recipe if leads == recipe.leads else recipe.changed(recipe.name, SelectLeads(leads=leads))
     out = np.empty((len(signal), len(spec.leads), spec.length), np.float32)
     for number, raw in enumerate(signal):
-        analog_mv = np.asarray(raw, np.float64) * MV_PER_UNIT[adaptation.unit]
-        recording = Recording(f"record {number}", adaptation.leads, adaptation.rate_hz, analog_mv=analog_mv)
+        analog_mv = np.asarray(raw, np.float64) * MV_PER_UNIT.get(adaptation.unit, 1.0)
+        recording = Recording(
+            f"record {number}", adaptation.leads, adaptation.rate_hz, analog_mv=analog_mv, unit=recipe.unit
+        )
         try:
             # Nobody reads flags here, and measuring quality costs about as much as the filters.
             strip = make_strip(recording, on_these, adaptation.mains_hz, with_quality=False)

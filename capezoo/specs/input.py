@@ -1,7 +1,7 @@
 """InputSpec: what an encoder must be fed."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
@@ -11,7 +11,7 @@ from ecgcohorts.errors import RecipeMismatch, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, canonical
 from ecgcohorts.preprocess.recipes import get_recipe, recipe_names
 from ecgcohorts.preprocess.steps import Recipe
-from ecgcohorts.recording import MISSING
+from ecgcohorts.recording import MISSING, Unit
 
 
 class InputSpec(Spec):
@@ -25,7 +25,7 @@ class InputSpec(Spec):
     leads: tuple[str, ...] = Field(default=EIGHT_LEADS, description="in this order; CAPE")
     rate_hz: float = Field(default=400.0, gt=0, description="samples per second; CAPE")
     length: int = Field(default=2800, gt=0, description="samples per window, 7 s; CAPE")
-    unit: Literal["mV"] = Field(default="mV", description="CAPE")
+    unit: Unit = Field(default="mV", description="none: numbers without a unit, scaled by the weights; CAPE: mV")
     recipe: str = Field(default="cape-v1", description="preprocessing recipe of the signals; our default")
     normalisation: Normalisation = Field(default="none", description="scaling after the recipe; PCLR feeds plain mV")
     own_recipe: Recipe | None = Field(default=None, description="the recipe, if none of that name is installed")
@@ -121,9 +121,16 @@ class InputSpec(Spec):
     ) -> None:
         """Raise RecipeMismatch, naming every difference, unless signals of `recipe` are what this spec asks for.
 
+        Numbers without a unit are for weights with a normalisation of their own: raises SpecError for others.
+
         what: the name of the signals in the message. ignoring: names of differences that do not count. or_else: what to
         do instead of ingesting again; by default, use other weights.
         """
+        if recipe.unit == "none" and self.normalisation == "none":
+            raise SpecError(
+                f"{what}: found numbers without a unit and normalisation 'none', expected weights that scale by themselves. "
+                "Set the normalisation: --set input.normalisation=window_lead_z."
+            )
         wrong = [text for name, text in self.differences(recipe).items() if name not in ignoring]
         if wrong:
             way = or_else or f"use weights made for {recipe.name!r}"

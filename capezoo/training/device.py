@@ -149,7 +149,7 @@ class Courier:
         known = self._data.lead_statistics(rows) or ()
         stored, *both = (torch.from_numpy(array).to(self._device) for array in (signal, *known))
         statistics = (both[0], both[1]) if both else None
-        return self._config.input.scaled(stored, self._data.store.lsb_uv, statistics)
+        return self._config.input.scaled(stored, self._data.store.recipe.lsb_uv, statistics)
 
     def arrived(self, loaded: Loaded) -> Loaded:
         """Make the device wait for the copy; the host does not."""

@@ -27,6 +27,7 @@ EXIT_CODES = {
     EXIT_DAMAGED: "damage was found",
     EXIT_STOPPED: "stopped with Ctrl-C; the same command goes on from there",
 }
+_NAME_WIDTH = 24  # our default; names of formats, presets and recipes have up to 15 characters
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _plain(value: Any) -> Any:
 
 
 def table(rows: Sequence[Sequence[str]], columns: Sequence[str] = (), right: Sequence[int] = ()) -> Any:
-    """Return rows as a table without lines. right: columns of numbers, by place. Long text folds in the last column."""
+    """Return rows as a table without lines. right: columns of numbers, by place. Long text folds, names last of all."""
     # rich takes 0.1 s to import: help and errors do without it.
     from rich.table import Table
 
@@ -88,7 +89,8 @@ def table(rows: Sequence[Sequence[str]], columns: Sequence[str] = (), right: Seq
         made.add_column(
             columns[place] if columns else "",
             justify="right" if place in right else "left",
-            no_wrap=place == 0,
+            # A longer name would take the room of all other columns, down to a letter each.
+            no_wrap=place == 0 and all(len(row[0]) <= _NAME_WIDTH for row in rows),
             overflow="fold",
         )
     for row in rows:

@@ -40,7 +40,7 @@ from ecgcohorts.plugins import load, names
 from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.readers.arrays.description import ArrayDescription
-from ecgcohorts.recording import Recording, Sex
+from ecgcohorts.recording import Recording, Sex, Unit
 from ecgcohorts.sources import Source, open_source
 
 __all__ = ["CohortSpec", "Description", "SourceItem", "Tables"]
@@ -61,7 +61,7 @@ _PARTS: dict[str, type[BaseModel]] = {
 class CohortSpec(Frozen):
     """A cohort, or a collection of cohorts that were published together. `model_json_schema()` is its JSON Schema."""
 
-    LATER = frozenset({"about", "overlaps"})
+    LATER = frozenset({"about", "overlaps", "unit"})
 
     name: Name
     title: str
@@ -72,6 +72,7 @@ class CohortSpec(Frozen):
     mains_hz: Mains  # of the country of recording; null: no notch, auto: found in the signal
     expected_gain_per_mv: Annotated[float, Field(gt=0)] | None = None  # another gain is refused, never rescaled
     sentinel: Sentinel = "missing"  # what -32768 means
+    unit: Unit = "mV"  # none: the samples are no voltages, whatever unit the files state
     about: About = About()
     overlaps: tuple[Overlap, ...] = ()
 
@@ -203,7 +204,7 @@ class CohortSpec(Frozen):
         )
 
     def apply_rules(self, cohort: str, recording: Recording) -> Recording:
-        """Return the recording as its cohort understands it: -32768 is a clipped sample where the cohort says so.
+        """Return the recording as its cohort understands it: without a unit, or -32768 as a clipped sample, if it says so.
 
         Raises RejectedRecording if the cohort expects a gain and a lead has another.
         """
@@ -211,6 +212,8 @@ class CohortSpec(Frozen):
         # Early headers of the Challenge claim gains of 4880, 200 or 2,000,000 for integers of 1000 steps per mV.
         if self.expected_gain_per_mv is not None and recording.gain_per_mv is not None:
             _check_gain(recording, self.expected_gain_per_mv)
+        if self.unit == "none" and recording.unit != "none":
+            recording = replace(recording, unit="none")
         if self.cohort(cohort).sentinel == "missing" or recording.missing is None or recording.digital is None:
             return recording
         # Readers mark -32768 as missing, as WFDB says. In records E and JS of the Challenge it is a sample clipped at the

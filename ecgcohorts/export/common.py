@@ -76,7 +76,10 @@ def refuse(store: AnyStore, out: Path) -> None:
 def signal_facts(store: AnyStore) -> dict[str, Any]:
     """Return the facts that are needed to read the integers."""
     recipe = store.recipe
-    facts = {"lsb_uv": store.lsb_uv, "missing": MISSING, "rate_hz": recipe.rate_hz, "leads": list(recipe.leads)}
+    step: dict[str, Any] = {"lsb_uv": recipe.lsb_uv}
+    if recipe.unit == "none":
+        step = {"unit": recipe.unit, "scale_factor": recipe.lsb_uv / 1000}
+    facts = step | {"missing": MISSING, "rate_hz": recipe.rate_hz, "leads": list(recipe.leads)}
     return facts | {"samples": recipe.strip_samples, "recipe": recipe.name, "store": store.fingerprint}
 
 

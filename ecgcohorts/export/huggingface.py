@@ -40,7 +40,7 @@ configs:
 
 # ECGs of {cohorts}
 
-`signal` is int16 ({leads} leads, {samples} samples) at {rate_hz:g} Hz: one step is {lsb_uv:g} microvolts, {missing} means that there
+`signal` is int16 ({leads} leads, {samples} samples) at {rate_hz:g} Hz: one step is {step}, {missing} means that there
 is no sample. Leads: {names}. Valid samples of a strip: `valid_start` to `valid_stop`. `recording_id` and `patient_id` are
 pseudonyms; `null` is unknown. `signals.json` says the same for programs.
 
@@ -49,7 +49,7 @@ import numpy as np
 from datasets import load_dataset
 
 strips = load_dataset("path/to/this/folder", split="{first}").with_format("numpy", dtype=np.int16, columns=["signal"])
-signal_mv = strips[0]["signal"] * {mv_a_step:g}
+{signal} = strips[0]["signal"] * {a_step:g}
 ```
 
 Written by ecgcohorts from recordings prepared by the recipe {recipe}. The terms of the cohorts hold for this copy as well.
@@ -122,4 +122,7 @@ def _card(store: AnyStore, parts: Parts) -> str:
     files = "\n".join(f"  - split: {name}\n    path: data/{name}-*.parquet" for name in parts)
     described = facts | {"leads": len(facts["leads"]), "names": ", ".join(facts["leads"]), "files": files}
     cohorts = ", ".join(store.index.cohorts[code] for code in sorted(there))
-    return _CARD.format(**described, cohorts=cohorts, first=next(iter(parts)), mv_a_step=store.lsb_uv / 1000)
+    a_step, in_mv = store.recipe.lsb_uv / 1000, store.recipe.unit == "mV"
+    described["step"] = f"{1000 * a_step:g} microvolts" if in_mv else f"{a_step:g} of a number without a unit"
+    described["signal"] = "signal_mv" if in_mv else "values"
+    return _CARD.format(**described, cohorts=cohorts, first=next(iter(parts)), a_step=a_step)

@@ -25,7 +25,7 @@ from ecgcohorts.store.reader import AnyStore
 # At most 256 MiB, 4,000 strips: our choice, which gives each worker several shards from 100,000 strips on.
 SHARD_BYTES = 1 << 28
 # Repeated in every sample, so that a sample says by itself how to read it.
-_IN_JSON = ("lsb_uv", "rate_hz", "leads")
+_IN_JSON = ("lsb_uv", "unit", "scale_factor", "rate_hz", "leads")
 
 _Members = tuple[tuple[str, bytes], ...]  # of one sample: name, content
 
@@ -44,7 +44,7 @@ def export_webdataset(
     for index in parts.values():
         refuse_twins(index)
     facts = signal_facts(store)
-    shared = {key: facts[key] for key in _IN_JSON}
+    shared = {key: facts[key] for key in _IN_JSON if key in facts}
 
     def packed(index: CohortIndex) -> Iterator[_Members]:
         for some in Samples.read(store, index):

@@ -81,11 +81,11 @@ def _write_record(store: AnyStore, path: Path, strip: NDArray[np.int16], facts: 
         _wfdb().wrsamp(
             path.name,
             fs=store.recipe.rate_hz,
-            units=["mV"] * n,
+            units=["mV" if store.recipe.unit == "mV" else "NU"] * n,  # NU: WFDB's word for no unit
             sig_name=list(store.recipe.leads),
             d_signal=strip.T.astype(np.int64),
             fmt=["16"] * n,
-            adc_gain=[1000 / store.lsb_uv] * n,
+            adc_gain=[1000 / store.recipe.lsb_uv] * n,
             baseline=[0] * n,
             comments=[f"{key}: {value}" for key, value in facts.items() if value],
             write_dir=str(path.parent),

@@ -257,7 +257,9 @@ def _count(found: _Inspection, reader: str, recording: Recording) -> None:
     found.formats[reader] += 1
     found.rates_hz[recording.rate_hz] += 1
     found.leads[" ".join(recording.leads)] += 1
-    if recording.gain_per_mv is None:
+    if recording.unit == "none":
+        found.units["none"] += 1
+    elif recording.gain_per_mv is None:
         found.units["mV, floating point"] += 1
     else:
         # Rounded, because files write the same gain with more or fewer digits.

@@ -223,7 +223,8 @@ class _Job:
         self.destination, self.options = destination, options
         self.spec = cohort if isinstance(cohort, CohortSpec) else CohortSpec.load(cohort)
         self.recipe = self._recipe()
-        self.key = load_key(options.key_file)
+        if options.key_file is not None:
+            load_key(options.key_file, for_new_store=False)
         # Raises if there is nothing to read, before the store's folder is made.
         self.files = self.spec.find(source)
 
@@ -240,6 +241,8 @@ class _Job:
     def open_before(self) -> Store | None:
         """Return the snapshot to extend. Raises RecipeMismatch or KeyMismatch if this run cannot extend it."""
         store = self.destination.open_before()
+        # Only now: a key is made for a store, and not for a run that finds nothing to read.
+        self.key = load_key(self.options.key_file, for_new_store=store is None)
         if store is None:
             return None
         if store.recipe != self.recipe:

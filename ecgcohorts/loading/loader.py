@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.preprocess.steps import Recipe
-from ecgcohorts.recording import MISSING
+from ecgcohorts.recording import MISSING, Unit
 from ecgcohorts.samplers import BatchPlan, window_starts
 from ecgcohorts.samplers.plan import ABSENT
 
@@ -30,8 +30,6 @@ class _Strips(Protocol):
     def index(self) -> "CohortIndex": ...
     @property
     def recipe(self) -> Recipe: ...
-    @property
-    def lsb_uv(self) -> float: ...
     def read_windows(
         self,
         rows: NDArray[np.int64],
@@ -47,7 +45,8 @@ class _Strips(Protocol):
 class Batch:
     """Windows as stored integers. Convert them to mV on the device: int16 is half the bytes of float32.
 
-    signal: int16 [batch, view, lead, time], one step = lsb_uv microvolts, -32768 = no sample.
+    signal: int16 [batch, view, lead, time], one step = lsb_uv microvolts, -32768 = no sample. Where `unit` is none, a step is
+    lsb_uv thousandths of a number without a unit.
     valid: int32 [batch, view], number of samples present from the start of each window; less than the window only where a
     strip is shorter.
     """
@@ -56,6 +55,7 @@ class Batch:
     lsb_uv: float
     valid: NDArray[np.int32]
     plan: BatchPlan
+    unit: Unit = "mV"
 
     def __len__(self) -> int:
         return len(self.signal)
@@ -137,7 +137,7 @@ class Loader:
         windows = signal.reshape(-1, *shape[2:])
         windows[rows == ABSENT] = MISSING
         self.store.read_windows(rows[here], start, present, windows, here, self.threads)
-        return Batch(signal, self.store.lsb_uv, valid, plan)
+        return Batch(signal, self.store.recipe.lsb_uv, valid, plan, self.store.recipe.unit)
 
     def _ahead(self, epoch: int, steps: range) -> Iterator[Batch]:
         """Yield the batches of some steps in order, made in a thread that is at most `prefetch` ahead."""

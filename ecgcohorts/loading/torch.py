@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ecgcohorts.errors import SpecError
 from ecgcohorts.loading.loader import Loader
-from ecgcohorts.recording import MISSING
+from ecgcohorts.recording import MISSING, Unit
 from ecgcohorts.samplers import BatchPlan
 
 
@@ -20,20 +20,30 @@ class TorchBatch:
     """A batch as tensors.
 
     signal: int16 [batch, view, lead, time], one step = lsb_uv microvolts, -32768 = no sample. valid: int32 [batch, view].
+    Where `unit` is none, a step is lsb_uv thousandths of a number without a unit.
     """
 
     signal: torch.Tensor
     lsb_uv: float
     valid: torch.Tensor
     plan: BatchPlan
+    unit: Unit = "mV"
 
     def to(self, device: torch.device | str) -> Self:
         """Copy the batch to a device. From pinned memory the copy runs in parallel with the computation."""
         signal, valid = (tensor.to(device, non_blocking=True) for tensor in (self.signal, self.valid))
-        return type(self)(signal, self.lsb_uv, valid, self.plan)
+        return type(self)(signal, self.lsb_uv, valid, self.plan, self.unit)
 
     def millivolts(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Return the signal in mV on its device, 0 where there is no sample."""
+        """Return the signal in mV on its device, 0 where there is no sample. Raises SpecError if it has no unit."""
+        if self.unit != "mV":
+            raise SpecError(
+                "found a batch of numbers without a unit, expected voltages. Take values(), and scale them."
+            )
+        return self.values(dtype)
+
+    def values(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Return the signal in its `unit` on its device, 0 where there is no sample."""
         return self.signal.masked_fill(self.signal == MISSING, 0).to(dtype) * (self.lsb_uv / 1000)
 
 
@@ -67,7 +77,7 @@ class TorchBatches(IterableDataset[TorchBatch]):
             raise SpecError("Each worker process of this DataLoader would read every batch. Set num_workers=0.")
         for batch in self.loader:
             signal, valid = torch.from_numpy(batch.signal), torch.from_numpy(batch.valid)  # the same memory
-            yield TorchBatch(signal, batch.lsb_uv, valid, batch.plan)
+            yield TorchBatch(signal, batch.lsb_uv, valid, batch.plan, batch.unit)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sampler's state after the last batch handed out."""

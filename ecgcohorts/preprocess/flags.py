@@ -21,6 +21,9 @@ class Flag(IntFlag):
     PACED = 1 << 8  # the file says that pacemaker spikes were seen
     LOW_RATE = 1 << 9  # a 100 Hz source holds nothing above 50 Hz
     EDGE_SLACK = 1 << 10  # the centre window comes nearer than 1.5 s to an end: filter edge above 5 uV
+    # Both say that the numbers may be no millivolts, whatever the file states.
+    EQUAL_SPANS = 1 << 11  # all leads span the same, or reach the same height; or the recording spans 0 to 1 or -1 to 1
+    UNIT_VARIANCE = 1 << 12  # all leads have one deviation, or the recording has mean 0 and deviation 1: z-scores
 
 
 QUALITY_COLUMNS: Mapping[str, np.dtype] = MappingProxyType(

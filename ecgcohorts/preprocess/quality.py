@@ -32,6 +32,11 @@ _HIGHEST_HZ = 200.0  # half the rate of cape-v1: measures of the source must not
 _SLOW_HZ = 100.0  # a source at this rate or below carries nothing above half of it
 _RATE_RATIO = 2.2  # no mains score where there are fewer samples in a period of the mains
 _SIDE_HZ = 5.0  # what surrounds the mains frequency reaches so far
+# How exactly scaled leads agree, relative to the largest: headers that scale by whole steps per mV err by 0.3 %. Of 1,560
+# real recordings of three leads or more, the nearest to equal spans, heights or deviations differs by 37 %.
+_ALIKE = 0.01
+# How exactly a whole recording keeps 0, 1 and -1 as extremes, or as mean and deviation; the nearest real one errs by 0.01.
+_EXACT = 1e-3
 _SILENCE = 1e-12  # mV^2/Hz, a thousandth of the noise of 1 uV steps; keeps logarithms finite
 
 
@@ -85,18 +90,28 @@ class Quality:
                 columns[f"mains_{mains_hz:.0f}_after_db"] = float(after_db)
             elif stages.rate_hz / mains_hz >= _RATE_RATIO:
                 columns[f"mains_{mains_hz:.0f}_before_db"] = float(mains_score(before, mains_hz))
+        columns = _in_its_unit(columns, recipe)
         flags = _known_flags(columns, recording, stages.rate_hz, recipe)
         if longest_clip >= SATURATED_S * stages.rate_hz:
             flags |= Flag.CLIPPED
-        if _lead_i_inverted(stages.filtered_mv, recipe):
-            flags |= Flag.LEAD_I_INVERTED
+        if recipe.unit == "mV":  # leads scaled one by one keep no axis, and that they are scaled is no news
+            if _lead_i_inverted(stages.filtered_mv, recipe):
+                flags |= Flag.LEAD_I_INVERTED
+            flags |= _scaling(recording)
         return cls(int(flags), columns)
 
     @classmethod
     def unmeasured(cls, stages: Stages, recording: Recording, recipe: Recipe) -> Self:
         """Return what the chain counted on its way; every other column is NaN, or 0 for counts."""
-        columns = _counted(stages, recipe)
+        columns = _in_its_unit(_counted(stages, recipe), recipe)
         return cls(int(_known_flags(columns, recording, stages.rate_hz, recipe)), columns)
+
+
+def _in_its_unit(columns: dict[str, float], recipe: Recipe) -> dict[str, float]:
+    """Return the columns, those in mV as NaN where the numbers have no unit."""
+    if recipe.unit == "mV":
+        return columns
+    return {name: np.nan if name.endswith(("_mv", "_mv2")) else value for name, value in columns.items()}
 
 
 def _counted(stages: Stages, recipe: Recipe) -> dict[str, float]:
@@ -257,6 +272,44 @@ def _einthoven_rms(stages: Stages, recording: Recording, recipe: Recipe) -> floa
     known = np.isfinite(residual)
     residual[~known] = 0
     return float(np.sqrt((np.square(residual).sum(axis=1) / np.maximum(known.sum(axis=1), 1)).max()))
+
+
+def _scaling(recording: Recording) -> Flag:
+    """Return the flags of a recording whose twelve leads look scaled, each by itself or all together.
+
+    The whole recording counts, not the strip: scaling is seen only over the samples by which it was done.
+    """
+    signal = recording.in_mv(list(leads.positions(recording.leads).values()))
+    count = np.full(len(signal), signal.shape[1])
+    # Most have no gap, and no padding, which would count in a deviation; masks take twice the time of all the rest.
+    if not np.isfinite(signal.sum()) or not (signal[:, :1].any() and signal[:, -1:].any()):
+        there = np.isfinite(signal)
+        signal = np.where(there, signal, 0.0)
+        alive = np.flatnonzero(signal.any(axis=0))
+        if not len(alive):
+            return Flag(0)
+        inside = slice(alive[0], alive[-1] + 1)
+        signal, count = signal[:, inside], np.maximum(there[:, inside].sum(axis=1), 1)
+    low, high = signal.min(axis=1), signal.max(axis=1)
+    total, power = signal.sum(axis=1), np.einsum("lt,lt->l", signal, signal)
+    moves = high > low
+    deviation = np.sqrt(np.maximum(power / count - np.square(total / count), 0))
+    flags = Flag(0)
+    if _is_alike((high - low)[moves]) or _is_alike(np.maximum(high, -low)[moves]):
+        flags |= Flag.EQUAL_SPANS
+    if _is_alike(deviation[moves]):
+        flags |= Flag.UNIT_VARIANCE
+    foot, samples = low.min(), count.sum()
+    if abs(high.max() - 1) < _EXACT and min(abs(foot), abs(foot + 1)) < _EXACT:
+        flags |= Flag.EQUAL_SPANS
+    if abs(total.sum() / samples) < _EXACT and abs(np.sqrt(power.sum() / samples) - 1) < _EXACT:
+        flags |= Flag.UNIT_VARIANCE
+    return flags
+
+
+def _is_alike(values: NDArray[np.float64]) -> bool:
+    """Say whether three numbers or more are the same but for rounding. Fewer are alike by chance."""
+    return len(values) >= 3 and bool(values.max() - values.min() <= _ALIKE * values.max())
 
 
 # --- shape --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ecgcohorts.leads import TWELVE_LEADS, canonical
 
@@ -140,10 +149,19 @@ class CheckAmplitude(_Step):
 
 
 class Store(_Step):
-    """Round to whole steps of int16."""
+    """Round to whole steps of int16.
+
+    unit none: take numbers that are no voltages, and only these. A step is then `lsb_uv` thousandths: a value x 1000 is stored.
+    """
 
     step: Literal["store"] = "store"
     lsb_uv: Positive = 1.0  # rounding adds 0.3 uV rms
+    unit: Literal["mV", "none"] = "mV"
+
+    @model_serializer(mode="wrap")
+    def _without_mv(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the unit mV: recipes written before there was another keep their digest."""
+        return {name: value for name, value in serialise(self).items() if (name, value) != ("unit", "mV")}
 
 
 AnyStep = Annotated[
@@ -227,13 +245,14 @@ class Recipe(BaseModel):
         """Samples per second of a strip."""
         return [step.rate_hz for step in self.steps if isinstance(step, Resample)][-1]
 
-    @property
-    def unit(self) -> Literal["mV"]:
-        return "mV"
+    @cached_property
+    def unit(self) -> Literal["mV", "none"]:
+        """Of the numbers that a strip stands for."""
+        return self.required(Store).unit
 
     @cached_property
     def lsb_uv(self) -> float:
-        """One step of the stored integers, in uV."""
+        """One step of the stored integers, in uV; in thousandths where the numbers have no unit."""
         return self.required(Store).lsb_uv
 
     @cached_property
@@ -329,6 +348,9 @@ def _check_numbers(steps: Sequence[_Step]) -> None:
             if low >= high:
                 raise ValueError(f"{_name(type(step))}: {low:g} is not below {high:g}")
         before = step
+    kinds = {type(step): step for step in steps}
+    if CheckAmplitude in kinds and cast(Store, kinds[Store]).unit == "none":
+        raise ValueError("check_amplitude: its limits are mV, and store says unit: none. Leave check_amplitude out")
     cut = next(step for step in steps if isinstance(step, Cut))
     for length_s in (cut.strip_s, cut.window_s):
         samples = length_s * cast(float, rate_hz)

@@ -38,6 +38,7 @@ Mains = float | Literal["auto"] | None
 LARGEST = 32767
 _RATE_TOLERANCE = 1e-6  # relative; 10 us over a strip, under 1 uV on the steepest QRS
 _DERIVED = quality.FROM_I_AND_II[2:].astype(np.float32)
+_LEAST_STEPS = 20  # of numbers without a unit: below, rounding takes more than 1 % of the amplitude. Our default.
 _SLOP = 1e-6  # samples; forgives 0.040 * 250 = 10.000000000000002
 
 
@@ -74,6 +75,7 @@ def make_strip(
 
 
 def _make_strip(recording: Recording, recipe: Recipe, mains_hz: Mains, with_quality: bool) -> Strip:
+    _check_unit(recording, recipe)
     rate_hz = recording.rate_hz
     ratio = _rate_ratio(rate_hz, recipe)
     lead_mv = recording.leads_mv(recipe.leads)
@@ -96,6 +98,18 @@ def _make_strip(recording: Recording, recipe: Recipe, mains_hz: Mains, with_qual
     judge = Quality.measure if with_quality else Quality.unmeasured
     statistics = _statistics(lead_mv, rate_hz, recipe) if recipe.record_statistics else None
     return Strip(samples, 0, valid_stop, judge(stages, recording, recipe), statistics)
+
+
+def _check_unit(recording: Recording, recipe: Recipe) -> None:
+    # Also voltages where none are expected: a store has one unit. A cohort of mV may say `unit: none` of itself.
+    if recording.unit == recipe.unit:
+        return
+    raise RejectedRecording(
+        Reason.UNIT,
+        "numbers without a unit" if recording.unit == "none" else "voltages",
+        f"{'voltages' if recipe.unit == 'mV' else 'numbers without a unit'}, which recipe {recipe.name} takes",
+        "Take a recipe whose last step, store, says the unit of the cohort: see unit none in docs/preprocessing.md.",
+    )
 
 
 @lru_cache(maxsize=64)
@@ -295,6 +309,14 @@ def _check_amplitude(p99_mv: NDArray[np.floating], recipe: Recipe) -> float:
     """
     amplitude_mv = float(quality.median(p99_mv))
     check = recipe.step(CheckAmplitude)
+    largest = LARGEST * recipe.lsb_uv / 1000
+    if recipe.unit == "none" and not _LEAST_STEPS * recipe.lsb_uv / 1000 <= amplitude_mv < largest:
+        raise RejectedRecording(
+            Reason.AMPLITUDE,
+            f"an amplitude of {amplitude_mv:.3g}",
+            f"{_LEAST_STEPS * recipe.lsb_uv / 1000:g} to {largest:g}, which steps of {recipe.lsb_uv / 1000:g} in 16 bits can hold",
+            "Divide the numbers: steps_per_unit in the description of arrays.",
+        )
     if check is not None and not check.amplitude_mv[0] <= amplitude_mv <= check.amplitude_mv[1]:
         low, high = check.amplitude_mv
         raise RejectedRecording(

@@ -6,8 +6,10 @@ A plain hash of an eight-digit record number is undone by trying all of them; a 
 import contextlib
 import hashlib
 import hmac
+import logging
 import os
 import secrets
+import stat
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +18,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import KeyMismatch, SpecError
 
+log = logging.getLogger(__name__)
 KEY_BYTES = 32
 PSEUDONYM_BYTES = 16
 
@@ -64,19 +67,37 @@ def _default_key_path() -> Path:
     return Path(base) / "ecgcohorts" / "pseudonym.key"
 
 
-def load_key(path: Path | None = None) -> PseudonymKey:
-    """Read a key file (hexadecimal text); without a path, the default key, made on first use with mode 0600.
+def load_key(path: Path | None = None, *, for_new_store: bool = True) -> PseudonymKey:
+    """Read a key file (hexadecimal text); without a path, the default key.
 
-    Raises SpecError if a named file is missing or is not a key.
+    for_new_store: make the default key, with mode 0600, if there is none, and warn of a key that others can read; both are
+    logged. Otherwise the key must be there. Raises SpecError if a named file is missing or is not a key, KeyMismatch if
+    the default key is missing and must not be made.
     """
     if path is None:
         path = _default_key_path()
-        _make_once(path)
+        if for_new_store:
+            _make_once(path)
+        elif not path.exists():
+            raise KeyMismatch(
+                f"found no pseudonym key {path}, expected the one that the store was made with. Pass it: --key FILE."
+            )
     try:
         text = path.read_text("ascii").strip()
-        return PseudonymKey(bytes.fromhex(text))
+        key = PseudonymKey(bytes.fromhex(text))
+        # Not at every run: what is said each time is read never. Windows keeps rights elsewhere, and says 0666 of any file.
+        if for_new_store and os.name == "posix" and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            log.warning(
+                "the pseudonym key %s can be read by other users: with it and a list of ids, pseudonyms are undone. "
+                "Take their right away: chmod 600 %s",
+                path,
+                path,
+            )
+        return key
     except FileNotFoundError:
-        raise SpecError(f"found no key file {path}. Make one: openssl rand -hex 32 > {path.name}") from None
+        raise SpecError(
+            f"found no key file {path}. Make one: (umask 077; openssl rand -hex 32 > {path.name})"
+        ) from None
     except (ValueError, OSError):
         raise SpecError(
             f"{path} is no key file: it must hold one line of hexadecimal text."
@@ -98,4 +119,9 @@ def _make_once(path: Path) -> None:
         os.fsync(file.fileno())
     with contextlib.suppress(FileExistsError):
         os.link(aside, path)
+        log.warning(
+            "made a pseudonym key: %s. Without it nobody can add recordings to the stores made with it, look one up or remove a "
+            "patient, and no store holds it. Copy it now to where you keep passwords, not into the folder of a store.",
+            path,
+        )
     aside.unlink()

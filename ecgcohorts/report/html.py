@@ -114,6 +114,9 @@ def _ages_html(index: CohortIndex) -> Markup:
 def _store_facts(store: AnyStore) -> Markup:
     recipe, members = store.recipe, store.members
     band = "{:g}-{:g} Hz".format(*recipe.band_hz) if recipe.band_hz else "no band-pass"
+    step = f"steps of {recipe.lsb_uv:g} uV"
+    if recipe.unit == "none":
+        step = f"numbers without a unit, in steps of {recipe.lsb_uv / 1000:g}"
     licences = {segment.cohort: segment.licence or "not stated" for segment in store.segments}
     sizes = [entry.size for member in members for entry in member.manifest.files.values()]
     versions = {f"{name} {version}" for member in members for name, version in member.manifest.versions.items()}
@@ -124,7 +127,7 @@ def _store_facts(store: AnyStore) -> Markup:
             "cohorts": ", ".join(store.index.cohorts),
             "recipe": recipe.name,
             "signal": f"{', '.join(recipe.leads)}; {recipe.rate_hz:g} samples/s; {band}; "
-            f"up to {recipe.strip_s:g} s; steps of {recipe.lsb_uv:g} uV",
+            f"up to {recipe.strip_s:g} s; {step}",
             "window": f"{recipe.window_s:g} s = {recipe.window_samples} samples",
             "size": f"{sum(sizes) / 1e6:,.1f} MB in {len(sizes):,} files",
             **_provenance(store),
@@ -159,6 +162,8 @@ def _examples_html(store: AnyStore, examples: int) -> Markup:
     """Draw the first recording of evenly spaced patients."""
     # The order of patients in a store is random: nobody chose these.
     index = store.index
+    if store.recipe.unit == "none":
+        return paragraph("None is drawn: ECG paper shows millivolts, and these numbers have no unit.")
     parts = [
         paragraph("The first recording of evenly spaced patients of each cohort, as stored: filtered and at one rate.")
     ]

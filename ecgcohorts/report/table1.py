@@ -9,6 +9,7 @@ missing values for all cohorts together only, and it is too slow for millions of
 numbers that both can count.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -28,6 +29,7 @@ SHOWN = 8
 INDENT = "  "  # of a row that belongs to the heading above it
 # Ends of rows. A label's name has no comma, so that they cannot be mistaken for a label.
 UNKNOWN_ROW, KNOWN, MEAN = ", unknown", ", known", ", mean"
+_HEADING = 20  # characters of a line of a heading in text, about what the widest cells take; our default
 LEAST_SHARE = 0.0005  # below it, "<0.1%"
 # What stands in the cells; said once, below the table.
 CAPTION = (
@@ -108,7 +110,10 @@ class Table1:
     def text(self) -> str:
         """Return the table as aligned plain text, one line per row."""
         shown = self.readable()
-        lines = [["", *shown.columns], *([name, *row] for name, row in zip(shown.index, shown.to_numpy(), strict=True))]
+        headings = [_folded(name) for name in shown.columns]
+        most = max(map(len, headings), default=1)
+        heads = [["", *line] for line in zip(*([""] * (most - len(one)) + one for one in headings), strict=True)]
+        lines = [*heads, *([name, *row] for name, row in zip(shown.index, shown.to_numpy(), strict=True))]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = [
             "  ".join(
@@ -146,6 +151,16 @@ class Table1:
         """Return the table as CSV for programs: every measure, in full precision, empty where there is none."""
         text: str = self.numbers.to_csv(index_label="measure", lineterminator="\n")
         return text
+
+
+def _folded(name: str) -> list[str]:
+    """Return a heading in lines of at most _HEADING characters, cut behind an underscore or a space where there is one."""
+    lines = [""]
+    for part in re.findall(rf"[^_ ]{{1,{_HEADING - 1}}}[_ ]?|[_ ]", name):
+        if lines[-1] and len(lines[-1] + part) > _HEADING:
+            lines.append("")
+        lines[-1] += part
+    return lines
 
 
 def _people(part: CohortIndex) -> dict[str, float]:

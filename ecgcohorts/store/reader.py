@@ -14,7 +14,15 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from ecgcohorts.errors import KeyMismatch, StoreError, expectation, is_of_machine, machine_error, needs_extra
+from ecgcohorts.errors import (
+    KeyMismatch,
+    SpecError,
+    StoreError,
+    expectation,
+    is_of_machine,
+    machine_error,
+    needs_extra,
+)
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.io.place import Place, place_at
 from ecgcohorts.preprocess.steps import Recipe
@@ -118,7 +126,16 @@ class AnyStore(ABC):
 
     @property
     def lsb_uv(self) -> float:
+        """One step of the stored integers, in uV. Raises SpecError where the numbers have no unit."""
+        self._require_mv()
         return self.recipe.lsb_uv
+
+    def _require_mv(self) -> None:
+        if self.recipe.unit != "mV":
+            raise SpecError(
+                f"{self.path}: found numbers without a unit, expected voltages. Read them as they are: read_values, or "
+                "stored integers x recipe.lsb_uv / 1000."
+            )
 
     @property
     def n_rows(self) -> int:
@@ -146,18 +163,26 @@ class AnyStore(ABC):
         return np.array([segment.first_row for segment in self.segments], np.int64)
 
     def read(self, rows: ArrayLike) -> NDArray[np.int16]:
-        """Return strips of some rows: int16 (n, lead, time), one step = lsb_uv, -32768 = no sample there."""
+        """Return strips of some rows: int16 (n, lead, time), one step = recipe.lsb_uv, -32768 = no sample there."""
         wanted = np.atleast_1d(np.asarray(rows, np.int64))
         out = np.empty((len(wanted), len(self.recipe.leads), self.recipe.strip_samples), np.int16)
         self.read_into(wanted, out)
         return out
 
     def read_mv(self, rows: ArrayLike) -> NDArray[np.float32]:
-        """Return strips of some rows in mV: float32 (n, lead, time), NaN = no sample there."""
+        """Return strips of some rows in mV: float32 (n, lead, time), NaN = no sample there.
+
+        Raises SpecError if the store holds numbers without a unit; `read_values` reads these too.
+        """
+        self._require_mv()
+        return self.read_values(rows)
+
+    def read_values(self, rows: ArrayLike) -> NDArray[np.float32]:
+        """Return strips of some rows in the store's unit, `recipe.unit`: float32 (n, lead, time), NaN = no sample there."""
         strips = self.read(rows)
-        signal_mv = strips * np.float32(self.lsb_uv / 1000)
-        signal_mv[strips == MISSING] = np.nan
-        return signal_mv
+        values = strips * np.float32(self.recipe.lsb_uv / 1000)
+        values[strips == MISSING] = np.nan
+        return values
 
     def read_into(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
         """Fill `out`, int16 (n, lead, time), with the strips of `rows`, in any order. Raises StoreError for a row not there."""
@@ -282,9 +307,9 @@ class Store(AnyStore):
             raise _cannot_be_read(self.place, error) from None
 
     def load_key(self, key_file: Path | None) -> PseudonymKey:
-        """Load this store's key from a file or the user's configuration folder. Raises KeyMismatch for another key."""
+        """Load this store's key from a file or the user's configuration folder. Raises KeyMismatch for another key, or none."""
         # Another key gives other pseudonyms: every search would end in "not found", and a removal would remove nobody.
-        key = load_key(key_file)
+        key = load_key(key_file, for_new_store=False)
         if key.fingerprint != self.manifest.key_fingerprint:
             raise KeyMismatch(
                 f"{self.path}: made with another pseudonym key. Pass the one it was made with: --key FILE."

@@ -256,8 +256,8 @@ def signals_metadata(rows: int, shard_records: int, recipe: Recipe, codec: Codec
                 "leads": list(recipe.leads),
                 "rate_hz": recipe.rate_hz,
                 "unit": recipe.unit,
-                "lsb_uv": recipe.lsb_uv,
-                "scale_factor": recipe.lsb_uv / 1000,  # stored integer x scale_factor = mV
+                **({"lsb_uv": recipe.lsb_uv} if recipe.unit == "mV" else {}),
+                "scale_factor": recipe.lsb_uv / 1000,  # stored integer x scale_factor = value in `unit`
                 "missing_value": MISSING,
             },
             "dimension_names": ["row", "lead", "time"],

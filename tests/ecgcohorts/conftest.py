@@ -12,6 +12,7 @@ import pytest
 
 from ecgcohorts.io import buckets as objects
 from ecgcohorts.io.buckets import Bucket
+from ecgcohorts.privacy.pseudonyms import load_key
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 RATE_HZ = 500
@@ -104,6 +105,7 @@ def _key_in_a_temporary_home(tmp_path_factory: pytest.TempPathFactory, monkeypat
     home = tmp_path_factory.getbasetemp() / "home"
     home.mkdir(exist_ok=True)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
+    load_key()  # here, so that no test is told of its making
 
 
 @pytest.fixture(autouse=True)

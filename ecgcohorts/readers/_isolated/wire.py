@@ -10,14 +10,14 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import MissingExtra, Reason, UnreadableRecording
 from ecgcohorts.readers._shared.limits import MAX_LEADS, MAX_SAMPLES
-from ecgcohorts.recording import Origin, Recording, Sex
+from ecgcohorts.recording import Origin, Recording, Sex, Unit
 
 _PREFIX = struct.Struct("<4sI")  # magic, bytes of the header
 _MAGIC = b"ECGr"
@@ -124,6 +124,7 @@ def _facts(recording: Recording, arrays: dict[str, NDArray]) -> dict[str, Any]:
         "fields": dict(recording.fields),
         "source": recording.source and [recording.source.reader, recording.source.entry],
         "notes": list(recording.notes),
+        "unit": recording.unit,
         "arrays": list(arrays),
         "columns": int(samples.shape[1]),
     }
@@ -152,7 +153,7 @@ def _announced(facts: dict[str, Any]) -> dict[str, NDArray]:
 def _recording(facts: dict[str, Any], arrays: dict[str, Any], path: Path) -> Recording:
     missing = arrays.pop("missing", None)
     source, moment = facts["source"], _maybe(facts["acquired_at"], str)
-    if facts["sex"] not in ("male", "female", None):
+    if facts["sex"] not in ("male", "female", None) or facts["unit"] not in get_args(Unit):
         raise Garbled
     return Recording(
         recording_id=_typed(facts["recording_id"], str),
@@ -167,6 +168,7 @@ def _recording(facts: dict[str, Any], arrays: dict[str, Any], path: Path) -> Rec
         fields={key: _typed(value, str) for key, value in _typed(facts["fields"], dict).items()},
         source=None if source is None else Origin(_typed(source[0], str), path, _typed(source[1], str)),
         notes=tuple(_texts(facts["notes"])),
+        unit=cast(Unit, facts["unit"]),
         **{name: _maybe(facts[name], str) for name in _TEXTS},
         **{name: _maybe(facts[name], float) for name in _NUMBERS},
         **arrays,

@@ -37,7 +37,7 @@ class ArrayDescription(BaseModel):
     kind: Literal["csv", "npy", "npz", "hdf5", "matlab"]  # csv: any text of numbers, gzipped if its name ends in .gz
     # Rate, unit, leads and axes have no default: text exports of 12 leads at hand state none of them.
     rate_hz: Annotated[float, Field(ge=LOWEST_HZ, le=HIGHEST_HZ)]
-    unit: Literal["nV", "uV", "mV", "V"]
+    unit: Literal["nV", "uV", "mV", "V", "none"]  # none: numbers that are no voltages, such as z-scores
     steps_per_unit: Annotated[float, Field(gt=0)] = 1.0  # e.g. 200 with unit mV: integers of 5 uV
     leads: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_LEADS)]  # in the order of the array
     # lead_time: one row per lead; record_one_time_lead: (records, 1, samples, leads). Without lead: a name for each lead.

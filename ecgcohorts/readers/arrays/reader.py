@@ -63,13 +63,14 @@ class _Part(NamedTuple):
     def per_mv(self) -> NDArray[np.float64]:
         """Return the steps per mV of each lead."""
         description, where = self.description, str(self.path)
+        unit = "mV" if description.unit == "none" else description.unit  # the header says that these are none
         if self.records is None or self.records.scale is None:
             # One unit for all leads: a description states no other.
-            one = steps_per_mv(description.steps_per_unit, description.unit, description.leads[0], where)
+            one = steps_per_mv(description.steps_per_unit, unit, description.leads[0], where)
             return np.full(len(description.leads), one)
         factors = np.broadcast_to(self.records.scale[self.record or 0], len(description.leads))
         pairs = zip(factors.tolist(), description.leads, strict=True)
-        return np.array([steps_per_mv(1 / factor, description.unit, lead, where) for factor, lead in pairs])
+        return np.array([steps_per_mv(1 / factor, unit, lead, where) for factor, lead in pairs])
 
 
 def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
@@ -203,6 +204,7 @@ def _header(part: _Part, n_samples: int) -> Recording:
         n_samples=n_samples,
         fields={} if part.record is None else {"row": str(part.record)},
         source=part.source,
+        unit="none" if description.unit == "none" else "mV",
     )
 
 

@@ -1,16 +1,29 @@
 """Describe what a store holds, as plain facts and as a table."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from ecgcohorts.cohorts.catalogue import shared_recordings
 from ecgcohorts.errors import StoreError
+from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.store.reader import AnyStore, Member
 from ecgcohorts.store.schema import Accounting
 from ecgcohorts.store.splits import load_split, split_names
+
+_NUMBERS = {
+    "inputs": "inputs",
+    "stored": "stored",
+    "duplicates": "duplicates",
+    "rejected": "rejected",
+    "patients": "patients",
+    "with >= 2": "patients_with_two",
+}
+_SCALED = int(Flag.EQUAL_SPANS | Flag.UNIT_VARIANCE)
+_LEAST_LICENCE = 9  # characters that are left for it, as in CC BY 4.0
 
 
 def describe(store: AnyStore) -> dict[str, Any]:
@@ -24,8 +37,10 @@ def describe(store: AnyStore) -> dict[str, Any]:
         "recipe": store.recipe.name,
         "leads": list(store.recipe.leads),
         "rate_hz": store.recipe.rate_hz,
-        "lsb_uv": store.lsb_uv,
+        "unit": store.recipe.unit,
+        "lsb_uv": store.lsb_uv if store.recipe.unit == "mV" else None,
         "recordings": len(store.index),
+        "look_scaled": int((store.index["quality"] & _SCALED != 0).sum()),
         "patients": store.index.n_patients,
         "bytes": sum(one["bytes"] for one in stores),
         "labels": store.index.labels,
@@ -80,22 +95,22 @@ def render(facts: dict[str, Any]) -> Group:
     """Lay out the facts of `describe` for a terminal."""
     head = Text(
         f"{facts['path']}: {facts['recordings']} recordings of {facts['patients']} patients, recipe {facts['recipe']}, "
+        f"{'' if facts['unit'] == 'mV' else 'numbers without a unit, '}"
         f"codec {' and '.join(sorted({one['codec'] for one in facts['stores']}))}, "
         f"{facts['bytes'] / 1e6:.1f} MB, fingerprint {facts['fingerprint'][:16]}"
     )
-    table = Table(box=None)
-    for column in ("cohort", "inputs", "stored", "duplicates", "rejected", "patients", "with >= 2", "licence"):
-        table.add_column(
-            column, justify="left" if column in ("cohort", "licence") else "right", no_wrap=column == "cohort"
-        )
-    for one in facts["cohorts"]:
-        numbers = (one[key] for key in ("inputs", "stored", "duplicates", "rejected", "patients", "patients_with_two"))
-        table.add_row(one["name"], *(str(number) for number in numbers), one["licence"])
     lines: list[RenderableType] = [head]
     if len(facts["stores"]) > 1:
         lines += [Text(_member_line(one)) for one in facts["stores"]]
     reasons = ", ".join(f"{count} {reason}" for reason, count in facts["rejects"].items()) or "nothing"
-    lines += [table, Text(f"not stored: {reasons}"), *(Text(pair) for pair in facts["overlaps"])]
+    lines += [_Cohorts(facts["cohorts"]), Text(f"not stored: {reasons}"), *(Text(pair) for pair in facts["overlaps"])]
+    if facts["look_scaled"]:
+        lines.append(
+            Text(
+                f"{facts['look_scaled']} of {facts['recordings']} recordings look scaled (flags equal_spans, unit_variance) and "
+                "may be no millivolts. If so, say unit: none in their description."
+            )
+        )
     for one in facts["stores"]:
         if one["earlier_generations"]:
             earlier = ", ".join(str(number) for number in one["earlier_generations"])
@@ -103,11 +118,48 @@ def render(facts: dict[str, Any]) -> Group:
     return Group(*lines, *([splits_table(facts["splits"])] if facts["splits"] else []))
 
 
+@dataclass(frozen=True)
+class _Cohorts:
+    """A table with a line for each cohort; where long names leave no room for numbers, with the name above its numbers."""
+
+    cohorts: list[dict[str, Any]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        numbers = [[str(one[key]) for key in _NUMBERS.values()] for one in self.cohorts]
+        headings = [max(heading.rsplit("with ", 1), key=len) for heading in _NUMBERS]  # `with` stands above the rest
+        widths = [max(map(len, column)) for column in zip(headings, *numbers, strict=True)]
+        names, licences = ([one[key] for one in self.cohorts] for key in ("name", "licence"))
+        rows = [[*row, licence] for row, licence in zip(numbers, licences, strict=True)]
+        room = options.max_width - sum(widths) - 2 * (len(widths) + 1) - _LEAST_LICENCE
+        if max(map(len, names), default=0) <= room:
+            table = _table(widths, name_too=True)
+            for name, row in zip(names, rows, strict=True):
+                table.add_row(name, *row)
+            yield table
+            return
+        for name, row in zip(names, rows, strict=True):
+            yield Text(name, overflow="fold")
+            table = _table(widths, name_too=False)
+            table.show_header = name == names[0]
+            table.add_row(*row)
+            yield table
+
+
+def _table(widths: list[int], name_too: bool) -> Table:
+    table = Table(box=None, pad_edge=False)
+    if name_too:
+        table.add_column("cohort", no_wrap=True)
+    for column, width in zip(_NUMBERS, widths, strict=True):
+        table.add_column(column, justify="right", min_width=width, width=None if name_too else width)
+    table.add_column("licence", overflow="fold")
+    return table
+
+
 def splits_table(splits: list[dict[str, Any]]) -> Table:
     """Lay out splits as `describe` gives them, one line a part."""
     table = Table(box=None)
     for column in ("split", "part", "recordings", "patients", "rule"):
-        table.add_column(column, justify="right" if column in ("recordings", "patients") else "left")
+        table.add_column(column, justify="right" if column in ("recordings", "patients") else "left", overflow="fold")
     for split in splits:
         if "problem" in split:
             table.add_row(split["name"], "", "", "", split["problem"])

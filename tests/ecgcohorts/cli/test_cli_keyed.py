@@ -1,5 +1,6 @@
 """The commands for whoever holds the key, as typed in a terminal: ids go in, pseudonyms and counts come out."""
 
+import json
 import os
 import subprocess
 import sys
@@ -64,3 +65,56 @@ def test_a_store_is_compared_with_its_source(place):
     half = run("verify", "s.zarr", "--against", raw.folder, cwd=folder)
     assert half.returncode == 2
     assert len(half.stderr.strip().splitlines()) == 1
+
+
+def test_a_key_is_told_of_when_it_is_made_and_never_again(make_cohort, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    raw = make_cohort(patients=4)
+    wrong = run("ingest", tmp_path / "nowhere", "s.zarr", "--cohort", raw.spec, cwd=tmp_path)
+    assert (wrong.returncode, (tmp_path / "config").exists()) == (2, False)
+    first = run("ingest", raw.folder, "s.zarr", "--cohort", raw.spec, cwd=tmp_path)
+    assert first.stderr.startswith(f"made a pseudonym key: {tmp_path / 'config' / 'ecgcohorts' / 'pseudonym.key'}. ")
+    assert len(first.stderr.splitlines()) == 1
+    for later in ("s.zarr", "t.zarr"):
+        assert run("ingest", raw.folder, later, "--cohort", raw.spec, cwd=tmp_path).stderr == ""
+    # On another machine: what is missing is said, and no key that would not fit is made.
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "other"))
+    for command in (("ingest", raw.folder, "s.zarr", "--cohort", raw.spec), ("id", "s.zarr", "north", "p0_0")):
+        refused = run(*command, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "found no pseudonym key" in refused.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_key_that_others_can_read_is_told_of_once_for_each_store(make_cohort, tmp_path):
+    raw, key = make_cohort(patients=4), tmp_path / "own.key"
+    key.write_text("de" * 32)
+    key.chmod(0o644)
+    command = ("ingest", raw.folder, "s.zarr", "--cohort", raw.spec, "--key", key)
+    assert f"chmod 600 {key}" in run(*command, cwd=tmp_path).stderr
+    assert run(*command, cwd=tmp_path).stderr == ""
+
+
+def test_published_folds_become_a_split_of_a_store_that_exists(place):
+    raw, folder = place
+    spec = CohortSpec.load(str(raw.spec))
+    tables = spec.load_tables(raw.folder)
+    described = [spec.describe(tables, item) for item in spec.sources(raw.folder)]
+    patients = sorted({one.patient_id for one in described})
+    fold = {patient: 1 + 9 * (number == 0) for number, patient in enumerate(patients)}  # the first is in fold 10
+    lines = [f"{one.recording_id},{fold[one.patient_id]},{number % 2}" for number, one in enumerate(described)]
+    (folder / "folds.csv").write_text("\n".join(["record,fold,alternate", *lines, "elsewhere,3,0"]) + "\n")
+    given = ("label", "s.zarr", "folds.csv", "--cohort", described[0].cohort, "--id-column", "record")
+    made = run(*given, "--column", "fold", "--column", "alternate", cwd=folder)
+    assert "7 rows matched, 1 not; 7 recordings matched, 0 not" in made.stdout, made.stderr
+    parts = ("--part", "train=1-8", "--part", "val=9", "--part", "test=10")
+    split = run("split", "s.zarr", "folds", "--by", "label", "--label", "fold", *parts, "--json", cwd=folder)
+    counts = {part["name"]: part["recordings"] for part in json.loads(split.stdout)[0]["parts"]}
+    first = sum(one.patient_id == patients[0] for one in described)
+    assert counts == {"train": 7 - first, "val": 0, "test": first}
+    # By recording, a patient may lie on both sides: refused.
+    cut = run(
+        "split", "s.zarr", "cut", "--by", "label", "--label", "alternate", "--part", "a=0", "--part", "b=1", cwd=folder
+    )
+    assert cut.returncode == 2
+    assert "patients in more than one of a, b" in cut.stderr

@@ -43,6 +43,8 @@ PUBLISHED = {
     "brugada_huca": (363, 363, 0),
     "wctecgdb": (540, 92, 74),
     "ecg_id": (310, 90, 89),
+    "ikem": (98_130, 30_290, 19_078),
+    "echonext": (100_000, 36_286, None),
 }
 
 
@@ -50,7 +52,7 @@ PUBLISHED = {
 def test_a_preset_states_the_published_numbers(name: str) -> None:
     about = CohortSpec.load(name).about
     assert (about.records, about.patients, about.repeated_patients) == PUBLISHED[name]
-    assert about.access in ("open", "credentialed")
+    assert about.access in ("open", "credentialed", "restricted")
     assert about.country
 
 
@@ -104,7 +106,7 @@ def test_no_other_pair_is_known() -> None:
         (["CHILD"], {}, {"zzu_pecg"}),
         ([], {"access": "credentialed"}, {"heedb_mgb", "heedb_emory"}),
         ([], {"records": 500_000}, {"heedb_mgb", "heedb_emory", "mimic_iv_ecg"}),
-        ([], {"repeated": 10_000}, {"code15", "mimic_iv_ecg"}),
+        ([], {"repeated": 10_000}, {"code15", "mimic_iv_ecg", "ikem"}),
         (["brazil"], {}, {"code15", "sami_trop", "code_test"}),
         (["georgia"], {}, {"cinc2021"}),  # one of several cohorts in a collection
         (["chagas"], {}, {"code15", "sami_trop"}),  # a label

@@ -7,17 +7,17 @@ import pytest
 
 from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex
 from ecgcohorts.preprocess.recipes import CAPE_V1
-from ecgcohorts.preprocess.steps import Cut
+from ecgcohorts.preprocess.steps import Cut, Store
 from ecgcohorts.samplers import InDistributionBatchSampler
 
-TINY = CAPE_V1.changed("tiny", Cut(strip_s=1.0, window_s=0.5))
+TINY = CAPE_V1.changed("tiny", Cut(strip_s=1.0, window_s=0.5), Store(lsb_uv=2.0))
 PATIENTS = 40
 
 
 class ArrayStore:
     """Two cohorts, two records of each patient, in memory."""
 
-    recipe, lsb_uv = TINY, 2.0
+    recipe, lsb_uv = TINY, TINY.lsb_uv
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)

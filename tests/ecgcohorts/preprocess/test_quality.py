@@ -10,6 +10,7 @@ from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS, select
 from ecgcohorts.preprocess import quality
 from ecgcohorts.preprocess.flags import QUALITY_COLUMNS, Flag
 from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.steps import SelectLeads
 from ecgcohorts.preprocess.strip import make_strip
 
 
@@ -26,6 +27,8 @@ def test_bits_keep_their_meaning():  # stores hold them: a new flag takes a new 
         "PACED": 256,
         "LOW_RATE": 512,
         "EDGE_SLACK": 1024,
+        "EQUAL_SPANS": 2048,
+        "UNIT_VARIANCE": 4096,
     }
 
 
@@ -240,3 +243,79 @@ def test_quality_alters_nothing(made):
     for array in (stages.native_mv, stages.filtered_mv):
         array.flags.writeable = False
     quality.Quality.measure(stages, made.record(eight_mv), CAPE_V1)
+
+
+# --- numbers that are no millivolts -------------------------------------------------------------------------------
+
+SCALED = Flag.EQUAL_SPANS | Flag.UNIT_VARIANCE
+EACH_LEAD = {
+    "span of 1": (lambda x: x / np.ptp(x, axis=1, keepdims=True), Flag.EQUAL_SPANS),
+    "0 to 1": (lambda x: (x - x.min(1, keepdims=True)) / np.ptp(x, axis=1, keepdims=True), Flag.EQUAL_SPANS),
+    "height of 3": (lambda x: 3 * x / np.abs(x).max(1, keepdims=True), Flag.EQUAL_SPANS),
+    "z-score": (lambda x: (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True), Flag.UNIT_VARIANCE),
+    "deviation of a half": (lambda x: 0.5 * x / x.std(1, keepdims=True), Flag.UNIT_VARIANCE),
+}
+WHOLE = {
+    "0 to 1": (lambda x: (x - x.min()) / np.ptp(x), Flag.EQUAL_SPANS),
+    "-1 to 1": (lambda x: 2 * (x - x.min()) / np.ptp(x) - 1, Flag.EQUAL_SPANS),
+    "z-score": (lambda x: (x - x.mean()) / x.std(), Flag.UNIT_VARIANCE),
+}
+
+
+@pytest.mark.parametrize("rate_hz", [100.0, 500.0])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("scale", "flag"), [*EACH_LEAD.values(), *WHOLE.values()], ids=[*EACH_LEAD, *(f"record {way}" for way in WHOLE)]
+)
+def test_scaled_leads_are_flagged_and_the_same_leads_in_mv_are_not(made, scale, flag, rate_hz, seed):
+    twelve_mv = select(made.at(rate_hz, 12.0, seed), EIGHT_LEADS, TWELVE_LEADS)  # 12 s: a strip is shorter
+    assert not make_strip(made.record(twelve_mv, rate_hz)).quality.flags & SCALED
+    # As stored by most: whole thousandths, float32, or integers with a gain and a baseline a lead.
+    thousandths = np.rint(1000 * scale(twelve_mv)).astype(np.int32)
+    as_integers = {"analog_mv": None, "digital": thousandths + 7, "gain_per_mv": np.full(12, 1000.0)}
+    for recording in (
+        made.record(thousandths / 1000, rate_hz),
+        made.record(scale(twelve_mv).astype(np.float32).astype(np.float64), rate_hz),
+        replace(made.record(twelve_mv, rate_hz), **as_integers, baseline=np.full(12, 7.0)),
+    ):
+        assert make_strip(recording).quality.flags & SCALED == flag
+
+
+def test_a_gain_of_whole_steps_that_makes_every_lead_1_mv_high_is_flagged(made):
+    # As LUDB's headers: 16 bits, the lead's own span in steps is its gain.
+    steps = np.rint(1500 * select(made.at(250.0, seed=4), EIGHT_LEADS, TWELVE_LEADS)).astype(np.int32)
+    gain = np.ptp(steps, axis=1).astype(float)
+    recording = made.record(np.zeros((12, 2500)), 250.0)
+    scaled = replace(recording, analog_mv=None, digital=steps, gain_per_mv=gain, baseline=np.zeros(12))
+    assert make_strip(scaled).quality.flags & SCALED == Flag.EQUAL_SPANS
+
+
+def test_gaps_and_padding_do_not_hide_scaling(made):
+    eight = EACH_LEAD["z-score"][0](made.at(500.0, seed=1))
+    gaps = eight.copy()
+    gaps[:, 1000:1015] = gaps[5, 2000:2010] = np.nan
+    padded = np.pad(eight, ((0, 0), (400, 700)))
+    for signal_mv in (gaps, padded):
+        assert make_strip(made.record(signal_mv)).quality.flags & SCALED == Flag.UNIT_VARIANCE
+
+
+def test_a_flat_lead_and_leads_that_share_a_height_with_one_other_are_no_scaling(made):
+    eight_mv = made.at(500.0, seed=1)
+    eight_mv[4] = 0.5
+    eight_mv[6] = eight_mv[5]
+    assert not make_strip(made.record(eight_mv)).quality.flags & SCALED
+    scaled = EACH_LEAD["span of 1"][0](np.delete(eight_mv, 4, axis=0))
+    assert make_strip(made.record(np.insert(scaled, 4, 0.5, axis=0))).quality.flags & SCALED == Flag.EQUAL_SPANS
+
+
+def test_one_lead_is_known_by_mean_0_and_deviation_1_or_by_0_to_1_only(made):
+    lead_mv = made.at(500.0, seed=2)[1:2]
+    recipe = CAPE_V1.changed("one-lead", SelectLeads(leads=("II",)))
+
+    def flags(signal_mv):
+        recording = replace(made.record(made.at(500.0)), leads=("II",), analog_mv=signal_mv)
+        return make_strip(recording, recipe).quality.flags & SCALED
+
+    for name, (scale, flag) in WHOLE.items():
+        assert flags(scale(lead_mv)) == flag, name
+    assert flags(lead_mv) == flags(2.5 * WHOLE["0 to 1"][0](lead_mv)) == 0

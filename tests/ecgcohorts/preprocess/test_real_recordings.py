@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgcohorts.errors import Reason, RejectedRecording
+from ecgcohorts.errors import Reason, RejectedRecording, UnreadableRecording
 from ecgcohorts.leads import select
 from ecgcohorts.preprocess import quality
 from ecgcohorts.preprocess.filter import resample_and_filter
@@ -169,3 +169,17 @@ def test_flags_of_real_recordings(shared, name, flag):
     assert make_strip(read(shared / f"{name}.hea")).quality.flags & flag
     sound = make_strip(read(shared / "ptb_xl/records500/00000/00010_hr.hea")).quality
     assert not sound.flags & flag
+
+
+def test_no_real_recording_is_taken_for_scaled(shared):
+    # Every WFDB record at hand: twelve leads of seven sources, and one lead of ECG-ID.
+    looked = Counter[str]()
+    for path in sorted(shared.rglob("*.hea")):
+        try:
+            recording = read(path)
+        except UnreadableRecording:
+            continue
+        assert not quality._scaling(recording), path
+        looked[path.relative_to(shared).parts[0]] += 1
+    assert looked.total() > 1500, looked
+    assert {"ptb_xl", "cinc2021", "code15", "ecg_id", "mimic_iv_ecg", "brugada_huca", "sami_trop"} <= set(looked)

@@ -1,12 +1,13 @@
 """Pseudonyms: keyed, stable, and a key that nobody else can read."""
 
 import hmac
+import os
 import stat
 from hashlib import sha256
 
 import pytest
 
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import KeyMismatch, SpecError
 from ecgcohorts.privacy.pseudonyms import PseudonymKey, _default_key_path, load_key
 
 KEY = PseudonymKey(bytes(range(32)))
@@ -55,6 +56,46 @@ def test_what_is_no_key_is_refused(tmp_path, text):
 
 
 def test_a_named_key_is_never_made_silently(tmp_path):
-    with pytest.raises(SpecError, match="openssl rand -hex 32 > key"):
+    with pytest.raises(SpecError, match=r"\(umask 077; openssl rand -hex 32 > key\)"):
         load_key(tmp_path / "key")
     assert not (tmp_path / "key").exists()
+
+
+# --- what is said of a key ----------------------------------------------------------------------------------------
+
+
+def test_the_making_of_a_key_is_told_once_with_where_and_why_to_keep_it(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    secret = load_key().secret.hex()
+    (told,) = caplog.messages
+    for words in (str(_default_key_path()), "add recordings", "look one up", "remove a patient", "Copy it now"):
+        assert words in told
+    assert secret not in told
+    caplog.clear()
+    load_key()
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_told"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o644, True)]
+)
+def test_a_key_that_others_can_read_is_told_where_a_store_is_made_and_not_after(tmp_path, caplog, mode, is_told):
+    path = tmp_path / "hospital.key"
+    path.write_text(KEY.secret.hex())
+    path.chmod(mode)
+    assert load_key(path) == KEY
+    assert [
+        message.startswith(f"the pseudonym key {path} can be read by other users") for message in caplog.messages
+    ] == [True] * is_told
+    assert all(f"chmod 600 {path}" in message and KEY.secret.hex() not in message for message in caplog.messages)
+    caplog.clear()
+    assert load_key(path, for_new_store=False) == KEY
+    assert not caplog.messages
+
+
+def test_a_key_is_not_made_for_a_store_that_has_one(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(KeyMismatch, match=r"found no pseudonym key .*pseudonym\.key, expected the one.*--key FILE"):
+        load_key(for_new_store=False)
+    assert not os.listdir(tmp_path)
+    assert not caplog.messages

@@ -195,6 +195,21 @@ def test_text_is_aligned(make_index):
     assert "Rates and lengths of the raw recordings are not in an index." in lines[-1]
 
 
+def test_text_folds_a_long_name_behind_underscores_and_keeps_its_columns(make_index):
+    long = "regional_hospital_of_the_north_resting_ecgs_2016_to_2024"
+    index = make_index()
+    whole = Table1.of(index)
+    named = Table1.of(CohortIndex(dict(index.columns), (long, "south", "empty"), index.sites, index.devices))
+    lines = named.text().splitlines()
+    heads = ["regional_hospital_", "of_the_north_", "resting_ecgs_2016_", "to_2024"]
+    assert [line.split()[0] for line in lines[:4]] == heads
+    assert lines[3].split() == ["to_2024", "south", "total"]
+    short = whole.text().splitlines()
+    assert [line.split() for line in lines[4:]] == [line.split() for line in short[1:]]
+    # The cells have up to 17 characters, a line of a heading up to 20.
+    assert max(map(len, lines[: lines.index("")])) <= max(map(len, short[: short.index("")])) + 20 - 17
+
+
 EVIL = "<b>a|b_c & d\\e</b>$~^#{%}"
 
 
