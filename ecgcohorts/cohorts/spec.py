@@ -10,10 +10,10 @@ from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ecgcohorts.cohorts import values
 from ecgcohorts.cohorts.files import Found, SourceItem
@@ -61,7 +61,7 @@ _PARTS: dict[str, type[BaseModel]] = {
 class CohortSpec(Frozen):
     """A cohort, or a collection of cohorts that were published together. `model_json_schema()` is its JSON Schema."""
 
-    LATER = frozenset({"about", "overlaps"})
+    LATER = frozenset({"about", "overlaps", "unit"})
 
     name: Name
     title: str
@@ -72,14 +72,9 @@ class CohortSpec(Frozen):
     mains_hz: Mains  # of the country of recording; null: no notch, auto: found in the signal
     expected_gain_per_mv: Annotated[float, Field(gt=0)] | None = None  # another gain is refused, never rescaled
     sentinel: Sentinel = "missing"  # what -32768 means
+    unit: Unit = "mV"  # none: the samples are no voltages, whatever unit the files state
     about: About = About()
     overlaps: tuple[Overlap, ...] = ()
-    unit: Unit = "mV"  # none: the samples are no voltages, whatever unit the files state
-
-    @model_serializer(mode="wrap")
-    def _without_mv(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the unit mV: stores remember the digest of descriptions that were written before there was another."""
-        return {name: value for name, value in serialise(self).items() if (name, value) != ("unit", "mV")}
 
     @classmethod
     def load(cls, name_or_yaml: str) -> "CohortSpec":

@@ -16,6 +16,7 @@ SPEC = CohortSpec(
     licence="CC BY 4.0",
     citation="Norwegian Endurance Athlete ECG Database 1.0.0, https://physionet.org/content/norwegian-athlete-ecg/1.0.0/",
     mains_hz=50,  # Norway
+    unit="none",  # whatever the headers state
     about=About(
         country="Norway",
         access="open",

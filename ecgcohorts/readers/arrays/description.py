@@ -2,10 +2,18 @@
 
 from collections import Counter
 from math import prod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from ecgcohorts.errors import Reason, RejectedRecording, UnreadableRecording
 from ecgcohorts.leads import positions
@@ -53,6 +61,12 @@ class ArrayDescription(BaseModel):
     columns: tuple[Annotated[int, Field(ge=0, lt=MAX_COLUMNS)], ...] | None = None  # csv: those of the leads, from 0
     separator: Literal[",", ";", "tab", "space"] = ","  # csv; space: any white space
     decimal: Literal[".", ","] = "."  # csv
+
+    @model_serializer(mode="wrap")
+    def _without_unused_keys(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # They came later: stores remember the digest of descriptions that were written before there were any.
+        dumped: dict[str, Any] = serialise(self)
+        return {name: value for name, value in dumped.items() if value is not None or name not in _SIDE}
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "ArrayDescription":

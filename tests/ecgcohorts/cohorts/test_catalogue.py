@@ -43,6 +43,8 @@ PUBLISHED = {
     "brugada_huca": (363, 363, 0),
     "wctecgdb": (540, 92, 74),
     "ecg_id": (310, 90, 89),
+    "ikem": (98_130, 30_290, 19_078),
+    "echonext": (100_000, 36_286, None),
 }
 
 
@@ -50,7 +52,7 @@ PUBLISHED = {
 def test_a_preset_states_the_published_numbers(name: str) -> None:
     about = CohortSpec.load(name).about
     assert (about.records, about.patients, about.repeated_patients) == PUBLISHED[name]
-    assert about.access in ("open", "credentialed")
+    assert about.access in ("open", "credentialed", "restricted")
     assert about.country
 
 
@@ -104,7 +106,7 @@ def test_no_other_pair_is_known() -> None:
         (["CHILD"], {}, {"zzu_pecg"}),
         ([], {"access": "credentialed"}, {"heedb_mgb", "heedb_emory"}),
         ([], {"records": 500_000}, {"heedb_mgb", "heedb_emory", "mimic_iv_ecg"}),
-        ([], {"repeated": 10_000}, {"code15", "mimic_iv_ecg"}),
+        ([], {"repeated": 10_000}, {"code15", "mimic_iv_ecg", "ikem"}),
         (["brazil"], {}, {"code15", "sami_trop", "code_test"}),
         (["georgia"], {}, {"cinc2021"}),  # one of several cohorts in a collection
         (["chagas"], {}, {"code15", "sami_trop"}),  # a label
@@ -201,6 +203,7 @@ def test_numbers_of_a_catalogue_are_no_part_of_a_description() -> None:
     ("name", "digest"),
     [
         ("ptb_xl", "2559b17f7f2cd6461a05642c63223d174269cf8c74d548a63315b7cd084830ee"),
+        ("cinc2011", "886e8fe529c61af68754c6e84b8ff56760dbf18325c5a2d28fddf5ef333aa46a"),
         ("brugada_huca", "72c748e625dc29cd398412e86ca52056f1c6b1bcc0c7b869687b3cb7e559117e"),
         ("muse_folder", "7fd4054f0d59c0aaa75be13d5ceac319ddee47aa9fd49695eb4d1380d0deaad6"),
     ],
