@@ -12,7 +12,7 @@ from xml.parsers.expat import ExpatError, ParserCreate, XMLParserType, errors
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import read_bounded
-from ecgcohorts.readers._xml.encoding import XmlText
+from ecgcohorts.readers._xml.encoding import _XmlText
 
 XML_LIMIT = 64 << 20  # bytes
 MAX_DEPTH = 64  # our default; ECG formats nest about ten deep
@@ -58,7 +58,7 @@ def read_xml(path: Path) -> Root:
 
 def _parse(data: bytes, where: str) -> Root:
     """Parse XML bytes of at most XML_LIMIT. Raises UnreadableRecording."""
-    document = XmlText(data, where)
+    document = _XmlText(data, where)
     builder = _CappedBuilder(document, where)
     parser = builder.parser()
     fed = 0
@@ -88,7 +88,7 @@ def _parse(data: bytes, where: str) -> Root:
 
 def root_name(head: bytes) -> str:
     """Return the name of the first element in the first bytes of a file, without prefix; empty if there is none."""
-    text, place = XmlText.start(head), 0
+    text, place = _XmlText.start(head), 0
     # Step over declaration, comments and DOCTYPE one by one: a single pattern for all could take exponential time.
     while (start := text.find("<", place)) >= 0 and not text[place:start].strip():
         stop = "-->" if text.startswith("<!--", start) else "?>" if text.startswith("<?", start) else ">"
@@ -105,7 +105,7 @@ def root_name(head: bytes) -> str:
 class _CappedBuilder:
     """A tree builder that counts, with the handlers that expat calls. Entities cannot be declared, so none is expanded."""
 
-    def __init__(self, document: XmlText, where: str) -> None:
+    def __init__(self, document: _XmlText, where: str) -> None:
         self._builder = TreeBuilder()
         self._document, self._where = document, where
         self._depth = self._count = 0

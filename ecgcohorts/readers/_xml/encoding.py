@@ -77,7 +77,7 @@ class _Encoding(NamedTuple):
         return _Encoding(codec if codec in _CODECS else "", stated)
 
 
-class XmlText:
+class _XmlText:
     """The text of an XML document, decoded in chunks. `notes` names what was odd, as far as the text was taken."""
 
     def __init__(self, data: bytes, where: str) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _TEXTS_AT_ONCE = 16  # of variable length: many may point to one long text, and each becomes a copy
 
 
-class Hdf5Array(NamedTuple):
+class _Hdf5Array(NamedTuple):
     """One dataset of an HDF5 file."""
 
     path: Path

@@ -57,7 +57,7 @@ class _Variable(NamedTuple):
     inside: int = 0  # where the fields of a structure begin, counted alike; 0 for any other class
 
 
-class MatlabArray(NamedTuple):
+class _MatlabArray(NamedTuple):
     """One variable of a MATLAB file."""
 
     path: Path
@@ -78,7 +78,7 @@ class MatlabArray(NamedTuple):
         return values.astype(variable.result, copy=False).reshape(variable.shape, order="F")
 
 
-def _find(file: FileIO, wanted: MatlabArray, path: Path) -> _Variable:
+def _find(file: FileIO, wanted: _MatlabArray, path: Path) -> _Variable:
     """Find the variable of the description, after checking that every variable lies in the file as a whole.
 
     A dot leads into a structure: `ECG.data`. No name in MATLAB holds one.

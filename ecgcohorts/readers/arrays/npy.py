@@ -52,7 +52,7 @@ class _Header(NamedTuple):
         return np.frombuffer(data, self.dtype).reshape(self.shape, order="F" if self.fortran_order else "C")
 
 
-class NpyArray(NamedTuple):
+class _NpyArray(NamedTuple):
     """The array of a .npy file."""
 
     path: Path

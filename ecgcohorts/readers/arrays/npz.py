@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import Reason, SourceError, UnreadableRecording
 from ecgcohorts.io.regular import open_regular, read_exactly, size_of
 from ecgcohorts.readers.arrays.description import ArrayDescription
-from ecgcohorts.readers.arrays.npy import NPY_HEAD_BYTES, NpyArray
+from ecgcohorts.readers.arrays.npy import NPY_HEAD_BYTES, _NpyArray
 from ecgcohorts.sources.members import DEFLATED, Gathering, Member
 from ecgcohorts.sources.zip_members import LOCAL, LOCAL_MARK, gather_zip
 
@@ -19,7 +19,7 @@ MAX_ARRAYS = 1024  # of one archive; our default
 MAX_BYTES = 512 << 20  # unpacked, kept in memory while records are taken from them; our default
 
 
-class NpzArray(NamedTuple):
+class _NpzArray(NamedTuple):
     """One array of an archive."""
 
     path: Path
@@ -29,7 +29,7 @@ class NpzArray(NamedTuple):
     def shape(self) -> tuple[int, ...]:
         """Return the shape that its header declares, after comparing it with its size."""
         start, size = _opened(self.path).head(self._member)
-        header, begin = NpyArray.parse(start, self.path)
+        header, begin = _NpyArray.parse(start, self.path)
         self.description.check_shape(header.shape, str(self.path))
         header.check_size(begin, size, self.path)
         return header.shape
@@ -38,14 +38,14 @@ class NpzArray(NamedTuple):
         """Return the array as stored, or one record. The zip's checksum covers it."""
         self.shape()
         data = _opened(self.path).content(self._member)
-        header, begin = NpyArray.parse(data[:NPY_HEAD_BYTES], self.path)
+        header, begin = _NpyArray.parse(data[:NPY_HEAD_BYTES], self.path)
         values = header.array(memoryview(data)[begin:])
         return values if record is None else values[record].copy()
 
     def side(self) -> NDArray:
         """Return an array of facts about the records: numbers, or texts."""
         start, size = _opened(self.path).head(self._member)
-        header, begin = NpyArray.parse(start, self.path, texts=True)
+        header, begin = _NpyArray.parse(start, self.path, texts=True)
         ArrayDescription.check_side(header.shape, str(self.path))
         header.check_size(begin, size, self.path)
         return header.array(memoryview(_opened(self.path).content(self._member))[begin:])

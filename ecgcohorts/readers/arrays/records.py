@@ -14,13 +14,13 @@ from ecgcohorts.io.regular import size_of
 from ecgcohorts.readers.arrays import hdf5, matlab, npy, npz, text
 from ecgcohorts.readers.arrays.description import MAX_ID, ArrayDescription
 
-_Array = text.TextArray | npy.NpyArray | npz.NpzArray | hdf5.Hdf5Array | matlab.MatlabArray
+_Array = text._TextArray | npy._NpyArray | npz._NpzArray | hdf5._Hdf5Array | matlab._MatlabArray
 _KINDS: dict[str, Callable[[Path, ArrayDescription, str | None], _Array]] = {
-    "csv": text.TextArray,
-    "npy": npy.NpyArray,
-    "npz": npz.NpzArray,
-    "hdf5": hdf5.Hdf5Array,
-    "matlab": matlab.MatlabArray,
+    "csv": text._TextArray,
+    "npy": npy._NpyArray,
+    "npz": npz._NpzArray,
+    "hdf5": hdf5._Hdf5Array,
+    "matlab": matlab._MatlabArray,
 }
 
 
@@ -94,7 +94,7 @@ def _records(path: Path, _size_and_time: tuple[int, int], description: ArrayDesc
 def _side(path: Path, description: ArrayDescription, name: str, count: int, width: int) -> NDArray:
     """Return an array of one value a record, or of `width` values."""
     array = _array_of(path, description, name)
-    assert isinstance(array, npz.NpzArray | hdf5.Hdf5Array)
+    assert isinstance(array, npz._NpzArray | hdf5._Hdf5Array)
     values = array.side()
     if values.shape not in ((count,), (count, 1), (count, width)):
         raise _refusal(Reason.HEADER, f"{name!r:.40} of shape {values.shape}", f"({count},), one a record", path)

@@ -31,7 +31,7 @@ _QUOTES = " \t\r\"'"  # around a column name
 _UNIT = re.compile(r"[(\[/][^()\[\]]*[)\]]?$")  # after a column name: V1 (mV), V1 [uV], V1/mV
 
 
-class TextArray(NamedTuple):
+class _TextArray(NamedTuple):
     """The rows of numbers of a text file, plain or gzipped."""
 
     path: Path

@@ -18,7 +18,7 @@ from ecgcohorts.errors import Reason
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import Context, known, moment
 from ecgcohorts.readers.scp.sections import BLOCK_HEADER, FILE_HEADER, LEAD_ENTRY, POINTER, SECTION_HEADER, refuse
-from ecgcohorts.readers.scp.tags import walk
+from ecgcohorts.readers.scp.tags import _walk
 from ecgcohorts.recording import Origin, Recording
 
 PATIENT_ID, DATE, TIME = 2, 25, 26
@@ -34,7 +34,7 @@ FOUR_SAMPLES_BYTES = 6
 SLICE = "a slice of a longer recording"
 
 
-class Slice(NamedTuple):
+class _Slice(NamedTuple):
     """One file: half a minute of a longer recording."""
 
     rate_hz: int
@@ -83,7 +83,7 @@ class Slice(NamedTuple):
         packed = rhythm[BLOCK_HEADER.size + 2 :][:size]
         if len(packed) != size or size * 4 != FOUR_SAMPLES_BYTES * len(NAMES) * n_samples:
             refuse(f"{len(packed)} bytes of rhythm", f"four samples in {FOUR_SAMPLES_BYTES} bytes", where)
-        return cls(rate_hz, nv_per_step, start, n_samples, packed, walk(bodies.get(TAGS, b""), {}) or {})
+        return cls(rate_hz, nv_per_step, start, n_samples, packed, _walk(bodies.get(TAGS, b""), {}) or {})
 
     def samples(self, where: str) -> NDArray[np.int32]:
         """Unpack to (lead, time). Raises UnreadableRecording if the leads are not I, II and III by Einthoven's law."""

@@ -12,7 +12,7 @@ from ecgcohorts.errors import Reason
 from ecgcohorts.io.regular import read_bounded
 from ecgcohorts.readers._shared.limits import check_shape
 from ecgcohorts.readers._shared.people import Context
-from ecgcohorts.readers.scp.healforce import NAMES, Slice
+from ecgcohorts.readers.scp.healforce import NAMES, _Slice
 from ecgcohorts.readers.scp.huffman import Book
 from ecgcohorts.readers.scp.sections import (
     FILE_LIMIT,
@@ -21,7 +21,7 @@ from ecgcohorts.readers.scp.sections import (
     WRAPS_AT,
     Beats,
     Block,
-    LeadPlan,
+    _LeadPlan,
     open_container,
     refuse,
 )
@@ -44,7 +44,7 @@ BEAT_CUT = "reference beats that reach beyond the beat or the recording, cut the
 class _Rhythm(NamedTuple):
     """Everything known before samples are decoded."""
 
-    plan: LeadPlan
+    plan: _LeadPlan
     block: Block
     reference: Block | None  # section 5, where its beat was subtracted
     beats: Beats | None
@@ -66,8 +66,8 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     step that divides both the beat's and the residual's, so that their sum is exact. Raises UnreadableRecording.
     """
     where, data = str(path), read_bounded(path, FILE_LIMIT)
-    if Slice.is_one(data):
-        own = Slice.parse(data, where)
+    if _Slice.is_one(data):
+        own = _Slice.parse(data, where)
         yield own.recording(path, own.samples(where))
         return
     rhythm = _rhythm(data, where)
@@ -86,8 +86,8 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
 def scan(path: Path) -> Iterator[Recording]:
     """Yield the same recording without samples; checksums are verified, nothing is decoded."""
     data = read_bounded(path, FILE_LIMIT)
-    if Slice.is_one(data):
-        yield Slice.parse(data, str(path)).recording(path, np.zeros((len(NAMES), 0), np.int32))
+    if _Slice.is_one(data):
+        yield _Slice.parse(data, str(path)).recording(path, np.zeros((len(NAMES), 0), np.int32))
         return
     rhythm = _rhythm(data, str(path))
     yield _recording(path, rhythm, np.zeros((len(rhythm.plan.names), 0), np.int32))
@@ -114,7 +114,7 @@ def _rhythm(data: bytes, where: str) -> _Rhythm:
     sections, notes = open_container(data, where)
     if RHYTHM not in sections or LEADS not in sections:
         refuse("no rhythm", "leads and rhythm, sections 3 and 6", where, Reason.EMPTY)
-    plan = LeadPlan.parse(sections[LEADS], where)
+    plan = _LeadPlan.parse(sections[LEADS], where)
     book = Book.parse(sections[TABLES], where) if TABLES in sections else None
     stored = Block.parse(sections[RHYTHM], len(plan.names), RHYTHM, where, 0 if book else plan.n_samples)
     check_shape(len(plan.names), plan.n_samples, 1e6 / stored.interval_us, where)

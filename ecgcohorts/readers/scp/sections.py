@@ -50,7 +50,7 @@ class _Container(NamedTuple):
     notes: tuple[str, ...]
 
 
-class LeadPlan(NamedTuple):
+class _LeadPlan(NamedTuple):
     """Section 3: the leads, and which samples they cover."""
 
     names: tuple[str, ...]

@@ -52,10 +52,10 @@ class _Device(NamedTuple):
 def read_context(body: bytes) -> Context:
     """Collect patient, time, device and filters. Never raises: an unreadable section leaves them unknown, with a note."""
     # The samples do not depend on section 1, so a broken one costs the patient and not the recording.
-    tags = walk(body, {})
+    tags = _walk(body, {})
     notes = []
     if tags is None:
-        tags = walk(body, SIZES)
+        tags = _walk(body, SIZES)
         notes = [NOT_UNDERSTOOD] if tags is None else [WRONG_LENGTHS]
         tags = tags or {}
     device = _device(tags.get(DEVICE, b""))
@@ -84,7 +84,7 @@ def read_context(body: bytes) -> Context:
     )
 
 
-def walk(body: bytes, sizes: Mapping[int, int]) -> dict[int, bytes] | None:
+def _walk(body: bytes, sizes: Mapping[int, int]) -> dict[int, bytes] | None:
     """Return the values by tag; None if the lengths lead past the end. `sizes` replace the stored lengths of some tags."""
     tags: dict[int, bytes] = {}
     at = 0
