@@ -10,9 +10,18 @@ import re
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from ecgcohorts.cohorts.values import number, plain
+from ecgcohorts.cohorts.values import id_text, number, plain
 from ecgcohorts.io.globs import any_of
 from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Sex
@@ -69,6 +78,8 @@ class Where(Frozen):
     path: Annotated[str, AfterValidator(_regex_with_group)] | None = None  # searched in "path" or "path#entry"
     reader: bool = False  # what the reader itself understood, e.g. Recording.patient_id
     constant: str | None = None  # the same for all recordings
+    fillers: tuple[str, ...] = ()  # texts that mean "nothing" here, in any case: the next place is asked
+    usual_fillers: bool = True  # false, for `patient` only: 0000, UNKNOWN ... are ids of this cohort
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Where":
@@ -80,7 +91,20 @@ class Where(Frozen):
             )
         if self.table is not None and self.column is None:
             raise ValueError("found table without column: name the column of that table")
+        if not self.usual_fillers and self.reader:
+            # Readers leave such ids out already.
+            raise ValueError("found usual_fillers: false with reader: name the header or column in which the id stands")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what later versions added and nobody uses: the digest by which stores know a description stays."""
+        later: dict[str, tuple[Any, ...]] = {"fillers": ([], ()), "usual_fillers": (True,)}
+        return {key: value for key, value in handler(self).items() if key not in later or value not in later[key]}
+
+    def is_filler(self, text: str) -> bool:
+        """Tell whether the description says that this text means nothing."""
+        return bool(self.fillers) and id_text(text).casefold() in {id_text(one).casefold() for one in self.fillers}
 
 
 Rule = Annotated[tuple[Where, ...], BeforeValidator(_listed, json_schema_input_type=Where | list[Where])]
@@ -199,6 +223,12 @@ class Layout(Frozen):
     device: Rule = FROM_READER
     site: Rule = FROM_READER
     labels: dict[Name, Label] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _only_ids_have_usual_fillers(self) -> "Layout":
+        if any(not place.usual_fillers for place in self.looked_at() if place not in self.patient):
+            raise ValueError("found usual_fillers outside of patient: remove it there, where no such rule applies")
+        return self
 
     @model_validator(mode="after")
     def _arrays_have_their_reader(self) -> "Layout":

@@ -157,7 +157,7 @@ class CohortSpec(Frozen):
         }
         return Description(
             cohort=cohort.name,
-            patient_id=facts.first(layout.patient, _patient(header.patient_id if header else None), _patient),
+            patient_id=facts.patient(layout.patient, _patient(header.patient_id if header else None)),
             recording_id=facts.first(layout.recording, header.recording_id if header else None, _text) or item.stem,
             age_years=math.nan if age is None else age,
             sex=facts.first(
@@ -301,9 +301,15 @@ class _Facts:
             text = None if place.reader else self.text(place)
             # An empty cell or an unreadable date is not a value: the next `Where` is asked.
             value = by_reader if place.reader else None if text is None else parse(text)
-            if value is not None and value == value:
+            found = value if place.reader else text
+            if value is not None and value == value and not (isinstance(found, str) and place.is_filler(found)):
                 return value
         return None
+
+    def patient(self, rule: Rule, by_reader: str | None) -> str | None:
+        """Return the first patient id that is one."""
+        ids = (self.first((at,), by_reader, _patient if at.usual_fillers else _any_text) for at in rule)
+        return next((one for one in ids if one is not None), None)
 
     def text(self, place: Where) -> str | None:
         if place.header is not None:
@@ -321,6 +327,10 @@ class _Facts:
 def _patient(text: str | None) -> str | None:
     printed = None if text is None else values.id_text(text)
     return None if is_placeholder(printed) else printed
+
+
+def _any_text(text: str) -> str | None:
+    return values.id_text(text) or None
 
 
 def _text(text: str) -> str | None:

@@ -75,7 +75,7 @@ SPEC = CohortSpec(
             ),
             recording=(Where(path=r"([^/]+)\.hea$"),),
             # Only recordings from PTB-XL have patients, and only where its table was put beside them.
-            patient=(Where(column="patient_id"),),
+            patient=(Where(column="patient_id", usual_fillers=False),),
             age=(Where(header="Age"),),
             sex=(Where(header="Sex"),),
             acquired_at=(),

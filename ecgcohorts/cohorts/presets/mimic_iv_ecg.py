@@ -25,9 +25,9 @@ SPEC = CohortSpec(
             recording=(Where(path=r"([^/]+)\.hea$"),),
             patient=(
                 # The table may be missing from a copy, and so may the folders: any of the three places is enough.
-                Where(column="subject_id", table="records"),
-                Where(header="subject_id"),  # the comment is "# <subject_id>: 10012343"
-                Where(path=r"(?:^|/)p(\d{6,})/"),
+                Where(column="subject_id", table="records", usual_fillers=False),
+                Where(header="subject_id", usual_fillers=False),  # the comment is "# <subject_id>: 10012343"
+                Where(path=r"(?:^|/)p(\d{6,})/", usual_fillers=False),
             ),
             # Age and sex stand in MIMIC-IV itself, not in this release.
             age=(),
