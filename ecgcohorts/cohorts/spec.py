@@ -51,6 +51,8 @@ class CohortSpec(Frozen):
     mains_hz: Mains  # of the country of recording; null: no notch, auto: found in the signal
     expected_gain_per_mv: Annotated[float, Field(gt=0)] | None = None  # another gain is refused, never rescaled
     sentinel: Sentinel = "missing"  # what -32768 means
+    # Share of the patients with several recordings whose sexes or ages may contradict each other; null: 0.01.
+    max_contradictions: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @classmethod
     def load(cls, name_or_yaml: str) -> "CohortSpec":
@@ -100,7 +102,7 @@ class CohortSpec(Frozen):
     @property
     def sha256(self) -> str:
         """The digest by which a segment of a store remembers its description."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json(exclude={"max_contradictions"}).encode()).hexdigest()
 
     def cohort_of(self, item: SourceItem) -> Cohort:
         """Return the cohort of a recording, by its path."""
