@@ -5,7 +5,8 @@ EcgError                     catch this one; its text says what was wrong, where
 ├── RejectedRecording        was read, but the recipe or the cohort refuses it (too short, implausible ...)
 ├── SpecError                a cohort description, a recipe name or an option is wrong
 ├── SourceError              the folder or file to read is missing, empty, or of another kind than stated
-│   └── NothingMatched       a table was read, but none of its ids belongs to the cohort
+│   ├── NothingMatched       a table was read, but none of its ids belongs to the cohort
+│   └── ContradictoryPatients too many patient ids stand for recordings of different people
 ├── StoreError               a store is missing, damaged, or of another version
 │   ├── RecipeMismatch       two recipes, or a store and weights of different recipes
 │   ├── KeyMismatch          the store was made with another pseudonym key
@@ -103,6 +104,10 @@ class SourceError(EcgError):
 
 class NothingMatched(SourceError):
     """A table was read, but none of its ids belongs to the cohort. Command lines end with exit code 3."""
+
+
+class ContradictoryPatients(SourceError):
+    """Too many patient ids stand for recordings of different people. Command lines end with exit code 3."""
 
 
 class StoreError(EcgError):

@@ -277,7 +277,7 @@ def completed(program: str, typed: str, environment: dict[str, str]) -> list[str
     ("program", "typed", "expected"),
     [
         ("ecgcohorts", "ecgcohorts ins", ["inspect"]),
-        ("ecgcohorts", "ecgcohorts ingest --max", ["--max-reject-frac"]),
+        ("ecgcohorts", "ecgcohorts ingest --max", ["--max-contradictions", "--max-reject-frac"]),
         ("ecgcohorts", "ecgcohorts ingest a b --cohort ptb_x", ["ptb_xl"]),
         ("ecgcohorts", "ecgcohorts ingest a b --recipe cape-v", ["cape-v1"]),
         ("ecgcohorts", "ecgcohorts ingest a b --codec l", ["lz4"]),

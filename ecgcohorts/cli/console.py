@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 EXIT_NOT_FOUND = 1  # a look-up that finds nothing
 EXIT_WRONG = 2
-EXIT_REJECTED = 3  # more was refused than --max-reject-frac allows, or nothing matched
+EXIT_REJECTED = 3  # more was refused than --max-reject-frac allows, nothing matched, or strangers share ids
 EXIT_DAMAGED = 4
 EXIT_STOPPED = 130  # by Ctrl-C, as shells report it
 
@@ -23,7 +23,7 @@ EXIT_CODES = {
     0: "done",
     EXIT_NOT_FOUND: "a look-up found nothing",
     EXIT_WRONG: "wrong use or wrong input; nothing is half done",
-    EXIT_REJECTED: "finished, but more was refused than --max-reject-frac allows, or nothing matched",
+    EXIT_REJECTED: "more was refused than --max-reject-frac allows, nothing matched, or patients contradict themselves",
     EXIT_DAMAGED: "damage was found",
     EXIT_STOPPED: "stopped with Ctrl-C; the same command goes on from there",
 }

@@ -19,7 +19,7 @@ import ecgcohorts
 from ecgcohorts import plugins
 from ecgcohorts.cli.console import EXIT_CODES, EXIT_REJECTED, EXIT_STOPPED, EXIT_WRONG, Answer, fail, show
 from ecgcohorts.cli.parameters import Argument, OneOf
-from ecgcohorts.errors import EcgError, NothingMatched, did_you_mean, needs_extra, require
+from ecgcohorts.errors import ContradictoryPatients, EcgError, NothingMatched, did_you_mean, needs_extra, require
 
 WIDEST = 120  # columns of help, ours: longer lines are hard to read
 SHELLS = ("bash", "fish", "zsh")
@@ -246,7 +246,7 @@ def run(program: Program, arguments: Sequence[str]) -> None:
         raise SystemExit(EXIT_WRONG) from None
     except click.UsageError as error:
         fail(name, _reworded(error))
-    except NothingMatched as error:
+    except (ContradictoryPatients, NothingMatched) as error:
         fail(name, str(error), EXIT_REJECTED)
     except EcgError as error:
         fail(name, str(error))

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )  # fmt: skip
 
-from ecgcohorts.cohorts.values import number, plain
+from ecgcohorts.cohorts.values import id_text, number, plain
 from ecgcohorts.io.globs import any_of
 from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Sex
@@ -85,7 +85,7 @@ LISTED = "listed"  # the one column of a table that is a bare list
 class Where(Frozen):
     """Where a value may stand: exactly one of header, column, path, reader, constant."""
 
-    LATER = frozenset({"pattern", "optional"})
+    LATER = frozenset({"pattern", "optional", "fillers", "usual_fillers"})
 
     header: str | None = None  # key of the file's own header text (Recording.fields); case does not matter
     column: str | None = None  # column of a table
@@ -96,6 +96,8 @@ class Where(Frozen):
     # Searched in the text of a header or column, whose value is the first group: `572d`, `'Female'`.
     pattern: Annotated[str, AfterValidator(_regex_with_group)] | None = None
     optional: bool = False  # the column may be missing: some releases or extracts of a table have fewer
+    fillers: tuple[str, ...] = ()  # texts that mean "nothing" here, in any case: the next place is asked
+    usual_fillers: bool = True  # false, for `patient` only: 0000, UNKNOWN ... are ids of this cohort
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Where":
@@ -111,7 +113,14 @@ class Where(Frozen):
             raise ValueError("found optional without column: only a column must be there otherwise")
         if self.pattern is not None and self.header is None and self.column is None:
             raise ValueError("found pattern without header or column: it is searched in the text of one")
+        if not self.usual_fillers and self.reader:
+            # Readers leave such ids out already.
+            raise ValueError("found usual_fillers: false with reader: name the header or column in which the id stands")
         return self
+
+    def is_filler(self, text: str) -> bool:
+        """Tell whether the description says that this text means nothing."""
+        return bool(self.fillers) and id_text(text).casefold() in {id_text(one).casefold() for one in self.fillers}
 
 
 Rule = Annotated[tuple[Where, ...], BeforeValidator(_listed, json_schema_input_type=Where | list[Where])]
@@ -312,6 +321,12 @@ class Layout(Frozen):
     device: Rule = FROM_READER
     site: Rule = FROM_READER
     labels: dict[Name, Label] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _only_ids_have_usual_fillers(self) -> "Layout":
+        if any(not place.usual_fillers for place in self.looked_at() if place not in self.patient):
+            raise ValueError("found usual_fillers outside of patient: remove it there, where no such rule applies")
+        return self
 
     @model_validator(mode="after")
     def _arrays_have_their_reader(self) -> "Layout":

@@ -61,7 +61,7 @@ _PARTS: dict[str, type[BaseModel]] = {
 class CohortSpec(Frozen):
     """A cohort, or a collection of cohorts that were published together. `model_json_schema()` is its JSON Schema."""
 
-    LATER = frozenset({"about", "overlaps", "unit"})
+    LATER = frozenset({"about", "overlaps", "unit", "max_contradictions"})
 
     name: Name
     title: str
@@ -75,6 +75,8 @@ class CohortSpec(Frozen):
     unit: Unit = "mV"  # none: the samples are no voltages, whatever unit the files state
     about: About = About()
     overlaps: tuple[Overlap, ...] = ()
+    # Share of the patients with several recordings whose sexes or ages may contradict each other; null: 0.01.
+    max_contradictions: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @classmethod
     def load(cls, name_or_yaml: str) -> "CohortSpec":
@@ -128,7 +130,9 @@ class CohortSpec(Frozen):
     def sha256(self) -> str:
         """The digest by which a segment of a store remembers its description."""
         # Without what changes nothing in a store: a corrected number of patients is no other description.
-        return hashlib.sha256(self.model_dump_json(exclude={"about", "overlaps"}).encode()).hexdigest()
+        return hashlib.sha256(
+            self.model_dump_json(exclude={"about", "overlaps", "max_contradictions"}).encode()
+        ).hexdigest()
 
     def cohort_of(self, item: SourceItem) -> Cohort:
         """Return the cohort of a recording, by its path."""
@@ -190,7 +194,7 @@ class CohortSpec(Frozen):
         named = facts.first(layout.recording, header.recording_id if header else None, _text)
         return Description(
             cohort=cohort.name,
-            patient_id=facts.first(layout.patient, _patient(header.patient_id if header else None), _patient),
+            patient_id=facts.patient(layout.patient, _patient(header.patient_id if header else None)),
             recording_id=item.stem if named is None else f"{named}{item.window}",
             age_years=math.nan if age is None else age,
             sex=facts.first(
@@ -336,7 +340,8 @@ class _Facts:
             text = None if place.reader else self.text(place)
             # An empty cell or an unreadable date is not a value: the next `Where` is asked.
             value = by_reader if place.reader else None if text is None else parse(text)
-            if value is not None and value == value:
+            found = value if place.reader else text
+            if value is not None and value == value and not (isinstance(found, str) and place.is_filler(found)):
                 return value
         return None
 
@@ -344,6 +349,11 @@ class _Facts:
         if label.measured and self.first(label.measured, None, _text) is None:
             return None
         return self.first(label.find, None, label.number)
+
+    def patient(self, rule: Rule, by_reader: str | None) -> str | None:
+        """Return the first patient id that is one."""
+        ids = (self.first((at,), by_reader, _patient if at.usual_fillers else _any_text) for at in rule)
+        return next((one for one in ids if one is not None), None)
 
     def text(self, place: Where) -> str | None:
         if place.path is not None:
@@ -384,6 +394,10 @@ def _first_group(pattern: str, text: str) -> str | None:
 def _patient(text: str | None) -> str | None:
     printed = None if text is None else values.id_text(text)
     return None if is_placeholder(printed) else printed
+
+
+def _any_text(text: str) -> str | None:
+    return values.id_text(text) or None
 
 
 def _text(text: str) -> str | None:

@@ -24,6 +24,7 @@ from ecgcohorts.cohorts.schema import Layout, Mains
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.index.cohort_index import LABEL
+from ecgcohorts.index.contradictions import PatientCheck
 from ecgcohorts.io.durable import drop, machine_errors, name_aside, sync_folder, write_file
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
@@ -105,6 +106,7 @@ class PlanHeader(Request):
     devices: tuple[str, ...]
     mains: tuple[Mains, ...]
     labels: tuple[str, ...]
+    patients: PatientCheck | None = None  # of the new recordings
     digest: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
     @property

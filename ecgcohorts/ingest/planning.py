@@ -21,6 +21,7 @@ from ecgcohorts.cohorts.schema import Layout, Mains
 from ecgcohorts.cohorts.spec import Description
 from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, UNKNOWN
+from ecgcohorts.index.contradictions import PatientCheck
 from ecgcohorts.ingest.plan import (
     PSEUDONYM,
     AnyPlan,
@@ -113,11 +114,14 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
     order, days = _order(found, rows, key, known)
     counts = dict(zip(found.cohorts.values, np.bincount(found.cohort[order]).tolist(), strict=False))
     del rows
+    patients = found.check(order)
     table, digest = found.lay_out(order, days)
     n_refused = Counter(one.cohort for one in refused)
     # The digest names the staging folder. Where the data stand and what happens on errors change no staged byte, so a
     # run resumes even if those change.
-    asked = request.model_dump_json(exclude={"source", "store", "on_error"})
+    asked = request.model_dump_json(
+        exclude={"source": True, "store": True, "on_error": True, "spec": {"max_contradictions"}}
+    )
     header = PlanHeader(
         **dict(request),
         layout=files.layout,
@@ -130,6 +134,7 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
         devices=found.devices.values,
         mains=found.mains.values,
         labels=found.labels,
+        patients=patients,
         digest=hashlib.sha256(f"{asked}\0{digest}".encode()).hexdigest()[:32],
     )
     return Plan(header, found.files.column(), table, tuple(refused))
@@ -318,6 +323,18 @@ class _Gathered:
     def name(self, row: int) -> str:
         """Return the recording's own id. It is never stored, and asked for only where two ids or two times are equal."""
         return SourceItem(*self.source(row)).stem if self._named_by_path else self._names[row]
+
+    def check(self, order: NDArray[np.int64]) -> PatientCheck:
+        """Look for contradictions between the recordings of each patient, in the order of `_order`."""
+        ids = as_keys(self.patient_ids)
+        is_new = np.ones(len(order), bool)
+        for start in range(1, len(order), _BLOCK):
+            block = ids[order[start - 1 : start + _BLOCK]]
+            is_new[start : start + _BLOCK] = block[1:] != block[:-1]
+        time = self.time[order]
+        days = np.where(time == _UNKNOWN_TIME, np.nan, time / 1_000_000 / _SECONDS_PER_DAY)
+        sex, age = np.frombuffer(self._sex, np.int8)[order], np.frombuffer(self._age, np.float32)[order]
+        return PatientCheck.of_columns(np.flatnonzero(is_new), sex, age, days)
 
     def lay_out(self, order: NDArray[np.int64], days: NDArray[np.float32]) -> tuple[pa.Table, str]:
         """Return the rows in another order, with their `days`, and a digest of them and of the state of their files.

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError, SpecError, StoreError
+from ecgcohorts.index.contradictions import MAX_FRACTION, PatientCheck
 from ecgcohorts.ingest.commit import commit
 from ecgcohorts.ingest.encode import EncodeTask, Staged
 from ecgcohorts.ingest.plan import AnyPlan, Partition, Plan, PlanHeader, Request
@@ -51,6 +52,7 @@ class IngestOptions:
     quality: bool = True  # False: quality measures stay unknown, which saves about half of the time
     runner: Runner | None = None  # instead of `workers`
     plan_file: Path | None = None  # where runners on other machines find the plan; None: beside the store
+    max_contradictions: float | None = None  # None: that of the description, or 0.01
     work: Path | None = None  # for a store in a bucket: folder in which its files are made; None: in the user's cache
 
     def __post_init__(self) -> None:
@@ -73,6 +75,7 @@ class IngestReport:
     written: bool
     store: Path | str  # a URL is text
     plan_rows: int = field(default=0)
+    patients: PatientCheck | None = None  # of the new recordings
 
     @property
     def total(self) -> Accounting:
@@ -283,6 +286,9 @@ class _Job:
         if not self.options.dry_run:
             _refuse_another_description(before, plan.header)
             _raise_first_refusal(plan)
+        if plan.header.patients is not None:
+            limits = (self.options.max_contradictions, self.spec.max_contradictions, MAX_FRACTION)
+            plan.header.patients.refuse(next(limit for limit in limits if limit is not None), str(self.files.source))
         return plan
 
 
@@ -318,11 +324,14 @@ def _raise_first_refusal(plan: Plan) -> None:
 
 
 def _nothing_written(plan: AnyPlan, before: Store | None, destination: Destination) -> IngestReport:
-    fingerprint = before.fingerprint if before else ""
-    header = plan.header
-    return IngestReport(
-        {}, header.known, fingerprint, written=False, store=destination.place.path, plan_rows=header.n_rows
-    )
+    return _report(plan, destination, {}, before.fingerprint if before else "", written=False)
+
+
+def _report(
+    plan: AnyPlan, destination: Destination, accounting: dict[str, Accounting], fingerprint: str, *, written: bool
+) -> IngestReport:
+    header, store = plan.header, destination.place.path
+    return IngestReport(accounting, header.known, fingerprint, written, store, header.n_rows, header.patients)
 
 
 def _is_done(header: PlanHeader, partition: Partition) -> bool:
@@ -396,10 +405,7 @@ def _cause_of_death(header: PlanHeader, death: WorkerDied) -> str:
 
 def _commit(plan: AnyPlan, before: Store | None, destination: Destination) -> IngestReport:
     accounting, fingerprint = commit(plan, before, destination)
-    header = plan.header
-    return IngestReport(
-        accounting, header.known, fingerprint, written=True, store=destination.place.path, plan_rows=header.n_rows
-    )
+    return _report(plan, destination, accounting, fingerprint, written=True)
 
 
 def _fingerprint_of(folder: Path) -> str:

@@ -19,6 +19,12 @@ _RECIPE = parameters.Name("NAME|FILE", lambda: _recipes(), or_file=True)
 max_reject_frac = option(
     "--max-reject-frac", type=FRACTION, default=0.1, help="end with exit code 3 if a larger share was refused"
 )
+_max_contradictions = option(
+    "--max-contradictions",
+    type=FRACTION,
+    help="refuse, with exit code 3, if the sexes or ages of a larger share of the patients with several recordings contradict "
+    "each other; default: the description's, or 0.01",
+)
 plan_file = argument("plan", FILE, "file made by `ecgcohorts plan`")
 
 
@@ -46,6 +52,7 @@ def _request(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="compression of the signals: lz4 reads fastest, pcodec takes half the space; default: the store's, "
                 "or lz4",
             ),
+            _max_contradictions,
             option("--quality/--no-quality", default=True, help="measure the quality of each strip, or leave it out"),
         )
     ):
@@ -89,6 +96,7 @@ def _ingest(
         report = ingest(source, store, cohort, asked, progress=tell)
     if dry_run:
         text = f"would decode {report.plan_rows} recordings; {report.known} are known already. Nothing written."
+        text = "\n".join([*_patients(report), text])
         return Answer(_facts(report), text)
     if not report.written:
         return Answer(_facts(report), f"nothing new: {report.known} inputs were met before. Nothing written.")
@@ -165,6 +173,7 @@ def _facts(report: "IngestReport") -> dict[str, Any]:
         "written": report.written,
         "to_decode": report.plan_rows,
         "known": report.known,
+        "patients": report.patients,
         "cohorts": report.accounting,
         "total": report.total,
         "reject_fraction": report.reject_fraction,
@@ -175,6 +184,7 @@ def _facts(report: "IngestReport") -> dict[str, Any]:
 def _ingested(report: "IngestReport", max_reject_frac: float) -> Answer:
     """Give the accounts of a run; exit code 3 if more than a fraction was refused."""
     lines = [f"{report.known} inputs were met before"] if report.known else []
+    lines += _patients(report)
     lines += [f"{name}: {_account(part)}" for name, part in report.accounting.items()]
     lines.append(f"{report.store}: {_account(report.total)}; fingerprint {report.fingerprint[:16]}")
     facts, text = _facts(report), "\n".join(lines)
@@ -185,6 +195,11 @@ def _ingested(report: "IngestReport", max_reject_frac: float) -> Answer:
         f"Look at `ecgcohorts info {report.store}`."
     )
     return Answer(facts, text, complaint, EXIT_REJECTED)
+
+
+def _patients(report: "IngestReport") -> list[str]:
+    """Return what was found about patients with two or more recordings, if there are any."""
+    return [str(report.patients)] if report.patients is not None and report.patients.repeated else []
 
 
 def _account(part: Any) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from ecgcohorts.cli.console import Answer, progress
 from ecgcohorts.cli.parameters import (
     FILE,
+    FRACTION,
     POSITIVE,
     STORE,
     TEXT,
@@ -56,6 +57,22 @@ def _table1(*, store: tuple[str, ...], form: str) -> Answer:
     made = Table1.of(open_named(store).index)
     facts = {cohort: values.to_dict() for cohort, values in made.numbers.items()}
     return Answer(facts, getattr(made, form)())
+
+
+@command("patients", "ecgcohorts patients store.zarr", "ecgcohorts patients a.zarr b.zarr --max-contradictions 0.05")
+@stores
+@option("--max-contradictions", type=FRACTION, default=0.01, help="end with exit code 3 if the share is larger")
+def _patients(*, store: tuple[str, ...], max_contradictions: float) -> Answer:
+    """Find out whether strangers share an id: patients whose sexes or ages contradict each other.
+
+    Counts only. `ingest` asks the same of new recordings.
+    """
+    from ecgcohorts.index.contradictions import PatientCheck
+    from ecgcohorts.store.union import open_named
+
+    found = PatientCheck.of(open_named(store).index)
+    found.refuse(max_contradictions, ", ".join(store))
+    return Answer(found, str(found))
 
 
 @command(

@@ -13,9 +13,9 @@ _FAMILIES = {"icd_af": ("I48",), "icd_heart_failure": ("I50",), "icd_acute_mi": 
 
 # The table may be missing from a copy, and so may the folders: any of the three places is enough.
 SUBJECT = (
-    Where(column="subject_id", table="records"),
-    Where(header="subject_id"),  # the comment is "# <subject_id>: 10012343"
-    Where(path=r"(?:^|/)p(\d{6,})/"),
+    Where(column="subject_id", table="records", usual_fillers=False),
+    Where(header="subject_id", usual_fillers=False),  # the comment is "# <subject_id>: 10012343"
+    Where(path=r"(?:^|/)p(\d{6,})/", usual_fillers=False),
 )
 _RECORDS = Table(name="records", file="record_list.csv", key="study_id", match="stem", required=False)
 

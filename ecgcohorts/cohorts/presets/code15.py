@@ -50,7 +50,7 @@ SPEC = CohortSpec(
             files=Files(include=("**/exams_part*.hdf5",), exclude_entries=("0",)),
             tables=(Table(file="exams.csv", key="exam_id", match="entry"),),
             recording=(Where(path=r"#(.+)$"),),
-            patient=(Where(column="patient_id"),),
+            patient=(Where(column="patient_id", usual_fillers=False),),
             age=(Where(column="age"),),
             sex=(Where(column="is_male"),),
             sex_codes={"True": "male", "False": "female", "1": "male", "0": "female"},
@@ -63,7 +63,10 @@ SPEC = CohortSpec(
             files=Files(include=("**/*.hea",)),
             tables=(Table(file="exams.csv", key="exam_id", match="stem", required=False),),
             recording=(Where(path=r"([^/]+)\.hea$"),),  # not the exam id: an altered copy of an exam keeps it
-            patient=(Where(header="Patient ID"), Where(column="patient_id")),
+            patient=(
+                Where(header="Patient ID", usual_fillers=False),
+                Where(column="patient_id", usual_fillers=False),
+            ),
             age=(Where(header="Age"), Where(column="age")),
             sex=(Where(header="Sex"), Where(column="is_male")),
             sex_codes={"True": "male", "False": "female", "1": "male", "0": "female"},

@@ -31,7 +31,7 @@ SPEC = CohortSpec(
             files=Files(include=("**/*_20205_*.xml",)),
             tables=(_visit(2), _visit(3)),
             recording=(Where(path=r"([^/]+)\.xml$"),),
-            patient=(Where(path=r"(?:^|/)(\d+)_20205_"),),
+            patient=(Where(path=r"(?:^|/)(\d+)_20205_", usual_fillers=False),),
             age=(
                 Where(column="21003-2.0", table="visit_2"),
                 Where(column="21003-3.0", table="visit_3"),

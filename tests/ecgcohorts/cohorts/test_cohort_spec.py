@@ -107,6 +107,8 @@ WRONG = [
 ]
 ARRAYS = {"kind": "npy", "rate_hz": 500, "unit": "mV", "leads": ["I"], "axes": "lead_time"}
 WRONG_LAYOUT = [
+    ({"patient": {"reader": True, "usual_fillers": False}}, "patient.0", "name the header or column"),
+    ({"age": {"header": "Age", "usual_fillers": False}}, "usual_fillers outside of patient", "remove it there"),
     ({"patient": {"hedder": "x"}}, "patient.0.hedder", "Did you mean header?"),
     ({"patient": {"header": "x", "constant": "y"}}, "patient.0", "header and constant"),
     ({"patient": [{}]}, "patient.0", "give one"),
