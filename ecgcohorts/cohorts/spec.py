@@ -176,16 +176,20 @@ class CohortSpec(Frozen):
             layout.acquired_at,
             header.acquired_at if header else None,
             lambda text: values.moment(text, layout.time_format),
+            "acquired_at",
         )
         age = facts.first(
             layout.age,
             values.age_years(str(header.age_years)) if header and header.age_years is not None else math.nan,
             lambda text: values.age_years(text, layout.age_unit, layout.age_codes),
+            "age",
         )
         if age is not None and layout.age_at:
             since = partial(_age_then, age, now=acquired_at, time_format=layout.time_format)
-            age = facts.first(layout.age_at, None, since)
-        labels = {name: facts.label(label) for name, label in layout.labels.items() if name not in cohort.unlabelled}
+            age = facts.first(layout.age_at, None, since, "age_at" if acquired_at else "")
+        labels = {
+            name: facts.label(name, label) for name, label in layout.labels.items() if name not in cohort.unlabelled
+        }
         named = facts.first(layout.recording, header.recording_id if header else None, _text)
         return Description(
             cohort=cohort.name,
@@ -193,7 +197,7 @@ class CohortSpec(Frozen):
             recording_id=item.stem if named is None else f"{named}{item.window}",
             age_years=math.nan if age is None else age,
             sex=facts.first(
-                layout.sex, header.sex if header else None, lambda text: values.sex(text, layout.sex_codes)
+                layout.sex, header.sex if header else None, lambda text: values.sex(text, layout.sex_codes), "sex"
             ),
             acquired_at=acquired_at,
             device=facts.first(layout.device, header.device if header else None, _text),
@@ -325,21 +329,42 @@ class _Facts:
         for name, table in tables.loaded.items():  # a table joined over another stands behind it
             by = table.table.by
             self.rows[name] = table.row(item) if not by else table.get(self.first(by, None, lambda text: text or None))
+            tables.tally.without_row[name] += self.rows[name] is None
+        tables.tally.recordings += 1
 
-    def first(self, rule: Rule, by_reader: T | None, parse: Callable[[str], T | None]) -> T | None:
-        """Return the first value that means something: not None, not NaN."""
+    def first(
+        self,
+        rule: Rule,
+        by_reader: T | None,
+        parse: Callable[[str], T | None],
+        fact: str = "",
+        unknown: tuple[str, ...] = (),
+    ) -> T | None:
+        """Return the first value that means something: not None, not NaN.
+
+        fact: what it is called where texts are counted that do not say it; without it they are not. unknown: the texts by
+        which the source says that it is not known.
+        """
         for place in rule:
             text = None if place.reader else self.text(place)
             # An empty cell or an unreadable date is not a value: the next `Where` is asked.
             value = by_reader if place.reader else None if text is None else parse(text)
             if value is not None and value == value:
                 return value
+            # Counted although another place may still say it: whoever names two places wants both to be read.
+            if fact and text is not None and values.plain(text) not in unknown:
+                self.tables.tally.note(fact, place, self._file(place), text)
         return None
 
-    def label(self, label: Label) -> float | None:
+    def _file(self, place: Where) -> str:
+        """Return the table that a place with a column is in; "" for any other place."""
+        tables = self.tables.layout.tables if place.column is not None else ()
+        return next((table.file for table in tables if place.table in (None, table.name)), "")
+
+    def label(self, name: str, label: Label) -> float | None:
         if label.measured and self.first(label.measured, None, _text) is None:
             return None
-        return self.first(label.find, None, label.number)
+        return self.first(label.find, None, label.number, name, tuple(map(values.plain, label.missing)))
 
     def text(self, place: Where) -> str | None:
         if place.path is not None:

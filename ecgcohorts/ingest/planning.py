@@ -106,6 +106,7 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
             found.append(item, about, recording, patient)
     if limit is None:
         tables.check_rows(entries)
+    accounts, cells = tables.accounts(), tables.tally.cells()
     del tables, entries  # as large as the plan, and not needed again
     refused, n_known = _not_known(unusable, known)
     rows, twice, met = _new_rows(found, known, key)
@@ -130,6 +131,8 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
         devices=found.devices.values,
         mains=found.mains.values,
         labels=found.labels,
+        tables=accounts,
+        not_understood=cells,
         digest=hashlib.sha256(f"{asked}\0{digest}".encode()).hexdigest()[:32],
     )
     return Plan(header, found.files.column(), table, tuple(refused))

@@ -7,7 +7,7 @@ pseudonyms and counts.
 from pathlib import Path
 
 from ecgcohorts.cli.console import EXIT_NOT_FOUND, Answer, progress
-from ecgcohorts.cli.parameters import FILE, STORE, TEXT, Name, OneOf, argument, key, option
+from ecgcohorts.cli.parameters import COHORT, FILE, SOURCE, STORE, TEXT, Name, OneOf, argument, key, option
 from ecgcohorts.cli.program import command
 
 ORDER = 5
@@ -143,3 +143,25 @@ def _compact(*, store: str, cohort: str | None, key: Path | None) -> Answer:
         f"The snapshot before stays readable, and takes room, until: ecgcohorts gc {store}"
     )
     return Answer(report, text)
+
+
+@command(
+    "rejects",
+    "ecgcohorts rejects store.zarr ptb-xl/ --cohort ptb_xl -o refused.csv",
+    "ecgcohorts rejects store.zarr export.zip --cohort mine.yaml -o refused.csv --json",
+)
+@store
+@argument("source", SOURCE, "the raw recordings, as for ingest")
+@option("--cohort", type=COHORT, required=True, help="what they were ingested with")
+@option("-o", "--out", type=FILE, required=True, help="CSV to write, outside of store and source; it names files")
+@key
+def _rejects(*, store: str, source: str, cohort: str, out: Path, key: Path | None) -> Answer:
+    """Write which files were refused, what was found in each, and what to do.
+
+    Reads the refused files again. A store holds only a pseudonym and a code of each; this file has their paths, and only
+    you may read it.
+    """
+    from ecgcohorts.ingest.refused import write_refused
+
+    report = write_refused(store, source, cohort, out, key)
+    return Answer(report, str(report))
