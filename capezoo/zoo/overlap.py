@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ELSEWHERE = "in no part"  # of a split
 
 
-class _GroupOverlap(Spec):
+class GroupOverlap(Spec):
     """One cohort of a store, or one part of a split in it."""
 
     cohort: str
@@ -42,7 +42,7 @@ class Overlap(Spec):
     training_records: int  # different waveforms
     store_fingerprint: str
     split: str | None
-    groups: tuple[_GroupOverlap, ...]
+    groups: tuple[GroupOverlap, ...]
 
     @property
     def seen_records(self) -> int:
@@ -96,9 +96,9 @@ def _group(
     patients: NDArray[np.int64],
     here: NDArray[np.bool_],
     seen_here: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-) -> _GroupOverlap:
+) -> GroupOverlap:
     record, patient = seen_here
-    return _GroupOverlap(
+    return GroupOverlap(
         cohort=cohort,
         part=part,
         records=int(here.sum()),

@@ -4,8 +4,6 @@ Neither a row without a recording nor a cell such as `weiblich` is an error, bec
 counted, so that a person sees whether a description fits its tables.
 """
 
-from collections import Counter
-
 from pydantic import BaseModel, ConfigDict
 
 from ecgcohorts.cohorts.schema import Where
@@ -75,41 +73,26 @@ class CellAccount(_Frozen):
     count: int
     example: str  # the first one, cut
 
+    @classmethod
+    def place_of(cls, place: Where, file: str, text: str) -> str:
+        """Return where a text without the meaning that a rule looks for stands; "" if it says that nothing is known.
+
+        file: of the table, if the place is a column.
+        """
+        if text.strip().casefold() in _SAYS_NOTHING:
+            return ""
+        if place.header is not None:
+            return f"header {place.header}"
+        return f"{file}, column {place.column}" if place.column is not None else "path" if place.path else "constant"
+
+    @classmethod
+    def of(cls, fact: str, where: str, count: int, first: str) -> "CellAccount":
+        """Give the account of one place. Of all texts only the first is told: they are facts about persons."""
+        return cls(fact=fact, where=where, count=count, example=" ".join(first.split())[:_MOST_OF_AN_EXAMPLE])
+
     def __str__(self) -> str:
         remedy = f". {_REMEDIES[self.fact]}" if self.fact in _REMEDIES else ""
         text = "text" if self.count == 1 else "texts"
         return (
             f"{self.where}: {self.count:,} {text} not understood as {self.fact}, for example {self.example!r}{remedy}"
         )
-
-
-class Tally:
-    """Counts while recordings are described."""
-
-    def __init__(self) -> None:
-        self.recordings = 0
-        self.without_row = Counter[str]()  # by table
-        self._odd = Counter[tuple[str, str]]()  # fact, where
-        self._examples: dict[tuple[str, str], str] = {}
-
-    def note(self, fact: str, place: Where, file: str, text: str) -> None:
-        """Note a text without the meaning that a rule looks for, unless it says that nothing is known.
-
-        file: of the table, if the place is a column.
-        """
-        if text.strip().casefold() in _SAYS_NOTHING:
-            return
-        where = "path" if place.path is not None else "constant" if place.constant is not None else ""
-        where = where or (f"header {place.header}" if place.column is None else f"{file}, column {place.column}")
-        # Only the first example is kept: cells are facts about persons, and one shows the notation.
-        squeezed = " ".join(text.split())
-        self._odd[fact, where] += 1
-        self._examples.setdefault((fact, where), squeezed[:_MOST_OF_AN_EXAMPLE])
-
-    def cells(self) -> tuple[CellAccount, ...]:
-        """Return what was not understood, the commonest first."""
-        found = [
-            CellAccount(fact=fact, where=where, count=count, example=self._examples[fact, where])
-            for (fact, where), count in self._odd.items()
-        ]
-        return tuple(sorted(found, key=lambda one: (-one.count, one.where, one.fact)))

@@ -9,7 +9,7 @@ from ecgcohorts.plugins import load, names
 
 
 @dataclass(frozen=True)
-class Shared:
+class _Shared:
     """Two cohorts that hold some of the same recordings, under the names they have in a store."""
 
     one: str
@@ -31,12 +31,12 @@ def _presets() -> dict[str, CohortSpec]:
     return {name: load(KIND, name).SPEC for name in names(KIND)}
 
 
-def shared_recordings(cohorts: Collection[str] | None = None) -> list[Shared]:
+def shared_recordings(cohorts: Collection[str] | None = None) -> list[_Shared]:
     """List the pairs of cohorts that share recordings; with `cohorts`, those of which both are among them."""
-    found: dict[frozenset[str], Shared] = {}
+    found: dict[frozenset[str], _Shared] = {}
     for spec in _presets().values():
         for overlap in spec.overlaps:
-            pair = Shared(overlap.of or spec.name, overlap.cohort, overlap.what, overlap.found)
+            pair = _Shared(overlap.of or spec.name, overlap.cohort, overlap.what, overlap.found)
             if cohorts is None or {pair.one, pair.other} <= {*cohorts}:
                 found.setdefault(frozenset((pair.one, pair.other)), pair)  # both may say so, in their own words
     return list(found.values())

@@ -329,8 +329,8 @@ class _Facts:
         for name, table in tables.loaded.items():  # a table joined over another stands behind it
             by = table.table.by
             self.rows[name] = table.row(item) if not by else table.get(self.first(by, None, lambda text: text or None))
-            tables.tally.without_row[name] += self.rows[name] is None
-        tables.tally.recordings += 1
+            tables.met[name] += self.rows[name] is None
+        tables.met[""] += 1
 
     def first(
         self,
@@ -353,13 +353,8 @@ class _Facts:
                 return value
             # Counted although another place may still say it: whoever names two places wants both to be read.
             if fact and text is not None and values.plain(text) not in unknown:
-                self.tables.tally.note(fact, place, self._file(place), text)
+                self.tables.note(fact, place, text)
         return None
-
-    def _file(self, place: Where) -> str:
-        """Return the table that a place with a column is in; "" for any other place."""
-        tables = self.tables.layout.tables if place.column is not None else ()
-        return next((table.file for table in tables if place.table in (None, table.name)), "")
 
     def label(self, name: str, label: Label) -> float | None:
         if label.measured and self.first(label.measured, None, _text) is None:

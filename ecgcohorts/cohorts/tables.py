@@ -14,11 +14,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Self, cast
+from typing import IO, Any, Self, cast
 
-from ecgcohorts.cohorts.account import TableAccount, Tally
+from ecgcohorts.cohorts.account import CellAccount, TableAccount
 from ecgcohorts.cohorts.files import Found, SourceItem, without_suffix
-from ecgcohorts.cohorts.schema import LISTED, Layout, Table
+from ecgcohorts.cohorts.schema import LISTED, Layout, Table, Where
 from ecgcohorts.cohorts.values import plain
 from ecgcohorts.errors import SourceError, needs_extra
 from ecgcohorts.io.texts import Texts
@@ -81,7 +81,9 @@ class Tables:
 
     layout: Layout
     loaded: Mapping[str, _LoadedTable]
-    tally: Tally = field(default_factory=Tally, repr=False, compare=False)  # of all recordings described with them
+    # Counts of all recordings described with them: recordings by table without a row there, and in all under "".
+    met: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
+    odd: dict[tuple[str, str], list[Any]] = field(default_factory=dict, repr=False, compare=False)  # see `note`
     similar: Mapping[str, str] = field(default_factory=dict)  # optional table that is not there -> file of a like name
 
     @classmethod
@@ -115,16 +117,29 @@ class Tables:
                 similar=self.similar.get(table.name, ""),
             )
             if account.found:
-                rows, without = self.loaded[table.name].rows, self.tally.without_row[table.name]
+                rows, without = self.loaded[table.name].rows, self.met[table.name]
                 counts = {
                     "rows_matched": rows.n_met,
                     "rows_unmatched": len(rows) - rows.n_met,
-                    "recordings_matched": self.tally.recordings - without,
+                    "recordings_matched": self.met[""] - without,
                     "recordings_unmatched": without,
                 }
                 account = account.model_copy(update=counts)
             accounts.append(account)
         return tuple(accounts)
+
+    def note(self, fact: str, place: Where, text: str) -> None:
+        """Note a text without the meaning that a rule looks for, unless it says that nothing is known."""
+        tables = self.layout.tables if place.column is not None else ()
+        file = next((table.file for table in tables if place.table in (None, table.name)), "")
+        if where := CellAccount.place_of(place, file, text):
+            first_and_count = self.odd.setdefault((fact, where), [text, 0])
+            first_and_count[1] += 1
+
+    def not_understood(self) -> tuple[CellAccount, ...]:
+        """Return what was noted, the commonest first."""
+        found = [CellAccount.of(*key, count, first) for key, (first, count) in self.odd.items()]
+        return tuple(sorted(found, key=lambda one: (-one.count, one.where, one.fact)))
 
     def check_rows(self, entries: Mapping[str, int]) -> None:
         """Compare tables that go by row with the number of recordings in each file, by path. Raises SourceError."""

@@ -106,7 +106,7 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
             found.append(item, about, recording, patient)
     if limit is None:
         tables.check_rows(entries)
-    accounts, cells = tables.accounts(), tables.tally.cells()
+    accounts, cells = tables.accounts(), tables.not_understood()
     del tables, entries  # as large as the plan, and not needed again
     refused, n_known = _not_known(unusable, known)
     rows, twice, met = _new_rows(found, known, key)

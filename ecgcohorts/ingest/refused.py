@@ -31,7 +31,7 @@ _OWNER_ONLY = 0o600
 
 
 @dataclass(frozen=True)
-class _RefusedReport:
+class RefusedReport:
     """How many refusals of a store were found again in its source."""
 
     out: Path
@@ -42,6 +42,50 @@ class _RefusedReport:
         rest = f"; {self.elsewhere} of the store are not in this source" if self.elsewhere else ""
         return f"{self.out}: {self.refused} refused recordings, with their paths{rest}"
 
+    @staticmethod
+    def check(out: Path, store: str | Path, source: str | Path) -> None:
+        """Raise SpecError for a path inside store or source, or of a file that is no earlier table of refusals."""
+        for inside in (store, source):
+            if "://" not in str(inside) and out.resolve().is_relative_to(Path(inside).resolve()):
+                raise SpecError(
+                    f"{out} is inside {inside}. Write what was refused to a file outside of input and store."
+                )
+        if not out.parent.is_dir():
+            raise SourceError(f"{out}: found no folder {out.parent}, expected one to write into. Make it.")
+        if out.exists():
+            with out.open("rb") as file:
+                # Whatever else has this name is not ours to replace.
+                if file.readline().strip() != ",".join(_COLUMNS).encode():
+                    raise SpecError(f"{out}: found another file of this name. Delete it, or name another.")
+
+    @classmethod
+    def save(
+        cls,
+        store_path: str | Path,
+        source: str | Path,
+        cohort: str | CohortSpec,
+        out: Path,
+        key_file: Path | None = None,
+    ) -> "RefusedReport":
+        """Write path, entry, reason, what was found and what to do of every refused recording of a source, as CSV.
+
+        The file is made with mode 0600. Refused recordings are read again; all others are only listed. Raises EcgError
+        subclasses: KeyMismatch for another key than the store's.
+        """
+        cls.check(out, store_path, source)
+        store = open_store(store_path)
+        spec = cohort if isinstance(cohort, CohortSpec) else CohortSpec.load(cohort)
+        with open_source(source) as opened:
+            files = spec.find(opened)
+            found, originals = _listed(store, files, spec, key_file)
+            rows = [
+                [one.item.path, one.item.entry, one.about.cohort, one.name, one.reason, *told]
+                for one, told in zip(found, _told(store, files, spec, found, originals), strict=True)
+            ]
+        _write(out, rows)
+        rejects = store.rejects()
+        return cls(out, len(rows), int(rejects["cohort"].isin(spec.cohort_names).sum()) - len(rows))
+
 
 class _Refused(NamedTuple):
     item: SourceItem
@@ -49,43 +93,6 @@ class _Refused(NamedTuple):
     name: str  # pseudonym, hexadecimal
     reason: str
     duplicate_of: str
-
-
-def check_table(out: Path, store: str | Path, source: str | Path) -> None:
-    """Raise SpecError for a path inside store or source, or of a file that is no earlier table of refusals."""
-    for inside in (store, source):
-        if "://" not in str(inside) and out.resolve().is_relative_to(Path(inside).resolve()):
-            raise SpecError(f"{out} is inside {inside}. Write what was refused to a file outside of input and store.")
-    if not out.parent.is_dir():
-        raise SourceError(f"{out}: found no folder {out.parent}, expected one to write into. Make it.")
-    if out.exists():
-        with out.open("rb") as file:
-            # Whatever else has this name is not ours to replace.
-            if file.readline().strip() != ",".join(_COLUMNS).encode():
-                raise SpecError(f"{out}: found another file of this name. Delete it, or name another.")
-
-
-def write_refused(
-    store_path: str | Path, source: str | Path, cohort: str | CohortSpec, out: Path, key_file: Path | None = None
-) -> _RefusedReport:
-    """Write path, entry, reason, what was found and what to do of every refused recording of a source, as CSV.
-
-    The file is made with mode 0600. Refused recordings are read again; all others are only listed. Raises EcgError
-    subclasses: KeyMismatch for another key than the store's.
-    """
-    check_table(out, store_path, source)
-    store = open_store(store_path)
-    spec = cohort if isinstance(cohort, CohortSpec) else CohortSpec.load(cohort)
-    with open_source(source) as opened:
-        files = spec.find(opened)
-        found, originals = _listed(store, files, spec, key_file)
-        rows = [
-            [one.item.path, one.item.entry, one.about.cohort, one.name, one.reason, *told]
-            for one, told in zip(found, _told(store, files, spec, found, originals), strict=True)
-        ]
-    _write(out, rows)
-    rejects = store.rejects()
-    return _RefusedReport(out, len(rows), int(rejects["cohort"].isin(spec.cohort_names).sum()) - len(rows))
 
 
 def _listed(

@@ -63,7 +63,7 @@ def _request(function: Callable[..., Any]) -> Callable[..., Any]:
 @_request
 @option("-j", "--workers", type=COUNT, default=1, help="processes")
 @option("--scheduler", type=parameters.Name("URL"), help="Dask scheduler to encode on, such as tcp://host:8786")
-@option("--dry-run", is_flag=True, help="plan only, write nothing")
+@option("--dry-run", is_flag=True, help="plan from headers and tables only: decode nothing, write nothing")
 @option(
     "--rejects", type=FILE, help="CSV to write of what was refused, with paths, for your eyes only; outside of store"
 )
@@ -92,15 +92,15 @@ def _ingest(
     if rejects is not None and dry_run:
         raise SpecError("found --rejects and --dry-run, which reads no recording. Give one of them.")
     if rejects is not None:
-        from ecgcohorts.ingest.refused import check_table
+        from ecgcohorts.ingest.refused import RefusedReport
 
-        check_table(rejects, store, source)
+        RefusedReport.check(rejects, store, source)
     runner = None if scheduler is None else Dask(scheduler)
     asked = replace(_options(**options), workers=workers, dry_run=dry_run, runner=runner, work=work)
     with progress() as tell:
         report = ingest(source, store, cohort, asked, progress=tell)
     if dry_run:
-        text = f"would decode {report.plan_rows} recordings; {report.known} are known already. Nothing written."
+        text = f"would decode {report.plan_rows} recordings; {report.known} are known already. Signals were not looked at; nothing written."
         code = EXIT_REJECTED if report.astray else 0
         return Answer(_facts(report), _with_tables(report, text), report.astray, code)
     answer = _ingested(report, max_reject_frac)
@@ -109,9 +109,9 @@ def _ingest(
         answer = Answer(_facts(report), _with_tables(report, text))
     if rejects is None:
         return answer
-    from ecgcohorts.ingest.refused import write_refused
+    from ecgcohorts.ingest.refused import RefusedReport
 
-    listed = write_refused(store, source, cohort, rejects, asked.key_file)
+    listed = RefusedReport.save(store, source, cohort, rejects, asked.key_file)
     return replace(answer, facts=answer.facts | {"rejects": listed}, text=f"{answer.text}\n{listed}")
 
 

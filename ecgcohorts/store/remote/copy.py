@@ -14,7 +14,7 @@ from ecgcohorts.store.schema import CURRENT, Manifest, Segment
 
 
 @dataclass(frozen=True)
-class _CopyReport:
+class CopyReport:
     """What was copied. `written` is False if the target had this very snapshot."""
 
     files: int  # sent; the others were there
@@ -24,7 +24,7 @@ class _CopyReport:
     written: bool
 
 
-def copy_store(source: str | Path, target: str | Path, *, progress: Progress | None = None) -> _CopyReport:
+def copy_store(source: str | Path, target: str | Path, *, progress: Progress | None = None) -> CopyReport:
     """Copy the snapshot in force from a folder or URL to another, every file checked against its SHA-256.
 
     A target that holds an earlier snapshot of the same store gets what is new. The same call finishes an interrupted
@@ -43,7 +43,7 @@ def copy_store(source: str | Path, target: str | Path, *, progress: Progress | N
         fingerprint = hashlib.sha256(data).hexdigest()
         if before is not None and hashlib.sha256(before[1]).hexdigest() == fingerprint:
             there.clear(before[0])  # what a copy left that was killed after its last step but one
-            return _CopyReport(0, 0, len(manifest.files), fingerprint, written=False)
+            return CopyReport(0, 0, len(manifest.files), fingerprint, written=False)
         if before is not None:
             _refuse_another(there.place, before[0], manifest)
         try:
@@ -52,7 +52,7 @@ def copy_store(source: str | Path, target: str | Path, *, progress: Progress | N
             raise StoreError(f"{origin}: changed while it was copied. Run the same command again.") from None
         there.put_in_force(manifest, data)
     size = sum(manifest.files[name].size for name in sent)
-    return _CopyReport(len(sent), size, len(manifest.files), fingerprint, written=True)
+    return CopyReport(len(sent), size, len(manifest.files), fingerprint, written=True)
 
 
 def _refuse_same(source: Place, target: Place) -> None:

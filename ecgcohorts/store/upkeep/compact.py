@@ -28,7 +28,7 @@ Progress = Callable[[int, int], None]  # records copied, and in all
 
 
 @dataclass(frozen=True)
-class _CompactReport:
+class CompactReport:
     """What was rewritten. `written` is False if there was nothing to do."""
 
     cohorts: tuple[str, ...]
@@ -44,7 +44,7 @@ def compact(
     cohort: str | None = None,
     key_file: Path | None = None,
     progress: Progress | None = None,
-) -> _CompactReport:
+) -> CompactReport:
     """Replace all segments of a cohort, or of every cohort, by one without empty rows.
 
     Patients stand in the order in which an ingest of everything at once would put them. Their records stand by time as far
@@ -59,7 +59,7 @@ def compact(
         remove_unlisted(Folder(folder), store.manifest)  # what a killed run left
         scattered = tuple(name for name in wanted if _is_scattered(store, name))
         if not scattered:
-            return _CompactReport((), 0, 0, 0, store.fingerprint, written=False)
+            return CompactReport((), 0, 0, 0, store.fingerprint, written=False)
         return _compact(folder, store, {name: _in_order(store.index, name, key) for name in scattered}, progress)
 
 
@@ -88,7 +88,7 @@ def _in_order(index: CohortIndex, cohort: str, key: PseudonymKey) -> NDArray[np.
 
 def _compact(
     folder: Path, store: Store, orders: dict[str, NDArray[np.int64]], progress: Progress | None
-) -> _CompactReport:
+) -> CompactReport:
     """Write and publish the generation in which each cohort of `orders` is one segment with these entries."""
     manifest, generation = store.manifest, store.manifest.generation + 1
     old = [segment for segment in store.segments if segment.cohort in orders]
@@ -119,7 +119,7 @@ def _compact(
     changes = {"generation": generation, "segments": segments, "files": dict(sorted(files.items()))}
     fingerprint = publish(folder, manifest.model_copy(update=changes))
     empty = sum(segment.rows for segment in old) - total
-    return _CompactReport(tuple(orders), total, len(old), empty, fingerprint, written=True)
+    return CompactReport(tuple(orders), total, len(old), empty, fingerprint, written=True)
 
 
 def _lay_out(

@@ -13,7 +13,7 @@ import pytest
 from ecgcohorts.cli.program import main
 from ecgcohorts.errors import KeyMismatch, SourceError, SpecError
 from ecgcohorts.ingest import ingest
-from ecgcohorts.ingest.refused import write_refused
+from ecgcohorts.ingest.refused import RefusedReport
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_each_refusal_leads_to_its_file(raw: Any, tmp_path: Path) -> None:
     out = tmp_path / "refused.csv"
     report = ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec))
     assert sum(report.total.rejected.values()) + report.total.duplicates == 3
-    made = write_refused(tmp_path / "s.zarr", raw.folder, str(raw.spec), out)
+    made = RefusedReport.save(tmp_path / "s.zarr", raw.folder, str(raw.spec), out)
     assert (made.refused, made.elsewhere) == (3, 0)
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     rows = {row["path"]: row for row in rows_of(out)}
@@ -54,7 +54,7 @@ def test_each_refusal_leads_to_its_file(raw: Any, tmp_path: Path) -> None:
 def test_nothing_of_it_enters_the_store(raw: Any, tmp_path: Path) -> None:
     ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec))
     before = {path: path.read_bytes() for path in (tmp_path / "s.zarr").rglob("*") if path.is_file()}
-    write_refused(tmp_path / "s.zarr", raw.folder, str(raw.spec), tmp_path / "refused.csv")
+    RefusedReport.save(tmp_path / "s.zarr", raw.folder, str(raw.spec), tmp_path / "refused.csv")
     assert {path: path.read_bytes() for path in (tmp_path / "s.zarr").rglob("*") if path.is_file()} == before
 
 
@@ -64,7 +64,7 @@ def test_a_mended_file_is_said_to_be_so_and_others_to_be_elsewhere(raw: Any, tmp
     header = (raw.folder / f"{raw.names[4]}.hea").read_text().replace(raw.names[4], raw.names[1])
     (raw.folder / f"{raw.names[1]}.hea").write_text(header)
     (raw.folder / f"{raw.names[0]}.hea").unlink()
-    made = write_refused(tmp_path / "s.zarr", raw.folder, str(raw.spec), tmp_path / "r.csv")
+    made = RefusedReport.save(tmp_path / "s.zarr", raw.folder, str(raw.spec), tmp_path / "r.csv")
     assert made.elsewhere == 1
     assert [row["found"] for row in rows_of(tmp_path / "r.csv") if row["path"] == f"{raw.names[1]}.hea"] == [
         "nothing wrong now"
@@ -76,19 +76,19 @@ def test_it_is_written_only_where_it_may_stand(raw: Any, tmp_path: Path) -> None
     ingest(raw.folder, store, spec)
     for inside in (store / "r.csv", raw.folder / "r.csv"):
         with pytest.raises(SpecError, match="is inside"):
-            write_refused(store, raw.folder, spec, inside)
+            RefusedReport.save(store, raw.folder, spec, inside)
         assert not inside.exists()
     with pytest.raises(SourceError, match="no folder"):
-        write_refused(store, raw.folder, spec, tmp_path / "none" / "r.csv")
+        RefusedReport.save(store, raw.folder, spec, tmp_path / "none" / "r.csv")
     other = tmp_path / "thesis.csv"
     other.write_text("path,grade\n")
     with pytest.raises(SpecError, match="another file of this name"):
-        write_refused(store, raw.folder, spec, other)
+        RefusedReport.save(store, raw.folder, spec, other)
     assert other.read_text() == "path,grade\n"
     key = tmp_path / "other.key"
     key.write_text("ab" * 32)
     with pytest.raises(KeyMismatch):
-        write_refused(store, raw.folder, spec, tmp_path / "r.csv", key)
+        RefusedReport.save(store, raw.folder, spec, tmp_path / "r.csv", key)
 
 
 def test_from_the_command_line(raw: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
