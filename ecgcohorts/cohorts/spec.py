@@ -181,16 +181,20 @@ class CohortSpec(Frozen):
             layout.acquired_at,
             header.acquired_at if header else None,
             lambda text: values.moment(text, layout.time_format),
+            "acquired_at",
         )
         age = facts.first(
             layout.age,
             values.age_years(str(header.age_years)) if header and header.age_years is not None else math.nan,
             lambda text: values.age_years(text, layout.age_unit, layout.age_codes),
+            "age",
         )
         if age is not None and layout.age_at:
             since = partial(_age_then, age, now=acquired_at, time_format=layout.time_format)
-            age = facts.first(layout.age_at, None, since)
-        labels = {name: facts.label(label) for name, label in layout.labels.items() if name not in cohort.unlabelled}
+            age = facts.first(layout.age_at, None, since, "age_at" if acquired_at else "")
+        labels = {
+            name: facts.label(name, label) for name, label in layout.labels.items() if name not in cohort.unlabelled
+        }
         named = facts.first(layout.recording, header.recording_id if header else None, _text)
         return Description(
             cohort=cohort.name,
@@ -198,7 +202,7 @@ class CohortSpec(Frozen):
             recording_id=item.stem if named is None else f"{named}{item.window}",
             age_years=math.nan if age is None else age,
             sex=facts.first(
-                layout.sex, header.sex if header else None, lambda text: values.sex(text, layout.sex_codes)
+                layout.sex, header.sex if header else None, lambda text: values.sex(text, layout.sex_codes), "sex"
             ),
             acquired_at=acquired_at,
             device=facts.first(layout.device, header.device if header else None, _text),
@@ -333,9 +337,22 @@ class _Facts:
         for name, table in tables.loaded.items():  # a table joined over another stands behind it
             by = table.table.by
             self.rows[name] = table.row(item) if not by else table.get(self.first(by, None, lambda text: text or None))
+            tables.met[name] += self.rows[name] is None
+        tables.met[""] += 1
 
-    def first(self, rule: Rule, by_reader: T | None, parse: Callable[[str], T | None]) -> T | None:
-        """Return the first value that means something: not None, not NaN."""
+    def first(
+        self,
+        rule: Rule,
+        by_reader: T | None,
+        parse: Callable[[str], T | None],
+        fact: str = "",
+        unknown: tuple[str, ...] = (),
+    ) -> T | None:
+        """Return the first value that means something: not None, not NaN.
+
+        fact: what it is called where texts are counted that do not say it; without it they are not. unknown: the texts by
+        which the source says that it is not known.
+        """
         for place in rule:
             text = None if place.reader else self.text(place)
             # An empty cell or an unreadable date is not a value: the next `Where` is asked.
@@ -343,12 +360,15 @@ class _Facts:
             found = value if place.reader else text
             if value is not None and value == value and not (isinstance(found, str) and place.is_filler(found)):
                 return value
+            # Counted although another place may still say it: whoever names two places wants both to be read.
+            if fact and text is not None and values.plain(text) not in unknown:
+                self.tables.note(fact, place, text)
         return None
 
-    def label(self, label: Label) -> float | None:
+    def label(self, name: str, label: Label) -> float | None:
         if label.measured and self.first(label.measured, None, _text) is None:
             return None
-        return self.first(label.find, None, label.number)
+        return self.first(label.find, None, label.number, name, tuple(map(values.plain, label.missing)))
 
     def patient(self, rule: Rule, by_reader: str | None) -> str | None:
         """Return the first patient id that is one."""

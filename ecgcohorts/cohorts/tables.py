@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Self, cast
+from typing import IO, Any, Self, cast
 
+from ecgcohorts.cohorts.account import CellAccount, TableAccount
 from ecgcohorts.cohorts.files import Found, SourceItem, without_suffix
-from ecgcohorts.cohorts.schema import LISTED, Layout, Table
+from ecgcohorts.cohorts.schema import LISTED, Layout, Table, Where
 from ecgcohorts.cohorts.values import plain
 from ecgcohorts.errors import SourceError, needs_extra
 from ecgcohorts.io.texts import Texts
@@ -34,6 +36,7 @@ class _Rows:
     def __init__(self, keys: Texts, columns: Sequence[Texts]) -> None:
         self._keys, order = keys.sort()
         self._place, self._columns = order, columns
+        self._met = bytearray(len(keys))
         twice = self._keys.first_twice()
         if twice is not None:
             raise KeyError(int(order[twice]))
@@ -42,9 +45,16 @@ class _Rows:
         return len(self._keys)
 
     def get(self, key: str) -> tuple[str, ...] | None:
-        """Return the row of a key, or None."""
+        """Return the row of a key, or None. A row that was returned counts as met."""
         at = self._keys.find(key)
-        return None if at is None else tuple(column[self._place[at]] for column in self._columns)
+        if at is None:
+            return None
+        self._met[at] = 1
+        return tuple(column[self._place[at]] for column in self._columns)
+
+    @property
+    def n_met(self) -> int:
+        return sum(self._met)
 
 
 @dataclass(frozen=True)
@@ -71,12 +81,16 @@ class Tables:
 
     layout: Layout
     loaded: Mapping[str, _LoadedTable]
+    # Counts of all recordings described with them: recordings by table without a row there, and in all under "".
+    met: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
+    odd: dict[tuple[str, str], list[Any]] = field(default_factory=dict, repr=False, compare=False)  # see `note`
+    similar: Mapping[str, str] = field(default_factory=dict)  # optional table that is not there -> file of a like name
 
     @classmethod
     def load(cls, files: Found) -> Self:
         """Read every table of a layout, but only the columns that its rules name. Raises SourceError."""
         layout, source = files
-        loaded = {}
+        loaded, similar = {}, {}
         with local(source, [table.file for table in layout.tables]) as folder:
             for table in layout.tables:
                 places = [p for p in layout.looked_at() if p.column is not None and p.table in (None, table.name)]
@@ -85,7 +99,47 @@ class Tables:
                 found = load_table(table, wanted, folder, str(source), optional)
                 if found is not None:
                     loaded[table.name] = found
-        return cls(layout, loaded)
+                elif source.folder is not None:
+                    similar[table.name] = _similar(source.folder, table.file)
+        return cls(layout, loaded, similar=similar)
+
+    def accounts(self) -> tuple[TableAccount, ...]:
+        """Tell, of every table of the layout, which rows and recordings found each other so far."""
+        accounts = []
+        for table in self.layout.tables:
+            how = "by" if table.by else "pattern" if table.pattern is not None else f"match: {table.match}"
+            account = TableAccount(
+                table=table.name,
+                file=table.file,
+                found=table.name in self.loaded,
+                listed=table.listed is not None,
+                way=f"key or {how}",
+                similar=self.similar.get(table.name, ""),
+            )
+            if account.found:
+                rows, without = self.loaded[table.name].rows, self.met[table.name]
+                counts = {
+                    "rows_matched": rows.n_met,
+                    "rows_unmatched": len(rows) - rows.n_met,
+                    "recordings_matched": self.met[""] - without,
+                    "recordings_unmatched": without,
+                }
+                account = account.model_copy(update=counts)
+            accounts.append(account)
+        return tuple(accounts)
+
+    def note(self, fact: str, place: Where, text: str) -> None:
+        """Note a text without the meaning that a rule looks for, unless it says that nothing is known."""
+        tables = self.layout.tables if place.column is not None else ()
+        file = next((table.file for table in tables if place.table in (None, table.name)), "")
+        if where := CellAccount.place_of(place, file, text):
+            first_and_count = self.odd.setdefault((fact, where), [text, 0])
+            first_and_count[1] += 1
+
+    def not_understood(self) -> tuple[CellAccount, ...]:
+        """Return what was noted, the commonest first."""
+        found = [CellAccount.of(*key, count, first) for key, (first, count) in self.odd.items()]
+        return tuple(sorted(found, key=lambda one: (-one.count, one.where, one.fact)))
 
     def check_rows(self, entries: Mapping[str, int]) -> None:
         """Compare tables that go by row with the number of recordings in each file, by path. Raises SourceError."""
@@ -239,12 +293,25 @@ def _load_list(table: Table, text: str, path: Path, where: str) -> _LoadedTable:
     return _LoadedTable(table, {LISTED: 0}, _Rows(keys, [column]))
 
 
+def _similar(folder: Path, file: str) -> str:
+    """Return the file beside a missing table whose name is closest to it, or ""."""
+    wanted = folder / file
+    if not wanted.parent.is_dir():
+        return ""
+    # Of one suffix only: beside the table may lie a million recordings.
+    others = [path.name for path in wanted.parent.iterdir() if path.suffix == wanted.suffix and path.is_file()]
+    return next(iter(get_close_matches(wanted.name, others, n=1)), "")
+
+
 def _other_number(found: int, wanted: int, where: str) -> SourceError:
     return SourceError(f"{where}: found {found:,} rows, expected {wanted:,}. Fetch the whole table again.")
 
 
 def _place(header: Sequence[str], column: str, where: str) -> int:
     if column not in header:
+        if len(header) == 1 and (other := next((one for one in ";\t|" if one in header[0]), None)):
+            name = "tab" if other == "\t" else other
+            raise SourceError(f"{where}: found cells parted by {name!r}, expected ','. State separator: {name!r}.")
         raise SourceError(f"{where}: there is no column {column}. Is it another release of this table?")
     return header.index(column)
 

@@ -29,7 +29,7 @@ PROBLEMS_KEPT = 1000
 
 
 @dataclass(frozen=True)
-class AgainstReport:
+class _AgainstReport:
     """The differences between a store and its source. `ok`: nothing differs, is gone, or is unaccounted for."""
 
     cohorts: tuple[str, ...]  # the cohorts compared
@@ -51,7 +51,7 @@ def verify_against(
     cohort: str | CohortSpec,
     key_file: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> AgainstReport:
+) -> _AgainstReport:
     """Decode the recordings of a folder, archive or bucket with the store's recipe and compare them with the store.
 
     Compares every sample of the strip, its valid range, the digest of the waveform, patient, age and sex.
@@ -75,7 +75,7 @@ def verify_against(
                 if progress:
                     progress(check.compared, check.n_stored)
     check.find_gone()
-    return AgainstReport(
+    return _AgainstReport(
         cohorts=check.cohorts,
         compared=check.compared,
         differing=check.counts["differing"],

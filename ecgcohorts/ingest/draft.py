@@ -159,8 +159,9 @@ def _flow(value: Any) -> str:
 
 
 def _commonest(census: Census) -> tuple[FileClass, list[str]]:
-    found = census.of(Kind.RECORDING)
-    found += [pair for pair in census.of(Kind.ARRAY) if pair[0].what in _ARRAY_KINDS]
+    # Bare numbers only where nothing says that it is an ECG: beside recordings they are mostly trends and measures.
+    arrays = [pair for pair in census.of(Kind.ARRAY) if pair[0].what in _ARRAY_KINDS]
+    found = census.of(Kind.RECORDING) or arrays
     if not found:
         raise SourceError(
             f"{census.source}: none of its {census.n_files} files is a recording. See `ecgcohorts inspect "

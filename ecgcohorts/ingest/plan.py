@@ -6,6 +6,8 @@ the input, only its owner may read it (mode 0600). It holds pseudonyms and the k
 """
 
 import hashlib
+import importlib.metadata
+import importlib.util
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ecgcohorts.cohorts.account import CellAccount, TableAccount
 from ecgcohorts.cohorts.schema import Layout, Mains
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SourceError, SpecError
@@ -83,6 +86,26 @@ class Request(_Frozen):
     def folder(self) -> Path:
         return path_of(self.store)
 
+    @staticmethod
+    def versions_here() -> dict[str, str]:
+        """Return the versions of the libraries that may change a stored byte."""
+        # pcodec is optional: where it is missing, no store with that codec can be written.
+        return {
+            name: importlib.metadata.version(name)
+            for name in ("ecgcohorts", "numcodecs", "numpy", "pandas", "pcodec", "pyarrow", "scipy")
+            if name != "pcodec" or importlib.util.find_spec(name)
+        }
+
+    def check_versions(self, path: Path) -> None:
+        """Refuse to go on with a plan that was made with other versions. path: of the plan. Raises SpecError."""
+        here = self.versions_here()
+        for name, planned in self.versions.items():
+            if here.get(name) != planned:
+                raise SpecError(
+                    f"{path}: planned with {name} {planned}, but {here.get(name, 'none')} is installed here. Versions "
+                    "decide stored bytes: Use one environment everywhere, or plan again."
+                )
+
 
 class PlannedCohort(_Frozen):
     """How many rows and refusals one run adds to one cohort."""
@@ -107,6 +130,8 @@ class PlanHeader(Request):
     mains: tuple[Mains, ...]
     labels: tuple[str, ...]
     patients: PatientCheck | None = None  # of the new recordings
+    tables: tuple[TableAccount, ...] = ()  # of all inputs, also of those met before
+    not_understood: tuple[CellAccount, ...] = ()
     digest: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
     @property

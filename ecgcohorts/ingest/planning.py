@@ -107,6 +107,7 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
             found.append(item, about, recording, patient)
     if limit is None:
         tables.check_rows(entries)
+    accounts, cells = tables.accounts(), tables.not_understood()
     del tables, entries  # as large as the plan, and not needed again
     refused, n_known = _not_known(unusable, known)
     rows, twice, met = _new_rows(found, known, key)
@@ -135,6 +136,8 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
         mains=found.mains.values,
         labels=found.labels,
         patients=patients,
+        tables=accounts,
+        not_understood=cells,
         digest=hashlib.sha256(f"{asked}\0{digest}".encode()).hexdigest()[:32],
     )
     return Plan(header, found.files.column(), table, tuple(refused))

@@ -1,18 +1,17 @@
 """Plan, encode every shard, commit: in one call, or in three steps that share a plan file."""
 
-import importlib.metadata
-import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from ecgcohorts.cohorts.account import CellAccount, TableAccount
 from ecgcohorts.cohorts.spec import CohortSpec
-from ecgcohorts.errors import EcgError, KeyMismatch, RecipeMismatch, SourceError, SpecError, StoreError
+from ecgcohorts.errors import EcgError, KeyMismatch, NothingMatched, RecipeMismatch, SourceError, SpecError, StoreError
 from ecgcohorts.index.contradictions import MAX_FRACTION, PatientCheck
 from ecgcohorts.ingest.commit import commit
 from ecgcohorts.ingest.encode import EncodeTask, Staged
@@ -76,6 +75,11 @@ class IngestReport:
     store: Path | str  # a URL is text
     plan_rows: int = field(default=0)
     patients: PatientCheck | None = None  # of the new recordings
+    tables: tuple[
+        TableAccount, ...
+    ] = ()  # how tables and recordings found each other, all inputs of the source counted
+    not_understood: tuple[CellAccount, ...] = ()  # cells and header texts without the meaning that a rule looks for
+    astray: str = ""  # after a dry run: the complaint about a table that matches nothing
 
     @property
     def total(self) -> Accounting:
@@ -107,7 +111,8 @@ def ingest(
         job = _Job(opened, destination, cohort, options)
         if options.dry_run:
             before = job.open_before()
-            return _nothing_written(job.plan(before), before, destination)
+            plan = job.plan(before)
+            return replace(_nothing_written(plan, before, destination), astray=_astray(plan.header, options.limit))
         return _ingest(job, destination, options, progress)
 
 
@@ -164,7 +169,7 @@ def encode_partition(path: str | Path, partition: int) -> bool:
     plan = AnyPlan.open(Path(path))
     header = plan.header
     own = header.partition(partition)
-    _check_versions(Path(path), header)
+    header.check_versions(Path(path))
     with machine_errors(header.folder):
         _refuse_stale(header)
         refuse_foreign(Folder(header.folder))
@@ -191,7 +196,7 @@ def commit_plan(path: str | Path) -> IngestReport:
     """
     plan = AnyPlan.open(Path(path))
     header = plan.header
-    _check_versions(Path(path), header)
+    header.check_versions(Path(path))
     destination = Destination(header.folder)
     with destination.lock():
         before = destination.open_before()
@@ -278,18 +283,30 @@ class _Job:
             key_fingerprint=self.key.fingerprint,
             generation=before.manifest.generation + 1 if before else 1,
             base=before.fingerprint if before else "",
-            versions=_versions(),
+            versions=Request.versions_here(),
         )
         plan = make_plan(request, self.files, self.key, Known.of(before), self.options.limit)
         if before is None and not plan.header.n_inputs:
             raise SourceError(f"{self.files.source}: its files hold no recordings. Check the path.")
         if not self.options.dry_run:
+            if complaint := _astray(plan.header, self.options.limit):
+                raise NothingMatched(complaint)
             _refuse_another_description(before, plan.header)
             _raise_first_refusal(plan)
         if plan.header.patients is not None:
             limits = (self.options.max_contradictions, self.spec.max_contradictions, MAX_FRACTION)
             plan.header.patients.refuse(next(limit for limit in limits if limit is not None), str(self.files.source))
         return plan
+
+
+def _astray(header: PlanHeader, limit: int | None) -> str:
+    """Return a complaint about the first table that matches no recording; "" if there is none.
+
+    In a trial of few recordings it is no news that some table is about others, unless all are.
+    """
+    found = [table.complaint for table in header.tables if table.matches_nothing]
+    is_trial = limit is not None and any(table.recordings_matched for table in header.tables)
+    return found[0] if found and not is_trial else ""
 
 
 def _refuse_unseen(source: Source) -> None:
@@ -324,14 +341,29 @@ def _raise_first_refusal(plan: Plan) -> None:
 
 
 def _nothing_written(plan: AnyPlan, before: Store | None, destination: Destination) -> IngestReport:
-    return _report(plan, destination, {}, before.fingerprint if before else "", written=False)
+    fingerprint = before.fingerprint if before else ""
+    return _report(plan.header, {}, fingerprint, destination, written=False)
 
 
 def _report(
-    plan: AnyPlan, destination: Destination, accounting: dict[str, Accounting], fingerprint: str, *, written: bool
+    header: PlanHeader,
+    accounting: dict[str, Accounting],
+    fingerprint: str,
+    destination: Destination,
+    *,
+    written: bool,
 ) -> IngestReport:
-    header, store = plan.header, destination.place.path
-    return IngestReport(accounting, header.known, fingerprint, written, store, header.n_rows, header.patients)
+    return IngestReport(
+        accounting,
+        header.known,
+        fingerprint,
+        written,
+        store=destination.place.path,
+        plan_rows=header.n_rows,
+        patients=header.patients,
+        tables=header.tables,
+        not_understood=header.not_understood,
+    )
 
 
 def _is_done(header: PlanHeader, partition: Partition) -> bool:
@@ -405,7 +437,7 @@ def _cause_of_death(header: PlanHeader, death: WorkerDied) -> str:
 
 def _commit(plan: AnyPlan, before: Store | None, destination: Destination) -> IngestReport:
     accounting, fingerprint = commit(plan, before, destination)
-    return _report(plan, destination, accounting, fingerprint, written=True)
+    return _report(plan.header, accounting, fingerprint, destination, written=True)
 
 
 def _fingerprint_of(folder: Path) -> str:
@@ -424,23 +456,3 @@ def _refuse_stale(header: PlanHeader) -> None:
             f"{header.folder}: the store has another snapshot than this plan was made for: the plan is committed already, "
             "or another writer was faster. Plan again: ecgcohorts plan."
         )
-
-
-def _check_versions(path: Path, header: PlanHeader) -> None:
-    here = _versions()
-    for name, planned in header.versions.items():
-        if here.get(name) != planned:
-            raise SpecError(
-                f"{path}: planned with {name} {planned}, but {here.get(name, 'none')} is installed here. Versions decide "
-                "stored bytes: Use one environment everywhere, or plan again."
-            )
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of the libraries that may change a stored byte."""
-    # pcodec is optional: where it is missing, no store with that codec can be written.
-    return {
-        name: importlib.metadata.version(name)
-        for name in ("ecgcohorts", "numcodecs", "numpy", "pandas", "pcodec", "pyarrow", "scipy")
-        if name != "pcodec" or importlib.util.find_spec(name)
-    }

@@ -9,8 +9,10 @@ from ecgcohorts.cli import parameters
 from ecgcohorts.cli.console import EXIT_REJECTED, Answer, progress
 from ecgcohorts.cli.parameters import COUNT, FILE, FOLDER, FRACTION, NATURAL, OneOf, argument, option
 from ecgcohorts.cli.program import command
+from ecgcohorts.errors import SpecError
 
 if TYPE_CHECKING:
+    from ecgcohorts.ingest.plan import PlanHeader
     from ecgcohorts.ingest.run import IngestOptions, IngestReport
 
 ORDER = 2
@@ -68,7 +70,10 @@ def _request(function: Callable[..., Any]) -> Callable[..., Any]:
 @_request
 @option("-j", "--workers", type=COUNT, default=1, help="processes")
 @option("--scheduler", type=parameters.Name("URL"), help="Dask scheduler to encode on, such as tcp://host:8786")
-@option("--dry-run", is_flag=True, help="plan only, write nothing")
+@option("--dry-run", is_flag=True, help="plan from headers and tables only: decode nothing, write nothing")
+@option(
+    "--rejects", type=FILE, help="CSV to write of what was refused, with paths, for your eyes only; outside of store"
+)
 @option("--work", type=FOLDER, help="folder for new files of a store at a URL; default: your cache folder")
 @max_reject_frac
 def _ingest(
@@ -79,6 +84,7 @@ def _ingest(
     workers: int,
     scheduler: str | None,
     dry_run: bool,
+    rejects: Path | None,
     work: Path | None,
     max_reject_frac: float,
     **options: Any,
@@ -90,17 +96,34 @@ def _ingest(
     from ecgcohorts.ingest.run import ingest
     from ecgcohorts.ingest.runners import Dask
 
+    if rejects is not None and dry_run:
+        raise SpecError("found --rejects and --dry-run, which reads no recording. Give one of them.")
+    if rejects is not None:
+        from ecgcohorts.ingest.refused import RefusedReport
+
+        RefusedReport.check(rejects, store, source)
     runner = None if scheduler is None else Dask(scheduler)
     asked = replace(_options(**options), workers=workers, dry_run=dry_run, runner=runner, work=work)
     with progress() as tell:
         report = ingest(source, store, cohort, asked, progress=tell)
     if dry_run:
-        text = f"would decode {report.plan_rows} recordings; {report.known} are known already. Nothing written."
+        text = (
+            f"would decode {report.plan_rows} recordings; {report.known} are known already. "
+            "Signals were not looked at; nothing written."
+        )
         text = "\n".join([*_patients(report), text])
-        return Answer(_facts(report), text)
+        code = EXIT_REJECTED if report.astray else 0
+        return Answer(_facts(report), _with_tables(report, text), report.astray, code)
+    answer = _ingested(report, max_reject_frac)
     if not report.written:
-        return Answer(_facts(report), f"nothing new: {report.known} inputs were met before. Nothing written.")
-    return _ingested(report, max_reject_frac)
+        text = f"nothing new: {report.known} inputs were met before. Nothing written."
+        answer = Answer(_facts(report), _with_tables(report, text))
+    if rejects is None:
+        return answer
+    from ecgcohorts.ingest.refused import RefusedReport
+
+    listed = RefusedReport.save(store, source, cohort, rejects, asked.key_file)
+    return replace(answer, facts=answer.facts | {"rejects": listed}, text=f"{answer.text}\n{listed}")
 
 
 @command(
@@ -121,7 +144,9 @@ def _plan(*, source: str, store: str, cohort: str, out: Path, **options: Any) ->
     count = len(header.partitions)
     which = f"partitions, 0 to {count - 1}" if count > 1 else "partition, 0" if count else "partitions"
     text = f"{out}: {header.n_rows} recordings in {count} {which}; {header.known} are known already"
-    return Answer({"out": out, "recordings": header.n_rows, "partitions": count, "known": header.known}, text)
+    facts = {"out": out, "recordings": header.n_rows, "partitions": count, "known": header.known}
+    facts |= {"tables": header.tables, "not_understood": header.not_understood}
+    return Answer(facts, _with_tables(header, text))
 
 
 @command("encode", "ecgcohorts encode run.plan --partition 0", "ecgcohorts encode run.plan --partition 12 --json")
@@ -178,7 +203,14 @@ def _facts(report: "IngestReport") -> dict[str, Any]:
         "total": report.total,
         "reject_fraction": report.reject_fraction,
         "fingerprint": report.fingerprint,
+        "tables": report.tables,
+        "not_understood": report.not_understood,
     }
+
+
+def _with_tables(found: "IngestReport | PlanHeader", text: str) -> str:
+    """Put what became of tables and texts of the source before the last word of a run."""
+    return "\n".join([*map(str, found.tables), *map(str, found.not_understood), text])
 
 
 def _ingested(report: "IngestReport", max_reject_frac: float) -> Answer:
@@ -187,12 +219,12 @@ def _ingested(report: "IngestReport", max_reject_frac: float) -> Answer:
     lines += _patients(report)
     lines += [f"{name}: {_account(part)}" for name, part in report.accounting.items()]
     lines.append(f"{report.store}: {_account(report.total)}; fingerprint {report.fingerprint[:16]}")
-    facts, text = _facts(report), "\n".join(lines)
+    facts, text = _facts(report), _with_tables(report, "\n".join(lines))
     if report.reject_fraction <= max_reject_frac:
         return Answer(facts, text)
     complaint = (
         f"{report.reject_fraction:.0%} of the inputs were refused, more than --max-reject-frac {max_reject_frac:g}. "
-        f"Look at `ecgcohorts info {report.store}`."
+        f"See which: ecgcohorts rejects {report.store} SOURCE --cohort NAME -o FILE.csv."
     )
     return Answer(facts, text, complaint, EXIT_REJECTED)
 

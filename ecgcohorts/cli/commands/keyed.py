@@ -4,40 +4,71 @@ What these commands do to a store starts from an id of the source. Ids go in and
 pseudonyms and counts.
 """
 
+import sys
 from pathlib import Path
+from typing import Any
 
 from ecgcohorts.cli.console import EXIT_NOT_FOUND, Answer, progress
-from ecgcohorts.cli.parameters import FILE, STORE, TEXT, Name, OneOf, argument, key, option
+from ecgcohorts.cli.parameters import COHORT, FILE, SOURCE, STORE, TEXT, Name, OneOf, argument, key, option
 from ecgcohorts.cli.program import command
+from ecgcohorts.errors import SourceError, SpecError
 
 ORDER = 5
 _IN_STORE = Name("NAME")
 store = argument("store", STORE, "folder of the store")
 cohort = argument("cohort", _IN_STORE, "cohort of the store")
+ids_file = option("--file", type=FILE, help="ids, one a line; - for standard input")
+
+
+def _ids(original: str | None, file: Path | None) -> list[str]:
+    """Return the ids asked for: the one of the command line, or those of a file or of standard input, one a line."""
+    if (original is None) == (file is None):
+        raise SpecError("found an id and --file, or neither. Give one of them; --file - reads standard input.")
+    if file is None:
+        return [str(original)]
+    try:
+        # By their own line numbers the answers name ids, so empty lines stay.
+        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SourceError(f"{file}: this is not a list in UTF-8. Save it as one.") from None
+    if not text.strip():
+        raise SourceError(f"{file}: found no ids, expected one a line.")
+    return text.splitlines()
 
 
 @command(
     "id",
     "ecgcohorts id store.zarr ptb_xl records500/00000/00001_hr",
-    "ecgcohorts id store.zarr ptb_xl 15709 --kind patient --json",
+    "ecgcohorts id store.zarr ptb_xl --file - --kind patient --json",
 )
 @store
 @cohort
-@argument("original", TEXT, "id as the source has it")
+@argument("original", TEXT, "id as the source has it", required=False)
+@ids_file
 @option("--kind", type=OneOf("recording", "patient"), default="recording", help="what the id names")
 @key
-def _find(*, store: str, cohort: str, original: str, kind: str, key: Path | None) -> Answer:
+def _find(*, store: str, cohort: str, original: str | None, file: Path | None, kind: str, key: Path | None) -> Answer:
     """Find the recordings that an id of the source names.
 
-    Exit code 1 if the store has none.
+    Exit code 1 if the store has none. An id on the command line ends in the shell's history and is seen by every user of
+    the machine (`ps`): --file reads ids from a file or, with -, from standard input.
     """
     from ecgcohorts.store.reader import open_store
     from ecgcohorts.store.upkeep.lookup import find_by_id
 
-    found = find_by_id(open_store(store), cohort, original, kind, key)  # type: ignore[arg-type]
-    if found.rows:
-        return Answer(found, str(found))
-    return Answer(found, complaint=str(found), code=EXIT_NOT_FOUND)
+    opened, ids = open_store(store), _ids(original, file)
+    found = [(line, find_by_id(opened, cohort, one, kind, key)) for line, one in enumerate(ids, 1) if one.strip()]  # type: ignore[arg-type]
+    if file is None:
+        one = found[0][1]
+        return Answer(one, str(one)) if one.rows else Answer(one, complaint=str(one), code=EXIT_NOT_FOUND)
+    # Ids never come out: a line's number says which one is meant.
+    facts = [{"line": line, "found": one} for line, one in found]
+    text = "\n".join(f"line {line}: {one}" for line, one in found if one.rows or one.reason)
+    missing = [str(line) for line, one in found if not one.rows]
+    if not missing:
+        return Answer(facts, text)
+    complaint = f"{len(missing)} of {len(found)} ids have no row, in line {', '.join(missing[:20])}."
+    return Answer(facts, text, complaint, EXIT_NOT_FOUND)
 
 
 @command(
@@ -98,28 +129,54 @@ def _label(
 
 @command(
     "remove",
-    "ecgcohorts remove store.zarr ptb_xl 15709",
+    "ecgcohorts remove store.zarr ptb_xl --file withdrawn.txt",
     "ecgcohorts remove store.zarr ptb_xl 15709 --key demo.key --json",
 )
 @store
 @cohort
-@argument("original", TEXT, "id of the patient as the source has it")
+@argument("original", TEXT, "id of the patient as the source has it", required=False)
+@ids_file
 @key
-def _remove(*, store: str, cohort: str, original: str, key: Path | None) -> Answer:
+def _remove(*, store: str, cohort: str, original: str | None, file: Path | None, key: Path | None) -> Answer:
     """Remove a patient for good, as when consent is withdrawn.
 
-    From signals, index and splits, and from later ingests.
+    From signals, index and splits, and from later ingests. An id on the command line ends in the shell's history and is
+    seen by every user of the machine (`ps`): --file reads ids from a file or, with -, from standard input.
     """
     from ecgcohorts.store.upkeep.remove import remove_patient
 
-    report = remove_patient(store, cohort, original, key)
+    ids = _ids(original, file)
+    if file is None:
+        report = remove_patient(store, cohort, ids[0], key)
+        return Answer(report, _removal(report))
+    facts, lines, failed = [], [], []
+    for line, one in enumerate(ids, 1):
+        if not one.strip():
+            continue
+        try:
+            report = remove_patient(store, cohort, one, key)
+        # An id that is not there must not keep those after it in the store.
+        except SpecError as error:
+            failed.append(line)
+            lines.append(f"line {line}: {error}")
+            continue
+        facts.append({"line": line, "removed": report})
+        lines.append(f"line {line}: {_removal(report)}")
+    if not failed:
+        return Answer(facts, "\n".join(lines))
+    complaint = (
+        f"{len(failed)} ids name no patient of the cohort, the first in line {failed[0]}; the others were removed."
+    )
+    return Answer(facts, "\n".join(lines), complaint, EXIT_NOT_FOUND)
+
+
+def _removal(report: Any) -> str:
     if not report.written:
-        return Answer(report, "removed before. Nothing written.")
-    text = (
+        return "removed before. Nothing written."
+    return (
         f"patient {report.patient}: {report.recordings} recordings removed, {report.shards} shards and "
         f"{report.splits} splits rewritten; {report.copies} refused copies under other ids"
     )
-    return Answer(report, text)
 
 
 @command("compact", "ecgcohorts compact store.zarr", "ecgcohorts compact store.zarr --cohort ptb_xl")
@@ -143,3 +200,25 @@ def _compact(*, store: str, cohort: str | None, key: Path | None) -> Answer:
         f"The snapshot before stays readable, and takes room, until: ecgcohorts gc {store}"
     )
     return Answer(report, text)
+
+
+@command(
+    "rejects",
+    "ecgcohorts rejects store.zarr ptb-xl/ --cohort ptb_xl -o refused.csv",
+    "ecgcohorts rejects store.zarr export.zip --cohort mine.yaml -o refused.csv --json",
+)
+@store
+@argument("source", SOURCE, "the raw recordings, as for ingest")
+@option("--cohort", type=COHORT, required=True, help="what they were ingested with")
+@option("-o", "--out", type=FILE, required=True, help="CSV to write, outside of store and source; it names files")
+@key
+def _rejects(*, store: str, source: str, cohort: str, out: Path, key: Path | None) -> Answer:
+    """Write which files were refused, what was found in each, and what to do.
+
+    Reads the refused files again. A store holds only a pseudonym and a code of each; this file has their paths, and only
+    you may read it.
+    """
+    from ecgcohorts.ingest.refused import RefusedReport
+
+    report = RefusedReport.save(store, source, cohort, out, key)
+    return Answer(report, str(report))

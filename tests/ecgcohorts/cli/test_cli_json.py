@@ -54,7 +54,13 @@ def test_ingest_and_look(make_cohort: Callable[..., Any], ask: Ask) -> None:
 def test_three_steps(make_cohort: Callable[..., Any], ask: Ask) -> None:
     raw = make_cohort(patients=4)
     planned = ask("plan", raw.folder, "s.zarr", "--cohort", raw.spec, "-o", "run.plan")
-    assert planned == {"out": "run.plan", "recordings": 7, "partitions": 1, "known": 0}
+    assert planned == {
+        "out": "run.plan",
+        "recordings": 7,
+        "partitions": 1,
+        "known": 0,
+        **{key: [] for key in ("tables", "not_understood")},
+    }
     assert ask("encode", "run.plan", "--partition", 0)["written"]
     assert not ask("encode", "run.plan", "--partition", 0)["written"]
     assert ask("commit", "run.plan")["total"]["stored"] == 7

@@ -5,15 +5,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from ecgcohorts.cohorts.spec import CohortSpec
 
 
-def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, cwd: Path, stdin: IO[str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ecgcohorts.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ | {"COLUMNS": "300"})
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=os.environ | {"COLUMNS": "300"}, stdin=stdin
+    )
 
 
 @pytest.fixture
@@ -118,3 +121,34 @@ def test_published_folds_become_a_split_of_a_store_that_exists(place):
     )
     assert cut.returncode == 2
     assert "patients in more than one of a, b" in cut.stderr
+
+
+def test_many_ids_come_from_a_file_or_standard_input(place):
+    """An id on a command line ends in the shell's history and in the list of processes."""
+    raw, folder = place
+    spec = CohortSpec.load(str(raw.spec))
+    tables = spec.load_tables(raw.folder)
+    described = [spec.describe(tables, item) for item in spec.sources(raw.folder)]
+    cohort, ids = described[0].cohort, [one.recording_id for one in described]
+    (folder / "ids.txt").write_text("\n".join([*ids, "", "nobody"]))
+    found = run("id", "s.zarr", cohort, "--file", "ids.txt", "--json", cwd=folder)
+    assert found.returncode == 1
+    assert f"1 of {len(ids) + 1} ids have no row, in line {len(ids) + 2}." in found.stderr
+    lines = json.loads(found.stdout)
+    assert [len(one["found"]["rows"]) for one in lines] == [1] * len(ids) + [0]
+    assert not any(one in found.stdout + found.stderr for one in ids)
+    with (folder / "ids.txt").open() as stdin:
+        again = run("id", "s.zarr", cohort, "--file", "-", "--json", cwd=folder, stdin=stdin)
+    assert json.loads(again.stdout) == lines
+
+    patients = sorted({str(one.patient_id) for one in described})
+    (folder / "gone.txt").write_text(f"{patients[0]}\nnobody\n{patients[1]}\n")
+    removed = run("remove", "s.zarr", cohort, "--file", "gone.txt", "--json", cwd=folder)
+    assert removed.returncode == 1
+    assert "1 ids name no patient of the cohort, the first in line 2; the others were removed" in removed.stderr
+    assert [one["line"] for one in json.loads(removed.stdout)] == [1, 3]
+    assert not any(one in removed.stdout + removed.stderr for one in patients)
+    kept = sum(one.patient_id not in patients[:2] for one in described)
+    assert json.loads(run("info", "s.zarr", "--json", cwd=folder).stdout)["recordings"] == kept
+    for wrong in ([], ["one", "--file", "ids.txt"]):
+        assert run("id", "s.zarr", cohort, *wrong, cwd=folder).returncode == 2

@@ -18,7 +18,7 @@ def pseudonym(name: str) -> str:
     return load_key().pseudonym("north", "recording", name).hex()
 
 
-def only_problem(report: against.AgainstReport) -> str:
+def only_problem(report: against._AgainstReport) -> str:
     [problem] = report.problems
     assert "CANARY" not in problem
     assert not report.ok

@@ -331,3 +331,14 @@ def test_a_published_cohort(shared: Path, tmp_path: Path) -> None:
     with (shared / "ptb_xl" / "ptbxl_database.csv").open(encoding="utf-8") as file:
         reports = [row["report"] for row in csv.DictReader(file)]
     assert not [report for report in reports if len(report) > 8 and report in made.text]
+
+
+def test_recordings_are_described_however_many_tables_of_numbers_lie_beside_them(
+    make_cohort: Callable[..., object],
+) -> None:
+    raw = make_cohort(patients=2)
+    for number in range(9):
+        (raw.folder / f"trend{number}.csv").write_text("".join(f"{row},{60 + row},97\n" for row in range(40)))
+    made = draft(raw.folder)
+    assert (made.reader, made.n_files) == ("wfdb", 3)
+    assert any("9 files" in what for what in made.left_out)

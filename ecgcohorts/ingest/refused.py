@@ -1,0 +1,182 @@
+"""Say which files were refused, and why, to whoever holds them.
+
+A store keeps a pseudonym and a code of each refusal, because paths and what a reader found may name a patient. This reads
+the raw files again and writes both into a table outside the store that only its owner may read.
+"""
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ecgcohorts.cohorts.files import Found, SourceItem
+from ecgcohorts.cohorts.spec import CohortSpec, Description
+from ecgcohorts.cohorts.tables import Tables
+from ecgcohorts.cohorts.windows import in_windows
+from ecgcohorts.errors import RecordingError, SourceError, SpecError, UnreadableRecording
+from ecgcohorts.ingest.commit import DUPLICATE
+from ecgcohorts.ingest.plan import DUPLICATE_ID, Refusal
+from ecgcohorts.io.durable import drop, machine_errors, name_aside
+from ecgcohorts.preprocess.strip import make_strip
+from ecgcohorts.readers import Reader, files_beside, open_reader
+from ecgcohorts.sources import open_source
+from ecgcohorts.sources.windows import at_hand
+from ecgcohorts.store.reader import Store, open_store
+from ecgcohorts.store.upkeep.lookup import REMOVED
+
+_COLUMNS = ("path", "entry", "cohort", "recording_id", "reason", "found", "expected", "what_to_do")
+_OWNER_ONLY = 0o600
+
+
+@dataclass(frozen=True)
+class RefusedReport:
+    """How many refusals of a store were found again in its source."""
+
+    out: Path
+    refused: int  # written, one row each
+    elsewhere: int  # refusals of the store's same cohorts that the source does not show
+
+    def __str__(self) -> str:
+        rest = f"; {self.elsewhere} of the store are not in this source" if self.elsewhere else ""
+        return f"{self.out}: {self.refused} refused recordings, with their paths{rest}"
+
+    @staticmethod
+    def check(out: Path, store: str | Path, source: str | Path) -> None:
+        """Raise SpecError for a path inside store or source, or of a file that is no earlier table of refusals."""
+        for inside in (store, source):
+            if "://" not in str(inside) and out.resolve().is_relative_to(Path(inside).resolve()):
+                raise SpecError(
+                    f"{out} is inside {inside}. Write what was refused to a file outside of input and store."
+                )
+        if not out.parent.is_dir():
+            raise SourceError(f"{out}: found no folder {out.parent}, expected one to write into. Make it.")
+        if out.exists():
+            with out.open("rb") as file:
+                # Whatever else has this name is not ours to replace.
+                if file.readline().strip() != ",".join(_COLUMNS).encode():
+                    raise SpecError(f"{out}: found another file of this name. Delete it, or name another.")
+
+    @classmethod
+    def save(
+        cls,
+        store_path: str | Path,
+        source: str | Path,
+        cohort: str | CohortSpec,
+        out: Path,
+        key_file: Path | None = None,
+    ) -> "RefusedReport":
+        """Write path, entry, reason, what was found and what to do of every refused recording of a source, as CSV.
+
+        The file is made with mode 0600. Refused recordings are read again; all others are only listed. Raises EcgError
+        subclasses: KeyMismatch for another key than the store's.
+        """
+        cls.check(out, store_path, source)
+        store = open_store(store_path)
+        spec = cohort if isinstance(cohort, CohortSpec) else CohortSpec.load(cohort)
+        with open_source(source) as opened:
+            files = spec.find(opened)
+            found, originals = _listed(store, files, spec, key_file)
+            rows = [
+                [one.item.path, one.item.entry, one.about.cohort, one.name, one.reason, *told]
+                for one, told in zip(found, _told(store, files, spec, found, originals), strict=True)
+            ]
+        _write(out, rows)
+        rejects = store.rejects()
+        return cls(out, len(rows), int(rejects["cohort"].isin(spec.cohort_names).sum()) - len(rows))
+
+
+class _Refused(NamedTuple):
+    item: SourceItem
+    about: Description
+    name: str  # pseudonym, hexadecimal
+    reason: str
+    duplicate_of: str
+
+
+def _listed(
+    store: Store, files: Found, spec: CohortSpec, key_file: Path | None
+) -> tuple[list[_Refused], dict[str, str]]:
+    """Return the refused recordings of a source, and the places of those that others are copies of."""
+    key, tables, table = store.load_key(key_file), Tables.load(files), store.rejects()
+    rejects = {
+        name: (str(reason), str(like))
+        for name, reason, like in zip(table["recording_id"], table["reason"], table["duplicate_of"], strict=True)
+    }
+    wanted = {like for _, like in rejects.values()} - {""}
+    found: list[_Refused] = []
+    originals: dict[str, str] = {}
+    met: set[bytes] = set()
+    for item in files.scan():
+        about = spec.describe(tables, item)
+        name = key.pseudonym(about.cohort, "recording", about.recording_id)
+        # Ingest keeps the first of equal ids and refuses the others under pseudonyms made of their places.
+        if name in met:
+            again = Refusal.of_repetition(about.cohort, about.recording_id, item.path, item.entry, key)
+            name = again.recording_id
+        met.add(name)
+        if name.hex() in wanted:
+            originals[name.hex()] = item.location
+        if name.hex() in rejects:
+            found.append(_Refused(item, about, name.hex(), *rejects[name.hex()]))
+    return found, originals
+
+
+def _told(
+    store: Store, files: Found, spec: CohortSpec, found: list[_Refused], originals: dict[str, str]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what was found in each refused recording, what was expected, and what to do."""
+    layout = files.layout
+    beside = files_beside(layout.reader, layout.arrays)
+    reader = in_windows(open_reader(layout.reader, layout.arrays), layout.windows)
+    # All are fetched, also those that are not read again: windows of an archive are taken in one pass.
+    again = at_hand(files.source, [(one.item.path, [one.item.entry]) for one in found], beside)
+    for one, file in zip(found, again, strict=True):
+        if one.reason == REMOVED:
+            yield "a patient who was removed from the store", "", "Nothing: the recording stays out."
+        elif one.reason == DUPLICATE:
+            place = originals.get(one.duplicate_of, f"recording {one.duplicate_of}")
+            yield f"the samples of {place}", "samples of its own", "Nothing, or remove one of the two files."
+        elif one.reason == DUPLICATE_ID:
+            yield "the id of an earlier recording", "an id of its own", "Correct `recording` in the description."
+        else:
+            yield _read_again(store, spec, one, file, reader)
+
+
+def _read_again(
+    store: Store, spec: CohortSpec, one: _Refused, file: Path | UnreadableRecording, reader: Reader
+) -> tuple[str, str, str]:
+    try:
+        if one.item.error is not None:
+            raise one.item.error
+        if isinstance(file, UnreadableRecording):
+            raise file
+        recording = next(iter(reader.read(file, [one.item.entry])))
+        recording = spec.apply_rules(one.about.cohort, recording)
+        # Without quality measures: they refuse nothing, and take half of the time.
+        make_strip(recording, store.recipe, one.about.mains_hz, with_quality=False)
+    except RecordingError as error:
+        return str(error.found), str(error.expected), str(error.remedy) or "Fetch or export the file again."
+    except MemoryError:  # says nothing about the file
+        raise
+    # One strange file must not end the account of all others.
+    except Exception as error:
+        return type(error).__name__, "a recording", "This is a defect of the reader: report it."
+    return "nothing wrong now", "", "The file, the description or this program has changed since."
+
+
+def _write(out: Path, rows: list[list[str]]) -> None:
+    aside = name_aside(out)
+    try:
+        with machine_errors(out):
+            # The mode is given at creation: between an open() and a chmod() others could read the paths.
+            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+            # Names of files need not be UTF-8.
+            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(_COLUMNS)
+                writer.writerows(rows)
+            os.replace(aside, out)
+    finally:
+        drop(aside)
