@@ -20,7 +20,7 @@ _LARGEST = 5
 
 
 @dataclass(frozen=True)
-class Crowd:
+class _Crowd:
     """How often a patient was recorded."""
 
     recordings: int
@@ -40,7 +40,7 @@ class PatientCheck:
     contradicting: int  # of these, ids whose recordings contradict each other
     by_sex: int
     by_age: int
-    largest: tuple[Crowd, ...]  # patients with the most recordings
+    largest: tuple[_Crowd, ...]  # patients with the most recordings
 
     @classmethod
     def of(cls, index: CohortIndex) -> Self:
@@ -106,7 +106,7 @@ def _ages_differ(starts: NDArray[np.int64], age: NDArray[np.float32], days: NDAr
     return np.asarray((earliest - latest > _SLACK_YEARS) | (oldest - youngest > _LONGEST_YEARS))
 
 
-def _largest(starts: NDArray[np.int64], days: NDArray[np.float64]) -> tuple[Crowd, ...]:
+def _largest(starts: NDArray[np.int64], days: NDArray[np.float64]) -> tuple[_Crowd, ...]:
     stops = np.append(starts[1:], len(days))
     counts = stops - starts
     crowds = []
@@ -114,5 +114,5 @@ def _largest(starts: NDArray[np.int64], days: NDArray[np.float64]) -> tuple[Crow
         if counts[patient] > 1:
             mine = days[starts[patient] : stops[patient]]
             each = np.unique(np.floor(mine[~np.isnan(mine)]), return_counts=True)[1]
-            crowds.append(Crowd(int(counts[patient]), len(each), int(each.max(initial=0))))
+            crowds.append(_Crowd(int(counts[patient]), len(each), int(each.max(initial=0))))
     return tuple(crowds)

@@ -142,6 +142,15 @@ class PlanHeader(Request):
     def n_inputs(self) -> int:
         return sum(cohort.inputs for cohort in self.cohorts)
 
+    def astray(self, limit: int | None) -> str:
+        """Return a complaint about the first table that matches no recording; "" if there is none.
+
+        In a trial of `limit` recordings it is no news that some table is about others, unless all are.
+        """
+        found = [table.complaint for table in self.tables if table.matches_nothing]
+        is_trial = limit is not None and any(table.recordings_matched for table in self.tables)
+        return found[0] if found and not is_trial else ""
+
     @cached_property
     def partitions(self) -> tuple["Partition", ...]:
         """All partitions, by number."""

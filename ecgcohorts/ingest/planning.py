@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ecgcohorts.cohorts.account import CellAccount, TableAccount
 from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.schema import Layout, Mains
-from ecgcohorts.cohorts.spec import Description
+from ecgcohorts.cohorts.spec import CohortSpec, Description
 from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, UNKNOWN
 from ecgcohorts.index.contradictions import PatientCheck
@@ -85,30 +86,7 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
     nothing names. Days since a patient's first recording are unknown for patients whom the store already knows, because
     that first recording is not read again.
     """
-    spec, tables = request.spec, Tables.load(files)
-    found = _Gathered(files.layout)
-    unusable: list[Refusal] = []
-    removed = {one.tobytes() for one in known.removed}
-    goes_by_row = any(table.match == "row" for table in files.layout.tables)
-    entries: Counter[str] = Counter()  # recordings by file, for tables that go by row
-    for item in islice(files.scan(), limit):
-        if goes_by_row:
-            entries[item.path] += item.error is None
-        about = spec.describe(tables, item)
-        recording = key.pseudonym(about.cohort, "recording", about.recording_id)
-        patient = about.patient_pseudonym(key)
-        # A patient who was removed from the store stays out of it.
-        if patient in removed:
-            unusable.append(Refusal(about.cohort, recording, "plan", REMOVED, ""))
-        elif item.error is not None:
-            reason, error = str(item.error.reason), type(item.error).__name__
-            unusable.append(Refusal(about.cohort, recording, "plan", reason, error))
-        else:
-            found.append(item, about, recording, patient)
-    if limit is None:
-        tables.check_rows(entries)
-    accounts, cells = tables.accounts(), tables.not_understood()
-    del tables, entries  # as large as the plan, and not needed again
+    found, unusable, (accounts, cells) = _scan(request.spec, files, key, known, limit)
     refused, n_known = _not_known(unusable, known)
     rows, twice, met = _new_rows(found, known, key)
     refused += twice
@@ -141,6 +119,36 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
         digest=hashlib.sha256(f"{asked}\0{digest}".encode()).hexdigest()[:32],
     )
     return Plan(header, found.files.column(), table, tuple(refused))
+
+
+def _scan(
+    spec: CohortSpec, files: Found, key: PseudonymKey, known: Known, limit: int | None
+) -> tuple["_Gathered", list[Refusal], tuple[tuple[TableAccount, ...], tuple[CellAccount, ...]]]:
+    """Describe every recording of a source; apart from these, those refused, and what tables said."""
+    tables = Tables.load(files)
+    found = _Gathered(files.layout)
+    unusable: list[Refusal] = []
+    removed = {one.tobytes() for one in known.removed}
+    goes_by_row = any(table.match == "row" for table in files.layout.tables)
+    entries: Counter[str] = Counter()  # recordings by file, for tables that go by row
+    for item in islice(files.scan(), limit):
+        if goes_by_row:
+            entries[item.path] += item.error is None
+        about = spec.describe(tables, item)
+        recording = key.pseudonym(about.cohort, "recording", about.recording_id)
+        patient = about.patient_pseudonym(key)
+        # A patient who was removed from the store stays out of it.
+        if patient in removed:
+            unusable.append(Refusal(about.cohort, recording, "plan", REMOVED, ""))
+        elif item.error is not None:
+            reason, error = str(item.error.reason), type(item.error).__name__
+            unusable.append(Refusal(about.cohort, recording, "plan", reason, error))
+        else:
+            found.append(item, about, recording, patient)
+    if limit is None:
+        tables.check_rows(entries)
+    # Tables are as large as the plan, and not needed again: only what they account for stays.
+    return found, unusable, (tables.accounts(), tables.not_understood())
 
 
 def _not_known(refused: list[Refusal], known: Known) -> tuple[list[Refusal], int]:

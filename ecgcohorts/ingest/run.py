@@ -112,7 +112,7 @@ def ingest(
         if options.dry_run:
             before = job.open_before()
             plan = job.plan(before)
-            return replace(_nothing_written(plan, before, destination), astray=_astray(plan.header, options.limit))
+            return replace(_nothing_written(plan, before, destination), astray=plan.header.astray(options.limit))
         return _ingest(job, destination, options, progress)
 
 
@@ -289,7 +289,7 @@ class _Job:
         if before is None and not plan.header.n_inputs:
             raise SourceError(f"{self.files.source}: its files hold no recordings. Check the path.")
         if not self.options.dry_run:
-            if complaint := _astray(plan.header, self.options.limit):
+            if complaint := plan.header.astray(self.options.limit):
                 raise NothingMatched(complaint)
             _refuse_another_description(before, plan.header)
             _raise_first_refusal(plan)
@@ -297,16 +297,6 @@ class _Job:
             limits = (self.options.max_contradictions, self.spec.max_contradictions, MAX_FRACTION)
             plan.header.patients.refuse(next(limit for limit in limits if limit is not None), str(self.files.source))
         return plan
-
-
-def _astray(header: PlanHeader, limit: int | None) -> str:
-    """Return a complaint about the first table that matches no recording; "" if there is none.
-
-    In a trial of few recordings it is no news that some table is about others, unless all are.
-    """
-    found = [table.complaint for table in header.tables if table.matches_nothing]
-    is_trial = limit is not None and any(table.recordings_matched for table in header.tables)
-    return found[0] if found and not is_trial else ""
 
 
 def _refuse_unseen(source: Source) -> None:

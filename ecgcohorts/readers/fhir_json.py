@@ -18,7 +18,7 @@ from ecgcohorts.leads import canonical
 from ecgcohorts.privacy.placeholders import is_placeholder
 from ecgcohorts.readers._shared.json_text import Json
 from ecgcohorts.readers._shared.limits import check_shape
-from ecgcohorts.readers._shared.people import Context, age_between, sex_of
+from ecgcohorts.readers._shared.people import Context, age_of, sex_of
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.recording import Origin, Recording
 
@@ -285,6 +285,7 @@ def _context(item: _Item) -> Context:
     texts = [Json.text(observation, key) for key in start] + [Json.text(observation, "effectivePeriod", "start")]
     acquired_at = next((when for text in texts if (when := _moment(text)) is not None), None)
     device = item.others.get(Json.text(observation, "device", "reference"), {})
+    age, notes = age_of(None, _moment(Json.text(patient, "birthDate")), acquired_at)
     found = {
         "ObservationID": Json.text(observation, "id"),
         "Subject": reference,
@@ -292,7 +293,7 @@ def _context(item: _Item) -> Context:
     }
     return Context(
         patient_id=_patient_id(observation, reference, patient),
-        age_years=age_between(_moment(Json.text(patient, "birthDate")), acquired_at),
+        age_years=age,
         sex=sex_of(Json.text(patient, "gender")),
         acquired_at=acquired_at,
         # The display of a device may be "Anna's watch".
@@ -300,7 +301,7 @@ def _context(item: _Item) -> Context:
         site=None,
         mains_hz=None,
         fields={name: text for name, text in found.items() if text},
-        notes=(),
+        notes=notes,
     )
 
 

@@ -38,16 +38,16 @@ class Member(NamedTuple):
     method: int
 
 
-def is_bomb(unpacked: int, packed: int) -> bool:
-    """Say whether so many bytes from so few are more than recordings unpack to."""
-    return unpacked > MAX_RATIO * packed + RATIO_FREE_BYTES
-
-
 class Gathering:
     """Collect members as a pass over an archive finds them. Raises SourceError for what no archive of recordings has.
 
     Messages tell the number of a member, not its name, which may be that of a patient.
     """
+
+    @staticmethod
+    def is_bomb(unpacked: int, packed: int) -> bool:
+        """Say whether so many bytes from so few are more than recordings unpack to."""
+        return unpacked > MAX_RATIO * packed + RATIO_FREE_BYTES
 
     def __init__(self, where: str) -> None:
         self.left_out = Counter[str]()
@@ -69,7 +69,7 @@ class Gathering:
                 "more bytes than any cohort has", f"at most {MAX_FILE_BYTES} a member, {MAX_TOTAL_BYTES} in all"
             )
         # As declared; what comes out is counted once more when the member is unpacked.
-        if is_bomb(member.size, member.packed):
+        if self.is_bomb(member.size, member.packed):
             self.refuse(f"a member packed more than {MAX_RATIO}:1 (number {self.count + 1})", "recordings")
         if len(self._names) >= MAX_MEMBERS:
             self.refuse(f"more than {MAX_MEMBERS} members", "fewer")

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Self
 
 from ecgcohorts.errors import SourceError
 from ecgcohorts.io.texts import decoded
-from ecgcohorts.sources.members import MAX_RATIO, MAX_TOTAL_BYTES, STORED, Gathering, Member, is_bomb
+from ecgcohorts.sources.members import MAX_RATIO, MAX_TOTAL_BYTES, STORED, Gathering, Member
 from ecgcohorts.sources.scratch import no_room
 
 BLOCK = 512
@@ -198,7 +198,7 @@ class CompressedTar:
             while block := stream.read(_COPY_BYTES):
                 total += len(block)
                 # Counted on the way: bzip2 does not say how much is in a file, and gzip says it modulo 4 GiB.
-                if total > MAX_TOTAL_BYTES or is_bomb(total, packed.tell()):
+                if total > MAX_TOTAL_BYTES or Gathering.is_bomb(total, packed.tell()):
                     raise SourceError(
                         f"{self._path}: found more than {MAX_RATIO} bytes for each packed one, expected recordings. Look "
                         "into it."

@@ -81,7 +81,7 @@ def stated_age(text: str, unit: str) -> float | None:
     return age_in_years(int(text), unit) if re.fullmatch(r"[0-9]{1,6}", text) else None
 
 
-def age_between(born: date | None, acquired_at: datetime | None) -> float | None:
+def _age_between(born: date | None, acquired_at: datetime | None) -> float | None:
     """Compute the age in years on the day of recording; None if either day is unknown, or the birth date a filler."""
     if born is None or acquired_at is None or date(*born.timetuple()[:3]) in _FILLERS:
         return None
@@ -97,7 +97,7 @@ def age_of(
     """
     if born is None:
         return stated, ()
-    computed = age_between(born, acquired_at)
+    computed = _age_between(born, acquired_at)
     if computed is None:
         is_filler = born.date() in _FILLERS
         # Machines compute the stated age from the same date: 116 years in 2016, and 90 in 1990.

@@ -22,7 +22,7 @@ from ecgcohorts.readers.scp.sections import (
     Beats,
     Block,
     _LeadPlan,
-    open_container,
+    _open_container,
     refuse,
 )
 from ecgcohorts.readers.scp.tags import read_context
@@ -111,7 +111,7 @@ def _recording(path: Path, rhythm: _Rhythm, digital: NDArray[np.int32], notes: t
 
 def _rhythm(data: bytes, where: str) -> _Rhythm:
     """Take the file apart and check that its sections fit each other. Decodes no sample."""
-    sections, notes = open_container(data, where)
+    sections, notes = _open_container(data, where)
     if RHYTHM not in sections or LEADS not in sections:
         refuse("no rhythm", "leads and rhythm, sections 3 and 6", where, Reason.EMPTY)
     plan = _LeadPlan.parse(sections[LEADS], where)

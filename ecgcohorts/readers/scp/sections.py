@@ -184,7 +184,7 @@ def sniff(head: bytes) -> bool:
     )
 
 
-def open_container(data: bytes, where: str) -> _Container:
+def _open_container(data: bytes, where: str) -> _Container:
     """Verify all checksums and cut the file into sections. Raises UnreadableRecording."""
     if not sniff(data):
         refuse("a start that is no section 0", "an SCP-ECG file", where, Reason.FORMAT)

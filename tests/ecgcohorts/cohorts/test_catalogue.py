@@ -202,7 +202,6 @@ def test_numbers_of_a_catalogue_are_no_part_of_a_description() -> None:
 @pytest.mark.parametrize(
     ("name", "digest"),
     [
-        ("ptb_xl", "2559b17f7f2cd6461a05642c63223d174269cf8c74d548a63315b7cd084830ee"),
         ("cinc2011", "886e8fe529c61af68754c6e84b8ff56760dbf18325c5a2d28fddf5ef333aa46a"),
         ("brugada_huca", "72c748e625dc29cd398412e86ca52056f1c6b1bcc0c7b869687b3cb7e559117e"),
         ("muse_folder", "7fd4054f0d59c0aaa75be13d5ceac319ddee47aa9fd49695eb4d1380d0deaad6"),
