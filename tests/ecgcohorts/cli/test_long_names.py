@@ -33,6 +33,7 @@ def info(*names: str) -> object:
         "unit": "mV",
         "bytes": 1,
         "look_scaled": 0,
+        "overlaps": [],
     }
     return render(facts | {"fingerprint": "f" * 64, "stores": [store], "rejects": {}, "splits": [], "cohorts": cohorts})
 
