@@ -311,11 +311,13 @@ def _refuse_unseen(source: Source) -> None:
 def _refuse_another_description(before: Store | None, header: PlanHeader) -> None:
     # Two hospitals under one name: patient 17 of each would get one pseudonym and become one person.
     mine = header.spec.sha256
+    # Also where nothing is new: a corrected description would otherwise be answered with "nothing new", and change nothing.
+    names = {*header.spec.cohort_names, *(cohort.name for cohort in header.cohorts)}
     for segment in before.segments if before else ():
-        if segment.cohort in {cohort.name for cohort in header.cohorts} and segment.spec_sha256 != mine:
+        if segment.cohort in names and segment.spec_sha256 != mine:
             raise SpecError(
                 f"cohort {segment.cohort!r}: the store's cohort of this name has another description. Give the new cohort "
-                "a name of its own, or use the description of the first."
+                "a name of its own, use the description of the first, or, to correct that, ingest into a new store."
             )
 
 

@@ -344,6 +344,18 @@ def test_another_description_of_a_known_name_is_refused(make_cohort, tmp_path):
         ingest(raw.folder, folder, str(raw.spec))
 
 
+def test_a_corrected_description_is_no_silent_nothing_new(make_cohort, tmp_path):
+    """It would change nothing in the store, and whoever corrected it would believe that it had."""
+    raw = make_cohort(patients=4)
+    assert ingest(raw.folder, tmp_path / "s.zarr", raw.spec).written
+    assert not ingest(raw.folder, tmp_path / "s.zarr", raw.spec).written
+    corrected = raw.spec.with_name("corrected.yaml")
+    corrected.write_text(raw.spec.read_text().replace("mains_hz: 50", "mains_hz: 60"))
+    assert corrected.read_text() != raw.spec.read_text()
+    with pytest.raises(ec.SpecError, match="has another description.*to correct that, ingest into a new store"):
+        ingest(raw.folder, tmp_path / "s.zarr", corrected)
+
+
 def test_a_failing_disk_stops_the_run_instead_of_refusing_recordings(make_cohort, tmp_path, monkeypatch):
     raw, folder = make_cohort(patients=2), tmp_path / "s.zarr"
     with monkeypatch.context() as patch:
