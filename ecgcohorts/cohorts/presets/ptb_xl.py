@@ -51,7 +51,7 @@ SPEC = CohortSpec(
             files=Files(include=("records500/**/*.hea",)),
             tables=(Table(file="ptbxl_database.csv", key="filename_hr", match="path"),),
             recording=(Where(path=r"([^/]+)\.hea$"),),
-            patient=(Where(column="patient_id", usual_fillers=False),),
+            patient=(Where(column="patient_id", fillers=("0",), usual_fillers=False),),
             age=(Where(column="age"),),
             age_codes={"300": 90},  # "over 89"; releases before it carry 90 to 94 as they are, capped alike
             sex=(Where(column="sex"),),

@@ -165,7 +165,8 @@ def test_the_real_file_of_a_monitor(shared: Path) -> None:
     path = shared / "vendor" / "mfer" / "monk_test-file.MWF"
     (found,) = mfer.read(path)
     assert (found.leads, found.rate_hz, found.digital.shape) == (("II", "V5"), 250.0, (2, 180_000))
-    assert (found.device, found.patient_id, found.sex, found.age_years) == ("CNS6000", "12345", None, None)
+    # The file holds 12345, which somebody typed in place of an id.
+    assert (found.device, found.patient_id, found.sex, found.age_years) == ("CNS6000", None, None, None)
     assert found.acquired_at == datetime(2019, 6, 19, 13, 20)
     assert found.notes == (mfer.NO_VOLTAGE,)
     words = np.frombuffer(path.read_bytes()[400:-1], "<i2").reshape(12, 67_500)  # 12 sequences of 135,000 bytes

@@ -212,7 +212,7 @@ def test_wrong_options_are_refused_when_built(index, sampler_class, options, nam
     [
         ({"temperature": -1}, "temperature=-1"),
         ({"temperature": float("inf")}, "temperature=inf"),
-        ({"temperature": 0.5, "weights": {"a": 1, "b": 1, "c": 1}}, "one of the two"),
+        ({"temperature": 0.5, "weights": {"a": 1, "b": 1, "c": 1}}, "expected only one of them"),
         ({"weights": {"a": 1}}, "one for each of a, b, c"),
         ({"weights": {"a": 1, "b": 1, "c": -1}}, "not all 0"),
         ({"weights": {"a": 0, "b": 0, "c": 0}}, "not all 0"),

@@ -164,7 +164,7 @@ def test_records_from_arrays(index):
         plan = grouped.plan(0, step)
         assert (index["cohort"][plan.rows] == int(plan.cohort)).all()
         np.testing.assert_array_equal(index["patient"][plan.rows[:, 0]], plan.patients)
-    with pytest.raises(SpecError, match="how many records"):
+    with pytest.raises(SpecError, match="found neither records, patients nor cohorts.*Pass records=NUMBER"):
         RandomBatchSampler.from_arrays(batch_size=8, seed=0)
 
 
@@ -223,7 +223,7 @@ def test_the_latest_record_of_a_patient_with_one_is_seen_twice(index):
 
 
 def test_latest_and_gap_bounds_exclude_each_other(index):
-    with pytest.raises(SpecError, match="expected one of the two"):
+    with pytest.raises(SpecError, match="expected only one of them"):
         PatientPairSampler(index, pairs=8, seed=0, draw="latest", max_gap_days=30)
 
 
