@@ -19,7 +19,7 @@ from ecgcohorts.errors import (
     is_of_machine,
     machine_error,
 )
-from ecgcohorts.readers import files_beside, open_reader
+from ecgcohorts.readers import Reader, files_beside, open_reader
 from ecgcohorts.recording import Recording
 from ecgcohorts.sources import Archive, Source
 from ecgcohorts.sources.windows import Wanted, at_hand
@@ -94,10 +94,15 @@ class Found(NamedTuple):
             raise SourceError(f"{source}: there are files of the layouts {names}. Name the folder of one of them.")
         return cls(found[0], source)
 
+    @staticmethod
+    def reader_of(layout: Layout) -> Reader:
+        """Return the reader of a layout's files, of windows where the layout asks for them."""
+        return in_windows(open_reader(layout.reader, layout.arrays), layout.windows)
+
     def scan(self) -> Iterator[SourceItem]:
         """Yield one item per recording, in the order of paths and of entries inside a file. Payloads are not read."""
         layout, source = self
-        reader = in_windows(open_reader(layout.reader, layout.arrays), layout.windows)
+        reader = self.reader_of(layout)
         # A scan opens headers only: of an archive or a bucket, nothing else is fetched.
         beside = files_beside(layout.reader, layout.arrays, samples=False)
         # `at_hand` asks for names ahead of the file that it yields; those between wait here.

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.spec import CohortSpec, Description
 from ecgcohorts.cohorts.tables import Tables
-from ecgcohorts.cohorts.windows import in_windows
 from ecgcohorts.errors import RecordingError, SpecError, UnreadableRecording
 from ecgcohorts.index.cohort_index import SEX_CODES, UNKNOWN
 from ecgcohorts.ingest.plan import Refusal, as_keys
 from ecgcohorts.preprocess.strip import Strip, make_strip
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
-from ecgcohorts.readers import files_beside, open_reader
+from ecgcohorts.readers import files_beside
 from ecgcohorts.recording import Recording
 from ecgcohorts.sources import open_source
 from ecgcohorts.sources.windows import WINDOW, at_hand
@@ -94,7 +93,7 @@ class _Comparison:
         self.cohorts = _cohorts_of(store, spec)
         self._tables = Tables.load(files)
         layout = files.layout
-        self._reader = in_windows(open_reader(layout.reader, layout.arrays), layout.windows)
+        self._reader = Found.reader_of(layout)
         mine = np.isin(store.index["cohort"], [store.index.cohort_code(name) for name in self.cohorts])
         self._entries = np.flatnonzero(mine)
         # Looked up by bisection: a dictionary of millions of ids would take several times the memory of the ids.

@@ -13,9 +13,9 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
+from ecgcohorts.cohorts.files import Found
 from ecgcohorts.cohorts.schema import Layout, Mains
 from ecgcohorts.cohorts.spec import CohortSpec
-from ecgcohorts.cohorts.windows import in_windows
 from ecgcohorts.errors import (
     EcgError,
     Reason,
@@ -31,7 +31,7 @@ from ecgcohorts.io.texts import decoded
 from ecgcohorts.preprocess.flags import QUALITY_COLUMNS
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.preprocess.strip import Strip, make_strip
-from ecgcohorts.readers import Reader, files_beside, open_reader
+from ecgcohorts.readers import Reader, files_beside
 from ecgcohorts.recording import DIGEST_BYTES, Recording
 from ecgcohorts.sources.source import Source
 from ecgcohorts.sources.windows import at_hand
@@ -126,7 +126,7 @@ class EncodeTask:
     @cached_property
     def reader(self) -> Reader:
         """The reader of all rows: windows of one recording follow each other, and it is decoded once for them."""
-        return in_windows(open_reader(self.layout.reader, self.layout.arrays), self.layout.windows)
+        return Found.reader_of(self.layout)
 
     def encode(self) -> None:
         """Write one shard file and, once it is whole on disk, its result file.

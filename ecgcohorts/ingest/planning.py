@@ -221,12 +221,17 @@ def _numbered(ids: NDArray[np.uint8], cohort: str, key: PseudonymKey) -> tuple[N
 def _grouped(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return an order that brings equal keys together, the first of them first, and where in it a new key begins."""
     order = np.argsort(keys, kind="stable")
-    is_new = np.ones(len(keys), bool)
+    return order, _begins(keys, order)
+
+
+def _begins(keys: NDArray[np.bytes_], order: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell where in an order that brings equal keys together a new key begins."""
+    is_new = np.ones(len(order), bool)
     # In blocks, because a sorted copy would be as large as the keys.
-    for start in range(1, len(keys), _BLOCK):
+    for start in range(1, len(order), _BLOCK):
         block = keys[order[start - 1 : start + _BLOCK]]
         is_new[start : start + _BLOCK] = block[1:] != block[:-1]
-    return order, is_new
+    return is_new
 
 
 def _sort_ties_by_name(
@@ -337,11 +342,7 @@ class _Gathered:
 
     def check(self, order: NDArray[np.int64]) -> PatientCheck:
         """Look for contradictions between the recordings of each patient, in the order of `_order`."""
-        ids = as_keys(self.patient_ids)
-        is_new = np.ones(len(order), bool)
-        for start in range(1, len(order), _BLOCK):
-            block = ids[order[start - 1 : start + _BLOCK]]
-            is_new[start : start + _BLOCK] = block[1:] != block[:-1]
+        is_new = _begins(as_keys(self.patient_ids), order)
         time = self.time[order]
         days = np.where(time == _UNKNOWN_TIME, np.nan, time / 1_000_000 / _SECONDS_PER_DAY)
         sex, age = np.frombuffer(self._sex, np.int8)[order], np.frombuffer(self._age, np.float32)[order]

@@ -14,13 +14,12 @@ from typing import NamedTuple
 from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.spec import CohortSpec, Description
 from ecgcohorts.cohorts.tables import Tables
-from ecgcohorts.cohorts.windows import in_windows
 from ecgcohorts.errors import RecordingError, SourceError, SpecError, UnreadableRecording
 from ecgcohorts.ingest.commit import DUPLICATE
 from ecgcohorts.ingest.plan import DUPLICATE_ID, Refusal
 from ecgcohorts.io.durable import drop, machine_errors, name_aside
 from ecgcohorts.preprocess.strip import make_strip
-from ecgcohorts.readers import Reader, files_beside, open_reader
+from ecgcohorts.readers import Reader, files_beside
 from ecgcohorts.sources import open_source
 from ecgcohorts.sources.windows import at_hand
 from ecgcohorts.store.reader import Store, open_store
@@ -129,7 +128,7 @@ def _told(
     """Yield what was found in each refused recording, what was expected, and what to do."""
     layout = files.layout
     beside = files_beside(layout.reader, layout.arrays)
-    reader = in_windows(open_reader(layout.reader, layout.arrays), layout.windows)
+    reader = Found.reader_of(layout)
     # All are fetched, also those that are not read again: windows of an archive are taken in one pass.
     again = at_hand(files.source, [(one.item.path, [one.item.entry]) for one in found], beside)
     for one, file in zip(found, again, strict=True):

@@ -92,7 +92,11 @@ class Corpus:
 
 
 def add(cohort: Any, name: str, samples: Any, patient: int, visit: int) -> None:
-    comments = {"Patient ID": f"CANARYPAT{patient}", "Date": f"20{10 + visit}-03-01T10:00:00", "Age": str(30 + patient + visit)}
+    comments = {
+        "Patient ID": f"CANARYPAT{patient}",
+        "Date": f"20{10 + visit}-03-01T10:00:00",
+        "Age": str(30 + patient + visit),
+    }
     cohort.add(name, samples, **comments, Sex=("Male", "Female")[patient % 2], AF=str(patient % 2))
 
 

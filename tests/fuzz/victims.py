@@ -22,6 +22,7 @@ from ecgcohorts import plugins, readers
 TESTS = Path(__file__).resolve().parents[1]
 WRITERS = TESTS / "ecgcohorts" / "readers"
 HOSTILE = WRITERS / "hostile"
+sys.path.append(str(WRITERS))  # hostile modules import the writer of their format
 NAMES = plugins.names(readers.KIND)
 
 

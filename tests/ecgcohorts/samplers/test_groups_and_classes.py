@@ -164,7 +164,7 @@ def test_records_from_arrays(index):
         plan = grouped.plan(0, step)
         assert (index["cohort"][plan.rows] == int(plan.cohort)).all()
         np.testing.assert_array_equal(index["patient"][plan.rows[:, 0]], plan.patients)
-    with pytest.raises(SpecError, match="found neither records, patients nor cohorts.*Pass records=NUMBER"):
+    with pytest.raises(SpecError, match=r"found neither records, patients nor cohorts.*Pass records=NUMBER"):
         RandomBatchSampler.from_arrays(batch_size=8, seed=0)
 
 

@@ -1,25 +1,10 @@
 """ECG90A files written by an adversary: each must be refused at once and cheaply."""
 
 import os
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-
-def _writer() -> ModuleType:
-    path = Path(__file__).parents[1] / "write_contec.py"
-    spec = spec_from_file_location("hostile_write_contec", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-files = _writer()
+import write_contec as files
 
 
 def written(folder: Path, n_samples: int = 40, **how: Any) -> Path:

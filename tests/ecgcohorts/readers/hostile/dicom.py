@@ -1,26 +1,12 @@
 """DICOM files written by an adversary: each must be refused at once and cheaply."""
 
 import os
-import sys
 import zlib
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import write_dicom as files
 
-def _writer() -> ModuleType:
-    path = Path(__file__).parents[1] / "write_dicom.py"
-    spec = spec_from_file_location("hostile_write_dicom", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up here
-    spec.loader.exec_module(module)
-    return module
-
-
-files = _writer()
 SAMPLES = files.known_samples(12, 40)
 ITEM, WAVEFORMS = b"\xfe\xff\x00\xe0", b"\x00\x54\x00\x01SQ\0\0"
 UNDEFINED = b"\xff\xff\xff\xff"

@@ -1,25 +1,11 @@
 """EDF and BDF files written by an adversary: each must be refused at once and cheaply."""
 
 import os
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import write_edf as files
 
-def _writer() -> ModuleType:
-    path = Path(__file__).parents[1] / "write_edf.py"
-    spec = spec_from_file_location("hostile_write_edf", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up here
-    spec.loader.exec_module(module)
-    return module
-
-
-files = _writer()
 LEADS = files.leads_of(files.known_samples(2, 100))
 
 

@@ -4,27 +4,11 @@ All checksums are right, so that a reader gets as far as the lie.
 """
 
 import struct
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
+import write_scp as MAKE
 
-
-def _load() -> ModuleType:
-    """write_scp.py, one folder up."""
-    path = Path(__file__).parents[1] / "write_scp.py"
-    spec = spec_from_file_location("hostile_write_scp", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-MAKE = _load()
 POINTERS = 22  # bytes before the first pointer
 SIGNAL = MAKE.Signal(MAKE.known_samples())
 
