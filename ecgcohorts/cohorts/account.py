@@ -70,8 +70,8 @@ class CellAccount(_Frozen):
 
     fact: str  # such as sex, or a label's name
     where: str  # such as "persons.csv, column sex"
-    count: int
-    example: str  # the first one, cut
+    count: int  # 0: a header key that no recording has
+    example: str  # the first one, cut; of a key that no recording has, the most similar one that is there
 
     @classmethod
     def place_of(cls, place: Where, file: str, text: str) -> str:
@@ -91,6 +91,9 @@ class CellAccount(_Frozen):
         return cls(fact=fact, where=where, count=count, example=" ".join(first.split())[:_MOST_OF_AN_EXAMPLE])
 
     def __str__(self) -> str:
+        if not self.count:
+            near = f" Did you mean {self.example}?" if self.example else " Correct the description."
+            return f"{self.where}: no recording has this key, so it says nothing about {self.fact}.{near}"
         remedy = f". {_REMEDIES[self.fact]}" if self.fact in _REMEDIES else ""
         text = "text" if self.count == 1 else "texts"
         return (

@@ -355,12 +355,16 @@ class Layout(Frozen):
                 raise ValueError(f"found column {place.column} of the list {table.name}, which has only {LISTED}")
         return self
 
+    def rules(self) -> dict[str, Rule]:
+        """Return where each fact is looked for, by its name."""
+        facts = ("recording", "patient", "age", "sex", "acquired_at", "device", "site", "age_at")
+        rules: dict[str, Rule] = {name: getattr(self, name) for name in facts}
+        rules |= {f"the rows of {table.name}": table.by for table in self.tables}
+        return rules | {f"label {name}": (*label.find, *label.measured) for name, label in self.labels.items()}
+
     def looked_at(self) -> list[Where]:
         """List everything that the rules of this layout look at."""
-        rules = [self.recording, self.patient, self.age, self.sex, self.acquired_at, self.device, self.site]
-        rules += [self.age_at, *(table.by for table in self.tables)]
-        rules += [rule for label in self.labels.values() for rule in (label.find, label.measured)]
-        return [place for rule in rules for place in rule]
+        return [place for rule in self.rules().values() for place in rule]
 
 
 class Cohort(Frozen):

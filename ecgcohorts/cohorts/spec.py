@@ -381,6 +381,8 @@ class _Facts:
         text = place.constant
         if place.header is not None:
             text = self.fields.get(place.header.casefold())
+            if self.item.header is not None:
+                self.tables.note_key(place.header, self.item.header.fields, text is not None)
         elif place.column is not None:
             name = place.table or self.tables.layout.tables[0].name
             row = self.rows.get(name)

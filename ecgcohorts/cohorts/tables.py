@@ -84,6 +84,8 @@ class Tables:
     # Counts of all recordings described with them: recordings by table without a row there, and in all under "".
     met: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
     odd: dict[tuple[str, str], list[Any]] = field(default_factory=dict, repr=False, compare=False)  # see `note`
+    # Header keys that rules name -> the nearest key that a header has, until one has the key itself, then None.
+    keys: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
     similar: Mapping[str, str] = field(default_factory=dict)  # optional table that is not there -> file of a like name
 
     @classmethod
@@ -136,9 +138,23 @@ class Tables:
             first_and_count = self.odd.setdefault((fact, where), [text, 0])
             first_and_count[1] += 1
 
+    def note_key(self, key: str, fields: Mapping[str, str], is_there: bool) -> None:
+        """Note whether one header has a key that a rule names."""
+        if is_there:
+            self.keys[key] = None
+        elif (
+            key not in self.keys
+        ):  # of the first header only: to compare the keys of all would take longer than the scan
+            self.keys[key] = next(iter(get_close_matches(key, list(fields), n=1)), "")
+
     def not_understood(self) -> tuple[CellAccount, ...]:
-        """Return what was noted, the commonest first."""
+        """Return what was noted, the commonest first, and last the header keys that no recording has."""
         found = [CellAccount.of(*key, count, first) for key, (first, count) in self.odd.items()]
+        absent = {key: near for key, near in self.keys.items() if near is not None}
+        for fact, rule in self.layout.rules().items() if absent else ():
+            for place in rule:
+                if place.header in absent:
+                    found.append(CellAccount.of(fact, f"header {place.header}", 0, absent[place.header]))
         return tuple(sorted(found, key=lambda one: (-one.count, one.where, one.fact)))
 
     def check_rows(self, entries: Mapping[str, int]) -> None:

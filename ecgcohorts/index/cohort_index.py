@@ -160,7 +160,7 @@ class CohortIndex:
         A patient's part depends on the pseudonym, the salt and the fractions only, so it stays when records are added.
         `splits.by_patient` with the salt as its name makes the same parts and can be saved.
         """
-        part = share_out(draw_ids(self.patient_ids, salt), fractions)[self["patient"]]
+        part = _share_out(draw_ids(self.patient_ids, salt), fractions)[self["patient"]]
         return {name: self.take(part == number) for number, name in enumerate(fractions)}
 
     def to_pandas(self) -> pd.DataFrame:
@@ -187,7 +187,7 @@ def draw_ids(ids: NDArray[np.uint8], salt: str) -> NDArray[np.float64]:
     return draws
 
 
-def share_out(draws: NDArray[np.float64], fractions: Mapping[str, float]) -> NDArray[np.int64]:
+def _share_out(draws: NDArray[np.float64], fractions: Mapping[str, float]) -> NDArray[np.int64]:
     """Return the number of the fraction into which each draw falls. Raises SpecError unless they sum to 1, none below 0."""
     shares = np.array(list(fractions.values()), np.float64)
     if not np.isclose(shares.sum(), 1.0):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ecgcohorts.errors import SpecError, needs_extra
-from ecgcohorts.index.cohort_index import LABEL, CohortIndex, draw_ids, number_ids, share_out
+from ecgcohorts.index.cohort_index import LABEL, CohortIndex, _share_out, draw_ids, number_ids
 
 UNASSIGNED = -1
 _ID_BYTES = 16
@@ -121,7 +121,7 @@ class ByPatient(_Model):
 
     def codes(self, index: CohortIndex, people: People) -> NDArray[np.int64]:
         """Return the part of each record as its number in `parts`, int64 [record], -1 if in no part. Every rule has this."""
-        return share_out(people.draws(self.seed), self.fractions)[people.of_record]
+        return _share_out(people.draws(self.seed), self.fractions)[people.of_record]
 
 
 class ByTime(_Model):
@@ -208,7 +208,7 @@ class LeaveCohortOut(_Model):
         is_out = index["cohort"] == index.cohort_code(self.cohort)
         met = np.zeros(people.count, bool)
         met[people.of_record[is_out]] = True
-        code = share_out(people.draws(self.seed), self.fractions)[people.of_record]
+        code = _share_out(people.draws(self.seed), self.fractions)[people.of_record]
         code[met[people.of_record]] = UNASSIGNED
         code[is_out] = len(self.fractions)
         return code

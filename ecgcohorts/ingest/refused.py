@@ -8,18 +8,19 @@ import csv
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.spec import CohortSpec, Description
 from ecgcohorts.cohorts.tables import Tables
-from ecgcohorts.errors import RecordingError, SourceError, SpecError, UnreadableRecording
+from ecgcohorts.errors import SourceError, SpecError, UnreadableRecording
+from ecgcohorts.ingest.again import _Steps, _Told
 from ecgcohorts.ingest.commit import DUPLICATE
 from ecgcohorts.ingest.plan import DUPLICATE_ID, Refusal
 from ecgcohorts.io.durable import drop, machine_errors, name_aside
-from ecgcohorts.preprocess.strip import make_strip
-from ecgcohorts.readers import Reader, files_beside
+from ecgcohorts.readers import files_beside
 from ecgcohorts.sources import open_source
 from ecgcohorts.sources.windows import at_hand
 from ecgcohorts.store.reader import Store, open_store
@@ -128,7 +129,7 @@ def _told(
     """Yield what was found in each refused recording, what was expected, and what to do."""
     layout = files.layout
     beside = files_beside(layout.reader, layout.arrays)
-    reader = Found.reader_of(layout)
+    steps = _Steps(Found.reader_of(layout), spec, store.recipe)
     # All are fetched, also those that are not read again: windows of an archive are taken in one pass.
     again = at_hand(files.source, [(one.item.path, [one.item.entry]) for one in found], beside)
     for one, file in zip(found, again, strict=True):
@@ -140,29 +141,16 @@ def _told(
         elif one.reason == DUPLICATE_ID:
             yield "the id of an earlier recording", "an id of its own", "Correct `recording` in the description."
         else:
-            yield _read_again(store, spec, one, file, reader)
+            yield _read_again(steps, one, file)
 
 
-def _read_again(
-    store: Store, spec: CohortSpec, one: _Refused, file: Path | UnreadableRecording, reader: Reader
-) -> tuple[str, str, str]:
-    try:
-        if one.item.error is not None:
-            raise one.item.error
-        if isinstance(file, UnreadableRecording):
-            raise file
-        recording = next(iter(reader.read(file, [one.item.entry])))
-        recording = spec.apply_rules(one.about.cohort, recording)
-        # Without quality measures: they refuse nothing, and take half of the time.
-        make_strip(recording, store.recipe, one.about.mains_hz, with_quality=False)
-    except RecordingError as error:
-        return str(error.found), str(error.expected), str(error.remedy) or "Fetch or export the file again."
-    except MemoryError:  # says nothing about the file
-        raise
-    # One strange file must not end the account of all others.
-    except Exception as error:
-        return type(error).__name__, "a recording", "This is a defect of the reader: report it."
-    return "nothing wrong now", "", "The file, the description or this program has changed since."
+def _read_again(steps: _Steps, one: _Refused, file: Path | UnreadableRecording) -> tuple[str, str, str]:
+    told = _Told.by(one.item.error) if one.item.error is not None else None
+    about = one.about
+    told = told or _Told.of(partial(steps.decode, file, one.item.entry, about.cohort, about.mains_hz))
+    if told is None:
+        return "nothing wrong now", "", "The file, the description or this program has changed since."
+    return told.found, told.expected, told.what_to_do
 
 
 def _write(out: Path, rows: list[list[str]]) -> None:

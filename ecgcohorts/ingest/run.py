@@ -18,6 +18,7 @@ from ecgcohorts.ingest.encode import EncodeTask, Staged
 from ecgcohorts.ingest.plan import AnyPlan, Partition, Plan, PlanHeader, Request
 from ecgcohorts.ingest.planning import Known, make_plan
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, Runner, WorkerDied
+from ecgcohorts.ingest.trial import Trial
 from ecgcohorts.io.durable import machine_errors, make_folder
 from ecgcohorts.io.place import Bucket, Folder
 from ecgcohorts.preprocess.recipes import CAPE_V1, load_recipe
@@ -47,6 +48,7 @@ class IngestOptions:
     shard_records: int = DEFAULT_SHARD_RECORDS
     codec: Codec | None = None  # None: that of the store, or lz4 for a new one
     dry_run: bool = False
+    check: int = 0  # with `dry_run`: recordings to decode
     key_file: Path | None = None
     quality: bool = True  # False: quality measures stay unknown, which saves about half of the time
     runner: Runner | None = None  # instead of `workers`
@@ -75,11 +77,9 @@ class IngestReport:
     store: Path | str  # a URL is text
     plan_rows: int = field(default=0)
     patients: PatientCheck | None = None  # of the new recordings
-    tables: tuple[
-        TableAccount, ...
-    ] = ()  # how tables and recordings found each other, all inputs of the source counted
+    tables: tuple[TableAccount, ...] = ()  # of all inputs of the source
     not_understood: tuple[CellAccount, ...] = ()  # cells and header texts without the meaning that a rule looks for
-    astray: str = ""  # after a dry run: the complaint about a table that matches nothing
+    trial: Trial | None = None  # of a dry run: what is known without a run
 
     @property
     def total(self) -> Accounting:
@@ -112,7 +112,10 @@ def ingest(
         if options.dry_run:
             before = job.open_before()
             plan = job.plan(before)
-            return replace(_nothing_written(plan, before, destination), astray=plan.header.astray(options.limit))
+            return replace(
+                _nothing_written(plan, before, destination),
+                trial=Trial.of(plan, job.files, options.check, options.limit),
+            )
         return _ingest(job, destination, options, progress)
 
 
@@ -288,10 +291,10 @@ class _Job:
         plan = make_plan(request, self.files, self.key, Known.of(before), self.options.limit)
         if before is None and not plan.header.n_inputs:
             raise SourceError(f"{self.files.source}: its files hold no recordings. Check the path.")
+        _refuse_another_description(before, plan.header)
         if not self.options.dry_run:
             if complaint := plan.header.astray(self.options.limit):
                 raise NothingMatched(complaint)
-            _refuse_another_description(before, plan.header)
             _raise_first_refusal(plan)
         if plan.header.patients is not None:
             limits = (self.options.max_contradictions, self.spec.max_contradictions, MAX_FRACTION)

@@ -14,6 +14,7 @@ from ecgcohorts.errors import SpecError
 if TYPE_CHECKING:
     from ecgcohorts.ingest.plan import PlanHeader
     from ecgcohorts.ingest.run import IngestOptions, IngestReport
+    from ecgcohorts.ingest.trial import Trial
 
 ORDER = 2
 _RECIPE = parameters.Name("NAME|FILE", lambda: _recipes(), or_file=True)
@@ -71,6 +72,7 @@ def _request(function: Callable[..., Any]) -> Callable[..., Any]:
 @option("-j", "--workers", type=COUNT, default=1, help="processes")
 @option("--scheduler", type=parameters.Name("URL"), help="Dask scheduler to encode on, such as tcp://host:8786")
 @option("--dry-run", is_flag=True, help="plan from headers and tables only: decode nothing, write nothing")
+@option("--check", type=COUNT, help="with --dry-run: decode N recordings, spread over folders; names the files refused")
 @option(
     "--rejects", type=FILE, help="CSV to write of what was refused, with paths, for your eyes only; outside of store"
 )
@@ -84,6 +86,7 @@ def _ingest(
     workers: int,
     scheduler: str | None,
     dry_run: bool,
+    check: int | None,
     rejects: Path | None,
     work: Path | None,
     max_reject_frac: float,
@@ -102,18 +105,14 @@ def _ingest(
         from ecgcohorts.ingest.refused import RefusedReport
 
         RefusedReport.check(rejects, store, source)
+    if check is not None and not dry_run:
+        raise SpecError("found --check without --dry-run, expected both: a run decodes all. Add --dry-run.")
     runner = None if scheduler is None else Dask(scheduler)
-    asked = replace(_options(**options), workers=workers, dry_run=dry_run, runner=runner, work=work)
+    asked = replace(_options(**options), workers=workers, dry_run=dry_run, check=check or 0, runner=runner, work=work)
     with progress() as tell:
         report = ingest(source, store, cohort, asked, progress=tell)
-    if dry_run:
-        text = (
-            f"would decode {report.plan_rows} recordings; {report.known} are known already. "
-            "Signals were not looked at; nothing written."
-        )
-        text = "\n".join([*_patients(report), text])
-        code = EXIT_REJECTED if report.astray else 0
-        return Answer(_facts(report), _with_tables(report, text), report.astray, code)
+    if report.trial is not None:
+        return _tried(report, report.trial, max_reject_frac)
     answer = _ingested(report, max_reject_frac)
     if not report.written:
         text = f"nothing new: {report.known} inputs were met before. Nothing written."
@@ -206,6 +205,24 @@ def _facts(report: "IngestReport") -> dict[str, Any]:
         "tables": report.tables,
         "not_understood": report.not_understood,
     }
+
+
+def _tried(report: "IngestReport", trial: "Trial", max_reject_frac: float) -> Answer:
+    """Give what a dry run found out, with the exit code that a run would have."""
+    signals = "Signals of the others were not looked at" if trial.sampled else "Signals were not looked at"
+    last = f"would decode {report.plan_rows} recordings; {report.known} are known already. {signals}; nothing written."
+    text = _with_tables(report, "\n".join([*_patients(report), *trial.lines(), last]))
+    facts = _facts(report) | {"trial": trial}
+    if trial.astray:
+        return Answer(facts, text, trial.astray, EXIT_REJECTED)
+    if trial.expected_fraction <= max_reject_frac:
+        return Answer(facts, text)
+    see = "" if trial.sampled or any(one.path for one in trial.headers_refuse) else " See an example: --check 1."
+    complaint = (
+        f"a run would refuse {trial.expected_fraction:.0%} of the new inputs, more than --max-reject-frac "
+        f"{max_reject_frac:g}.{see}"
+    )
+    return Answer(facts, text, complaint, EXIT_REJECTED)
 
 
 def _with_tables(found: "IngestReport | PlanHeader", text: str) -> str:

@@ -25,7 +25,7 @@ from ecgcohorts.store.commit import (
 )
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.schema import FileEntry, Manifest, index_folder
-from ecgcohorts.store.upkeep.lookup import IdKind, pseudonyms_of
+from ecgcohorts.store.upkeep.lookup import IdKind, _pseudonyms_of
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")  # as in a cohort description; becomes a folder
 _UNKNOWN = ("", "nan", "na", "n/a", "none", "null")
@@ -148,7 +148,7 @@ class _Table:
         """Replace ids by pseudonyms. Raises SourceError for an id that comes twice: which of the two values is meant?"""
         names, rows = bytearray(), array("q")
         for row, original in enumerate(self.ids):
-            for name in pseudonyms_of(key, cohort, kind, original):
+            for name in _pseudonyms_of(key, cohort, kind, original):
                 names += name
                 rows.append(row)
         self._names = np.frombuffer(names, np.uint8).reshape(-1, PSEUDONYM_BYTES)

@@ -48,7 +48,7 @@ def find_by_id(
     """
     key = store.load_key(key_file)
     code = store.index.cohort_code(cohort)
-    names = pseudonyms_of(key, cohort, kind, original_id)
+    names = _pseudonyms_of(key, cohort, kind, original_id)
     if kind == "recording":
         names += _by_path(key, cohort, original_id)
     # Several spellings, never a search without the key: a store holds pseudonyms only.
@@ -77,7 +77,7 @@ def _why_not(store: Store, kind: IdKind, pseudonym: str) -> str:
     return str(reasons[0]) if reasons else ""
 
 
-def pseudonyms_of(key: PseudonymKey, cohort: str, kind: IdKind, original_id: str) -> list[bytes]:
+def _pseudonyms_of(key: PseudonymKey, cohort: str, kind: IdKind, original_id: str) -> list[bytes]:
     """Return the pseudonyms an id may have."""
     # Ids are hashed as the source prints them, except for what reading them from a table removes.
     tidy = id_text(original_id)

@@ -21,7 +21,7 @@ from ecgcohorts.store.commit import changing, publish, refuse_interrupted, remov
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.schema import FileEntry, Manifest, Segment, index_folder, rejects_name
 from ecgcohorts.store.splits import load_split, split_names, write_split
-from ecgcohorts.store.upkeep.lookup import REMOVED, find_by_id, pseudonyms_of
+from ecgcohorts.store.upkeep.lookup import REMOVED, _pseudonyms_of, find_by_id
 from ecgcohorts.store.writer import blank_rows
 
 
@@ -68,8 +68,8 @@ def _names_of(store: Store, cohort: str, original_id: str, key_file: Path | None
     """Return the pseudonyms the patient may have: that of the id, and that of a recording that is a patient of its own."""
     key = store.load_key(key_file)
     store.index.cohort_code(cohort)
-    names = pseudonyms_of(key, cohort, "patient", original_id)
-    for recording in pseudonyms_of(key, cohort, "recording", original_id):
+    names = _pseudonyms_of(key, cohort, "patient", original_id)
+    for recording in _pseudonyms_of(key, cohort, "recording", original_id):
         same = store.index.entries_of(store.index.cohort_code(cohort), "recording", recording)
         names += [one.tobytes() for one in store.index["patient_id"][same & ~store.index["patient_known"]]]
     return names
