@@ -112,10 +112,8 @@ def ingest(
         if options.dry_run:
             before = job.open_before()
             plan = job.plan(before)
-            return replace(
-                _nothing_written(plan, before, destination),
-                trial=Trial.of(plan, job.files, options.check, options.limit),
-            )
+            trial = Trial.of(plan, job.files, options.check, options.limit)
+            return replace(_nothing_written(plan, before, destination), trial=trial)
         return _ingest(job, destination, options, progress)
 
 
@@ -336,8 +334,7 @@ def _raise_first_refusal(plan: Plan) -> None:
 
 
 def _nothing_written(plan: AnyPlan, before: Store | None, destination: Destination) -> IngestReport:
-    fingerprint = before.fingerprint if before else ""
-    return _report(plan.header, {}, fingerprint, destination, written=False)
+    return _report(plan.header, {}, before.fingerprint if before else "", destination, written=False)
 
 
 def _report(
