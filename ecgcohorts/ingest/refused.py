@@ -4,8 +4,6 @@ A store keeps a pseudonym and a code of each refusal, because paths and what a r
 the raw files again and writes both into a table outside the store that only its owner may read.
 """
 
-import csv
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +12,11 @@ from typing import NamedTuple
 
 from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.spec import CohortSpec, Description
-from ecgcohorts.cohorts.tables import Tables
-from ecgcohorts.errors import SourceError, SpecError, UnreadableRecording
+from ecgcohorts.errors import UnreadableRecording
 from ecgcohorts.ingest.again import _Steps, _Told
 from ecgcohorts.ingest.commit import DUPLICATE
-from ecgcohorts.ingest.plan import DUPLICATE_ID, Refusal
-from ecgcohorts.io.durable import drop, machine_errors, name_aside
+from ecgcohorts.ingest.plan import DUPLICATE_ID
+from ecgcohorts.ingest.trace import _check_out, _traced, _write
 from ecgcohorts.readers import files_beside
 from ecgcohorts.sources import open_source
 from ecgcohorts.sources.windows import at_hand
@@ -27,7 +24,6 @@ from ecgcohorts.store.reader import Store, open_store
 from ecgcohorts.store.upkeep.lookup import REMOVED
 
 _COLUMNS = ("path", "entry", "cohort", "recording_id", "reason", "found", "expected", "what_to_do")
-_OWNER_ONLY = 0o600
 
 
 @dataclass(frozen=True)
@@ -45,18 +41,7 @@ class RefusedReport:
     @staticmethod
     def check(out: Path, store: str | Path, source: str | Path) -> None:
         """Raise SpecError for a path inside store or source, or of a file that is no earlier table of refusals."""
-        for inside in (store, source):
-            if "://" not in str(inside) and out.resolve().is_relative_to(Path(inside).resolve()):
-                raise SpecError(
-                    f"{out} is inside {inside}. Write what was refused to a file outside of input and store."
-                )
-        if not out.parent.is_dir():
-            raise SourceError(f"{out}: found no folder {out.parent}, expected one to write into. Make it.")
-        if out.exists():
-            with out.open("rb") as file:
-                # Whatever else has this name is not ours to replace.
-                if file.readline().strip() != ",".join(_COLUMNS).encode():
-                    raise SpecError(f"{out}: found another file of this name. Delete it, or name another.")
+        _check_out(out, _COLUMNS, store, source)
 
     @classmethod
     def save(
@@ -82,7 +67,7 @@ class RefusedReport:
                 [one.item.path, one.item.entry, one.about.cohort, one.name, one.reason, *told]
                 for one, told in zip(found, _told(store, files, spec, found, originals), strict=True)
             ]
-        _write(out, rows)
+        _write(out, _COLUMNS, rows)
         rejects = store.rejects()
         return cls(out, len(rows), int(rejects["cohort"].isin(spec.cohort_names).sum()) - len(rows))
 
@@ -99,7 +84,7 @@ def _listed(
     store: Store, files: Found, spec: CohortSpec, key_file: Path | None
 ) -> tuple[list[_Refused], dict[str, str]]:
     """Return the refused recordings of a source, and the places of those that others are copies of."""
-    key, tables, table = store.load_key(key_file), Tables.load(files), store.rejects()
+    table = store.rejects()
     rejects = {
         name: (str(reason), str(like))
         for name, reason, like in zip(table["recording_id"], table["reason"], table["duplicate_of"], strict=True)
@@ -107,19 +92,11 @@ def _listed(
     wanted = {like for _, like in rejects.values()} - {""}
     found: list[_Refused] = []
     originals: dict[str, str] = {}
-    met: set[bytes] = set()
-    for item in files.scan():
-        about = spec.describe(tables, item)
-        name = key.pseudonym(about.cohort, "recording", about.recording_id)
-        # Ingest keeps the first of equal ids and refuses the others under pseudonyms made of their places.
-        if name in met:
-            again = Refusal.of_repetition(about.cohort, about.recording_id, item.path, item.entry, key)
-            name = again.recording_id
-        met.add(name)
-        if name.hex() in wanted:
-            originals[name.hex()] = item.location
-        if name.hex() in rejects:
-            found.append(_Refused(item, about, name.hex(), *rejects[name.hex()]))
+    for one in _traced(files, spec, store.load_key(key_file)):
+        if one.name in wanted:
+            originals[one.name] = one.item.location
+        if one.name in rejects:
+            found.append(_Refused(*one, *rejects[one.name]))
     return found, originals
 
 
@@ -151,19 +128,3 @@ def _read_again(steps: _Steps, one: _Refused, file: Path | UnreadableRecording) 
     if told is None:
         return "nothing wrong now", "", "The file, the description or this program has changed since."
     return told.found, told.expected, told.what_to_do
-
-
-def _write(out: Path, rows: list[list[str]]) -> None:
-    aside = name_aside(out)
-    try:
-        with machine_errors(out):
-            # The mode is given at creation: between an open() and a chmod() others could read the paths.
-            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-            # Names of files need not be UTF-8.
-            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(_COLUMNS)
-                writer.writerows(rows)
-            os.replace(aside, out)
-    finally:
-        drop(aside)

@@ -38,21 +38,37 @@ def _ids(original: str | None, file: Path | None) -> list[str]:
 
 @command(
     "id",
-    "ecgcohorts id store.zarr ptb_xl records500/00000/00001_hr",
+    "ecgcohorts id store.zarr ptb_xl --file ids.txt",
     "ecgcohorts id store.zarr ptb_xl --file - --kind patient --json",
+    "ecgcohorts id store.zarr ptb_xl --file rows.txt --kind row --source ptb-xl/ -o files.csv",
+    "ecgcohorts id store.zarr ours --source export/ --description ours.yaml -o all.csv",
 )
 @store
 @cohort
 @argument("original", TEXT, "id as the source has it", required=False)
 @ids_file
-@option("--kind", type=OneOf("recording", "patient"), default="recording", help="what the id names")
+@option(
+    "--kind",
+    type=OneOf("recording", "patient", "pseudonym", "row"),
+    default="recording",
+    help="what the ids name; a recording by its id or path",
+)
+@option("--source", type=SOURCE, help="the raw recordings, as for ingest: find the files, too")
+@option("--description", type=COHORT, help="with --source: what they were ingested with; default: the preset COHORT")
+@option("-o", "--out", type=FILE, help="with --source: CSV to write, outside of store and source; it names files")
 @key
-def _find(*, store: str, cohort: str, original: str | None, file: Path | None, kind: str, key: Path | None) -> Answer:
-    """Find the recordings that an id of the source names.
+def _find(
+    *, store: str, cohort: str, original: str | None, file: Path | None, kind: str, key: Path | None, **traced: Any
+) -> Answer:
+    """Find the recordings that an id of the source names, and their files.
 
-    Exit code 1 if the store has none. An id on the command line ends in the shell's history and is seen by every user of
-    the machine (`ps`): --file reads ids from a file or, with -, from standard input.
+    Exit code 1 if the store has none. A store has no paths: with --source, one pass over the headers there finds which
+    file is which, from ids or paths to rows and pseudonyms and back, of all recordings where no id is given. An id on the
+    command line ends in the shell's history and is seen by every user of the machine (`ps`): --file reads ids from a file
+    or, with -, from standard input.
     """
+    if any(traced.values()) or kind in ("pseudonym", "row"):
+        return _traced(store, cohort, original, file, (kind, key), **traced)
     from ecgcohorts.store.reader import open_store
     from ecgcohorts.store.upkeep.lookup import find_by_id
 
@@ -69,6 +85,35 @@ def _find(*, store: str, cohort: str, original: str | None, file: Path | None, k
         return Answer(facts, text)
     complaint = f"{len(missing)} of {len(found)} ids have no row, in line {', '.join(missing[:20])}."
     return Answer(facts, text, complaint, EXIT_NOT_FOUND)
+
+
+def _traced(
+    store: str,
+    cohort: str,
+    original: str | None,
+    file: Path | None,
+    kind_and_key: tuple[Any, Path | None],
+    *,
+    source: str | None,
+    description: str | None,
+    out: Path | None,
+) -> Answer:
+    """Find the files of recordings, or the recordings of files."""
+    from ecgcohorts.ingest.trace import TraceReport
+
+    if source is None or out is None:
+        raise SpecError(
+            "found one of --source, --description and --out, or rows or pseudonyms without them, expected --source and "
+            "--out: a store holds no paths, and files are named in a table that only you may read."
+        )
+    kind, key = kind_and_key
+    asked = None if original is None and file is None else (kind, _ids(original, file))
+    report = TraceReport.save((store, source), description or cohort, cohort, out, asked, key)
+    if not report.missing:
+        return Answer(report, str(report))
+    lines = ", ".join(map(str, report.missing[:20])) + (" ..." if len(report.missing) > 20 else "")
+    complaint = f"{len(report.missing)} of {report.asked} ids lead to no recording of the source, in line {lines}."
+    return Answer(report, str(report), complaint, EXIT_NOT_FOUND)
 
 
 @command(
