@@ -1,16 +1,19 @@
 """Read a recording again with the steps of a run, to say what a run would make of it, or why it refused it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ecgcohorts.cohorts.schema import Mains
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import Reason, RecordingError, UnreadableRecording, is_of_machine
 from ecgcohorts.preprocess.steps import Recipe
-from ecgcohorts.preprocess.strip import Strip, make_strip
 from ecgcohorts.readers import Reader
 from ecgcohorts.recording import Recording
+
+if TYPE_CHECKING:
+    from ecgcohorts.preprocess.strip import Strip
 
 
 class _Steps(NamedTuple):
@@ -22,8 +25,10 @@ class _Steps(NamedTuple):
 
     def decode(
         self, file: Path | UnreadableRecording, entry: str, cohort: str, mains_hz: Mains
-    ) -> tuple[Recording, Strip]:
+    ) -> tuple[Recording, "Strip"]:
         """Decode one recording as ingest does, in its order. Raises RecordingError, or whatever a strange file causes."""
+        from ecgcohorts.preprocess.strip import make_strip  # here, because `inspect` does without SciPy
+
         if isinstance(file, UnreadableRecording):  # the source could not deliver it
             raise file
         recording = self.spec.apply_rules(cohort, next(iter(self.reader.read(file, [entry]))))
@@ -38,6 +43,11 @@ class _Told(NamedTuple):
     found: str
     expected: str
     what_to_do: str
+
+    @property
+    def cause(self) -> str:
+        """The same for refusals that differ in numbers and names only."""
+        return re.sub(r"'[^']*'|\d+", "#", f"{self.reason}: {self.found}, {self.expected}")
 
     @classmethod
     def of(cls, work: Callable[[], object]) -> Self | None:

@@ -24,6 +24,7 @@ from ecgcohorts.sources.windows import at_hand, local
 
 WFDB, HDF5, ARRAYS = "wfdb", "code_hdf5", "arrays"
 WFDB_HEADER = ".hea"
+NAMED_LIKE = "named like "  # and the name of a reader
 _TELL_EVERY = 100  # files
 
 
@@ -207,7 +208,7 @@ class _Siblings:
             return None
         reason = _refusal(owners[0], path)
         if reason is not None:
-            return FileClass(Kind.UNKNOWN, f"named like {owners[0]}", reason.value)
+            return FileClass(Kind.UNKNOWN, f"{NAMED_LIKE}{owners[0]}", reason.value)
         return FileClass(Kind.RECORDING, owners[0])
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ecgcohorts.errors import Reason, RecordingError, SourceError, UnreadableRecording
-from ecgcohorts.ingest.classify import Census
+from ecgcohorts.ingest.again import _Told
+from ecgcohorts.ingest.classify import NAMED_LIKE, Census
 from ecgcohorts.ingest.content import Kind
 from ecgcohorts.io.buckets import is_url
 from ecgcohorts.privacy.placeholders import is_placeholder
@@ -43,7 +44,8 @@ class _Unreadable(NamedTuple):
 class _Inspection:
     """The class of every file, and counts over a sample of the recordings.
 
-    Its texts are names of files, keys and leads. Values of headers are health data and never among them.
+    Its texts are names of files, keys and leads. Values of headers are health data and never among them; only what a reader
+    found wrong may repeat a few letters of one, without which nobody could put it right.
     """
 
     census: Census
@@ -57,7 +59,9 @@ class _Inspection:
     header_keys: Counter[str] = field(default_factory=Counter)  # further facts, for the rules of a cohort file
     notes: Counter[str] = field(default_factory=Counter)
     unreadable: dict[_Unreadable, list[str]] = field(default_factory=dict)  # files
-    expected: dict[_Unreadable, str] = field(default_factory=dict)  # what the reader expected of the first of them
+    # Cause -> what each was told, by file: two causes may have one code, and never share a line.
+    causes: dict[tuple[_Unreadable, str], dict[str, _Told]] = field(default_factory=dict)
+    misnamed: dict[tuple[_Unreadable, str], dict[str, _Told]] = field(default_factory=dict)  # of another content
 
     @property
     def path(self) -> str:
@@ -85,6 +89,9 @@ class _Inspection:
         files = f"{self.census.n_files:,} file{'' if self.census.n_files == 1 else 's'}"
         left_out = "".join(f"; {count:,} {what} left out" for what, count in sorted(self.census.left_out.items()))
         parts: list[Any] = [Text(f"{self.path}: {files}{left_out}"), _classes_table(self.census)]
+        if self.misnamed:
+            rows = (_refusal_row(each, told) for (each, _), told in self.misnamed.items())
+            parts += [Text("\n" + "\n".join(f"named like {row}" for row in islice(rows, _ROWS_SHOWN)))]
         if self.n_candidates:
             head = f"looked into {self.n_sampled:,} of {self.n_candidates:,} files of recordings"
             counts = f"{self.n_recordings:,} recordings read, {self.n_unreadable:,} unreadable"
@@ -124,8 +131,8 @@ class _Inspection:
             "header_keys": dict(self.header_keys),
             "notes": dict(self.notes),
             "unreadable": [
-                {"format": each.reader, "reason": each.reason, "expected": self.expected[each], "files": names}
-                for each, names in self.unreadable.items()
+                {"format": each.reader, **_first(told), "files": list(told)}
+                for (each, _), told in (*self.causes.items(), *self.misnamed.items())
             ],
         }
 
@@ -167,11 +174,27 @@ def _inspect(source: Source, only: str | None, sample: int, tell: Callable[[int]
                 left -= 1
         except RecordingError as error:
             left -= 1
-            refusal = _Unreadable(reader, error.reason.value)
+            refusal, told = _Unreadable(reader, error.reason.value), _Told.by(error)
             found.unreadable.setdefault(refusal, []).append(name)
-            # Not `error.found`, which may be text of a header.
-            found.expected.setdefault(refusal, error.expected)
+            found.causes.setdefault((refusal, told.cause), {})[name] = told
+    _look_into_misnamed(found, source, sample)
     return replace(found, lengths_s=tuple(sorted(lengths)))
+
+
+def _look_into_misnamed(found: _Inspection, source: Source, sample: int) -> None:
+    """Say of files that are named like a format why they are not of it."""
+    wanted = [
+        (name, each.what.removeprefix(NAMED_LIKE))
+        for each, names in found.census.of(Kind.UNKNOWN)
+        if each.what.startswith(NAMED_LIKE)
+        for name in names
+    ]
+    for name, reader in wanted[:sample]:
+        try:
+            list(_decoded(reader, source, name, 1))
+        except RecordingError as error:
+            told = _Told.by(error)
+            found.misnamed.setdefault((_Unreadable(reader, told.reason), told.cause), {})[name] = told
 
 
 def _chosen(census: Census, n: int) -> dict[str, list[str]]:
@@ -226,7 +249,7 @@ def _sample_table(found: _Inspection) -> "Table":
     table = _table("recordings read", "count", "value")
     kinds: list[tuple[str, Mapping[str, int]]] = [
         ("format", found.formats),
-        ("unreadable", {_refusal_row(found, each): len(names) for each, names in found.unreadable.items()}),
+        ("unreadable", {_refusal_row(each, told): len(told) for (each, _), told in found.causes.items()}),
         ("rate", {f"{rate:g} Hz": count for rate, count in found.rates_hz.items()}),
         ("leads", found.leads),
         ("unit", found.units),
@@ -287,7 +310,13 @@ def _length_rows(lengths_s: tuple[float, ...]) -> Counter[str]:
     return Counter({f"{low:.3f} to {high:.3f} s, median {middle:.3f} s": len(lengths_s)})
 
 
-def _refusal_row(found: _Inspection, refusal: _Unreadable) -> str:
-    names = found.unreadable[refusal]
+def _first(told: Mapping[str, _Told]) -> dict[str, str]:
+    """Return what the first file of a cause was told."""
+    return next(iter(told.values()))._asdict()
+
+
+def _refusal_row(refusal: _Unreadable, told: Mapping[str, _Told]) -> str:
+    names = list(told)
     shown = ", ".join(names[:_EXAMPLES]) + (" ..." if len(names) > _EXAMPLES else "")
-    return f"{refusal.reader}, {refusal.reason}: {shown} (expected {found.expected[refusal]})"
+    first = told[names[0]]
+    return f"{refusal.reader}, {refusal.reason}: {shown} (found {first.found}, expected {first.expected})"

@@ -26,7 +26,7 @@ _GENERAL = {
 
 @dataclass(frozen=True)
 class _Refusals:
-    """Recordings that are refused for one reason, and one of them."""
+    """Recordings that are refused for one cause, and one of them."""
 
     reason: str
     count: int
@@ -140,7 +140,7 @@ def _chosen(plan: Plan, n: int) -> list[_Chosen]:
 
 
 def _decoding(files: Found, chosen: list[_Chosen], steps: _Steps) -> Iterator[_Refusals]:
-    """Decode the chosen recordings and yield what refuses them, the commonest reason first."""
+    """Decode the chosen recordings and yield what refuses them, the commonest cause first."""
     counts: Counter[str] = Counter()
     first: dict[str, tuple[str, _Told]] = {}
     beside = files_beside(files.layout.reader, files.layout.arrays)
@@ -148,11 +148,11 @@ def _decoding(files: Found, chosen: list[_Chosen], steps: _Steps) -> Iterator[_R
     for one, file in zip(chosen, at, strict=True):
         told = _Told.of(partial(steps.decode, file, one.entry, one.cohort, one.mains_hz))
         if told is not None:
-            counts[told.reason] += 1
-            first.setdefault(told.reason, (SourceItem(one.path, one.entry).location, told))
-    for reason, count in counts.most_common():
-        path, told = first[reason]
-        yield _Refusals(reason, count, path, *told[1:])
+            counts[told.cause] += 1
+            first.setdefault(told.cause, (SourceItem(one.path, one.entry).location, told))
+    for cause, count in counts.most_common():
+        path, told = first[cause]
+        yield _Refusals(told.reason, count, path, *told[1:])
 
 
 def _without(reasons: Counter[str]) -> Iterator[_Refusals]:

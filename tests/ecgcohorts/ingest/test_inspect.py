@@ -217,3 +217,42 @@ def test_unknown_xml_is_known_by_its_first_element(content: bytes, root: str, tm
     assert (each["what"], each["reason"], each["detail"]) == (
         *("XML of no known format", "unknown_format", f"first element {root}"),
     )
+
+
+def test_what_was_found_is_told_and_other_causes_on_other_lines(tmp_path: Path) -> None:
+    """One code stands for several causes: a reader of the report has to know which file has which."""
+    for name in ("1", "2", "3"):
+        write(tmp_path, name)
+    for name, kept in (("1", 24), ("2", 48)):  # one cause: other numbers only
+        (tmp_path / f"{name}.dat").write_bytes(b"\0" * kept)
+    header = (tmp_path / "3.hea").read_text()
+    (tmp_path / "3.hea").write_text(header.rstrip("\n"))
+    found = inspect(tmp_path)
+    rows = {tuple(each["files"]): each for each in found.as_json()["unreadable"]}
+    assert set(rows) == {("1.hea", "2.hea"), ("3.hea",)}
+    short = rows["1.hea", "2.hea"]
+    assert (short["reason"], short["found"], short["expected"]) == ("truncated", "24 bytes of samples", "120000")
+    text = printed(found)
+    assert "truncated: 1.hea, 2.hea (found 24 bytes of samples, expected 120000)" in text
+    assert "wfdb, truncated: 3.hea (found a header whose last line has no end, expected" in text
+
+
+def test_a_cut_xml_file_shows_both_sides(tmp_path: Path) -> None:
+    path, _ = victims.writer_of("muse_xml").write(tmp_path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    found = inspect(tmp_path)
+    assert "(found XML that ends early, expected well-formed XML without entities)" in printed(found)
+    (cause,) = found.as_json()["unreadable"]
+    assert (cause["found"], cause["reason"]) == ("XML that ends early", "truncated")
+
+
+def test_files_named_like_a_format_say_why_they_are_not_of_it(tmp_path: Path) -> None:
+    write(tmp_path, "1")
+    (tmp_path / "a.edf").write_bytes(b"junk" * 100)
+    (tmp_path / "b.hea").write_text("b 12 500\nno signal line\n")
+    found = inspect(tmp_path)
+    text = printed(found)
+    assert "named like edf, unknown_format: a.edf (found another version, expected EDF or BDF)" in text
+    assert "named like wfdb, bad_header: b.hea (found " in text
+    assert {each["files"][0] for each in found.as_json()["unreadable"]} == {"a.edf", "b.hea"}
+    assert not found.unreadable  # of the files that are recordings, none
