@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -64,3 +65,29 @@ def test_true_patients_are_counted_without_their_ids(make_cohort, tmp_path):
     assert counts["largest"][0]["recordings"] == 3
     assert run("ingest", raw.folder, "s.zarr", "--cohort", raw.spec, cwd=tmp_path).returncode == 0
     assert json.loads(run("patients", "s.zarr", "--json", cwd=tmp_path).stdout) == counts
+
+
+def test_one_id_for_many_is_refused_and_one_age_a_patient_is_told(make_cohort, tmp_path):
+    raw = make_cohort(patients=6)
+    headers = sorted(raw.folder.rglob("*.hea"))
+    texts = {path: path.read_text("utf-8") for path in headers}
+    for path, text in texts.items():  # one filler for all
+        path.write_text(re.sub("# Patient ID: .*", "# Patient ID: Klinik Nord", text), "utf-8")
+    for more in (["--dry-run"], []):
+        refused = run("ingest", raw.folder, "s.zarr", "--cohort", raw.spec, *more, cwd=tmp_path)
+        assert refused.returncode == 3, refused
+        assert "found an id with 12 recordings, of which " in refused.stderr
+        assert "list it under fillers" in refused.stderr
+        assert "Klinik" not in refused.stdout + refused.stderr
+    taken = run("ingest", raw.folder, "s.zarr", "--cohort", raw.spec, "--max-contradictions", 1, cwd=tmp_path)
+    assert taken.returncode == 0, taken.stderr
+    assert "strangers: an id with 12 recordings" in taken.stdout
+    assert run("patients", "s.zarr", cwd=tmp_path).returncode == 3
+    for path, text in texts.items():  # every recording with the age of the person today, over twelve years
+        path.write_text(
+            re.sub(r"# Date: 20(1[0-3])", lambda found: f"# Date: 20{(int(found[1]) - 10) * 6 + 5:02d}", text)
+        )
+    told = run("ingest", raw.folder, "t.zarr", "--cohort", raw.spec, cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "ages: 4 of 4 patients are of one age in recordings years apart" in told.stdout
+    assert run("patients", "t.zarr", cwd=tmp_path).returncode == 0
