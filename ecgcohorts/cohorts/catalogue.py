@@ -31,10 +31,13 @@ def _presets() -> dict[str, CohortSpec]:
     return {name: load(KIND, name).SPEC for name in names(KIND)}
 
 
-def shared_recordings(cohorts: Collection[str] | None = None) -> list[_Shared]:
-    """List the pairs of cohorts that share recordings; with `cohorts`, those of which both are among them."""
+def shared_recordings(cohorts: Collection[str] | None = None, more: Iterable[CohortSpec] = ()) -> list[_Shared]:
+    """List the pairs of cohorts that share recordings; with `cohorts`, those of which both are among them.
+
+    more: descriptions beside the presets.
+    """
     found: dict[frozenset[str], _Shared] = {}
-    for spec in _presets().values():
+    for spec in (*more, *_presets().values()):
         for overlap in spec.overlaps:
             pair = _Shared(overlap.of or spec.name, overlap.cohort, overlap.what, overlap.found)
             if cohorts is None or {pair.one, pair.other} <= {*cohorts}:

@@ -23,7 +23,7 @@ from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import RecordingError, SourceError, SpecError
 from ecgcohorts.ingest.classify import ARRAYS, Census
 from ecgcohorts.ingest.content import FileClass, Kind, Numbers
-from ecgcohorts.ingest.inspect import SAMPLE, spread
+from ecgcohorts.ingest.inspect import SAMPLE, _spread
 from ecgcohorts.ingest.table_columns import Columns, Key, Role
 from ecgcohorts.io.durable import write_file
 from ecgcohorts.io.regular import read_head
@@ -183,7 +183,7 @@ def _left_out(census: Census, chosen: FileClass) -> tuple[str, ...]:
 def _items(source: Source, reader: str, paths: list[str], sample: int) -> list[SourceItem]:
     """Return headers of recordings, evenly spread over the files. Signals are not read."""
     opened = open_reader(reader)
-    chosen = spread(paths, sample)
+    chosen = _spread(paths, sample)
     share = -(-sample // len(chosen))
     items: list[SourceItem] = []
     beside = files_beside(reader, samples=False)

@@ -203,12 +203,12 @@ def _chosen(census: Census, n: int) -> dict[str, list[str]]:
     left = n
     rarest_first = sorted(census.recordings.items(), key=lambda item: len(item[1]))
     for number, (reader, names) in enumerate(rarest_first):
-        chosen[reader] = spread(names, -(-left // (len(rarest_first) - number)))
+        chosen[reader] = _spread(names, -(-left // (len(rarest_first) - number)))
         left -= len(chosen[reader])
     return chosen
 
 
-def spread(items: list[str], n: int) -> list[str]:
+def _spread(items: list[str], n: int) -> list[str]:
     """Choose at most n items at equal distances: items are sorted by folder, and the first n would be of one folder."""
     n = min(n, len(items))
     return [items[number * len(items) // n] for number in range(n)]

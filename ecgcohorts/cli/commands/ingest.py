@@ -1,6 +1,7 @@
 """From raw recordings to a store."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,10 @@ from ecgcohorts.cli import parameters
 from ecgcohorts.cli.console import EXIT_REJECTED, Answer, progress
 from ecgcohorts.cli.parameters import COUNT, FILE, FOLDER, FRACTION, NATURAL, OneOf, argument, option
 from ecgcohorts.cli.program import command
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import EcgError, SpecError
 
 if TYPE_CHECKING:
+    from ecgcohorts.cohorts.spec import CohortSpec
     from ecgcohorts.ingest.plan import PlanHeader
     from ecgcohorts.ingest.run import IngestOptions, IngestReport
     from ecgcohorts.ingest.trial import Trial
@@ -96,6 +98,8 @@ def _ingest(
 
     Recordings that the store knows are not read again: without new ones, nothing is written.
     """
+    from ecgcohorts.cohorts.spec import CohortSpec
+    from ecgcohorts.ingest.remarks import Remarks
     from ecgcohorts.ingest.run import ingest
     from ecgcohorts.ingest.runners import Dask
 
@@ -111,9 +115,10 @@ def _ingest(
     asked = replace(_options(**options), workers=workers, dry_run=dry_run, check=check or 0, runner=runner, work=work)
     with progress() as tell:
         report = ingest(source, store, cohort, asked, progress=tell)
+    spec = CohortSpec.load(cohort)
     if report.trial is not None:
-        return _tried(report, report.trial, max_reject_frac)
-    answer = _ingested(report, max_reject_frac)
+        return _tried(report, report.trial, Remarks.about(spec), max_reject_frac)
+    answer = _ingested(report, max_reject_frac, spec)
     if not report.written:
         text = f"nothing new: {report.known} inputs were met before. Nothing written."
         answer = Answer(_facts(report), _with_tables(report, text))
@@ -207,12 +212,12 @@ def _facts(report: "IngestReport") -> dict[str, Any]:
     }
 
 
-def _tried(report: "IngestReport", trial: "Trial", max_reject_frac: float) -> Answer:
+def _tried(report: "IngestReport", trial: "Trial", remarks: list[str], max_reject_frac: float) -> Answer:
     """Give what a dry run found out, with the exit code that a run would have."""
     signals = "Signals of the others were not looked at" if trial.sampled else "Signals were not looked at"
     last = f"would decode {report.plan_rows} recordings; {report.known} are known already. {signals}; nothing written."
-    text = _with_tables(report, "\n".join([*_patients(report), *trial.lines(), last]))
-    facts = _facts(report) | {"trial": trial}
+    text = _with_tables(report, "\n".join([*_patients(report), *trial.lines(), *remarks, last]))
+    facts = _facts(report) | {"trial": trial, "remarks": remarks}
     if trial.astray:
         return Answer(facts, text, trial.astray, EXIT_REJECTED)
     if trial.expected_fraction <= max_reject_frac:
@@ -230,13 +235,14 @@ def _with_tables(found: "IngestReport | PlanHeader", text: str) -> str:
     return "\n".join([*map(str, found.tables), *map(str, found.not_understood), text])
 
 
-def _ingested(report: "IngestReport", max_reject_frac: float) -> Answer:
-    """Give the accounts of a run; exit code 3 if more than a fraction was refused."""
+def _ingested(report: "IngestReport", max_reject_frac: float, spec: "CohortSpec | None" = None) -> Answer:
+    """Give the accounts of a run and what stands out; exit code 3 if more than a fraction was refused."""
     lines = [f"{report.known} inputs were met before"] if report.known else []
     lines += _patients(report)
     lines += [f"{name}: {_account(part)}" for name, part in report.accounting.items()]
     lines.append(f"{report.store}: {_account(report.total)}; fingerprint {report.fingerprint[:16]}")
-    facts, text = _facts(report), _with_tables(report, "\n".join(lines))
+    remarks = _remarks(report, spec) if report.written else []
+    facts, text = _facts(report) | {"remarks": remarks}, _with_tables(report, "\n".join([*lines, *remarks]))
     if report.reject_fraction <= max_reject_frac:
         return Answer(facts, text)
     complaint = (
@@ -244,6 +250,17 @@ def _ingested(report: "IngestReport", max_reject_frac: float) -> Answer:
         f"See which: ecgcohorts rejects {report.store} SOURCE --cohort NAME -o FILE.csv."
     )
     return Answer(facts, text, complaint, EXIT_REJECTED)
+
+
+def _remarks(report: "IngestReport", spec: "CohortSpec | None") -> list[str]:
+    from ecgcohorts.ingest.remarks import Remarks
+    from ecgcohorts.store.reader import open_store
+
+    said = Remarks.about(spec) if spec is not None else []
+    # The snapshot is in force: whatever hinders another look at it, the run has succeeded.
+    with suppress(EcgError):
+        said += Remarks.on(open_store(report.store), list(report.accounting), spec)
+    return said
 
 
 def _patients(report: "IngestReport") -> list[str]:
