@@ -9,7 +9,6 @@ import numpy as np
 from ecgcohorts.errors import UnreadableRecording
 from ecgcohorts.io.regular import OpenFolder
 from ecgcohorts.readers._shared.limits import check_rate
-from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header
 from ecgcohorts.readers.wfdb.package import outline, read_rare
 from ecgcohorts.readers.wfdb.signal import Samples, is_plain
@@ -76,8 +75,7 @@ def _recording(path: Path, header: Header, found: Samples, n_samples: int) -> Re
     verified = header.n_frames and all(signal.checksum is not None for signal in signals)
     gain_per_mv = baseline = None
     if found.digital is not None:
-        per_mv = [steps_per_mv(signal.gain, signal.unit, signal.name, str(path)) for signal in signals]
-        gain_per_mv, baseline = np.array(per_mv), np.array([signal.baseline for signal in signals])
+        gain_per_mv, baseline = Samples.steps_of(signals, str(path)), np.array([signal.baseline for signal in signals])
     return Recording(
         recording_id=path.stem,
         leads=tuple([signal.name for signal in signals]),
@@ -92,4 +90,5 @@ def _recording(path: Path, header: Header, found: Samples, n_samples: int) -> Re
         fields=header.fields,
         source=Origin("wfdb", path),
         notes=header.notes + found.notes + (() if verified else (NO_CHECKSUM,)),
+        unit=Samples.unit_of(signals),
     )

@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import OpenFolder, read_exactly
+from ecgcohorts.leads import standard
+from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers.wfdb.header import MAT_SUFFIX, NULL, Header, Signal, check_sample_count
+from ecgcohorts.recording import Unit
 
+_NO_UNIT = "nu"
 UNFIT_FIRST = "declared first value is no value of its format, not compared"
 FETCH_AGAIN = "Fetch the file again from its source."
 MAT_V4_PREAMBLE = 20  # bytes: five little-endian int32, before the variable's name
@@ -37,6 +41,24 @@ class Samples(NamedTuple):
     def of(cls, signals: tuple[Signal, ...], rate_hz: float, digital: NDArray[np.int32], *notes: str) -> Self:
         """Return decoded integers, those that stand for "no sample" marked missing."""
         return cls(signals, rate_hz, digital, _find_missing(signals, digital), notes=notes)
+
+    @staticmethod
+    def unit_of(signals: tuple[Signal, ...]) -> Unit:
+        """Tell whether the ECG leads of a record are voltages, or numbers of which the header says that they have no unit."""
+        if not any(signal.unit.casefold() == _NO_UNIT for signal in signals):
+            return "mV"  # of headers, which are read by the million, almost all
+        leads = standard([signal.name for signal in signals])
+        units = {signal.unit.casefold() for signal, lead in zip(signals, leads, strict=True) if lead is not None}
+        # header(5) lets a writer name any unit, and names none of its own for "no unit". NU is that of wfdb-python.
+        return "none" if units == {_NO_UNIT} else "mV"
+
+    @staticmethod
+    def steps_of(signals: tuple[Signal, ...], where: str) -> NDArray[np.float64]:
+        """Return the integer steps per mV of each signal; per 1 where the leads have no unit. NaN for what is no voltage."""
+        units = [signal.unit for signal in signals]
+        if Samples.unit_of(signals) == "none":
+            units = ["mV" if unit.casefold() == _NO_UNIT else unit for unit in units]
+        return np.array([steps_per_mv(s.gain, unit, s.name, where) for s, unit in zip(signals, units, strict=True)])
 
     @classmethod
     def read(cls, header: Header, folder: OpenFolder, where: str) -> Self:
