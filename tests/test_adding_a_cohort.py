@@ -80,5 +80,5 @@ def test_the_contract_is_tested_and_asks_for_a_fixture(tree: Path) -> None:
     tests = ("-p", "no:cacheprovider", "tests/contracts/test_cohorts.py", "-k", "acme_ward or acme_bare")
     tested = run(tree, "-m", "pytest", "-q", "-n0", *tests)
     assert tested.returncode == 1
-    assert "1 failed, 5 passed" in tested.stdout, tested.stdout + tested.stderr
+    assert "1 failed, 7 passed" in tested.stdout, tested.stdout + tested.stderr
     assert "the preset acme_bare brings no fixture: write acme_bare.py" in tested.stdout

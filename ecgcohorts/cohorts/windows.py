@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from ecgcohorts.cohorts.schema import Windows
 from ecgcohorts.errors import Reason, UnreadableRecording
@@ -22,6 +22,14 @@ class _Reader(Protocol):
     def scan(self, path: Path) -> Iterator[Recording]: ...
 
 
+class _LongReader(Protocol):
+    """A reader whose module says `LONG = True`: it reads samples of a recording of any length without the others."""
+
+    def read(self, path: Path, entries: Sequence[str] | None, part: slice) -> Iterator[Recording]: ...
+
+    def scan(self, path: Path, long: bool) -> Iterator[Recording]: ...
+
+
 def in_windows(reader: _Reader, windows: Windows | None) -> _Reader:
     """Return a reader whose recordings are windows of those of another; that one itself where there are none."""
     return reader if windows is None else _InWindows(reader, windows)
@@ -32,10 +40,14 @@ class _InWindows:
 
     def __init__(self, reader: _Reader, windows: Windows) -> None:
         self._reader, self._windows = reader, windows
-        self._last: tuple[Path, str, Recording] | None = None
+        self._last: tuple[Path, str, Recording] | None = None  # the whole, or the header of one that is read in parts
+
+    @property
+    def _reads_parts(self) -> bool:
+        return getattr(self._reader, "LONG", False)
 
     def scan(self, path: Path) -> Iterator[Recording]:
-        for header in self._reader.scan(path):
+        for header, _ in self._headers(path):
             for start in _starts(self._windows, header.duration_s, path):
                 yield _named(header, start, self._windows.length_s)
 
@@ -57,13 +69,31 @@ class _InWindows:
                 raise UnreadableRecording(
                     Reason.EMPTY, found_s, f"a window from {start:g} s on", "Choose an earlier start.", str(path)
                 )
-            yield _named(_cut(whole, slice(first, last)), start, length)
+            yield _named(self._cut(whole, slice(first, last), path), start, length)
+
+    def _headers(self, path: Path) -> Iterator[tuple[Recording, bool]]:
+        """Yield each recording without samples, and whether it is too long to be read whole."""
+        try:
+            yield from ((header, False) for header in self._reader.scan(path))
+        except UnreadableRecording as error:
+            if error.reason is not Reason.LIMIT or not self._reads_parts:
+                raise
+            yield from ((header, True) for header in cast(_LongReader, self._reader).scan(path, long=True))
 
     def _whole(self, path: Path, entry: str) -> Recording:
         if self._last is None or self._last[:2] != (path, entry):
             self._last = None  # two long recordings need not fit into memory
-            self._last = (path, entry, next(iter(self._reader.read(path, [entry]))))
+            header, is_long = next(self._headers(path)) if self._reads_parts else (None, False)
+            # Read whole where that is possible: checksums are of the whole.
+            whole = header if header and is_long else next(iter(self._reader.read(path, [entry])))
+            self._last = (path, entry, whole)
         return self._last[2]
+
+    def _cut(self, whole: Recording, part: slice, path: Path) -> Recording:
+        samples = whole.digital if whole.digital is not None else whole.analog_mv
+        if samples is None or not samples.shape[1]:
+            return next(iter(cast(_LongReader, self._reader).read(path, None, part)))
+        return _cut(whole, part)
 
 
 def _starts(windows: Windows, duration_s: float, path: Path) -> Iterator[float]:

@@ -23,7 +23,8 @@ from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.recording import Origin, Recording, Sex
 
 SUFFIXES = (".ecg", ".hol", ".ish")
-VARIANTS = ("version 1 with CRC, 1 to 12 leads in nV a step, up to 4 h (layout unconfirmed on real files)",)
+VARIANTS = ("version 1 with CRC, 1 to 12 leads in nV a step, windows of days (layout unconfirmed on real files)",)
+LONG = True  # reads parts of recordings of any length
 MAGIC = b"ISHNE1.0"
 CRC_AT, HEADER_AT, VARIABLE_AT = 8, 10, 522
 CRC_START = 0xFFFF  # CRC-CCITT: polynomial 0x1021, not reflected, no final xor
@@ -64,25 +65,27 @@ def sniff(head: bytes) -> bool:
     return head.startswith(MAGIC)
 
 
-def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Yield the one recording of a file. `entries` is ignored: a file has none.
+def read(path: Path, entries: Sequence[str] | None = None, part: slice | None = None) -> Iterator[Recording]:
+    """Yield the one recording of a file, or a part of it. `entries` is ignored: a file has none.
 
     digital: (lead, time) int32, the stored integers; -32768 is missing. Raises UnreadableRecording.
     """
     with open_regular(path) as file:
-        header = _open(file, path)
-        file.seek(header.starts_at)
-        payload = read_exactly(file, header.n_samples * len(header.leads) * SAMPLE_BYTES, path)
+        header = _open(file, path, part)
+        taken = range(header.n_samples)[part or slice(None)]
+        header = header._replace(n_samples=len(taken))
+        file.seek(header.starts_at + taken.start * len(header.leads) * SAMPLE_BYTES)
+        payload = read_exactly(file, len(taken) * len(header.leads) * SAMPLE_BYTES, path)
     interleaved = np.frombuffer(payload, "<i2").reshape(header.n_samples, len(header.leads))
     digital = np.ascontiguousarray(interleaved.T, np.int32)
     missing = digital == MISSING
     yield _recording(path, header, digital, missing if missing.any() else None)
 
 
-def scan(path: Path) -> Iterator[Recording]:
-    """Yield the same recording without samples; the CRC covers the header only and is verified."""
+def scan(path: Path, long: bool = False) -> Iterator[Recording]:
+    """Yield the same recording without samples; the CRC covers the header only and is verified. long: of any length."""
     with open_regular(path) as file:
-        header = _open(file, path)
+        header = _open(file, path, slice(0) if long else None)
     yield _recording(path, header, np.zeros((len(header.leads), 0), np.int32))
 
 
@@ -103,7 +106,7 @@ def _recording(
     )
 
 
-def _open(file: FileIO, path: Path) -> _Header:
+def _open(file: FileIO, path: Path, part: slice | None) -> _Header:
     """Read and verify the header. Raises UnreadableRecording before anything is allocated for samples."""
     where, size = str(path), os.fstat(file.fileno()).st_size
     head = file.read(VARIABLE_AT)
@@ -126,7 +129,7 @@ def _open(file: FileIO, path: Path) -> _Header:
     if not 1 <= n_leads <= MOST_LEADS:
         _refuse(Reason.LIMIT, f"{n_leads} leads", f"1 to {MOST_LEADS}", where)
     pacemaker, recorder, rate = _DEVICE.unpack_from(head, _DEVICE_AT)
-    check_shape(n_leads, n_samples, float(rate), where)
+    check_shape(n_leads, n_samples, float(rate), where, part)
     notes = _check_length(n_samples, n_leads, rate, size - starts_at, where)
     codes_qualities_steps = _LEADS.unpack_from(head, _LEADS_AT)
     leads = tuple(NAMES.get(code, f"ISHNE-{code}") for code in codes_qualities_steps[:n_leads])

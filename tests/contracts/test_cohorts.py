@@ -1,7 +1,8 @@
 """Every cohort preset keeps the contract. Collected from the registry; a preset without a fixture fails.
 
 A fixture is `tests/contracts/cohorts/<name>.py` with `write(root, write_wfdb)`, which makes files in the published
-layout and says what must be found: folder -> recording id -> facts. A label expected as NaN must be unknown.
+layout and says what must be found: folder -> recording id -> facts. A label expected as NaN must be unknown. `PATIENTS`
+are ids of the published form, those foremost that elsewhere mean "no id"; each must stay the id of a patient.
 """
 
 import importlib.util
@@ -9,15 +10,18 @@ import json
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
 from ecgcohorts import plugins
-from ecgcohorts.cohorts.spec import CohortSpec
+from ecgcohorts.cohorts.spec import CohortSpec, SourceItem, Tables
 from ecgcohorts.leads import TWELVE_LEADS
 
 NAMES = plugins.names("ecgcohorts.cohorts.presets")
@@ -106,3 +110,47 @@ def test_a_preset_finds_every_fact_in_the_published_layout(name: str, tmp_path: 
                 else:
                     assert had == value, (recording_id, fact)
     assert layouts == {layout.name for layout in spec.layouts}, "the fixture leaves a layout out"
+
+
+class RenamedRows:
+    """The rows of a table in which a patient has another id."""
+
+    def __init__(self, rows: Any, old: str, new: str) -> None:
+        self.rows, self.old, self.new = rows, old, new
+
+    def get(self, key: str) -> tuple[str, ...] | None:
+        row = self.rows.get(key.replace(self.new, self.old))
+        # As a whole number printed as a float, too: 15709.0.
+        return row and tuple(
+            cell.replace(self.old, self.new) if cell.removesuffix(".0") == self.old else cell for cell in row
+        )
+
+
+def renamed(item: SourceItem, tables: Tables, old: str, new: str) -> tuple[SourceItem, Tables]:
+    """Return a recording and its tables as they were if the patient's id were another."""
+    fields = {key: new if value == old else value for key, value in item.header.fields.items()} if item.header else {}
+    header = item.header and replace(item.header, fields=fields)
+    loaded = {name: replace(table, rows=RenamedRows(table.rows, old, new)) for name, table in tables.loaded.items()}
+    return replace(item, path=item.path.replace(old, new), header=header), replace(tables, loaded=loaded)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_patient_of_a_published_cohort_counts_as_nobody(name: str, tmp_path: Path) -> None:
+    """9999 and 111111 are fillers in hospitals, and patients where patients are numbered without gaps."""
+    spec = CohortSpec.load(name)
+    has_ids = any(not place.reader for layout in spec.layouts for place in layout.patient)
+    if not has_ids or spec.about.access in (None, "own"):
+        return  # no patients, or of a hospital, where the rule for fillers stays
+    fixture = fixture_of(name)
+    patients = getattr(fixture, "PATIENTS", ())
+    assert patients, f"the preset {name} has ids: state some of the published form as PATIENTS in its fixture"
+    checked = 0
+    for folder in fixture.write(tmp_path, write_wfdb):
+        tables = spec.load_tables(folder)
+        for item in islice(spec.scan(folder), 3):
+            old = spec.describe(tables, item).patient_id
+            for new in patients if old is not None else ():
+                checked += 1
+                changed, others = renamed(item, tables, old, new)
+                assert spec.describe(others, changed).patient_id == new
+    assert checked >= len(patients)

@@ -51,7 +51,12 @@ def institution(name: str, place: str, about: About, files: Files, named: str, s
                         required=False,
                     ),
                 ),
-                patient=(Where(column="BDSPPatientID", table="metadata"),),
+                # Numbered by the million, so 999999999 is a patient. Whatever else a cell says (empty, nan) is nobody.
+                patient=(
+                    Where(
+                        column="BDSPPatientID", table="metadata", pattern=r"^\s*(\d+)(?:\.0*)?\s*$", usual_fillers=False
+                    ),
+                ),
                 age=(Where(column="AgeAtAcquisition", table="metadata"),),
                 age_unit="days",
                 sex=sex,

@@ -27,7 +27,7 @@ SPEC = CohortSpec(
             files=Files(include=("**/*.hea",)),
             tables=(Table(file="metadata.csv", key="patient_id", match="stem"),),
             recording=(Where(path=r"([^/]+)\.hea$"),),
-            patient=(Where(column="patient_id"),),
+            patient=(Where(column="patient_id", usual_fillers=False),),  # six digits, 111111 among them
             age=(),
             sex=(),
             acquired_at=(),

@@ -87,7 +87,7 @@ SPEC = CohortSpec(
             ),
             recording=(Where(path=r"([^/]+)\.hea$"),),
             # Only recordings from PTB-XL have patients, and only where its table was put beside them.
-            patient=(Where(column="patient_id", usual_fillers=False),),
+            patient=(Where(column="patient_id", fillers=("0",), usual_fillers=False),),
             age=(Where(header="Age"),),
             age_codes={"300": 90},  # 204 records of the folder ptb-xl, as PTB-XL writes "over 89"
             sex=(Where(header="Sex"),),

@@ -73,7 +73,7 @@ SPEC = CohortSpec(
                 ),
             ),
             recording=_column("ecg_key"),
-            patient=_column("patient_key"),
+            patient=(Where(column="patient_key", usual_fillers=False),),  # every row has one
             age=_column("age_at_ecg"),
             sex=_column("sex"),
             acquired_at=(),  # the year alone is known

@@ -8,6 +8,7 @@ from ecgcohorts.errors import Reason, UnreadableRecording
 MAX_LEADS = 64
 MAX_SECONDS = 4 * 3600.0  # per lead
 MAX_SAMPLES = 1 << 27  # over all leads; our default: 512 MiB as int32
+TAKE_WINDOWS = "Cut it, or ingest `windows` of it, which ISHNE, EDF and WFDB are read in (docs/cohorts.md)."
 LOWEST_HZ, HIGHEST_HZ = 1.0, 100_000.0  # our default: slower is no ECG, and nothing samples skin faster
 
 
@@ -19,18 +20,22 @@ def check_rate(rate_hz: float, where: str) -> None:
         )
 
 
-def check_shape(n_leads: int, n_samples: int, rate_hz: float, where: str) -> None:
-    """Refuse a declared number of leads, samples per lead, or rate that no ECG has. Raises UnreadableRecording."""
+def check_shape(n_leads: int, n_samples: int, rate_hz: float, where: str, part: slice | None = None) -> None:
+    """Refuse a declared number of leads, samples per lead, or rate that no ECG has. Raises UnreadableRecording.
+
+    part: the samples that will be read; then the whole may be of any length.
+    """
     check_rate(rate_hz, where)
+    taken = n_samples if part is None else len(range(n_samples)[part])
     if n_leads < 1 or n_samples < 1:
         raise UnreadableRecording(
             Reason.EMPTY, f"{n_leads} leads of {n_samples} samples", "at least one of each", "", where
         )
-    if n_leads > MAX_LEADS or n_samples > MAX_SECONDS * rate_hz or n_leads * n_samples > MAX_SAMPLES:
+    if n_leads > MAX_LEADS or taken > MAX_SECONDS * rate_hz or n_leads * taken > MAX_SAMPLES:
         raise UnreadableRecording(
             Reason.LIMIT,
-            f"{n_leads} leads of {n_samples} samples",
+            f"{n_leads} leads of {taken} samples",
             f"at most {MAX_LEADS} leads, {MAX_SECONDS / 3600:g} h, {MAX_SAMPLES} samples",
-            "Cut the recording.",
+            TAKE_WINDOWS,
             where,
         )

@@ -4,6 +4,6 @@ Sources: Kemp et al. 1992; the specification at edfplus.info; BioSemi's descript
 """
 
 from ecgcohorts.readers.edf.header import sniff
-from ecgcohorts.readers.edf.reader import SUFFIXES, VARIANTS, read, scan
+from ecgcohorts.readers.edf.reader import LONG, SUFFIXES, VARIANTS, read, scan
 
-__all__ = ["SUFFIXES", "VARIANTS", "read", "scan", "sniff"]
+__all__ = ["LONG", "SUFFIXES", "VARIANTS", "read", "scan", "sniff"]

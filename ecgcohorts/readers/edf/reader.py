@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import Reason
+from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import open_regular, read_exactly
 from ecgcohorts.leads import standard
-from ecgcohorts.readers._shared.limits import check_shape
+from ecgcohorts.readers._shared.limits import TAKE_WINDOWS, check_shape
 from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers.edf.context import read_context
 from ecgcohorts.readers.edf.header import Header, Scale, Signal, refuse
@@ -29,6 +29,7 @@ VARIANTS = (
     "EDF, EDF+C and BDF, 16 and 24 bits; EDF+D without gaps",
     "the twelve leads and voltages at their rate; annotations skipped",
 )
+LONG = True  # reads parts of recordings of any length
 FILE_LIMIT = 256 << 20  # bytes of records; our default
 TRAILING = "bytes after the last record ignored"
 
@@ -60,17 +61,23 @@ class _Chosen(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Yield the one recording of a file. `entries` is ignored: a file has none.
+def read(path: Path, entries: Sequence[str] | None = None, part: slice | None = None) -> Iterator[Recording]:
+    """Yield the one recording of a file, or a part of it. `entries` is ignored: a file has none.
 
     digital: (lead, time) int32, the stored integers. Raises UnreadableRecording: TRUNCATED before anything is
     allocated if the file is shorter than its header declares.
     """
     with open_regular(path) as file:
-        header, chosen, notes = _open(file, path)
-        records = _records(file, header, chosen, path)
+        header, chosen, notes = _open(file, path, part)
+        taken = range(chosen.n_samples) if part is None else range(chosen.n_samples)[part]
+        some, records = _records(file, header, chosen, taken, path)
     digital = _decode(header, chosen, records)
-    missing = _find_padding(header, digital)
+    missing = _find_padding(len(some), digital) if some.stop == header.n_records else None
+    if part is not None:
+        start = taken.start - some.start * chosen.signals[0].per_record
+        columns = slice(start, start + len(taken))
+        digital, missing = digital[:, columns], None if missing is None else missing[:, columns]
+        chosen = chosen._replace(n_samples=len(taken))
     quirks = {
         OUT_OF_RANGE: _is_out_of_range(chosen, digital),
         PADDED: missing is not None,
@@ -80,33 +87,43 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     yield _recording(path, header, chosen, notes, digital, missing)
 
 
-def scan(path: Path) -> Iterator[Recording]:
-    """Yield the same recording without samples, from the header; of EDF+D the times of the records are read too."""
+def scan(path: Path, long: bool = False) -> Iterator[Recording]:
+    """Yield the same recording without samples, from the header; of EDF+D the times of the records are read too.
+
+    long: of any length.
+    """
     with open_regular(path) as file:
-        header, chosen, notes = _open(file, path)
+        header, chosen, notes = _open(file, path, slice(0) if long else None)
         if header.is_discontinuous:
-            _records(file, header, chosen, path)
+            _check_contiguous(file, header, chosen, path)
     yield _recording(path, header, chosen, notes, np.zeros((len(chosen.signals), 0), np.int32))
 
 
-def _open(file: FileIO, path: Path) -> tuple[Header, _Chosen, tuple[str, ...]]:
+def _open(file: FileIO, path: Path, part: slice | None) -> tuple[Header, _Chosen, tuple[str, ...]]:
     """Return the header, compared with the size of the file, and the signals to read. The file stands at its first record."""
     where = str(path)
     header = Header.parse(file.read, where)
     size = os.fstat(file.fileno()).st_size
     if header.declared_bytes > size:
         refuse(Reason.TRUNCATED, f"{size} bytes", f"{header.declared_bytes} as declared", where)
-    if header.declared_bytes > FILE_LIMIT:
-        refuse(Reason.LIMIT, f"{header.declared_bytes} bytes", f"at most {FILE_LIMIT}", where)
-    return header, _choose(header, where), (TRAILING,) if size > header.declared_bytes else ()
+    if part is None and header.declared_bytes > FILE_LIMIT:
+        raise UnreadableRecording(
+            Reason.LIMIT, f"{header.declared_bytes} bytes", f"at most {FILE_LIMIT}", TAKE_WINDOWS, where
+        )
+    return header, _choose(header, where, part), (TRAILING,) if size > header.declared_bytes else ()
 
 
-def _records(file: FileIO, header: Header, chosen: _Chosen, path: Path) -> bytes:
-    """Return all records; those of EDF+D must follow each other."""
-    records = read_exactly(file, header.declared_bytes - header.header_bytes, path)
+def _records(file: FileIO, header: Header, chosen: _Chosen, taken: range, path: Path) -> tuple[range, bytes]:
+    """Return the records that hold some samples of a signal, by number and as bytes; those of EDF+D must follow each other."""
     if header.is_discontinuous:
-        _check_contiguous(header, chosen, records, str(path))
-    return records
+        _check_contiguous(file, header, chosen, path)
+    per_record, size = chosen.signals[0].per_record, header.record_samples * header.sample_bytes
+    some = range(taken.start // per_record, -(-taken.stop // per_record))
+    needed = len(some) * size
+    if needed > FILE_LIMIT:
+        refuse(Reason.LIMIT, f"{needed} bytes", f"at most {FILE_LIMIT}", str(path))
+    file.seek(header.header_bytes + some.start * size)
+    return some, read_exactly(file, needed, path)
 
 
 def _recording(
@@ -131,7 +148,7 @@ def _recording(
     )
 
 
-def _choose(header: Header, where: str) -> _Chosen:
+def _choose(header: Header, where: str, part: slice | None) -> _Chosen:
     """Choose the twelve leads and every voltage sampled like them; the fastest voltages where no label is a lead.
 
     Raises UnreadableRecording if leads differ in rate, or if their calibration gives no gain.
@@ -149,7 +166,7 @@ def _choose(header: Header, where: str) -> _Chosen:
     wanted = counts.pop() if counts else max(signal.per_record for signal in voltages)
     kept = tuple(signal for signal in voltages if signal.per_record == wanted)
     n_samples, rate_hz = wanted * header.n_records, header.rate_hz(kept[0])
-    check_shape(len(kept), n_samples, rate_hz, where)
+    check_shape(len(kept), n_samples, rate_hz, where, part)
     if header.is_discontinuous and header.n_records > MAX_ONSETS:
         refuse(Reason.LIMIT, f"{header.n_records} records of their own times", f"at most {MAX_ONSETS}", where)
     scales = tuple(signal.scale(header.sample_bytes, where) for signal in kept)
@@ -166,11 +183,11 @@ def _choose(header: Header, where: str) -> _Chosen:
 
 
 def _decode(header: Header, chosen: _Chosen, records: bytes) -> NDArray[np.int32]:
-    """Decode the chosen signals to (signal, time) int32. records: all records of the file, as many bytes as declared."""
+    """Decode the chosen signals to (signal, time) int32. records: whole records of the file."""
     width = header.sample_bytes
-    raw = np.frombuffer(records, np.uint8).reshape(header.n_records, header.record_samples * width)
+    raw = np.frombuffer(records, np.uint8).reshape(-1, header.record_samples * width)
     count = chosen.signals[0].per_record
-    digital = np.empty((len(chosen.signals), header.n_records, count), np.int32)
+    digital = np.empty((len(chosen.signals), len(raw), count), np.int32)
     # A view on all records at once: no loop over records, of which an hour may have 3,600.
     for row, signal in enumerate(chosen.signals):
         samples = raw[:, signal.offset * width : (signal.offset + count) * width]
@@ -178,15 +195,15 @@ def _decode(header: Header, chosen: _Chosen, records: bytes) -> NDArray[np.int32
     return digital.reshape(len(chosen.signals), -1)
 
 
-def _find_padding(header: Header, digital: NDArray[np.int32]) -> NDArray[np.bool_] | None:
-    """Return (signal, time), True where zeros in all leads fill up the last record; None if none do."""
+def _find_padding(n_records: int, digital: NDArray[np.int32]) -> NDArray[np.bool_] | None:
+    """Return (signal, time), True where zeros in all leads fill up the last of so many records; None if none do."""
     n_signals, n_samples = digital.shape
     # Of a single lead nobody can say which zeros at its end were measured.
     if n_signals < 2:
         return None
     # Only the last record can be filled up: writers have no other way to end between two records.
-    alive = np.flatnonzero(digital[:, -(n_samples // header.n_records) :].any(axis=0))
-    padded = n_samples // header.n_records - (int(alive[-1]) + 1 if len(alive) else 0)
+    alive = np.flatnonzero(digital[:, -(n_samples // n_records) :].any(axis=0))
+    padded = n_samples // n_records - (int(alive[-1]) + 1 if len(alive) else 0)
     if padded < SHORTEST_PADDING:
         return None
     missing = np.zeros(digital.shape, bool)
@@ -200,14 +217,17 @@ def _is_out_of_range(chosen: _Chosen, digital: NDArray[np.int32]) -> bool:
     return bool((digital.min(axis=1) < least).any() or (digital.max(axis=1) > most).any())
 
 
-def _check_contiguous(header: Header, chosen: _Chosen, records: bytes, where: str) -> None:
+def _check_contiguous(file: FileIO, header: Header, chosen: _Chosen, path: Path) -> None:
     """Refuse an EDF+D or BDF+D file whose records do not follow each other, by the onset in each record."""
+    where = str(path)
     timekeeper = next((signal for signal in header.signals if signal.is_annotation), None)
     if timekeeper is None:
         refuse(Reason.UNSUPPORTED, "a discontinuous file without annotations", "an onset in every record", where)
     width = header.sample_bytes
-    start, step = timekeeper.offset * width, header.record_samples * width
-    found = [_ONSET.match(records, at, at + timekeeper.per_record * width) for at in range(start, len(records), step)]
+    found = []
+    for place in range(header.n_records):
+        file.seek(header.header_bytes + (place * header.record_samples + timekeeper.offset) * width)
+        found.append(_ONSET.match(read_exactly(file, timekeeper.per_record * width, path)))
     onsets = [Decimal(match[1].decode()) for match in found if match is not None]
     if len(onsets) < len(found):
         refuse(Reason.HEADER, "a record without its onset", "one in every record", where)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple, NoReturn, Self
 
 from ecgcohorts.errors import Reason, UnreadableRecording
-from ecgcohorts.readers._shared.limits import MAX_LEADS, MAX_SAMPLES, MAX_SECONDS
+from ecgcohorts.readers._shared.limits import MAX_LEADS, MAX_SAMPLES, MAX_SECONDS, TAKE_WINDOWS
 
 HEADER_LIMIT = 1 << 20  # bytes of a .hea file
 MAX_SEGMENTS = 10_000  # our default
@@ -92,8 +92,11 @@ class Header(NamedTuple):
     notes: tuple[str, ...]
 
     @classmethod
-    def parse(cls, data: bytes, where: str) -> Self:
-        """Parse the bytes of a .hea file. Raises UnreadableRecording naming the line and the token."""
+    def parse(cls, data: bytes, where: str, long: bool = False) -> Self:
+        """Parse the bytes of a .hea file. Raises UnreadableRecording naming the line and the token.
+
+        long: the record may be of any length.
+        """
         notes: list[str] = []
         lines, comments = _lines(data, where, notes)
         if not lines:
@@ -108,7 +111,7 @@ class Header(NamedTuple):
         rate_hz = _rate(tokens[2], line) if len(tokens) > 2 else DEFAULT_RATE_HZ
         n_frames = line.integer(tokens[3], "number of samples", 0) if len(tokens) > 3 else 0
         acquired_at = _acquired_at(tokens[4], line, notes) if len(tokens) > 4 else None
-        _check_limits(n_signals, n_frames, rate_hz, where)
+        _check_limits(n_signals, 0 if long else n_frames, rate_hz, where)
         body = lines[1:]
         wanted = n_signals if n_segments is None else n_segments
         if len(body) != wanted:
@@ -272,7 +275,7 @@ def check_sample_count(count: int, where: str) -> None:
 
 
 def _too_large(found: str, limit: str, where: str) -> NoReturn:
-    raise UnreadableRecording(Reason.LIMIT, found, f"at most {limit}", "Cut the record into shorter ones.", where)
+    raise UnreadableRecording(Reason.LIMIT, found, f"at most {limit}", TAKE_WINDOWS, where)
 
 
 def _signal(text: str, line: _Line, notes: list[str]) -> Signal:

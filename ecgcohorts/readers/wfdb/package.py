@@ -10,6 +10,7 @@ import os
 import warnings
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import Reason, UnreadableRecording, is_of_machine, needs_extra
 from ecgcohorts.io.regular import OpenFolder
 from ecgcohorts.leads import standard
-from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header, Signal, check_sample_count
 from ecgcohorts.readers.wfdb.signal import (
     FETCH_AGAIN,
@@ -33,6 +33,8 @@ from ecgcohorts.readers.wfdb.signal import (
 MAX_FLAC_SAMPLES = 1 << 25
 # Null segments take no bytes of the file, but memory here: 256 MiB, an hour and a half of 12 leads at 500 Hz. Our default.
 MAX_SEGMENT_SAMPLES = 1 << 25
+_WIDEST_BYTES = 4  # of a sample, in any format
+_COPY_SLACK = 1 << 20  # bytes: headers of FLAC files, pictures in them included
 THROUGH_PACKAGE = "read through the wfdb package"
 SEVERAL_SEGMENTS = "several segments"
 OTHER_RATES = "signals at other rates than the ECG left out"
@@ -71,7 +73,12 @@ def _read_single(header: Header, folder: OpenFolder, path: Path) -> Samples:
     where = str(path)
     signals = header.signals
     _check_files(header, folder, path)
-    record = _package_record(path, physical=False, smooth_frames=False, ignore_skew=True)
+    if header.notes:
+        # The package refuses most of what is a quirk here, such as the base date `2006`.
+        with TemporaryDirectory() as private:
+            record = _package_record(_plain_copy(header, folder, Path(private)), where)
+    else:
+        record = _package_record(path, where)
     samples = [np.asarray(values) for values in record.e_d_signal]
     if [len(values) for values in samples] != [header.n_frames * signal.per_frame for signal in signals]:
         raise UnreadableRecording(
@@ -181,6 +188,8 @@ def _check_segment(segment: Header, n_frames: int, reference: tuple[Signal, ...]
     names = [signal.name for signal in segment.signals]
     if not {signal.name for signal in reference} >= set(names) or len(set(names)) < len(names):
         _unsupported("a segment with other signals than the first", "the same ones", where)
+    if Samples.unit_of(segment.signals) != Samples.unit_of(reference):
+        _unsupported("leads without a unit beside voltages", "one or the other", where)
     if segment.segments or any(signal.per_frame != 1 or signal.skew for signal in segment.signals):
         _unsupported("a segment of several segments or rates", "a plain one", where)
     if segment.n_frames != n_frames:
@@ -195,9 +204,10 @@ def _segment_mv(segment: Header, folder: OpenFolder) -> NDArray[np.float64]:
     plain = is_plain(segment)
     found = Samples.read(segment, folder, str(path)) if plain else _read_single(segment, folder, path)
     assert found.digital is not None
-    per_mv = [steps_per_mv(signal.gain, signal.unit, signal.name, str(path)) for signal in segment.signals]
     baseline = np.array([signal.baseline for signal in segment.signals])
-    analog_mv: NDArray[np.float64] = (found.digital - baseline[:, None]) / np.array(per_mv)[:, None]
+    analog_mv: NDArray[np.float64] = (found.digital - baseline[:, None]) / Samples.steps_of(segment.signals, str(path))[
+        :, None
+    ]
     if found.missing is not None:
         analog_mv[found.missing] = np.nan
     return analog_mv
@@ -210,7 +220,29 @@ def _segment_header(name: str, folder: OpenFolder) -> Header:
     return header._replace(record_name=name)
 
 
-def _package_record(path: Path, **options: Any) -> Any:
+def _plain_copy(header: Header, folder: OpenFolder, into: Path) -> Path:
+    """Copy the signals of a record whose files were checked, and write them a header without quirks. Returns its path."""
+    files = {name: f"f{number}.dat" for number, name in enumerate(dict.fromkeys(s.file for s in header.signals))}
+    for name, copy in files.items():
+        signals = [signal for signal in header.signals if signal.file == name]
+        per_frame = sum(signal.per_frame for signal in signals)
+        # What follows the declared samples is not copied, or a file of a terabyte would be.
+        most = _WIDEST_BYTES * per_frame * (header.n_frames + signals[0].offset) + _COPY_SLACK
+        with folder.open(name) as stream, (into / copy).open("wb") as file:
+            while piece := stream.read(min(most, _COPY_SLACK)):
+                file.write(piece)
+                most -= len(piece)
+    lines = [f"r {header.n_signals} 500 {header.n_frames}"]  # whatever its rate: it is taken from `header`
+    for signal in header.signals:
+        kind = f"{signal.format}x{signal.per_frame}:{signal.skew}+{signal.offset}"
+        # Integers are asked for, so that gain and baseline are not; a first value counts in format 8 alone.
+        first = signal.adc_zero if signal.initial is None else signal.initial
+        lines.append(f"{files[signal.file]} {kind} 200(0)/mV 16 {signal.adc_zero} {first} 0 0")
+    (into / "r.hea").write_text("\n".join(lines) + "\n", encoding="ascii")
+    return into / "r.hea"
+
+
+def _package_record(path: Path, where: str) -> Any:
     """Call `wfdb.rdrecord`, and turn everything it raises into UnreadableRecording."""
     with needs_extra("ingest"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its deprecations say nothing about the record
@@ -218,12 +250,12 @@ def _package_record(path: Path, **options: Any) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return wfdb.rdrecord(str(path.with_suffix("")), **options)
+            return wfdb.rdrecord(str(path.with_suffix("")), physical=False, smooth_frames=False, ignore_skew=True)
     except Exception as error:  # it raises IndexError, KeyError, TypeError and more on damaged files
         if isinstance(error, OSError) and is_of_machine(error):
             raise
         raise UnreadableRecording(
-            Reason.UNSUPPORTED, f"{type(error).__name__} in the wfdb package", "a record it reads", CONVERT, str(path)
+            Reason.UNSUPPORTED, f"{type(error).__name__} in the wfdb package", "a record it reads", CONVERT, where
         ) from error
 
 

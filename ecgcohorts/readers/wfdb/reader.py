@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgcohorts.errors import UnreadableRecording
+from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import OpenFolder
 from ecgcohorts.readers._shared.limits import check_rate
-from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers.wfdb.header import HEADER_LIMIT, NULL, Header
-from ecgcohorts.readers.wfdb.package import outline, read_rare
-from ecgcohorts.readers.wfdb.signal import Samples, is_plain
+from ecgcohorts.readers.wfdb.package import CONVERT, outline, read_rare
+from ecgcohorts.readers.wfdb.signal import A_PART, Samples, is_plain
 from ecgcohorts.recording import Origin, Recording
 
 SUFFIXES = (".hea",)
 NEEDS = ("wfdb",)  # for FLAC, several rates and skew only
+LONG = True  # reads parts of plain records of any length
 VARIANTS = (
     "formats 8 16 24 32 61 80 160 212 310 311 and FLAC 508 516 524",
     "several files, segments and rates, skew, byte offsets",
@@ -25,23 +25,29 @@ VARIANTS = (
 NO_CHECKSUM = "no checksum, samples not verified"
 
 
-def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Yield the one recording of a WFDB header. `entries` is ignored: a record has none.
+def read(path: Path, entries: Sequence[str] | None = None, part: slice | None = None) -> Iterator[Recording]:
+    """Yield the one recording of a WFDB header, or a part of a plain one. `entries` is ignored: a record has none.
 
     digital: (lead, time) int32, native integers. Records of several segments come as analog_mv, since their gains may
     differ. Signals that are not voltages (respiration ...) are kept with a gain of NaN. Raises UnreadableRecording.
     """
     with OpenFolder(path.parent) as folder:
-        header = Header.parse(folder.read(path.name, HEADER_LIMIT), str(path))
-        found = Samples.read(header, folder, str(path)) if is_plain(header) else read_rare(header, folder, path)
+        header = _header(folder, path, part is not None)
+        plain = is_plain(header)
+        found = Samples.read(header, folder, str(path), part) if plain else read_rare(header, folder, path)
+    if part is not None and not plain:
+        raise UnreadableRecording(Reason.UNSUPPORTED, "a part of a rare record", "all of it", CONVERT, str(path))
     check_rate(found.rate_hz, str(path))
     yield _recording(path, header, found, 0)
 
 
-def scan(path: Path) -> Iterator[Recording]:
-    """Yield the same recording without samples, from the header alone; n_samples is 0 where it does not say."""
+def scan(path: Path, long: bool = False) -> Iterator[Recording]:
+    """Yield the same recording without samples, from the header alone; n_samples is 0 where it does not say.
+
+    long: a plain record of any length.
+    """
     with OpenFolder(path.parent) as folder:
-        header = Header.parse(folder.read(path.name, HEADER_LIMIT), str(path))
+        header = _header(folder, path, long)
         found = outline(header, folder, path)
     check_rate(found.rate_hz, str(path))
     yield _recording(path, header, found, round(header.n_frames * found.rate_hz / header.rate_hz))
@@ -66,6 +72,13 @@ def beside(path: Path, entries: Sequence[str] | None = None, samples: bool = Tru
     return found
 
 
+def _header(folder: OpenFolder, path: Path, long: bool) -> Header:
+    data = folder.read(path.name, HEADER_LIMIT)
+    header = Header.parse(data, str(path), long)
+    # Rare records are read whole or not at all, so for them the limits hold.
+    return Header.parse(data, str(path)) if long and not is_plain(header) else header
+
+
 def _signal_files(header: Header) -> list[str]:
     return list(dict.fromkeys(signal.file for signal in header.signals if signal.file != NULL))
 
@@ -73,11 +86,10 @@ def _signal_files(header: Header) -> list[str]:
 def _recording(path: Path, header: Header, found: Samples, n_samples: int) -> Recording:
     signals = found.signals
     # Without a declared length there is nothing that a sum could be compared with.
-    verified = header.n_frames and all(signal.checksum is not None for signal in signals)
+    verified = A_PART in found.notes or (header.n_frames and all(s.checksum is not None for s in signals))
     gain_per_mv = baseline = None
     if found.digital is not None:
-        per_mv = [steps_per_mv(signal.gain, signal.unit, signal.name, str(path)) for signal in signals]
-        gain_per_mv, baseline = np.array(per_mv), np.array([signal.baseline for signal in signals])
+        gain_per_mv, baseline = Samples.steps_of(signals, str(path)), np.array([signal.baseline for signal in signals])
     return Recording(
         recording_id=path.stem,
         leads=tuple([signal.name for signal in signals]),
@@ -92,4 +104,5 @@ def _recording(path: Path, header: Header, found: Samples, n_samples: int) -> Re
         fields=header.fields,
         source=Origin("wfdb", path),
         notes=header.notes + found.notes + (() if verified else (NO_CHECKSUM,)),
+        unit=Samples.unit_of(signals),
     )

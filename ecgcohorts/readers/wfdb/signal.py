@@ -15,8 +15,14 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.io.regular import OpenFolder, read_exactly
+from ecgcohorts.leads import standard
+from ecgcohorts.readers._shared.limits import check_shape
+from ecgcohorts.readers._shared.units import steps_per_mv
 from ecgcohorts.readers.wfdb.header import MAT_SUFFIX, NULL, Header, Signal, check_sample_count
+from ecgcohorts.recording import Unit
 
+_NO_UNIT = "nu"
+A_PART = "a part of a record, whose checksums are of the whole"
 UNFIT_FIRST = "declared first value is no value of its format, not compared"
 FETCH_AGAIN = "Fetch the file again from its source."
 MAT_V4_PREAMBLE = 20  # bytes: five little-endian int32, before the variable's name
@@ -38,12 +44,33 @@ class Samples(NamedTuple):
         """Return decoded integers, those that stand for "no sample" marked missing."""
         return cls(signals, rate_hz, digital, _find_missing(signals, digital), notes=notes)
 
+    @staticmethod
+    def unit_of(signals: tuple[Signal, ...]) -> Unit:
+        """Tell whether the ECG leads of a record are voltages, or numbers of which the header says that they have no unit."""
+        if not any(signal.unit.casefold() == _NO_UNIT for signal in signals):
+            return "mV"  # of headers, which are read by the million, almost all
+        leads = standard([signal.name for signal in signals])
+        units = {signal.unit.casefold() for signal, lead in zip(signals, leads, strict=True) if lead is not None}
+        # header(5) lets a writer name any unit, and names none of its own for "no unit". NU is that of wfdb-python.
+        return "none" if units == {_NO_UNIT} else "mV"
+
+    @staticmethod
+    def steps_of(signals: tuple[Signal, ...], where: str) -> NDArray[np.float64]:
+        """Return the integer steps per mV of each signal; per 1 where the leads have no unit. NaN for what is no voltage."""
+        units = [signal.unit for signal in signals]
+        if Samples.unit_of(signals) == "none":
+            units = ["mV" if unit.casefold() == _NO_UNIT else unit for unit in units]
+        return np.array([steps_per_mv(s.gain, unit, s.name, where) for s, unit in zip(signals, units, strict=True)])
+
     @classmethod
-    def read(cls, header: Header, folder: OpenFolder, where: str) -> Self:
+    def read(cls, header: Header, folder: OpenFolder, where: str, part: slice | None = None) -> Self:
         """Decode a plain record, verified against what the header declares.
 
-        Raises UnreadableRecording: TRUNCATED before anything is allocated, CHECKSUM if a sum or a first value differs.
+        part: those samples alone; nothing tells then whether they are right. Raises UnreadableRecording: TRUNCATED before
+        anything is allocated, CHECKSUM if a sum or a first value differs.
         """
+        if part is not None:
+            return cls._read_part(header, folder, where, part)
         blocks = []
         n_frames = header.n_frames or None
         for file, group in groupby(header.signals, key=lambda signal: signal.file):
@@ -62,6 +89,20 @@ class Samples(NamedTuple):
         sums = digital.sum(axis=1, dtype=np.int32)  # may wrap: the low 16 bits, which count, stay right
         notes = verify(header.signals, digital[:, 0].tolist(), sums.tolist(), header.n_frames > 0, where)
         return cls.of(header.signals, header.rate_hz, digital, *notes)
+
+    @classmethod
+    def _read_part(cls, header: Header, folder: OpenFolder, where: str, part: slice) -> Self:
+        check_shape(header.n_signals, header.n_frames, header.rate_hz, where, part)
+        taken = range(header.n_frames)[part]
+        blocks = []
+        for file, group in groupby(header.signals, key=lambda signal: signal.file):
+            signals = tuple(group)
+            # Differences mean something from the first sample on only.
+            start = 0 if signals[0].format == 8 else taken.start
+            check_sample_count((taken.stop - start) * len(signals), where)
+            block = _read_file(file, signals, header.n_frames, folder, range(start, taken.stop))
+            blocks.append(block[:, taken.start - start :])
+        return cls.of(header.signals, header.rate_hz, np.concatenate(blocks), A_PART)
 
 
 class _Storage(NamedTuple):
@@ -181,8 +222,10 @@ def _find_missing(signals: tuple[Signal, ...], digital: NDArray[np.int32]) -> ND
     return digital == np.array([-(1 << 63) if mark is None else mark for mark in marks])[:, None]
 
 
-def _read_file(file: str, signals: tuple[Signal, ...], n_frames: int | None, folder: OpenFolder) -> NDArray[np.int32]:
-    """Decode the consecutive signals that share one file to (signal, time)."""
+def _read_file(
+    file: str, signals: tuple[Signal, ...], n_frames: int | None, folder: OpenFolder, taken: range | None = None
+) -> NDArray[np.int32]:
+    """Decode the consecutive signals that share one file to (signal, time). taken: these frames only."""
     storage, offset, width = STORAGE[signals[0].format], signals[0].offset, len(signals)
     path = folder.path / file
     with folder.open(file) as stream:
@@ -199,14 +242,17 @@ def _read_file(file: str, signals: tuple[Signal, ...], n_frames: int | None, fol
         # Challenge files: 24 bytes, then samples column by column, which is frame by frame.
         if file.endswith(MAT_SUFFIX):
             _check_mat_preamble(stream.read(offset), signals[0].format, (width, n_frames), path)
-        stream.seek(offset)
-        data = read_exactly(stream, needed, path)
+        taken = range(n_frames) if taken is None else taken
+        # Packed formats hold two or three samples in a group of bytes, in whose middle a frame may begin.
+        first_group, ahead = divmod(taken.start * width, storage.group)
+        stream.seek(offset + first_group * storage.bytes)
+        data = read_exactly(stream, storage.size(taken.stop * width) - first_group * storage.bytes, path)
     padding = -len(data) % storage.bytes
-    flat = storage.decode(np.frombuffer(data + bytes(padding), np.uint8))[: n_frames * width]
-    frames = flat.reshape(n_frames, width)
+    flat = storage.decode(np.frombuffer(data + bytes(padding), np.uint8))[ahead : ahead + len(taken) * width]
+    frames = flat.reshape(len(taken), width)
     if signals[0].format == 8:
         return _absolute(frames, signals, str(path))
-    digital = np.empty((width, n_frames), np.int32)
+    digital = np.empty((width, len(taken)), np.int32)
     digital[:] = frames.T
     return digital
 

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+# Numbers of six digits that forms elsewhere are filled with.
+PATIENTS = ("111111", "123456", "666666", "999999")
+
 TABLE = "patient_id,basal_pattern,sudden_death,brugada\n188981,1,0,1\n251972,0,0,0\n460919,0,1,2\n"
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+PATIENTS = tuple(f"Person_{number:02d}" for number in range(1, 91))
+
 
 def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, dict[str, object]]]:
     """Files below `root`; returned: folder -> recording id -> what must be found."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+PATIENTS = tuple(str(number) for number in (*range(1001, 1051), *range(2001, 2011)))
+
 ADSL = "USUBJID,AGE,SEX,ARM\n1001,23,M,Ranolazine\n2010,31,F,Placebo\n"
 
 

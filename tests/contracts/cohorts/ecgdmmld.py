@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+PATIENTS = tuple(map(str, range(2001, 2023)))
+
 LEADS = ["I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6"]
 TABLE = """\
 EGREFID,RANDID,SEX,AGE,RACE,VISIT,TRTA,TPT,DOF,LIDO,MEXI,MOXI,DILT,RR,PR,QT,QRS,JTPEAK,TPEAKTEND

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+PATIENTS = tuple(map(str, range(1001, 1023)))
+
 LEADS = ["I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6"]
 TABLE = """\
 EGREFID,RANDID,SEX,AGE,RACE,VISIT,EXTRT,TPT,RR,PR,QT,QRS,JTPEAK,TPEAKTEND

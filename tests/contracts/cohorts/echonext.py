@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+PATIENTS = ("p9999", "9999", "99999", "12345", "11111")  # the form of the keys is not published
+
 FLAGS = (
     *(
         "shd_moderate_or_greater_flag",

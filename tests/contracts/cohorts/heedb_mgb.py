@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+PATIENTS = ("111111111", "123456789", "987654321", "999999999")
+
 METADATA = """\
 BDSPPatientID,FileName,FileID,PatientRace,SexDSC,ECGAcquisitionTime,AgeAtAcquisition
 111000001,/S0001/2019/01/de_1,1,White,Female,2019-01-02 03:04:05,21915

@@ -1,11 +1,14 @@
 """IKEM as published: int16 exams of eight leads in another order, some shorter than the array, -1 for unknown."""
 
+import hashlib
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import h5py
 import numpy as np
+
+PATIENTS = tuple(hashlib.sha1(str(number).encode()).hexdigest() for number in range(100))
 
 ONE, TWO = "0a4d55a8d778e5022fab701977c5d840bbc486d0", "b6589fc6ab0dc82cf12099d1c2d40ab994e8410c"  # SHA-1, as published
 TABLE = f"""\

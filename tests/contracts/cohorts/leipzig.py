@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+PATIENTS = tuple(f"x{number:03d}" for number in (*range(1, 30), *range(101, 112)))
+
 LEADS = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6", "CS 1-2", "HIS d"]
 CHILDREN = "file_name,age,sex,diagnosis,ap_loacation,ecg_duration\nx001,.14.3,m,WPW,left,78\nx002,0.5,f,AVNRT,,240\n"
 ADULTS = "file_name,age,sex,diagnosis,ecg_duration\nx104,61,f,VT,4000\n"

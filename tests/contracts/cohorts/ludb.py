@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+PATIENTS = tuple(map(str, range(1, 201)))
+
 LEADS = ["i", "ii", "iii", "avr", "avl", "avf", "v1", "v2", "v3", "v4", "v5", "v6"]
 TABLE = """\
 ID,Sex,Age,Rhythms,Electric axis of the heart,Conduction abnormalities

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+PATIENTS = ("11111111", "12345678", "10000999", "19999999")
+
 LEADS = ["I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6"]  # aVF before aVL, as published
 RECORDS = """\
 subject_id,study_id,file_name,ecg_time,path
@@ -30,7 +32,7 @@ study_id,subject_id,all_diag_all,gender,age,anchor_age,anchor_year,strat_fold
 49036311,10000032,[],F,57.0,52,2176,18
 43222222,10000560,[],missing,,,,3
 """
-PATIENTS = "subject_id,gender,anchor_age,anchor_year\n10000117,M,91,2180\n10000032,M,20,2180\n"
+PERSONS = "subject_id,gender,anchor_age,anchor_year\n10000117,M,91,2180\n10000032,M,20,2180\n"
 
 
 def write(root: Path, write_record: Callable[..., None]) -> dict[Path, dict[str, dict[str, object]]]:
@@ -57,7 +59,7 @@ def write(root: Path, write_record: Callable[..., None]) -> dict[Path, dict[str,
     (beside / "record_list.csv").write_text(MORE_RECORDS)
     (beside / "machine_measurements.csv").write_text(MEASURED)
     (beside / "records_w_diag_icd10.csv").write_text(CODED)
-    (beside / "patients.csv.gz").write_bytes(gzip.compress(PATIENTS.encode(), mtime=0))
+    (beside / "patients.csv.gz").write_bytes(gzip.compress(PERSONS.encode(), mtime=0))
     unknown = float("nan")
     coded = {"icd_af": 1, "icd_heart_failure": 0, "icd_acute_mi": 0, "strat_fold": 18}
     measured = {"rr_interval": 659, "p_onset": unknown, "qrs_onset": 280, "p_axis": unknown, "qrs_axis": -12}

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+PATIENTS = ("11111111", "12345678", "10000999", "19999999")
+
 LEADS = ["I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6"]  # aVF before aVL, as published
 RECORDS = """\
 subject_id,study_id,file_name,ecg_time,path

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+PATIENTS = tuple(f"ath_{number:03d}" for number in range(1, 29))
+
 
 def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, dict[str, object]]]:
     """Files below `root`; returned: folder -> recording id -> what must be found."""

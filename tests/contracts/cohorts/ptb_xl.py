@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+PATIENTS = ("1111", "9999", "11111", "12345")
+
 TABLE = """\
 ecg_id,patient_id,age,sex,device,recording_date,site,scp_codes,strat_fold,filename_lr,filename_hr
 1,15709.0,56.0,1,CS-12   E,1984-11-09 09:17:34,0.0,"{'NORM': 100.0, 'SBRAD': 0.0}",3,records100/00000/00001_lr,records500/00000/00001_hr

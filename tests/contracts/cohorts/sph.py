@@ -7,6 +7,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+PATIENTS = ("S00000", "S09999", "S11111", "S12345", "S24666")
+
 TABLE = """\
 ECG_ID,AHA_Code,Patient_ID,Age,Sex,N,Date
 A00001,22;23,S00001,55,M,5000,2020-03-04

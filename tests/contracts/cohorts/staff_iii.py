@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+PATIENTS = tuple(f"{number:03d}" for number in range(1, 109))
+
 LEADS = ["V1", "V2", "V3", "V4", "V5", "V6", "I", "II", "III"]
 
 

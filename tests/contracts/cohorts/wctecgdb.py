@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+PATIENTS = tuple(f"patient{number:03d}" for number in range(1, 93))
+
 _LEADS = ("I", "II", "III", "V1", "V2", "V3", "V4", "V5", "V6", "LA", "RA", "LL", *(f"UV{n}" for n in range(1, 7)))
 SIGNALS = [*(f"{lead}-Raw" for lead in _LEADS), *_LEADS, "WCT"]
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+PATIENTS = ("P00001", "P09999", "P11111", "P11643")
+
 TWELVE = ["I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6"]
 DAY = 1 / 365.25  # in years
 NINE = ["I", "II", "III", "AVR", "AVL", "AVF", "V1", "V3", "V5"]

@@ -203,7 +203,7 @@ def test_numbers_of_a_catalogue_are_no_part_of_a_description() -> None:
     ("name", "digest"),
     [
         ("cinc2011", "886e8fe529c61af68754c6e84b8ff56760dbf18325c5a2d28fddf5ef333aa46a"),
-        ("brugada_huca", "72c748e625dc29cd398412e86ca52056f1c6b1bcc0c7b869687b3cb7e559117e"),
+        ("ecg_id", "763d669af1fd5cc092d15bd7965b0f858bb456760c482268274ff23e6c29c9ce"),
         ("muse_folder", "7fd4054f0d59c0aaa75be13d5ceac319ddee47aa9fd49695eb4d1380d0deaad6"),
     ],
 )

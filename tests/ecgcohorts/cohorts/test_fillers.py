@@ -52,7 +52,7 @@ def test_a_description_switches_the_usual_fillers_off(tmp_path: Path) -> None:
 
 def test_the_numbers_of_published_data_sets_are_no_fillers(tmp_path: Path) -> None:
     """Their patients are numbered without gaps: 9999 and 111111 are among them."""
-    for preset in ("ptb_xl", "code15", "ukb", "mimic_iv_ecg"):
+    for preset in ("ptb_xl", "code15", "ukb", "mimic_iv_ecg", "heedb_mgb", "heedb_emory", "echonext", "brugada_huca"):
         places = [place for layout in CohortSpec.load(preset).layouts for place in layout.patient]
         assert places
         assert not any(place.usual_fillers for place in places), preset

@@ -193,3 +193,79 @@ def test_a_flipped_flac_sample_fails_its_checksum(shared: Path, tmp_path: Path) 
     samples[100] += 1
     soundfile.write(tmp_path / "flacformats.d1", samples, rate, "PCM_16", format="FLAC")
     assert refused(tmp_path / "flacformats.hea").reason is Reason.CHECKSUM
+
+
+ODD_DATES = ["2006", "2020-05-12", "10:00:00 12.05.2020", "12-May-2020 10:00:00", "10:00:00 31/02/2020"]
+
+
+@pytest.mark.parametrize("date", ODD_DATES)
+@pytest.mark.parametrize("kind", ["skew", "rates", "format 8", "flac"])
+def test_a_rare_record_is_not_refused_for_its_date_either(
+    kind: str, date: str, wfdb_files: ModuleType, tmp_path: Path
+) -> None:
+    """The same record with and without the date gives the same samples."""
+    make = wfdb_files.Channel
+    rng = np.random.default_rng(RNG_SEED)
+    samples = np.cumsum(rng.integers(-9, 10, (2, 40)), axis=1).astype(np.int16)
+    if kind == "flac":
+        soundfile = pytest.importorskip("soundfile")
+        channels = [make(row, lead, fmt=516) for row, lead in zip(samples, ("I", "II"), strict=True)]
+    elif kind == "rates":
+        channels = [make(samples[0], "I", per_frame=2), make(samples[1, :20], "RESP")]
+    else:
+        fmt = 8 if kind == "format 8" else 16
+        channels = [make(row, lead, fmt=fmt, skew=3) for row, lead in zip(samples, ("I", "II"), strict=True)]
+    found = []
+    for text in ("", date):
+        line = f"r {len(channels)} 500 {20 if kind == 'rates' else 40} {text}".rstrip()
+        if kind == "flac":
+            path = tmp_path / "r.hea"
+            soundfile.write(tmp_path / "r.dat", samples.T, 96000, "PCM_16", format="FLAC")
+            path.write_text("\n".join([line, *(channel.line() for channel in channels)]) + "\n")
+        else:
+            path = wfdb_files.write_record(tmp_path, channels, line)
+        found.append(next(wfdb.read(path)))
+    plain, dated = found
+    assert np.array_equal(plain.digital, dated.digital)
+    assert (plain.missing is None) == (dated.missing is None)
+    assert plain.rate_hz == dated.rate_hz
+    assert (dated.acquired_at is None) == (date != ODD_DATES[3])
+    assert len(dated.notes) == len(plain.notes) + 1
+    if kind == "flac":
+        samples[1, 7] += 1
+        soundfile.write(tmp_path / "r.dat", samples.T, 96000, "PCM_16", format="FLAC")
+    else:
+        damaged = bytearray((tmp_path / "r.dat").read_bytes())
+        damaged[len(damaged) // 2] ^= 4
+        (tmp_path / "r.dat").write_bytes(damaged)
+    error = refused(path)
+    assert error.reason is Reason.CHECKSUM
+    assert error.where == str(path)  # of the record, not of a copy
+
+
+def test_the_copy_of_a_record_with_quirks_leaves_out_what_follows_its_samples(
+    wfdb_files: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = wfdb_files.write_record(tmp_path, [wfdb_files.Channel(np.arange(40), skew=1)], "r 1 500 40 2006")
+    with (tmp_path / "r.dat").open("ab") as file:
+        file.truncate(1 << 26)
+    sizes = []
+    copy = _wfdb_package._plain_copy
+    monkeypatch.setattr(
+        _wfdb_package,
+        "_plain_copy",
+        lambda *given: [out := copy(*given), sizes.append((out.parent / "f0.dat").stat().st_size)][0],
+    )
+    (found,) = wfdb.read(path)
+    assert found.digital[0, :39].tolist() == list(range(1, 40))
+    assert sizes[0] < 1 << 21
+
+
+def test_segments_without_a_unit(wfdb_files: ModuleType, tmp_path: Path) -> None:
+    first = segment(wfdb_files, tmp_path, "a", ("I", "II"), 30, gain="10(0)/NU")
+    second = segment(wfdb_files, tmp_path, "b", ("I", "II"), 20, gain="20(0)/NU")
+    (found,) = wfdb.read(master(tmp_path, "a 30", "b 20"))
+    assert found.unit == "none"
+    np.testing.assert_allclose(found.analog_mv, np.concatenate([first / 10, second / 20], axis=1))
+    segment(wfdb_files, tmp_path, "b", ("I", "II"), 20)
+    assert refused(master(tmp_path, "a 30", "b 20")).reason is Reason.UNSUPPORTED

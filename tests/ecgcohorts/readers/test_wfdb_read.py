@@ -340,3 +340,27 @@ def test_a_record_is_not_refused_for_its_date(text: str, wfdb_files: ModuleType,
     found = read(wfdb_files.write_record(tmp_path, [wfdb_files.Channel(np.arange(10))], f"r 1 500 10 {text}"))
     assert (found.n_samples, found.acquired_at) == (10, None)
     assert wh.UNREAD_DATE in found.notes
+
+
+@pytest.mark.parametrize("unit", ["NU", "nu"])
+def test_leads_without_a_unit_are_numbers_and_no_voltages(unit: str, wfdb_files: ModuleType, tmp_path: Path) -> None:
+    """wfdb-python writes NU for "no unit"; a record of it serves recipes that take numbers, and no others."""
+    make = wfdb_files.Channel
+    channels = [make(np.arange(10), lead, gain=f"500(2)/{unit}") for lead in ("I", "II")]
+    found = read(wfdb_files.write_record(tmp_path, [*channels, make(np.arange(10), "RESP", gain="1/bpm")]))
+    assert found.unit == "none"
+    np.testing.assert_allclose(found.signal_mv[:2], np.tile((np.arange(10) - 2) / 500, (2, 1)))
+    assert np.isnan(found.gain_per_mv[2])
+    (scanned,) = wfdb.scan(tmp_path / "r.hea")
+    assert scanned.unit == "none"
+
+
+def test_leads_without_a_unit_beside_voltages_are_refused(wfdb_files: ModuleType, tmp_path: Path) -> None:
+    make = wfdb_files.Channel
+    path = wfdb_files.write_record(tmp_path, [make(np.arange(10), "I"), make(np.arange(10), "II", gain="500/NU")])
+    assert refused(path).reason is Reason.UNIT
+    # Beside the leads, such a signal is one that is no voltage.
+    path = wfdb_files.write_record(tmp_path, [make(np.arange(10), "I"), make(np.arange(10), "flag", gain="1/NU")])
+    found = read(path)
+    assert found.unit == "mV"
+    assert np.isnan(found.gain_per_mv[1])
