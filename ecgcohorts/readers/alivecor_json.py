@@ -120,7 +120,8 @@ def _samples(signal: _Signal, where: str) -> tuple[NDArray, NDArray[np.bool_]]:
             hole = np.array([sample is None for sample in samples])
             samples = [0 if sample is None else sample for sample in samples]
         try:
-            rows.append(np.array(samples))
+            # With its type named, a list of integers is taken over in less than half the time.
+            rows.append(np.array(samples, None if float in types else np.int64))
         except OverflowError:
             Json.refuse(Reason.UNSUPPORTED, "integers of more than 64 bits", "32 bits or fewer", where)
         holes.append(hole)
