@@ -4,6 +4,7 @@ Source: AliveCor's API documentation as independent readers restate it; no real 
 """
 
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -111,6 +112,11 @@ def _samples(signal: _Signal, where: str) -> tuple[NDArray, NDArray[np.bool_]]:
     """Return (lead, time) as int64 or float64, and where null stood."""
     rows, holes = [], []
     for samples in signal.leads.values():
+        row = _integers(samples)
+        if row is not None:
+            rows.append(row)
+            holes.append(np.zeros(len(row), bool))
+            continue
         types = {*map(type, samples)}
         # Exactly these types: true is an int in Python, and a text must not become a number.
         if not types <= {int, float, type(None)}:
@@ -127,6 +133,17 @@ def _samples(signal: _Signal, where: str) -> tuple[NDArray, NDArray[np.bool_]]:
     if any(row.dtype.kind not in "if" for row in rows):
         Json.refuse(Reason.UNSUPPORTED, "integers of more than 64 bits", "32 bits or fewer", where)
     return np.stack(rows), np.stack(holes)
+
+
+def _integers(samples: list[Any]) -> NDArray[np.int64] | None:
+    """Return samples that are all integers of 64 bits; None where one is anything else."""
+    try:
+        row = np.frombuffer(array("q", samples), np.int64)
+    except (TypeError, OverflowError):
+        return None
+    # To `array`, true and false are 1 and 0. To ask only there takes half the time of asking every sample for its type.
+    doubtful = np.flatnonzero((row == 0) | (row == 1)).tolist()
+    return None if any(isinstance(samples[at], bool) for at in doubtful) else row
 
 
 def _as_stored(

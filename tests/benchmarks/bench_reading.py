@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_reading.py            # prints the table
     python tests/benchmarks/bench_reading.py --write    # puts it into docs/formats.md, between its two markers
+    python tests/benchmarks/bench_reading.py edf --write    # the same for one row
 
 Real files where the recordings beside the checkout are there, else the ten seconds that the fixture writer of the
 format makes. Ours and the peer take turns, all files each; a ratio is that of the medians. Files are in the page
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -210,14 +211,17 @@ def test_reading(benchmark, name):
         assert found.ratio >= 1
 
 
-def table() -> str:
-    """Markdown: format, variants, oracle, differential peers, mutants tried, milliseconds a file."""
+HEAD = (
+    "| format | variants | oracle | compared with | mutants tried | CPU ms per file | peer, same run |",
+    "|---|---|---|---|---|---|---|",
+)
+
+
+def rows_of(names: Sequence[str]) -> dict[str, str]:
+    """Format -> row of Markdown: variants, oracle, differential peers, mutants tried, milliseconds a file."""
     fuzz = json.loads(FUZZ.read_text("utf-8")) if FUZZ.is_file() else {}
-    rows = [
-        "| format | variants | oracle | compared with | mutants tried | CPU ms per file | peer, same run |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name in plugins.names(readers.KIND):
+    rows = {}
+    for name in names:
         reader, found = plugins.load(readers.KIND, name), measure(name)
         oracle, compared = WITNESSES[name]
         versus = "none"
@@ -233,19 +237,23 @@ def table() -> str:
             f"{found.ms:.2f} ({found.files})",
             versus,
         ]
-        rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+        rows[name] = "| " + " | ".join(cells) + " |"
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="put the table into docs/formats.md")
-    made = table()
-    if parser.parse_args().write:
+    parser.add_argument("formats", nargs="*", help="rows to measure; all of them if none is named")
+    parser.add_argument("--write", action="store_true", help="put the rows into docs/formats.md")
+    given = parser.parse_args()
+    made = rows_of(given.formats or plugins.names(readers.KIND))
+    print("\n".join((*HEAD, *made.values())))
+    if given.write:
         text = PAGE.read_text("utf-8")
-        before, after = text.split(BEGIN)[0], text.split(END)[1]
-        PAGE.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", "utf-8")
-    print(made)
+        before, (table, after) = text.split(BEGIN)[0], text.split(BEGIN)[1].split(END)
+        written = {line.split("`")[1]: line for line in table.splitlines() if line.startswith("| `")}
+        lines = [(written | made)[name] for name in plugins.names(readers.KIND)]
+        PAGE.write_text("\n".join((f"{before}{BEGIN}", *HEAD, *lines, f"{END}{after}")), "utf-8")
 
 
 if __name__ == "__main__":

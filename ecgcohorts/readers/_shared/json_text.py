@@ -85,9 +85,10 @@ class Json:
 
 def _check_size(data: bytes, where: str) -> None:
     """Refuse what would take memory or the stack. Counted in the bytes, where strings can only make it more."""
-    if max(data.count(b","), data.count(b'"')) > MAX_VALUES:
+    # A file of fewer bytes than that needs no counting.
+    if len(data) > MAX_VALUES and max(data.count(b","), data.count(b'"')) > MAX_VALUES:
         Json.refuse(Reason.LIMIT, f"more than {MAX_VALUES} values or quotes", "fewer", where)
-    if data.count(b"[") + data.count(b"{") > MAX_OBJECTS:
+    if len(data) > MAX_OBJECTS and data.count(b"[") + data.count(b"{") > MAX_OBJECTS:
         Json.refuse(Reason.LIMIT, f"more than {MAX_OBJECTS} lists and objects", "fewer", where)
     depth = 0
     # Without escapes, every other piece between quotes is a string. A pattern for strings took 20 s and a gigabyte on a

@@ -79,7 +79,7 @@ def read(path: Path, entries: Sequence[str] | None = None, part: slice | None = 
         digital, missing = digital[:, columns], None if missing is None else missing[:, columns]
         chosen = chosen._replace(n_samples=len(taken))
     quirks = {
-        OUT_OF_RANGE: _is_out_of_range(chosen, digital),
+        OUT_OF_RANGE: _is_out_of_range(header, chosen, digital),
         PADDED: missing is not None,
         CONTIGUOUS: header.is_discontinuous,
     }
@@ -211,8 +211,12 @@ def _find_padding(n_records: int, digital: NDArray[np.int32]) -> NDArray[np.bool
     return missing
 
 
-def _is_out_of_range(chosen: _Chosen, digital: NDArray[np.int32]) -> bool:
+def _is_out_of_range(header: Header, chosen: _Chosen, digital: NDArray[np.int32]) -> bool:
     """Tell whether samples lie beyond the digital limits of their signal. They are kept; the header is wrong."""
+    bound = 1 << 8 * header.sample_bytes - 1
+    # Most writers declare all the integers there are, which no sample can leave.
+    if all(scale.least == -bound and scale.most == bound - 1 for scale in chosen.scales):
+        return False
     least, most = (np.array(limits) for limits in zip(*[(s.least, s.most) for s in chosen.scales], strict=True))
     return bool((digital.min(axis=1) < least).any() or (digital.max(axis=1) > most).any())
 

@@ -90,7 +90,7 @@ def test_a_duration_that_differs_is_noted(files: ModuleType, tmp_path: Path) -> 
     ({"leadI": [1, 2]}, {"amplitudeResolution": None}, Reason.UNIT), ({"leadI": [1, 2]}, {"amplitudeResolution": 0}, Reason.UNIT),
     ({"leadI": [1, 2]}, {"amplitudeResolution": -5}, Reason.UNIT), ({"leadI": [1, 2]}, {"numLeads": 2}, Reason.HEADER),
     ({"leadI": [1, 2], "leadII": [1]}, {}, Reason.TRUNCATED), ({"leadI": []}, {}, Reason.EMPTY), ({}, {}, Reason.EMPTY),
-    ({"leadI": [1, "2"]}, {}, Reason.HEADER), ({"leadI": [1, True]}, {}, Reason.HEADER), ({"leadI": [1, [2]]}, {}, Reason.HEADER),
+    ({"leadI": [1, "2"]}, {}, Reason.HEADER), ({"leadI": [1, True]}, {}, Reason.HEADER), ({"leadI": [False, False]}, {}, Reason.HEADER), ({"leadI": [1, [2]]}, {}, Reason.HEADER),
     ({"leadI": [1, 2147483648]}, {}, Reason.UNSUPPORTED), ({"leadI": [1, 10**30]}, {}, Reason.UNSUPPORTED),
     ({"leadI": [1], "I": [2]}, {}, Reason.DUPLICATE_LEAD), ({"leadI": [1, 2]}, {"samples": [1, 2]}, Reason.HEADER),
     ({"leadI": [1, 2]}, {"samples": {"leadI": "1 2"}}, Reason.HEADER),
