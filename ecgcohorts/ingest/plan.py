@@ -210,6 +210,24 @@ class Partition:
     first: int  # row of the plan
     rows: int
 
+    @property
+    def named_number(self) -> int:
+        """Its number, printed with its cohort: schedulers list their tasks by what they print."""
+        return _NamedNumber(self.number, f"{self.cohort}-{self.number}")
+
+
+class _NamedNumber(int):
+    _name: str
+
+    # Unpickled from the number alone, and given its name afterwards.
+    def __new__(cls, number: int, name: str = "") -> Self:
+        made = super().__new__(cls, number)
+        made._name = name
+        return made
+
+    def __str__(self) -> str:
+        return self._name
+
 
 class AnyPlan(ABC):
     """A plan, in memory or in a file: its header, and its rows on demand."""

@@ -411,14 +411,14 @@ def _handed_out(
     path = options.plan_file or folder.with_name(f"{folder.name}.plan")
     plan.write(path)
     try:
-        yield (partition.number for partition in left), partial(encode_partition, Path(path).absolute())
+        yield (partition.named_number for partition in left), partial(encode_partition, Path(path).absolute())
     finally:
         path.unlink(missing_ok=True)
 
 
 def _cause_of_death(header: PlanHeader, death: WorkerDied) -> str:
     task = death.task
-    partition = task.partition if isinstance(task, EncodeTask) else header.partition(int(str(task)))
+    partition = task.partition if isinstance(task, EncodeTask) else header.partition(task)
     stopped = Staged(header.staging, partition).stopped_at()
     where = f", at recording {stopped}" if stopped else ""
     return (

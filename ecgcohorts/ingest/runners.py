@@ -3,20 +3,25 @@
 A runner does tasks in any order and reports which are done. A task gives the same bytes anywhere.
 """
 
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from uuid import uuid4
 
-from ecgcohorts.errors import SpecError, install_line
+from ecgcohorts.errors import MachineError, SpecError, install_line
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -25,12 +30,13 @@ Task = TypeVar("Task")
 _STOP_SECONDS = 5.0  # our default; for a worker to end after it was told to
 # Tasks sent to a Dask worker at a time: while one runs, the next waits there, and the worker is never idle.
 _IN_FLIGHT = 2
+_LOOK_SECONDS = 2.0  # our default; how often the scheduler is asked for its workers
 
 
 class WorkerDied(Exception):
     """A worker process ended in the middle of a task without raising an error."""
 
-    def __init__(self, task: object, how: str) -> None:
+    def __init__(self, task: Any, how: str) -> None:
         self.task, self.how = task, how
         super().__init__(task, how)
 
@@ -40,7 +46,9 @@ class Runner(Protocol):
 
     @property
     def elsewhere(self) -> bool:
-        """Whether tasks may run on another machine. They are then numbers of partitions of a plan file."""
+        """Whether tasks may run on another machine. They are then numbers of partitions of a plan file, each an int that
+        is printed with its cohort.
+        """
 
     def run(self, tasks: Iterable[Task], encode: Callable[[Task], object]) -> Iterator[Task]:
         """Yield each task once it is done, in any order. An error of `encode` is raised here and ends the other tasks.
@@ -198,33 +206,87 @@ class Dask:
 
     def run(self, tasks: Iterable[Task], encode: Callable[[Task], object]) -> Iterator[Task]:
         try:
-            from distributed import KilledWorker, as_completed
+            from distributed import KilledWorker
         except ImportError:
             raise SpecError(f"found no Dask here, which a scheduler needs. Run: {install_line('dask')}") from None
         with ExitStack() as stack:
-            client = _connect(self.address, self.workers, stack)
-            left, running = iter(tasks), as_completed()
-            task_of: dict[Future, Task] = {}
-
-            def send(count: int) -> None:
-                for task in islice(left, count):
-                    # Not pure: Dask would take the second run of a partition for the first and skip it.
-                    future = client.submit(_one_at_a_time, encode, task, pure=False, retries=0)
-                    task_of[future] = task
-                    running.add(future)
-
+            stack.enter_context(_without_traces())
+            queue = _DaskQueue(_connect(self.address, self.workers, stack), iter(tasks), encode)
             try:
-                send(_IN_FLIGHT * max(1, len(client.scheduler_info(n_workers=-1)["workers"])))
-                for future in running:
-                    task = task_of.pop(future)
-                    try:
-                        future.result()
-                    except KilledWorker:
-                        raise WorkerDied(task, "died more than once, most likely for lack of memory") from None
-                    send(1)
+                while (ended := queue.next_ended()) is not None:
+                    task, future = ended
+                    if future.cancelled():  # by the client, which has lost its scheduler
+                        raise _lost("the connection has ended")
+                    if future.status == "error":
+                        try:
+                            future.result()
+                        except KilledWorker:
+                            raise WorkerDied(task, "died more than once, most likely for lack of memory") from None
                     yield task
             finally:
-                client.cancel(list(task_of))
+                queue.cancel()
+
+
+class _DaskQueue:
+    """The tasks that a scheduler has at a time: some for each worker it has now, so that one that comes late gets work."""
+
+    def __init__(self, client: "Client", left: Iterator[Task], encode: Callable[[Task], object]) -> None:
+        self._client, self._left, self._encode = client, left, encode
+        self._task_of: dict[Future, Any] = {}
+        self._done: SimpleQueue[Future] = SimpleQueue()
+        self._workers, self._look_at = 1, 0.0
+        # Keys of two runs must differ: Dask takes tasks of equal keys for one, and does it once.
+        self._run = uuid4().hex[:8]
+
+    def next_ended(self) -> "tuple[Any, Future] | None":
+        """Wait for the next task to end, and give it with its future; None if no task is left."""
+        self._fill()
+        while self._task_of:
+            try:
+                future = self._done.get(timeout=_LOOK_SECONDS)
+            except Empty:
+                self._fill()
+            else:
+                return self._task_of.pop(future), future
+        return None
+
+    def _fill(self) -> None:
+        if time.monotonic() >= self._look_at:
+            try:
+                self._workers = max(1, len(self._client.nthreads()))
+            except OSError as error:  # also what `distributed` calls CommClosedError, and a TimeoutError
+                raise _lost(type(error).__name__) from None
+            self._look_at = time.monotonic() + _LOOK_SECONDS
+        for task in islice(self._left, max(0, _IN_FLIGHT * self._workers - len(self._task_of))):
+            # Not pure: Dask would take the second run of a partition for the first and skip it. Its dashboard groups tasks
+            # by the words of a key, those before the number.
+            key = f"encode-{task}-{self._run}"
+            future = self._client.submit(_one_at_a_time, self._encode, task, key=key, pure=False, retries=0)
+            self._task_of[future] = task
+            future.add_done_callback(self._done.put)
+
+    def cancel(self) -> None:
+        """Take back what has not ended."""
+        with suppress(OSError, CancelledError):  # with its scheduler, a task is gone too
+            self._client.cancel(list(self._task_of))
+
+
+def _lost(how: str) -> MachineError:
+    return MachineError(
+        f"lost the Dask scheduler ({how}). Start it and its workers again, then run the same command again: finished "
+        "partitions are kept."
+    )
+
+
+@contextmanager
+def _without_traces() -> Iterator[None]:
+    # What `distributed` logs with a trace it raises as well, and we say it in a line.
+    logger, untraced = logging.getLogger("distributed.client"), lambda record: not record.exc_info
+    logger.addFilter(untraced)
+    try:
+        yield
+    finally:
+        logger.removeFilter(untraced)
 
 
 def _connect(address: str | None, workers: int, stack: ExitStack) -> "Client":

@@ -1,7 +1,8 @@
 """Object stores by URL: S3 and what speaks like it, Google Cloud Storage, Azure.
 
 A thin layer over obstore, which reads endpoint, region and credentials from the usual environment variables
-(`AWS_...`, `GOOGLE_...`, `AZURE_...`); nothing of these is kept or printed here. `file:` URLs are not taken: folders
+(`AWS_...`, `GOOGLE_...`, `AZURE_...`); nothing of these is kept or printed here. A request without an answer is repeated
+with growing pauses, for as many seconds as `ECGCOHORTS_RETRY_SECONDS` says. `file:` URLs are not taken: folders
 have paths. Commits rest on conditional writes: an object is made only if it is not there, or replaced only if nobody
 else has replaced it.
 """
@@ -12,6 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -19,11 +21,18 @@ from urllib.parse import urlsplit
 from ecgcohorts.errors import ObjectStoreError, SpecError, StoreError, install_line
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+    from obstore.store import ObjectStore, RetryConfig
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "azure")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")  # of S3's and Azure's XML answers
 _STATUS = re.compile(r"status code: (\d{3})")
+_NO_ANSWER = re.compile(r"after [1-9]\d* retries|HTTP error")  # of object_store's text
+# Where the environment holds no credentials, a cloud's own machine is asked for some: Google's; Amazon's and Azure's.
+_METADATA = re.compile(r"metadata\.google\.internal|169\.254\.169\.254|/latest/(api/token|meta-data)")
+_RETRY_SECONDS = "ECGCOHORTS_RETRY_SECONDS"
+_MOST_RETRY_SECONDS = 86_400  # a day
+_MOST_BACKOFF = 5.0  # seconds; our default
+_NO_LIMIT = 1_000_000
 _BLOCK_BYTES = 8 << 20
 _process: int | None = None  # that first used an object store
 _SHA256 = "sha256"  # an object's metadata: what was put, as the sender saw it
@@ -307,10 +316,7 @@ class Bucket:
         where = f"{self.path}/{name}" if name else self.path
         if isinstance(error, FileNotFoundError):
             return FileNotFoundError(f"{where}: no such object")
-        return ObjectStoreError(
-            f"{where}: the object store refuses or does not answer ({_reason(error)}). Check the URL, and endpoint, "
-            "region and credentials in the environment."
-        )
+        return ObjectStoreError(f"{where}: {_complaint(error)}")
 
 
 def _refuse_forked() -> None:
@@ -331,16 +337,58 @@ def _connect(url: str) -> "ObjectStore":
         raise SpecError(
             f"{url}: found no obstore here, which reaches object stores. Run: {install_line('objects')}"
         ) from None
+    retries = _retries()
     try:
-        return from_url(url)
+        return from_url(url, retry_config=retries)
     except Exception as error:
         raise SpecError(
             f"{url}: this URL cannot be used ({_reason(error)}), expected for example s3://bucket/folder."
         ) from None
 
 
+def _retries() -> "RetryConfig":
+    """Return how obstore repeats a request that gets no answer, or one of a server in trouble."""
+    seconds = _retry_seconds()
+    # By time, not by number: obstore's default of ten tries is through after two seconds where nobody listens.
+    return {
+        "max_retries": _NO_LIMIT if seconds else 0,
+        "retry_timeout": timedelta(seconds=seconds),
+        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=_MOST_BACKOFF), "base": 2},
+    }
+
+
+def _retry_seconds() -> float:
+    text = os.environ.get(_RETRY_SECONDS, "60")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= _MOST_RETRY_SECONDS:
+        raise SpecError(f"{_RETRY_SECONDS}: found {text!r}, expected seconds, from 0 to {_MOST_RETRY_SECONDS}.")
+    return seconds
+
+
 def _stamp(meta: Any) -> _Stamp:
     return _Stamp(int(meta["size"]), int(meta["last_modified"].timestamp()))
+
+
+def _complaint(error: Exception) -> str:
+    """Tell an outage from a refusal: one passes by itself, the other does not."""
+    reason, text = _reason(error), str(error)
+    status = int(next(iter(_STATUS.findall(text)), 0))
+    if _METADATA.search(text):
+        return f"found no credentials for it ({reason}). Give them in the environment, such as AWS_ACCESS_KEY_ID."
+    if status in (401, 403):
+        return f"the object store refuses the credentials ({reason}). Check them and the region in the environment."
+    if status >= 500 or _NO_ANSWER.search(text):
+        return (
+            f"the object store does not answer ({reason}); tried for {_retry_seconds():g} s. If it is down, run the same "
+            f"command when it is up again; {_RETRY_SECONDS}=600 tries for longer. If not, check the endpoint in the environment."
+        )
+    return (
+        f"the object store refuses or does not answer ({reason}). Check the URL, and endpoint, region and credentials in "
+        "the environment."
+    )
 
 
 def _reason(error: Exception) -> str:

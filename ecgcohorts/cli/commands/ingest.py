@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from ecgcohorts.cli import parameters
 from ecgcohorts.cli.console import EXIT_REJECTED, Answer, progress
 from ecgcohorts.cli.parameters import COUNT, FILE, FOLDER, FRACTION, NATURAL, OneOf, argument, option
@@ -153,19 +155,56 @@ def _plan(*, source: str, store: str, cohort: str, out: Path, **options: Any) ->
     return Answer(facts, _with_tables(header, text))
 
 
-@command("encode", "ecgcohorts encode run.plan --partition 0", "ecgcohorts encode run.plan --partition 12 --json")
+class _Range(click.ParamType):
+    """Whole numbers from one to another."""
+
+    name = "N-N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> range:
+        first, _, last = str(value).partition("-")
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+            raise click.BadParameter(
+                f"found {str(value)!r}, expected the first and the last, such as 0-63.", ctx, param
+            )
+        return range(int(first), int(last) + 1)
+
+
+@command("encode", "ecgcohorts encode run.plan --partition 0", "ecgcohorts encode run.plan --partitions 64-127 --json")
 @plan_file
-@option("--partition", type=NATURAL, required=True, help="number of the partition, from 0")
-def _encode(*, plan: Path, partition: int) -> Answer:
-    """Encode one partition of a plan: the second step.
+@option("--partition", type=NATURAL, help="number of the partition, from 0")
+@option("--partitions", type=_Range(), help="several in turn: their numbers, which may reach beyond the last one")
+def _encode(*, plan: Path, partition: int | None, partitions: range | None) -> Answer:
+    """Encode partitions of a plan: the second step.
 
     Any number may run at once, anywhere.
     """
     from ecgcohorts.ingest.run import encode_partition
 
-    wrote = encode_partition(plan, partition)
-    text = f"{plan}: partition {partition} {'encoded' if wrote else 'was encoded already'}"
-    return Answer({"plan": plan, "partition": partition, "written": wrote}, text)
+    if (partition is None) == (partitions is None):
+        raise SpecError("found neither or both of --partition and --partitions, expected one of them.")
+    if partition is not None:
+        wrote = encode_partition(plan, partition)
+        text = f"{plan}: partition {partition} {'encoded' if wrote else 'was encoded already'}"
+        return Answer({"plan": plan, "partition": partition, "written": wrote}, text)
+    wanted = list(partitions or ())
+    # A job array of even strides asks for more than there is in its last task. What is missing, the commit says.
+    wanted = wanted[: 1 + max(0, _count_of(plan) - 1 - wanted[0])]
+    with progress() as tell:
+        written = []
+        for done, number in enumerate(wanted):
+            tell("encode", done, len(wanted))
+            if encode_partition(plan, number):
+                written.append(number)
+    text = f"{plan}: partitions {wanted[0]} to {wanted[-1]}: {len(written)} encoded"
+    if already := len(wanted) - len(written):
+        text += f", {already} were encoded already"
+    return Answer({"plan": plan, "partitions": wanted, "written": written}, text)
+
+
+def _count_of(plan: Path) -> int:
+    from ecgcohorts.ingest.plan import AnyPlan
+
+    return len(AnyPlan.open(plan).header.partitions)
 
 
 @command("commit", "ecgcohorts commit run.plan", "ecgcohorts commit run.plan --max-reject-frac 0.5")

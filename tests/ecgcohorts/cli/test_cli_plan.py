@@ -1,10 +1,13 @@
 """plan, encode and commit as a user of a cluster meets them."""
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
+
+from ecgcohorts.cli.program import main
 
 
 def run(*arguments: object, cwd=None) -> subprocess.CompletedProcess[str]:
@@ -34,6 +37,35 @@ def test_plan_encode_commit(make_cohort, tmp_path):
     assert run("verify", "s.zarr", cwd=tmp_path).returncode == 0
     again = run("plan", raw.folder, "s.zarr", "--cohort", raw.spec, "-o", "run.plan", cwd=tmp_path)
     assert_one_line(again, "nothing new: all 7 inputs were met before")
+
+
+def test_several_partitions_in_one_call(make_cohort, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def here(*words: object) -> str:
+        main([*map(str, words)])
+        return capsys.readouterr().out
+
+    raw = make_cohort(patients=5)
+    here("plan", raw.folder, "s.zarr", "--cohort", raw.spec, "-o", "run.plan", "--shard", 2)
+    here("encode", "run.plan", "--partition", 1)
+    first = here("encode", "run.plan", "--partitions", "0-2")
+    assert first == "run.plan: partitions 0 to 2: 2 encoded, 1 were encoded already\n"
+    # The last task of a job array with even strides asks for more than there is.
+    last = here("encode", "run.plan", "--partitions", "3-63", "--json")
+    assert json.loads(last) == {"plan": "run.plan", "partitions": [3, 4], "written": [3, 4]}
+    wrong = {word: ("such as 0-63", repr(word)) for word in ("3", "2-1", "-1", "a-b", "1-2-3", "1,2")}
+    for word, told in {**wrong, "5-6": ("found partition 5, expected 0 to 4",)}.items():
+        with pytest.raises(SystemExit) as end:
+            here("encode", "run.plan", f"--partitions={word}")
+        assert end.value.code == 2
+        complaint = capsys.readouterr().err
+        assert all(words in complaint for words in told)
+    for both in ([], ["--partition", 1, "--partitions", "0-1"]):
+        with pytest.raises(SystemExit):
+            here("encode", "run.plan", *both)
+        assert "expected one of them" in capsys.readouterr().err
+    assert "9 inputs = 9 stored" in here("commit", "run.plan")
 
 
 def test_a_scheduler_that_is_not_there_is_told(make_cohort, tmp_path):
