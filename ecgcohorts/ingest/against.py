@@ -14,7 +14,8 @@ from ecgcohorts.cohorts.spec import CohortSpec, Description
 from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.errors import RecordingError, SpecError, UnreadableRecording
 from ecgcohorts.index.cohort_index import SEX_CODES, UNKNOWN
-from ecgcohorts.ingest.plan import Refusal, as_keys
+from ecgcohorts.ingest._ids import as_keys
+from ecgcohorts.ingest.plan import Refusal
 from ecgcohorts.preprocess.strip import Strip, make_strip
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.readers import files_beside

@@ -4,10 +4,11 @@ Index and accounts are filled partition by partition into arrays made once: an i
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,9 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import StoreError
-from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, STATISTICS, UNKNOWN, CohortIndex
+from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, STATISTICS, CohortIndex
+from ecgcohorts.ingest._ground import _Ground, _recoded
+from ecgcohorts.ingest._ids import as_keys, ids_of
 from ecgcohorts.ingest.encode import ShardResult, Staged
-from ecgcohorts.ingest.plan import AnyPlan, Partition, PlanHeader, PlannedCohort, Refusal, as_keys, ids_of
+from ecgcohorts.ingest.plan import DUPLICATE, AnyPlan, Partition, PlanHeader, PlannedCohort, Refusal
 from ecgcohorts.io.durable import move_file, sha256_of, write_file
 from ecgcohorts.preprocess.flags import QUALITY_COLUMNS
 from ecgcohorts.recording import DIGEST_BYTES
@@ -30,14 +33,12 @@ from ecgcohorts.store.schema import (
     Manifest,
     Segment,
     group_metadata,
-    index_folder,
     rejects_name,
     signals_metadata,
 )
 from ecgcohorts.store.upgrade import recipe_fields
 from ecgcohorts.store.writer import blank_rows
 
-DUPLICATE = "duplicate"
 _REJECT_COLUMNS = ("cohort", "recording_id", "stage", "reason", "error", "duplicate_of")
 _FROM_PLAN = ("patient_known", "age", "sex", "days")  # columns that the index takes over as they are
 _RESULT_ERRORS = (OSError, ValueError, KeyError, BadZipFile)
@@ -60,20 +61,73 @@ class _Settled:
         return Accounting(inputs=self.plan.inputs, stored=int(self.live.sum()), duplicates=duplicates, rejected=reasons)
 
 
-def commit(plan: AnyPlan, before: Store | None, destination: Destination) -> tuple[dict[str, Accounting], str]:
-    """Make a snapshot of a plan whose partitions are all encoded. Return the accounts per cohort and the fingerprint.
+class _Outcome(NamedTuple):
+    """What a commit made."""
+
+    accounting: dict[str, Accounting]
+    fingerprint: str
+    written: bool
+    lost: tuple[str, ...]  # what of the snapshot before holds no longer, in words
+
+
+def commit(plan: AnyPlan, before: Store | None, destination: Destination) -> _Outcome:
+    """Make a snapshot of a plan whose partitions are all encoded. An update that changes nothing makes none.
 
     The caller holds the write lock. A commit that was interrupted before the snapshot is in force can be repeated. Raises
     StoreError naming the partitions that are missing.
     """
     header = plan.header
     results = _whole_results(header)
-    settled = _settle(plan, results, before)
+    ground = _Ground.of(before, header)
+    settled = _settle(plan, results, ground)
+    accounting = {one.plan.name: one.accounting for one in settled}
     entries = _place_shards(header, results, settled)
-    manifest = _write_snapshot(plan, before, results, settled, entries)
+    index = _extend_index(ground, plan, results, settled)
+    rejects = _extend_rejects(ground.rejects(), settled)
+    segments = _segments(ground, settled)
+    if before is not None and ground.replaced and _is_same(before, entries, index, rejects, (segments, ground.removed)):
+        destination.clear(before.manifest, header.plans_under_way(header.base))
+        return _Outcome(accounting, before.fingerprint, False, ())
+    manifest, lost = _write_snapshot(ground, settled, entries, index, rejects)
+    forget = ground.must_forget([one for cohort in settled for one in cohort.refused])
     # All of the above can be repeated. Readers see nothing of it until this replaces CURRENT.
-    fingerprint = destination.publish(before.manifest if before else None, manifest)
-    return {one.plan.name: one.accounting for one in settled}, fingerprint
+    fingerprint = destination.publish(before.manifest if before else None, manifest, forget=forget)
+    return _Outcome(accounting, fingerprint, True, lost)
+
+
+def _is_same(
+    before: Store,
+    entries: Mapping[str, FileEntry],
+    index: CohortIndex,
+    rejects: pd.DataFrame,
+    rest: tuple[tuple[Segment, ...], tuple[str, ...]],
+) -> bool:
+    """Tell whether an update would make the snapshot before again, but for the names of its segments."""
+    segments, removed = rest
+    # Names hold numbers of generations; everything else has to be equal, every shard by its SHA-256.
+    old = [one.model_copy(update={"name": ""}) for one in before.segments]
+    if old != [one.model_copy(update={"name": ""}) for one in segments] or removed != before.manifest.removed:
+        return False
+    was = {one.cohort: one.folder for one in before.segments}
+    for name, entry in entries.items():
+        cohort, inner = name.split("/")[1], name.split("/", 3)[3]
+        if before.manifest.files.get(f"{was[cohort]}/{inner}") != entry:
+            return False
+    names = (index.cohorts, index.sites, index.devices) == (
+        before.index.cohorts,
+        before.index.sites,
+        before.index.devices,
+    )
+    return (
+        names
+        and index.columns.keys() == before.index.columns.keys()
+        and all(_alike(index[name], before.index[name]) for name in index.columns)
+        and rejects.equals(before.rejects())
+    )
+
+
+def _alike(one: NDArray, other: NDArray) -> bool:
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
 
 
 def _whole_results(header: PlanHeader) -> list[ShardResult]:
@@ -117,12 +171,13 @@ def _spans(numbers: Sequence[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def _settle(plan: AnyPlan, results: Sequence[ShardResult], before: Store | None) -> list[_Settled]:
+def _settle(plan: AnyPlan, results: Sequence[ShardResult], ground: _Ground) -> list[_Settled]:
     """Refuse copies of waveforms that the store or an earlier row of this run has."""
-    known = len(before.index) if before else 0
+    before = ground.index
+    known = len(before) if before is not None else 0
     empty = np.zeros((0, DIGEST_BYTES), np.uint8)
-    digests = [before.index["waveform_digest"] if before else empty]
-    ids = [before.index["recording_id"] if before else empty]
+    digests = [before["waveform_digest"] if before is not None else empty]
+    ids = [before["recording_id"] if before is not None else empty]
     good = [np.ones(known, bool)]
     for partition, result in zip(plan.header.partitions, results, strict=True):
         digests.append(result.digest)
@@ -132,6 +187,9 @@ def _settle(plan: AnyPlan, results: Sequence[ShardResult], before: Store | None)
     is_good, all_ids = np.concatenate(good), np.concatenate(ids)
     original = _first_like(np.concatenate(digests), is_good)
     copy = is_good & (original != np.arange(len(original)))
+    refused_ids = (one.recording_id for cohort in plan.header.cohorts for one in plan.refused(cohort.name))
+    others = np.frombuffer(b"".join(refused_ids), np.uint8).reshape(-1, DIGEST_BYTES)
+    ground.check_found([all_ids[known:], others], np.concatenate(digests)[is_good])
     settled, first = [], known
     for cohort in plan.header.cohorts:
         mine = slice(first, first + cohort.rows)
@@ -145,8 +203,7 @@ def _settle(plan: AnyPlan, results: Sequence[ShardResult], before: Store | None)
                 shard, row_of_shard = divmod(row, plan.header.shard_records)
                 refused.append(Refusal(cohort.name, recording, *shards[shard].refusal(row_of_shard)))
         live = is_good[mine] & ~copy[mine]
-        # Rows of the store count refused ones too: a strip keeps its row whatever becomes of its neighbours.
-        first_row = (before.n_rows if before else 0) + first - known
+        first_row = ground.first_rows[cohort.name]
         settled.append(_Settled(cohort, first_row, live, copy[mine], tuple(refused)))
         first += cohort.rows
     return settled
@@ -182,40 +239,13 @@ def _place_shards(
     return entries
 
 
-def _write_snapshot(
-    plan: AnyPlan,
-    before: Store | None,
-    results: Sequence[ShardResult],
-    settled: Sequence[_Settled],
-    entries: dict[str, FileEntry],
-) -> Manifest:
-    """Write metadata, index and rejects of the new generation. Return the manifest that names them all."""
-    header = plan.header
-    folder, generation = header.folder, header.generation
-    write_file(folder / "zarr.json", group_metadata({"recipe": recipe_fields(header.recipe)}))
-    files = dict(before.manifest.files) if before else {}
-    if before:
-        # Every generation writes its index and rejects anew, so the manifest drops the older ones.
-        replaced = (index_folder(before.manifest.generation) + "/", "rejects-")
-        files = {name: entry for name, entry in files.items() if not name.startswith(replaced)}
-    written = ["zarr.json", "signals/zarr.json", "index/zarr.json", rejects_name(generation)]
-    for name in ("signals/zarr.json", "index/zarr.json"):
-        write_file(folder / name, group_metadata())
-    for one in settled:
-        array = header.segment_folder(one.plan.name) / "zarr.json"
-        group = array.parent.parent / "zarr.json"
-        write_file(array, signals_metadata(len(one.live), header.shard_records, header.recipe, header.codec))
-        write_file(group, group_metadata())
-        written += [path.relative_to(folder).as_posix() for path in (array, group)]
-    index = _extend_index(before.index if before else None, plan, results, settled)
-    written += write_index(folder, generation, index)
-    rejects = _extend_rejects(before.rejects() if before else None, settled)
-    write_file(folder / rejects_name(generation), rejects.to_parquet(index=False))
-    files |= entries | FileEntry.of_files(folder, written)
-    segments = [
+def _segments(ground: _Ground, settled: Sequence[_Settled]) -> tuple[Segment, ...]:
+    """Return all segments of the next snapshot, by their rows."""
+    header = ground.header
+    new = [
         Segment(
             cohort=one.plan.name,
-            name=f"{generation:06d}",
+            name=f"{header.generation:06d}",
             first_row=one.first_row,
             rows=len(one.live),
             shard_records=header.shard_records,
@@ -225,11 +255,41 @@ def _write_snapshot(
         )
         for one in settled
     ]
-    return Manifest(
+    # Stable: empty segments begin where the next one does.
+    return tuple(sorted([*ground.segments, *new], key=lambda segment: segment.first_row))
+
+
+def _write_snapshot(
+    ground: _Ground,
+    settled: Sequence[_Settled],
+    entries: dict[str, FileEntry],
+    index: CohortIndex,
+    rejects: pd.DataFrame,
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Write metadata, index and rejects of the new generation. Return the manifest that names them all, and what is lost."""
+    header, before = ground.header, ground.before
+    folder, generation = header.folder, header.generation
+    write_file(folder / "zarr.json", group_metadata({"recipe": recipe_fields(header.recipe)}))
+    files = ground.files()
+    written = ["zarr.json", "signals/zarr.json", "index/zarr.json", rejects_name(generation)]
+    for name in ("signals/zarr.json", "index/zarr.json"):
+        write_file(folder / name, group_metadata())
+    for one in settled:
+        array = header.segment_folder(one.plan.name) / "zarr.json"
+        group = array.parent.parent / "zarr.json"
+        write_file(array, signals_metadata(len(one.live), header.shard_records, header.recipe, header.codec))
+        write_file(group, group_metadata())
+        written += [path.relative_to(folder).as_posix() for path in (array, group)]
+    written += write_index(folder, generation, index)
+    splits, torn = ground.write_splits(index)
+    written += splits
+    write_file(folder / rejects_name(generation), rejects.to_parquet(index=False))
+    files |= entries | FileEntry.of_files(folder, written)
+    manifest = Manifest(
         generation=generation,
         recipe=header.recipe,
         key_fingerprint=header.key_fingerprint,
-        segments=(*(before.segments if before else ()), *segments),
+        segments=_segments(ground, settled),
         cohorts=index.cohorts,
         sites=index.sites,
         devices=index.devices,
@@ -237,18 +297,29 @@ def _write_snapshot(
         versions=header.versions,
         codec=header.codec,
         files=dict(sorted(files.items())),
-        removed=before.manifest.removed if before else (),
+        removed=ground.removed,
     )
+    gone = [] if before is None else [name for name in before.index.labels if LABEL + name not in index.columns]
+    lost = [
+        f"split {name!r} had a patient on two sides by these facts and was taken out: make it anew" for name in torn
+    ]
+    lost += [f"label {name!r} is not in this description and was taken out: add your own again" for name in gone]
+    return manifest, tuple(lost)
 
 
 def _extend_index(
-    index: CohortIndex | None, plan: AnyPlan, results: Sequence[ShardResult], settled: Sequence[_Settled]
+    ground: _Ground, plan: AnyPlan, results: Sequence[ShardResult], settled: Sequence[_Settled]
 ) -> CohortIndex:
     """Add the live records of a run to an index. Patients met before keep their number and their records."""
-    names = [list(index.cohorts), list(index.sites), list(index.devices)] if index is not None else [[], [], []]
-    pieces = [dict(index.columns)] if index is not None else []
-    for one in settled:
-        pieces.append(_new_columns(plan, results, one, names))
+    index = ground.index
+    if ground.replaced:
+        names: list[list[str]] = [[], [], []]
+        new = {one.plan.name: one for one in settled}
+        pieces = ground.pieces(lambda cohort: _new_columns(plan, results, new[cohort], names), names)
+    else:
+        names = [list(index.cohorts), list(index.sites), list(index.devices)] if index is not None else [[], [], []]
+        pieces = [dict(index.columns)] if index is not None else []
+        pieces += [_new_columns(plan, results, one, names) for one in settled]
     lengths = [len(piece["row"]) for piece in pieces]
     patient = _number_patients(_joined(pieces, lengths, "cohort"), _joined(pieces, lengths, "patient_id"))
     # Stable, so that new records of a patient follow those of earlier runs.
@@ -328,20 +399,6 @@ def _new_columns(
     columns["site"] = _recoded(columns["site"], header.sites, sites)
     columns["device"] = _recoded(columns["device"], header.devices, devices)
     return columns
-
-
-def _recoded(codes: NDArray[np.int32], own: Sequence[str], names: list[str]) -> NDArray[np.int32]:
-    """Translate codes into `own` to codes into `names`; names not there yet are appended in order of appearance."""
-    used, first = np.unique(codes, return_index=True)
-    known = {name: number for number, name in enumerate(names)}
-    new = np.full(len(own) + 1, UNKNOWN, np.int32)  # the last is for the code -1
-    for code in used[np.argsort(first)].tolist():
-        if code != UNKNOWN:
-            if own[code] not in known:
-                known[own[code]] = len(names)
-                names.append(own[code])
-            new[code] = known[own[code]]
-    return new[codes]
 
 
 def _extend_rejects(before: pd.DataFrame | None, settled: Sequence[_Settled]) -> pd.DataFrame:

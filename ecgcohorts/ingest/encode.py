@@ -25,6 +25,8 @@ from ecgcohorts.errors import (
     is_of_machine,
     machine_error,
 )
+from ecgcohorts.index.cohort_index import QUALITY, STATISTICS
+from ecgcohorts.ingest._copies import _Copies
 from ecgcohorts.ingest.plan import AnyPlan, Partition
 from ecgcohorts.io.durable import make_folder, sha256_of, write_file
 from ecgcohorts.io.texts import decoded
@@ -35,6 +37,7 @@ from ecgcohorts.readers import Reader, files_beside
 from ecgcohorts.recording import DIGEST_BYTES, Recording
 from ecgcohorts.sources.source import Source
 from ecgcohorts.sources.windows import at_hand
+from ecgcohorts.store.reader import Store
 from ecgcohorts.store.schema import FileEntry
 from ecgcohorts.store.signals.chunks import Codec
 from ecgcohorts.store.writer import ShardWriter
@@ -92,10 +95,14 @@ class EncodeTask:
     codec: Codec
     raise_errors: bool
     with_quality: bool
+    copies: _Copies | None = None  # what is not read but taken over
 
     @classmethod
-    def of(cls, plan: AnyPlan, partition: Partition, source: Source) -> Self:
-        """Return the task of one partition. Raises SpecError for a path that leads out of the source."""
+    def of(cls, plan: AnyPlan, partition: Partition, source: Source, before: Store | None = None) -> Self:
+        """Return the task of one partition. before: the snapshot that an update replaces.
+
+        Raises SpecError for a path that leads out of the source.
+        """
         header = plan.header
         rows = plan.rows(partition, ["path", "entry", "mains", "recording_id"])
         paths = [decoded(path) for path in rows["path"].to_pylist()]
@@ -104,6 +111,10 @@ class EncodeTask:
             raise SpecError(f"partition {partition.number}: a path of the plan leads out of the source. Plan again.")
         entries = [decoded(entry) for entry in rows["entry"].to_pylist()]
         mains = [header.mains[code] for code in rows["mains"].to_pylist()]
+        copies = None
+        if header.update and before is not None:
+            stored = plan.rows(partition, ["stored"])["stored"].to_numpy()
+            copies = _Copies.of(before, stored) if (stored >= 0).any() else None
         return cls(
             partition=partition,
             source=source,
@@ -117,6 +128,7 @@ class EncodeTask:
             codec=header.codec,
             raise_errors=header.on_error == "raise",
             with_quality=header.quality,
+            copies=copies,
         )
 
     @property
@@ -137,7 +149,8 @@ class EncodeTask:
         # Workers are the parallelism already; threads of blosc would only compete with them.
         blosc.use_threads = False
         rows = _Rows(len(self.inputs), self.recipe)
-        wanted = ((path, [entry]) for path, entry, _ in self.inputs)
+        copied = [self.copies is not None and self.copies.has(row) for row in range(len(self.inputs))]
+        wanted = ((path, [entry]) for is_copy, (path, entry, _) in zip(copied, self.inputs, strict=True) if not is_copy)
         beside = files_beside(self.layout.reader, self.layout.arrays)
         with (
             closing(at_hand(self.source, wanted, beside)) as files,
@@ -146,7 +159,11 @@ class EncodeTask:
         ):
             for row, name in enumerate(self.names):
                 now.tell(name)
-                shard.append(_encode_row(self, row, next(files), rows))
+                if self.copies is not None and copied[row]:
+                    rows.copy(row, self.copies)
+                    shard.append_encoded(self.copies.encoded(row))
+                else:
+                    shard.append(_encode_row(self, row, next(files), rows))
         # After the shard: a result that is there means that its shard is whole.
         _save(self.files.result, rows, shard.entry)
 
@@ -195,7 +212,7 @@ class _Rows:
         # A refused row keeps these blanks; it has no entry in the index, so nobody reads them.
         blank = {name: np.nan if np.issubdtype(dtype, np.floating) else 0 for name, dtype in QUALITY_COLUMNS.items()}
         self.quality = {name: np.full(n, blank[name], dtype) for name, dtype in QUALITY_COLUMNS.items()}
-        kept = recipe.record_statistics
+        self._leads, kept = recipe.leads, recipe.record_statistics
         self.statistics = np.full((n, 2, len(recipe.leads)), np.nan, np.float32) if kept else None
 
     def accept(self, row: int, recording: Recording, strip: Strip) -> None:
@@ -206,6 +223,16 @@ class _Rows:
             self.statistics[row] = strip.statistics
         for name, column in self.quality.items():
             column[row] = strip.quality.columns[name]
+
+    def copy(self, row: int, copies: _Copies) -> None:
+        columns = copies.columns
+        self.digest[row] = columns["waveform_digest"][row]
+        self.valid[row] = columns["valid_start"][row], columns["valid_stop"][row]
+        self.flags[row] = columns["quality"][row]
+        for name, column in self.quality.items():
+            column[row] = columns[QUALITY + name][row]
+        if self.statistics is not None:
+            self.statistics[row] = [[columns[prefix + lead][row] for lead in self._leads] for prefix in STATISTICS]
 
     def refuse(self, row: int, stage: str, reason: Reason, error: Exception) -> None:
         self.outcome[row] = _CODES.index(reason)

@@ -16,10 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ecgcohorts.cohorts.account import CellAccount, TableAccount
@@ -28,18 +26,20 @@ from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.index.cohort_index import LABEL
 from ecgcohorts.index.contradictions import PatientCheck
+from ecgcohorts.ingest._changes import _Changes
+from ecgcohorts.ingest._ids import PSEUDONYM
 from ecgcohorts.io.durable import drop, machine_errors, name_aside, sync_folder, write_file
 from ecgcohorts.preprocess.steps import Recipe
-from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
+from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.sources.names import path_of
 from ecgcohorts.store.schema import STAGING
 from ecgcohorts.store.signals.chunks import Codec
 
-DUPLICATE_ID = "recording_id_twice"  # a reason
-PSEUDONYM = pa.binary(PSEUDONYM_BYTES)  # type of a column of pseudonyms
-_FORMAT_VERSION = b"1"
+DUPLICATE, DUPLICATE_ID = "duplicate", "recording_id_twice"  # reasons
+_FORMAT_VERSION = b"2"  # 2: state of each file, and signals taken over
 _VERSION, _HEADER, _SUM = b"ecgcohorts.plan", b"ecgcohorts.plan.header", b"ecgcohorts.plan.sha256"
 _OWNER_ONLY = 0o600
+_OF_REFUSALS = ("stage", "reason", "error", "duplicate_of")
 _MAGIC = b"PAR1"
 _MARK = "plan"  # a file in a staging folder that belongs to a plan file; it names the snapshot the plan was made for
 
@@ -80,6 +80,7 @@ class Request(_Frozen):
     key_fingerprint: str
     generation: Annotated[int, Field(gt=0)]  # of the snapshot that this run makes
     base: str  # SHA-256 of the manifest that it extends; empty for a new store
+    update: bool = False  # lay out the cohorts of the source anew, instead of adding to them
     versions: dict[str, str]  # of the libraries that decide bytes
 
     @property
@@ -129,6 +130,8 @@ class PlanHeader(Request):
     devices: tuple[str, ...]
     mains: tuple[Mains, ...]
     labels: tuple[str, ...]
+    changes: _Changes | None = None  # of recordings met before
+    removed: tuple[str, ...] = ()  # of an update: all patients who stay out
     patients: PatientCheck | None = None  # of the new recordings
     tables: tuple[TableAccount, ...] = ()  # of all inputs, also of those met before
     not_understood: tuple[CellAccount, ...] = ()
@@ -313,7 +316,7 @@ class Plan(AnyPlan):
     _refused: tuple[Refusal, ...] = field(repr=False)
 
     def rows(self, partition: Partition, columns: Sequence[str] | None = None) -> pa.Table:
-        wanted = _row_schema(self.header.labels)
+        wanted = _row_schema(self.header)
         if columns is not None:
             wanted = pa.schema([wanted.field(name) for name in columns])
         # Files are kept once and numbered in the rows; the text of a path is made for one partition at a time.
@@ -326,7 +329,7 @@ class Plan(AnyPlan):
         return tuple(one for one in self._refused if one.cohort == cohort)
 
 
-def _row_schema(labels: tuple[str, ...]) -> pa.Schema:
+def _row_schema(header: PlanHeader) -> pa.Schema:
     """The columns of one partition. `path` and `entry` lead back to the input and never enter a store."""
     return pa.schema(
         [
@@ -341,26 +344,11 @@ def _row_schema(labels: tuple[str, ...]) -> pa.Schema:
             ("site", pa.int32()),  # index into the header's `sites`, -1: unknown
             ("device", pa.int32()),
             ("mains", pa.int8()),  # index into the header's `mains`
-            *((LABEL + name, pa.float32()) for name in labels),
+            ("state", pa.uint64()),  # of the file: another one after a change
+            *([("stored", pa.int64())] if header.update else []),  # entry whose signal it has, -1: to be read
+            *((LABEL + name, pa.float32()) for name in header.labels),
         ]
     )
-
-
-def ids_of(column: pa.ChunkedArray) -> NDArray[np.uint8]:
-    """Return a column of pseudonyms as (row, 16) uint8."""
-    # From the buffers: `to_pylist` would make 50 bytes of Python object out of each 16.
-    parts = [
-        np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * PSEUDONYM_BYTES :][: len(chunk) * PSEUDONYM_BYTES]
-        for chunk in column.chunks
-        if len(chunk)
-    ]
-    return np.concatenate([np.zeros(0, np.uint8), *parts]).reshape(-1, PSEUDONYM_BYTES)
-
-
-def as_keys(ids: NDArray[np.uint8]) -> NDArray[np.bytes_]:
-    """Return (row, 16) uint8 as (row,) fixed-width bytes, to sort and look up. Keys are equal where all 16 bytes are."""
-    # numpy drops trailing zero bytes when it compares, but all keys have one width, so no two ids become equal.
-    return np.ascontiguousarray(ids).reshape(-1, PSEUDONYM_BYTES).view(f"S{PSEUDONYM_BYTES}").ravel()
 
 
 def _refuse_other_content(path: Path) -> None:
@@ -375,9 +363,10 @@ def _refuse_other_content(path: Path) -> None:
 
 
 def _file_schema(header: PlanHeader) -> pa.Schema:
-    schema = _row_schema(header.labels)
-    for name in ("reason", "error"):
-        schema = schema.append(pa.field(name, pa.string()))  # of refusals; null in rows to encode
+    schema = _row_schema(header)
+    for name in _OF_REFUSALS:
+        kind = pa.binary() if name == "duplicate_of" else pa.string()
+        schema = schema.append(pa.field(name, kind))  # null in rows to encode
     return schema
 
 
@@ -390,7 +379,7 @@ def _padded(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _refused_table(refused: Sequence[Refusal], schema: pa.Schema) -> pa.Table:
-    given = {name: [getattr(one, name) for one in refused] for name in ("recording_id", "reason", "error")}
+    given = {name: [getattr(one, name) for one in refused] for name in ("recording_id", *_OF_REFUSALS)}
     return _padded(pa.table({name: pa.array(given[name], schema.field(name).type) for name in given}), schema)
 
 
@@ -403,7 +392,7 @@ class _PlanFile(AnyPlan):
     _file: pq.ParquetFile = field(repr=False)
 
     def rows(self, partition: Partition, columns: Sequence[str] | None = None) -> pa.Table:
-        wanted = _row_schema(self.header.labels).names if columns is None else list(columns)
+        wanted = _row_schema(self.header).names if columns is None else list(columns)
         return self._group(partition.number, wanted)
 
     def refused(self, cohort: str) -> tuple[Refusal, ...]:
@@ -411,8 +400,7 @@ class _PlanFile(AnyPlan):
         if cohort not in with_refusals:
             return ()
         group = len(self.header.partitions) + with_refusals.index(cohort)
-        rows = self._group(group, ["recording_id", "reason", "error"]).to_pylist()
-        return tuple(Refusal(cohort, row["recording_id"], "plan", row["reason"], row["error"]) for row in rows)
+        return tuple(Refusal(cohort, **row) for row in self._group(group, ["recording_id", *_OF_REFUSALS]).to_pylist())
 
     def _group(self, number: int, columns: list[str]) -> pa.Table:
         try:

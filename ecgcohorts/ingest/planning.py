@@ -1,50 +1,25 @@
-"""Make a plan: list the recordings of a source, their patients and their rows, before decoding any signal.
-
-Rows are gathered as columns: as a Python object, a row takes a kilobyte; as columns, 5 million rows fit in 1 GB.
-"""
+"""Make a plan: list the recordings of a source, their patients and their rows, before decoding any signal."""
 
 import hashlib
-from array import array
 from collections import Counter
-from collections.abc import Hashable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from itertools import islice
-from typing import Generic, Self, TypeVar
+from typing import Self
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ecgcohorts.cohorts.account import CellAccount, TableAccount
-from ecgcohorts.cohorts.files import Found, SourceItem
-from ecgcohorts.cohorts.schema import Layout, Mains
-from ecgcohorts.cohorts.spec import CohortSpec, Description
+from ecgcohorts.cohorts.files import Found
+from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.cohorts.tables import Tables
-from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, UNKNOWN
-from ecgcohorts.index.contradictions import PatientCheck
-from ecgcohorts.ingest.plan import (
-    PSEUDONYM,
-    AnyPlan,
-    Plan,
-    PlanHeader,
-    PlannedCohort,
-    Refusal,
-    Request,
-    as_keys,
-    ids_of,
-)
-from ecgcohorts.io.texts import Texts, encoded
+from ecgcohorts.ingest._gathered import BLOCK, SECONDS_PER_DAY, UNKNOWN_TIME, _begins, _Gathered
+from ecgcohorts.ingest._ids import as_keys
+from ecgcohorts.ingest._update import _compared, _Renewal
+from ecgcohorts.ingest.plan import Plan, PlanHeader, PlannedCohort, Refusal, Request
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.upkeep.lookup import REMOVED
-
-_BLOCK = 1 << 16  # rows compared at a time
-_UNKNOWN_TIME = np.iinfo(np.int64).max  # sorts behind every known one
-_SECONDS_PER_DAY = 86_400
-_MICROSECOND = timedelta(microseconds=1)
-
-V = TypeVar("V", bound=Hashable)
 
 
 def _no_ids() -> NDArray[np.uint8]:
@@ -58,6 +33,7 @@ class Known:
     recordings: NDArray[np.uint8] = field(default_factory=_no_ids)
     patients: NDArray[np.uint8] = field(default_factory=_no_ids)
     removed: NDArray[np.uint8] = field(default_factory=_no_ids)  # patients whose new recordings are refused too
+    store: Store | None = None
 
     @classmethod
     def of(cls, store: Store | None) -> Self:
@@ -67,16 +43,7 @@ class Known:
         refused = np.frombuffer(bytes.fromhex("".join(store.rejects()["recording_id"])), np.uint8)
         recordings = np.concatenate([store.index["recording_id"], refused.reshape(-1, PSEUDONYM_BYTES)])
         removed = np.frombuffer(bytes.fromhex("".join(store.manifest.removed)), np.uint8).reshape(-1, PSEUDONYM_BYTES)
-        return cls(recordings, store.index.patient_ids, removed)
-
-    def covers(self, plan: AnyPlan) -> bool:
-        """Tell whether every input of a plan was met, stored or refused."""
-        met = as_keys(self.recordings)
-        for partition in plan.header.partitions:
-            if not np.isin(as_keys(ids_of(plan.rows(partition, ["recording_id"])["recording_id"])), met).all():
-                return False
-        refused = b"".join(one.recording_id for cohort in plan.header.cohorts for one in plan.refused(cohort.name))
-        return bool(np.isin(as_keys(np.frombuffer(refused, np.uint8)), met).all())
+        return cls(recordings, store.index.patient_ids, removed, store)
 
 
 def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, limit: int | None = None) -> Plan:
@@ -87,14 +54,23 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
     that first recording is not read again.
     """
     found, unusable, (accounts, cells) = _scan(request.spec, files, key, known, limit)
+    changes = None if known.store is None else _compared(found, known.store, [one.recording_id for one in unusable])
+    renewal, out = None, np.zeros(0, bool)
+    if request.update and known.store is not None:
+        renewal = _Renewal(found, unusable, known.store, request.spec)
+        unusable, out = renewal.refuse(unusable)
+        known = Known()  # all that the store has of these cohorts is laid out again
     refused, n_known = _not_known(unusable, known)
-    rows, twice, met = _new_rows(found, known, key)
+    rows, twice, met = _new_rows(found, out, known, key)
     refused += twice
     order, days = _order(found, rows, key, known)
+    if renewal is not None:
+        refused += renewal.refused_before(twice)
+        days = renewal.days(order, days)
     counts = dict(zip(found.cohorts.values, np.bincount(found.cohort[order]).tolist(), strict=False))
     del rows
     patients = found.check(order)
-    table, digest = found.lay_out(order, days)
+    table, digest = found.lay_out(order, days, renewal.stored if renewal else None)
     n_refused = Counter(one.cohort for one in refused)
     # The digest names the staging folder. Where the data stand and what happens on errors change no staged byte, so a
     # run resumes even if those change.
@@ -109,6 +85,8 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
             for name in sorted({name for name in counts if counts[name]} | set(n_refused))
         ),
         known=n_known + met,
+        changes=changes,
+        removed=renewal.removed if renewal else (),
         sites=found.sites.values,
         devices=found.devices.values,
         mains=found.mains.values,
@@ -123,7 +101,7 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
 
 def _scan(
     spec: CohortSpec, files: Found, key: PseudonymKey, known: Known, limit: int | None
-) -> tuple["_Gathered", list[Refusal], tuple[tuple[TableAccount, ...], tuple[CellAccount, ...]]]:
+) -> tuple[_Gathered, list[Refusal], tuple[tuple[TableAccount, ...], tuple[CellAccount, ...]]]:
     """Describe every recording of a source; apart from these, those refused, and what tables said."""
     tables = Tables.load(files)
     found = _Gathered(files.layout)
@@ -159,8 +137,13 @@ def _not_known(refused: list[Refusal], known: Known) -> tuple[list[Refusal], int
     return [one for one, old in zip(refused, met, strict=True) if not old], int(met.sum())
 
 
-def _new_rows(found: "_Gathered", known: Known, key: PseudonymKey) -> tuple[NDArray[np.int64], list[Refusal], int]:
-    """Return the rows to lay out, a refusal for each repetition of an id, and the number of known recordings."""
+def _new_rows(
+    found: _Gathered, out: NDArray[np.bool_], known: Known, key: PseudonymKey
+) -> tuple[NDArray[np.int64], list[Refusal], int]:
+    """Return the rows to lay out, a refusal for each repetition of an id, and the number of known recordings.
+
+    out: rows that are refused already; empty if none is.
+    """
     keys = as_keys(found.recording_ids)
     new = np.flatnonzero(~np.isin(keys, as_keys(known.recordings)))
     # Of equal ids the first is kept, in the order of the scan, which is the same for every kind of source.
@@ -173,11 +156,12 @@ def _new_rows(found: "_Gathered", known: Known, key: PseudonymKey) -> tuple[NDAr
         cohort = found.cohorts.values[found.cohort[row]]
         twice.append(Refusal.of_repetition(cohort, found.name(row), *found.source(row), key))
     refused, n_known = _not_known(twice, known)
-    return new[first], refused, n_known + len(keys) - len(new)
+    n_known += len(keys) - len(new)
+    return new[first & ~out[new]] if len(out) else new[first], refused, n_known
 
 
 def _order(
-    found: "_Gathered", rows: NDArray[np.int64], key: PseudonymKey, known: Known
+    found: _Gathered, rows: NDArray[np.int64], key: PseudonymKey, known: Known
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the rows in store order, and the days since each patient's first recording.
 
@@ -224,18 +208,8 @@ def _grouped(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.bo
     return order, _begins(keys, order)
 
 
-def _begins(keys: NDArray[np.bytes_], order: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell where in an order that brings equal keys together a new key begins."""
-    is_new = np.ones(len(order), bool)
-    # In blocks, because a sorted copy would be as large as the keys.
-    for start in range(1, len(order), _BLOCK):
-        block = keys[order[start - 1 : start + _BLOCK]]
-        is_new[start : start + _BLOCK] = block[1:] != block[:-1]
-    return is_new
-
-
 def _sort_ties_by_name(
-    found: "_Gathered", rows: NDArray[np.int64], time: NDArray[np.int64], patient: NDArray[np.int32]
+    found: _Gathered, rows: NDArray[np.int64], time: NDArray[np.int64], patient: NDArray[np.int32]
 ) -> None:
     """Sort, in place, rows of one patient and one time by name."""
     tied = (patient[1:] == patient[:-1]) & (time[1:] == time[:-1])
@@ -248,138 +222,9 @@ def _days(time: NDArray[np.int64], patient: NDArray[np.int32], old: NDArray[np.b
     """Return days since each patient's first row; NaN without a time, and for patients met in an earlier run."""
     began = time[np.flatnonzero(np.diff(patient, prepend=np.int32(-1)))]
     days = np.empty(len(time), np.float32)
-    for start in range(0, len(time), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        unknown = (time[rows] == _UNKNOWN_TIME) | old[patient[rows]]
+    for start in range(0, len(time), BLOCK):
+        rows = slice(start, start + BLOCK)
+        unknown = (time[rows] == UNKNOWN_TIME) | old[patient[rows]]
         since_us = np.where(unknown, 0, time[rows] - began[patient[rows]])
-        days[rows] = np.where(unknown, np.nan, since_us / 1_000_000 / _SECONDS_PER_DAY)
+        days[rows] = np.where(unknown, np.nan, since_us / 1_000_000 / SECONDS_PER_DAY)
     return days
-
-
-class _Codes(Generic[V]):
-    """Numbers for the few different values of a column, in the order they are met; None may be one of them."""
-
-    def __init__(self) -> None:
-        self._codes: dict[V, int] = {}
-
-    def code(self, value: V) -> int:
-        return self._codes.setdefault(value, len(self._codes))
-
-    @property
-    def values(self) -> tuple[V, ...]:
-        return tuple(self._codes)
-
-
-class _Gathered:
-    """What the scan has found: one row per recording, in the order of the scan, with ids already replaced."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.labels = tuple(sorted(layout.labels))
-        self._named_by_path = not layout.recording
-        self.cohorts, self.mains = _Codes[str](), _Codes[Mains]()
-        self.sites, self.devices = _Codes[str](), _Codes[str]()
-        self.files, self._entries, self._names = Texts(), Texts(), Texts()
-        # One path and state per file, not per recording: an HDF5 file may hold thousands.
-        self._last_path: str | None = None
-        self._recording, self._patient = bytearray(), bytearray()
-        self._cohort, self._file, self._site, self._device = (array("i") for _ in range(4))
-        self._known, self._sex, self._mains = (array("b") for _ in range(3))
-        self._age, self._label = array("f"), array("f")
-        self._time = array("q")
-        self._state = array("Q")
-
-    def __len__(self) -> int:
-        return len(self._time)
-
-    def append(self, item: SourceItem, about: Description, recording: bytes, patient: bytes) -> None:
-        """Add a recording, under the pseudonyms `recording` and `patient`."""
-        if item.path != self._last_path:
-            self.files.append(item.path)
-            # The state of the input is part of the plan's digest: changed content must not resume on old shards.
-            state = encoded(f"{item.path}\0{item.state}" if item.state else item.path)
-            self._state.append(int.from_bytes(hashlib.blake2b(state, digest_size=8).digest(), "little"))
-            self._last_path = item.path
-        self._file.append(len(self.files) - 1)
-        self._entries.append(item.entry)
-        # An id that follows from the path is not kept twice.
-        self._names.append("" if self._named_by_path else about.recording_id)
-        self._recording += recording
-        self._patient += patient
-        self._known.append(about.patient_id is not None)
-        self._cohort.append(self.cohorts.code(about.cohort))
-        self._age.append(about.stored_age)
-        self._sex.append(SEX_CODES.get(about.sex or "", UNKNOWN))
-        self._time.append(_microseconds(about.acquired_at))
-        self._site.append(UNKNOWN if about.site is None else self.sites.code(about.site))
-        self._device.append(UNKNOWN if about.device is None else self.devices.code(about.device))
-        self._mains.append(self.mains.code(about.mains_hz))
-        self._label.extend([about.labels[name] for name in self.labels])
-
-    @property
-    def recording_ids(self) -> NDArray[np.uint8]:
-        return np.frombuffer(self._recording, np.uint8).reshape(-1, PSEUDONYM_BYTES)
-
-    @property
-    def patient_ids(self) -> NDArray[np.uint8]:
-        return np.frombuffer(self._patient, np.uint8).reshape(-1, PSEUDONYM_BYTES)
-
-    @property
-    def cohort(self) -> NDArray[np.int32]:
-        return np.frombuffer(self._cohort, np.int32)
-
-    @property
-    def time(self) -> NDArray[np.int64]:
-        """Microseconds since year 1 by the file's own clock; _UNKNOWN_TIME where a file states no time."""
-        return np.frombuffer(self._time, np.int64)
-
-    def source(self, row: int) -> tuple[str, str]:
-        """Return path and entry."""
-        return self.files[self._file[row]], self._entries[row]
-
-    def name(self, row: int) -> str:
-        """Return the recording's own id. It is never stored, and asked for only where two ids or two times are equal."""
-        return SourceItem(*self.source(row)).stem if self._named_by_path else self._names[row]
-
-    def check(self, order: NDArray[np.int64]) -> PatientCheck:
-        """Look for contradictions between the recordings of each patient, in the order of `_order`."""
-        is_new = _begins(as_keys(self.patient_ids), order)
-        time = self.time[order]
-        days = np.where(time == _UNKNOWN_TIME, np.nan, time / 1_000_000 / _SECONDS_PER_DAY)
-        sex, age = np.frombuffer(self._sex, np.int8)[order], np.frombuffer(self._age, np.float32)[order]
-        return PatientCheck.of_columns(np.flatnonzero(is_new), sex, age, days)
-
-    def lay_out(self, order: NDArray[np.int64], days: NDArray[np.float32]) -> tuple[pa.Table, str]:
-        """Return the rows in another order, with their `days`, and a digest of them and of the state of their files.
-
-        The columns are those of a partition, but with `file` (a number in `files`) in place of `path`. Gathered columns
-        are dropped one by one as they are taken, because holding both would double the memory; `files` and codes remain.
-        """
-        file = self._take("_file", np.int32)[order]
-        digest = hashlib.sha256(self._take("_state", np.uint64)[file].astype("<u8").tobytes())
-        columns: dict[str, pa.Array] = {"file": pa.array(file), "days": pa.array(days)}
-        columns["entry"] = self._entries.column().take(pa.array(order))
-        for name, attribute in (("recording_id", "_recording"), ("patient_id", "_patient")):
-            ids = np.ascontiguousarray(self._take(attribute, np.uint8).reshape(-1, PSEUDONYM_BYTES)[order])
-            columns[name] = pa.FixedSizeBinaryArray.from_buffers(PSEUDONYM, len(ids), [None, pa.py_buffer(ids)])
-            del ids
-        columns["patient_known"] = pa.array(self._take("_known", np.int8)[order].astype(bool))
-        for name, dtype in (("age", np.float32), ("sex", np.int8), ("site", np.int32), ("device", np.int32)):
-            columns[name] = pa.array(self._take(f"_{name}", dtype)[order])
-        columns["mains"] = pa.array(self._take("_mains", np.int8)[order])
-        label = self._take("_label", np.float32).reshape(-1, len(self.labels)) if self.labels else np.zeros((0, 0))
-        columns |= {LABEL + name: pa.array(label[order, number]) for number, name in enumerate(self.labels)}
-        # `file` numbers the files of one scan; the states above stand for them in the digest.
-        for name in sorted(set(columns) - {"file"}):
-            digest.update(name.encode())
-            for buffer in columns[name].buffers()[1:]:
-                digest.update(b"" if buffer is None else buffer)
-        return pa.table(columns), digest.hexdigest()
-
-    def _take(self, attribute: str, dtype: type[np.generic]) -> NDArray:
-        """Return a gathered column as an array and forget it here."""
-        return np.frombuffer(vars(self).pop(attribute), dtype)
-
-
-def _microseconds(time: datetime | None) -> int:
-    # Most files state no zone. Where one does, it is dropped: mixed clocks would order a patient's recordings wrongly.
-    return _UNKNOWN_TIME if time is None else (time.replace(tzinfo=None) - datetime.min) // _MICROSECOND

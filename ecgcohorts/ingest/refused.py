@@ -14,8 +14,7 @@ from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.spec import CohortSpec, Description
 from ecgcohorts.errors import UnreadableRecording
 from ecgcohorts.ingest.again import _Steps, _Told
-from ecgcohorts.ingest.commit import DUPLICATE
-from ecgcohorts.ingest.plan import DUPLICATE_ID
+from ecgcohorts.ingest.plan import DUPLICATE, DUPLICATE_ID
 from ecgcohorts.ingest.trace import _check_out, _traced, _write
 from ecgcohorts.readers import files_beside
 from ecgcohorts.sources import open_source

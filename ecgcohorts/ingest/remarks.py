@@ -7,7 +7,7 @@ import numpy as np
 
 from ecgcohorts.cohorts.catalogue import shared_recordings
 from ecgcohorts.cohorts.spec import CohortSpec
-from ecgcohorts.ingest.commit import DUPLICATE
+from ecgcohorts.ingest.plan import DUPLICATE
 from ecgcohorts.preprocess.flags import Flag
 from ecgcohorts.store.reader import Store
 

@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from ecgcohorts.cohorts.account import CellAccount, TableAccount
 from ecgcohorts.cohorts.spec import CohortSpec
-from ecgcohorts.errors import EcgError, KeyMismatch, NothingMatched, RecipeMismatch, SourceError, SpecError, StoreError
+from ecgcohorts.errors import EcgError, KeyMismatch, NothingMatched, RecipeMismatch, SourceError, SpecError
 from ecgcohorts.index.contradictions import MAX_FRACTION, PatientCheck
+from ecgcohorts.ingest._changes import _Changes
+from ecgcohorts.ingest._staging import _cause_of_death, _clear, _fingerprint_of, _is_done, _refuse_stale
+from ecgcohorts.ingest._update import _is_committed, _refuse_another_description
 from ecgcohorts.ingest.commit import commit
 from ecgcohorts.ingest.encode import EncodeTask, Staged
 from ecgcohorts.ingest.plan import AnyPlan, Partition, Plan, PlanHeader, Request
@@ -26,10 +27,10 @@ from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import load_key
 from ecgcohorts.sources import Source, open_source
 from ecgcohorts.sources.names import uri_of
-from ecgcohorts.store.commit import folder_of, refuse_foreign, refuse_nested, remove_unlisted
+from ecgcohorts.store.commit import folder_of, refuse_foreign, refuse_nested
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.remote.destination import Destination
-from ecgcohorts.store.schema import CURRENT, DEFAULT_SHARD_RECORDS, Accounting, Current
+from ecgcohorts.store.schema import DEFAULT_SHARD_RECORDS, Accounting
 from ecgcohorts.store.signals.array_metadata import SHARD_RECORDS_LIMIT
 from ecgcohorts.store.signals.chunks import Codec
 from ecgcohorts.store.upkeep.lookup import REMOVED
@@ -54,6 +55,7 @@ class IngestOptions:
     runner: Runner | None = None  # instead of `workers`
     plan_file: Path | None = None  # where runners on other machines find the plan; None: beside the store
     max_contradictions: float | None = None  # None: that of the description, or 0.01
+    update: bool = False  # take over what the source says now of recordings that the store has met
     work: Path | None = None  # for a store in a bucket: folder in which its files are made; None: in the user's cache
 
     def __post_init__(self) -> None:
@@ -64,6 +66,8 @@ class IngestOptions:
                 raise SpecError(f"found {name}={getattr(self, name)}, expected 1 or more.")
         if self.limit is not None and self.limit < 1:
             raise SpecError(f"found limit={self.limit}, expected 1 or more.")
+        if self.limit is not None and self.update:
+            raise SpecError("found limit and update: what a trial leaves out cannot be updated. Give one of them.")
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class IngestReport:
     tables: tuple[TableAccount, ...] = ()  # of all inputs of the source
     not_understood: tuple[CellAccount, ...] = ()  # cells and header texts without the meaning that a rule looks for
     trial: Trial | None = None  # of a dry run: what is known without a run
+    changes: _Changes | None = None  # of recordings met before; after an update, what it took over
+    lost: tuple[str, ...] = ()  # what an update had to take out of the store, in words
 
     @property
     def total(self) -> Accounting:
@@ -128,7 +134,7 @@ def _ingest(job: "_Job", destination: Destination, options: IngestOptions, progr
             return _nothing_written(plan, before, destination)
         done = [one for one in plan.header.partitions if _is_done(plan.header, one)]
         _clear(plan.header, before, done, under_way)
-        _encode(plan, job.files.source, done, options, progress)
+        _encode(plan, job.files.source, before, done, options, progress)
         return _commit(plan, before, destination)
 
 
@@ -179,8 +185,9 @@ def encode_partition(path: str | Path, partition: int) -> bool:
         if _is_done(header, own):
             return False
         try:
+            before = Destination(header.folder).open_before() if header.update else None
             with open_source(header.source) as source:
-                EncodeTask.of(plan, own, source).encode()
+                EncodeTask.of(plan, own, source, before).encode()
         finally:
             # Another writer's commit in the meantime has cleared staging; what was written since would remain there.
             if _fingerprint_of(header.folder) != header.base:
@@ -203,7 +210,7 @@ def commit_plan(path: str | Path) -> IngestReport:
         before = destination.open_before()
         if _fingerprint_of(header.folder) != header.base:
             # A commit that is repeated after it succeeded is no error.
-            if before is not None and Known.of(before).covers(plan):
+            if before is not None and _is_committed(plan, before):
                 under_way = header.plans_under_way(before.fingerprint)
                 destination.clear(before.manifest, under_way)
                 return _nothing_written(plan, before, destination)
@@ -281,6 +288,7 @@ class _Job:
             codec=before.manifest.codec if before else self.options.codec or "lz4",
             quality=self.options.quality,
             on_error=self.options.on_error,
+            update=self.options.update and before is not None,
             key_fingerprint=self.key.fingerprint,
             generation=before.manifest.generation + 1 if before else 1,
             base=before.fingerprint if before else "",
@@ -289,7 +297,8 @@ class _Job:
         plan = make_plan(request, self.files, self.key, Known.of(before), self.options.limit)
         if before is None and not plan.header.n_inputs:
             raise SourceError(f"{self.files.source}: its files hold no recordings. Check the path.")
-        _refuse_another_description(before, plan.header)
+        if not plan.header.update:
+            _refuse_another_description(before, plan.header)
         if not self.options.dry_run:
             if complaint := plan.header.astray(self.options.limit):
                 raise NothingMatched(complaint)
@@ -307,19 +316,6 @@ def _refuse_unseen(source: Source) -> None:
             f"{source}: each process would unpack this compressed tar again. Unpack it first, for example with gunzip, or "
             "run ingest on one machine."
         )
-
-
-def _refuse_another_description(before: Store | None, header: PlanHeader) -> None:
-    # Two hospitals under one name: patient 17 of each would get one pseudonym and become one person.
-    mine = header.spec.sha256
-    # Also where nothing is new: a corrected description would otherwise be answered with "nothing new", and change nothing.
-    names = {*header.spec.cohort_names, *(cohort.name for cohort in header.cohorts)}
-    for segment in before.segments if before else ():
-        if segment.cohort in names and segment.spec_sha256 != mine:
-            raise SpecError(
-                f"cohort {segment.cohort!r}: the store's cohort of this name has another description. Give the new cohort "
-                "a name of its own, use the description of the first, or, to correct that, ingest into a new store."
-            )
 
 
 def _raise_first_refusal(plan: Plan) -> None:
@@ -352,27 +348,20 @@ def _report(
         written,
         store=destination.place.path,
         plan_rows=header.n_rows,
+        changes=header.changes,
         patients=header.patients,
         tables=header.tables,
         not_understood=header.not_understood,
     )
 
 
-def _is_done(header: PlanHeader, partition: Partition) -> bool:
-    return Staged(header.staging, partition).is_done(partition.rows, header.shard_path(partition))
-
-
-def _clear(header: PlanHeader, before: Store | None, done: Iterable[Partition], under_way: tuple[str, ...]) -> None:
-    """Remove what an interrupted run left, except finished shards of this very plan and those of plan files."""
-    keep = set()
-    for partition in done:
-        staged, moved = Staged(header.staging, partition), header.shard_path(partition)
-        keep |= {path.relative_to(header.folder).as_posix() for path in (staged.shard, staged.result, moved)}
-    remove_unlisted(Folder(header.folder), before.manifest if before else None, frozenset(keep), under_way)
-
-
 def _encode(
-    plan: Plan, source: Source, done: Sequence[Partition], options: IngestOptions, progress: Progress | None
+    plan: Plan,
+    source: Source,
+    before: Store | None,
+    done: Sequence[Partition],
+    options: IngestOptions,
+    progress: Progress | None,
 ) -> None:
     header = plan.header
     numbers = {partition.number for partition in done}
@@ -390,7 +379,7 @@ def _encode(
 
     tell()
     try:
-        with _handed_out(plan, left, source, runner, options) as (tasks, work):
+        with _handed_out(plan, left, (source, before), runner, options) as (tasks, work):
             for _ in runner.run(tasks, work):
                 finished += 1
                 tell()
@@ -400,11 +389,11 @@ def _encode(
 
 @contextmanager
 def _handed_out(
-    plan: Plan, left: list[Partition], source: Source, runner: Runner, options: IngestOptions
+    plan: Plan, left: list[Partition], inputs: tuple[Source, Store | None], runner: Runner, options: IngestOptions
 ) -> Iterator[tuple[Iterable[Any], Callable[[Any], object]]]:
     """Yield the tasks for a runner and the function that does them. Other machines get a plan file while they work."""
     if not runner.elsewhere or not left:
-        yield (EncodeTask.of(plan, partition, source) for partition in left), EncodeTask.encode
+        yield (EncodeTask.of(plan, partition, *inputs) for partition in left), EncodeTask.encode
         return
     # A task names thousands of inputs; where the plan is at hand, the number of a partition is enough.
     folder = plan.header.folder
@@ -416,35 +405,7 @@ def _handed_out(
         path.unlink(missing_ok=True)
 
 
-def _cause_of_death(header: PlanHeader, death: WorkerDied) -> str:
-    task = death.task
-    partition = task.partition if isinstance(task, EncodeTask) else header.partition(task)
-    stopped = Staged(header.staging, partition).stopped_at()
-    where = f", at recording {stopped}" if stopped else ""
-    return (
-        f"partition {partition.number}{where}: its process {death.how}. Run again, with fewer processes if memory is "
-        "short: finished partitions are kept."
-    )
-
-
 def _commit(plan: AnyPlan, before: Store | None, destination: Destination) -> IngestReport:
-    accounting, fingerprint = commit(plan, before, destination)
-    return _report(plan.header, accounting, fingerprint, destination, written=True)
-
-
-def _fingerprint_of(folder: Path) -> str:
-    """Return the SHA-256 of the manifest in force, or "" where there is no store. This is cheap: it reads no index."""
-    try:
-        return Current.model_validate_json((folder / CURRENT).read_bytes()).sha256
-    except FileNotFoundError:
-        return ""
-    except ValidationError:
-        raise StoreError(f"{folder}: CURRENT is damaged. Restore the store from a copy.") from None
-
-
-def _refuse_stale(header: PlanHeader) -> None:
-    if _fingerprint_of(header.folder) != header.base:
-        raise StoreError(
-            f"{header.folder}: the store has another snapshot than this plan was made for: the plan is committed already, "
-            "or another writer was faster. Plan again: ecgcohorts plan."
-        )
+    made = commit(plan, before, destination)
+    report = _report(plan.header, made.accounting, made.fingerprint, destination, written=made.written)
+    return replace(report, lost=made.lost)

@@ -60,6 +60,12 @@ def _request(function: Callable[..., Any]) -> Callable[..., Any]:
                 "or lz4",
             ),
             _max_contradictions,
+            option(
+                "--update",
+                is_flag=True,
+                help="take over what the source says now of recordings that the store has met: corrected facts, refused and "
+                "replaced files",
+            ),
             option("--quality/--no-quality", default=True, help="measure the quality of each strip, or leave it out"),
         )
     ):
@@ -119,11 +125,18 @@ def _ingest(
         report = ingest(source, store, cohort, asked, progress=tell)
     spec = CohortSpec.load(cohort)
     if report.trial is not None:
-        return _tried(report, report.trial, Remarks.about(spec), max_reject_frac)
-    answer = _ingested(report, max_reject_frac, spec)
-    if not report.written:
+        answer = _tried(report, report.trial, Remarks.about(spec), max_reject_frac)
+        if asked.update and report.changes is not None:
+            answer = replace(answer, text=f"would take over: {report.changes}\n{answer.text}")
+        return _behind(report, answer, asked.update)
+    if report.written:
+        answer = _ingested(report, max_reject_frac, spec)
+    else:
         text = f"nothing new: {report.known} inputs were met before. Nothing written."
+        if asked.update:
+            text = "nothing changed: the store has all that the source says. Nothing written."
         answer = Answer(_facts(report), _with_tables(report, text))
+    answer = _behind(report, answer, asked.update)
     if rejects is None:
         return answer
     from ecgcohorts.ingest.refused import RefusedReport
@@ -151,8 +164,8 @@ def _plan(*, source: str, store: str, cohort: str, out: Path, **options: Any) ->
     which = f"partitions, 0 to {count - 1}" if count > 1 else "partition, 0" if count else "partitions"
     text = f"{out}: {header.n_rows} recordings in {count} {which}; {header.known} are known already"
     facts = {"out": out, "recordings": header.n_rows, "partitions": count, "known": header.known}
-    facts |= {"tables": header.tables, "not_understood": header.not_understood}
-    return Answer(facts, _with_tables(header, text))
+    facts |= {"tables": header.tables, "not_understood": header.not_understood, "changes": header.changes}
+    return _behind(header, Answer(facts, _with_tables(header, text)), header.update)
 
 
 class _Range(click.ParamType):
@@ -241,6 +254,8 @@ def _facts(report: "IngestReport") -> dict[str, Any]:
         "written": report.written,
         "to_decode": report.plan_rows,
         "known": report.known,
+        "changes": report.changes,
+        "lost": report.lost,
         "patients": report.patients,
         "cohorts": report.accounting,
         "total": report.total,
@@ -269,6 +284,16 @@ def _tried(report: "IngestReport", trial: "Trial", remarks: list[str], max_rejec
     return Answer(facts, text, complaint, EXIT_REJECTED)
 
 
+def _behind(found: "IngestReport | PlanHeader", answer: Answer, is_update: bool) -> Answer:
+    """Add the complaint that the store is behind its source, with exit code 3, unless the run took that over."""
+    complaint = answer.complaint
+    if found.changes and not is_update:
+        complaint = " ".join(
+            filter(None, [complaint, f"{found.changes}: the store is behind. Take it over: --update."])
+        )
+    return replace(answer, complaint=complaint, code=EXIT_REJECTED if complaint else answer.code)
+
+
 def _with_tables(found: "IngestReport | PlanHeader", text: str) -> str:
     """Put what became of tables and texts of the source before the last word of a run."""
     return "\n".join([*map(str, found.tables), *map(str, found.not_understood), text])
@@ -277,7 +302,7 @@ def _with_tables(found: "IngestReport | PlanHeader", text: str) -> str:
 def _ingested(report: "IngestReport", max_reject_frac: float, spec: "CohortSpec | None" = None) -> Answer:
     """Give the accounts of a run and what stands out; exit code 3 if more than a fraction was refused."""
     lines = [f"{report.known} inputs were met before"] if report.known else []
-    lines += _patients(report)
+    lines += [*_patients(report), *report.lost]
     lines += [f"{name}: {_account(part)}" for name, part in report.accounting.items()]
     lines.append(f"{report.store}: {_account(report.total)}; fingerprint {report.fingerprint[:16]}")
     remarks = _remarks(report, spec) if report.written else []

@@ -82,9 +82,12 @@ class Destination:
         names = (name for name in self.place.everything() if name.startswith("manifest-"))
         self.place.delete(name for name in names if name not in known)
 
-    def publish(self, before: Manifest | None, manifest: Manifest) -> str:
-        """Put the snapshot in force whose new files are in `folder`; return its fingerprint. Earlier ones stay."""
-        following = after_those_before(self.place, manifest)
+    def publish(self, before: Manifest | None, manifest: Manifest, *, forget: bool = False) -> str:
+        """Put the snapshot in force whose new files are in `folder`; return its fingerprint.
+
+        Earlier ones stay, unless they are to be forgotten, because they hold what has to go.
+        """
+        following = manifest if forget else after_those_before(self.place, manifest)
         data = following.to_bytes()
         if not isinstance(self.place, Folder):
             self.send(Folder(self.folder), before, following)

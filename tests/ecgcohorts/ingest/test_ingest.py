@@ -352,7 +352,7 @@ def test_a_corrected_description_is_no_silent_nothing_new(make_cohort, tmp_path)
     corrected = raw.spec.with_name("corrected.yaml")
     corrected.write_text(raw.spec.read_text().replace("mains_hz: 50", "mains_hz: 60"))
     assert corrected.read_text() != raw.spec.read_text()
-    with pytest.raises(ec.SpecError, match=r"has another description.*to correct that, ingest into a new store"):
+    with pytest.raises(ec.SpecError, match=r"has another description.*take all of this over: --update"):
         ingest(raw.folder, tmp_path / "s.zarr", corrected)
 
 

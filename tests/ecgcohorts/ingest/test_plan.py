@@ -18,8 +18,9 @@ import ecgcohorts as ec
 from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, ingest, plan_to_file
+from ecgcohorts.ingest._ids import ids_of
 from ecgcohorts.ingest.commit import _spans
-from ecgcohorts.ingest.plan import AnyPlan, Request, ids_of
+from ecgcohorts.ingest.plan import AnyPlan, Request
 from ecgcohorts.ingest.planning import Known, make_plan
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.privacy.pseudonyms import PseudonymKey, load_key

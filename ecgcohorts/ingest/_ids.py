@@ -1,0 +1,26 @@
+"""Columns of pseudonyms: as Arrow holds them, as arrays, and as keys to sort and look up."""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
+
+PSEUDONYM = pa.binary(PSEUDONYM_BYTES)  # type of a column of pseudonyms
+
+
+def ids_of(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    """Return a column of pseudonyms as (row, 16) uint8."""
+    # From the buffers: `to_pylist` would make 50 bytes of Python object out of each 16.
+    parts = [
+        np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * PSEUDONYM_BYTES :][: len(chunk) * PSEUDONYM_BYTES]
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate([np.zeros(0, np.uint8), *parts]).reshape(-1, PSEUDONYM_BYTES)
+
+
+def as_keys(ids: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """Return (row, 16) uint8 as (row,) fixed-width bytes, to sort and look up. Keys are equal where all 16 bytes are."""
+    # numpy drops trailing zero bytes when it compares, but all keys have one width, so no two ids become equal.
+    return np.ascontiguousarray(ids).reshape(-1, PSEUDONYM_BYTES).view(f"S{PSEUDONYM_BYTES}").ravel()

@@ -1,0 +1,57 @@
+"""What an interrupted run or another process left in a store's staging folder, and whether a plan still fits the store."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ecgcohorts.errors import StoreError
+from ecgcohorts.ingest.encode import EncodeTask, Staged
+from ecgcohorts.ingest.plan import Partition, PlanHeader
+from ecgcohorts.ingest.runners import WorkerDied
+from ecgcohorts.io.place import Folder
+from ecgcohorts.store.commit import remove_unlisted
+from ecgcohorts.store.reader import Store
+from ecgcohorts.store.schema import CURRENT, Current
+
+
+def _is_done(header: PlanHeader, partition: Partition) -> bool:
+    return Staged(header.staging, partition).is_done(partition.rows, header.shard_path(partition))
+
+
+def _clear(header: PlanHeader, before: Store | None, done: Iterable[Partition], under_way: tuple[str, ...]) -> None:
+    """Remove what an interrupted run left, except finished shards of this very plan and those of plan files."""
+    keep = set()
+    for partition in done:
+        staged, moved = Staged(header.staging, partition), header.shard_path(partition)
+        keep |= {path.relative_to(header.folder).as_posix() for path in (staged.shard, staged.result, moved)}
+    remove_unlisted(Folder(header.folder), before.manifest if before else None, frozenset(keep), under_way)
+
+
+def _cause_of_death(header: PlanHeader, death: WorkerDied) -> str:
+    task = death.task
+    partition = task.partition if isinstance(task, EncodeTask) else header.partition(task)
+    stopped = Staged(header.staging, partition).stopped_at()
+    where = f", at recording {stopped}" if stopped else ""
+    return (
+        f"partition {partition.number}{where}: its process {death.how}. Run again, with fewer processes if memory is "
+        "short: finished partitions are kept."
+    )
+
+
+def _fingerprint_of(folder: Path) -> str:
+    """Return the SHA-256 of the manifest in force, or "" where there is no store. This is cheap: it reads no index."""
+    try:
+        return Current.model_validate_json((folder / CURRENT).read_bytes()).sha256
+    except FileNotFoundError:
+        return ""
+    except ValidationError:
+        raise StoreError(f"{folder}: CURRENT is damaged. Restore the store from a copy.") from None
+
+
+def _refuse_stale(header: PlanHeader) -> None:
+    if _fingerprint_of(header.folder) != header.base:
+        raise StoreError(
+            f"{header.folder}: the store has another snapshot than this plan was made for: the plan is committed already, "
+            "or another writer was faster. Plan again: ecgcohorts plan."
+        )
