@@ -274,6 +274,9 @@ def _reworded(error: click.UsageError) -> str:
     if ctx is None:
         return error.message
     see = f"See {ctx.command_path} --help."
+    if isinstance(error, click.NoSuchOption) and (command := _meant_by(ctx, error.option_name)):
+        where = f"{ctx.command_path} {command} ... {error.option_name}"
+        return f"found {error.option_name} before the command, expected it behind: {where}"
     if isinstance(error, click.NoSuchOption):
         known = [name for param in ctx.command.get_params(ctx) for name in (*param.opts, *param.secondary_opts)]
         return f"found unknown option {error.option_name!r}.{did_you_mean(error.option_name, known)} {see}"
@@ -293,6 +296,18 @@ def _reworded(error: click.UsageError) -> str:
             f"found {error.option_name} without a value, expected {error.option_name} {option.make_metavar(ctx)}. {see}"
         )
     return error.message
+
+
+def _meant_by(ctx: click.Context, option: str) -> str:
+    """Return the command whose option stands before it in the line; "" if there is none."""
+    group, line = ctx.command, ctx.find_root().obj
+    if not isinstance(group, click.Group) or ctx.parent is not None:
+        return ""
+    found = next(((word, one) for word in line if (one := group.get_command(ctx, word)) is not None), None)
+    if found is not None and any(option in param.opts for param in found[1].get_params(ctx)):
+        return found[0]
+    # Every command has it, so it is never a slip of the pen.
+    return "COMMAND" if option == "--json" else ""
 
 
 def _name_of(param: click.Parameter) -> str:

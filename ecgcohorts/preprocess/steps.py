@@ -5,6 +5,7 @@ never an edit: stores and weights carry the recipe and refuse to mix two.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
@@ -221,11 +222,28 @@ class Recipe(BaseModel):
         return super().model_copy(update=update, deep=deep)
 
     def told_from(self, other: "Recipe") -> tuple[str, str]:
-        """Return the names of two unequal recipes for a message; if they share one, the digest of their steps beside it."""
+        """Return the names of two unequal recipes for a message.
+
+        If they share one, beside it the digest of the steps, and beside the second what it has otherwise than the first.
+        """
         if self.name != other.name:
             return self.name, other.name
         first, second = (f"{one.name} ({one.digest[:8]})" for one in (self, other))
-        return first, second
+        return first, f"{second} with {other._otherwise_than(self)}"
+
+    def _otherwise_than(self, other: "Recipe") -> str:
+        mine, theirs = ([_name(type(step)) for step in recipe.steps] for recipe in (self, other))
+        if mine != theirs:
+            more, fewer = Counter(mine) - Counter(theirs), Counter(theirs) - Counter(mine)
+            told = [f"the step {name}" for name in more] + [f"no step {name}" for name in fewer]
+            return ", ".join(told) or "its steps in another order"
+        told = []
+        for kind, step, than in zip(mine, self.steps, other.steps, strict=True):
+            before = than.model_dump(mode="json")
+            for name, value in step.model_dump(mode="json").items():
+                if value != before.get(name):
+                    told.append(f"{kind} {name} {value!s:.60} instead of {before.get(name)!s:.60}")
+        return ", ".join(told)
 
     @cached_property
     def digest(self) -> str:

@@ -20,7 +20,7 @@ from ecgcohorts.errors import RecipeMismatch
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.preprocess.recipes import CAPE_V1, get_recipe, recipe_names
-from ecgcohorts.preprocess.steps import Recipe, RecordStatistics
+from ecgcohorts.preprocess.steps import Recipe, RecordStatistics, Resample
 from ecgcohorts.preprocess.strip import make_strip
 from ecgcohorts.report.html import report
 from ecgcohorts.report.paper import plot_record
@@ -184,6 +184,20 @@ def test_one_name_with_other_steps_is_refused_by_ingest_union_and_weights(raw: P
     assert capezoo.embed(model, signal, rate_hz=500, leads=recordings(raw)[0].leads, unit="mV").shape == (1, 6)
     with pytest.raises(RecipeMismatch, match="found recipe 'mine-1' "):
         capezoo.embed(encoder_for(InputSpec()), two)
+
+
+def test_one_name_with_other_steps_names_the_steps_that_differ() -> None:
+    first = get_recipe("plain-100").changed("mine-1")
+    faster = first.changed("mine-1", Resample(rate_hz=125))
+    assert first.told_from(faster)[1].endswith("with resample rate_hz 125.0 instead of 100.0")
+    assert faster.told_from(first)[1].endswith("with resample rate_hz 100.0 instead of 125.0")
+    filtered = CAPE_V1.changed("mine-1")
+    told = first.told_from(filtered)
+    names = {step.step for step in filtered.steps} - {step.step for step in first.steps}
+    assert names
+    assert all(f"the step {name}" in told[1] for name in names)
+    assert "no step" not in told[0]
+    assert first.told_from(CAPE_V1) == ("mine-1", "cape-v1")
 
 
 def test_a_run_keeps_the_recipe_of_its_store(raw: Path, tmp_path: Path) -> None:

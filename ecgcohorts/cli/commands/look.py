@@ -1,7 +1,7 @@
 """Look into a store, or several as one."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ecgcohorts.cli.console import Answer, progress
 from ecgcohorts.cli.parameters import (
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
 
 ORDER = 3
+# A page of ours is made anew after each ingest. Pictures name no program, so an earlier one cannot be told from another.
+_MADE_BY_US = b'<meta name="generator" content="ecgcohorts">'
+_force = option("--force", is_flag=True, help="replace whatever file has that name")
+
+
+def _refuse_to_replace(out: Path, force: bool) -> None:
+    """Refuse the name of a file that is no earlier page of ours."""
+    if out.is_file() and not force and _MADE_BY_US not in out.read_bytes():
+        raise SpecError(f"{out}: this file exists. Name another, or pass --force to replace it.")
 
 
 @command("info", "ecgcohorts info store.zarr", "ecgcohorts info a.zarr b.zarr --json")
@@ -86,25 +95,32 @@ def _patients(*, store: tuple[str, ...], max_contradictions: float) -> Answer:
 @option("--layout", type=TEXT, default="3x4+1", help="rows x columns + rhythm strips: 3x4+1, 6x2+1, 12x1")
 @option("--sheet", type=OneOf("fit", "a4", "letter"), default="fit", help="size of the page")
 @option("--dpi", type=POSITIVE, default=304.8, help="of a PNG; 304.8 gives 12 pixels a millimetre")
+@_force
 @also
-def _plot(*, store: str, record: str, out: Path, layout: str, sheet: str, dpi: float, also: tuple[str, ...]) -> Answer:
+def _plot(*, store: str, record: str, out: Path, force: bool, also: tuple[str, ...], **how: Any) -> Answer:
     """Draw one recording on ECG paper in exact millimetres."""
     from ecgcohorts.report.paper import Layout, Page, plot_record
     from ecgcohorts.store.union import open_named
 
-    page = Page(Layout.parse(layout), sheet=sheet)
-    plot_record(open_named([store, *also]), record, out, page, dpi)
+    _refuse_to_replace(out, force)
+    page = Page(Layout.parse(how["layout"]), sheet=how["sheet"])
+    plot_record(open_named([store, *also]), record, out, page, how["dpi"])
     return Answer({"out": out}, f"{out}")
 
 
 @command("report", "ecgcohorts report store.zarr -o store.html", "ecgcohorts report a.zarr b.zarr -o both.html")
 @stores
 @option("-o", "--out", type=FILE, required=True, help="page to write, .html")
-def _report(*, store: tuple[str, ...], out: Path) -> Answer:
-    """Write one self-contained HTML page about a store."""
+@_force
+def _report(*, store: tuple[str, ...], out: Path, force: bool) -> Answer:
+    """Write one self-contained HTML page about a store.
+
+    Replaces an earlier page of its own, and no other file.
+    """
     from ecgcohorts.report.html import report
     from ecgcohorts.store.union import open_named
 
+    _refuse_to_replace(out, force)
     report(open_named(store), out)
     return Answer({"out": out}, f"{out}")
 

@@ -78,6 +78,10 @@ def test_damage_is_reported(make_cohort, tmp_path):
         (("info", "empty"), ("empty", "expected a store")),
         (("inspect", "nowhere"), ("nowhere",)),
         (("plot", "nowhere", "0", "-o", "x.svg"), ("nowhere", "expected a store")),
+        (("--json", "verify", "nowhere"), ("found --json before the command", "ecgcohorts verify ... --json")),
+        (("--cohort", "ptb_xl", "ingest", "empty", "s.zarr"), ("before the command", "ecgcohorts ingest ... --cohort")),
+        (("--json",), ("found --json before the command", "ecgcohorts COMMAND ... --json")),
+        (("--jsom", "verify", "nowhere"), ("found unknown option '--jsom'",)),
     ],
 )
 def test_wrong_input_gives_one_line_with_the_remedy(make_cohort, tmp_path, arguments, words):
