@@ -1,4 +1,4 @@
-"""The Harvard-Emory ECG Database, release 5: a folder for each institution, with tables of one form beside its files."""
+"""The Harvard-Emory ECG Database: release 5, a folder for each institution with tables beside its files, and release 2."""
 
 from ecgcohorts.cohorts.schema import About, Files, Label, Layout, Rule, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
@@ -10,6 +10,14 @@ _SOURCES = {  # end of a label's name -> where its list stands
     "_software": Where(column="codes_software", table="diagnoses"),
     "_v24": Where(column="codes", table="diagnoses_v24"),
 }
+_PATIENT = Where(
+    column="BDSPPatientID",
+    # Numbered by the million, so 999999999 is a patient. Whatever else a cell says (empty, nan) is nobody.
+    pattern=r"^\s*(\d+)(?:\.0*)?\s*$",
+    usual_fillers=False,
+)
+# How release 2 writes folders and suffixes in its tables is not known here, so its files go by their bare names.
+_BARE_NAME = r"([^/\\]+?)(?:\.(?:hea|mat))?\s*$"
 _NOTES = (
     "unconfirmed: read from public code that uses the release, not from its files",
     "name the folder of the institution: ECG/I0001 or ECG/I0006",
@@ -18,7 +26,50 @@ _NOTES = (
 )
 
 
-def institution(name: str, place: str, about: About, files: Files, named: str, sex: Rule) -> CohortSpec:
+def _labels(sources: dict[str, Where]) -> dict[str, Label]:
+    """Make a label of each statement in each list, and the year: parts of the scaling study are years of a site."""
+    lists = {
+        statement + end: Label(find=(place,), codes=codes)
+        for statement, codes in _STATEMENTS.items()
+        for end, place in sources.items()
+    }
+    return {**lists, "year": Label(find=(Where(path=r"WFDB/(?:S\d{4}/)?(\d{4})/"),))}
+
+
+RELEASE_2 = Layout(
+    name="v2",
+    reader="wfdb",
+    files=Files(include=("ECG/WFDB/S*/**/*.hea",)),
+    tables=(
+        Table(
+            name="people",
+            file="Metadata/demographics_ECG.csv",
+            key="FileName",
+            key_pattern=_BARE_NAME,
+            match="stem",
+        ),
+        Table(
+            name="statements",
+            file="Metadata/ECG_Interpretations.psv",
+            separator="|",
+            key="file_source",
+            key_pattern=_BARE_NAME,
+            match="stem",
+            required=False,
+        ),
+    ),
+    patient=(_PATIENT.model_copy(update={"table": "people"}),),
+    age=(),  # of `Age` it is not known whether it counts years or days
+    sex=(Where(column="SexDSC", table="people"),),
+    acquired_at=(),
+    site=(Where(path=r"WFDB/(S\d{4})/"),),
+    labels=_labels({"_v2": Where(column="diagnostic_codes", table="statements")}),
+)
+
+
+def institution(
+    name: str, place: str, about: About, files: Files, named: str, sex: Rule, *others: Layout
+) -> CohortSpec:
     """Make the preset of one institution. named: pattern whose group is what its tables call a file, without suffix."""
     stem = rf"{named}\.hea$"
     return CohortSpec(
@@ -51,26 +102,14 @@ def institution(name: str, place: str, about: About, files: Files, named: str, s
                         required=False,
                     ),
                 ),
-                # Numbered by the million, so 999999999 is a patient. Whatever else a cell says (empty, nan) is nobody.
-                patient=(
-                    Where(
-                        column="BDSPPatientID", table="metadata", pattern=r"^\s*(\d+)(?:\.0*)?\s*$", usual_fillers=False
-                    ),
-                ),
+                patient=(_PATIENT.model_copy(update={"table": "metadata"}),),
                 age=(Where(column="AgeAtAcquisition", table="metadata"),),
                 age_unit="days",
                 sex=sex,
                 acquired_at=(Where(column="ECGAcquisitionTime", table="metadata"),),
                 site=(Where(path=r"WFDB/(S\d{4})/"),),
-                labels={
-                    **{
-                        statement + end: Label(find=(place,), codes=codes)
-                        for statement, codes in _STATEMENTS.items()
-                        for end, place in _SOURCES.items()
-                    },
-                    # Parts of the scaling study are years of a site.
-                    "year": Label(find=(Where(path=r"WFDB/(?:S\d{4}/)?(\d{4})/"),)),
-                },
+                labels=_labels(_SOURCES),
             ),
+            *others,
         ),
     )

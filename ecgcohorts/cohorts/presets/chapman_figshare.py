@@ -23,6 +23,9 @@ _RHYTHMS = {
     "avrt": "AVRT",
     "wandering_pacemaker": "SAAWR",
 }
+# The other statements, parted by spaces; a recording without one says NONE.
+_BEATS = {"avb1": "1AVB", "rbbb": "RBBB", "lbbb": "LBBB"}
+_BEAT = (Where(column="Beat", pattern=r"^(?!\s*NONE\s*$)(.+)$"), Where(column="Beat", pattern=r"^\s*(N)ONE\s*$"))
 _SHARED = "10,247 of 10,646 records, equal to 0.5 uV"
 
 SPEC = CohortSpec(
@@ -37,7 +40,11 @@ SPEC = CohortSpec(
         records=10_646,
         patients=10_646,
         repeated_patients=0,
-        notes=("the Rhythm AF is flutter, AFIB is fibrillation", "399 records are in this release alone"),
+        notes=(
+            "the Rhythm AF is flutter, AFIB is fibrillation",
+            "399 records are in this release alone",
+            "unconfirmed: 1AVB, RBBB, LBBB and NONE as the texts of Beat",
+        ),
     ),
     overlaps=(
         Overlap(cohort="chapman_shaoxing", what=_SHARED, found=False),
@@ -63,7 +70,10 @@ SPEC = CohortSpec(
             age=(Where(column="PatientAge"),),
             sex=(Where(column="Gender"),),
             acquired_at=(),
-            labels={name: Label(find=(Where(column="Rhythm"),), codes=(code,)) for name, code in _RHYTHMS.items()},
+            labels={
+                **{name: Label(find=(Where(column="Rhythm"),), codes=(code,)) for name, code in _RHYTHMS.items()},
+                **{name: Label(find=_BEAT, codes=(code,), separator=" ") for name, code in _BEATS.items()},
+            },
         ),
     ),
 )

@@ -5,6 +5,8 @@ Join `Child_ecg.z01` and `Child_ecg.zip` and unpack them: `Child_ecg/P00/P00001/
 aVR, aVL, aVF, V1, V3, V5; a recipe of eight leads refuses them, and these children are sick twice as often as the others.
 """
 
+from string import ascii_uppercase
+
 from ecgcohorts.cohorts.schema import About, Files, Label, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
@@ -15,6 +17,10 @@ _DISEASES = {
     "icd_kawasaki": ("M30.3",),
     "icd_cardiomyopathy": ("I42", "I43"),
 }
+
+# Statements of AHA/ACC/HRS by their numbers, as in `sph`. A letter for the category stands before each, L145, but the
+# numbers are unique without it; plain words stand where the standard has no statement.
+_STATEMENTS = {"normal_ecg": 1, "st": 21, "sb": 22, "af": 50, "avb1": 82, "lbbb": 104, "rbbb": 106}
 
 SPEC = CohortSpec(
     name="zzu_pecg",
@@ -32,6 +38,7 @@ SPEC = CohortSpec(
             "1,856 records have nine leads; dropping them is no neutral filter",
             "gain and baseline differ by record and lead; a rail at 26.6 mV touches 11.8 %",
             "unconfirmed: the form of Acquisition_date, and the ICD-10 codes behind each group of diseases",
+            "unconfirmed: that numbers in AHA_code are those of the AHA statements; 6,473 of 26,797 are plain words",
         ),
     ),
     layouts=(
@@ -50,6 +57,12 @@ SPEC = CohortSpec(
                 **{
                     name: Label(find=(Where(column="ICD-10 code"),), codes=codes, prefix=True, separator=";")
                     for name, codes in _DISEASES.items()
+                },
+                **{
+                    name: Label(
+                        find=(Where(column="AHA_code"),), codes=tuple(f"{letter}{number}" for letter in ascii_uppercase)
+                    )
+                    for name, number in _STATEMENTS.items()
                 },
                 "n_leads": Label(find=(Where(column="Lead"),)),
             },

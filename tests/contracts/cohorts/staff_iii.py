@@ -14,11 +14,13 @@ def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, d
         comments = [f"Age: {age}", f"Sex: {sex}", "Angiography: no"]
         when = "10:30:00 01/02/1996"
         write_wfdb(root / "data", name, 1000, round(1000 * seconds), comments, leads=LEADS, gain=1600, when=when)
+    (root / "phases.csv").write_text("record,phase\n001a,BR\n001c,BI\n")
     man = {"cohort": "staff_iii", "patient_id": "001", "age_years": 64, "sex": "male", "acquired_at": None}
+    other = {"patient_id": "108", "age_years": 90, "labels": {"phase": float("nan")}}
     return {
         root: {
-            **{f"001a@{60 * minute}+10s": {**man, "mains_hz": 60} for minute in range(5)},
-            **{f"001c@{60 * minute}+10s": man for minute in range(2)},
-            **{f"108b@{60 * minute}+10s": {"patient_id": "108", "age_years": 90} for minute in range(2)},
+            **{f"001a@{60 * minute}+10s": {**man, "mains_hz": 60, "labels": {"phase": 0}} for minute in range(5)},
+            **{f"001c@{60 * minute}+10s": {**man, "labels": {"phase": 2}} for minute in range(2)},
+            **{f"108b@{60 * minute}+10s": other for minute in range(2)},
         }
     }
