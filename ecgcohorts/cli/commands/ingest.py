@@ -120,7 +120,9 @@ def _ingest(
     spec = CohortSpec.load(cohort)
     if report.trial is not None:
         return _tried(report, report.trial, Remarks.about(spec), max_reject_frac)
-    answer = _ingested(report, max_reject_frac, spec)
+    key = "" if asked.key_file is None else f" --key {asked.key_file}"
+    see = rejects or f"ecgcohorts rejects {store} {source} --cohort {cohort}{key} -o FILE.csv"
+    answer = _ingested(report, max_reject_frac, spec, str(see))
     if not report.written:
         text = f"nothing new: {report.known} inputs were met before. Nothing written."
         answer = Answer(_facts(report), _with_tables(report, text))
@@ -274,8 +276,13 @@ def _with_tables(found: "IngestReport | PlanHeader", text: str) -> str:
     return "\n".join([*map(str, found.tables), *map(str, found.not_understood), text])
 
 
-def _ingested(report: "IngestReport", max_reject_frac: float, spec: "CohortSpec | None" = None) -> Answer:
-    """Give the accounts of a run and what stands out; exit code 3 if more than a fraction was refused."""
+def _ingested(
+    report: "IngestReport", max_reject_frac: float, spec: "CohortSpec | None" = None, see: str = ""
+) -> Answer:
+    """Give the accounts of a run and what stands out; exit code 3 if more than a fraction was refused.
+
+    see: file or command that says which.
+    """
     lines = [f"{report.known} inputs were met before"] if report.known else []
     lines += _patients(report)
     lines += [f"{name}: {_account(part)}" for name, part in report.accounting.items()]
@@ -286,7 +293,7 @@ def _ingested(report: "IngestReport", max_reject_frac: float, spec: "CohortSpec 
         return Answer(facts, text)
     complaint = (
         f"{report.reject_fraction:.0%} of the inputs were refused, more than --max-reject-frac {max_reject_frac:g}. "
-        f"See which: ecgcohorts rejects {report.store} SOURCE --cohort NAME -o FILE.csv."
+        f"See which: {see or f'ecgcohorts rejects {report.store} SOURCE --cohort NAME -o FILE.csv'}."
     )
     return Answer(facts, text, complaint, EXIT_REJECTED)
 
