@@ -91,7 +91,10 @@ class Found(NamedTuple):
         found = [layout for layout in found if not layout.fallback] or found
         if len(found) > 1:
             names = " and ".join(layout.name for layout in found)
-            raise SourceError(f"{source}: there are files of the layouts {names}. Name the folder of one of them.")
+            raise SourceError(
+                f"{source}: there are files of the layouts {names}, expected files of one. Name the folder of one of "
+                "them, or write a description for each, with a cohort name of its own."
+            )
         return cls(found[0], source)
 
     @staticmethod

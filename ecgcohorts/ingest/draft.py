@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from ecgcohorts.cohorts.files import SourceItem
 from ecgcohorts.cohorts.schema import Files
 from ecgcohorts.cohorts.spec import CohortSpec
-from ecgcohorts.errors import RecordingError, SourceError, SpecError
+from ecgcohorts.errors import RecordingError, SourceError, SpecError, did_you_mean
 from ecgcohorts.ingest.classify import ARRAYS, Census
 from ecgcohorts.ingest.content import FileClass, Kind, Numbers
 from ecgcohorts.ingest.inspect import SAMPLE, _spread
@@ -66,6 +66,7 @@ class Draft:
     guesses: int
     unknowns: int
     left_out: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()  # readers of further formats in the source, the commonest first
 
     def save(self, out: Path, force: bool = False) -> None:
         """Write the draft whole or not at all. Raises SpecError as `check_out` does."""
@@ -101,19 +102,20 @@ class _Page:
         self.lines.append(f"# {text}")
 
 
-def draft(source: str | Path, table: Path | None = None, sample: int = SAMPLE) -> Draft:
-    """Describe the commonest format in a folder, an archive or a bucket, with facts found in its files and in a table.
+def draft(source: str | Path, table: Path | None = None, sample: int = SAMPLE, reader: str | None = None) -> Draft:
+    """Describe one format in a folder, an archive or a bucket, with facts found in its files and in a table.
 
-    table: a CSV about the recordings. Raises SourceError if there is nothing to describe, or the table is no CSV.
+    table: a CSV about the recordings. reader: of the format to describe; the commonest if None. Raises SourceError if there
+    is nothing to describe, or the table is no CSV.
     """
     with open_source(source) as opened:
         top = opened.top_folder() if isinstance(opened, Archive) else None
-        return _draft(opened.inside(top) if isinstance(opened, Archive) and top else opened, table, sample)
+        return _draft(opened.inside(top) if isinstance(opened, Archive) and top else opened, table, sample, reader)
 
 
-def _draft(source: Source, table: Path | None, sample: int) -> Draft:
+def _draft(source: Source, table: Path | None, sample: int, wanted: str | None) -> Draft:
     census = Census.take(source)
-    each, paths = _commonest(census)
+    each, paths = _commonest(census, wanted)
     # Bare numbers have no headers to read: their draft asks a person for everything.
     is_bare = each.kind is Kind.ARRAY
     reader = ARRAYS if is_bare else each.what
@@ -130,7 +132,7 @@ def _draft(source: Source, table: Path | None, sample: int) -> Draft:
     page.say("ecgcohorts ingest SRC STORE --cohort THIS_FILE --dry-run")
     for what in left_out:
         page.say(f"left out: {what}")
-    _put_cohort(page, source, items)
+    _put_cohort(page, source, items, wanted or "")
     page.lines.append("layouts:")
     page.put("  - reader", reader, why=_count(len(paths), "file"))
     _put_files(page, source, paths)
@@ -146,7 +148,8 @@ def _draft(source: Source, table: Path | None, sample: int) -> Draft:
     # A draft of bare numbers holds placeholders, which are meant to be refused.
     if not is_bare:
         _check(text)
-    return Draft(text, reader, len(paths), page.guesses, page.unknowns, left_out)
+    others = tuple(name for name in census.recordings if name != reader)
+    return Draft(text, reader, len(paths), page.guesses, page.unknowns, left_out, others)
 
 
 def _count(n: int, what: str) -> str:
@@ -158,10 +161,20 @@ def _flow(value: Any) -> str:
     return dumped.removesuffix("\n").removesuffix("\n...")
 
 
-def _commonest(census: Census) -> tuple[FileClass, list[str]]:
+def _commonest(census: Census, wanted: str | None) -> tuple[FileClass, list[str]]:
     # Bare numbers only where nothing says that it is an ECG: beside recordings they are mostly trends and measures.
     arrays = [pair for pair in census.of(Kind.ARRAY) if pair[0].what in _ARRAY_KINDS]
     found = census.of(Kind.RECORDING) or arrays
+    if found and wanted is not None:
+        there = census.recordings
+        found = [pair for pair in census.of(Kind.RECORDING) if pair[0].what == wanted]
+        found = found or (arrays if wanted == ARRAYS else [])
+        if not found:
+            known = [*there, *([ARRAYS] if arrays and ARRAYS not in there else [])]
+            raise SourceError(
+                f"{census.source}: found no recordings of the format {wanted!r}, expected one of "
+                f"{', '.join(known)}.{did_you_mean(wanted, known)}"
+            )
     if not found:
         raise SourceError(
             f"{census.source}: none of its {census.n_files} files is a recording. See `ecgcohorts inspect "
@@ -206,9 +219,11 @@ def _read_table(table: Path, items: list[SourceItem]) -> tuple[Columns, Key | No
     return Columns.read(table), Key.find(table, items)
 
 
-def _put_cohort(page: _Page, source: Source, items: list[SourceItem]) -> None:
+def _put_cohort(page: _Page, source: Source, items: list[SourceItem], wanted: str) -> None:
     given = str(source.folder.resolve()) if source.folder else _PACKED.sub("", str(source))
-    name = re.sub(r"[^a-z0-9]+", "_", PurePosixPath(given).name.casefold()).strip("_")[:64]
+    # Descriptions of several formats go into one store, where each is a cohort with a name of its own.
+    given = f"{PurePosixPath(given).name} {wanted}".casefold()
+    name = re.sub(r"[^a-z0-9]+", "_", given).strip("_")[:64]
     page.put("name", name or "cohort", "guess", "the folder's name; one word of a-z, 0-9 and _")
     page.put("title", "unknown", "unknown", "fill in")
     page.put("licence", "unknown", "unknown", "fill in, of the data")

@@ -130,7 +130,9 @@ def _ingest(
             answer = replace(answer, text=f"would take over: {report.changes}\n{answer.text}")
         return _behind(report, answer, asked.update)
     if report.written:
-        answer = _ingested(report, max_reject_frac, spec)
+        key = "" if asked.key_file is None else f" --key {asked.key_file}"
+        see = rejects or f"ecgcohorts rejects {store} {source} --cohort {cohort}{key} -o FILE.csv"
+        answer = _ingested(report, max_reject_frac, spec, str(see))
     else:
         text = f"nothing new: {report.known} inputs were met before. Nothing written."
         if asked.update:
@@ -299,8 +301,13 @@ def _with_tables(found: "IngestReport | PlanHeader", text: str) -> str:
     return "\n".join([*map(str, found.tables), *map(str, found.not_understood), text])
 
 
-def _ingested(report: "IngestReport", max_reject_frac: float, spec: "CohortSpec | None" = None) -> Answer:
-    """Give the accounts of a run and what stands out; exit code 3 if more than a fraction was refused."""
+def _ingested(
+    report: "IngestReport", max_reject_frac: float, spec: "CohortSpec | None" = None, see: str = ""
+) -> Answer:
+    """Give the accounts of a run and what stands out; exit code 3 if more than a fraction was refused.
+
+    see: file or command that says which.
+    """
     lines = [f"{report.known} inputs were met before"] if report.known else []
     lines += [*_patients(report), *report.lost]
     lines += [f"{name}: {_account(part)}" for name, part in report.accounting.items()]
@@ -311,7 +318,7 @@ def _ingested(report: "IngestReport", max_reject_frac: float, spec: "CohortSpec 
         return Answer(facts, text)
     complaint = (
         f"{report.reject_fraction:.0%} of the inputs were refused, more than --max-reject-frac {max_reject_frac:g}. "
-        f"See which: ecgcohorts rejects {report.store} SOURCE --cohort NAME -o FILE.csv."
+        f"See which: {see or f'ecgcohorts rejects {report.store} SOURCE --cohort NAME -o FILE.csv'}."
     )
     return Answer(facts, text, complaint, EXIT_REJECTED)
 

@@ -261,7 +261,7 @@ def _rejects(*, store: str, source: str, cohort: str, out: Path, key: Path | Non
     """Write which files were refused, what was found in each, and what to do.
 
     Reads the refused files again. A store holds only a pseudonym and a code of each; this file has their paths, and only
-    you may read it.
+    you may read it. docs/troubleshooting.md says what usually causes each reason.
     """
     from ecgcohorts.ingest.refused import RefusedReport
 

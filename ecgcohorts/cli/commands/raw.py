@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from ecgcohorts import plugins
 from ecgcohorts.cli.console import EXIT_NOT_FOUND, Answer, progress, table
-from ecgcohorts.cli.parameters import COUNT, FILE, FOLDER, NATURAL, SOURCE, TEXT, OneOf, argument, option
+from ecgcohorts.cli.parameters import COUNT, FILE, FOLDER, NATURAL, SOURCE, TEXT, Name, OneOf, argument, option
 from ecgcohorts.cli.program import command
 
 ORDER = 1
 _ACCESS = ("open", "registration", "credentialed", "restricted", "agreement", "own")  # of schema.About
+_OTHERS_SHOWN = 3  # our default
+_FORMAT = Name("NAME", lambda: plugins.names("ecgcohorts.readers"))
 source = argument("source", SOURCE, "folder, tar or zip with raw recordings, or s3://bucket/folder")
 
 
@@ -32,24 +35,28 @@ def _inspect(*, source: str, sample: int) -> Answer:
 @argument("csv", FILE, "table with a row for each recording", required=False)
 @option("-o", "--out", type=FILE, required=True, help="cohort file to write, .yaml")
 @option("--sample", type=COUNT, default=200, help="recordings to look at")
+@option("--format", "reader", type=_FORMAT, help="the format to describe; default: the commonest")
 @option("--force", is_flag=True, help="replace the cohort file")
-def _draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool) -> Answer:
+def _draft(*, source: str, csv: Path | None, out: Path, sample: int, reader: str | None, force: bool) -> Answer:
     """Write a first description of a cohort for you to finish.
 
-    Guesses and gaps are marked in it.
+    Guesses and gaps are marked in it. A description is of one format: where a folder holds several, draft one for each.
     """
     from ecgcohorts.ingest.draft import Draft, draft
 
     # Before the long part: looking at a large source takes minutes.
     Draft.check_out(out, force)
-    made = draft(source, csv, sample)
+    made = draft(source, csv, sample, reader)
     made.save(out, force)
     lines = [
         *(f"left out: {what}" for what in made.left_out),
-        f"{out}: describes {made.n_files:,} {made.reader} files.",
+        f"{out}: describes {made.n_files:,} {made.reader} file{'' if made.n_files == 1 else 's'}.",
         f"Check {made.guesses} lines marked guess, fill in {made.unknowns} marked unknown, then try",
         f"ecgcohorts ingest {source} STORE --cohort {out} --dry-run",
     ]
+    if made.others and reader is None:
+        lines += ["Each other format needs a description and a cohort name of its own:"]
+        lines += [f"ecgcohorts draft {source} --format {name} -o {name}.yaml" for name in made.others[:_OTHERS_SHOWN]]
     facts = {
         "out": out,
         "reader": made.reader,
@@ -57,6 +64,7 @@ def _draft(*, source: str, csv: Path | None, out: Path, sample: int, force: bool
         "guesses": made.guesses,
         "unknowns": made.unknowns,
         "left_out": made.left_out,
+        "other_formats": made.others,
     }
     return Answer(facts, "\n".join(lines))
 

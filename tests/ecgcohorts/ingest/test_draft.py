@@ -144,6 +144,26 @@ def test_the_commonest_format_is_described_and_the_others_named(make_cohort: Cal
     assert layout.files.exclude == ("broken.hea",)  # the same suffix, other content
 
 
+def test_any_format_of_a_mixed_folder_is_described_on_request(hospitals: Path, tmp_path: Path) -> None:
+    commonest = draft(hospitals)
+    assert {commonest.reader, *commonest.others} == {"wfdb", "muse_xml", "code_hdf5"}
+    made = draft(hospitals, reader="code_hdf5")
+    assert (made.reader, made.n_files, set(made.others)) == ("code_hdf5", 1, {"wfdb", "muse_xml"})
+    spec = loaded(made, tmp_path)
+    assert spec.name.endswith("_code_hdf5")  # so that drafts of several formats can go into one store
+    assert {item.path for item in spec.find(hospitals).scan()} == {"coast/exams_part0.hdf5"}
+    with pytest.raises(SourceError, match=r"found no recordings of the format 'scp', expected one of .*code_hdf5"):
+        draft(hospitals, reader="scp")
+
+
+def test_bare_numbers_beside_recordings_are_described_on_request(make_cohort: Callable[..., object]) -> None:
+    raw = make_cohort(patients=3)
+    np.save(raw.folder / "a.npy", np.ones((5000, 12)))
+    assert (draft(raw.folder).reader, draft(raw.folder, reader="arrays").reader) == ("wfdb", "arrays")
+    with pytest.raises(SourceError, match="expected one of wfdb, arrays"):
+        draft(raw.folder, reader="edf")
+
+
 ARRAYS = [
     ("a.csv", "time,I,II\n" + "0.1,0.2,0.3\n" * 500, {"leads": ["I", "II"], "columns": [1, 2], "skip_lines": 1}),
     ("a.txt.gz", "1;2,5;3\n" * 500, {"separator": ";", "decimal": ",", "axes": "time_lead", "columns": None}),
