@@ -14,4 +14,7 @@ def _weights_here() -> Iterable[str]:
 WEIGHTS = Name("WEIGHTS", _weights_here, or_file=True)
 WEIGHTS_OUT = Name("TARGET", or_file=True)
 weights = argument("weights", WEIGHTS, "encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
+unchecked = option(
+    "--unchecked", is_flag=True, help="load weights as they are: no checksums, and numbers may be NaN or infinite"
+)
 offline = option("--offline", is_flag=True, help="take Hub weights from the cache only, as with HF_HUB_OFFLINE=1")

@@ -33,6 +33,7 @@ class EmbeddingInfo(Spec):
     name: str  # of the weights, for tables
     weights: str  # SHA-256 over names, shapes and bytes of all tensors of the encoder
     card: str | None  # SHA-256 of card.json, None for weights that were never published
+    origin: str | None = None  # hf-hub:ORG/REPO@COMMIT, for weights that came from there
     input: InputSpec
     adaptation: Adaptation
     window: Literal["centre"] = "centre"
@@ -100,6 +101,7 @@ def embed_store(
         name=name,
         weights=weights_digest(model),
         card=card,
+        origin=getattr(model, "origin", None),
         input=spec,
         adaptation=plan,
         store_fingerprint=store.fingerprint,

@@ -9,6 +9,7 @@ from capezoo.encoders._timm import timm
 from capezoo.specs.base import parse
 from capezoo.specs.run import EncoderSpec
 from ecgcohorts import plugins
+from ecgcohorts.errors import SpecError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,16 +18,31 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenEncoder", "build", "timm"]
 
+_MOST_PARAMETERS = 1 << 30  # as many as a weight folder's 4 GiB of tensors hold in float32
+
 
 def build(spec: EncoderSpec, seed: int, num_classes: int = 0) -> "nn.Module":
     """Return a randomly initialised encoder. Its weights depend on spec and seed; no global generator is touched.
 
-    Raises SpecError for an unknown encoder or config key.
+    On the meta device, as `with torch.device("meta")` makes it the default, it has shapes and no memory.
+    Raises SpecError for an unknown encoder or config key, and for settings of more than 2**30 parameters.
     """
     import torch
 
+    from capezoo.encoders._outline import _outline
+
     module = plugins.load("capezoo.encoders", spec.name)
     config = parse(module.Config, spec.config, f"encoder {spec.name}")
+    # Counted before anything is allocated: settings that each look harmless may ask for terabytes together.
+    outline = _outline(module.Encoder, config, num_classes)
+    count = sum(parameter.numel() for parameter in outline.parameters())
+    if count > _MOST_PARAMETERS:
+        raise SpecError(
+            f"encoder {spec.name}: found settings of {count:,} parameters, expected at most {_MOST_PARAMETERS:,}. "
+            "Make it narrower."
+        )
+    if torch.get_default_device().type == "meta":
+        return outline
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the GPU's too
         return cast("nn.Module", module.Encoder(config, num_classes=num_classes))

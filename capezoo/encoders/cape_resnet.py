@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from capezoo.encoders._conv import channels_last, from_tokens, to_tokens
 from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
 from capezoo.specs import Spec
+from capezoo.specs.base import MAX_LAYERS, Channels, Taps
 
 # Standard deviation of a unit normal cut at two deviations: Keras divides by it so that he_normal keeps its variance.
 TRUNCATED_STD = 0.87962566103423978
@@ -22,28 +23,26 @@ TRUNCATED_STD = 0.87962566103423978
 class Config(Spec):
     """Shape of the network. The defaults have 5,452,944 parameters; `embedding_dim=320` is PCLR's trunk."""
 
-    in_leads: int = Field(default=8, gt=0, description="CAPE; PCLR 12")
-    embedding_dim: int = Field(
+    in_leads: Channels = Field(default=8, description="CAPE; PCLR 12")
+    embedding_dim: Channels = Field(
         default=256,
-        gt=0,
         description="filters of the last unit; CAPE says 256 features, where from is unstated; PCLR 320",
     )
-    widths: tuple[int, ...] = Field(
+    widths: tuple[Channels, ...] = Field(
         default=(64, 128, 196, 256),
         min_length=1,
+        max_length=MAX_LAYERS,
         description="filters of the stem and of each unit but the last; Ribeiro",
     )
-    kernel: int = Field(default=16, gt=0, description="taps of every convolution but the 1x1; Ribeiro")
-    stem_stride: int = Field(default=1, gt=0, description="Ribeiro; more is faster and loses resolution")
-    unit_stride: int = Field(
-        default=4, gt=0, description="Ribeiro at 4096 samples; at CAPE's 2800 unstated: our default"
-    )
+    kernel: Taps = Field(default=16, description="taps of every convolution but the 1x1; Ribeiro")
+    stem_stride: Taps = Field(default=1, description="Ribeiro; more is faster and loses resolution")
+    unit_stride: Taps = Field(default=4, description="Ribeiro at 4096 samples; at CAPE's 2800 unstated: our default")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="PCLR 0; Ribeiro 0.2")
     norm_eps: float = Field(default=1e-3, gt=0, description="Keras")
     norm_momentum: float = Field(default=0.01, gt=0, le=1, description="share of the new batch; Keras 0.99 of the old")
 
 
-class SameConv1d(nn.Conv1d):
+class _SameConv1d(nn.Conv1d):
     """Convolution without bias whose output has ceil(time / stride) samples, padded as TensorFlow's "same".
 
     Signals are (batch, channel, 1, time) in channels-last memory: on a CPU two to three times as fast as Conv1d.
@@ -79,10 +78,10 @@ class _Unit(nn.Module):
     def __init__(self, channels: int, filters: int, config: Config) -> None:
         super().__init__()
         self.stride = config.unit_stride
-        self.conv1 = SameConv1d(channels, filters, config.kernel)
+        self.conv1 = _SameConv1d(channels, filters, config.kernel)
         self.norm1 = _norm(filters, config)
-        self.conv2 = SameConv1d(filters, filters, config.kernel, config.unit_stride)
-        self.skip = SameConv1d(channels, filters, 1) if channels != filters else nn.Identity()
+        self.conv2 = _SameConv1d(filters, filters, config.kernel, config.unit_stride)
+        self.skip = _SameConv1d(channels, filters, 1) if channels != filters else nn.Identity()
         self.norm2 = _norm(filters, config)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -109,7 +108,7 @@ class Encoder(TokenEncoder):
         self.config = config
         stem, *middle = config.widths
         filters = (*middle, config.embedding_dim)
-        self.stem = SameConv1d(config.in_leads, stem, config.kernel, config.stem_stride)
+        self.stem = _SameConv1d(config.in_leads, stem, config.kernel, config.stem_stride)
         self.stem_norm = _norm(stem, config)
         self.units = nn.ModuleList(
             _Unit(before, after, config) for before, after in zip((stem, *middle), filters, strict=True)

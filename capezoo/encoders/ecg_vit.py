@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
 from capezoo.encoders._timm import timm
 from capezoo.specs import Spec
+from capezoo.specs.base import MAX_LAYERS, Channels
 
 LONGEST_PERIOD = 10_000  # tokens, of the slowest sine over 2 pi; Vaswani et al., arXiv 1706.03762
 INITIAL_STD = 0.02  # of the truncated normal of linear layers; timm, arXiv 2012.12877
@@ -23,16 +24,15 @@ INITIAL_STD = 0.02  # of the truncated normal of linear layers; timm, arXiv 2012
 class Config(Spec):
     """Shape of the network. The defaults have 5,415,744 parameters."""
 
-    in_leads: int = Field(default=8, gt=0, description="CAPE")
-    patch: int = Field(
+    in_leads: Channels = Field(default=8, description="CAPE")
+    patch: Channels = Field(
         default=50,
-        gt=0,
         description="samples per token: 0.125 s at 400 Hz, about one QRS complex; OpenECG's ViT unstated: our default",
     )
-    embedding_dim: int = Field(default=192, gt=0, description="ViT-Tiny; OpenECG's width unstated: our default")
-    depth: int = Field(default=12, gt=0, description="ViT-Tiny, ViT-Small and ViT-Base")
-    head_dim: int = Field(default=64, gt=0, description="features per attention head; ViT")
-    mlp_ratio: float = Field(default=4.0, gt=0, description="ViT")
+    embedding_dim: Channels = Field(default=192, description="ViT-Tiny; OpenECG's width unstated: our default")
+    depth: int = Field(default=12, gt=0, le=MAX_LAYERS, description="ViT-Tiny, ViT-Small and ViT-Base")
+    head_dim: Channels = Field(default=64, description="features per attention head; ViT")
+    mlp_ratio: float = Field(default=4.0, gt=0, le=64, description="ViT")
     norm_eps: float = Field(default=1e-6, gt=0, description="ViT")
     causal: bool = Field(default=False, description="a token attends to no later one, as CPC asks; ViT attends to all")
 

@@ -10,6 +10,7 @@ from torch import nn
 from capezoo.encoders._conv import Conv, ConvNorm, Residual, bottleneck
 from capezoo.encoders._staged import StagedEncoder
 from capezoo.specs import Spec
+from capezoo.specs.base import Channels, Taps
 
 BLOCKS = (3, 4, 6, 3)  # He et al., 50 layers
 EXPANSION = 4  # output channels of a block per channel of its middle convolution
@@ -19,14 +20,14 @@ DIVISOR = 32  # the features are 32 times the filters of the stem: four stages t
 class Config(Spec):
     """Shape of the network. The defaults have 15,957,376 parameters."""
 
-    in_leads: int = Field(default=8, gt=0, description="CAPE's leads: our default; OpenECG 12")
-    embedding_dim: int = Field(
-        default=2048, gt=0, description="features, a multiple of 32; the stem has a 32nd of it; He et al."
+    in_leads: Channels = Field(default=8, description="CAPE's leads: our default; OpenECG 12")
+    embedding_dim: Channels = Field(
+        default=2048, description="features, a multiple of 32; the stem has a 32nd of it; He et al."
     )
-    kernel: int = Field(
-        default=3, gt=0, description="taps of the middle convolutions; OpenECG unstated: our default, He et al."
+    kernel: Taps = Field(
+        default=3, description="taps of the middle convolutions; OpenECG unstated: our default, He et al."
     )
-    stem_kernel: int = Field(default=7, gt=0, description="OpenECG unstated: our default, He et al.")
+    stem_kernel: Taps = Field(default=7, description="OpenECG unstated: our default, He et al.")
 
     @field_validator("embedding_dim")
     @classmethod

@@ -14,20 +14,22 @@ from torch import Tensor, nn
 from capezoo.encoders._conv import Conv, channels_last, from_tokens, to_tokens
 from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
 from capezoo.specs import Spec
+from capezoo.specs.base import MAX_LAYERS, Channels, Taps
 
 
 class Config(Spec):
     """Shape of the network. With 12 leads it has the 6,919,584 parameters of the source's trunk."""
 
-    in_leads: int = Field(default=8, gt=0, description="CAPE's leads: our default; the source 8 or 12")
-    embedding_dim: int = Field(default=320, gt=0, description="filters of the last unit; the source")
-    widths: tuple[int, ...] = Field(
+    in_leads: Channels = Field(default=8, description="CAPE's leads: our default; the source 8 or 12")
+    embedding_dim: Channels = Field(default=320, description="filters of the last unit; the source")
+    widths: tuple[Channels, ...] = Field(
         default=(64, 64, 128, 196, 256),
         min_length=1,
+        max_length=MAX_LAYERS,
         description="filters of the stem and of each unit but the last; the source",
     )
-    kernel: int = Field(default=17, gt=0, description="taps of every convolution but the 1x1, odd; the source")
-    unit_stride: int = Field(default=4, gt=0, description="of every unit but the first, which has 1; the source")
+    kernel: Taps = Field(default=17, description="taps of every convolution but the 1x1, odd; the source")
+    unit_stride: Taps = Field(default=4, description="of every unit but the first, which has 1; the source")
     dropout: float = Field(
         default=0.0,
         ge=0,

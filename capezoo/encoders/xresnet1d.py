@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from capezoo.encoders._conv import Conv, ConvNorm, Residual, bottleneck
 from capezoo.encoders._staged import StagedEncoder
 from capezoo.specs import Spec
+from capezoo.specs.base import Channels, Taps
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 BOTTLENECK_FROM = 50  # depth from which blocks have three convolutions and widen four times
@@ -22,13 +23,13 @@ EXPANSION = 4
 class Config(Spec):
     """Shape of the network; the defaults are the benchmark's xresnet1d101."""
 
-    in_leads: int = Field(default=8, gt=0, description="CAPE's leads: our default; the benchmark 12")
+    in_leads: Channels = Field(default=8, description="CAPE's leads: our default; the benchmark 12")
     depth: Literal[18, 34, 50, 101, 152] = Field(default=101, description="the benchmark's best on most tasks")
-    widths: tuple[int, int, int, int] = Field(
+    widths: tuple[Channels, Channels, Channels, Channels] = Field(
         default=(64, 64, 64, 64), description="filters of the four stages, before a bottleneck widens; the benchmark"
     )
-    stem_widths: tuple[int, int, int] = Field(default=(32, 32, 64), description="the benchmark")
-    kernel: int = Field(default=5, gt=0, description="taps of every convolution but the 1x1, odd; the benchmark")
+    stem_widths: tuple[Channels, Channels, Channels] = Field(default=(32, 32, 64), description="the benchmark")
+    kernel: Taps = Field(default=5, description="taps of every convolution but the 1x1, odd; the benchmark")
     zero_last_norm: bool = Field(default=True, description="every block starts as its skip path; the benchmark")
 
 

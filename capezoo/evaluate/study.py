@@ -64,18 +64,20 @@ def study(
     *,
     command: str = "",
     progress: Progress | None = None,
+    check: bool = True,
 ) -> Study:
     """Embed the store with each of `weights`, ask the questions, and return the study, which `out` then holds.
 
     weights: names or folders of published weights, or "random". questions: name -> values of its `Config`. A folder of
     an earlier study of the same weights, store and seed keeps its other answers. A question that the store cannot
-    answer is listed in `left_out`, or, asked alone, raises Unanswerable.
+    answer is listed in `left_out`, or, asked alone, raises Unanswerable. check: as for `capezoo.load`; what unchecked
+    weights say of their training recordings is not believed.
     Raises EcgError with the remedy for whatever does not fit together, and for test patients that pretraining has seen.
     """
     folder = Path(out)
     # Settings first: a wrong key is refused before weights are loaded and the store is embedded.
     asked = {name: _config(name, values) for name, values in sorted(questions.items())}
-    found = _contenders(weights, seed)
+    found = _contenders(weights, seed, check)
     # Embedding takes minutes to hours; what cannot be tested is refused before it.
     _require_testable(asked, found, store.index, seed)
     made = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
@@ -149,7 +151,7 @@ def _continued(folder: Path, made: Study) -> Study:
     return earlier
 
 
-def _contenders(weights: Sequence[str], seed: int) -> list[_Contender]:
+def _contenders(weights: Sequence[str], seed: int, check: bool) -> list[_Contender]:
     """Load weights in the order given. Their names are those of the cards, with the folder where two are equal."""
     folders = {name: locate(name) for name in weights if name != RANDOM}
     names = {name: read_card(folder).name for name, folder in folders.items()}
@@ -165,9 +167,10 @@ def _contenders(weights: Sequence[str], seed: int) -> list[_Contender]:
         # Two cards may have one name, and nothing may pass for the untrained encoder.
         if label == RANDOM or list(names.values()).count(label) > 1:
             label = f"{label} ({folder.name})"
-        model = load(folder)
+        model = load(folder, check=check)
         evaluated = EvaluatedWeights(name=label, weights=weights_digest(model), card=sha256_of(folder / CARD))
-        found.append(_Contender(evaluated, model, training_digests(folder)))
+        # After loading: the digests are those of a folder that was found whole.
+        found.append(_Contender(evaluated, model, training_digests(folder) if check else None))
     return found
 
 

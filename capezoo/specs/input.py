@@ -13,6 +13,9 @@ from ecgcohorts.preprocess.recipes import get_recipe, recipe_names
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import MISSING, Unit
 
+# Samples of a window: twenty minutes at 800 Hz, and four of eight leads, as golden.npz holds them, take 64 MiB.
+MAX_LENGTH = 1 << 20
+
 
 class InputSpec(Spec):
     """The input an encoder expects, enforced where weights meet signals.
@@ -23,8 +26,8 @@ class InputSpec(Spec):
     """
 
     leads: tuple[str, ...] = Field(default=EIGHT_LEADS, description="in this order; CAPE")
-    rate_hz: float = Field(default=400.0, gt=0, description="samples per second; CAPE")
-    length: int = Field(default=2800, gt=0, description="samples per window, 7 s; CAPE")
+    rate_hz: float = Field(default=400.0, gt=0, le=1e5, description="samples per second; CAPE")
+    length: int = Field(default=2800, gt=0, le=MAX_LENGTH, description="samples per window, 7 s; CAPE")
     unit: Unit = Field(default="mV", description="none: numbers without a unit, scaled by the weights; CAPE: mV")
     recipe: str = Field(default="cape-v1", description="preprocessing recipe of the signals; our default")
     normalisation: Normalisation = Field(default="none", description="scaling after the recipe; PCLR feeds plain mV")

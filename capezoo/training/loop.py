@@ -41,7 +41,7 @@ RUNNING_DECAY = 0.9  # of the running loss per cohort in metrics.csv; our defaul
 STATUS_S = 10.0  # seconds between two versions of status.json, which is flushed to disk; our default
 
 
-class Trainee(nn.Module):
+class _Trainee(nn.Module):
     """Encoder and objective as one module, so that wrappers see every parameter."""
 
     def __init__(self, config: RunConfig) -> None:
@@ -174,7 +174,7 @@ class _Run:
     fabric: Fabric
     folder: RunFolder
     data: TrainingData
-    trainee: Trainee
+    trainee: _Trainee
     model: nn.Module  # trainee as Fabric wraps it: same parameters
     rates: Optimiser  # what changes in the next from step to step
     optimiser: torch.optim.Optimizer  # as Fabric wraps it
@@ -189,7 +189,7 @@ class _Run:
 def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fabric, resume: bool) -> _Run:
     """Whatever can be refused is refused before the folder is made."""
     data = TrainingData.prepare(store, config, fabric.global_rank, fabric.world_size)
-    trainee, courier = Trainee(config), Courier(data, fabric)
+    trainee, courier = _Trainee(config), Courier(data, fabric)
     config.optimiser.require_fitting([name for name, p in trainee.named_parameters() if p.requires_grad])
     device.share_norms(trainee, config.compute, fabric.device, fabric.world_size)
     if fabric.global_rank == 0:

@@ -8,7 +8,8 @@ from capezoo.encoders import build, timm
 from capezoo.specs.base import parse
 from capezoo.specs.input import InputSpec
 from capezoo.specs.run import EncoderSpec
-from capezoo.zoo.files import HALF, WEIGHTS, Architecture, read_header
+from capezoo.zoo.files import HALF, WEIGHTS, Architecture, _require_regular, _require_whole, read_header
+from capezoo.zoo.hub import address_of
 from capezoo.zoo.listing import list_models, locate
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
@@ -31,6 +32,7 @@ def create_model(
     *,
     features_only: bool = False,
     config: Mapping[str, Any] | None = None,
+    check: bool = True,
 ) -> "nn.Module":
     """Return an encoder, (batch, lead, time) in mV -> (batch, embedding_dim), with its input contract as `model.spec`.
 
@@ -39,7 +41,7 @@ def create_model(
     num_classes: adds a random classifier; 0 for embeddings. seed: random seed of weights and classifier.
     features_only: return the outputs of all stages instead, a list of (batch, channel, time'), with timm's
     FeatureGetterNet; `model.feature_info` has their channels and reductions. config: further settings of the encoder,
-    such as `{"depth": 50}`; weights bring their own.
+    such as `{"depth": 50}`; weights bring their own. check: as for `load`.
     Raises SpecError if name, leads, width or settings are unknown, or differ from those of the weights.
     """
     if features_only and num_classes:
@@ -48,9 +50,9 @@ def create_model(
     leads = _lead_names(in_leads)
     settings = dict(config or {}) | ({} if embedding_dim is None else {"embedding_dim": embedding_dim})
     if pretrained:
-        folder = locate(_default_weights(name) if pretrained is True else pretrained)
+        folder = _located(_default_weights(name) if pretrained is True else pretrained, check)
         _require_same(folder, EncoderSpec(name=name.partition(".")[0], config=settings), leads)
-        model = load(folder, num_classes, seed)
+        model = _read(folder, num_classes, seed, check)
     else:
         spec = parse(InputSpec, {"leads": leads}, "in_leads") if leads is not None else InputSpec()
         encoder = EncoderSpec(name=name, config={"in_leads": len(spec.leads), **settings})
@@ -80,16 +82,31 @@ def _stages_of(model: "nn.Module") -> "nn.Module":
     return _with_spec(stages, model.spec)  # type: ignore[arg-type]
 
 
-def load(weights: str | Path, num_classes: int = 0, seed: int = 0) -> "nn.Module":
+def load(weights: str | Path, num_classes: int = 0, seed: int = 0, *, check: bool = True) -> "nn.Module":
     """Return a published encoder in evaluation mode. weights: "encoder.tag", folder, or "hf-hub:org/repo@revision".
 
     Reads safetensors only. All tensors must have the names, shapes and types of the architecture; numbers may be stored
-    in half precision. Raises SpecError or SourceError, naming the first tensor that differs.
+    in half precision. check: hold every file of the folder against SHA256SUMS, card and config first, and refuse tensors
+    that are not finite; without it, damaged or swapped files load. `model.origin` is the address and commit of weights
+    from a Hub, else None. Raises SpecError or SourceError, naming the first file
+    or tensor that is wrong.
     """
+    # Checked first: it takes milliseconds, and importing torch takes seconds.
+    return _read(_located(weights, check), num_classes, seed, check)
+
+
+def _located(weights: str | Path, check: bool) -> Path:
+    folder = locate(weights)
+    if check:
+        _require_whole(folder)
+    return folder
+
+
+def _read(folder: Path, num_classes: int, seed: int, check: bool) -> "nn.Module":
+    """Return the encoder of a weight folder. check: refuse numbers that are not finite."""
     import torch
     from safetensors.torch import load_file
 
-    folder = locate(weights)
     architecture, header = Architecture.read(folder), read_header(folder / WEIGHTS)
     if header.architecture != architecture:
         raise SourceError(f"{folder}: {WEIGHTS} and config.json name different architectures. Fetch the folder again.")
@@ -97,7 +114,15 @@ def load(weights: str | Path, num_classes: int = 0, seed: int = 0) -> "nn.Module
     with torch.device("meta"):
         model = build(architecture.encoder, seed=0)
     _require_same_tensors(folder / WEIGHTS, header.tensors, model)
+    _require_regular(folder)  # the library would follow a link
     tensors = {name: t.float() if t.dtype == torch.half else t for name, t in load_file(folder / WEIGHTS).items()}
+    for name, tensor in tensors.items() if check else ():
+        # Least and largest, which NaN spoils: one pass over the numbers, where asking each took twenty times as long.
+        if tensor.is_floating_point() and tensor.numel() and not torch.stack(torch.aminmax(tensor)).isfinite().all():
+            raise SourceError(
+                f"{folder / WEIGHTS}: found NaN or infinity in tensor {name!r}, expected numbers. Train again, or use "
+                "other weights."
+            )
     # assign: tensors of the meta device have no memory to copy into.
     model.load_state_dict(tensors, strict=True, assign=True)
     if num_classes:
@@ -105,6 +130,7 @@ def load(weights: str | Path, num_classes: int = 0, seed: int = 0) -> "nn.Module
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model.reset_classifier(num_classes)  # type: ignore[operator]
+    model.origin = address_of(folder)  # type: ignore[assignment]  # for what is made with it
     return _with_spec(model.eval(), architecture.input)
 
 

@@ -63,7 +63,7 @@ def cache_folder() -> Path:
 def fetch(text: str, offline: bool = False) -> Path:
     """Return the folder of the weights at "hf-hub:ORG/REPO@REVISION", downloaded and checked unless cached.
 
-    A commit, 40 hexadecimal digits, is looked up in the cache first. Any other revision can move: the Hub is asked for
+    Without a revision it is the branch `main`; `address_of` the folder names the commit that this meant. A commit, 40 hexadecimal digits, is looked up in the cache first. Any other revision can move: the Hub is asked for
     its commit every time; offline, it is the commit of the last answer. Raises SpecError for another form, SourceError
     if there is nothing to fetch or it is not a weight folder, MachineError for a full disk.
     """
@@ -83,8 +83,15 @@ def fetch(text: str, offline: bool = False) -> Path:
 def cached() -> list[str]:
     """List the addresses of all complete downloads in the cache, by commit."""
     folders = (cache_folder() / "hub").glob("*--*/*")
-    found = (path for path in folders if path.is_dir() and _COMMIT.fullmatch(path.name))
-    return sorted(f"{HUB}{path.parent.name.replace('--', '/', 1)}@{path.name}" for path in found)
+    return sorted(address for path in folders if path.is_dir() and (address := address_of(path)))
+
+
+def address_of(folder: Path) -> str | None:
+    """Return the address, with its commit, of a folder that `fetch` returned; None for any other folder."""
+    home = folder.parent
+    if home.parent != cache_folder() / "hub" or not _COMMIT.fullmatch(folder.name):
+        return None
+    return f"{HUB}{home.name.replace('--', '/', 1)}@{folder.name}"
 
 
 def push(folder: Path, target: str, message: str) -> str:
@@ -105,11 +112,9 @@ def push(folder: Path, target: str, message: str) -> str:
 
 def _parse(text: str) -> _Address:
     match = _ADDRESS.fullmatch(text)
-    if not match or not match["revision"]:
-        raise SpecError(
-            f"found {text}, expected {HUB}ORG/REPO@REVISION. Name a revision, best a commit: a branch can move."
-        )
-    return _Address(match["repo"], match["revision"])
+    if not match:
+        raise SpecError(f"found {text}, expected {HUB}ORG/REPO@REVISION, best with a commit: a branch can move.")
+    return _Address(match["repo"], match["revision"] or "main")
 
 
 def _api() -> "HfApi":

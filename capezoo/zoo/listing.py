@@ -7,11 +7,11 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from capezoo.zoo.files import CONFIG, SIZE_LIMITS, problems_of
+from capezoo.zoo.files import CONFIG, SIZE_LIMITS, _require_regular, problems_of
 from capezoo.zoo.hub import HUB, cache_folder, fetch
 from ecgcohorts import plugins
 from ecgcohorts.errors import SourceError, SpecError, did_you_mean
-from ecgcohorts.io.durable import make_folder, sync_folder, write_file
+from ecgcohorts.io.durable import copy_file, make_folder, sync_folder
 
 BUNDLED = Path(__file__).parent / "weights"
 
@@ -61,9 +61,10 @@ def pull(weights: str | Path, to: str | Path, offline: bool = False) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     try:
         make_folder(target.parent)
+        _require_regular(source)
         for name in SIZE_LIMITS:
-            if (source / name).is_file():
-                write_file(aside / name, (source / name).read_bytes())
+            if (source / name).exists():
+                copy_file(source / name, aside / name)
         # The copy is checked, not the source: reading and writing can both go wrong.
         problems = problems_of(aside)
         if problems:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from capezoo.specs.base import Spec
 from capezoo.zoo.digests import seen, training_digests
-from capezoo.zoo.files import DIGESTS, read_card
+from capezoo.zoo.files import DIGESTS, _require_whole, read_card
 from capezoo.zoo.listing import locate
 from ecgcohorts.errors import SourceError
 
@@ -56,6 +56,8 @@ def overlap(weights: str | Path, store: "AnyStore", split: str | None = None, of
     """
     folder = locate(weights, offline)
     card, trained_on = read_card(folder), training_digests(folder)
+    # Digests that were swapped together with their card would tell of no overlap.
+    _require_whole(folder)
     if trained_on is None:
         raise SourceError(f"{folder}: found no {DIGESTS}, expected the digests of the training recordings. Nobody can say "
                           "what these weights have seen.")  # fmt: skip

@@ -32,7 +32,7 @@ import results
 
 from capezoo import runs
 from capezoo.cli.settings import changed
-from capezoo.encoders.cape_resnet import SameConv1d
+from capezoo.encoders.cape_resnet import _SameConv1d
 from capezoo.specs import RunConfig
 from capezoo.training import device
 from capezoo.training import loop as train
@@ -204,7 +204,7 @@ def ceiling_tflops(on: torch.device, dtype: torch.dtype) -> float:
 
 def layout_ratio(on: torch.device, dtype: torch.dtype, batch: int) -> float:
     """How many times as fast the widest long convolution is, forward and backward, with channels last in memory."""
-    layer = SameConv1d(64, 128, 16).to(on, dtype)
+    layer = _SameConv1d(64, 128, 16).to(on, dtype)
     signal = torch.ones(batch, 64, 1, 2800, device=on, dtype=dtype)
 
     def seconds(layout: torch.memory_format) -> float:

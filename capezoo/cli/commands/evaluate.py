@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
-from capezoo.cli.parameters import WEIGHTS
+from capezoo.cli.parameters import WEIGHTS, unchecked
 from ecgcohorts import plugins
 from ecgcohorts.cli.console import Answer, progress, table
 from ecgcohorts.cli.parameters import FILE, FOLDER, INTEGER, NATURAL, REAL, STORE, TEXT, Name, OneOf, option
@@ -54,6 +54,7 @@ def _study(function: Callable[..., Answer]) -> Callable[..., Answer]:
             option("--store", type=STORE, multiple=True, required=True, help="store; repeat to read several as one"),
             option("-o", "--out", type=FOLDER, required=True, help="folder of the study, to make or to add to"),
             option("--seed", type=NATURAL, required=True, help="random seed of splits, heads and resampling"),
+            unchecked,
         )
     ):
         function = declare(function)
@@ -67,8 +68,10 @@ def _asking(name: str) -> Command:
 
     @command(name, *module.EXAMPLES)
     @_study
-    def ask(*, weights: Sequence[str], store: Sequence[str], out: Path, seed: int, **config: Any) -> Answer:
-        return _answered(weights, store, out, seed, {name: config})
+    def ask(
+        *, weights: Sequence[str], store: Sequence[str], out: Path, seed: int, unchecked: bool, **config: Any
+    ) -> Answer:
+        return _answered(weights, store, out, seed, {name: config}, check=not unchecked)
 
     # The function has no docstring of its own: the question's module says what it asks.
     ask.help = about(name)[1]
@@ -116,6 +119,7 @@ def _asking_all() -> Command:
         store: Sequence[str],
         out: Path,
         seed: int,
+        unchecked: bool,
         train_cohort: str,
         allow_seen: bool,
         settings: Sequence[str],
@@ -129,7 +133,7 @@ def _asking_all() -> Command:
             questions[name] = {key: value for key, value in shared.items() if key in fields}
         for setting in settings:
             _set(questions, setting)
-        return _answered(weights, store, out, seed, questions)
+        return _answered(weights, store, out, seed, questions, check=not unchecked)
 
     return ask
 
@@ -148,7 +152,13 @@ def _set(questions: dict[str, dict[str, Any]], setting: str) -> None:
 
 
 def _answered(
-    weights: Sequence[str], store: Sequence[str], out: Path, seed: int, questions: Mapping[str, Mapping[str, Any]]
+    weights: Sequence[str],
+    store: Sequence[str],
+    out: Path,
+    seed: int,
+    questions: Mapping[str, Mapping[str, Any]],
+    *,
+    check: bool,
 ) -> Answer:
     """Ask, and show the numbers that matter."""
     from rich.console import Group as Lines
@@ -157,7 +167,9 @@ def _answered(
     from ecgcohorts.store.union import open_named
 
     with progress() as tell:
-        made = study(weights, open_named(store), out, seed, questions, command=command_line(), progress=tell)
+        made = study(
+            weights, open_named(store), out, seed, questions, command=command_line(), progress=tell, check=check
+        )
     rows = made.headline()
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
     numbers = [[name, *(_short(row.get(key)) for key in columns)] for name, row in rows.items()]

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from capezoo.cli.parameters import offline, weights
+from capezoo.cli.parameters import offline, unchecked, weights
 from ecgcohorts.cli.console import EXIT_DAMAGED, EXIT_NOT_FOUND, Answer, progress, table
 from ecgcohorts.cli.parameters import FILE, FOLDER, Name, OneOf, argument, option, stores
 from ecgcohorts.cli.program import command
@@ -51,11 +51,14 @@ def _info(*, weights: str, offline: bool) -> Answer:
     What they take, what they were trained on, and how they were measured.
     """
     from capezoo.zoo.files import read_card
+    from capezoo.zoo.hub import address_of
     from capezoo.zoo.listing import locate
     from capezoo.zoo.publish import render
 
-    card = read_card(locate(weights, offline))
-    return Answer(card, render(card, weights).partition("---\n# ")[2].rstrip())
+    folder = locate(weights, offline)
+    card = read_card(folder)
+    # By its commit, so that the example in it means the same next year.
+    return Answer(card, render(card, address_of(folder) or weights).partition("---\n# ")[2].rstrip())
 
 
 @command("verify", "capezoo verify cape_resnet.small_z", "capezoo verify hf-hub:ORG/REPO@main --json")
@@ -105,6 +108,7 @@ def _pull(*, weights: str, to: Path, offline: bool) -> Answer:
     help="leads that the store has not: an error, derived from two limb leads, or fed as 0 mV as well",
 )
 @option("--force-recipe", is_flag=True, help="take a store of another recipe if rate, unit and length fit")
+@unchecked
 @offline
 def _embed(
     *,
@@ -113,6 +117,7 @@ def _embed(
     out: Path,
     missing_leads: str,
     force_recipe: bool,
+    unchecked: bool,
     offline: bool,
 ) -> Answer:
     """Embed every recording of a store.
@@ -130,7 +135,7 @@ def _embed(
     name, card = read_card(folder).name, sha256_of(folder / CARD)
     with progress() as tell:
         made = embed_store(
-            load(folder),
+            load(folder, check=not unchecked),
             opened,
             out,
             name,
@@ -141,6 +146,7 @@ def _embed(
         )
     steps = list(made.info.adaptation.steps(made.info.input))
     text = f"{made.path}: {made.info.records} embeddings of {made.info.width} features by {name}"
+    text += f" ({made.info.origin})" if made.info.origin else ""
     facts = {"out": made.path, "records": made.info.records, "width": made.info.width, "name": name, "adapted": steps}
     return Answer(facts, "\n  ".join([text, *steps]))
 
@@ -178,7 +184,8 @@ def _overlap(*, weights: str, store: Sequence[str], split: str | None, offline: 
 @command("onnx", "capezoo onnx weights/z -o model.onnx", "capezoo onnx weights/z -o z.onnx --json")
 @weights
 @option("-o", "--out", type=FILE, required=True, help="file to write")
-def _onnx(*, weights: str, out: Path) -> Answer:
+@unchecked
+def _onnx(*, weights: str, out: Path, unchecked: bool) -> Answer:
     """Write weights as an ONNX file that says what to feed it.
 
     Only if onnxruntime computes the same.
@@ -186,5 +193,5 @@ def _onnx(*, weights: str, out: Path) -> Answer:
     from capezoo.interop.onnx import export_onnx
     from capezoo.zoo.create import load
 
-    made = export_onnx(load(weights), out)
+    made = export_onnx(load(weights, check=not unchecked), out)
     return Answer({"out": made}, f"{made}")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from capezoo.encoders import build, cape_resnet
-from capezoo.encoders.cape_resnet import Config, Encoder, SameConv1d
+from capezoo.encoders.cape_resnet import Config, Encoder, _SameConv1d
 from capezoo.specs import EncoderSpec
 
 SMALL = EncoderSpec(config={"in_leads": 3, "widths": [4, 6, 6], "embedding_dim": 8})
@@ -63,7 +63,7 @@ def same_conv(x: NDArray, weight: NDArray, stride: int) -> NDArray:
 def test_convolution_pads_as_tensorflow(length: int, kernel: int, stride: int) -> None:
     generator = torch.Generator().manual_seed(length)
     x = torch.randn(2, 3, length, generator=generator, dtype=torch.float64)
-    conv = SameConv1d(3, 5, kernel, stride).double()
+    conv = _SameConv1d(3, 5, kernel, stride).double()
     got = conv(x.unsqueeze(2)).squeeze(2).detach().numpy()
     np.testing.assert_allclose(got, same_conv(x.numpy(), conv.weight.detach().numpy(), stride), atol=1e-12)
 

@@ -42,7 +42,7 @@ class Plain(nn.Module):
         return self.conv(x.to(self.conv.weight.dtype)).relu().mean(-1)
 
 
-class InDouble(train.Trainee):
+class InDouble(train._Trainee):
     """The same parameters in float64, optimiser and losses with them: what is left of rounding is 1e-16."""
 
     def __init__(self, config: RunConfig) -> None:
@@ -63,12 +63,12 @@ def run_plain(out: Path, helpers: ModuleType) -> None:
 
     Adam divides by |gradient| + eps: in float32 the sign of a gradient that is 0 but for rounding would decide its step.
     """
-    real = encoders.build, train.Trainee
-    encoders.build, train.Trainee = (lambda spec, seed, num_classes=0: Plain(seed)), InDouble
+    real = encoders.build, train._Trainee
+    encoders.build, train._Trainee = (lambda spec, seed, num_classes=0: Plain(seed)), InDouble
     try:
         train.pretrain(helpers.make_store(), helpers.make_config(), out, progress=lambda report: None)
     finally:
-        encoders.build, train.Trainee = real
+        encoders.build, train._Trainee = real
 
 
 def gradient(helpers: ModuleType) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def gradient(helpers: ModuleType) -> dict[str, Any]:
     config = helpers.make_config(compute=ComputeSpec(batch_norm="local"))
     fabric = device.start(config.compute)
     data = TrainingData.prepare(helpers.make_store(), config, fabric.global_rank, fabric.world_size)
-    trainee = train.Trainee(config).eval()
+    trainee = train._Trainee(config).eval()
     model = fabric.setup(trainee)
     with torch.no_grad():
         for norm in (module for module in trainee.modules() if isinstance(module, nn.BatchNorm2d)):

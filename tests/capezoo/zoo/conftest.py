@@ -1,5 +1,6 @@
 """A tiny encoder as published weights, in a moment, and a Hub on loopback."""
 
+import json
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from capezoo import encoders
 from capezoo.specs import EncoderSpec, InputSpec, WeightCard
 from capezoo.zoo import write_weights
+from capezoo.zoo.files import CARD, SUMS
 from capezoo.zoo.publish import _resolved
+from ecgcohorts.io.durable import sha256_of
 
 TINY = EncoderSpec(name="cape_resnet", config={"widths": [4, 4], "embedding_dim": 6, "kernel": 8})
 
@@ -46,6 +49,21 @@ def folder(tiny, tmp_path: Path) -> Path:
     digests = tmp_path / "digests.bin"
     digests.write_bytes(np.arange(32, dtype=np.uint8).tobytes())
     return write_weights(tmp_path / "weights", tiny, tiny_card(), digests)
+
+
+def resign_folder(folder: Path, *names: str) -> None:
+    """Make card and SHA256SUMS agree with changed files, as someone with bad intent would."""
+    card = json.loads((folder / CARD).read_text())
+    for name in names:
+        card["sha256"][name] = sha256_of(folder / name)
+    (folder / CARD).write_text(json.dumps(card))
+    sums = [f"{sha256_of(path)}  {path.name}" for path in sorted(folder.iterdir()) if path.name != SUMS]
+    (folder / SUMS).write_text("\n".join(sums) + "\n")
+
+
+@pytest.fixture
+def resign():
+    return resign_folder
 
 
 def _standin():

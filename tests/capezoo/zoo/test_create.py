@@ -209,6 +209,8 @@ def test_config_and_header_must_agree(folder):
     config["input"]["rate_hz"] = 500.0
     (folder / CONFIG).write_text(json.dumps(config))
     with pytest.raises(SourceError, match=r"model.safetensors and config.json name different architectures"):
+        capezoo.load(folder, check=False)
+    with pytest.raises(SourceError, match=r"config.json: sha256 differs from SHA256SUMS.*--unchecked"):
         capezoo.load(folder)
 
 
@@ -216,7 +218,7 @@ def test_config_with_an_unknown_key_is_refused(folder):
     config = json.loads((folder / CONFIG).read_text()) | {"hook": "os.system"}
     (folder / CONFIG).write_text(json.dumps(config))
     with pytest.raises(SpecError, match="unknown key 'hook'"):
-        capezoo.load(folder)
+        capezoo.load(folder, check=False)
 
 
 def test_the_header_holds_the_resolved_config(folder):

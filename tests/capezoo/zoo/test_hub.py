@@ -167,7 +167,7 @@ HOSTILE = {
     ),
     "an unlisted file": (
         lambda t: t | {SUMS: t[SUMS].replace(b"  README.md", b"  LICENSE")},
-        "sha256 differs|not listed",
+        "LICENSE', expected `sha256  file`, a bare name, each once",
     ),
 }
 
@@ -193,7 +193,7 @@ def test_hostile_repositories_are_refused_and_nothing_is_kept(hub, folder, tmp_p
             {WEIGHTS: 5 << 30},
             r"nothing fetched. Found model.safetensors of 5368709120 bytes, expected at most 4294967296",
         ),
-        ({CARD: 5 << 20}, r"nothing fetched. Found card.json of 5242880 bytes, expected at most 4194304"),
+        ({CARD: 5 << 20}, r"nothing fetched. Found card.json of 5242880 bytes, expected at most 1048576"),
         ({WEIGHTS: -1}, r"nothing fetched. Found model.safetensors of -1 bytes"),
         ({WEIGHTS: 4000}, r"nothing kept. model.safetensors: found \d+ bytes, expected 4000"),
         ({WEIGHTS: "many"}, "the Hub refused or failed|Found model.safetensors of many bytes"),
@@ -217,10 +217,10 @@ def test_a_commit_that_is_a_path_is_refused(hub, folder, tmp_path):
 
 @pytest.mark.parametrize(
     "address",
-    ["hf-hub:org/repo", "hf-hub:org/repo@", "hf-hub:repo@main", "hf-hub:a/b/c@main", "hf-hub:../x@main", "hf-hub:a/b@../x",
+    ["hf-hub:org/repo@", "hf-hub:repo@main", "hf-hub:a/b/c@main", "hf-hub:../x@main", "hf-hub:a/b@../x",
      "hf-hub:a--b/c@main", "hf-hub:a/b@x@y", "hf-hub:a/..@main"],
 )  # fmt: skip
-def test_a_hub_address_needs_a_revision_and_no_tricks(hub, address):
+def test_a_hub_address_has_no_tricks(hub, address):
     with pytest.raises(SpecError, match="expected hf-hub:ORG/REPO@REVISION"):
         capezoo.load(address)
     assert not hub.asked

@@ -105,17 +105,7 @@ def test_only_known_files_are_accepted(folder, name):
     assert verify(folder).problems == (f"{name}: unexpected file, and never read. Remove it.",)
 
 
-def resign(folder: Path, *names: str) -> None:
-    """Make card and SHA256SUMS agree with changed files, as someone with bad intent would."""
-    card = json.loads((folder / CARD).read_text())
-    for name in names:
-        card["sha256"][name] = sha256_of(folder / name)
-    (folder / CARD).write_text(json.dumps(card))
-    sums = [f"{sha256_of(path)}  {path.name}" for path in sorted(folder.iterdir()) if path.name != SUMS]
-    (folder / SUMS).write_text("\n".join(sums) + "\n")
-
-
-def test_weights_that_compute_something_else_fail_the_golden_output(folder):
+def test_weights_that_compute_something_else_fail_the_golden_output(folder, resign):
     data = bytearray((folder / WEIGHTS).read_bytes())
     values = np.frombuffer(data[-4000:], "<f4").copy()
     data[-4000:] = (values * 1.01).astype("<f4").tobytes()
@@ -137,7 +127,7 @@ def test_weights_that_compute_something_else_fail_the_golden_output(folder):
         ({"signal_uv": np.array([{}]), "embedding": np.zeros((1, 6), "f4")}, "Object arrays"),
     ],
 )
-def test_a_golden_file_of_another_kind_is_refused(folder, arrays, message):
+def test_a_golden_file_of_another_kind_is_refused(folder, arrays, message, resign):
     np.savez(folder / GOLDEN, **arrays)
     resign(folder, GOLDEN)
     (problem,) = verify(folder).problems
@@ -147,7 +137,7 @@ def test_a_golden_file_of_another_kind_is_refused(folder, arrays, message):
     assert "compressed entries" in verify(folder).problems[0]
 
 
-def test_a_card_of_other_weights_is_found(folder):
+def test_a_card_of_other_weights_is_found(folder, resign):
     card = json.loads((folder / CARD).read_text())
     card["input"]["rate_hz"] = 500.0
     (folder / CARD).write_text(json.dumps(card))
@@ -227,7 +217,7 @@ def test_weights_that_half_precision_cannot_hold_are_refused(tiny, folder, tmp_p
     assert not (tmp_path / "half").exists()
 
 
-def test_a_card_that_hides_half_precision_is_found(tiny, folder, tmp_path):
+def test_a_card_that_hides_half_precision_is_found(tiny, folder, tmp_path, resign):
     half = write_weights(tmp_path / "half", tiny, tiny_card(folder), half=True)
     card = json.loads((half / CARD).read_text()) | {"half_cosine": None}
     (half / CARD).write_text(json.dumps(card))
