@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ecgcohorts.cohorts.account import CellAccount, TableAccount
-from ecgcohorts.cohorts.schema import Layout, Mains
+from ecgcohorts.cohorts.schema import Layout, Mains, Name
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.index.cohort_index import LABEL
@@ -33,6 +33,7 @@ from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.sources.names import path_of
 from ecgcohorts.store.schema import STAGING
+from ecgcohorts.store.signals.array_metadata import SHARD_RECORDS_LIMIT
 from ecgcohorts.store.signals.chunks import Codec
 
 DUPLICATE_ID = "recording_id_twice"  # a reason
@@ -73,7 +74,7 @@ class Request(_Frozen):
     store: str
     spec: CohortSpec
     recipe: Recipe
-    shard_records: Annotated[int, Field(gt=0)]
+    shard_records: Annotated[int, Field(gt=0, le=SHARD_RECORDS_LIMIT)]
     codec: Codec = "lz4"
     quality: bool
     on_error: Literal["quarantine", "raise"]
@@ -110,7 +111,7 @@ class Request(_Frozen):
 class PlannedCohort(_Frozen):
     """How many rows and refusals one run adds to one cohort."""
 
-    name: str
+    name: Name  # a folder of the store
     rows: Annotated[int, Field(ge=0)]
     refused: Annotated[int, Field(ge=0)]
 
@@ -128,7 +129,7 @@ class PlanHeader(Request):
     sites: tuple[str, ...]
     devices: tuple[str, ...]
     mains: tuple[Mains, ...]
-    labels: tuple[str, ...]
+    labels: tuple[Name, ...]
     patients: PatientCheck | None = None  # of the new recordings
     tables: tuple[TableAccount, ...] = ()  # of all inputs, also of those met before
     not_understood: tuple[CellAccount, ...] = ()
