@@ -121,6 +121,8 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def fail(program: str, message: str, code: int = EXIT_WRONG) -> NoReturn:
     """Say in one line on standard error what is wrong, and end."""
-    # One line whatever the message holds, so that logs of a thousand jobs can be searched by line.
-    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    # One line whatever the message holds, so that logs of a thousand jobs can be searched by line. Names in a store, a
+    # header or an archive are others' text, which may hold codes that a terminal obeys.
+    shown = "".join(one if one.isprintable() else "?" for one in " ".join(message.split()))
+    print(f"{program}: {shown}", file=sys.stderr)
     raise SystemExit(code)

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,6 +35,7 @@ from ecgcohorts.cohorts.schema import (
 )  # fmt: skip
 from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.errors import Reason, RejectedRecording, SpecError, did_you_mean, expectation
+from ecgcohorts.io.yaml_text import read_yaml
 from ecgcohorts.leads import standard
 from ecgcohorts.plugins import load, names
 from ecgcohorts.privacy.placeholders import is_placeholder
@@ -282,20 +283,7 @@ def _check_gain(recording: Recording, expected: float) -> None:
 
 def _from_yaml(path: Path) -> CohortSpec:
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_YAML_BYTES + 1)
-    except OSError as error:
-        raise SpecError(f"{path}: the cohort file cannot be read ({error.strerror}). Check the path.") from None
-    # Read one byte further than allowed instead of asking for the size: the path may be a pipe.
-    if len(text) > MAX_YAML_BYTES:
-        raise SpecError(f"{path}: more than {MAX_YAML_BYTES} bytes are too many for a cohort file, which has a few kB.")
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        where = " ".join(str(error).split())
-        raise SpecError(f"{path}: this is not YAML ({where}). Correct it there.") from None
-    try:
-        return CohortSpec.model_validate(content)
+        return CohortSpec.model_validate(read_yaml(path, MAX_YAML_BYTES, "cohort file"))
     except ValidationError as error:
         raise SpecError(f"{path}: {_complaint(error)}") from None
 
@@ -303,11 +291,11 @@ def _from_yaml(path: Path) -> CohortSpec:
 def _complaint(error: ValidationError) -> str:
     """Tell the first thing that is wrong, and how many more there are, in one line."""
     first, *others = error.errors(include_url=False)
-    place = ".".join(map(str, first["loc"])) or "the file"
+    place = ".".join(map(str, first["loc"]))[:200] or "the file"
     context = first.get("ctx", {})
     if first["type"] == "extra_forbidden":
         allowed = list(_model_at(first["loc"]).model_fields)
-        close = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
+        close = difflib.get_close_matches(str(first["loc"][-1])[:100], allowed, n=1)
         remedy = f"Did you mean {close[0]}?" if close else "Rename or remove it."
         text = f"found unknown key {place}, expected one of {', '.join(allowed)}. {remedy}"
     elif first["type"] == "missing":
@@ -315,10 +303,16 @@ def _complaint(error: ValidationError) -> str:
     elif first["type"] == "value_error":
         text = f"{place}: {context['error']}."
     elif first["type"] == "literal_error":
-        text = f"{place}: found {first['input']!r:.60}, expected {context['expected']}."
+        text = f"{place}: found {_shown(first['input'])}, expected {context['expected']}."
     else:
-        text = f"{place}: found {first['input']!r:.60}, expected: {expectation(first)}."
+        text = f"{place}: found {_shown(first['input'])}, expected: {expectation(first)}."
     return " ".join(text.split()) + (f" ({len(others)} more like this.)" if others else "")
+
+
+def _shown(value: object) -> str:
+    """Return the beginning of a value as text."""
+    # A list or a mapping by its kind: its whole text would be made before it is cut.
+    return f"{value!r:.60}" if isinstance(value, str | int | float | date | None) else f"a {type(value).__name__}"
 
 
 def _model_at(place: tuple[int | str, ...]) -> type[BaseModel]:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,9 +68,7 @@ def refuse(store: AnyStore, out: Path) -> None:
     """Raise SourceError if OUT exists or lies in the store."""
     if out.exists() or out.is_symlink():
         raise SourceError(f"{out}: exists already, and an export replaces nothing. Name a new one, or remove it first.")
-    for member in store.members:
-        if isinstance(member.path, Path) and member.path.resolve() in out.resolve().parents:
-            raise SourceError(f"{out}: lies in the store {member.path}. Name a folder beside it.")
+    store.refuse_inside(out)
 
 
 def signal_facts(store: AnyStore) -> dict[str, Any]:
@@ -97,6 +95,7 @@ def choose_parts(
         raise SpecError(
             f"found no recordings in {', '.join(empty)}, expected some in every part. Choose another split or cohort."
         )
+    _refuse_paths(parts)
     total = sum(len(index) for index in parts.values())
     done = 0
 
@@ -110,12 +109,22 @@ def choose_parts(
 
 
 def refuse_twins(index: CohortIndex) -> None:
-    """Raise StoreError if two recordings of a cohort have one id, because ids become the names of files."""
+    """Raise StoreError if two recordings of a cohort have one id, because cohorts and ids become the names of files."""
+    _refuse_paths(index.cohorts)
     number = number_ids(index["recording_id"]) * len(index.cohorts) + index["cohort"]
     if len(np.unique(number)) < len(number):
         raise StoreError(
             "found two recordings of one id in a cohort. Ingest the cohort again, with a rule that tells them apart."
         )
+
+
+def _refuse_paths(names: Iterable[str]) -> None:
+    # A store's own names are checked when it is opened; an index or parts may also come from a caller.
+    for name in names:
+        if not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}:
+            raise StoreError(
+                f"found a cohort or part named {name[:80]!r}, whose file would lie elsewhere. Give it a plain name."
+            )
 
 
 def _columns(index: CohortIndex, part: slice) -> dict[str, list[Any]]:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from ecgcohorts.errors import SpecError, needs_extra
 from ecgcohorts.index.cohort_index import LABEL, CohortIndex, _share_out, draw_ids, number_ids
@@ -20,6 +20,16 @@ UNASSIGNED = -1
 _ID_BYTES = 16
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]  # also a folder in a store
+
+
+def _as_part(name: str) -> str:
+    # Exports name files after parts, and commands print them.
+    if not 0 < len(name) <= 100 or name.startswith(".") or set(name) & {"/", "\\"} or not name.isprintable():
+        raise ValueError(f"a name of 1 to 100 characters, without a slash or a leading dot, not {name[:80]!r}")
+    return name
+
+
+_Part = Annotated[str, AfterValidator(_as_part)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +117,7 @@ class ByPatient(_Model):
     """A person's part follows from a hash of the pseudonym and `seed`; it stays when recordings are added."""
 
     kind: Literal["patient"] = "patient"
-    fractions: dict[str, float]
+    fractions: dict[_Part, float]
     seed: str
 
     @property
@@ -132,7 +142,7 @@ class ByTime(_Model):
 
     kind: Literal["time"] = "time"
     column: str
-    until: dict[str, float | None]
+    until: dict[_Part, float | None]
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -166,7 +176,7 @@ class ByLabel(_Model):
 
     kind: Literal["label"] = "label"
     label: str
-    values: dict[str, tuple[float, ...]]
+    values: dict[_Part, tuple[float, ...]]
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -190,9 +200,9 @@ class LeaveCohortOut(_Model):
 
     kind: Literal["cohort"] = "cohort"
     cohort: str
-    fractions: dict[str, float]
+    fractions: dict[_Part, float]
     seed: str
-    left_out: str = "test"
+    left_out: _Part = "test"
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -188,7 +188,8 @@ def _define(name: str, rule: Rule | Mapping[str, object], identities: str | None
         definition = SplitDefinition.model_validate({"name": name, "rule": rule, "identities": identities})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(piece) for piece in first["loc"])
+        # Parts are named by the caller, and some texts move the cursor of a terminal.
+        where = ascii(".".join(str(piece) for piece in first["loc"] if piece != "[key]"))[1:-1][:80]
         raise SpecError(
             f"split {name!r}: found {str(first['input'])[:80]!r} at {where}, expected: {expectation(first)}."
         ) from None

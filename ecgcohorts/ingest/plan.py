@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ecgcohorts.cohorts.account import CellAccount, TableAccount
-from ecgcohorts.cohorts.schema import Layout, Mains
+from ecgcohorts.cohorts.schema import Layout, Mains, Name
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.index.cohort_index import LABEL
@@ -33,6 +33,7 @@ from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.sources.names import path_of
 from ecgcohorts.store.schema import STAGING
+from ecgcohorts.store.signals.array_metadata import SHARD_RECORDS_LIMIT
 from ecgcohorts.store.signals.chunks import Codec
 
 DUPLICATE, DUPLICATE_ID = "duplicate", "recording_id_twice"  # reasons
@@ -73,7 +74,7 @@ class Request(_Frozen):
     store: str
     spec: CohortSpec
     recipe: Recipe
-    shard_records: Annotated[int, Field(gt=0)]
+    shard_records: Annotated[int, Field(gt=0, le=SHARD_RECORDS_LIMIT)]
     codec: Codec = "lz4"
     quality: bool
     on_error: Literal["quarantine", "raise"]
@@ -111,7 +112,7 @@ class Request(_Frozen):
 class PlannedCohort(_Frozen):
     """How many rows and refusals one run adds to one cohort."""
 
-    name: str
+    name: Name  # a folder of the store
     rows: Annotated[int, Field(ge=0)]
     refused: Annotated[int, Field(ge=0)]
 
@@ -129,7 +130,7 @@ class PlanHeader(Request):
     sites: tuple[str, ...]
     devices: tuple[str, ...]
     mains: tuple[Mains, ...]
-    labels: tuple[str, ...]
+    labels: tuple[Name, ...]
     changes: _Changes | None = None  # of recordings met before
     removed: tuple[str, ...] = ()  # of an update: all patients who stay out
     patients: PatientCheck | None = None  # of the new recordings

@@ -116,6 +116,10 @@ class Bucket:
         """Yield every object, sorted."""
         return iter(self.stamps())
 
+    def links(self) -> Iterator[str]:
+        """Answer for a folder's method of this name: a bucket holds objects only."""
+        return iter(())
+
     def sizes(self, names: Iterable[str] | None = None) -> dict[str, int]:
         """Sizes in bytes of the named objects, or of all, that are there. One listing, however many are named."""
         found = self.stamps()

@@ -5,8 +5,10 @@ Raw files, stores, shards, copies and ingests go through these two classes. They
 """
 
 import contextlib
+import errno
 import os
 import re
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -16,11 +18,12 @@ from typing import Any, ClassVar
 
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.io.buckets import SCHEMES, Bucket, is_url
-from ecgcohorts.io.durable import copy_file, machine_errors, sha256_of, write_file
+from ecgcohorts.io.durable import _copy_file, machine_errors, sha256_of, write_file
 
 _LEAST_OPEN_FILES = 64  # that all folders of a process together keep open; macOS allows a process 256
 _MOST_OPEN_FILES = 4096  # shards of 16 million recordings
 _MOST_THREADS = 8  # a sixth of a record's time is spent under the interpreter lock: more threads wait for each other
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 NOWAIT = getattr(os, "RWF_NOWAIT", None)  # Linux: fail rather than wait for the disk
 _FLATTENED = re.compile(rf"({'|'.join(SCHEMES)}):/", re.IGNORECASE)
 
@@ -68,6 +71,15 @@ class Folder:
         with machine_errors(self.path):
             yield from self._walk("", everything=True)
 
+    def links(self) -> Iterator[str]:
+        """Yield what is neither a file nor a folder, links among them, wherever it stands."""
+        with machine_errors(self.path):
+            for name in self._walk("", everything=True):
+                with contextlib.suppress(FileNotFoundError):  # renamed by its writer since it was listed
+                    mode = os.lstat(os.path.join(self.path, name.rstrip("/"))).st_mode
+                    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                        yield name.rstrip("/")
+
     def _walk(self, below: str, everything: bool) -> Iterator[str]:
         # A stack instead of recursion: each name would pass through one generator per level.
         left = [(below, iter(self._entries(below, everything)))]
@@ -104,22 +116,44 @@ class Folder:
         return sorted(found)
 
     def sizes(self, names: Iterable[str] | None = None) -> dict[str, int]:
-        """Sizes in bytes of the named files, or of all, that are there."""
+        """Sizes in bytes of the named files, or of all, that are there. A link is no file."""
         found = {}
         for name in self.everything() if names is None else names:
-            path = self.path / name
-            if path.is_file():
-                found[name] = path.stat().st_size
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                status = os.lstat(os.path.join(self.path, name))
+                if stat.S_ISREG(status.st_mode):
+                    found[name] = status.st_size
         return found
 
     def pin(self, names: Iterable[str]) -> dict[str, int]:
-        """`sizes`. In a bucket, `read_into` refuses an object replaced since; an open file here stays what it was."""
-        return self.sizes(names)
+        """`sizes`. In a bucket, `read_into` refuses an object replaced since; an open file here stays what it was.
+
+        Raises StoreError for a link on the way to a file: it may lead to any file of the machine.
+        """
+        names = list(names)
+        found = self.sizes(names)
+        above: set[str] = set()
+        for name in names:
+            while (name := name.rpartition("/")[0]) and name not in above:
+                above.add(name)
+        for name in (*sorted(above), *names):
+            if name not in found and os.path.islink(os.path.join(self.path, name)):
+                raise self._linked(name)
+        return found
+
+    def _linked(self, name: str) -> StoreError:
+        return StoreError(f"{self.path}/{name}: found a link, which no store holds. Put the file itself there.")
 
     def get(self, name: str, limit: int | None = None) -> bytes:
         """Read a whole file. Raises StoreError for more than `limit` bytes, before they are read."""
-        with (self.path / name).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        try:
+            handle = os.open(self.path / name, _FLAGS)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EMLINK):  # how O_NOFOLLOW refuses a link (EMLINK on FreeBSD)
+                raise self._linked(name) from None
+            raise
+        with open(handle, "rb") as file:
+            size = os.fstat(handle).st_size
             # A damaged file may be of any size; what is read must fit what its manifest says.
             if limit is not None and size > limit:
                 raise StoreError(
@@ -175,7 +209,7 @@ class Folder:
         if isinstance(content, bytes):
             write_file(self.path / name, content)
         else:
-            copy_file(content, self.path / name)
+            _copy_file(content, self.path / name)
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files, and folders (with a slash) if they are empty by then. What is gone already does not matter."""
@@ -202,7 +236,7 @@ class _OpenFile:
     all_open: ClassVar[set[int]] = set()  # of this process
 
     def __init__(self, path: Path) -> None:
-        self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self.fd = os.open(path, _FLAGS)
         self.all_open.add(self.fd)
         self.size = os.fstat(self.fd).st_size
 

@@ -33,8 +33,9 @@ DECADES = (*map(str, range(0, 90, 10)), "90+")
 def report(store: AnyStore, out: Path, examples: int = EXAMPLES) -> Path:
     """Write the report of a store as one HTML file and return where it is.
 
-    examples: ECGs shown per cohort. Raises SourceError if `out` cannot be written.
+    examples: ECGs shown per cohort. Raises SourceError if `out` cannot be written, or lies in the store.
     """
+    store.refuse_inside(out)
     sections = [
         Section("Store", _store_facts(store)),
         Section("What went in", Accounts(store).html()),

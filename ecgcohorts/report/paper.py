@@ -211,6 +211,7 @@ def plot_record(store: "AnyStore", record: int | str, out: Path, page: Page = Pa
     PNG or PDF without matplotlib; SourceError if `out` cannot be written.
     """
     Drawing.check_output(out, dpi)
+    store.refuse_inside(out)
     page.draw_record(store, _find_entry(store.index, record)).save(out, dpi)
     return out
 

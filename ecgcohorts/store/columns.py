@@ -21,6 +21,7 @@ from ecgcohorts.io.place import Place
 from ecgcohorts.store.schema import Manifest, group_metadata, index_folder
 from ecgcohorts.store.signals.chunks import CRC_BYTES, pack
 
+_ID_BYTES = 16  # of a pseudonym
 _CHUNK_RECORDS = 1 << 18  # 2 MB of an int64 column
 # What is believed of a column's zarr.json: the name goes to numpy, which would also make objects or strings of it.
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "float32", "float64")
@@ -51,10 +52,43 @@ def read_index(place: Place, manifest: Manifest) -> CohortIndex:
     for name in columns:
         if not (name in COLUMNS or name in BYTE_COLUMNS or name.startswith((LABEL, QUALITY, *STATISTICS))):
             raise StoreError(f"{folder}: found index column {name!r}, which this version does not know.")
+    wrong = _impossible(columns, manifest)
+    if wrong is not None:
+        raise StoreError(f"{folder}/{wrong}: found values that no row of the store has. Restore the store from a copy.")
     try:
         return CohortIndex(columns, manifest.cohorts, manifest.sites, manifest.devices)
     except ValueError as error:
         raise StoreError(f"{folder}: the index contradicts itself ({error}). Restore the store from a copy.") from None
+
+
+def _impossible(columns: dict[str, NDArray], manifest: Manifest) -> str | None:
+    """Name a column whose values are not codes, rows or samples of this store; None if there is none."""
+    # Sums prove that a file is the manifest's, not that whoever wrote both meant well: these numbers become addresses and
+    # sizes of memory.
+    for name, column in columns.items():
+        if column.shape != (len(columns["row"]), *([_ID_BYTES] if name in BYTE_COLUMNS else [])):
+            return name
+        if name in BYTE_COLUMNS and column.dtype != np.uint8:
+            return name
+    lowest = {"row": 0, "cohort": 0, "site": -1, "device": -1, "sex": -1, "valid_start": 0, "valid_stop": 0}
+    samples = manifest.recipe.strip_samples
+    highest = {
+        "row": manifest.n_rows - 1,
+        "cohort": len(manifest.cohorts) - 1,
+        "site": len(manifest.sites) - 1,
+        "device": len(manifest.devices) - 1,
+        "sex": 1,
+        "valid_start": samples,
+        "valid_stop": samples,
+    }
+    for name, limit in highest.items():
+        if len(columns[name]) and not lowest[name] <= columns[name].min() <= columns[name].max() <= limit:
+            return name
+    patient = columns["patient"]
+    steps = np.diff(patient, prepend=-1)
+    if len(patient) and (steps[0] != 1 or steps.min() < 0 or steps.max() > 1):
+        return "patient"
+    return None
 
 
 def _read_named(place: Place, manifest: Manifest, home: str, name: str) -> NDArray:
@@ -108,6 +142,8 @@ def read_column(place: Place, manifest: Manifest, folder: str) -> NDArray:
         if (
             metadata["data_type"] not in _DTYPES
             or chunk_shape[1:] != shape[1:]
+            or shape[1:] not in ((), (_ID_BYTES,))
+            or shape[0] < 0
             or not 0 < chunk_shape[0] <= _CHUNK_RECORDS
         ):
             raise StoreError(f"{where}: the index column has another layout. Use the version that wrote it.")

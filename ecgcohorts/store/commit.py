@@ -7,13 +7,15 @@ Earlier snapshots stay until `collect_garbage`; what no manifest names is garbag
 import contextlib
 import fcntl
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ecgcohorts.errors import LockHeld, StoreError
 from ecgcohorts.io.durable import machine_errors, make_folder
 from ecgcohorts.io.place import Folder, Place, place_at
-from ecgcohorts.store.reader import Store, files_named, manifest_bytes, open_store
+from ecgcohorts.store.manifests import files_named, manifest_bytes
+from ecgcohorts.store.reader import Store, open_store
 from ecgcohorts.store.schema import (
     CURRENT,
     LOCK,
@@ -22,6 +24,8 @@ from ecgcohorts.store.schema import (
     Current,
     Manifest,
 )
+
+_LOCK_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 @contextlib.contextmanager
@@ -33,12 +37,18 @@ def writer_lock(store: Path) -> Iterator[None]:
     with machine_errors(store):
         make_folder(store)
         # flock, not a file that is there or not: nothing is left behind by a process that is killed.
-        with (store / LOCK).open("a") as file:
+        with open(os.open(store / LOCK, _LOCK_FLAGS, 0o666), "ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise LockHeld(f"{store}: another process is writing to this store. Wait for it, or stop it.") from None
             yield
+
+
+def _refuse_links(place: Place) -> None:
+    """Raise StoreError for a link anywhere in a store: what is written below it would go elsewhere."""
+    for name in place.links():
+        raise StoreError(f"{place}/{name}: found a link, which no store holds. Move it away, or name a new place.")
 
 
 def folder_of(store: str | Path) -> Path:
@@ -60,6 +70,7 @@ def changing(path: str | Path) -> Iterator[tuple[Path, Store]]:
     """
     folder = folder_of(path)
     manifest_bytes(Folder(folder))  # locking would make the folder, so first make sure that there is a store
+    _refuse_links(Folder(folder))
     with writer_lock(folder):
         yield folder, open_store(folder)
 
@@ -128,6 +139,7 @@ def refuse_foreign(place: Place) -> None:
     """Raise StoreError rather than write into a place that holds anything but a store, whole or under way."""
     if isinstance(place, Folder) and place.path.exists() and not place.path.is_dir():
         raise StoreError(f"{place}: found a file, expected a store or an empty folder. Name a new folder.")
+    _refuse_links(place)
     for name in place.everything():
         if not OUR_PATHS.fullmatch(name):
             raise StoreError(f"{place}: found {name!r}, which no store holds. Move it away, or name a new place.")

@@ -1,7 +1,6 @@
 """Open a store: one snapshot, checked, with its index in memory and its signals on demand."""
 
 import contextlib
-import hashlib
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -12,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ValidationError
 
 from ecgcohorts.errors import (
     KeyMismatch,
+    SourceError,
     SpecError,
     StoreError,
-    expectation,
     is_of_machine,
     machine_error,
     needs_extra,
@@ -29,20 +27,15 @@ from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import PseudonymKey, load_key
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.columns import read_index
+from ecgcohorts.store.manifests import _current_bytes, _earlier_manifests, _read_manifest, manifest_bytes
 from ecgcohorts.store.schema import (
-    CURRENT,
     Accounting,
-    Current,
-    FileEntry,
     Manifest,
     Segment,
     rejects_name,
 )
 from ecgcohorts.store.signals.shards import ShardedArray, Windows
-from ecgcohorts.store.upgrade import upgraded
 
-_CURRENT_LIMIT = 4096  # bytes; it has about 120
-_MANIFEST_LIMIT = 1 << 30  # bytes; a manifest of 11 M records is about 1 MB
 _READ_TRIES = 3  # a writer may replace the snapshot between reading CURRENT and reading the index
 
 
@@ -224,6 +217,12 @@ class AnyStore(ABC):
             with self._reading(segment):
                 self._arrays[segment].read_into(local, out, targets[here], cut, threads)
 
+    def refuse_inside(self, out: Path) -> None:
+        """Raise SourceError for a file or folder to write that would lie in the store, or take its place."""
+        for member in self.members:
+            if isinstance(member.path, Path) and member.path.resolve() in (out.resolve(), *out.resolve().parents):
+                raise SourceError(f"{out}: lies in the store {member.path}. Name a place beside it.")
+
     def _member_of(self, segment: int) -> Member:
         """Return the store that holds a segment."""
         return [one for one in self.members if one.first_row <= self._first_rows[segment]][-1]
@@ -348,92 +347,3 @@ def open_store(path: str | Path, generation: int | None = None) -> Store:
 
 def _cannot_be_read(place: Place, error: Exception) -> StoreError:
     return StoreError(f"{place}: cannot be read ({type(error).__name__}). Restore the store from a copy.")
-
-
-def _current_bytes(place: Place) -> bytes | None:
-    try:
-        return place.get(CURRENT, _CURRENT_LIMIT)
-    except (OSError, StoreError):
-        return None
-
-
-def _read_manifest(place: Place, generation: int | None = None) -> tuple[Manifest, str]:
-    """Return a manifest, the one in force if no generation is asked for, and its SHA-256."""
-    manifest, data = manifest_bytes(place)
-    if generation in (None, manifest.generation):
-        return manifest, hashlib.sha256(data).hexdigest()
-    there = {one.generation: one for one in _still_there(place, manifest)}
-    if generation not in there:
-        known = ", ".join(str(number) for number in (manifest.generation, *there))
-        raise StoreError(f"{place}: found no generation {generation}, expected one of {known}.")
-    return _read_named(place, there[generation])[0], there[generation].sha256
-
-
-def manifest_bytes(place: Place) -> tuple[Manifest, bytes]:
-    """Return the manifest in force, and its bytes as stored."""
-    try:
-        current = Current.model_validate_json(place.get(CURRENT, _CURRENT_LIMIT))
-    except OSError as error:
-        if is_of_machine(error):
-            raise machine_error(str(place), error) from None
-        raise StoreError(
-            f"{place}: found {_nothing_at(place)}, expected a store. Make one: ecgcohorts ingest SRC {place} --cohort NAME"
-        ) from None
-    except ValidationError:
-        raise StoreError(f"{place}: CURRENT is damaged. Restore the store from a copy.") from None
-    return _read_named(place, current)
-
-
-def _earlier_manifests(place: Place, manifest: Manifest) -> list[Manifest]:
-    """Return the manifests of earlier snapshots that are still there, latest first. Raises StoreError for a damaged one."""
-    return [_read_named(place, one)[0] for one in _still_there(place, manifest)]
-
-
-def _still_there(place: Place, manifest: Manifest) -> list[Current]:
-    # `gc` deletes earlier snapshots and leaves the manifest in force as it is, so not all that it names are there.
-    there = place.sizes([one.manifest for one in manifest.earlier]) if manifest.earlier else {}
-    return [one for one in manifest.earlier if one.manifest in there]
-
-
-def files_named(place: Place, manifest: Manifest) -> dict[str, FileEntry | None]:
-    """Return all files of a snapshot and of the earlier ones that are still there, with what they must contain.
-
-    None for manifests: CURRENT and later manifests hold their SHA-256.
-    """
-    named: dict[str, FileEntry | None] = {}
-    for one in (*reversed(_earlier_manifests(place, manifest)), manifest):
-        named |= {one.file_name: None, **one.files}
-    return named
-
-
-def _read_named(place: Place, named: Current) -> tuple[Manifest, bytes]:
-    try:
-        data = place.get(named.manifest, _MANIFEST_LIMIT)
-        # Checked before it is parsed: CURRENT vouches for the manifest, and the manifest for everything else.
-        if hashlib.sha256(data).hexdigest() != named.sha256:
-            raise StoreError(
-                f"{place}/{named.manifest}: manifest does not match CURRENT. Restore the store from a copy."
-            )
-        return Manifest.model_validate_json(upgraded(place.path, data)), data
-    except FileNotFoundError:
-        raise StoreError(
-            f"{place}: CURRENT names a manifest that is not there. Restore the store from a copy."
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if first["loc"][:1] == ("recipe",):
-            # Whole, but of a version with other steps or other rules: restoring a copy would not help.
-            raise StoreError(
-                f"{place}: this version does not accept the recipe of the store ({where}: {expectation(first)}). Upgrade "
-                "ecgcohorts, or open the store with the version that made it."
-            ) from None
-        raise StoreError(
-            f"{place}: manifest is damaged at {where or 'its start'}. Restore the store from a copy."
-        ) from None
-
-
-def _nothing_at(place: Place) -> str:
-    if isinstance(place.path, str):
-        return "nothing there"
-    return "a folder without a committed store" if place.path.exists() else "no such folder"

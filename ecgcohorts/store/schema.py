@@ -18,14 +18,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from ecgcohorts.errors import StoreError, is_of_machine
 from ecgcohorts.io.durable import link_file, sha256_of
 from ecgcohorts.io.place import Place
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import MISSING
-from ecgcohorts.store.signals.chunks import CODEC_METADATA, Codec
+from ecgcohorts.store.signals.array_metadata import SHARD_RECORDS_LIMIT
+from ecgcohorts.store.signals.chunks import CODEC_METADATA, CRC_BYTES, Codec
 from ecgcohorts.store.upgrade import FORMAT_VERSION, recipe_fields
 
 CURRENT = "CURRENT"
@@ -45,7 +46,27 @@ OUR_PATHS = re.compile(
     r"|\.staging/[0-9a-f]{32}/(plan|[a-z0-9_]+-\d+\.(shard|npz|on))?"
     r"|(.*/)?[^/]+\.[0-9a-f]{8}\.part"
 )
+# The files of a snapshot, which its manifest names. A name is joined to the store's folder and to that of a copy, so one
+# with `..` would be read and written anywhere.
+_NUMBERS = r"c(/\d{1,9})+"
+_FILES = re.compile(
+    r"((signals|index|splits)/)?zarr\.json|rejects-\d{6}\.parquet"
+    rf"|signals/[a-z0-9_]{{1,100}}/(zarr\.json|\d{{6}}/(zarr\.json|{_NUMBERS}))"
+    rf"|index/\d{{6}}/(zarr\.json|[A-Za-z0-9_]{{1,100}}/(zarr\.json|{_NUMBERS}))"
+    rf"|splits/[a-z0-9][a-z0-9_-]{{0,63}}/(zarr\.json|\d{{6}}/(zarr\.json|(part|mark)/(zarr\.json|{_NUMBERS})))"
+)
+
+
+def _refuse_outside(name: str) -> str:
+    if not _FILES.fullmatch(name):
+        raise ValueError(f"found the name {name[:80]!r}, which no file of a store has")
+    return name
+
+
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+_Cohort = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,100}$")]  # a folder here, and in what is exported
+_File = Annotated[str, AfterValidator(_refuse_outside)]
+_Column = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,100}$")]  # a folder too
 
 
 class _Model(BaseModel):
@@ -102,11 +123,11 @@ class Accounting(_Model):
 class Segment(_Model):
     """One immutable signal array: what one ingest run added to one cohort."""
 
-    cohort: str
-    name: str  # generation that wrote it
+    cohort: _Cohort
+    name: Annotated[str, StringConstraints(pattern=r"^\d{6}$")]  # generation that wrote it
     first_row: int = Field(ge=0)  # store-global row of its row 0
     rows: int = Field(ge=0)
-    shard_records: int = Field(gt=0)
+    shard_records: int = Field(gt=0, le=SHARD_RECORDS_LIMIT)
     accounting: Accounting
     licence: str = ""
     spec_sha256: Sha256
@@ -114,6 +135,15 @@ class Segment(_Model):
     @property
     def folder(self) -> str:
         return f"signals/{self.cohort}/{self.name}"
+
+    @property
+    def n_shards(self) -> int:
+        return -(-self.rows // self.shard_records)
+
+    @property
+    def index_bytes(self) -> int:
+        """Size of the index at the end of each shard, which has two numbers for every record."""
+        return 16 * self.shard_records + CRC_BYTES
 
 
 class Current(_Model):
@@ -131,16 +161,16 @@ class Manifest(_Model):
     """One snapshot of a store. Holds no time, host, user or path outside the store."""
 
     format_version: int = FORMAT_VERSION
-    generation: int
+    generation: int = Field(gt=0, lt=1_000_000)  # six digits in names
     recipe: Recipe
     key_fingerprint: str
     segments: tuple[Segment, ...]
-    cohorts: tuple[str, ...]
+    cohorts: tuple[_Cohort, ...]
     sites: tuple[str, ...]
     devices: tuple[str, ...]
-    index_columns: tuple[str, ...]
+    index_columns: tuple[_Column, ...]
     versions: dict[str, str]  # of the libraries that decide bytes
-    files: dict[str, FileEntry]  # relative path -> what must stand there
+    files: dict[_File, FileEntry]  # relative path -> what must stand there
     # Fields with a default came after the first stores; without one, those would no longer open.
     codec: Codec = "lz4"  # of all its signals
     removed: tuple[str, ...] = ()  # pseudonyms, in hexadecimal, of patients who must not come back
@@ -154,6 +184,25 @@ class Manifest(_Model):
     def file_name(self) -> str:
         """Where it stands in its store."""
         return f"manifest-{self.generation:06d}.json"
+
+    def contradiction(self) -> str | None:
+        """Say where the parts of a manifest do not fit each other, in a few words; None if they do."""
+        first_row = 0
+        for segment in self.segments:
+            # Rows size memory, so they are believed as far as files are there that can hold them.
+            n_shards = min(segment.n_shards, len(self.files) + 1)
+            shards = [f"{segment.folder}/c/{number}/0/0" for number in range(n_shards)]
+            if any(name not in self.files for name in shards):
+                return f"{segment.folder}: rows without a file"
+            if any(self.files[name].size < segment.index_bytes for name in shards):
+                return f"{segment.folder}: a file too small for its rows"
+            if segment.first_row != first_row:
+                return f"{segment.folder}: rows that do not follow those before"
+            first_row += segment.rows
+        numbers = [self.generation, *(one.generation for one in self.earlier)]
+        if numbers != sorted(set(numbers), reverse=True):
+            return "snapshots in another order than that of their numbers"
+        return None
 
     def read_file(self, place: Place, name: str) -> bytes:
         """Read a whole file of the snapshot, its size and SHA-256 checked. Raises StoreError for any other content."""

@@ -109,6 +109,8 @@ def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Spl
         definition = SplitDefinition.model_validate(attributes["split"])
     except (ValueError, KeyError, TypeError, ValidationError):
         raise StoreError(f"{folder}: the split's definition is damaged. Restore it from a copy.") from None
+    if definition.name != name:
+        raise StoreError(f"{folder}: this split calls itself {definition.name!r}. Restore it from a copy.")
     part, mark = (read_column(member.place, member.manifest, f"{home}/{one}") for one in ("part", "mark"))
     rows = index["row"] - member.first_row
     known = np.flatnonzero((rows >= 0) & (rows < len(part)))

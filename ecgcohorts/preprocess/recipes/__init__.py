@@ -6,11 +6,11 @@ A recipe of one's own is a YAML file with the same fields; docs/preprocessing.md
 from pathlib import Path
 from typing import cast
 
-import yaml
 from pydantic import ValidationError
 
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError, did_you_mean, expectation
+from ecgcohorts.io.yaml_text import read_yaml
 from ecgcohorts.preprocess.recipes.cape_v1 import RECIPE as CAPE_V1
 from ecgcohorts.preprocess.steps import Recipe
 
@@ -57,17 +57,7 @@ def load_recipe(name_or_yaml: str | Path) -> Recipe:
 
 def _from_yaml(path: Path) -> Recipe:
     try:
-        with path.open("rb") as file:
-            # One byte more than allowed: a longer file shows without being read whole.
-            text = file.read(_MAX_YAML_BYTES + 1)
-    except OSError as error:
-        raise SpecError(f"{path}: found no readable file ({error.strerror}), expected a recipe.") from None
-    if len(text) > _MAX_YAML_BYTES:
-        raise SpecError(f"{path}: found more than {_MAX_YAML_BYTES} bytes, expected a recipe of about 1 kB.")
-    try:
-        return Recipe.model_validate(yaml.safe_load(text))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise SpecError(f"{path}: is no YAML ({' '.join(str(error).split())}). Correct it there.") from None
+        return Recipe.model_validate(read_yaml(path, _MAX_YAML_BYTES, "recipe"))
     except ValidationError as error:
         first = error.errors()[0]
         where = _where(first["loc"])

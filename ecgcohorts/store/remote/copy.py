@@ -8,7 +8,7 @@ from pathlib import Path
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.io.place import Folder, Place, place_at
 from ecgcohorts.store.commit import refuse_interrupted, refuse_nested
-from ecgcohorts.store.reader import manifest_bytes
+from ecgcohorts.store.manifests import manifest_bytes
 from ecgcohorts.store.remote.destination import Destination, Progress
 from ecgcohorts.store.schema import CURRENT, Manifest, Segment
 

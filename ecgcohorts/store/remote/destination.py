@@ -20,7 +20,8 @@ from ecgcohorts.store.commit import (
     remove_unlisted,
     writer_lock,
 )
-from ecgcohorts.store.reader import Store, files_named, manifest_bytes, open_store
+from ecgcohorts.store.manifests import files_named, manifest_bytes
+from ecgcohorts.store.reader import Store, open_store
 from ecgcohorts.store.remote.bucket_lock import bucket_lock, held
 from ecgcohorts.store.schema import CURRENT, Manifest
 

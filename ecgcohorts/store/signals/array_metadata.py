@@ -125,7 +125,7 @@ class _ArrayMetadata(_Strict):
         return tuple(codec.name for codec in self.codecs[0].configuration.codecs)
 
 
-def parse_metadata(text: bytes, path: str) -> _ArrayMetadata:
+def _parse_metadata(text: bytes, path: str) -> _ArrayMetadata:
     """Parse and check zarr.json. Raises StoreError naming the first key that differs from the layout read here."""
     if len(text) > METADATA_LIMIT:
         raise StoreError(f"{path}: found {len(text)} bytes of metadata, expected at most {METADATA_LIMIT}. {REMEDY}")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import StoreError
 from ecgcohorts.io.place import Place, place_at
-from ecgcohorts.store.signals.array_metadata import CODEC_CHAINS, METADATA_LIMIT, REMEDY, parse_metadata
+from ecgcohorts.store.signals.array_metadata import CODEC_CHAINS, METADATA_LIMIT, REMEDY, _parse_metadata
 from ecgcohorts.store.signals.chunks import CRC32C_RESIDUE, CRC_BYTES, OVERHEAD_BYTES, Block, decoder
 
 ABSENT = 2**64 - 1  # offset and size of a chunk that was never written
@@ -138,7 +138,7 @@ class ShardedArray:
         self.threads = self.place.threads if threads is None else max(1, threads)
         self._folder = f"{folder}/" if folder else ""
         self._zarr_json = self._read_zarr_json() if metadata is None else metadata
-        layout = parse_metadata(self._zarr_json, f"{self.name}/zarr.json")
+        layout = _parse_metadata(self._zarr_json, f"{self.name}/zarr.json")
         self.shape: tuple[int, int, int] = layout.shape
         self.attributes = layout.attributes
         self.fill_value = layout.fill_value

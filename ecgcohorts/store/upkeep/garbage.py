@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ecgcohorts.io.place import Folder, Place
 from ecgcohorts.store.commit import refuse_interrupted
-from ecgcohorts.store.reader import manifest_bytes
+from ecgcohorts.store.manifests import manifest_bytes
 from ecgcohorts.store.remote.destination import Destination
 
 

@@ -10,7 +10,8 @@ import zarr
 
 from ecgcohorts.errors import StoreError
 from ecgcohorts.recording import MISSING
-from ecgcohorts.store.reader import Store, files_named, open_store
+from ecgcohorts.store.manifests import files_named
+from ecgcohorts.store.reader import Store, open_store
 from ecgcohorts.store.schema import CURRENT, LOCK, FileEntry
 
 _ROWS_AT_ONCE = 256  # 16 MB of strips

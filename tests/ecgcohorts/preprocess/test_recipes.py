@@ -323,7 +323,7 @@ def test_recipes_go_to_yaml_and_json_and_back(name, tmp_path):
         ("width_s: 0.5", "width: 0.5", r"step 7 \(subtract_median\), width_s: field required"),
         ("name: mine-1", "name: My Recipe", "name: expected text of the pattern"),
         ("name: mine-1", "name: cape-v1", "found other steps than cape-v1 has. Give the recipe a name of its own"),
-        ("name: mine-1", "name: [", "is no YAML"),
+        ("name: mine-1", "name: [", "is not YAML"),
         (MINE, "", "expected keys with values"),
     ],
 )  # fmt: skip
@@ -341,7 +341,7 @@ def test_names_and_files_that_are_not_there(tmp_path):
         match=r"found no recipe 'cape-v2', expected one of cape-ref-1, .*file ending in .yaml. Did you mean 'cape-v1'\?",
     ):
         load_recipe("cape-v2")
-    with pytest.raises(SpecError, match=r"gone\.yaml: found no readable file"):
+    with pytest.raises(SpecError, match=r"gone\.yaml: the recipe cannot be read"):
         load_recipe(tmp_path / "gone.yaml")
     (tmp_path / "big.yaml").write_bytes(b"#" * 70_000)
     with pytest.raises(SpecError, match=r"more than 65536 bytes"):

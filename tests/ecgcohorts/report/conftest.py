@@ -70,9 +70,10 @@ def make_index() -> Callable[..., CohortIndex]:
 @pytest.fixture
 def store(tmp_path: Path, make_index: Callable[..., CohortIndex]) -> Store:
     """Row r holds r + 1 mV in all leads for 8 s; three runs, one of which stored nothing."""
+    home = tmp_path / "made.zarr"
 
     def segment(cohort: str, first_row: int, account: Accounting, licence: str = "") -> Segment:
-        folder = tmp_path / "signals" / cohort / "000001"
+        folder = home / "signals" / cohort / "000001"
         folder.mkdir(parents=True)
         (folder / "zarr.json").write_bytes(signals_metadata(account.stored, 8, CAPE_V1))
         with ShardWriter(folder / "c" / "0" / "0" / "0", 8, (8, 4000)) as shard:
@@ -99,7 +100,7 @@ def store(tmp_path: Path, make_index: Callable[..., CohortIndex]) -> Store:
         segment("empty", 7, Accounting(inputs=4, stored=0, duplicates=0, rejected={"too_short": 4})),
     )
     index = make_index()
-    files = FileEntry.of_files(tmp_path, [f"{one.folder}/zarr.json" for one in segments])
+    files = FileEntry.of_files(home, [f"{one.folder}/zarr.json" for one in segments])
     rest = 1_500_000 - sum(entry.size for entry in files.values())
     manifest = Manifest(
         generation=1,
@@ -113,7 +114,7 @@ def store(tmp_path: Path, make_index: Callable[..., CohortIndex]) -> Store:
         versions={"numpy": "2.0"},
         files=files | {"signals/zarr.json": FileEntry(size=rest, sha256="0" * 64)},
     )
-    return Store(Folder(tmp_path), manifest, index, "f" * 64, pd.DataFrame({"reason": []}).to_parquet())
+    return Store(Folder(home), manifest, index, "f" * 64, pd.DataFrame({"reason": []}).to_parquet())
 
 
 @pytest.fixture(scope="session")

@@ -239,7 +239,7 @@ def write_store(folder: Path, patients: int, shard_records: int, seed: int) -> N
     for name, values in (("recording_id", np.arange(rows)), ("patient_id", columns["patient"])):
         columns[name] = np.ascontiguousarray(values.astype("<u8").view(np.uint8).reshape(-1, 8)).repeat(2, axis=1)
     columns["waveform_digest"] = columns["recording_id"].copy()
-    index = CohortIndex(columns, ("made",), (), ())
+    index = CohortIndex(columns, ("made",), ("ward",), ("maker",))
     names += [f"{segment}/zarr.json", *write_index(folder, 1, index), rejects_name(1)]
     no_rejects = pd.DataFrame({"cohort": [], "recording_id": [], "reason": [], "duplicate_of": []})
     write_file(folder / rejects_name(1), no_rejects.to_parquet(index=False))
@@ -254,7 +254,12 @@ def write_store(folder: Path, patients: int, shard_records: int, seed: int) -> N
         spec_sha256="0" * 64,
     )
     fields = {"recipe": CAPE_V1, "key_fingerprint": "0" * 32, "segments": (one,), "cohorts": ("made",), "versions": {}}
-    more = {"sites": (), "devices": (), "index_columns": tuple(sorted(columns)), "files": dict(sorted(files.items()))}
+    more = {
+        "sites": ("ward",),
+        "devices": ("maker",),
+        "index_columns": tuple(sorted(columns)),
+        "files": dict(sorted(files.items())),
+    }
     publish(folder, Manifest(generation=1, **fields, **more))
 
 

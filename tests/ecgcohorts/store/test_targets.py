@@ -14,7 +14,7 @@ from ecgcohorts.io.durable import write_file
 from ecgcohorts.io.place import place_at
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.store.commit import publish
-from ecgcohorts.store.reader import manifest_bytes
+from ecgcohorts.store.manifests import manifest_bytes
 from ecgcohorts.store.remote.bucket_lock import _BucketLock, _refuse_unconditional, bucket_lock, unlock
 from ecgcohorts.store.remote.copy import copy_store
 from ecgcohorts.store.schema import FileEntry, Manifest
