@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import ecgcohorts
-
 LOG = "ecgcohorts.log"  # where the contexts of a command keep its log
 _PROGRESS_SECONDS = 10.0  # our default; between two lines of one step
 _PSEUDONYM = re.compile(r"\b[0-9a-f]{32}\b")
@@ -32,14 +30,14 @@ class _JobLog:
         self._began = time.monotonic()
         self._told: dict[str, float] = {}  # by step: when its last line was written
 
-    def open(self, path: Path, command: str) -> None:
+    def open(self, path: Path, command: str, version: str) -> None:
         """Append to a file. Several processes may write to one: each line names its own."""
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         self._command = command
         handler = _Warnings(self)
         for package in _PACKAGES:
             logging.getLogger(package).addHandler(handler)
-        self.write("start", version=ecgcohorts.__version__)
+        self.write("start", version=version)
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Write how far a step is: at its start, at its end, and now and then between."""

@@ -202,7 +202,7 @@ def _first_line(found: click.Command | None) -> str:
 def _log_option() -> click.Option:
     def begin(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
         if value is not None and not ctx.resilient_parsing:
-            ctx.meta[LOG].open(value, ctx.command_path)
+            ctx.meta[LOG].open(value, ctx.command_path, ecgcohorts.__version__)
 
     # Eager: a line whose other values are refused is logged as well.
     return click.Option(
