@@ -207,7 +207,7 @@ def test_parameters_are_those_of_the_function(found: Found) -> None:
     """click passes parameters by name: a wrong one shows when the command is run, and not before."""
     code = found.command.callback.__code__
     names = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
-    given = {param.name for param in found.command.params} - {"as_json"}
+    given = {param.name for param in found.command.params if param.expose_value} - {"as_json"}
     takes_any = bool(code.co_flags & 0x08)
     assert names <= given | ({"options", "settings", "rule"} if takes_any else set())
     assert takes_any or given == names
@@ -239,6 +239,17 @@ def test_examples_in_an_empty_folder(found: Found, example: str, run: Callable[.
 def test_every_command_answers_in_json(found: Found) -> None:
     assert isinstance(found.command, Command)
     assert "--json" in long_options(found)
+
+
+@every_command
+def test_every_command_keeps_a_log(found: Found, run: Callable[..., Result]) -> None:
+    """Also where its line is refused, after the log was named."""
+    required = [param for param in found.command.params if param.required]
+    result = run(*found.words, "--log-json", "log.jsonl")
+    lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
+    assert (lines[0]["event"], lines[-1]["event"], lines[-1]["exit_code"]) == ("start", "end", result.code)
+    assert {line["command"] for line in lines} == {found.name}
+    assert result.code == 2 or not required
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

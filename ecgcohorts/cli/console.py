@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import click
+
+from ecgcohorts.cli._job_log import LOG
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -100,7 +104,10 @@ def table(rows: Sequence[Sequence[str]], columns: Sequence[str] = (), right: Seq
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar on standard error, told (what, done, total); nothing where that is no terminal."""
+    """Show a progress bar on standard error, told (what, done, total); nothing where that is no terminal.
+
+    The log of the command, if it has one, is told the same.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -110,8 +117,10 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     # The bar vanishes when it is full: what stays on the screen is the answer.
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
+        log = click.get_current_context().meta[LOG]
 
         def tell(what: str, done: int, total: int) -> None:
+            log.progress(what, done, total)
             if what not in tasks:
                 tasks[what] = bar.add_task(what)
             bar.update(tasks[what], completed=done, total=total)

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,8 +18,9 @@ from click.shell_completion import get_completion_class, shell_complete
 
 import ecgcohorts
 from ecgcohorts import plugins
+from ecgcohorts.cli._job_log import LOG, _JobLog
 from ecgcohorts.cli.console import EXIT_CODES, EXIT_REJECTED, EXIT_STOPPED, EXIT_WRONG, Answer, fail, show
-from ecgcohorts.cli.parameters import Argument, OneOf
+from ecgcohorts.cli.parameters import FILE, Argument, OneOf
 from ecgcohorts.errors import ContradictoryPatients, EcgError, NothingMatched, did_you_mean, needs_extra, require
 
 WIDEST = 120  # columns of help, ours: longer lines are hard to read
@@ -72,6 +74,7 @@ class Command(_Base):
         super().__init__(*args, **kwargs)
         self.examples = tuple(examples)
         self.params.append(click.Option(["--json", "as_json"], is_flag=True, help="answer in one JSON document"))
+        self.params.append(_log_option())
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, args)
@@ -94,6 +97,7 @@ class Command(_Base):
         with needs_extra(program.extra):
             answer = super().invoke(ctx)
         if isinstance(answer, Answer):
+            ctx.meta[LOG].result(answer.facts)
             show(answer, as_json)
             if answer.code:
                 fail(str(ctx.find_root().info_name), answer.complaint, answer.code)
@@ -195,6 +199,22 @@ def _first_line(found: click.Command | None) -> str:
     return (found.help or "").strip().partition("\n")[0] if found else ""
 
 
+def _log_option() -> click.Option:
+    def begin(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+        if value is not None and not ctx.resilient_parsing:
+            ctx.meta[LOG].open(value, ctx.command_path, ecgcohorts.__version__)
+
+    # Eager: a line whose other values are refused is logged as well.
+    return click.Option(
+        ["--log-json"],
+        type=FILE,
+        is_eager=True,
+        expose_value=False,
+        callback=begin,
+        help="append what happens to a file, a line of JSON each, for schedulers; names no recording or patient",
+    )
+
+
 def _version_option() -> click.Option:
     def tell(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         if value and not ctx.resilient_parsing:
@@ -230,6 +250,20 @@ def _completion_variable(name: str) -> str:
 
 def run(program: Program, arguments: Sequence[str]) -> None:
     """Run a command line. Errors that a user can mend give one line and an exit code, never a traceback."""
+    log = _JobLog()
+    try:
+        _run(program, arguments, log)
+    except SystemExit as stop:
+        # Raised while the error is being handled, if there is one.
+        log.end(int(stop.code or 0), stop.__context__)
+        raise
+    except BaseException as error:
+        log.end(1, error)  # a defect of ours: Python prints its trace and ends with this code
+        raise
+    log.end(0, None)
+
+
+def _run(program: Program, arguments: Sequence[str], log: _JobLog) -> None:
     name = str(program.name)
     asked = os.environ.get(_completion_variable(name))
     if asked:
@@ -237,6 +271,7 @@ def run(program: Program, arguments: Sequence[str]) -> None:
     # Not `program.main`: that turns Ctrl-C into an exception without a word of what to do, and prints refusals itself.
     try:
         with program.make_context(name, list(arguments), obj=tuple(arguments)) as ctx:
+            ctx.meta[LOG] = log
             program.invoke(ctx)
     # Raised by --help and --version.
     except click.exceptions.Exit as stop:

@@ -12,7 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -67,6 +67,16 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+@cache
+def _code_here() -> str:
+    """Return a digest of this package's source files. It tells commits apart, changes without a commit too, and needs no git."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:32]
+
+
 class Request(_Frozen):
     """What to ingest, into which snapshot of which store, and how."""
 
@@ -83,6 +93,7 @@ class Request(_Frozen):
     base: str  # SHA-256 of the manifest that it extends; empty for a new store
     update: bool = False  # lay out the cohorts of the source anew, instead of adding to them
     versions: dict[str, str]  # of the libraries that decide bytes
+    code: str = Field(default_factory=_code_here)  # of this package: two commits share a version number
 
     @property
     def folder(self) -> Path:
@@ -107,6 +118,11 @@ class Request(_Frozen):
                     f"{path}: planned with {name} {planned}, but {here.get(name, 'none')} is installed here. Versions "
                     "decide stored bytes: Use one environment everywhere, or plan again."
                 )
+        if self.code != _code_here():
+            raise SpecError(
+                f"{path}: planned with another commit of ecgcohorts {here['ecgcohorts']}: the code that is installed here "
+                "differs. Use one commit everywhere, or plan again."
+            )
 
 
 class PlannedCohort(_Frozen):

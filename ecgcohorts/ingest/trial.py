@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 
 from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.schema import Mains
+from ecgcohorts.ingest._cost import _Cost
 from ecgcohorts.ingest.again import _Steps, _Told
 from ecgcohorts.ingest.plan import DUPLICATE_ID, Plan
 from ecgcohorts.io.texts import decoded
@@ -55,6 +56,7 @@ class Trial:
     sampled: int  # recordings decoded
     folders: int  # of the sample
     decoding_refuses: tuple[_Refusals, ...]  # of the sample
+    cost: _Cost
 
     @classmethod
     def of(cls, plan: Plan, files: Found, n: int, limit: int | None) -> Self:
@@ -71,6 +73,7 @@ class Trial:
             len(chosen),
             len({one.path.rpartition("/")[0] for one in chosen}),
             tuple(_decoding(files, chosen, steps)),
+            _Cost.of(header, files),
         )
 
     @property
@@ -96,6 +99,8 @@ class Trial:
                 f"{folders}): {refused:,} would be refused{':' if refused else ''}"
             )
             yield from map(str, self.decoding_refuses)
+        if self.to_decode:
+            yield str(self.cost)
 
 
 class _Chosen(NamedTuple):

@@ -23,7 +23,7 @@ DEFECTS = {
     "no space left": ("ecgcohorts.store.commit.machine_errors", "lambda _: contextlib.nullcontext()"),
     "writers": ("fcntl.flock", "lambda *_: None"),
     "readers": ("ecgcohorts.store.reader.read_index", "stale"),
-    "bit flips": ("ecgcohorts.store.upkeep.verify._check_files", "lambda *_: ()"),
+    "bit flips": ("ecgcohorts.store.upkeep.verify._Checks.file", "lambda *_: []"),
     "harmed files": ("ecgcohorts.store.schema.Manifest.check_files", "lambda *_: None"),
 }
 DEFECTIVE = """

@@ -1,25 +1,56 @@
 """Check, copy and tidy a store."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import click
 
 from ecgcohorts.cli.console import EXIT_DAMAGED, Answer, progress
-from ecgcohorts.cli.parameters import COHORT, SOURCE, STORE, argument, key, option
+from ecgcohorts.cli.parameters import COHORT, COUNT, SOURCE, STORE, argument, key, option
 from ecgcohorts.cli.program import command
 from ecgcohorts.errors import SpecError
 
 ORDER = 6
 
 
+class _Part(click.ParamType):
+    """One of several parts, counted from 0."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        number, _, of = str(value).partition("/")
+        if not (number.isdecimal() and of.isdecimal() and int(number) < int(of)):
+            raise click.BadParameter(
+                f"found {str(value)!r}, expected the number of the part and of all, such as 0/16 to 15/16.", ctx, param
+            )
+        return int(number), int(of)
+
+
 @command(
     "verify",
-    "ecgcohorts verify store.zarr",
+    "ecgcohorts verify store.zarr -j 4",
+    "ecgcohorts verify store.zarr --partition 3/16",
     "ecgcohorts verify store.zarr --against ptb-xl/ --cohort ptb_xl",
 )
 @argument("store", STORE, "store")
+@option("-j", "--workers", type=COUNT, default=1, help="processes")
+@option(
+    "--partition", type=_Part(), help="check part I of N only, from 0: for N jobs, on any machines, that share the work"
+)
 @option("--against", type=SOURCE, help="raw recordings, as for ingest: decode them again, compare all")
 @option("--cohort", type=COHORT, help="with --against: what they were ingested with")
 @key
-def _verify(*, store: str, against: str | None, cohort: str | None, key: Path | None) -> Answer:
+def _verify(
+    *,
+    store: str,
+    workers: int,
+    partition: tuple[int, int] | None,
+    against: str | None,
+    cohort: str | None,
+    key: Path | None,
+) -> Answer:
     """Check every byte of a store, and its index against its signals.
 
     With --against and --cohort, check both against the source as well. Exit code 4 if there is damage.
@@ -28,15 +59,19 @@ def _verify(*, store: str, against: str | None, cohort: str | None, key: Path | 
 
     if (against is None) != (cohort is None):
         raise SpecError("--against and --cohort must be given together.")
+    if against is not None and partition is not None:
+        raise SpecError("--against compares the whole source. Leave out --partition.")
+    part = partition or (0, 1)
     # The store first: comparing a damaged one with its source would only repeat the news, hours later.
     with progress() as tell:
-        report = verify(store, progress=lambda done, total: tell("verify", done, total))
+        report = verify(store, workers=workers, part=part, progress=partial(tell, "verify"))
     facts = {"store": store, "ok": report.ok, "files": report.files, "bytes": report.bytes,
              "recordings": report.recordings, "problems": report.problems}  # fmt: skip
     if not report.ok:
         return _damaged(facts, report.problems, f"{store}: {len(report.problems)} problems.")
+    where = store if partition is None else f"{store}, part {part[0]} of {part[1]}"
     whole = (
-        f"{store}: {report.files} files, {report.bytes / 1e6:.1f} MB, {report.recordings} recordings: all as committed."
+        f"{where}: {report.files} files, {report.bytes / 1e6:.1f} MB, {report.recordings} recordings: all as committed."
     )
     if against is None or cohort is None:
         return Answer(facts, whole)

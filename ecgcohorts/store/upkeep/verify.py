@@ -1,14 +1,20 @@
 """Verify that every byte of a store is what its manifest says, and that the index tells the truth about the signals."""
 
+import multiprocessing
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
-from ecgcohorts.errors import StoreError
+from ecgcohorts.errors import MachineError, SpecError, StoreError
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.manifests import files_named
 from ecgcohorts.store.reader import Store, open_store
@@ -33,46 +39,149 @@ class VerifyReport:
         return not self.problems
 
 
-def verify(path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+def verify(
+    path: str | Path,
+    *,
+    workers: int = 1,
+    part: tuple[int, int] = (0, 1),
+    progress: Callable[[int, int], None] | None = None,
+) -> VerifyReport:
     """Check every file's checksum, earlier snapshots included, that nothing else is there, and the index against signals.
 
-    progress(done, total) is called per file and per block of rows. Raises StoreError only if the store does not open.
+    workers: processes. part: the number of this call, from 0, and of all calls that share the work, on any machines; what
+    holds for the store as a whole is checked by the first. progress(done, total) is called per file and per block of
+    rows. Raises StoreError only if the store does not open.
     """
     store = open_store(path)
-    problems = list(_check_files(store, progress))
-    # Through the ordinary reader first, then through another decoder: a bug in ours must not confirm itself.
-    if not problems:  # decoding damaged files would only repeat the news
-        problems += _check_rows(store, progress)
-        problems += _check_reference(store)
-        problems += _check_accounts(store)
-    entries = store.manifest.files.values()
+    number, of = part
+    if workers < 1 or not 0 <= number < of:
+        raise SpecError(f"found workers={workers}, part={part}, expected a process or more, and part N of more than N.")
+    named = files_named(store.place, store.manifest)
+    with _Pool(store, workers) as pool:
+        names = list(named)[number::of]
+        problems = list(_check_names(store, named)) if number == 0 else []
+        problems += pool.all(_Checks.file, [(name, named[name]) for name in names], progress)
+        # Through the ordinary reader first, then through another decoder: a bug in ours must not confirm itself.
+        starts = range(0, store.n_rows, _ROWS_AT_ONCE)[number::of]
+        blocks = [range(first, min(first + _ROWS_AT_ONCE, store.n_rows)) for first in starts]
+        if not problems:  # decoding damaged files would only repeat the news
+            problems += pool.all(_Checks.rows, blocks, progress)
+    if not problems and number == 0:
+        problems += [*_check_listed(store), *_check_reference(store), *_check_accounts(store)]
+    entries = [entry for name, entry in store.manifest.files.items() if name in set(names)]
+    recordings = int(np.isin(store.index["row"] // _ROWS_AT_ONCE * _ROWS_AT_ONCE, starts).sum())
     return VerifyReport(
         files=len(entries),
         bytes=sum(entry.size for entry in entries),
-        recordings=len(store.index),
-        empty_rows=store.n_rows - len(store.index),
+        recordings=recordings,
+        empty_rows=sum(map(len, blocks)) - recordings,
         problems=tuple(problems),
     )
 
 
-def _check_files(store: Store, progress: Callable[[int, int], None] | None) -> Iterator[str]:
-    named = files_named(store.place, store.manifest)
+class _Checks:
+    """What is checked piece by piece. Each process has one."""
+
+    here: ClassVar["_Checks"]  # of a worker process
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @staticmethod
+    def begin(store: Store) -> None:
+        """Make those of a worker process."""
+        _Checks.here = _Checks(store)
+
+    def file(self, named: tuple[str, FileEntry | None]) -> list[str]:
+        """Return what is wrong with a file."""
+        name, entry = named
+        if entry is None:
+            return []
+        try:
+            same = self.store.place.sha256_of(name) == entry.sha256
+        except FileNotFoundError:  # of an earlier snapshot: opening looks at the files of this one only
+            same = False
+        return [] if same else [f"{name}: content does not match its SHA-256"]
+
+    @cached_property
+    def _spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        # Rows that the index does not list keep start = stop = 0, so that any sample in them is a contradiction.
+        start, stop = np.zeros((2, self.store.n_rows), np.int64)
+        rows = self.store.index["row"]
+        start[rows], stop[rows] = self.store.index["valid_start"], self.store.index["valid_stop"]
+        return start, stop
+
+    def rows(self, rows: range) -> list[str]:
+        """Return what is wrong with a block of rows: samples outside of a valid range, or none inside. The others are empty."""
+        store, (start, stop) = self.store, self._spans
+        block = np.array(rows)
+        try:
+            present = (store.read(block) != MISSING).all(axis=1)
+        except StoreError as error:
+            return [str(error)]
+        time = np.arange(store.recipe.strip_samples)
+        expected = (time >= start[block, None]) & (time < stop[block, None])
+        wrong = block[(present != expected).any(axis=1)]
+        if not len(wrong):
+            return []
+        return [f"row {wrong[0]} and {len(wrong) - 1} more: samples present do not match the index"]
+
+
+class _Pool:
+    """Checks pieces here or in several processes, and gives what is wrong in the order of the pieces."""
+
+    def __init__(self, store: Store, workers: int) -> None:
+        self._checks, self._processes = _Checks(store), None
+        if workers > 1:
+            # Spawned: a fork copies locks that threads of this process hold, and may wait for them forever.
+            spawn = multiprocessing.get_context("spawn")
+            self._processes = ProcessPoolExecutor(workers, spawn, _Checks.begin, (store,))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._processes is not None:
+            self._processes.shutdown(cancel_futures=True)
+
+    def all(
+        self,
+        check: Callable[[_Checks, Any], list[str]],
+        pieces: Sequence[Any],
+        progress: Callable[[int, int], None] | None,
+    ) -> list[str]:
+        if self._processes is None:
+            found: Iterator[list[str]] = (check(self._checks, piece) for piece in pieces)
+        else:
+            found = self._processes.map(partial(_in_worker, check), pieces)
+        problems: list[str] = []
+        try:
+            for done, wrong in enumerate(found, 1):
+                problems += wrong
+                if progress:
+                    progress(done, len(pieces))
+        except BrokenProcessPool:
+            raise MachineError(
+                "a process was killed by the system, most likely for lack of memory. Run again with fewer: -j."
+            ) from None
+        return problems
+
+
+def _in_worker(check: Callable[[_Checks, Any], list[str]], piece: Any) -> list[str]:
+    return check(_Checks.here, piece)
+
+
+def _check_names(store: Store, named: Mapping[str, FileEntry | None]) -> Iterator[str]:
     expected = {LOCK, CURRENT, *named}
     for name in store.place.everything():
         if name not in expected and not name.endswith("/"):
             yield f"{name}: not in the manifest"
-    for done, (name, entry) in enumerate(named.items()):
-        if entry is not None and not _holds(store, name, entry):
-            yield f"{name}: content does not match its SHA-256"
-        if progress:
-            progress(done + 1, len(named))
 
 
-def _holds(store: Store, name: str, entry: FileEntry) -> bool:
-    try:
-        return store.place.sha256_of(name) == entry.sha256
-    except FileNotFoundError:  # of an earlier snapshot: opening looks at the files of this one only
-        return False
+def _check_listed(store: Store) -> Iterator[str]:
+    rows = store.index["row"]
+    if len(np.unique(rows)) != len(rows):
+        yield "index: a row is listed twice"
 
 
 def _check_accounts(store: Store) -> Iterator[str]:
@@ -89,31 +198,6 @@ def _check_accounts(store: Store) -> Iterator[str]:
     refused = sum(one.accounting.duplicates + sum(one.accounting.rejected.values()) for one in store.segments)
     if refused != len(store.rejects()):
         yield f"accounts for {refused} recordings not stored, the table of rejects lists {len(store.rejects())}"
-
-
-def _check_rows(store: Store, progress: Callable[[int, int], None] | None) -> Iterator[str]:
-    """Yield rows that hold anything outside their valid range, or lack samples inside. Rows not listed must be empty."""
-    start = np.zeros(store.n_rows, np.int64)
-    stop = np.zeros(store.n_rows, np.int64)
-    rows = store.index["row"]
-    if len(np.unique(rows)) != len(rows):
-        yield "index: a row is listed twice"
-    start[rows], stop[rows] = store.index["valid_start"], store.index["valid_stop"]
-    # Rows that the index does not list keep start = stop = 0, so that any sample in them is a contradiction.
-    time = np.arange(store.recipe.strip_samples)
-    for first in range(0, store.n_rows, _ROWS_AT_ONCE):
-        block = np.arange(first, min(first + _ROWS_AT_ONCE, store.n_rows))
-        try:
-            present = (store.read(block) != MISSING).all(axis=1)
-        except StoreError as error:
-            yield str(error)
-            continue
-        expected = (time >= start[block, None]) & (time < stop[block, None])
-        wrong = block[(present != expected).any(axis=1)]
-        if len(wrong):
-            yield f"row {wrong[0]} and {len(wrong) - 1} more: samples present do not match the index"
-        if progress:
-            progress(int(block[-1]) + 1, store.n_rows)
 
 
 def _check_reference(store: Store) -> Iterator[str]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tracemalloc
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,22 @@ def test_a_plan_never_leads_out_of_its_source(scanned, tmp_path):
     plan.write(tmp_path / "x.plan")
     with pytest.raises(ec.SpecError, match="leads out of the source"):
         encode_partition(rewritten(tmp_path / "x.plan", versions={}), 0)
+
+
+def test_another_commit_of_the_same_version_is_refused(planned, tmp_path):
+    """Two checkouts that differ in a line, as on two nodes of a cluster."""
+    copy = tmp_path / "elsewhere" / "ecgcohorts"
+    shutil.copytree(Path(ec.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "ecgcohorts.cli", "encode", str(planned), "--partition", "0"]
+    there = {"cwd": copy.parent, "env": os.environ | {"PYTHONPATH": str(copy.parent)}}
+    run = partial(subprocess.run, command, capture_output=True, text=True, **there)
+    with (copy / "preprocess" / "filter.py").open("a") as file:
+        file.write("# another commit\n")
+    refused = run()
+    assert refused.returncode == 2
+    assert "planned with another commit of ecgcohorts" in refused.stderr
+    shutil.copy(Path(ec.__file__).parent / "preprocess" / "filter.py", copy / "preprocess")
+    assert run().returncode == 0, run().stderr
 
 
 def test_names_that_are_no_text_survive_a_plan(tmp_path):

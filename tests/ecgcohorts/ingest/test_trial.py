@@ -12,6 +12,7 @@ import yaml
 from ecgcohorts.cli.program import main
 from ecgcohorts.errors import SpecError
 from ecgcohorts.ingest import IngestOptions, ingest
+from ecgcohorts.io.buckets import Bucket
 
 DRY = {"dry_run": True}
 
@@ -165,3 +166,35 @@ def test_a_dry_run_finds_another_description(make_cohort: Callable[..., Any], tm
     raw.spec.write_text(raw.spec.read_text().replace("patient: {header: Patient ID}", "patient: {header: Name}"))
     with pytest.raises(SpecError, match="another description"):
         ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec), IngestOptions(**DRY))
+
+
+def test_a_dry_run_estimates_what_a_run_takes(make_cohort: Callable[..., Any], tmp_path: Path, capsys: Any) -> None:
+    raw, store = make_cohort(patients=12), tmp_path / "s.zarr"
+    code, said, _ = outcome(capsys, "ingest", raw.folder, store, "--cohort", raw.spec, "--dry-run")
+    assert code == 0
+    assert "a run would take about 0.8 MB of store and 0 s of one core" in said
+    trial = ingest(raw.folder, store, str(raw.spec), IngestOptions(**DRY)).trial
+    assert trial is not None
+    assert trial.cost.requests == 0
+    ingest(raw.folder, store, str(raw.spec))
+    signals = sum(path.stat().st_size for path in store.glob("signals/**/c/**/*") if path.is_file())
+    assert signals / 3 < trial.cost.store_bytes < 3 * signals
+
+
+def test_a_dry_run_estimates_the_requests(
+    make_cohort: Callable[..., Any], tmp_path: Path, bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, served = make_cohort(patients=9), []
+    for path in raw.folder.iterdir():
+        Bucket(bucket_url).put(f"raw/{path.name}", path)
+    serving = pytest.importorskip("werkzeug.serving")
+    real = serving.WSGIRequestHandler.run_wsgi
+    monkeypatch.setattr(
+        serving.WSGIRequestHandler, "run_wsgi", lambda handler: (served.append(handler.path), real(handler))
+    )
+    source = f"{bucket_url}/raw"
+    trial = ingest(source, tmp_path / "s.zarr", str(raw.spec), IngestOptions(**DRY)).trial
+    assert trial is not None
+    served.clear()
+    ingest(source, tmp_path / "s.zarr", str(raw.spec))
+    assert trial.cost.requests == pytest.approx(len(served), rel=0.2)
