@@ -91,7 +91,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _copy_file(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
     """Copy a file whole or not at all, durably, in bounded memory."""
     make_folder(target.parent)
     aside = name_aside(target)
@@ -112,6 +112,6 @@ def link_file(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # exFAT, some network file systems
-        _copy_file(source, target)
+        copy_file(source, target)
     else:
         sync_folder(target.parent)

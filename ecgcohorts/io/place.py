@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.io.buckets import SCHEMES, Bucket, is_url
-from ecgcohorts.io.durable import _copy_file, machine_errors, sha256_of, write_file
+from ecgcohorts.io.durable import copy_file, machine_errors, sha256_of, write_file
 
 _LEAST_OPEN_FILES = 64  # that all folders of a process together keep open; macOS allows a process 256
 _MOST_OPEN_FILES = 4096  # shards of 16 million recordings
@@ -209,7 +209,7 @@ class Folder:
         if isinstance(content, bytes):
             write_file(self.path / name, content)
         else:
-            _copy_file(content, self.path / name)
+            copy_file(content, self.path / name)
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files, and folders (with a slash) if they are empty by then. What is gone already does not matter."""
