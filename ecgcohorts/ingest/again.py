@@ -67,5 +67,11 @@ class _Told(NamedTuple):
     @classmethod
     def by(cls, error: RecordingError) -> Self:
         """Return what a refusal says."""
-        remedy = str(error.remedy) or "Fetch or export the file again."
+        # A recipe or description refuses what was read well: another file of it would be the same.
+        is_file = isinstance(error, UnreadableRecording)
+        remedy = str(error.remedy) or (
+            "Fetch or export the file again."
+            if is_file
+            else "Choose a recipe that takes such recordings, or leave it out."
+        )
         return cls(str(error.reason), str(error.found), str(error.expected), remedy)

@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.spec import CohortSpec, Description
-from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.errors import RecordingError, SpecError, UnreadableRecording
 from ecgcohorts.index.cohort_index import SEX_CODES, UNKNOWN
 from ecgcohorts.ingest._ids import as_keys
-from ecgcohorts.ingest.plan import Refusal
-from ecgcohorts.preprocess.strip import Strip, make_strip
+from ecgcohorts.ingest.again import _Steps
+from ecgcohorts.ingest.trace import _Traced, _traced
+from ecgcohorts.preprocess.strip import Strip
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.readers import files_beside
-from ecgcohorts.recording import Recording
 from ecgcohorts.sources import open_source
 from ecgcohorts.sources.windows import WINDOW, at_hand
 from ecgcohorts.store.reader import Store, open_store
@@ -65,13 +64,13 @@ def verify_against(
         key = store.load_key(key_file)
         files = spec.find(opened)
         check = _Comparison(store, files, spec, key)
-        items = files.scan()
+        items = _traced(files, spec, key)
         beside = files_beside(files.layout.reader, files.layout.arrays)
         # Scanning read the headers only. Now the samples are fetched, a window of files at a time.
         while window := list(islice(items, WINDOW)):
-            again = at_hand(files.source, [(item.path, [item.entry]) for item in window], beside)
-            for item, file in zip(window, again, strict=True):
-                check.compare(item, file)
+            again = at_hand(files.source, [(one.item.path, [one.item.entry]) for one in window], beside)
+            for one, file in zip(window, again, strict=True):
+                check.compare(one, file)
                 if progress:
                     progress(check.compared, check.n_stored)
     check.find_gone()
@@ -90,11 +89,9 @@ class _Comparison:
     """One pass over a source, with counts, the first problems, and the entries of the index met so far."""
 
     def __init__(self, store: Store, files: Found, spec: CohortSpec, key: PseudonymKey) -> None:
-        self._store, self._spec, self._key = store, spec, key
+        self._store, self._key = store, key
         self.cohorts = _cohorts_of(store, spec)
-        self._tables = Tables.load(files)
-        layout = files.layout
-        self._reader = Found.reader_of(layout)
+        self._steps = _Steps(Found.reader_of(files.layout), spec, store.recipe)
         mine = np.isin(store.index["cohort"], [store.index.cohort_code(name) for name in self.cohorts])
         self._entries = np.flatnonzero(mine)
         # Looked up by bisection: a dictionary of millions of ids would take several times the memory of the ids.
@@ -112,18 +109,12 @@ class _Comparison:
     def n_stored(self) -> int:
         return len(self._entries)
 
-    def compare(self, item: SourceItem, file: Path | UnreadableRecording) -> None:
+    def compare(self, one: _Traced, file: Path | UnreadableRecording) -> None:
         """Compare one recording of the source with its entry in the store, if there is one."""
-        about = self._spec.describe(self._tables, item)
-        name = self._key.pseudonym(about.cohort, "recording", about.recording_id)
-        at = self._find(name)
-        # Of two recordings with one id, ingest refused the second, under a pseudonym of its own.
-        if at is not None and self._met[at]:
-            again = Refusal.of_repetition(about.cohort, about.recording_id, item.path, item.entry, self._key)
-            name = again.recording_id
-            at = None
-        if at is None:
-            reason = self._reasons.get(name.hex())
+        name = bytes.fromhex(one.name)
+        at, reason = self._find(name), self._reasons.get(one.name)
+        # One id, of a recording that was refused for its header and of one that is stored.
+        if at is None or (reason is not None and one.item.error is not None):
             if reason is None:
                 self._tell("unknown", name, "in the source, but neither stored nor refused: ingest it")
             else:
@@ -131,7 +122,7 @@ class _Comparison:
             return
         self._met[at] = True
         self.compared += 1
-        differences = list(self._differences(item, file, about, int(self._entries[at])))
+        differences = list(self._differences(one.item, file, one.about, int(self._entries[at])))
         if differences:
             self._tell("differing", name, "; ".join(differences))
 
@@ -147,7 +138,8 @@ class _Comparison:
             yield f"stored, but its header is refused now ({item.error.reason})"
             return
         try:
-            recording, strip = self._decode(item, file, about)
+            # The strip must be equal in every sample; quality measures follow from samples.
+            recording, strip = self._steps.decode(file, item.entry, about.cohort, about.mains_hz)
         except RecordingError as error:
             yield f"stored, but refused now ({error.reason})"
             return
@@ -167,17 +159,6 @@ class _Comparison:
             yield "age differs"
         if index["sex"][entry] != SEX_CODES.get(about.sex or "", UNKNOWN):
             yield "sex differs"
-
-    def _decode(
-        self, item: SourceItem, file: Path | UnreadableRecording, about: Description
-    ) -> tuple[Recording, Strip]:
-        if isinstance(file, UnreadableRecording):
-            raise file
-        recording = next(iter(self._reader.read(file, [item.entry])))
-        # The steps of ingest, in its order, with the store's own recipe: the strip must be equal in every sample.
-        recording = self._spec.apply_rules(about.cohort, recording)
-        # Without quality measures: they take half of the time and follow from samples that are compared anyway.
-        return recording, make_strip(recording, self._store.recipe, about.mains_hz, with_quality=False)
 
     def find_gone(self) -> None:
         """Report stored recordings that the source did not show."""

@@ -15,7 +15,7 @@ from ecgcohorts.cohorts.spec import CohortSpec, Description
 from ecgcohorts.errors import UnreadableRecording
 from ecgcohorts.ingest.again import _Steps, _Told
 from ecgcohorts.ingest.plan import DUPLICATE, DUPLICATE_ID
-from ecgcohorts.ingest.trace import _check_out, _traced, _write
+from ecgcohorts.ingest.trace import _STORED, _check_out, _States, _traced, _write
 from ecgcohorts.readers import files_beside
 from ecgcohorts.sources import open_source
 from ecgcohorts.sources.windows import at_hand
@@ -91,10 +91,11 @@ def _listed(
     wanted = {like for _, like in rejects.values()} - {""}
     found: list[_Refused] = []
     originals: dict[str, str] = {}
+    states = _States(store)
     for one in _traced(files, spec, store.load_key(key_file)):
         if one.name in wanted:
             originals[one.name] = one.item.location
-        if one.name in rejects:
+        if one.name in rejects and states.of(one)[1] != _STORED:
             found.append(_Refused(*one, *rejects[one.name]))
     return found, originals
 

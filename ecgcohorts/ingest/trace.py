@@ -46,11 +46,13 @@ def _traced(files: Found, spec: CohortSpec, key: PseudonymKey) -> Iterator[_Trac
     for item in files.scan():
         about = spec.describe(tables, item)
         name = key.pseudonym(about.cohort, "recording", about.recording_id)
-        # Ingest keeps the first of equal ids and refuses the others under pseudonyms made of their places.
-        if name in met:
+        # Ingest keeps the first of equal ids and refuses the others under pseudonyms made of their places. What has no
+        # readable header is refused before, under its own.
+        if item.error is None and name in met:
             again = Refusal.of_repetition(about.cohort, about.recording_id, item.path, item.entry, key)
             name = again.recording_id
-        met.add(name)
+        if item.error is None:
+            met.add(name)
         yield _Traced(item, about, name.hex())
 
 
@@ -127,7 +129,7 @@ class TraceReport:
             for one in _traced(spec.find(opened), spec, key):
                 if one.about.cohort != cohort:
                     continue
-                row, status = states.of(one.name)
+                row, status = states.of(one)
                 patient = one.about.patient_pseudonym(key).hex()
                 fact: list[object] = [one.item.path, one.item.entry, cohort, row, one.name, patient, status]
                 lines = [0] if wanted is None else wanted.lines(one, row, patient)
@@ -205,8 +207,12 @@ class _States:
             str(one): str(why) for one, why in zip(rejects["recording_id"], rejects["reason"], strict=True)
         }
 
-    def of(self, name: str) -> tuple[int | str, str]:
+    def of(self, one: _Traced) -> tuple[int | str, str]:
         """Return the row of a recording, or "", and its state in words."""
+        name = one.name
+        # A readable recording of the same id may be stored under the name of one that was refused for its header.
+        if one.item.error is not None and name in self._reasons:
+            return "", self._reasons[name]
         wanted = np.array(bytes.fromhex(name), self._ids.dtype)
         at = int(np.searchsorted(self._ids, wanted, sorter=self._order))
         if at < len(self._ids) and self._ids[entry := int(self._order[at])] == wanted:

@@ -279,8 +279,9 @@ def _tried(report: "IngestReport", trial: "Trial", remarks: list[str], max_rejec
     if trial.expected_fraction <= max_reject_frac:
         return Answer(facts, text)
     see = "" if trial.sampled or any(one.path for one in trial.headers_refuse) else " See an example: --check 1."
+    about = "about " if trial.sampled < trial.to_decode and trial.decoding_refuses else ""
     complaint = (
-        f"a run would refuse {trial.expected_fraction:.0%} of the new inputs, more than --max-reject-frac "
+        f"a run would refuse {about}{trial.expected_fraction:.0%} of the new inputs, more than --max-reject-frac "
         f"{max_reject_frac:g}.{see}"
     )
     return Answer(facts, text, complaint, EXIT_REJECTED)

@@ -165,7 +165,7 @@ def test_a_defect_of_a_reader_is_told_and_ends_nothing(raw, folder, monkeypatch)
     def broken(*_args, **_kwargs):
         raise ZeroDivisionError("CANARY")
 
-    monkeypatch.setattr(against, "make_strip", broken)
+    monkeypatch.setattr("ecgcohorts.preprocess.strip.make_strip", broken)
     report = verify_against(folder, raw.folder, str(raw.spec))
     assert report.differing == report.compared == len(raw.signals)
     assert all(one.endswith("stored, but not readable now (ZeroDivisionError)") for one in report.problems)

@@ -13,6 +13,7 @@ import pytest
 from ecgcohorts.cli.program import main
 from ecgcohorts.errors import KeyMismatch, SourceError, SpecError
 from ecgcohorts.ingest import ingest
+from ecgcohorts.ingest.against import verify_against
 from ecgcohorts.ingest.refused import RefusedReport
 
 
@@ -69,6 +70,37 @@ def test_a_mended_file_is_said_to_be_so_and_others_to_be_elsewhere(raw: Any, tmp
     assert [row["found"] for row in rows_of(tmp_path / "r.csv") if row["path"] == f"{raw.names[1]}.hea"] == [
         "nothing wrong now"
     ]
+
+
+def test_what_a_recipe_refuses_is_not_to_be_fetched_again(raw: Any, tmp_path: Path) -> None:
+    """The file is whole: another copy of it would be refused as well."""
+    name = raw.names[5]
+    raw.add(name, raw.signals[name][:, :1000], **{"Patient ID": "CANARYPAT9"})
+    ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec))
+    RefusedReport.save(tmp_path / "s.zarr", raw.folder, str(raw.spec), tmp_path / "r.csv")
+    rows = {row["path"]: row for row in rows_of(tmp_path / "r.csv")}
+    assert rows[f"{name}.hea"]["reason"] == "too_short"
+    assert "Fetch" not in rows[f"{name}.hea"]["what_to_do"]
+    assert "Fetch" in rows[f"{raw.names[0]}.hea"]["what_to_do"]
+
+
+def test_a_record_without_header_gives_its_id_to_nobody(raw: Any, tmp_path: Path) -> None:
+    """Ingest keeps the first readable recording of an id: the store, the table and this look-up have to agree."""
+    (raw.folder / "t.csv").write_text("file,id\n" + "".join(f"{name},{name[:-2]}\n" for name in raw.names))
+    spec = raw.spec.read_text().replace(
+        "    patient:", "    tables: [{file: t.csv, key: file}]\n    recording: {column: id}\n    patient:"
+    )
+    raw.spec.write_text(spec)
+    first, second = raw.names[1], raw.names[2]
+    assert first[:-2] == second[:-2]
+    (raw.folder / f"{first}.hea").write_text("no header\n")
+    report = ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec))
+    made = RefusedReport.save(tmp_path / "s.zarr", raw.folder, str(raw.spec), tmp_path / "r.csv")
+    reasons = {row["path"]: row["reason"] for row in rows_of(tmp_path / "r.csv")}
+    assert reasons[f"{first}.hea"] == "bad_header"
+    assert made.elsewhere == 0
+    assert report.total.stored >= 1
+    assert verify_against(tmp_path / "s.zarr", raw.folder, str(raw.spec)).ok
 
 
 def test_it_is_written_only_where_it_may_stand(raw: Any, tmp_path: Path) -> None:
