@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from ecgcohorts.cohorts.schema import Layout, Windows
-from ecgcohorts.cohorts.windows import in_windows
+from ecgcohorts.cohorts.windows import _in_windows
 from ecgcohorts.errors import (
     MachineError,
     Reason,
@@ -92,15 +92,15 @@ class Found(NamedTuple):
         if len(found) > 1:
             names = " and ".join(layout.name for layout in found)
             raise SourceError(
-                f"{source}: there are files of the layouts {names}, expected files of one. Name the folder of one of "
-                "them, or write a description for each, with a cohort name of its own."
+                f"{source}: there are files of the layouts {names}, expected files of one. Take one after the other, with "
+                f"--cohort NAME#{found[0].name} (several formats in docs/cohorts.md), or name the folder of one of them."
             )
         return cls(found[0], source)
 
     @staticmethod
     def reader_of(layout: Layout) -> Reader:
         """Return the reader of a layout's files, of windows where the layout asks for them."""
-        return in_windows(open_reader(layout.reader, layout.arrays), layout.windows)
+        return _in_windows(open_reader(layout.reader, layout.arrays), layout.windows)
 
     def scan(self) -> Iterator[SourceItem]:
         """Yield one item per recording, in the order of paths and of entries inside a file. Payloads are not read."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from ecgcohorts.cohorts import values
 from ecgcohorts.cohorts.files import Found, SourceItem
@@ -78,21 +78,34 @@ class CohortSpec(Frozen):
     overlaps: tuple[Overlap, ...] = ()
     # Share of the patients with several recordings whose sexes or ages may contradict each other; null: 0.01.
     max_contradictions: Annotated[float, Field(ge=0, le=1)] | None = None
+    # The one layout to look for, where a folder holds files of several. No part of the description: it stays one cohort.
+    _chosen: str | None = PrivateAttr(None)
 
     @classmethod
     def load(cls, name_or_yaml: str) -> "CohortSpec":
-        """Load a preset by name, or the cohort that a YAML file describes.
+        """Load a preset by name, or the cohort that a YAML file describes; with `#LAYOUT` behind it, for that layout alone.
 
         Raises SpecError, in one line, for an unknown name, a missing file, an unknown key or a value that is not allowed.
         """
+        whole, mark, wanted = name_or_yaml.rpartition("#")
+        if mark and not Path(name_or_yaml).exists():
+            # A copy, because presets are shared.
+            part = cls.load(whole).model_copy()
+            known = [layout.name for layout in part.layouts]
+            if wanted not in known:
+                raise SpecError(
+                    f"{whole}: found no layout {wanted!r}, expected one of {', '.join(known)}.{did_you_mean(wanted, known)}"
+                )
+            part._chosen = wanted
+            return part
         if Path(name_or_yaml).suffix.lower() not in (".yaml", ".yml"):
             if name_or_yaml not in names(KIND):
                 raise SpecError(
                     f"found no cohort {name_or_yaml!r}, expected one of {', '.join(names(KIND))}, or a file ending in .yaml."
                     + did_you_mean(name_or_yaml, names(KIND))
                 )
-            spec: CohortSpec = load(KIND, name_or_yaml).SPEC
-            return spec
+            preset: CohortSpec = load(KIND, name_or_yaml).SPEC
+            return preset
         spec = _from_yaml(Path(name_or_yaml))
         readers = names("ecgcohorts.readers")
         for layout in spec.layouts:
@@ -157,7 +170,8 @@ class CohortSpec(Frozen):
         Raises SourceError if there is no such folder, or it holds no file of this cohort.
         """
         # A source that must be closed after use is opened, and closed, by the caller.
-        return Found.among(self.layouts, open_source(place) if isinstance(place, Path) else place)
+        layouts = tuple(layout for layout in self.layouts if self._chosen in (None, layout.name))
+        return Found.among(layouts, open_source(place) if isinstance(place, Path) else place)
 
     def scan(self, place: Path | Source) -> Iterator[SourceItem]:
         """Yield the items of `sources` one at a time, for collections too large to hold all headers."""

@@ -30,7 +30,7 @@ class _LongReader(Protocol):
     def scan(self, path: Path, long: bool) -> Iterator[Recording]: ...
 
 
-def in_windows(reader: _Reader, windows: Windows | None) -> _Reader:
+def _in_windows(reader: _Reader, windows: Windows | None) -> _Reader:
     """Return a reader whose recordings are windows of those of another; that one itself where there are none."""
     return reader if windows is None else _InWindows(reader, windows)
 

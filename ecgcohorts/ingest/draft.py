@@ -132,6 +132,8 @@ def _draft(source: Source, table: Path | None, sample: int, wanted: str | None) 
     page.say("ecgcohorts ingest SRC STORE --cohort THIS_FILE --dry-run")
     for what in left_out:
         page.say(f"left out: {what}")
+    if any(other != each for other, _ in census.of(Kind.RECORDING)):
+        page.say("As one cohort, each format is a layout of one file: several formats in docs/cohorts.md")
     _put_cohort(page, source, items, wanted or "")
     page.lines.append("layouts:")
     page.put("  - reader", reader, why=_count(len(paths), "file"))

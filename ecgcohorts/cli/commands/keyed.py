@@ -173,6 +173,49 @@ def _label(
 
 
 @command(
+    "folds",
+    "ecgcohorts folds store.zarr folds.csv --cohort ptb_xl",
+    "ecgcohorts folds store.zarr --split study-1 --source ptb-xl/ --cohort ptb_xl -o study-1.csv",
+)
+@store
+@argument(
+    "csv", FILE, "table to take: ids of recordings first, and a column fold, strat_fold, part or split", required=False
+)
+@option("--cohort", type=COHORT, required=True, help="cohort of the store; for --source, its description")
+@option("--split", type=_IN_STORE, default="folds", help="name of the split")
+@option("--source", type=SOURCE, help="the raw recordings: write the split with their ids instead")
+@option("-o", "--out", type=FILE, help="with --source: CSV to write, outside of store and source; it names recordings")
+@option("--replace", is_flag=True, help="overwrite the split of that name")
+@key
+def _folds(
+    *,
+    store: str,
+    csv: Path | None,
+    cohort: str,
+    split: str,
+    source: str | None,
+    out: Path | None,
+    replace: bool,
+    key: Path | None,
+) -> Answer:
+    """Take published folds as a split, by the ids of the source, or write a split with these ids.
+
+    Folds 1 to 8 become train, 9 val and 10 test; names of parts stay. What is written names recordings, so only you may read
+    it, and `folds` takes it into any store of the same source.
+    """
+    from ecgcohorts.ingest.folds import Folds
+
+    if (csv is None) == (source is None) or (source is None) != (out is None):
+        raise SpecError("found neither or both of a table to take and --source with --out, expected one of the two.")
+    if source is not None and out is not None:
+        report = Folds.save((store, source), cohort, split, out, key)
+    else:
+        assert csv is not None
+        report = Folds.take(store, csv, cohort, split, key, replace=replace)
+    return Answer(report, f"split {split}: {report}")
+
+
+@command(
     "remove",
     "ecgcohorts remove store.zarr ptb_xl --file withdrawn.txt",
     "ecgcohorts remove store.zarr ptb_xl 15709 --key demo.key --json",

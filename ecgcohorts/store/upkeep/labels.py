@@ -53,11 +53,12 @@ def add_labels(
     id_column: str,
     kind: IdKind = "recording",
     columns: Sequence[str] | Mapping[str, str],
+    words: Mapping[str, float] | None = None,
     replace: bool = False,
 ) -> _LabelReport:
     """Add number columns of a CSV in UTF-8 to the index, as `label_<name>`. No signal is read or written.
 
-    columns: names of columns, or {column of the CSV: name of the label}. kind: what the ids in `id_column` identify; a label
+    columns: names of columns, or {column of the CSV: name of the label}. words: the numbers of cells that are none. kind: what the ids in `id_column` identify; a label
     of a patient goes to all their recordings. Empty cells and recordings without a row are NaN. Adding the same again changes
     nothing, but clears away what a killed run left. Messages repeat nothing of the table. Raises SourceError for a table that
     cannot be used, or matches nothing; StoreError if the cohort has such a label already (unless `replace`), or an ingest was
@@ -66,7 +67,7 @@ def add_labels(
     wanted = _label_names(columns)
     with changing(store_path) as (folder, store):
         mine = store.index["cohort"] == store.index.cohort_code(cohort)
-        table = _read_table(Path(csv_path), id_column, wanted)
+        table = _read_table(Path(csv_path), id_column, wanted, words or {})
         table.add_pseudonyms(store.load_key(key_file), cohort, kind)
         place = table.places(store.index[f"{kind}_id"])
         found = place >= 0
@@ -171,7 +172,7 @@ class _Table:
         return row_of[number[len(self._rows) :]]
 
 
-def _read_table(path: Path, id_column: str, wanted: Mapping[str, str]) -> _Table:
+def _read_table(path: Path, id_column: str, wanted: Mapping[str, str], words: Mapping[str, float]) -> _Table:
     table = _Table(tuple(wanted.values()))
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -185,7 +186,11 @@ def _read_table(path: Path, id_column: str, wanted: Mapping[str, str]) -> _Table
                         f"{path}: found {len(line)} cells in row {number}, expected {len(header)}. Fix it."
                     )
                 cells = zip(wanted, (line[place] for place in places), strict=True)
-                table.append(line[id_place], [_number(cell, f"{path}: row {number}, {name}") for name, cell in cells])
+                numbers = [
+                    words[word] if (word := cell.strip()) in words else _number(cell, f"{path}: row {number}, {name}")
+                    for name, cell in cells
+                ]
+                table.append(line[id_place], numbers)
     except OSError as error:
         raise SourceError(f"{path}: found no readable file ({error.strerror}), expected a CSV.") from None
     except (UnicodeDecodeError, csv.Error) as error:

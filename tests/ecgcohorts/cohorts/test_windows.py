@@ -12,7 +12,7 @@ import ecgcohorts as ec
 from ecgcohorts.cohorts.files import SourceItem
 from ecgcohorts.cohorts.schema import Windows
 from ecgcohorts.cohorts.spec import CohortSpec
-from ecgcohorts.cohorts.windows import in_windows
+from ecgcohorts.cohorts.windows import _in_windows
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.ingest import ingest
 from ecgcohorts.ingest.against import verify_against
@@ -82,7 +82,7 @@ def test_the_windows_of_a_minute(tmp_path: Path, windows: dict[str, Any], starts
 def test_a_window_holds_the_samples_of_its_time(tmp_path: Path) -> None:
     write_long(tmp_path, "a")
     whole = ec.read(tmp_path / "a.hea")[0]
-    reader = in_windows(open_reader("wfdb"), Windows(length_s=10, every_s=7.3))
+    reader = _in_windows(open_reader("wfdb"), Windows(length_s=10, every_s=7.3))
     headers = list(reader.scan(tmp_path / "a.hea"))
     windows = list(reader.read(tmp_path / "a.hea"))
     assert len(windows) == len(headers) == 7
@@ -97,12 +97,12 @@ def test_a_window_holds_the_samples_of_its_time(tmp_path: Path) -> None:
 
 def test_without_windows_the_reader_is_the_reader() -> None:
     reader = open_reader("wfdb")
-    assert in_windows(reader, None) is reader
+    assert _in_windows(reader, None) is reader
 
 
 def test_a_window_behind_the_end_is_refused_by_name(tmp_path: Path) -> None:
     write_long(tmp_path, "a", seconds=20)
-    reader = in_windows(open_reader("wfdb"), Windows(length_s=10, starts_s=(30,)))
+    reader = _in_windows(open_reader("wfdb"), Windows(length_s=10, starts_s=(30,)))
     with pytest.raises(UnreadableRecording) as caught:
         list(reader.read(tmp_path / "a.hea", ["@30+10s"]))
     assert caught.value.reason is Reason.EMPTY
@@ -112,7 +112,7 @@ def test_a_window_behind_the_end_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_too_many_windows_are_refused(tmp_path: Path) -> None:
     write_long(tmp_path, "a")
-    reader = in_windows(open_reader("wfdb"), Windows(length_s=1, every_s=0.0001))
+    reader = _in_windows(open_reader("wfdb"), Windows(length_s=1, every_s=0.0001))
     with pytest.raises(UnreadableRecording) as caught:
         list(reader.scan(tmp_path / "a.hea"))
     assert caught.value.reason is Reason.LIMIT

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import ecgcohorts as ec
 from ecgcohorts.cohorts.schema import Windows
 from ecgcohorts.cohorts.spec import CohortSpec
-from ecgcohorts.cohorts.windows import in_windows
+from ecgcohorts.cohorts.windows import _in_windows
 from ecgcohorts.errors import Reason, UnreadableRecording
 from ecgcohorts.ingest import ingest
 from ecgcohorts.ingest.against import verify_against
@@ -77,13 +77,13 @@ def test_windows_of_a_recording_too_long_for_the_limits(
     name, path = write(kind, tmp_path)
     reader, wanted = open_reader(name), Windows(length_s=8.1, **windows)
     (whole,) = reader.read(path)
-    expected = list(in_windows(reader, wanted).read(path))
+    expected = list(_in_windows(reader, wanted).read(path))
     lower_limits(monkeypatch, 20)
     with pytest.raises(UnreadableRecording, match="windows"):
         list(reader.read(path))
     with pytest.raises(UnreadableRecording, match="windows"):
         list(reader.scan(path))
-    found = in_windows(reader, wanted)
+    found = _in_windows(reader, wanted)
     headers, parts = list(found.scan(path)), list(found.read(path))
     assert len(headers) == len(parts) == len(expected)
     for header, part, other in zip(headers, parts, expected, strict=True):
@@ -102,7 +102,7 @@ def test_a_window_longer_than_the_limits_is_refused(
     for kind in ("ishne", "wfdb 16", "edf"):
         name, path = write(kind, tmp_path)
         lower_limits(monkeypatch, 20)
-        reader = in_windows(open_reader(name), Windows(length_s=25, every_s=25))
+        reader = _in_windows(open_reader(name), Windows(length_s=25, every_s=25))
         with pytest.raises(UnreadableRecording) as caught:
             list(reader.read(path))
         assert caught.value.reason is Reason.LIMIT
@@ -117,7 +117,7 @@ def test_a_rare_record_is_read_whole_or_not_at_all(
     path = files.write_record(tmp_path, channels, f"r 3 {RATE} {SAMPLES.shape[1]}")
     lower_limits(monkeypatch, 20)
     with pytest.raises(UnreadableRecording) as caught:
-        list(in_windows(open_reader("wfdb"), Windows(length_s=10, every_s=10)).scan(path))
+        list(_in_windows(open_reader("wfdb"), Windows(length_s=10, every_s=10)).scan(path))
     assert caught.value.reason is Reason.LIMIT
     monkeypatch.undo()
     with pytest.raises(UnreadableRecording, match="part of a rare record"):
@@ -132,7 +132,7 @@ def test_damaged_files_are_refused_in_parts_too(
     name, path = write(kind, tmp_path)
     data, rng = path.read_bytes(), np.random.default_rng(5)
     lower_limits(monkeypatch, 20)
-    reader = in_windows(open_reader(name), Windows(length_s=8, every_s=8, at_most=3))
+    reader = _in_windows(open_reader(name), Windows(length_s=8, every_s=8, at_most=3))
     refused = 0
     for trial in range(300):
         bent = bytearray(data)
@@ -221,7 +221,7 @@ def test_windows_of_a_day_are_ingested_for_a_few_megabytes(name: str, day: Path,
     base = {"name": "holter", "title": "Holter", "licence": "none", "citation": "none", "mains_hz": 50}
     spec = CohortSpec.model_validate(base | {"layouts": [layout | {"patient": {"path": "(day)"}}]})
     tracemalloc.start()
-    windows = list(in_windows(open_reader(name), Windows(length_s=10, starts_s=(23 * 3600,))).read(source))
+    windows = list(_in_windows(open_reader(name), Windows(length_s=10, starts_s=(23 * 3600,))).read(source))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert np.array_equal(windows[0].digital, beats(10, 250) + 23)
