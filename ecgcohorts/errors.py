@@ -36,6 +36,19 @@ _MACHINE = {
     errno.ENOMEM: "Free some memory, or use fewer processes",
     errno.EIO: "Check the health of the disk",
     errno.ESTALE: "Mount the disk again",
+    # A mount whose server or network is gone answers with these, for every file alike.
+    **dict.fromkeys(
+        (errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET),
+        "Bring the file server back",
+    ),
+    errno.ENOTCONN: "Mount the disk again",
+    errno.EINTR: "Let the system call finish",
+}
+# Of a recording's own file, these concern the machine once its header was read.
+_OUT_OF_REACH = {
+    errno.ENOENT: "Mount the disk again, or put the files back",
+    errno.EACCES: "Give this user access",
+    errno.EPERM: "Give this user access",
 }
 
 
@@ -144,7 +157,7 @@ def machine_error(where: str, error: OSError | MemoryError) -> MachineError:
     # Remade from the number alone: the text of an OSError holds the path, and a path of the input must not reach a log.
     code = errno.ENOMEM if isinstance(error, MemoryError) else error.errno
     what = os.strerror(code) if code else type(error).__name__
-    remedy = _MACHINE.get(code or 0, "Fix that")
+    remedy = (_MACHINE | _OUT_OF_REACH).get(code or 0, "Fix that")
     return MachineError(
         f"{where}: the machine failed ({what}). {remedy}, then run the same command again: finished work is kept."
     )

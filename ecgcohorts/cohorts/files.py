@@ -1,5 +1,7 @@
 """Find the files of a cohort: which of its layouts they have, and what their headers say."""
 
+import errno
+import os
 import posixpath
 import re
 from collections import deque
@@ -130,7 +132,11 @@ class Found(NamedTuple):
                         continue
                     yield SourceItem(path, entry, header, state=state)
             except RecordingError as error:
-                yield SourceItem(path, error=error, state=state)
+                # It was listed a moment ago: the mount went away, or somebody is moving files.
+                if source.folder is not None and not os.path.lexists(file):
+                    trouble = machine_error(str(source), FileNotFoundError(errno.ENOENT, ""))
+                else:
+                    yield SourceItem(path, error=error, state=state)
             except Exception as error:  # one strange file must not end the scan of 100,000
                 if isinstance(error, MemoryError | OSError) and is_of_machine(error):
                     trouble = machine_error(str(source), error)

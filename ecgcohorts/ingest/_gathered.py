@@ -77,8 +77,7 @@ class _Gathered:
         if item.path != self._last_path:
             self.files.append(item.path)
             # The state of the input is part of the plan's digest: changed content must not resume on old shards.
-            state = encoded(f"{item.path}\0{item.state}" if item.state else item.path)
-            self._state.append(int.from_bytes(hashlib.blake2b(state, digest_size=8).digest(), "little"))
+            self._state.append(_mark(item.path, item.state))
             self._last_path = item.path
         self._file.append(len(self.files) - 1)
         self._entries.append(item.entry)
@@ -212,6 +211,12 @@ class _Gathered:
     def _take(self, attribute: str, dtype: type[np.generic]) -> NDArray:
         """Return a gathered column as an array and forget it here."""
         return np.frombuffer(vars(self).pop(attribute), dtype)
+
+
+def _mark(path: str, state: str) -> int:
+    """Return a number of 64 bits that changes with the state of a file."""
+    text = encoded(f"{path}\0{state}" if state else path)
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 def _microseconds(time: datetime | None) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -54,4 +55,21 @@ def _refuse_stale(header: PlanHeader) -> None:
         raise StoreError(
             f"{header.folder}: the store has another snapshot than this plan was made for: the plan is committed already, "
             "or another writer was faster. Plan again: ecgcohorts plan."
+        )
+
+
+def _beside(store: Path) -> Literal["", "others", "store"]:
+    """Say what the folder around a store holds: another machine sees the same, or it has not mounted it."""
+    if store.is_dir():
+        return "store"
+    return "others" if store.parent.is_dir() and any(store.parent.iterdir()) else ""
+
+
+def _refuse_unmounted(header: PlanHeader) -> None:
+    """Raise StoreError where a store would be made below the point at which a disk should be mounted."""
+    store, rank = header.folder, ("", "others", "store")
+    if not store.parent.is_dir() or rank.index(_beside(store)) < rank.index(header.beside):
+        raise StoreError(
+            f"{store}: this machine does not see the folder around it as the one that made the plan did. Mount that disk, or "
+            "plan again."
         )

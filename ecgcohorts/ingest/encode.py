@@ -1,7 +1,9 @@
 """Encode one partition into one shard: read, check, filter, pack. The bytes are the same on any machine, in any order."""
 
+import errno
 import io
 import os
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +20,10 @@ from ecgcohorts.cohorts.schema import Layout, Mains
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import (
     EcgError,
+    MachineError,
     Reason,
     RecordingError,
+    SourceError,
     SpecError,
     UnreadableRecording,
     is_of_machine,
@@ -27,8 +31,10 @@ from ecgcohorts.errors import (
 )
 from ecgcohorts.index.cohort_index import QUALITY, STATISTICS
 from ecgcohorts.ingest._copies import _Copies
+from ecgcohorts.ingest._gathered import _mark
 from ecgcohorts.ingest.plan import AnyPlan, Partition
 from ecgcohorts.io.durable import make_folder, sha256_of, write_file
+from ecgcohorts.io.regular import is_denied
 from ecgcohorts.io.texts import decoded
 from ecgcohorts.preprocess.flags import QUALITY_COLUMNS
 from ecgcohorts.preprocess.steps import Recipe
@@ -38,7 +44,7 @@ from ecgcohorts.recording import DIGEST_BYTES, Recording
 from ecgcohorts.sources.source import Source
 from ecgcohorts.sources.windows import at_hand
 from ecgcohorts.store.reader import Store
-from ecgcohorts.store.schema import FileEntry
+from ecgcohorts.store.schema import Accounting, FileEntry
 from ecgcohorts.store.signals.chunks import Codec
 from ecgcohorts.store.writer import ShardWriter
 
@@ -67,6 +73,13 @@ class Staged:
         except (OSError, ValueError, KeyError, BadZipFile):
             return False
 
+    def account(self) -> Accounting:
+        """Count what became of the rows; which of those stored are duplicates, the commit finds out."""
+        result = ShardResult(self.result)
+        reasons = Counter(result.refusal(row)[1] for row in np.flatnonzero(result.outcome).tolist())
+        stored = len(result) - sum(reasons.values())
+        return Accounting(inputs=len(result), stored=stored, duplicates=0, rejected=dict(sorted(reasons.items())))
+
     def stopped_at(self) -> str | None:
         """Return the pseudonym of the recording at which a process was killed; None if none was."""
         try:
@@ -89,6 +102,7 @@ class EncodeTask:
     recipe: Recipe
     layout: Layout
     inputs: tuple[tuple[str, str, Mains], ...]  # path in the source, entry, mains
+    marks: tuple[int, ...]  # of the state of each file when the plan was made
     names: tuple[str, ...]  # pseudonyms, for messages
     files: Staged
     shard_records: int
@@ -104,7 +118,7 @@ class EncodeTask:
         Raises SpecError for a path that leads out of the source.
         """
         header = plan.header
-        rows = plan.rows(partition, ["path", "entry", "mains", "recording_id"])
+        rows = plan.rows(partition, ["path", "entry", "mains", "state", "recording_id"])
         paths = [decoded(path) for path in rows["path"].to_pylist()]
         # A plan file may come from elsewhere: it must not make this process read files that are no input.
         if any(path.startswith("/") or ".." in path.split("/") for path in paths):
@@ -122,6 +136,7 @@ class EncodeTask:
             recipe=header.recipe,
             layout=header.layout,
             inputs=tuple(zip(paths, entries, mains, strict=True)),
+            marks=tuple(rows["state"].to_pylist()),
             names=tuple(name.hex() for name in rows["recording_id"].to_pylist()),
             files=Staged(header.staging, partition),
             shard_records=header.shard_records,
@@ -270,6 +285,7 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
     try:
         if isinstance(file, UnreadableRecording):  # the source could not deliver it
             raise file
+        _check_unchanged(task, row, file)
         recording = next(iter(task.reader.read(file, [entry])))
         stage = "recipe"
         recording = task.spec.apply_rules(task.partition.cohort, recording)
@@ -286,15 +302,41 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
     return None
 
 
+def _check_unchanged(task: EncodeTask, row: int, file: Path) -> None:
+    """Raise an error that ends the run if a file is not there or has changed since it was planned."""
+    path = task.inputs[row][0]
+    # One file may hold thousands of recordings, and an object is hashed as a whole.
+    if row and task.inputs[row - 1][0] == path:
+        return
+    where = f"recording {task.names[row]}"
+    try:
+        mark = _mark(path, task.source.state(path, file))
+    except OSError as error:
+        # Not the recording's fault: its header was read when the plan was made.
+        problem: EcgError = machine_error(where, error)
+    else:
+        if mark == task.marks[row]:
+            return
+        problem = SourceError(
+            f"{where}: its file has changed since the plan was made, and what the plan says of it may be of another person. "
+            "Plan again."
+        )
+    raise problem from None
+
+
 def _to_raise(error: Exception, where: str, stage: str, raise_errors: bool) -> EcgError | None:
     """Return the error that ends the run, or None if the row is refused and the run goes on.
 
     A defect of this program does not stop a night's run; it is counted under a reason of its own.
     """
+    if isinstance(error, UnreadableRecording) and is_denied(error):
+        return machine_error(where, PermissionError(errno.EACCES, ""))
     if isinstance(error, RecordingError):
         # Named by pseudonym and without `found`: what was found may be text of a header.
         again = type(error)(error.reason, error.reason, error.expected, error.remedy, where)
         return again if raise_errors else None
+    if isinstance(error, MachineError | SourceError):
+        return error
     # For example, no process to read in could be started; nothing is wrong with the recording.
     if isinstance(error, EcgError):
         return EcgError(f"{where}: {error}")

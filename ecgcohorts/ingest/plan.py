@@ -91,6 +91,7 @@ class Request(_Frozen):
     key_fingerprint: str
     generation: Annotated[int, Field(gt=0)]  # of the snapshot that this run makes
     base: str  # SHA-256 of the manifest that it extends; empty for a new store
+    beside: Literal["", "others", "store"] = ""  # what was in the store's parent folder
     update: bool = False  # lay out the cohorts of the source anew, instead of adding to them
     versions: dict[str, str]  # of the libraries that decide bytes
     code: str = Field(default_factory=_code_here)  # of this package: two commits share a version number

@@ -75,7 +75,7 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
     # The digest names the staging folder. Where the data stand and what happens on errors change no staged byte, so a
     # run resumes even if those change.
     asked = request.model_dump_json(
-        exclude={"source": True, "store": True, "on_error": True, "spec": {"max_contradictions"}}
+        exclude={"source": True, "store": True, "beside": True, "on_error": True, "spec": {"max_contradictions"}}
     )
     header = PlanHeader(
         **dict(request),

@@ -12,7 +12,15 @@ from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import EcgError, KeyMismatch, NothingMatched, RecipeMismatch, SourceError, SpecError
 from ecgcohorts.index.contradictions import MAX_FRACTION, PatientCheck
 from ecgcohorts.ingest._changes import _Changes
-from ecgcohorts.ingest._staging import _cause_of_death, _clear, _fingerprint_of, _is_done, _refuse_stale
+from ecgcohorts.ingest._staging import (
+    _beside,
+    _cause_of_death,
+    _clear,
+    _fingerprint_of,
+    _is_done,
+    _refuse_stale,
+    _refuse_unmounted,
+)
 from ecgcohorts.ingest._update import _is_committed, _refuse_another_description
 from ecgcohorts.ingest.commit import commit
 from ecgcohorts.ingest.encode import EncodeTask, Staged
@@ -166,23 +174,25 @@ def plan_to_file(
     return plan.header
 
 
-def encode_partition(path: str | Path, partition: int) -> bool:
-    """Encode one partition of a plan file: the second step. Return False if it was encoded already.
+def encode_partition(path: str | Path, partition: int, *, again: bool = False) -> bool:
+    """Encode one partition of a plan file: the second step. Return False if it was encoded already, unless `again`.
 
     Any number of these may run at once, on any machine that sees input and store under the same paths. Readers of the
     store see nothing of it. Raises SpecError for a partition that the plan does not have, or for another version of a
-    library that decides bytes; StoreError if the store has changed since the plan was made.
+    library that decides bytes; StoreError if the store has changed since the plan was made, or is not seen here;
+    SourceError for a file that has changed since, MachineError for one that is gone or may not be read.
     """
     plan = AnyPlan.open(Path(path))
     header = plan.header
     own = header.partition(partition)
     header.check_versions(Path(path))
     with machine_errors(header.folder):
+        _refuse_unmounted(header)
         _refuse_stale(header)
         refuse_foreign(Folder(header.folder))
         make_folder(header.staging)
         header.mark_staging()
-        if _is_done(header, own):
+        if not again and _is_done(header, own):
             return False
         try:
             before = Destination(header.folder).open_before() if header.update else None
@@ -206,6 +216,7 @@ def commit_plan(path: str | Path) -> IngestReport:
     header = plan.header
     header.check_versions(Path(path))
     destination = Destination(header.folder)
+    _refuse_unmounted(header)
     with destination.lock():
         before = destination.open_before()
         if _fingerprint_of(header.folder) != header.base:
@@ -290,6 +301,7 @@ class _Job:
             on_error=self.options.on_error,
             update=self.options.update and before is not None,
             key_fingerprint=self.key.fingerprint,
+            beside=_beside(self.destination.folder),
             generation=before.manifest.generation + 1 if before else 1,
             base=before.fingerprint if before else "",
             versions=Request.versions_here(),

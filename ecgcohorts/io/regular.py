@@ -22,6 +22,7 @@ _FLAGS = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_DENIED = {f"a file that cannot be opened ({os.strerror(code)})" for code in (errno.EACCES, errno.EPERM)}
 _CAN_OPEN_IN_FOLDER = os.open in os.supports_dir_fd
 
 
@@ -111,6 +112,11 @@ def read_exactly(file: FileIO, count: int, path: Path) -> bytes:
             Reason.TRUNCATED, f"{len(data)} bytes", f"{count}", "Read it again when its writer is done.", str(path)
         )
     return data
+
+
+def is_denied(error: UnreadableRecording) -> bool:
+    """Tell whether a file was refused for want of a right, which says nothing about what is in it."""
+    return error.found in _DENIED
 
 
 def _regular(descriptor: int, path: Path) -> int:

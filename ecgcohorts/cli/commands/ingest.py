@@ -188,38 +188,59 @@ class _Range(click.ParamType):
 @plan_file
 @option("--partition", type=NATURAL, help="number of the partition, from 0")
 @option("--partitions", type=_Range(), help="several in turn: their numbers, which may reach beyond the last one")
-def _encode(*, plan: Path, partition: int | None, partitions: range | None) -> Answer:
+@option("--again", is_flag=True, help="also if it is encoded already")
+@max_reject_frac
+def _encode(
+    *, plan: Path, partition: int | None, partitions: range | None, again: bool, max_reject_frac: float
+) -> Answer:
     """Encode partitions of a plan: the second step.
 
     Any number may run at once, anywhere.
     """
+    from ecgcohorts.ingest.encode import Staged
     from ecgcohorts.ingest.run import encode_partition
+    from ecgcohorts.store.schema import Accounting
 
     if (partition is None) == (partitions is None):
         raise SpecError("found neither or both of --partition and --partitions, expected one of them.")
-    if partition is not None:
-        wrote = encode_partition(plan, partition)
-        text = f"{plan}: partition {partition} {'encoded' if wrote else 'was encoded already'}"
-        return Answer({"plan": plan, "partition": partition, "written": wrote}, text)
-    wanted = list(partitions or ())
-    # A job array of even strides asks for more than there is in its last task. What is missing, the commit says.
-    wanted = wanted[: 1 + max(0, _count_of(plan) - 1 - wanted[0])]
+    many = partitions is not None
+    wanted = list(partitions or ()) if many else [partition or 0]
+    header = _header_of(plan)
+    if many:
+        # A job array of even strides asks for more than there is in its last task. What is missing, the commit says.
+        wanted = wanted[: 1 + max(0, len(header.partitions) - 1 - wanted[0])]
+    written, parts = [], []
     with progress() as tell:
-        written = []
         for done, number in enumerate(wanted):
-            tell("encode", done, len(wanted))
-            if encode_partition(plan, number):
+            if many:
+                tell("encode", done, len(wanted))
+            if encode_partition(plan, number, again=again):
                 written.append(number)
-    text = f"{plan}: partitions {wanted[0]} to {wanted[-1]}: {len(written)} encoded"
-    if already := len(wanted) - len(written):
-        text += f", {already} were encoded already"
-    return Answer({"plan": plan, "partitions": wanted, "written": written}, text)
+            parts.append(Staged(header.staging, header.partition(number)).account())
+    account = Accounting.total(parts)
+    if many:
+        text = f"{plan}: partitions {wanted[0]} to {wanted[-1]}: {len(written)} encoded"
+        text += f", {len(wanted) - len(written)} were encoded already" if len(written) < len(wanted) else ""
+    else:
+        text = f"{plan}: partition {partition} {'encoded' if written else 'was encoded already'}"
+    facts = {"partitions": wanted, "written": written} if many else {"partition": partition, "written": bool(written)}
+    refused = sum(account.rejected.values())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in account.rejected.items())
+    text += f": {account.inputs} recordings = {account.stored} usable + {refused} refused{f' ({reasons})' if reasons else ''}"
+    answer = Answer({"plan": plan, **facts, "account": account}, text)
+    if refused <= max_reject_frac * account.inputs:
+        return answer
+    complaint = (
+        f"{refused / account.inputs:.0%} of the recordings were refused, more than --max-reject-frac {max_reject_frac:g}. "
+        "Does this machine see the whole source? If it did not, mend that and encode again: --again."
+    )
+    return replace(answer, complaint=complaint, code=EXIT_REJECTED)
 
 
-def _count_of(plan: Path) -> int:
+def _header_of(plan: Path) -> "PlanHeader":
     from ecgcohorts.ingest.plan import AnyPlan
 
-    return len(AnyPlan.open(plan).header.partitions)
+    return AnyPlan.open(plan).header
 
 
 @command("commit", "ecgcohorts commit run.plan", "ecgcohorts commit run.plan --max-reject-frac 0.5")
