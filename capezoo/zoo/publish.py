@@ -240,13 +240,31 @@ def render(card: WeightCard, where: str = _THIS_FOLDER) -> str:
 
     # Strict: a field that the template misspells must fail here and not leave a gap in a card.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_plain)
+    environment.filters["code"] = _code
     template = environment.from_string(files("capezoo.zoo").joinpath("card.md.jinja").read_text("utf-8"))
     return re.sub(r"\n{3,}", "\n\n", template.render(card=card, where=where))
 
 
+class _Code(str):
+    """Text that stands between backticks or quotes of an example, where Markdown means nothing."""
+
+    __slots__ = ()
+
+
+def _code(value: object) -> _Code:
+    """Make a value safe inside code: one line, and nothing that ends the code or begins a tag."""
+    return _Code(" ".join(str(value).split()).replace("`", "'"))
+
+
 def _plain(value: object) -> str:
-    """Make a value safe inside a Markdown table: one line, no bars, no tags."""
-    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+    """Make a value safe in Markdown and its tables: one line, no bars, tags, links or code.
+
+    A page renders the text of strangers: `[read this](javascript:...)` must stay what it is, text.
+    """
+    if isinstance(value, _Code):
+        return value
+    text = re.sub(r"[\\`\[\]|]", r"\\\g<0>", " ".join(str(value).split()))
+    return text.replace("<", "&lt;")
 
 
 def _resolved(spec: EncoderSpec) -> EncoderSpec:
