@@ -99,25 +99,30 @@ def pretrain(
     progress: called after every step; by default a bar is drawn if standard error is a terminal.
     Raises RecipeMismatch if the store does not serve what config.input asks for, PlanImpossible if its patients do
     not fill a batch, SpecError for a setting that is not possible here, StateMismatch if `out` holds another run,
-    TrainingDiverged at the first loss that is no number.
+    LockHeld if another process is writing there, TrainingDiverged at the first loss that is no number.
     """
     config = _fitted(config, store.recipe)
     fabric = device.start(config.compute)
-    with _float32_products(config.compute.tf32, fabric.device):
-        run = _set_up(store, config, RunFolder(Path(out)), fabric, resume)
+    with _float32_products(config.compute.tf32, fabric.device), ExitStack() as held:
+        run = _set_up(store, config, RunFolder(Path(out)), fabric, resume, held)
         state = _restore(run)
         if state.step < run.data.total_steps:
             name, shown = f"pretrain {config.name}", fabric.global_rank == 0
             with nullcontext(progress) if progress else bar(name, run.data.total_steps, state.step, shown) as tell:
                 try:
                     _loop(run, state, tell)
-                except TrainingDiverged as error:
-                    _status(run, state, "diverged", reason=str(error))
-                    raise
-                except KeyboardInterrupt:
-                    _status(run, state, "interrupted")
+                # Whatever ends it: a status that says "running" would keep somebody waiting.
+                except BaseException as error:
+                    _status(run, state, _end_of(error), reason=str(error) or type(error).__name__)
                     raise
     return run.folder.path
+
+
+def _end_of(error: BaseException) -> str:
+    """Name the state of a run that an error ended."""
+    if isinstance(error, TrainingDiverged):
+        return "diverged"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 @contextmanager
@@ -186,14 +191,16 @@ class _Run:
         return self.config.sampler.groups * self.config.sampler.views
 
 
-def _set_up(store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fabric, resume: bool) -> _Run:
-    """Whatever can be refused is refused before the folder is made."""
+def _set_up(
+    store: "AnyStore", config: RunConfig, folder: RunFolder, fabric: Fabric, resume: bool, held: ExitStack
+) -> _Run:
+    """Whatever can be refused is refused before the folder is made. held: keeps the folder's lock until the run ends."""
     data = TrainingData.prepare(store, config, fabric.global_rank, fabric.world_size)
     trainee, courier = _Trainee(config), Courier(data, fabric)
     config.optimiser.require_fitting([name for name, p in trainee.named_parameters() if p.requires_grad])
     device.share_norms(trainee, config.compute, fabric.device, fabric.world_size)
     if fabric.global_rank == 0:
-        folder.begin(config, data.summary(), data.digests(), resume)
+        held.enter_context(folder.writing(config, data.summary(), data.digests(), resume))
         folder.environment(_described(fabric))
     fabric.barrier()
     if config.compute.compile:
@@ -236,9 +243,17 @@ def _loop(run: _Run, state: _State, tell: Callable[[Report], None]) -> None:
             if _due(config.checkpoint_every, report):
                 _save(run, state, loaded.sampler)
             if _due(config.checkpoint_every, report) or time.monotonic() - state.told_s > STATUS_S:
-                now = "done" if state.step == total else "running"
+                now = _state_after(report)
                 _status(run, state, now, loss=loss, ecg_per_s=report.ecg_per_s, seconds_left=_seconds_left(run, report))
             tell(report)
+
+
+def _state_after(report: Report) -> str:
+    """Name the state of the run after this step."""
+    if report.step < report.total_steps:
+        return "running"
+    # Its loss may be at the bound or below it, by the method; the features say it either way.
+    return "collapsed" if report.held_out and report.held_out.collapsed else "done"
 
 
 def _due(every: int, report: Report) -> bool:

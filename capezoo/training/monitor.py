@@ -16,6 +16,10 @@ from torch import Tensor, nn
 from capezoo.distributed import gather
 from capezoo.objectives import Objective, ViewBatch
 
+# Of `spread`, below which embeddings count as equal. Untrained encoders of ours have 6e-3 to 0.3 for golden signals,
+# features that are equal but for rounding 1e-12.
+COLLAPSED = 1e-4
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -29,6 +33,12 @@ class HeldOut:
     uniformity: float  # log mean exp(-2 d^2) over pairs of a batch on the unit sphere; same source
     effective_rank: float  # exp of the entropy of the singular values; arXiv 2210.02885
     dead_units: int  # features that are 0 for every held-out ECG
+    spread: float  # of embeddings, see `spread`
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether all held-out ECGs have the same features."""
+        return self.spread < COLLAPSED
 
     @classmethod
     def measure(
@@ -57,8 +67,9 @@ class HeldOut:
             terms={name: mean(name) or 0.0 for name in objective.terms},
             alignment=mean("alignment"),
             uniformity=mean("uniformity") or 0.0,
-            effective_rank=effective_rank(together),
+            effective_rank=_effective_rank(together),
             dead_units=int((together == 0).all(dim=0).sum()),
+            spread=spread(together),
         )
 
     def row(self) -> dict[str, float | None]:
@@ -106,7 +117,7 @@ def _measured(encoder: nn.Module, objective: Objective, batch: ViewBatch, tokens
     if (untrained := objective.untrained(len(views[0]), tokens)) is not None:
         numbers["untrained"] = untrained
     embeddings = torch.cat(views)
-    return _Measured(batch.cohort, len(views[0]), numbers | {"uniformity": uniformity(embeddings)}, embeddings)
+    return _Measured(batch.cohort, len(views[0]), numbers | {"uniformity": _uniformity(embeddings)}, embeddings)
 
 
 def _alignment(first: Tensor, second: Tensor) -> float:
@@ -114,13 +125,20 @@ def _alignment(first: Tensor, second: Tensor) -> float:
     return (F.normalize(first, dim=-1) - F.normalize(second, dim=-1)).square().sum(-1).mean().item()
 
 
-def uniformity(embeddings: Tensor) -> float:
+def _uniformity(embeddings: Tensor) -> float:
     """(n, dim) -> log of the mean Gaussian potential exp(-2 d^2) on the unit sphere; 0 at collapse, lower is better."""
     distances = torch.pdist(F.normalize(embeddings, dim=-1))
     return distances.square().mul(-2).exp().mean().log().item()
 
 
-def effective_rank(embeddings: Tensor) -> float:
+def spread(embeddings: Tensor) -> float:
+    """(n, dim) -> share of the mean squared length that is not that of the mean: 0 if all rows are equal, at most 1."""
+    wide = embeddings.double()
+    length = wide.square().sum(-1).mean()
+    return ((wide - wide.mean(0)).square().sum(-1).mean() / length).item() if length > 0 else 0.0
+
+
+def _effective_rank(embeddings: Tensor) -> float:
     """(n, dim) -> exp of the entropy of the normalised singular values: 1 to min(n, dim); 0 for nothing but zeros."""
     singular = torch.linalg.svdvals(embeddings)
     if singular.sum() == 0:

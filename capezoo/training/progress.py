@@ -34,7 +34,12 @@ def bar(name: str, total: int, done: int, shown: bool) -> Iterator[Callable[[Rep
     if not (shown and console.is_terminal):
         yield lambda report: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[words]}"),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task(name, total=total, completed=done, words="")
 

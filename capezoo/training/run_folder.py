@@ -7,13 +7,18 @@ OUT/training_digests.bin   16-byte waveform digests of all training records, sor
 OUT/metrics.csv            one row every few steps: metrics.py
 OUT/curves.png             the same as pictures: curves.py
 OUT/tensorboard/           the same for TensorBoard, if asked for
-OUT/status.json            where the run stands, how fast it is, how long it will take
+OUT/status.json            where the run stands, how fast it is, how long it will take, and which process works on it
+OUT/lock                   held by the one process that writes: a flock
 OUT/checkpoints/           checkpoint.py
 """
 
+import fcntl
+import hashlib
 import json
+import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,10 +32,13 @@ from numpy.typing import NDArray
 from capezoo.specs import RunConfig, parse
 from ecgcohorts.errors import SourceError, StateMismatch
 from ecgcohorts.io.durable import make_folder, write_file
+from ecgcohorts.store.commit import writer_lock
+from ecgcohorts.store.schema import LOCK
 
 LIBRARIES = ("ecgcohorts", "lightning-fabric", "numpy", "pandas", "pydantic", "scipy", "torch", "zarr")
 
 _BESIDE = {".err", ".log", ".out", ".part", ".txt"}  # logs, and what a killed writer leaves
+_SILENT_S = 600  # without a word from a machine whose locks cannot be seen here, a run counts as dead; our default
 
 
 @dataclass(frozen=True)
@@ -69,19 +77,40 @@ class RunFolder:
         values: dict[str, Any] = _read(self.path / "data.json", json.loads)
         return values
 
-    def begin(self, config: RunConfig, data: Mapping[str, Any], digests: NDArray[np.uint8], resume: bool) -> None:
-        """Write what is fixed for the run, unless it is there. digests: (record, 16).
+    @contextmanager
+    def writing(
+        self, config: RunConfig, data: Mapping[str, Any], digests: NDArray[np.uint8], resume: bool
+    ) -> Iterator[None]:
+        """Be the one process that writes here. Begins with what is fixed for the run, unless it is there.
 
-        Raises StateMismatch if the folder holds another run, or the same one and `resume` is off.
+        digests: (record, 16). Raises StateMismatch if the folder holds another run, or the same one and `resume` is off,
+        LockHeld if another process is writing.
         """
-        if (self.path / "config.yaml").is_file():
-            if not resume:
-                raise StateMismatch(
-                    f"{self.path}: found a run, expected an empty folder. Resume it, or give another folder."
-                )
-            self._require_same(config, data)
-        else:
+        self._admit(config, data, resume)  # before the lock, which would leave a file in a stranger's folder
+        with ExitStack() as held:
+            held.enter_context(writer_lock(self.path, "run"))
+            try:
+                self._begin(config, data, digests, resume)
+                yield
+            finally:
+                # Without the error that ends the run: the lock would take an OSError of training for one of its own.
+                held.close()
+
+    def _admit(self, config: RunConfig, data: Mapping[str, Any], resume: bool) -> bool:
+        """Tell whether the run is there already. Raises StateMismatch if it may not be written here."""
+        if not (self.path / "config.yaml").is_file():
             self._require_free()
+            return False
+        if not resume:
+            raise StateMismatch(
+                f"{self.path}: found a run, expected an empty folder. Resume it, or give another folder."
+            )
+        self._require_same(config, data)
+        return True
+
+    def _begin(self, config: RunConfig, data: Mapping[str, Any], digests: NDArray[np.uint8], resume: bool) -> None:
+        # Asked again under the lock: another process may have begun a run meanwhile.
+        if not self._admit(config, data, resume):
             ordered = np.unique(digests, axis=0)
             write_file(self.path / "training_digests.bin", np.ascontiguousarray(ordered).tobytes())
             write_file(self.path / "data.json", _json(data))
@@ -93,6 +122,7 @@ class RunFolder:
         """Raise StateMismatch if the folder holds anything that is neither the beginning of a run nor a log."""
         # A run that was killed before config.yaml leaves the first two. A scheduler's log stands there before the run.
         begun = {"training_digests.bin", "data.json"} if (self.path / "training_digests.bin").is_file() else set()
+        begun |= {LOCK}
         foreign = sorted(
             path.name
             for path in (self.path.iterdir() if self.path.is_dir() else ())
@@ -110,14 +140,41 @@ class RunFolder:
         write_file(self.path / "env.json", _json({"python": platform.python_version(), **libraries, **device}))
 
     def status(self, values: Mapping[str, Any]) -> None:
-        """Replace status.json, with the time."""
+        """Replace status.json, with the time and the process."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_file(self.path / "status.json", _json({**values, "written": now}))
+        process = {"machine": _machine(), "process": os.getpid()}
+        write_file(self.path / "status.json", _json({**values, "written": now, **process}))
+
+    @property
+    def has_status(self) -> bool:
+        """Whether the run has begun to train."""
+        return (self.path / "status.json").is_file()
 
     def last_status(self) -> dict[str, Any]:
-        """Contents of status.json."""
+        """Contents of status.json. A run that is "running", but whose process has ended, has the state "died".
+
+        Raises SourceError if there is no run, or it has not begun to train.
+        """
+        self.config()
+        if not self.has_status:
+            raise SourceError(f"{self.path}: found no status.json, expected one. The run has not begun to train.")
         values: dict[str, Any] = _read(self.path / "status.json", json.loads)
+        if values.get("state") == "running" and not self._lives(values):
+            values["state"] = "died"
         return values
+
+    def _lives(self, status: Mapping[str, Any]) -> bool:
+        """Whether a process still writes here: it holds the lock, or is elsewhere and spoke a moment ago."""
+        try:
+            with (self.path / LOCK).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # none there: a run from before there were locks
+            pass
+        # Locks do not reach every machine on every file system, and a copied folder has none.
+        age = datetime.now(UTC) - datetime.fromisoformat(status["written"])
+        return status.get("machine") != _machine() and age.total_seconds() < _SILENT_S
 
     def _require_same(self, config: RunConfig, data: Mapping[str, Any]) -> None:
         before, now = (_flat(spec.model_dump(mode="json")) for spec in (self.config(), config))
@@ -132,6 +189,11 @@ class RunFolder:
             raise StateMismatch(
                 f"{self.path}: found a run with {'; '.join(changed)}. Give another folder, or go back to it."
             )
+
+
+def _machine() -> str:
+    """Tell machines apart without naming one: run folders are handed on."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:12]
 
 
 def _read(path: Path, parser: Callable[[str], Any]) -> Any:

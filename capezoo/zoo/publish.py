@@ -40,6 +40,7 @@ from ecgcohorts.io.durable import sha256_of, sync_folder, write_file
 if TYPE_CHECKING:
     from torch import nn
 
+    from capezoo.training.run_folder import RunFolder
     from ecgcohorts.store.reader import AnyStore
 
 _LICENCE_OF_WEIGHTS = "Apache-2.0"
@@ -65,19 +66,30 @@ class About:
 
 
 def publish(
-    run: str | Path, out: str | Path, about: About = About(), name: str | None = None, half: bool = False
+    run: str | Path,
+    out: str | Path,
+    about: About = About(),
+    name: str | None = None,
+    half: bool = False,
+    *,
+    force: bool = False,
 ) -> Path:
     """Write the newest checkpoint of a run as a weight folder, and return it.
 
     The card states what the run folder knows: configuration, cohorts, steps, store fingerprint, versions.
-    half: store numbers in half precision, if embeddings stay the same (cosine 0.9999).
-    Raises SourceError if `run` is no run or has no checkpoint, SpecError if `out` exists or half is not enough.
+    half: store numbers in half precision, if embeddings stay the same (cosine 0.9999). force: publish a collapsed run, or
+    weights that give the golden signals NaN or equal features; the card then says so.
+    Raises SourceError if `run` is no run or has no checkpoint, SpecError if `out` exists, half is not enough, or for what
+    `force` allows.
     """
     from capezoo.training.checkpoint import trained
     from capezoo.training.run_folder import RunFolder
 
     folder = RunFolder(Path(run))
     model, config, state = trained(folder.path)
+    faults = _faults(folder, model, config.input)
+    if faults and not force:
+        raise SpecError(f"{folder.path}: {faults[0]} Train again. To publish it with this in its card: --force.")
     data, encoder = folder.data(), _resolved(config.encoder)
     digests = folder.path / "training_digests.bin"
     training = Training(
@@ -104,20 +116,44 @@ def publish(
         data_licences={cohort.name: cohort.licence for cohort in training.cohorts},
         metrics=about.metrics,
         intended_use=about.intended_use,
-        known_failures=about.known_failures,
+        known_failures=(*faults, *about.known_failures),
     )
     return write_weights(out, model, card, digests if digests.is_file() else None, half, about.where)
 
 
 def publish_to_hub(
-    run: str | Path, target: str, about: About = About(), name: str | None = None, half: bool = False
+    run: str | Path,
+    target: str,
+    about: About = About(),
+    name: str | None = None,
+    half: bool = False,
+    *,
+    force: bool = False,
 ) -> str:
     """Publish to a repository "hf-hub:ORG/NAME" and return its address with the new commit. See `publish`, `hub.push`."""
     # The same folder as a local publication, so that what was uploaded can be verified in the same way.
     with tempfile.TemporaryDirectory(prefix="capezoo-") as place:
-        folder = publish(run, Path(place) / "weights", replace(about, where=f"{target}@COMMIT"), name, half)
+        about = replace(about, where=f"{target}@COMMIT")
+        folder = publish(run, Path(place) / "weights", about, name, half, force=force)
         card = read_card(folder)
         return push(folder, target, f"{card.name} {card.version}")
+
+
+def _faults(folder: "RunFolder", model: "nn.Module", spec: InputSpec) -> tuple[str, ...]:
+    """Say in sentences why nobody should use these weights: none for most runs."""
+    from torch import from_numpy
+
+    from capezoo.training.monitor import COLLAPSED, spread
+
+    found = []
+    if folder.has_status and folder.last_status()["state"] == "collapsed":
+        found.append("The run collapsed: all held-out recordings have the same features.")
+    features = GoldenOutput.of(model, spec).embedding
+    if not np.isfinite(features).all():
+        found.append("The weights give the golden signals features that are no finite numbers.")
+    elif spread(from_numpy(features)) < COLLAPSED:
+        found.append("The weights give all golden signals the same features.")
+    return tuple(found)
 
 
 def licences_of(store: "AnyStore") -> dict[str, str]:
@@ -204,13 +240,31 @@ def render(card: WeightCard, where: str = _THIS_FOLDER) -> str:
 
     # Strict: a field that the template misspells must fail here and not leave a gap in a card.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_plain)
+    environment.filters["code"] = _code
     template = environment.from_string(files("capezoo.zoo").joinpath("card.md.jinja").read_text("utf-8"))
     return re.sub(r"\n{3,}", "\n\n", template.render(card=card, where=where))
 
 
+class _Code(str):
+    """Text that stands between backticks or quotes of an example, where Markdown means nothing."""
+
+    __slots__ = ()
+
+
+def _code(value: object) -> _Code:
+    """Make a value safe inside code: one line, and nothing that ends the code or begins a tag."""
+    return _Code(" ".join(str(value).split()).replace("`", "'"))
+
+
 def _plain(value: object) -> str:
-    """Make a value safe inside a Markdown table: one line, no bars, no tags."""
-    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+    """Make a value safe in Markdown and its tables: one line, no bars, tags, links or code.
+
+    A page renders the text of strangers: `[read this](javascript:...)` must stay what it is, text.
+    """
+    if isinstance(value, _Code):
+        return value
+    text = re.sub(r"[\\`\[\]|]", r"\\\g<0>", " ".join(str(value).split()))
+    return text.replace("<", "&lt;")
 
 
 def _resolved(spec: EncoderSpec) -> EncoderSpec:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -31,6 +32,9 @@ EXIT_CODES = {
     EXIT_DAMAGED: "damage was found",
     EXIT_STOPPED: "stopped with Ctrl-C; the same command goes on from there",
 }
+# Control characters but tab and line feed, marks that turn the order of letters, and halves of characters, which a file
+# name may hold and no terminal can print.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _NAME_WIDTH = 24  # our default; names of formats, presets and recipes have up to 15 characters
 
 
@@ -51,13 +55,22 @@ def show(answer: Answer, as_json: bool) -> None:
         print(json.dumps(_plain(answer.facts), indent=2, allow_nan=False))
     elif isinstance(answer.text, str):
         if answer.text:
-            print(answer.text)
+            print(_visible(answer.text))
     else:
         from rich.console import Console
+        from rich.segment import Segment, Segments
 
         # In a pipe nobody sees a width: a row stays one line, so that grep and awk find it whole.
         is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-        Console(highlight=False, markup=False, width=None if is_narrow else 1000).print(answer.text)
+        console = Console(highlight=False, markup=False, width=None if is_narrow else 1000)
+        # After rich has laid the page out: its own codes stand in the style of a segment, those of others in the text.
+        pieces = [Segment(_visible(one.text), one.style, one.control) for one in console.render(answer.text)]
+        console.print(Segments(pieces))
+
+
+def _visible(text: str) -> str:
+    r"""Return a text with what steers a terminal written out, as \x1b: names and cards are the words of strangers."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _plain(value: Any) -> Any:
@@ -113,7 +126,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
     # Standard output belongs to the answer, which may go into a file or a pipe.
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # The bar vanishes when it is full: what stays on the screen is the answer.
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
@@ -122,7 +135,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         def tell(what: str, done: int, total: int) -> None:
             log.progress(what, done, total)
             if what not in tasks:
-                tasks[what] = bar.add_task(what)
+                tasks[what] = bar.add_task(_visible(what))
             bar.update(tasks[what], completed=done, total=total)
 
         yield tell

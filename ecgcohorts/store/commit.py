@@ -29,8 +29,8 @@ _LOCK_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLO
 
 
 @contextlib.contextmanager
-def writer_lock(store: Path) -> Iterator[None]:
-    """Hold the store's one write lock. The kernel drops it when the process ends, however it ends.
+def writer_lock(store: Path, what: str = "store") -> Iterator[None]:
+    """Hold the one write lock of a store, or of what else a folder holds. The kernel drops it when the process ends.
 
     Raises LockHeld at once if another process holds it, and MachineError for calls that fail while it is held.
     """
@@ -41,7 +41,9 @@ def writer_lock(store: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise LockHeld(f"{store}: another process is writing to this store. Wait for it, or stop it.") from None
+                raise LockHeld(
+                    f"{store}: another process is writing to this {what}. Wait for it, or stop it."
+                ) from None
             yield
 
 

@@ -55,6 +55,19 @@ def _pretrain(
     return answer
 
 
+@command("status", "capezoo status runs/z", "capezoo status runs/z --json")
+@argument("run_folder", FOLDER, "folder of `capezoo pretrain`")
+def _status(*, run_folder: Path) -> Answer:
+    """Say how far a run is, and whether it still runs.
+
+    running, done, collapsed (all recordings have the same features), diverged (the loss is no number), stalled (a process
+    of several stands still), interrupted, failed, or died (its process ended without a word).
+    """
+    from capezoo.training.run_folder import RunFolder
+
+    return _told(RunFolder(run_folder))
+
+
 def _runs() -> Sequence[str]:
     from capezoo import runs
 
@@ -79,7 +92,11 @@ def _told(run: Any) -> Answer:
     status = run.last_status()
     told = {"loss": "loss", "val_loss": "held-out loss", "val_untrained": "untrained"}
     numbers = "".join(f"; {words} {status[key]:.3f}" for key, words in told.items() if key in status)
-    text = f"{run.path}: {status['step']} of {status['total_steps']} steps{numbers}"
+    state = {"done": "", "collapsed": " collapsed: all recordings have the same features;"}.get(
+        status["state"], f" {status['state']};"
+    )
+    why = f". {status['reason']}" if "reason" in status else ""
+    text = f"{run.path}:{state} {status['step']} of {status['total_steps']} steps{numbers}{why}"
     return Answer({"run_folder": run.path, "status": status}, text)
 
 
@@ -92,6 +109,7 @@ def _told(run: Any) -> Answer:
 @argument("target", WEIGHTS_OUT, "folder to make, or hf-hub:ORG/NAME (needs a login: hf auth login)")
 @option("--name", type=TEXT, help="name of the weights; default: of the run")
 @option("--half", is_flag=True, help="store numbers in half precision, if embeddings stay the same")
+@option("--force", is_flag=True, help="publish a run that collapsed, or gives NaN; its card will say so")
 @option("--version", type=TEXT, default="1", help="version of the weights")
 @option("--summary", type=TEXT, default="", help="one sentence for the card")
 @option(
@@ -112,6 +130,7 @@ def _publish(
     target: str,
     name: str | None,
     half: bool,
+    force: bool,
     version: str,
     summary: str,
     store: Sequence[str],
@@ -129,7 +148,7 @@ def _publish(
     metrics = tuple(metric for folder in study for metric in _measured(run_folder, half, folder))
     about = About(version=version, summary=summary, metrics=metrics, data_licences=licences)
     put = publish_to_hub if target.startswith(HUB) else publish
-    made = str(put(run_folder, target, about, name, half))
+    made = str(put(run_folder, target, about, name, half, force=force))
     return Answer({"weights": made, "metrics": len(metrics)}, made)
 
 

@@ -4,11 +4,16 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from capezoo.cli.parameters import offline, unchecked, weights
 from ecgcohorts.cli.console import EXIT_DAMAGED, EXIT_NOT_FOUND, Answer, progress, table
 from ecgcohorts.cli.parameters import FILE, FOLDER, Name, OneOf, argument, option, stores
 from ecgcohorts.cli.program import command
+from ecgcohorts.errors import EcgError
+
+if TYPE_CHECKING:
+    from capezoo.specs import WeightCard
 
 ORDER = 2
 
@@ -28,15 +33,24 @@ def _list(*, pattern: str | None) -> Answer:
     encoders = list_models(asked)
     hub = [address for address in cached() if fnmatchcase(address, f"*{asked}")]
     here = [*list_models(asked, pretrained=True), *hub]
-    # Offline: a list must not fetch what it lists.
-    cards = {name: read_card(locate(name, offline=True)) for name in here}
+    cards: dict[str, WeightCard] = {}
+    damaged: dict[str, str] = {}
+    for name in here:
+        # One folder that somebody broke must not hide the others.
+        try:
+            # Offline: a list must not fetch what it lists.
+            cards[name] = read_card(locate(name, offline=True))
+        except (EcgError, OSError) as error:
+            damaged[name] = str(error)
     facts = {
         "encoders": encoders,
         "weights": [{"name": n, "parameters": card.parameters, "summary": card.summary} for n, card in cards.items()],
+        "damaged": damaged,
     }
     # One table for both kinds, so that `capezoo list | grep NAME` finds an encoder and its weights.
     rows = [["encoder", name, "", ""] for name in encoders]
     rows += [["weights", name, f"{card.parameters:,} parameters", card.summary] for name, card in cards.items()]
+    rows += [["damaged", name, "", why] for name, why in damaged.items()]
     if rows:
         return Answer(facts, table(rows))
     return Answer(facts, complaint=f"no encoder and no weights match {asked!r}. See capezoo list.", code=EXIT_NOT_FOUND)

@@ -31,15 +31,15 @@ def test_uniformity_is_the_log_mean_potential() -> None:
     potentials = [
         exp(-2 * sum((a - b) ** 2 for a, b in zip(unit[i], unit[j], strict=True))) for i in range(12) for j in range(i)
     ]
-    assert monitor.uniformity(z) == pytest.approx(log(sum(potentials) / len(potentials)))
-    assert monitor.uniformity(torch.ones(6, 3)) == pytest.approx(0)
+    assert monitor._uniformity(z) == pytest.approx(log(sum(potentials) / len(potentials)))
+    assert monitor._uniformity(torch.ones(6, 3)) == pytest.approx(0)
 
 
 def test_effective_rank_at_its_extremes() -> None:
-    assert monitor.effective_rank(torch.eye(7)) == pytest.approx(7)
-    assert monitor.effective_rank(torch.ones(9, 4)) == pytest.approx(1, abs=1e-3)
-    assert monitor.effective_rank(torch.zeros(9, 4)) == 0
-    assert monitor.effective_rank(torch.diag(torch.tensor([3.0, 1.0]))) == pytest.approx(
+    assert monitor._effective_rank(torch.eye(7)) == pytest.approx(7)
+    assert monitor._effective_rank(torch.ones(9, 4)) == pytest.approx(1, abs=1e-3)
+    assert monitor._effective_rank(torch.zeros(9, 4)) == 0
+    assert monitor._effective_rank(torch.diag(torch.tensor([3.0, 1.0]))) == pytest.approx(
         exp(-(0.75 * log(0.75) + 0.25 * log(0.25)))
     )
 
@@ -113,6 +113,6 @@ def test_any_objective_and_any_number_of_views_is_measured(views: int) -> None:
     assert held_out.loss == pytest.approx((5 * means[0] + 3 * means[1]) / 8)
     assert held_out.terms["extra"] == pytest.approx((5 * signal.max().item() + 6 * signal[:3].max().item()) / 8)
     embedded = [encoder(one.transpose(0, 1).flatten(0, 1)) for one in (signal, 2 * signal[:3])]
-    assert held_out.effective_rank == pytest.approx(monitor.effective_rank(torch.cat(embedded)), rel=1e-4)
-    expected = (5 * monitor.uniformity(embedded[0]) + 3 * monitor.uniformity(embedded[1])) / 8
+    assert held_out.effective_rank == pytest.approx(monitor._effective_rank(torch.cat(embedded)), rel=1e-4)
+    expected = (5 * monitor._uniformity(embedded[0]) + 3 * monitor._uniformity(embedded[1])) / 8
     assert held_out.uniformity == pytest.approx(expected, rel=1e-4)

@@ -1,15 +1,21 @@
 """From a finished run to weights on their own: the same encoder, and a card that says what the run knows."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 import capezoo
+from capezoo.cli import program as cli
 from capezoo.embedding.folder import weights_digest
 from capezoo.training.checkpoint import trained
 from capezoo.zoo import publish, verify
-from capezoo.zoo.files import DIGESTS, read_card
+from capezoo.zoo.files import DIGESTS, README, read_card
 from capezoo.zoo.publish import About, licences_of
-from ecgcohorts.errors import SourceError
+from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.io.durable import sha256_of
 from ecgcohorts.store import open_store
 
@@ -47,3 +53,42 @@ def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(SourceError, match=r"found no config.yaml, expected the folder of a run"):
         publish(tmp_path, tmp_path / "weights")
     assert not (tmp_path / "weights").exists()
+
+
+def test_a_collapsed_run_is_published_only_by_force_and_its_card_says_so(run_folder, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    status = json.loads((run / "status.json").read_text()) | {"state": "collapsed"}
+    (run / "status.json").write_text(json.dumps(status))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["publish", "run", "w"])
+    assert stop.value.code == 2
+    assert "run: The run collapsed: all held-out recordings have the same features. Train again. To publish it with " \
+           "this in its card: --force." in capsys.readouterr().err  # fmt: skip
+    assert not Path("w").exists()
+    cli.main(["publish", "run", "w", "--force"])
+    assert read_card(Path("w")).known_failures[0].startswith("The run collapsed")
+    assert "- The run collapsed: all held-out recordings have the same features." in Path("w", README).read_text()
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"), [(0.0, "all golden signals the same features"), (np.nan, "no finite numbers")]
+)
+def test_weights_that_tell_nothing_apart_are_published_only_by_force(run_folder, tmp_path, monkeypatch, factor, words):
+    model, config, state = trained(run_folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(factor if parameter.ndim > 1 else 1.0)
+    monkeypatch.setattr("capezoo.training.checkpoint.trained", lambda folder: (model, config, state))
+    with pytest.raises(SpecError, match=f"The weights give .*{words}.*--force"):
+        publish(run_folder, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+    publish(run_folder, tmp_path / "w", About(known_failures=("paced rhythm",)), force=True)
+    first, second = read_card(tmp_path / "w").known_failures
+    assert words in first
+    assert second == "paced rhythm"
+    assert words in (tmp_path / "w" / README).read_text()
+    if factor != 0:
+        assert not verify(tmp_path / "w").ok
+        with pytest.raises(SourceError, match="found NaN or infinity"):
+            capezoo.load(tmp_path / "w")

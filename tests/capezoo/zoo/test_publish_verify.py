@@ -176,6 +176,28 @@ def test_a_bar_in_a_name_cannot_break_the_table(folder):
     assert "| a\\|b | x # y | 1 |" in text
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["[read this](javascript:alert(1))", "![x](javascript:alert(1))", r"\[a](javascript:alert(1))", "<javascript:alert(1)>",
+     "[a][b]\n\n[b]: javascript:alert(1)", "`x` <a href='javascript:alert(1)'>a</a>", "x | y\n# z"],
+)  # fmt: skip
+def test_no_text_of_a_card_becomes_a_link_or_a_tag(folder, words):
+    """Read by the renderer of our own pages, with tables on, as a Hub has them."""
+    markdown_it = pytest.importorskip("markdown_it")
+    card = full_card(read_card(folder))
+    metric = Metric(name=words, cohort=words, value=1.0, method=words)
+    text = {"name": words, "summary": words, "intended_use": words, "weights_licence": words, "metrics": (metric,)}
+    training = card.training.model_copy(update={"command": words, "commit": words})
+    card = card.model_copy(update={**text, "known_failures": (words,), "training": training})
+    body = render(card, where=words).partition("---\n# ")[2]
+    html = markdown_it.MarkdownIt("gfm-like", {"linkify": False}).render(body)
+    assert "<a " not in html
+    assert "<img" not in html
+    assert "javascript:alert(1)" in html or "javascript" not in words  # it is there, as text
+    assert html.count("<table>") == 3
+    assert (html.count("<h1>"), html.count("<h2>")) == (0, 4)  # its name went with the front matter
+
+
 def test_verify_refuses_what_is_not_there():
     with pytest.raises(SpecError, match="found no weights 'nobody'"):
         locate("nobody")

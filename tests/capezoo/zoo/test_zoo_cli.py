@@ -86,3 +86,38 @@ def test_what_embedding_adapted_is_printed(run, run_folder, simulated):
     code, out, _ = run("embed", "w", simulated / "store.zarr", "-o", "e", "--missing-leads", "derive")
     assert code == 0
     assert out.splitlines()[1:] == ["  leads V1 taken by name", "  III derived from two limb leads"]
+
+
+ESCAPES = "\x1b[2J\x1b]0;title\x07\x9b31m\x7f\u202etxt\r"
+
+
+def test_no_code_of_a_card_reaches_the_terminal(run, run_folder, tmp_path, monkeypatch):
+    """Wherever a card's words are printed: info, list, overlap, a refusal."""
+    monkeypatch.setenv("CAPEZOO_CACHE", str(tmp_path / "cache"))
+    run("publish", run_folder, "cache/cape_resnet.x", "--name", f"n{ESCAPES}", "--summary", f"s{ESCAPES}")
+    for arguments in (("info", "cache/cape_resnet.x"), ("list",), ("verify", "cache/cape_resnet.x")):
+        code, out, err = run(*arguments)
+        assert code == 0
+        assert not set(out + err) & set("\x1b\x07\x9b\x7f\u202e\r")
+        assert r"\x1b" in out
+    config = json.loads(Path("cache/cape_resnet.x/config.json").read_text()) | {f"k{ESCAPES}": 1}
+    Path("cache/cape_resnet.x/config.json").write_text(json.dumps(config))
+    code, _, err = run("onnx", "cache/cape_resnet.x", "-o", "o.onnx", "--unchecked")
+    assert (code, len(err.splitlines()), "\x1b" in err) == (2, 1, False)
+
+
+def test_a_broken_folder_in_the_cache_does_not_hide_the_others(run, run_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPEZOO_CACHE", str(tmp_path / "cache"))
+    for name in ("whole", "card", "gone", "link"):
+        run("publish", run_folder, f"cache/cape_resnet.{name}")
+    Path("cache/cape_resnet.card/card.json").write_text("{")
+    Path("cache/cape_resnet.gone/card.json").unlink()
+    Path("cache/cape_resnet.link/card.json").unlink()
+    Path("cache/cape_resnet.link/card.json").symlink_to("/dev/zero")
+    code, out, _ = run("list")
+    assert code == 0
+    rows = {line.split()[1]: line.split()[0] for line in out.splitlines() if "cape_resnet." in line}
+    assert rows == {"cape_resnet.whole": "weights", **{f"cape_resnet.{n}": "damaged" for n in ("card", "gone", "link")}}
+    told = json.loads(run("list", "--json")[1])
+    assert [one["name"] for one in told["weights"]] == ["cape_resnet.whole"]
+    assert "found no usable JSON" in told["damaged"]["cape_resnet.card"]
