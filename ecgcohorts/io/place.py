@@ -43,6 +43,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.linked: set[str] = set()  # links to folders that `names` met and did not follow
         self._open: dict[str, _OpenFile] = {}
         self._lock = threading.Lock()
 
@@ -113,6 +114,8 @@ class Folder:
                         found.append(below + entry.name)
                     elif not entry.is_symlink():
                         found.append(below + entry.name + "/")
+                    else:
+                        self.linked.add(below + entry.name)
         return sorted(found)
 
     def sizes(self, names: Iterable[str] | None = None) -> dict[str, int]:
