@@ -195,6 +195,11 @@ class Folder:
                 self._open.pop(next(iter(self._open)))  # the first opened: random reads favour none
         return file
 
+    def let_go(self) -> None:
+        """Close the files that `size` and `read_into` keep open, once nobody is reading in them."""
+        with self._lock:
+            self._open.clear()
+
     def sha256_of(self, name: str) -> str:
         """SHA-256 of a file, in hexadecimal, in bounded memory."""
         return sha256_of(self.path / name)
