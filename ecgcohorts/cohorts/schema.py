@@ -25,6 +25,7 @@ from ecgcohorts.cohorts.values import id_text, number, plain
 from ecgcohorts.io.globs import any_of
 from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.recording import Sex
+from ecgcohorts.sources.names import fault_of
 
 MAX_CODES_CHARS = 10_000  # our default; the longest scp_codes text of PTB-XL has about 150
 SEPARATOR = ",;+"  # characters between the codes of a list, unless a label names its own
@@ -62,6 +63,13 @@ def _regex_with_group(text: str) -> str:
     if re.compile(_regex(text)).groups < 1:
         raise ValueError("found a pattern without a group, expected one in brackets around the value")
     return text
+
+
+def _below(path: str) -> str:
+    # A description may come from a stranger, and what stands in a table is shown in messages.
+    if fault := fault_of(path.removeprefix("./")):
+        raise ValueError(f"found {fault}, expected a path below SRC")
+    return path.removeprefix("./")
 
 
 def _mains(value: Any) -> Any:
@@ -225,7 +233,9 @@ class Table(Frozen):
     LATER = frozenset({"key_pattern", "by", "separator", "sheet", "repeated", "rows", "group"})
 
     name: str = "table"
-    file: str  # path below SRC; a name ending in .gz is unpacked, one ending in .xlsx is a workbook
+    file: Annotated[
+        str, AfterValidator(_below)
+    ]  # path below SRC; a name ending in .gz is unpacked, one ending in .xlsx is a workbook
     key: str | None = None
     key_pattern: Annotated[str, AfterValidator(_regex_with_group)] | None = None  # its group in a key cell is the key
     match: Literal["path", "stem", "entry", "row"] = "stem"

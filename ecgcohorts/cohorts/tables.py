@@ -5,6 +5,7 @@
 import csv
 import gzip
 import io
+import os
 import re
 import zipfile
 import zlib
@@ -182,6 +183,9 @@ def load_table(
     Raises SourceError for a missing file or column, a key that comes twice, or text that is not a CSV.
     """
     path = folder / table.file
+    # Not Path.resolve, which fails on a link to itself.
+    if os.path.realpath(folder) not in map(str, Path(os.path.realpath(path)).parents):
+        raise SourceError(f"{where}/{table.file}: found a link that leads out of {where}. Copy the table there.")
     if not path.is_file():
         if not table.required:
             return None

@@ -153,6 +153,7 @@ class PlanHeader(Request):
     patients: PatientCheck | None = None  # of the new recordings
     tables: tuple[TableAccount, ...] = ()  # of all inputs, also of those met before
     not_understood: tuple[CellAccount, ...] = ()
+    left_out: dict[str, int] = {}  # what the source has beside files, by kind: links are not followed
     digest: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
     @property

@@ -94,6 +94,7 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
         patients=patients,
         tables=accounts,
         not_understood=cells,
+        left_out=files.source.left_out,
         digest=hashlib.sha256(f"{asked}\0{digest}".encode()).hexdigest()[:32],
     )
     return Plan(header, found.files.column(), table, tuple(refused))

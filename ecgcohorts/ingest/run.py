@@ -91,6 +91,7 @@ class IngestReport:
     patients: PatientCheck | None = None  # of the new recordings
     tables: tuple[TableAccount, ...] = ()  # of all inputs of the source
     not_understood: tuple[CellAccount, ...] = ()  # cells and header texts without the meaning that a rule looks for
+    left_out: dict[str, int] = field(default_factory=dict)  # beside files, by kind: links are not followed
     trial: Trial | None = None  # of a dry run: what is known without a run
     changes: _Changes | None = None  # of recordings met before; after an update, what it took over
     lost: tuple[str, ...] = ()  # what an update had to take out of the store, in words
@@ -346,12 +347,7 @@ def _nothing_written(plan: AnyPlan, before: Store | None, destination: Destinati
 
 
 def _report(
-    header: PlanHeader,
-    accounting: dict[str, Accounting],
-    fingerprint: str,
-    destination: Destination,
-    *,
-    written: bool,
+    header: PlanHeader, accounting: dict[str, Accounting], fingerprint: str, destination: Destination, *, written: bool
 ) -> IngestReport:
     return IngestReport(
         accounting,
@@ -364,6 +360,7 @@ def _report(
         patients=header.patients,
         tables=header.tables,
         not_understood=header.not_understood,
+        left_out=header.left_out,
     )
 
 

@@ -69,6 +69,7 @@ class Bucket:
     gap_bytes = 256 * 1024  # a request takes as long as some hundred KiB do, so gaps are read through
     threads = 32  # requests under way at once: each waits some 20 ms for its first byte, not for us
     records_per_part = 2  # a pair
+    linked: frozenset[str] = frozenset()  # what a folder has of this name: a bucket holds objects only
 
     # Checked before anything else sees the URL: a password in it would end up in messages and plans.
     def __init__(self, url: str, pinned: Mapping[str, _Stamp] | None = None) -> None:

@@ -43,6 +43,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.linked: set[str] = set()  # links to folders that `names` met and did not follow
         self._open: dict[str, _OpenFile] = {}
         self._lock = threading.Lock()
 
@@ -113,6 +114,8 @@ class Folder:
                         found.append(below + entry.name)
                     elif not entry.is_symlink():
                         found.append(below + entry.name + "/")
+                    else:
+                        self.linked.add(below + entry.name)
         return sorted(found)
 
     def sizes(self, names: Iterable[str] | None = None) -> dict[str, int]:
@@ -191,6 +194,11 @@ class Folder:
             while len(self._open) > 1 and len(_OpenFile.all_open) > _open_files_limit():
                 self._open.pop(next(iter(self._open)))  # the first opened: random reads favour none
         return file
+
+    def let_go(self) -> None:
+        """Close the files that `size` and `read_into` keep open, once nobody is reading in them."""
+        with self._lock:
+            self._open.clear()
 
     def sha256_of(self, name: str) -> str:
         """SHA-256 of a file, in hexadecimal, in bounded memory."""

@@ -8,13 +8,13 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from ecgcohorts.errors import Reason, SourceError, UnreadableRecording
-from ecgcohorts.sources.members import DEFLATED, Gathering, Index, Member
+from ecgcohorts.sources.members import DEFLATED, LINKS, Gathering, Index, Member
 from ecgcohorts.sources.names import uri_of
 from ecgcohorts.sources.scratch import Scratch, no_room
 from ecgcohorts.sources.tar import BLOCK, CompressedTar, Tar
@@ -68,14 +68,13 @@ class Archive:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """Count links, devices and other members that are no regular files, by kind."""
         return self._index.left_out
 
     def top_folder(self) -> str | None:
         """Return the one folder, with its slash, that holds all files; None if there are several, or files beside it."""
-        names = self._index.names
+        index, names = self._index, self._index.names
         # Sorted, so the first and the last name decide: if they share their top folder, all between them do.
-        places = [place for place in (_first_shown(names, 1), _first_shown(names, -1)) if place is not None]
+        places = [place for place in (_first_shown(index, 1), _first_shown(index, -1)) if place is not None]
         tops = {names[place].partition("/")[::2] for place in places}
         if self.below or not tops or len({top for top, _ in tops}) > 1 or not all(rest for _, rest in tops):
             return None
@@ -86,11 +85,11 @@ class Archive:
         return Archive(self.path, below, self.scratch)
 
     def names(self, wanted: re.Pattern[str] | None = None, below: str = "") -> Iterator[str]:
-        """Yield paths below `below`, sorted."""
-        names = self._index.names
-        for place in names.below(self.below + below):
-            name = names[place].removeprefix(self.below)
-            if not _is_hidden(name) and (wanted is None or wanted.fullmatch(name)):
+        """Yield paths below `below`, sorted; with `wanted`, links of such a name too: `fetch` tells that they are none."""
+        index = self._index
+        for place in index.names.below(self.below + below):
+            name = index.names[place].removeprefix(self.below)
+            if not _is_hidden(name) and (not index.is_link(place) if wanted is None else wanted.fullmatch(name)):
                 yield name
 
     def state(self, name: str, at_hand: Path) -> str:
@@ -160,9 +159,10 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or "/." in name
 
 
-def _first_shown(names: Sequence[str], step: int) -> int | None:
-    """Return the first place (step 1) or the last one (step -1) of a name that is not hidden."""
-    return next((place for place in range(len(names))[::step] if not _is_hidden(names[place])), None)
+def _first_shown(index: Index, step: int) -> int | None:
+    """Return the first place (step 1) or the last one (step -1) of a file that is not hidden."""
+    places = range(len(index.names))[::step]
+    return next((place for place in places if not (_is_hidden(index.names[place]) or index.is_link(place))), None)
 
 
 def _write(path: Path, blocks: Iterator[bytes]) -> None:
@@ -181,7 +181,10 @@ def _write(path: Path, blocks: Iterator[bytes]) -> None:
 
 
 def _unpacked(file: BinaryIO, member: Member, is_zip: bool) -> Iterator[bytes]:
-    """Yield the bytes of a member. Raises UnreadableRecording unless there are as many as it declares."""
+    """Yield the bytes of a member. Raises UnreadableRecording unless there are as many as it declares, and for a link."""
+    if member.method in LINKS:
+        # As in a folder, where a link may lead out of it.
+        raise _failed(Reason.PATH, f"a {LINKS[member.method]}")
     file.seek(member.start)
     if is_zip:
         # The local header repeats the directory's entry, but its name and extra field may have other lengths.

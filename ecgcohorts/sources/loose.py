@@ -45,6 +45,11 @@ class LooseFiles:
     def address(self) -> str:
         return str(self._place) if self.folder is None else uri_of(self.folder)
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        linked = len(self._place.linked)
+        return {"link to a folder": linked} if linked else {}
+
     def names(self, wanted: re.Pattern[str] | None = None, below: str = "") -> Iterator[str]:
         """Yield paths, sorted, without holding them. Objects whose name cannot be a file's are left out."""
         try:

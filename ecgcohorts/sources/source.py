@@ -31,6 +31,10 @@ class Source(Protocol):
     def scratch(self) -> Scratch:
         """Holds what is brought here, until the source is closed."""
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Count what is no regular file, by kind: of a folder, links to folders met so far; of an archive, all members."""
+
     def names(self, wanted: re.Pattern[str] | None = None, below: str = "") -> Iterator[str]:
         """Yield paths, sorted, of the files that match as a whole. below: only in this folder, given with its slash."""
 

@@ -8,7 +8,7 @@ import struct
 from typing import BinaryIO, NoReturn
 
 from ecgcohorts.errors import SourceError
-from ecgcohorts.sources.members import DEFLATED, STORED, Gathering, Member
+from ecgcohorts.sources.members import DEFLATED, STORED, SYMBOLIC_LINK, Gathering, Member
 
 _END = struct.Struct("<4s4H2LH")  # signature, disks, entries, size and place of the directory, comment
 _LOCATOR = struct.Struct("<4sLQL")
@@ -45,8 +45,11 @@ def gather_zip(file: BinaryIO, size: int, found: Gathering, where: str) -> None:
         # Windows writes no modes: there a name with a slash is all that makes a folder.
         if name.endswith("/") or stat.S_ISDIR(kind):
             continue
+        if stat.S_ISLNK(kind):
+            found.add_link(name, SYMBOLIC_LINK, offset)
+            continue
         if kind and not stat.S_ISREG(kind):
-            found.leave_out("symbolic link" if stat.S_ISLNK(kind) else "device or pipe")
+            found.leave_out("device or pipe")
             continue
         if flags & _ENCRYPTED:
             found.refuse("encrypted members", "members that anybody can read")

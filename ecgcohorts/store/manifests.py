@@ -1,11 +1,12 @@
 """Find the manifest in force, and those before it; check each before anything in it is used."""
 
 import hashlib
+import os
 
 from pydantic import ValidationError
 
 from ecgcohorts.errors import StoreError, expectation, is_of_machine, machine_error
-from ecgcohorts.io.place import Place
+from ecgcohorts.io.place import Folder, Place
 from ecgcohorts.store.schema import CURRENT, Current, FileEntry, Manifest
 from ecgcohorts.store.upgrade import upgraded
 
@@ -99,6 +100,38 @@ def _read_named(place: Place, named: Current) -> tuple[Manifest, bytes]:
     if wrong:
         raise StoreError(f"{place}: manifest contradicts itself ({wrong}). Restore the store from a copy.")
     return manifest, data
+
+
+class _Watch:
+    """Notices, before a read, that a patient was removed from a store since a snapshot of it was opened."""
+
+    def __init__(self, place: Place, manifest: Manifest) -> None:
+        self._place, self._removed = place, frozenset(manifest.removed)
+        self._seen: tuple[int, ...] | None = None  # the file CURRENT, when it was last found to remove nobody
+
+    def check(self) -> None:
+        """Raise StoreError if somebody was removed, or the store itself is gone."""
+        # Shards of the snapshot may be held open, and stay readable when their names are deleted; so does the index in
+        # memory. CURRENT is another file after each commit: to look at it takes 2 us, and it is read when it changes.
+        # In a bucket, objects that were deleted are gone at once.
+        if not isinstance(self._place, Folder):
+            return
+        try:
+            status = os.stat(self._place.path / CURRENT)
+        except FileNotFoundError:
+            self._place.let_go()
+            raise StoreError(f"{self._place}: the store you opened is not there any more. Open another one.") from None
+        seen = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+        if seen == self._seen:
+            return
+        manifest, _ = manifest_bytes(self._place)
+        if not self._removed.issuperset(manifest.removed):
+            self._place.let_go()
+            raise StoreError(
+                f"{self._place}: a patient was removed from the store since you opened it, so that what you opened is read "
+                "no more. Open the store again; a training run begins again without that patient."
+            )
+        self._seen = seen
 
 
 def _printable(text: str) -> str:

@@ -27,7 +27,7 @@ from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import PseudonymKey, load_key
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.columns import read_index
-from ecgcohorts.store.manifests import _current_bytes, _earlier_manifests, _read_manifest, manifest_bytes
+from ecgcohorts.store.manifests import _current_bytes, _earlier_manifests, _read_manifest, _Watch, manifest_bytes
 from ecgcohorts.store.schema import (
     Accounting,
     Manifest,
@@ -152,6 +152,10 @@ class AnyStore(ABC):
         return found
 
     @cached_property
+    def _watches(self) -> list[_Watch]:
+        return [_Watch(member.place, member.manifest) for member in self.members]
+
+    @cached_property
     def _first_rows(self) -> NDArray[np.int64]:
         return np.array([segment.first_row for segment in self.segments], np.int64)
 
@@ -208,6 +212,8 @@ class AnyStore(ABC):
     ) -> None:
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.n_rows:
             raise StoreError(f"found row {rows.min()} to {rows.max()}, expected 0 to {self.n_rows - 1}.")
+        for watch in self._watches:
+            watch.check()
         # The last segment that begins at or before a row; empty segments share a first row with the next one.
         segment_of = np.searchsorted(self._first_rows, rows, side="right") - 1
         for segment in np.unique(segment_of):
@@ -255,7 +261,7 @@ class AnyStore(ABC):
 class Store(AnyStore):
     """One snapshot of a store. Opening it reads the index only; `read` reads signals.
 
-    Later writes do not change what this object shows.
+    Later writes do not change what this object shows, except that it shows nothing more after a patient was removed.
     """
 
     place: Place  # of a bucket, pinned to the objects of this snapshot

@@ -286,6 +286,7 @@ def _facts(report: "IngestReport") -> dict[str, Any]:
         "fingerprint": report.fingerprint,
         "tables": report.tables,
         "not_understood": report.not_understood,
+        "left_out": report.left_out,
     }
 
 
@@ -319,8 +320,10 @@ def _behind(found: "IngestReport | PlanHeader", answer: Answer, is_update: bool)
 
 
 def _with_tables(found: "IngestReport | PlanHeader", text: str) -> str:
-    """Put what became of tables and texts of the source before the last word of a run."""
-    return "\n".join([*map(str, found.tables), *map(str, found.not_understood), text])
+    """Put what became of tables, texts and links of the source before the last word of a run."""
+    kinds = ", ".join(f"{count:,} x {kind}" for kind, count in found.left_out.items())
+    left_out = [f"in the source, but no files: {kinds}"] if kinds else []
+    return "\n".join([*map(str, found.tables), *map(str, found.not_understood), *left_out, text])
 
 
 def _ingested(

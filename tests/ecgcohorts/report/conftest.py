@@ -1,5 +1,7 @@
 """A store of seven recordings, small enough to count by hand."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -114,6 +116,9 @@ def store(tmp_path: Path, make_index: Callable[..., CohortIndex]) -> Store:
         versions={"numpy": "2.0"},
         files=files | {"signals/zarr.json": FileEntry(size=rest, sha256="0" * 64)},
     )
+    (home / manifest.file_name).write_bytes(manifest.to_bytes())
+    current = {"manifest": manifest.file_name, "sha256": hashlib.sha256(manifest.to_bytes()).hexdigest()}
+    (home / "CURRENT").write_text(json.dumps(current))
     return Store(Folder(home), manifest, index, "f" * 64, pd.DataFrame({"reason": []}).to_parquet())
 
 

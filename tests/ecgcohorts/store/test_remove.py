@@ -1,5 +1,8 @@
 """A patient who withdraws consent is gone from every file, and does not come back with the next ingest."""
 
+import contextlib
+import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,14 @@ from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.io import durable
 from ecgcohorts.recording import MISSING
-from ecgcohorts.store import load_split, save_split
+from ecgcohorts.samplers import RandomBatchSampler
+from ecgcohorts.store import load_split, open_store, save_split
 from ecgcohorts.store.commit import writer_lock
 from ecgcohorts.store.signals.chunks import encode_chunk
+from ecgcohorts.store.upkeep.compact import compact
+from ecgcohorts.store.upkeep.garbage import collect_garbage
 from ecgcohorts.store.upkeep.info import describe
+from ecgcohorts.store.upkeep.labels import add_labels
 from ecgcohorts.store.upkeep.lookup import find_by_id
 from ecgcohorts.store.upkeep.remove import remove_patient
 
@@ -214,3 +221,91 @@ def test_requests_that_cannot_be_met(folder, tmp_path):
     durable.write_file(folder / ".staging" / ("0" * 32) / "north-0.shard", b"")
     with pytest.raises(StoreError, match="planned or interrupted"):
         remove_patient(folder, "north", GONE)
+
+
+# A store that was open before
+
+
+@pytest.mark.parametrize("read_before", [True, False])
+@pytest.mark.parametrize("then", ["nothing", "gc", "label", "compact"])
+def test_an_open_store_reads_nothing_more_of_anybody(folder, read_before, then, tmp_path):
+    """Shards held open stay readable when their names are deleted, and the index in memory lists the patient still."""
+    before = ec.open(folder)
+    rows = before.index["row"]
+    if read_before:
+        before.read(rows)
+    remove_patient(folder, "north", GONE)
+    if then == "gc":
+        collect_garbage(folder)
+    elif then == "compact":
+        compact(folder)
+    elif then == "label":
+        (tmp_path / "x.csv").write_text("id,x\nCANARYPAT0001,1\n")
+        add_labels(folder, tmp_path / "x.csv", "north", id_column="id", kind="patient", columns=["x"])
+    south = rows[before.index["cohort"] == before.index.cohort_code("south")]
+    for some in (rows, rows[:1], south):
+        with pytest.raises(StoreError, match="a patient was removed from the store since you opened it"):
+            before.read(some)
+    assert not before.place._open
+    again = ec.open(folder)
+    assert again.read(again.index["row"]).any()
+
+
+def test_an_open_store_that_was_sent_to_another_process_notices_too(folder):
+    before = ec.open(folder)
+    before.read([0])
+    sent = pickle.dumps(before)
+    remove_patient(folder, "north", GONE)
+    with pytest.raises(StoreError, match="a patient was removed"):
+        pickle.loads(sent).read([0])
+
+
+def test_several_stores_opened_as_one_notice_too(folder, make_cohort, tmp_path):
+    west = make_cohort("west", 3, seed=7)
+    ingest(west.folder, tmp_path / "w.zarr", str(west.spec), OPTIONS)
+    both = ec.open([tmp_path / "w.zarr", folder])
+    both.read(both.index["row"])
+    remove_patient(folder, "north", GONE)
+    with pytest.raises(StoreError, match=r"s\.zarr: a patient was removed"):
+        both.read([0])
+
+
+def test_other_changes_do_not_stop_a_reader(folder, make_cohort):
+    before = ec.open(folder)
+    strips = before.read(before.index["row"])
+    west = make_cohort("west", 2, seed=5)
+    ingest(west.folder, folder, str(west.spec), OPTIONS)
+    compact(folder)
+    np.testing.assert_array_equal(before.read(before.index["row"]), strips)
+
+
+def test_an_earlier_snapshot_opened_before_stops_as_well(folder):
+    first = open_store(folder, generation=1)
+    first.read([0])
+    remove_patient(folder, "north", GONE)
+    with pytest.raises(StoreError, match="a patient was removed"):
+        first.read([0])
+
+
+def test_a_store_that_was_deleted_is_read_no_more(folder):
+    before = ec.open(folder)
+    before.read(before.index["row"])
+    shutil.rmtree(folder)
+    with pytest.raises(StoreError, match="is not there any more"):
+        before.read([0])
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_loader_ends_with_the_reason(folder, prefetch):
+    store = ec.open(folder)
+    loader = ec.Loader(store, RandomBatchSampler(store.index, 2, seed=0), prefetch=prefetch)
+    assert len(loader) > 1 + prefetch
+    batches = iter(loader)
+    next(batches)
+    remove_patient(folder, "north", GONE)
+    for _ in range(prefetch):  # those that may have been read before
+        with contextlib.suppress(StoreError):
+            next(batches)
+    batches = iter(loader)
+    with pytest.raises(StoreError, match="a patient was removed from the store since you opened it"):
+        next(batches)
