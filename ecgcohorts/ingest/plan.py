@@ -5,6 +5,9 @@ group for each cohort with refusals. The header is JSON in the metadata of the s
 the input, only its owner may read it (mode 0600). It holds pseudonyms and the key's fingerprint, never the key.
 """
 
+import contextlib
+import fcntl
+import glob
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -300,11 +303,11 @@ class AnyPlan(ABC):
         data = header.model_dump_json().encode()
         notes = {_VERSION: _FORMAT_VERSION, _HEADER: data, _SUM: hashlib.sha256(data).hexdigest().encode()}
         schema = _file_schema(header).with_metadata(notes)
-        aside = name_aside(path)
+        _drop_unfinished(path)
+        with machine_errors(path):
+            aside, handle = _open_aside(path)
         try:
             with machine_errors(path):
-                # The mode is given at creation: between an open() and a chmod() others could read the paths.
-                handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
                 with os.fdopen(handle, "wb") as file:
                     # No statistics: nobody reads them, and no checksum covers them.
                     with pq.ParquetWriter(
@@ -317,10 +320,32 @@ class AnyPlan(ABC):
                                 writer.write_table(_refused_table(refused, schema), row_group_size=len(refused))
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(aside, path)
+                    os.replace(aside, path)  # before the lock goes
                 sync_folder(path.parent)
         finally:
             drop(aside)
+
+
+def _open_aside(path: Path) -> tuple[Path, int]:
+    """Return a new file beside `path`, open for writing, and locked until it is closed."""
+    while True:
+        aside = name_aside(path)
+        # The mode is given at creation: between an open() and a chmod() others could read the paths.
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another writer may have taken it for a dead one's before it was locked.
+        if aside.exists():
+            return aside, handle
+        os.close(handle)
+
+
+def _drop_unfinished(path: Path) -> None:
+    """Delete what killed writers of a plan left beside it, which names the paths of the input. The living hold a lock."""
+    for aside in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.part"):
+        with contextlib.suppress(OSError), aside.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            aside.unlink()
 
 
 @dataclass(frozen=True, eq=False)
