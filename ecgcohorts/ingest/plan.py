@@ -5,9 +5,6 @@ group for each cohort with refusals. The header is JSON in the metadata of the s
 the input, only its owner may read it (mode 0600). It holds pseudonyms and the key's fingerprint, never the key.
 """
 
-import contextlib
-import fcntl
-import glob
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -29,9 +26,10 @@ from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.index.cohort_index import LABEL
 from ecgcohorts.index.contradictions import PatientCheck
+from ecgcohorts.ingest._aside import _drop_unfinished, _open_aside
 from ecgcohorts.ingest._changes import _Changes
 from ecgcohorts.ingest._ids import PSEUDONYM
-from ecgcohorts.io.durable import drop, machine_errors, name_aside, sync_folder, write_file
+from ecgcohorts.io.durable import drop, machine_errors, sync_folder, write_file
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.sources.names import path_of
@@ -42,7 +40,6 @@ from ecgcohorts.store.signals.chunks import Codec
 DUPLICATE, DUPLICATE_ID = "duplicate", "recording_id_twice"  # reasons
 _FORMAT_VERSION = b"2"  # 2: state of each file, and signals taken over
 _VERSION, _HEADER, _SUM = b"ecgcohorts.plan", b"ecgcohorts.plan.header", b"ecgcohorts.plan.sha256"
-_OWNER_ONLY = 0o600
 _OF_REFUSALS = ("stage", "reason", "error", "duplicate_of")
 _MAGIC = b"PAR1"
 _MARK = "plan"  # a file in a staging folder that belongs to a plan file; it names the snapshot the plan was made for
@@ -324,28 +321,6 @@ class AnyPlan(ABC):
                 sync_folder(path.parent)
         finally:
             drop(aside)
-
-
-def _open_aside(path: Path) -> tuple[Path, int]:
-    """Return a new file beside `path`, open for writing, and locked until it is closed."""
-    while True:
-        aside = name_aside(path)
-        # The mode is given at creation: between an open() and a chmod() others could read the paths.
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Another writer may have taken it for a dead one's before it was locked.
-        if aside.exists():
-            return aside, handle
-        os.close(handle)
-
-
-def _drop_unfinished(path: Path) -> None:
-    """Delete what killed writers of a plan left beside it, which names the paths of the input. The living hold a lock."""
-    for aside in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.part"):
-        with contextlib.suppress(OSError), aside.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            aside.unlink()
 
 
 @dataclass(frozen=True, eq=False)
