@@ -65,6 +65,7 @@ class Corpus:
         add(south, "CANARYCOPY", samples, 8, 0)
         add(south, "CANARYSHORT", samples[:, :500], 9, 0)
         add(raw.RawCohort(self.raw / "later", north.spec), "CANARYREC1v5", raw.beats(5), 1, 5)
+        self.change(north)
         self.table.write_text(f"id,ef\n{LABELLED},55\n")
         for name in ("empty", "north"):
             (self.place / name).mkdir()
@@ -85,6 +86,14 @@ class Corpus:
                 samples = raw.beats(100 * patients + 10 * patient + visit)
                 add(cohort, f"CANARYREC{patient}v{visit}", samples, patient, visit)
         return cohort
+
+    def change(self, north: Any) -> None:
+        """Write what the source of north says later: an age, a recording with other samples, one whole that was refused."""
+        now = raw.RawCohort(self.raw / "north-now", north.spec)
+        shutil.copytree(north.folder, now.folder)
+        add(now, "CANARYREC0v0", north.signals["CANARYREC0v0"], 0, 3)
+        add(now, "CANARYREC2v1", raw.beats(77), 2, 1)
+        add(now, "CANARYJUNK", raw.beats(78), 2, 7)
 
     def fresh(self, start: str, work: Path) -> Path:
         """A working folder that holds a starting state."""

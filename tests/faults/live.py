@@ -55,6 +55,11 @@ ROWS = {
     "ingest -j": Row("`ingest -j 2`", "empty", f"{_NORTH} -j 2", also="first"),
     "ingest on Dask": Row("`ingest --scheduler`", "empty", f"{_NORTH} --scheduler {{dask}}", also="worker"),
     "append": Row("`ingest` into a store with another cohort", "north", f"ecgcohorts ingest {_SOUTH} {_INGEST}"),
+    "update": Row(
+        "`ingest --update` after the source changed",
+        "both",
+        f"ecgcohorts ingest {{raw}}/north-now {{store}} --cohort {{place}}/north.yaml {_INGEST} --update",
+    ),
     "remove": Row("`remove`", "both", f"ecgcohorts remove {{store}} north {GONE}"),
     "compact": Row("`compact`", "both", "ecgcohorts compact {store}"),
     "label": Row(

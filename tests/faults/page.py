@@ -54,7 +54,10 @@ TOLD = {
         )
         for name, row in ROWS.items()
     },
-    "weight flips": ("one bit anywhere in a folder of published weights", "`capezoo verify` finds it"),
+    "weight flips": (
+        "one bit anywhere in a folder of published weights",
+        "loading is refused, and `capezoo verify` finds it",
+    ),
     "checkpoint flips": (
         "one bit anywhere in a checkpoint or its digest",
         "the checkpoint is refused, and the one before it is gone on from",

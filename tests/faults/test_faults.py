@@ -16,7 +16,8 @@ GROUPS = {
     "processes": ("writers", "readers"),
     "damage": ("bit flips", "harmed files"),
     "live kills": tuple(
-        f"live: {name}" for name in ("ingest -j", "append", "remove", "compact", "label", "split", "copy", "commit")
+        f"live: {name}"
+        for name in ("ingest -j", "append", "update", "remove", "compact", "label", "split", "copy", "commit")
     ),
     "with torch": ("live: publish", "weight flips", "checkpoint flips"),
 }

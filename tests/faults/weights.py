@@ -6,14 +6,20 @@ import damage
 
 import capezoo
 from capezoo.training import checkpoint
+from capezoo.zoo.create import load
 from ecgcohorts.errors import EcgError
 
 
 def flip_in_weights(folder: Path, number: int) -> str:
-    """One bit of one file of a weight folder; who notices: `verify` or `nobody`, with the place."""
+    """One bit of one file of a weight folder, seen by `verify` and when the weights are loaded; where, if not."""
     with damage.flipped(damage.files_of(folder), number) as path:
-        is_seen = not capezoo.verify(folder).ok
-    return "verify" if is_seen else f"nobody: {path.name}, flip {number}"
+        if capezoo.verify(folder).ok:
+            return f"nobody: {path.name}, flip {number}"
+        try:
+            load(folder)
+        except EcgError:
+            return "loading"
+    return f"only verify: {path.name}, flip {number}"
 
 
 def flip_in_checkpoints(folder: Path, number: int) -> str:
