@@ -20,7 +20,7 @@ help:
 	@echo "make bench  speed against peers, in one run"
 	@echo "make tables the tables of docs/benchmarks.md, the run at scale included (about 40 minutes, 35 GB)"
 	@echo "make fuzz   200,000 mutants of every raw format, resumed where it was stopped"
-	@echo "make soak   kills, full disks, losses of power and flipped bits at every point of what writes to a store"
+	@echo "make soak   kills, full disks, losses of power and flipped bits, in stores, runs and weights (about 40 minutes)"
 	@echo "make docs   the documentation, into docs/_build"
 
 $(READY): pyproject.toml
@@ -113,8 +113,9 @@ FUZZ_JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz/fuzz.py --mutants $(MUTANTS) --jobs $(FUZZ_JOBS) --work build/fuzz --results docs/data/fuzz.json
 
-# SOAK: options, such as --flips 10000; or names of campaigns, such as kill "power loss".
-SOAK ?= --results docs/data/soak.json
+# SOAK: options, such as --every 1 for all points, which takes a day; or names of campaigns, such as kill "power loss".
+# What was tried is kept in build/soak.jsonl: given again after an interruption, only the rest is tried.
+SOAK ?= --every 50 --log build/soak.jsonl --results docs/data/soak.json
 
 soak: $(READY)
 	$(BIN)/python tests/faults/soak.py --jobs $(FUZZ_JOBS) $(SOAK)

@@ -62,7 +62,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises CheckpointDamaged unless the file is exactly what was saved, StateMismatch if another version saved it.
     """
     try:
-        wanted = _digest_file(path).read_text(encoding="ascii").split()[0]
+        line = _digest_file(path).read_bytes().decode("ascii")
+        wanted = line.split()[0]
         data = path.read_bytes()
     except (OSError, ValueError, IndexError):
         raise CheckpointDamaged(
@@ -72,6 +73,11 @@ def read(path: Path) -> dict[str, Any]:
     if found != wanted:
         raise CheckpointDamaged(
             f"{path.name}: found sha256 {found[:12]}, expected {wanted[:12]}. Delete it to go on from the one before."
+        )
+    if line not in (wanted, f"{wanted}  {path.name}\n"):
+        raise CheckpointDamaged(
+            f"{_digest_file(path).name}: found {line[len(wanted) :]!r:.60} after the digest, expected {path.name}. "
+            "Delete both files to go on from the one before."
         )
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

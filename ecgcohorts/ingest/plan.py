@@ -26,9 +26,10 @@ from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.index.cohort_index import LABEL
 from ecgcohorts.index.contradictions import PatientCheck
+from ecgcohorts.ingest._aside import _drop_unfinished, _open_aside
 from ecgcohorts.ingest._changes import _Changes
 from ecgcohorts.ingest._ids import PSEUDONYM
-from ecgcohorts.io.durable import drop, machine_errors, name_aside, sync_folder, write_file
+from ecgcohorts.io.durable import drop, machine_errors, sync_folder, write_file
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.sources.names import path_of
@@ -39,7 +40,6 @@ from ecgcohorts.store.signals.chunks import Codec
 DUPLICATE, DUPLICATE_ID = "duplicate", "recording_id_twice"  # reasons
 _FORMAT_VERSION = b"2"  # 2: state of each file, and signals taken over
 _VERSION, _HEADER, _SUM = b"ecgcohorts.plan", b"ecgcohorts.plan.header", b"ecgcohorts.plan.sha256"
-_OWNER_ONLY = 0o600
 _OF_REFUSALS = ("stage", "reason", "error", "duplicate_of")
 _MAGIC = b"PAR1"
 _MARK = "plan"  # a file in a staging folder that belongs to a plan file; it names the snapshot the plan was made for
@@ -302,11 +302,11 @@ class AnyPlan(ABC):
         data = header.model_dump_json().encode()
         notes = {_VERSION: _FORMAT_VERSION, _HEADER: data, _SUM: hashlib.sha256(data).hexdigest().encode()}
         schema = _file_schema(header).with_metadata(notes)
-        aside = name_aside(path)
+        _drop_unfinished(path)
+        with machine_errors(path):
+            aside, handle = _open_aside(path)
         try:
             with machine_errors(path):
-                # The mode is given at creation: between an open() and a chmod() others could read the paths.
-                handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
                 with os.fdopen(handle, "wb") as file:
                     # No statistics: nobody reads them, and no checksum covers them.
                     with pq.ParquetWriter(
@@ -319,7 +319,7 @@ class AnyPlan(ABC):
                                 writer.write_table(_refused_table(refused, schema), row_group_size=len(refused))
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(aside, path)
+                    os.replace(aside, path)  # before the lock goes
                 sync_folder(path.parent)
         finally:
             drop(aside)

@@ -401,12 +401,13 @@ def _handed_out(
     plan: Plan, left: list[Partition], inputs: tuple[Source, Store | None], runner: Runner, options: IngestOptions
 ) -> Iterator[tuple[Iterable[Any], Callable[[Any], object]]]:
     """Yield the tasks for a runner and the function that does them. Other machines get a plan file while they work."""
-    if not runner.elsewhere or not left:
+    if not runner.elsewhere:
         yield (EncodeTask.of(plan, partition, *inputs) for partition in left), EncodeTask.encode
         return
     # A task names thousands of inputs; where the plan is at hand, the number of a partition is enough.
     folder = plan.header.folder
     path = options.plan_file or folder.with_name(f"{folder.name}.plan")
+    # With nothing left to hand out, too: a run killed before its commit left a plan here, which then goes.
     plan.write(path)
     try:
         yield (partition.named_number for partition in left), partial(encode_partition, Path(path).absolute())

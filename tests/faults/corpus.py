@@ -4,7 +4,10 @@ Between them they have several shards, a copy, a recording that is refused when 
 a patient with recordings in two segments, and a kept split.
 """
 
+import csv
 import hashlib
+import io
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,6 +65,7 @@ class Corpus:
         add(south, "CANARYCOPY", samples, 8, 0)
         add(south, "CANARYSHORT", samples[:, :500], 9, 0)
         add(raw.RawCohort(self.raw / "later", north.spec), "CANARYREC1v5", raw.beats(5), 1, 5)
+        self.change(north)
         self.table.write_text(f"id,ef\n{LABELLED},55\n")
         for name in ("empty", "north"):
             (self.place / name).mkdir()
@@ -82,6 +86,14 @@ class Corpus:
                 samples = raw.beats(100 * patients + 10 * patient + visit)
                 add(cohort, f"CANARYREC{patient}v{visit}", samples, patient, visit)
         return cohort
+
+    def change(self, north: Any) -> None:
+        """Write what the source of north says later: an age, a recording with other samples, one whole that was refused."""
+        now = raw.RawCohort(self.raw / "north-now", north.spec)
+        shutil.copytree(north.folder, now.folder)
+        add(now, "CANARYREC0v0", north.signals["CANARYREC0v0"], 0, 3)
+        add(now, "CANARYREC2v1", raw.beats(77), 2, 1)
+        add(now, "CANARYJUNK", raw.beats(78), 2, 7)
 
     def fresh(self, start: str, work: Path) -> Path:
         """A working folder that holds a starting state."""
@@ -159,14 +171,67 @@ COMMANDS = {
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every folder, and every file by its SHA-256; of a plan, which names its folder, only that it is whole."""
+    """Every folder, and every file by its SHA-256; of a plan, which names its folder, only that it is whole.
+
+    Of a run's log and status, what does not tell the time; of a checkpoint, the numbers: how its strings refer to each
+    other tells whether the run was resumed.
+    """
     return {path.relative_to(folder).as_posix(): _content(path) for path in sorted(folder.rglob("*"))}
 
 
 def _content(path: Path) -> str:
     if path.is_dir():
         return "folder"
-    return AnyPlan.open(path).header.spec.name if path.name == PLAN else hashlib.sha256(path.read_bytes()).hexdigest()
+    if path.name == PLAN:
+        return AnyPlan.open(path).header.spec.name
+    if path.suffix == ".pt" or path.name.endswith(".pt.sha256"):
+        return _checkpoint(path)
+    content = STEADY[path.name](path.read_text()) if path.name in STEADY else path.read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _checkpoint(path: Path) -> str:
+    """What a checkpoint and its digest hold, if they belong together: asked of both."""
+    from capezoo.errors import CheckpointDamaged
+    from capezoo.training import checkpoint  # torch, for these alone
+
+    try:
+        state = checkpoint.read(path.with_name(path.name.removesuffix(".sha256")))
+    except CheckpointDamaged:
+        return "unfinished"
+    total = hashlib.sha256()
+    _add(total, state)
+    return total.hexdigest()
+
+
+def _add(total: Any, value: Any) -> None:
+    if isinstance(value, dict):
+        for key, one in value.items():
+            total.update(f"{key!r}:".encode())
+            _add(total, one)
+    elif isinstance(value, list | tuple):
+        total.update(f"{len(value)} of:".encode())
+        for one in value:
+            _add(total, one)
+    else:
+        # A tensor; anything else is a plain value.
+        is_tensor = hasattr(value, "numpy")
+        total.update(
+            f"{value.dtype} {value.shape}".encode() + value.numpy().tobytes() if is_tensor else repr(value).encode()
+        )
+
+
+def _steady_rows(text: str) -> bytes:
+    rows = csv.DictReader(io.StringIO(text))
+    return repr([{name: one for name, one in row.items() if name not in TIMES} for row in rows]).encode()
+
+
+def _steady_status(text: str) -> bytes:
+    return repr({name: one for name, one in json.loads(text).items() if name not in TIMES}).encode()
+
+
+TIMES = ("ecg_per_s", "wait_share", "seconds_left", "written")
+STEADY = {"metrics.csv": _steady_rows, "status.json": _steady_status}
 
 
 def snapshot(store: Path) -> str:

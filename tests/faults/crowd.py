@@ -1,22 +1,20 @@
 """Several processes at one store: writers that meet, readers while others commit, and workers killed at random."""
 
 import os
-import random
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import forks
 import numpy as np
-from corpus import OPTIONS, STORE, Corpus, accounts, add, clear, raw, snapshot, tree
+from corpus import OPTIONS, STORE, Corpus, add, clear, raw, tree
 
 import ecgcohorts as ec
 from ecgcohorts.errors import LockHeld, StoreError
-from ecgcohorts.ingest import IngestOptions, ingest, run
+from ecgcohorts.ingest import ingest, run
 from ecgcohorts.store.upkeep.garbage import collect_garbage
 from ecgcohorts.store.upkeep.labels import add_labels
 from ecgcohorts.store.upkeep.remove import remove_patient
@@ -157,63 +155,3 @@ def _torn(opened: ec.Store, seen: dict[bytes, int]) -> tuple[list[str], float]:
         if seen.setdefault(name.tobytes(), content) != content:
             wrong.append("a recording with other samples")
     return wrong, max(numbers, default=0.0)
-
-
-MANY = 36  # recordings of the cohort that is ingested by two workers
-
-
-def undisturbed_pool(corpus: Corpus, work: Path) -> tuple[float, dict[str, str]]:
-    """Seconds that the ingest with two workers takes, and what it leaves."""
-    corpus.fresh("north", work)
-    start = time.monotonic()
-    many(corpus, work, replace(OPTIONS, workers=2))
-    return time.monotonic() - start, tree(work)
-
-
-def make_many(corpus: Corpus) -> None:
-    corpus.cohort("many", 8)
-
-
-def many(corpus: Corpus, work: Path, options: IngestOptions) -> object:
-    return corpus.ingest("many", work / STORE, options)
-
-
-def killed_at_random(corpus: Corpus, number: int, took: float, expected: dict[str, str], work: Path) -> list[str]:
-    """SIGKILL to an ingest with two workers, to all its processes or to the first alone; then the same again."""
-    draw = random.Random(number)
-    corpus.fresh("north", work)
-    child = forks.Child(lambda: _in_group(corpus, work))
-    _wait(lambda: os.getpgid(child.pid) == child.pid)
-    if number % 2:
-        _wait(lambda: any((work / STORE / ".staging").glob("*/*.on")))  # the workers are at it
-    time.sleep(draw.uniform(0, took / (4 if number % 2 else 1)))
-    if number % 4 < 2:
-        os.killpg(child.pid, signal.SIGKILL)
-    else:
-        os.kill(child.pid, signal.SIGKILL)
-    with suppress(forks.Died):
-        child.answer()
-    problems = []
-    try:
-        snapshot(work / STORE)
-        many(corpus, work, OPTIONS)
-        if accounts(work / STORE)[-1] != ("many", MANY, MANY, 0, {}):
-            problems.append(f"accounts: {accounts(work / STORE)}")
-    except ec.EcgError as error:
-        problems.append(str(error))
-    _wait(lambda: not _is_there(child.pid))  # workers without a parent end by themselves
-    return problems + (["other than undisturbed"] if tree(work) != expected else [])
-
-
-def _in_group(corpus: Corpus, work: Path) -> str:
-    os.setpgid(0, 0)
-    many(corpus, work, replace(OPTIONS, workers=2))
-    return "done"
-
-
-def _is_there(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True

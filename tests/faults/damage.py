@@ -2,6 +2,8 @@
 
 import hashlib
 import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +21,7 @@ class Contents:
     """A store, and all that it gives out while it is whole."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.files = folder, files_of(folder)
         self.good = digest(ec.open(folder))
 
     def noticed_by(self) -> str:
@@ -57,19 +59,27 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
 
 
-def flip(contents: Contents, number: int) -> str:
-    """One bit of one file, every second time drawn among all bytes, else among all files; who notices."""
-    draw, folder = random.Random(number), contents.folder
-    files = files_of(folder)
+@contextmanager
+def flipped(files: Sequence[Path], number: int) -> Iterator[Path]:
+    """One of these files, every second time drawn by its size, with one bit flipped while entered."""
+    draw = random.Random(number)
     weights = [path.stat().st_size if number % 2 else 1 for path in files]
     path = draw.choices(files, weights)[0]
     good = path.read_bytes()
     bad = bytearray(good)
     bad[draw.randrange(len(bad))] ^= 1 << draw.randrange(8)
     path.write_bytes(bad)
-    by = contents.noticed_by()
-    path.write_bytes(good)
-    return by if by in NOTICED else f"{by}: {path.relative_to(folder)}, flip {number}"
+    try:
+        yield path
+    finally:
+        path.write_bytes(good)
+
+
+def flip(contents: Contents, number: int) -> str:
+    """One bit of one file; who notices."""
+    with flipped(contents.files, number) as path:
+        by = contents.noticed_by()
+    return by if by in NOTICED else f"{by}: {path.relative_to(contents.folder)}, flip {number}"
 
 
 def harm(contents: Contents, name: str) -> dict[str, str]:

@@ -56,24 +56,26 @@ def in_child(work: Callable[[], Any]) -> Any:
     return Child(work).answer()
 
 
-def spread(works: Iterable[Callable[[], Any]], jobs: int) -> Iterator[Any]:
-    """The answers of many pieces of work, `jobs` of them at a time, as they come. Died is an answer here."""
+def spread(works: Iterable[tuple[str, Callable[[], Any]]], jobs: int) -> Iterator[tuple[str, Any]]:
+    """Name and answer of many pieces of work, `jobs` of them at a time, as they come. Died is an answer here."""
     left = iter(works)
     with selectors.DefaultSelector() as running:
 
         def start(count: int) -> None:
-            for work in islice(left, count):
+            for name, work in islice(left, count):
                 child = Child(work)
-                running.register(child.pipe, selectors.EVENT_READ, child)
+                running.register(child.pipe, selectors.EVENT_READ, (name, child))
 
         start(jobs)
         while running.get_map():
             for key, _ in running.select():
                 running.unregister(key.fileobj)
+                name, child = key.data
                 try:
-                    yield key.data.answer()
+                    answer = child.answer()
                 except Died as death:
-                    yield str(death)
+                    answer = str(death)
+                yield name, answer
                 start(1)
 
 

@@ -61,6 +61,31 @@ def test_every_flip_and_every_cut_is_refused(tmp_path: Path) -> None:
     assert checkpoint.read(path)["step"] == 1
 
 
+def test_every_flip_in_the_digest_file_is_refused(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, 1, STATE, keep=1)
+    digest = path.with_name(f"{path.name}.sha256")
+    good = digest.read_bytes()
+    for place in range(len(good) * 8):
+        bad = bytearray(good)
+        bad[place // 8] ^= 1 << (place % 8)
+        digest.write_bytes(bad)
+        with pytest.raises(CheckpointDamaged):
+            checkpoint.read(path)
+    digest.write_bytes(good)
+    assert checkpoint.read(path)["step"] == 1
+
+
+def test_a_checkpoint_under_another_name_is_refused(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, 1, STATE, keep=1)
+    other = tmp_path / "step-00000009.pt"
+    path.rename(other)
+    path.with_name(f"{path.name}.sha256").rename(other.with_name(f"{other.name}.sha256"))
+    with pytest.raises(
+        CheckpointDamaged, match=r"found '  step-00000001\.pt.n' after the digest, expected step-00000009\.pt"
+    ):
+        checkpoint.read(other)
+
+
 def test_a_pickle_with_the_right_digest_runs_nothing(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:

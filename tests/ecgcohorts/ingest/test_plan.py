@@ -1,5 +1,6 @@
 """The plan: rows in their order, a file that others can work from, and three steps that make what one call makes."""
 
+import fcntl
 import hashlib
 import os
 import random
@@ -198,6 +199,21 @@ def test_a_plan_is_for_its_owner_only_and_holds_no_key(planned, tmp_path):
         assert load_key().secret.hex().encode() not in data
         assert b"CANARYPAT" not in data
     assert copy.read_bytes() == planned.read_bytes()
+
+
+def test_what_a_killed_plan_left_is_deleted_and_what_is_being_written_is_not(planned):
+    """Both name paths of the input. The living writer holds a lock, which a death takes away."""
+    of_the_dead, of_the_living, another = (
+        planned.with_name(f"{name}.part") for name in ("run.plan.0123abcd", "run.plan.89abcdef", "run.planned.0123abcd")
+    )
+    for path in (of_the_dead, of_the_living, another):
+        path.write_bytes(b"PAR1")
+    with of_the_living.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        AnyPlan.open(planned).write(planned)
+    assert [path.exists() for path in (of_the_dead, of_the_living, another)] == [False, True, True]
+    AnyPlan.open(planned).write(planned)
+    assert sorted(path.name for path in planned.parent.glob("*.part")) == [another.name]
 
 
 def test_paths_of_the_input_stay_out_of_the_store(tmp_path, planned):

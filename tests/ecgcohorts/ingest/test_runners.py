@@ -1,12 +1,14 @@
 """Runners: the same bytes from each, and a worker that dies is told with what it was at."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -66,6 +68,29 @@ def test_a_plan_for_other_machines_goes_where_it_is_told(make_cohort, tmp_path):
         ingest(raw.folder, tmp_path / f"{len(seen)}.zarr", str(raw.spec), options)
     assert seen == [["0.zarr.plan"], ["mine.plan"]]
     assert not list(tmp_path.rglob("*.plan"))
+
+
+def test_a_run_killed_when_all_is_encoded_leaves_no_plan_once_it_is_given_again(make_cohort, tmp_path, monkeypatch):
+    """A plan names the paths of the input. SIGKILL lets nobody delete it, so the test puts it back."""
+    raw, plan = make_cohort(patients=3), tmp_path / "s.zarr.plan"
+
+    class Elsewhere:
+        elsewhere = True
+
+        def run(self, tasks, encode):
+            shutil.copy(plan, tmp_path / "kept")
+            for task in tasks:
+                encode(task)
+                yield task
+
+    options = IngestOptions(shard_records=2, runner=Elsewhere())
+    with monkeypatch.context() as patch:
+        patch.setattr("ecgcohorts.ingest.run.commit", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec), options)
+    shutil.move(tmp_path / "kept", plan)
+    assert ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec), options).written
+    assert not plan.exists()
 
 
 @pytest.mark.parametrize("runner", [InProcess(), ProcessPool(2)], ids=["here", "pool"])
