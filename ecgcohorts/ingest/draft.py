@@ -6,7 +6,6 @@ open, and a draft of bare numbers holds placeholders that `ingest` refuses until
 
 import io
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from itertools import islice
@@ -38,6 +37,7 @@ Mark = Literal["", "guess", "unknown"]
 
 _PACKED = re.compile(r"\.(?:zip|tar|tgz|tar\.\w+)$", re.IGNORECASE)
 _MAX_EXCLUDED = 20  # our default: for more names, a person writes a pattern
+_MAX_FOLDERS = 5  # our default: of more, excluding names or a person's own pattern is easier to read
 _MAX_LEADS_OF_A_GUESS = 24  # our default: a longer side of an array is time
 _ROLES: tuple[Role, ...] = ("patient", "age", "sex", "acquired_at", "device", "site")
 # No valid value of any field, so that a draft which was not finished is refused.
@@ -308,12 +308,29 @@ def _put_files(page: _Page, source: Source, paths: list[str]) -> None:
         globs = paths
     others = sorted(set(source.names(Files(include=tuple(globs)).pattern())) - set(paths))
     files: dict[str, list[str]] = {"include": globs}
+    own = _own_folders(paths, others) if others else []
+    if 0 < len(own) <= _MAX_FOLDERS:
+        page.put("    files", {"include": own}, "guess", "the folders that hold no other files of this suffix")
+        return
     if 0 < len(others) <= _MAX_EXCLUDED:
         files["exclude"] = others
     if len(others) > _MAX_EXCLUDED:
         page.put("    files", files, "unknown", f"fits {len(others)} files of other content, too: exclude them")
     else:
         page.put("    files", files, "guess", "all files of this suffix")
+
+
+def _own_folders(paths: list[str], others: list[str]) -> list[str]:
+    """Return globs of the highest folders that hold all of `paths` and none of `others`; [] if there are no such folders."""
+    shared = {folder for path in others for folder in PurePosixPath(path).parents}
+    globs = set()
+    for path in paths:
+        own = [folder for folder in PurePosixPath(path).parents if folder not in shared]
+        # A star in the name of a folder would fit other folders as well.
+        if not own or re.search(r"[*?]", str(own[-1])):
+            return []
+        globs.add(f"{own[-1]}/**/*{_suffix(path)}")
+    return sorted(globs)
 
 
 def _suffix(path: str) -> str:
@@ -332,18 +349,17 @@ def _put_table(page: _Page, source: Source, table: Path | None, key: Key | None,
     if key is None:
         return
     # Paths of a description are relative to the source; of an archive or a bucket, the table may be a member.
-    where = PurePosixPath("..", table.name)
-    if source.folder is not None:
-        where = PurePosixPath(os.path.relpath(table.resolve(), source.folder.resolve()))
-    elif same := [
-        name for _, names in census.of(Kind.TABLE) for name in names if name.rpartition("/")[2] == table.name
-    ]:
-        where = PurePosixPath(same[0])
+    where, outside = PurePosixPath(table.name), "; copy it into SRC: tables are read there only"
+    if source.folder is not None and table.resolve().is_relative_to(source.folder.resolve()):
+        where, outside = PurePosixPath(table.resolve().relative_to(source.folder.resolve()).as_posix()), ""
+    elif source.folder is None and (
+        same := [name for _, names in census.of(Kind.TABLE) for name in names if name.rpartition("/")[2] == table.name]
+    ):
+        where, outside = PurePosixPath(same[0]), ""
     entry = {"file": str(where), "key": key.column, "match": key.match}
     if key.pattern is not None:
         entry = {"file": str(where), "key": key.column, "pattern": key.pattern}
     page.lines.append("    tables:")
-    outside = "; it lies outside SRC, better put it there" if ".." in where.parts else ""
     text = f"its rows name {key.matched} of {n_items} recordings looked at{outside}"
     page.lines.append(f"      - {_flow(entry)}  # guess: {text}")
     page.guesses += 1

@@ -30,9 +30,9 @@ def _inspect(*, source: str, sample: int) -> Answer:
     return Answer(found.as_json(), found.render())
 
 
-@command("draft", "ecgcohorts draft export/ -o mine.yaml", "ecgcohorts draft export/ persons.csv -o mine.yaml --force")
+@command("draft", "ecgcohorts draft export/ -o mine.yaml", "ecgcohorts draft export/ export/persons.csv -o mine.yaml")
 @source
-@argument("csv", FILE, "table with a row for each recording", required=False)
+@argument("csv", FILE, "table in it with a row for each recording", required=False)
 @option("-o", "--out", type=FILE, required=True, help="cohort file to write, .yaml")
 @option("--sample", type=COUNT, default=200, help="recordings to look at")
 @option("--format", "reader", type=_FORMAT, help="the format to describe; default: the commonest")

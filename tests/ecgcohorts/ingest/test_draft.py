@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import yaml
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SourceError, SpecError
 from ecgcohorts.ingest import IngestOptions, ingest
-from ecgcohorts.ingest.draft import Draft, draft
+from ecgcohorts.ingest.draft import Draft, _own_folders, draft
 from ecgcohorts.ingest.table_columns import Columns, Key
 from ecgcohorts.simulate import simulate
 from ecgcohorts.store import open_store
@@ -115,8 +116,8 @@ def test_numbered_records_of_a_numbered_table(make_cohort: Callable[..., object]
     rows = [{"age": 40, "ecg_id": number, "patient_id": f"{number // 2}.0", "sex": number % 2} for number in range(30)]
     made = draft(raw.folder, write_csv(tmp_path / "table.csv", *rows))
     (table,) = CohortSpec.model_validate(yaml.safe_load(made.text)).layouts[0].tables
-    assert (table.key, table.pattern, table.file) == ("ecg_id", "([0-9]+)[^/]*$", "../table.csv")
-    assert "outside SRC" in made.text
+    assert (table.key, table.pattern, table.file) == ("ecg_id", "([0-9]+)[^/]*$", "table.csv")
+    assert "copy it into SRC" in made.text
     assert "found 0, 1" in comments(made)["sex_codes"]  # only a person knows which is which
 
 
@@ -154,6 +155,27 @@ def test_any_format_of_a_mixed_folder_is_described_on_request(hospitals: Path, t
     assert {item.path for item in spec.find(hospitals).scan()} == {"coast/exams_part0.hdf5"}
     with pytest.raises(SourceError, match=r"found no recordings of the format 'scp', expected one of .*code_hdf5"):
         draft(hospitals, reader="scp")
+
+
+def test_folders_of_one_format_are_named_in_place_of_the_files_of_others() -> None:
+    assert _own_folders(["a/1.edf", "a/b/2.EDF"], ["c/x.edf"]) == ["a/**/*.EDF", "a/**/*.edf"]
+    assert _own_folders(["a/1.edf", "c/d/3.edf"], ["c/x.edf"]) == ["a/**/*.edf", "c/d/**/*.edf"]
+    assert _own_folders(["a/1.edf", "c/3.edf"], ["c/x.edf"]) == []  # one folder holds both
+    assert _own_folders(["1.edf"], ["c/x.edf"]) == []
+    assert _own_folders(["e*/4.edf"], ["c/x.edf"]) == []  # would fit eg/5.edf as well
+
+
+def test_a_draft_of_a_mixed_folder_finds_its_own_files_only(hospitals: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(hospitals / "river", folder / "muse" / "river")
+    (folder / "philips").mkdir()
+    for number in range(30):  # more than a draft excludes by name
+        (folder / "philips" / f"{number}.xml").write_text("<restingecgdata><x/></restingecgdata>")
+    made = draft(folder, reader="muse_xml")
+    spec = loaded(made, tmp_path)
+    assert spec.layouts[0].files.include == ("muse/**/*.xml",)
+    assert len(list(spec.find(folder).scan())) == made.n_files
+    assert "unknown" not in comments(made)["files"]
 
 
 def test_bare_numbers_beside_recordings_are_described_on_request(make_cohort: Callable[..., object]) -> None:
