@@ -44,6 +44,7 @@ _MACHINE = {
     errno.ENOTCONN: "Mount the disk again",
     errno.EINTR: "Let the system call finish",
 }
+CANNOT_OPEN = "a file that cannot be opened ({})"
 # Of a recording's own file, these concern the machine once its header was read.
 _OUT_OF_REACH = {
     errno.ENOENT: "Mount the disk again, or put the files back",
@@ -101,6 +102,11 @@ class RecordingError(EcgError):
 
 class UnreadableRecording(RecordingError):
     """A raw file, or one recording in it, could not be read exactly."""
+
+    @property
+    def lacks_rights(self) -> bool:
+        """Whether a file may not be read here, which says nothing about what is in it."""
+        return self.found in {CANNOT_OPEN.format(os.strerror(code)) for code in (errno.EACCES, errno.EPERM)}
 
 
 class RejectedRecording(RecordingError):

@@ -135,6 +135,11 @@ class _Gathered:
         return np.frombuffer(self._time, np.int64)
 
     @property
+    def mark(self) -> NDArray[np.uint64]:
+        """Of the state of each recording's file; 0 if the source does not show it."""
+        return np.frombuffer(self._state, np.uint64)[np.frombuffer(self._file, np.int32)]
+
+    @property
     def known(self) -> NDArray[np.bool_]:
         return np.frombuffer(self._known, np.bool_)
 

@@ -24,3 +24,13 @@ def as_keys(ids: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     """Return (row, 16) uint8 as (row,) fixed-width bytes, to sort and look up. Keys are equal where all 16 bytes are."""
     # numpy drops trailing zero bytes when it compares, but all keys have one width, so no two ids become equal.
     return np.ascontiguousarray(ids).reshape(-1, PSEUDONYM_BYTES).view(f"S{PSEUDONYM_BYTES}").ravel()
+
+
+def _places_of(ids: NDArray[np.uint8], among: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return where each id stands among others, (id, 16) uint8; -1 for one that does not."""
+    keys, wanted = as_keys(among), as_keys(ids)
+    if not len(keys):
+        return np.full(len(wanted), -1)
+    order = np.argsort(keys, kind="stable")
+    place = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(order) - 1)]
+    return np.where(keys[place] == wanted, place, -1)

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SpecError
-from ecgcohorts.index.cohort_index import LABEL, UNKNOWN, CohortIndex
+from ecgcohorts.index.cohort_index import LABEL, UNKNOWN
 from ecgcohorts.ingest._changes import _Changes
 from ecgcohorts.ingest._gathered import SECONDS_PER_DAY, UNKNOWN_TIME, _Gathered
-from ecgcohorts.ingest._ids import as_keys, ids_of
+from ecgcohorts.ingest._ids import _places_of, as_keys, ids_of
+from ecgcohorts.ingest._seen import _Hashes, _Seen
 from ecgcohorts.ingest.plan import DUPLICATE, DUPLICATE_ID, AnyPlan, PlanHeader, Refusal
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 from ecgcohorts.store.reader import Store
@@ -44,22 +45,15 @@ def _ids(hexadecimal: Sequence[str]) -> NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(hexadecimal)), np.uint8).reshape(-1, PSEUDONYM_BYTES)
 
 
-def _entries_of(ids: NDArray[np.uint8], index: CohortIndex) -> NDArray[np.int64]:
-    """Return the entry of each recording in an index; -1 for one that is not there."""
-    keys = as_keys(index["recording_id"])
-    order = np.argsort(keys)
-    if not len(order):
-        return np.full(len(ids), -1)
-    wanted = as_keys(ids)
-    place = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(order) - 1)
-    entry = order[place]
-    return np.where(keys[entry] == wanted, entry, -1)
+def _compared(
+    found: _Gathered, unusable: Sequence[Refusal], store: Store, memory: tuple[_Seen, _Hashes]
+) -> tuple[_Changes, NDArray[np.int64]]:
+    """Compare recordings with what a store has of them: their facts, and the state of their files as far as remembered.
 
-
-def _compared(found: _Gathered, store: Store, met: Sequence[bytes]) -> _Changes:
-    """Compare the facts of recordings with those that a store has of them. met: ids of others of the source."""
+    Return counts, and of each recording the entry in the store's index if its file is the same, else -1.
+    """
     index = store.index
-    entry = _entries_of(found.recording_ids, index)
+    entry = _places_of(found.recording_ids, index["recording_id"])
     # Of recordings with one id, the store has the first.
     _, first = np.unique(as_keys(found.recording_ids), return_index=True)
     rows = first[entry[first] >= 0]
@@ -81,17 +75,57 @@ def _compared(found: _Gathered, store: Store, met: Sequence[bytes]) -> _Changes:
         old = np.full(len(at), np.nan, np.float32) if before is None else before[at]
         differs[name] = _unlike(found.label[rows, number], old)
     differs["date"] = _other_times(found.time[rows], index["days"][at], index["patient"][at])
-    rejects = store.rejects()
-    again = np.concatenate([found.recording_ids.ravel(), np.frombuffer(b"".join(met), np.uint8)])
-    could = rejects["recording_id"][~rejects["reason"].isin([REMOVED, DUPLICATE, DUPLICATE_ID])].tolist()
     anywhere = np.zeros(len(rows), bool)
     for column in differs.values():
         anywhere |= column
-    return _Changes(
+    seen, hashes = memory
+    marks = found.mark
+    place = seen.places(found.recording_ids[rows])
+    now = [
+        hashes.content(mark, one.tobytes())
+        for mark, one in zip(marks[rows].tolist(), index["waveform_digest"][at], strict=True)
+    ]
+    is_same = (place >= 0) & (np.array(now, np.uint64) == seen.content[place] if len(seen.content) else False)
+    same = np.full(len(found), -1)
+    same[rows[is_same]] = at[is_same]
+    refused, mended = _refused(found, unusable, store, memory)
+    changes = _Changes(
         recordings=int(anywhere.sum()),
         facts={name: int(column.sum()) for name, column in sorted(differs.items()) if column.any()},
-        refused=int(np.isin(as_keys(_ids(could)), as_keys(again)).sum()),
+        files=int(((place >= 0) & ~is_same).sum()),
+        mended=mended,
+        refused=refused,
     )
+    return changes, same
+
+
+def _refused(
+    found: _Gathered, unusable: Sequence[Refusal], store: Store, memory: tuple[_Seen, _Hashes]
+) -> tuple[int, int]:
+    """Count what a store refused for itself and the source still shows, and of these the files that are others now."""
+    rejects = store.rejects()
+    could = _ids(rejects["recording_id"][~rejects["reason"].isin([REMOVED, DUPLICATE, DUPLICATE_ID])].tolist())
+    others = np.frombuffer(b"".join(one.recording_id for one in unusable), np.uint8).reshape(-1, PSEUDONYM_BYTES)
+    ids = np.concatenate([found.recording_ids, others])
+    marks = [*found.mark.tolist(), *(one.state for one in unusable)]
+    rows = np.flatnonzero(np.isin(as_keys(ids), as_keys(could)))
+    seen, hashes = memory
+    place = seen.places(ids[rows])
+    known = np.flatnonzero(place >= 0)
+    mended = sum(hashes.content(marks[rows[at]]) != int(seen.content[place[at]]) for at in known.tolist())
+    return len(rows), mended
+
+
+def _copied(found: _Gathered, same: NDArray[np.int64], memory: tuple[_Seen, _Hashes]) -> NDArray[np.int64]:
+    """Return the entries whose signals a run would decode to the same bytes; -1 for the others."""
+    seen, hashes = memory
+    rules = np.array([hashes.rules(name) for name in found.cohorts.values], np.uint64)
+    rows = np.flatnonzero(same >= 0)
+    place = seen.places(found.recording_ids[rows])
+    other = rows[seen.rules[place] != rules[found.cohort[rows]]]
+    copied = same.copy()
+    copied[other] = -1
+    return copied
 
 
 def _unlike(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -123,7 +157,10 @@ class _Renewal:
     added to those found, with the facts that the store has.
     """
 
-    def __init__(self, found: _Gathered, unusable: Sequence[Refusal], store: Store, spec: CohortSpec) -> None:
+    def __init__(
+        self, found: _Gathered, unusable: Sequence[Refusal], store: Store, spec: CohortSpec, same: NDArray[np.int64]
+    ) -> None:
+        """same: of each recording found, the entry of the store that has its signal, or -1."""
         self._found, self._store = found, store
         index = store.index
         names = {*found.cohorts.values, *(one.cohort for one in unusable)}
@@ -141,8 +178,8 @@ class _Renewal:
         mine = np.isin(index["cohort"], [code for code, name in enumerate(index.cohorts) if name in names])
         self._unseen = np.flatnonzero(mine & ~np.isin(as_keys(index["recording_id"]), self._shown))
         self._check(gone)
-        self.stored = np.full(len(found), -1)
-        self._whole_days = self.stored.astype(np.float32)
+        self.stored = same
+        self._whole_days = np.full(len(found), np.float32(-1))
         if not self._another:
             self._add_unseen()
         self._gone = {bytes.fromhex(one) for one in gone}
@@ -168,7 +205,7 @@ class _Renewal:
     def _add_unseen(self) -> None:
         found, index = self._found, self._store.index
         entries = self._unseen
-        entry = _entries_of(found.recording_ids, index)
+        entry = _places_of(found.recording_ids, index["recording_id"])
         # A patient's recordings of one run have days from one first day; one of them that is seen tells its date.
         dated = np.flatnonzero((entry >= 0) & (found.time != UNKNOWN_TIME) & np.isfinite(index["days"][entry]))
         first_us = {
@@ -245,7 +282,7 @@ def _is_committed(plan: AnyPlan, store: Store) -> bool:
         ids = ids_of(rows["recording_id"])
         if not np.isin(as_keys(ids), met).all():
             return False
-        entry = _entries_of(ids, index)
+        entry = _places_of(ids, index["recording_id"])
         here = entry >= 0
         for name in _COMPARED if header.update else ():
             planned = ids_of(rows[name]) if name == "patient_id" else rows[name].to_numpy()

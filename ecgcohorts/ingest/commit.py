@@ -19,6 +19,7 @@ from ecgcohorts.errors import StoreError
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, STATISTICS, CohortIndex
 from ecgcohorts.ingest._ground import _Ground, _recoded
 from ecgcohorts.ingest._ids import as_keys, ids_of
+from ecgcohorts.ingest._memory import _remember
 from ecgcohorts.ingest.encode import ShardResult, Staged
 from ecgcohorts.ingest.plan import DUPLICATE, AnyPlan, Partition, PlanHeader, PlannedCohort, Refusal
 from ecgcohorts.io.durable import move_file, sha256_of, write_file
@@ -85,6 +86,8 @@ def commit(plan: AnyPlan, before: Store | None, destination: Destination) -> _Ou
     index = _extend_index(ground, plan, results, settled)
     rejects = _extend_rejects(ground.rejects(), settled)
     segments = _segments(ground, settled)
+    # Before the snapshot, so that a kill in between leaves nothing unnoted; what is noted too early is found to be untrue.
+    _remember(destination.memory, plan, index)
     if before is not None and ground.replaced and _is_same(before, entries, index, rejects, (segments, ground.removed)):
         destination.clear(before.manifest, header.plans_under_way(header.base))
         return _Outcome(accounting, before.fingerprint, False, ())

@@ -34,7 +34,6 @@ from ecgcohorts.ingest._copies import _Copies
 from ecgcohorts.ingest._gathered import _mark
 from ecgcohorts.ingest.plan import AnyPlan, Partition
 from ecgcohorts.io.durable import make_folder, sha256_of, write_file
-from ecgcohorts.io.regular import is_denied
 from ecgcohorts.io.texts import decoded
 from ecgcohorts.preprocess.flags import QUALITY_COLUMNS
 from ecgcohorts.preprocess.steps import Recipe
@@ -329,7 +328,7 @@ def _to_raise(error: Exception, where: str, stage: str, raise_errors: bool) -> E
 
     A defect of this program does not stop a night's run; it is counted under a reason of its own.
     """
-    if isinstance(error, UnreadableRecording) and is_denied(error):
+    if isinstance(error, UnreadableRecording) and error.lacks_rights:
         return machine_error(where, PermissionError(errno.EACCES, ""))
     if isinstance(error, RecordingError):
         # Named by pseudonym and without `found`: what was found may be text of a header.

@@ -40,7 +40,7 @@ from ecgcohorts.store.signals.chunks import Codec
 DUPLICATE, DUPLICATE_ID = "duplicate", "recording_id_twice"  # reasons
 _FORMAT_VERSION = b"2"  # 2: state of each file, and signals taken over
 _VERSION, _HEADER, _SUM = b"ecgcohorts.plan", b"ecgcohorts.plan.header", b"ecgcohorts.plan.sha256"
-_OF_REFUSALS = ("stage", "reason", "error", "duplicate_of")
+_OF_REFUSALS = ("stage", "reason", "error", "duplicate_of", "state")
 _MAGIC = b"PAR1"
 _MARK = "plan"  # a file in a staging folder that belongs to a plan file; it names the snapshot the plan was made for
 
@@ -55,6 +55,7 @@ class Refusal:
     reason: str
     error: str  # class name
     duplicate_of: bytes = b""
+    state: int = 0  # mark of its file, if there is one
 
     @classmethod
     def of_repetition(cls, cohort: str, name: str, path: str, entry: str, key: PseudonymKey) -> Self:
@@ -99,6 +100,14 @@ class Request(_Frozen):
     @property
     def folder(self) -> Path:
         return path_of(self.store)
+
+    def rules(self, layout: Layout) -> dict[str, str]:
+        """Return, by cohort, all that decides a signal beside its file and the recipe of the store."""
+        spec = self.spec
+        same = (layout.reader, layout.arrays, layout.windows, spec.unit, spec.expected_gain_per_mv, self.quality)
+        of = {name: spec.cohort(name) for name in spec.cohort_names}
+        versions = sorted(self.versions.items())
+        return {name: repr((*same, own.sentinel, own.mains_hz, versions)) for name, own in of.items()}
 
     @staticmethod
     def versions_here() -> dict[str, str]:
@@ -148,6 +157,7 @@ class PlanHeader(Request):
     devices: tuple[str, ...]
     mains: tuple[Mains, ...]
     labels: tuple[Name, ...]
+    memory_key: str = ""  # derived from the key, for hashes of files; it undoes no pseudonym
     changes: _Changes | None = None  # of recordings met before
     removed: tuple[str, ...] = ()  # of an update: all patients who stay out
     patients: PatientCheck | None = None  # of the new recordings
@@ -383,7 +393,7 @@ def _refuse_other_content(path: Path) -> None:
 
 def _file_schema(header: PlanHeader) -> pa.Schema:
     schema = _row_schema(header)
-    for name in _OF_REFUSALS:
+    for name in _OF_REFUSALS[:-1]:
         kind = pa.binary() if name == "duplicate_of" else pa.string()
         schema = schema.append(pa.field(name, kind))  # null in rows to encode
     return schema

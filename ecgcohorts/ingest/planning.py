@@ -2,8 +2,9 @@
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -13,9 +14,10 @@ from ecgcohorts.cohorts.account import CellAccount, TableAccount
 from ecgcohorts.cohorts.files import Found
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.cohorts.tables import Tables
-from ecgcohorts.ingest._gathered import BLOCK, SECONDS_PER_DAY, UNKNOWN_TIME, _begins, _Gathered
+from ecgcohorts.ingest._gathered import BLOCK, SECONDS_PER_DAY, UNKNOWN_TIME, _begins, _Gathered, _mark
 from ecgcohorts.ingest._ids import as_keys
-from ecgcohorts.ingest._update import _compared, _Renewal
+from ecgcohorts.ingest._seen import _Hashes, _Seen
+from ecgcohorts.ingest._update import _compared, _copied, _Renewal
 from ecgcohorts.ingest.plan import Plan, PlanHeader, PlannedCohort, Refusal, Request
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.store.reader import Store
@@ -34,16 +36,21 @@ class Known:
     patients: NDArray[np.uint8] = field(default_factory=_no_ids)
     removed: NDArray[np.uint8] = field(default_factory=_no_ids)  # patients whose new recordings are refused too
     store: Store | None = None
+    seen: _Seen = field(default_factory=_Seen)
 
     @classmethod
-    def of(cls, store: Store | None) -> Self:
-        """Return the recordings that a store has met, stored or refused, its patients, and those removed from it."""
+    def of(cls, store: Store | None, memory: Path | None = None) -> Self:
+        """Return the recordings that a store has met, stored or refused, its patients, and those removed from it.
+
+        memory: file that tells of which files they are.
+        """
         if store is None:
             return cls()
         refused = np.frombuffer(bytes.fromhex("".join(store.rejects()["recording_id"])), np.uint8)
         recordings = np.concatenate([store.index["recording_id"], refused.reshape(-1, PSEUDONYM_BYTES)])
         removed = np.frombuffer(bytes.fromhex("".join(store.manifest.removed)), np.uint8).reshape(-1, PSEUDONYM_BYTES)
-        return cls(recordings, store.index.patient_ids, removed, store)
+        seen = _Seen() if memory is None else _Seen.load(memory)
+        return cls(recordings, store.index.patient_ids, removed, store, seen)
 
 
 def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, limit: int | None = None) -> Plan:
@@ -54,10 +61,13 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
     that first recording is not read again.
     """
     found, unusable, (accounts, cells) = _scan(request.spec, files, key, known, limit)
-    changes = None if known.store is None else _compared(found, known.store, [one.recording_id for one in unusable])
-    renewal, out = None, np.zeros(0, bool)
+    changes, renewal, out = None, None, np.zeros(0, bool)
+    memory_key = key.derived("seen")
+    memory = known.seen, _Hashes(memory_key, request.spec.sha256, request.rules(files.layout))
+    if known.store is not None:
+        changes, same = _compared(found, unusable, known.store, memory)
     if request.update and known.store is not None:
-        renewal = _Renewal(found, unusable, known.store, request.spec)
+        renewal = _Renewal(found, unusable, known.store, request.spec, _copied(found, same, memory))
         unusable, out = renewal.refuse(unusable)
         known = Known()  # all that the store has of these cohorts is laid out again
     refused, n_known = _not_known(unusable, known)
@@ -86,6 +96,7 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
         ),
         known=n_known + met,
         changes=changes,
+        memory_key=memory_key.hex(),
         removed=renewal.removed if renewal else (),
         sites=found.sites.values,
         devices=found.devices.values,
@@ -117,11 +128,12 @@ def _scan(
         recording = key.pseudonym(about.cohort, "recording", about.recording_id)
         patient = about.patient_pseudonym(key)
         # A patient who was removed from the store stays out of it.
+        state = _mark(item.path, item.state)
         if patient in removed:
-            unusable.append(Refusal(about.cohort, recording, "plan", REMOVED, ""))
+            unusable.append(Refusal(about.cohort, recording, "plan", REMOVED, "", state=state))
         elif item.error is not None:
             reason, error = str(item.error.reason), type(item.error).__name__
-            unusable.append(Refusal(about.cohort, recording, "plan", reason, error))
+            unusable.append(Refusal(about.cohort, recording, "plan", reason, error, state=state))
         else:
             found.append(item, about, recording, patient)
     if limit is None:
@@ -153,9 +165,11 @@ def _new_rows(
     first[order[is_new]] = True
     del order, is_new
     twice = []
+    marks = found.mark if not first.all() else first
     for row in new[~first].tolist():
         cohort = found.cohorts.values[found.cohort[row]]
-        twice.append(Refusal.of_repetition(cohort, found.name(row), *found.source(row), key))
+        again = Refusal.of_repetition(cohort, found.name(row), *found.source(row), key)
+        twice.append(replace(again, state=int(marks[row])))
     refused, n_known = _not_known(twice, known)
     n_known += len(keys) - len(new)
     return new[first & ~out[new]] if len(out) else new[first], refused, n_known

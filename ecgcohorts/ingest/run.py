@@ -307,7 +307,7 @@ class _Job:
             base=before.fingerprint if before else "",
             versions=Request.versions_here(),
         )
-        plan = make_plan(request, self.files, self.key, Known.of(before), self.options.limit)
+        plan = make_plan(request, self.files, self.key, Known.of(before, self.destination.memory), self.options.limit)
         if before is None and not plan.header.n_inputs:
             raise SourceError(f"{self.files.source}: its files hold no recordings. Check the path.")
         if not plan.header.update:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from ecgcohorts.errors import Reason, UnreadableRecording, is_of_machine
+from ecgcohorts.errors import CANNOT_OPEN, Reason, UnreadableRecording, is_of_machine
 
 # O_NONBLOCK: without it, opening a pipe waits for a writer that may never come. Windows has neither flag, nor folders
 # as descriptors.
@@ -22,7 +22,6 @@ _FLAGS = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
-_DENIED = {f"a file that cannot be opened ({os.strerror(code)})" for code in (errno.EACCES, errno.EPERM)}
 _CAN_OPEN_IN_FOLDER = os.open in os.supports_dir_fd
 
 
@@ -114,11 +113,6 @@ def read_exactly(file: FileIO, count: int, path: Path) -> bytes:
     return data
 
 
-def is_denied(error: UnreadableRecording) -> bool:
-    """Tell whether a file was refused for want of a right, which says nothing about what is in it."""
-    return error.found in _DENIED
-
-
 def _regular(descriptor: int, path: Path) -> int:
     # Asked of the open descriptor, not of the path: between two system calls the path may come to mean another file.
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -143,7 +137,7 @@ def _unreadable(path: Path, error: OSError | ValueError) -> Exception:
     why = error.strerror if isinstance(error, OSError) else "its name holds a NUL byte"
     return UnreadableRecording(
         Reason.PATH,
-        f"a file that cannot be opened ({why})",
+        CANNOT_OPEN.format(why),
         "a readable file",
         "Check its name and permissions.",
         str(path),

@@ -52,6 +52,10 @@ class PseudonymKey:
         text = "\0".join((cohort, kind, unicodedata.normalize("NFC", identifier).strip()))
         return hmac.new(self.secret, text.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()[:PSEUDONYM_BYTES]
 
+    def derived(self, purpose: str) -> bytes:
+        """Return another key, of 32 bytes, that tells nothing about this one."""
+        return hmac.new(self.secret, f"ecgcohorts {purpose}".encode(), hashlib.sha256).digest()
+
     def store_order(self, cohort: str, patients: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the order in which a segment holds patients, given their pseudonyms, uint8 (patient, 16).
 

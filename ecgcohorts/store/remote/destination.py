@@ -49,6 +49,12 @@ class Destination:
             self._work = (work or _default_work()) / f"store-{digest}"
             self.folder = self._work / "store.zarr"
 
+    @property
+    def memory(self) -> Path:
+        """File beside the store, or the work folder, that tells from which files its recordings were read."""
+        home = self.folder if isinstance(self.place, Folder) else self._work
+        return home.with_name(f"{home.name}.seen")
+
     def open_before(self) -> Store | None:
         """Open the snapshot in force; None where no store is yet."""
         return open_store(self.place.path) if self.place.sizes([CURRENT]) else None

@@ -217,3 +217,89 @@ def test_no_identifier_enters_the_store(source, tmp_path):
     for path in store.rglob("*"):
         assert "CANARY" not in path.name
         assert not path.is_file() or b"CANARY" not in path.read_bytes()
+
+
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Pseudonyms of the recordings whose signal is decoded from here on."""
+    import ecgcohorts.ingest.encode as encode
+
+    names, real = [], encode._encode_row
+
+    def noted(task, row, *rest):
+        names.append(task.names[row])
+        return real(task, row, *rest)
+
+    monkeypatch.setattr(encode, "_encode_row", noted)
+    return names
+
+
+def test_signals_are_decoded_only_where_a_file_or_its_reading_changed(source, tmp_path, monkeypatch):
+    store, spec = tmp_path / "s.zarr", source.spec()
+    ingest(source.folder, store, str(spec), OPTIONS)
+    names = decoded(monkeypatch)
+    source.rows["CANARYe3"] |= {"age": "77", "person": "CANARYP8"}
+    source.save()
+    ingest(source.folder, store, str(spec), UPDATE)
+    refused = set(ec.open(store).rejects()["recording_id"])
+    assert len(refused) == 2
+    assert set(names) == refused  # these are read again, and nothing else
+    source.assert_is_fresh(store, spec)
+    names.clear()
+    source.record("CANARYe5", 77)
+    assert ingest(source.folder, store, str(spec), OPTIONS).changes.files == 1
+    assert not names
+    ingest(source.folder, store, str(spec), UPDATE)
+    assert len(set(names) - refused) == 1
+    source.assert_is_fresh(store, spec)
+    names.clear()
+    ingest(source.folder, store, str(source.spec(mains=60)), UPDATE)
+    assert len(names) == 11
+    source.assert_is_fresh(store, source.spec(mains=60))
+
+
+def test_mended_and_replaced_files_are_told_before_an_update(source, tmp_path, capsys):
+    store, spec = tmp_path / "s.zarr", source.spec()
+    words = ["ingest", str(source.folder), str(store), "--cohort", str(spec), "--shard", "4"]
+    (source.folder / "CANARYjunk.h5").write_bytes(b"CANARY")
+    assert code_of(*words) in (0, 3)
+    assert code_of(*words) == 0
+    source.record("CANARYe5", 77)
+    source.record("CANARYshort", 99)
+    source.record("CANARYjunk", 98)
+    source.add("CANARYjunk", 98)
+    capsys.readouterr()
+    assert code_of(*words) == 3
+    told = capsys.readouterr().err
+    assert "the files of 1 recordings were replaced" in told
+    assert "the files of 2 refused ones were replaced" in told
+    assert code_of(*words, "--update") == 0
+    source.assert_is_fresh(store, spec)
+
+
+def test_without_its_memory_an_update_decodes_all(source, tmp_path, monkeypatch):
+    store, spec = tmp_path / "s.zarr", source.spec()
+    ingest(source.folder, store, str(spec), OPTIONS)
+    memory = tmp_path / "s.zarr.seen"
+    assert memory.stat().st_mode & 0o777 == 0o600
+    assert b"CANARY" not in memory.read_bytes()
+    source.record("CANARYe5", 77)
+    memory.write_bytes(memory.read_bytes()[:-40])  # damaged
+    assert not ingest(source.folder, store, str(spec), OPTIONS).changes
+    names = decoded(monkeypatch)
+    ingest(source.folder, store, str(spec), UPDATE)
+    assert len(names) == 11
+    source.assert_is_fresh(store, spec)
+
+
+def test_a_memory_of_a_later_store_is_not_believed(source, tmp_path):
+    """The store came back from a backup, the memory did not: by it, the replaced file is stored already."""
+    store, spec = tmp_path / "s.zarr", source.spec()
+    ingest(source.folder, store, str(spec), OPTIONS)
+    backup = shutil.copytree(store, tmp_path / "backup.zarr")
+    source.record("CANARYe5", 77)
+    ingest(source.folder, store, str(spec), UPDATE)
+    shutil.rmtree(store)
+    backup.rename(store)
+    assert ingest(source.folder, store, str(spec), OPTIONS).changes.files == 1
+    ingest(source.folder, store, str(spec), UPDATE)
+    source.assert_is_fresh(store, spec)
