@@ -65,7 +65,7 @@ def main() -> None:
         summary=options.summary, intended_use=USE, known_failures=FAILURES, metrics=metrics(told), commit=commit,
         data_licences=licences_of(store), where=options.out.name,
     )  # fmt: skip
-    print(publish(options.run, options.out, about, options.out.name, half=True))
+    print(publish(options.run, options.out, about, options.out.name, half=True, digests="plain"))
 
 
 if __name__ == "__main__":

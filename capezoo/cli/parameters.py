@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ecgcohorts.cli.parameters import Name, argument, option
+from ecgcohorts.cli.parameters import FILE, Name, argument, option
 
 
 def _weights_here() -> Iterable[str]:
@@ -16,5 +16,10 @@ WEIGHTS_OUT = Name("TARGET", or_file=True)
 weights = argument("weights", WEIGHTS, "encoder.tag, folder, or hf-hub:ORG/REPO@REVISION")
 unchecked = option(
     "--unchecked", is_flag=True, help="load weights as they are: no checksums, and numbers may be NaN or infinite"
+)
+digest_key = option(
+    "--digest-key",
+    type=FILE,
+    help="key with which the digests of training recordings were published, if they are keyed",
 )
 offline = option("--offline", is_flag=True, help="take Hub weights from the cache only, as with HF_HUB_OFFLINE=1")

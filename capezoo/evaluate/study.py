@@ -24,12 +24,13 @@ from capezoo.specs.base import Spec, derive_seed, parse
 from capezoo.specs.input import InputSpec
 from capezoo.specs.run import EncoderSpec
 from capezoo.zoo.create import load
-from capezoo.zoo.digests import training_digests
+from capezoo.zoo.digests import trained_on
 from capezoo.zoo.files import CARD, DIGEST_BYTES, Architecture, read_card
 from capezoo.zoo.listing import locate
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.io.durable import sha256_of, write_file
+from ecgcohorts.privacy.pseudonyms import load_key
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,19 +66,21 @@ def study(
     command: str = "",
     progress: Progress | None = None,
     check: bool = True,
+    digest_key: Path | None = None,
 ) -> Study:
     """Embed the store with each of `weights`, ask the questions, and return the study, which `out` then holds.
 
     weights: names or folders of published weights, or "random". questions: name -> values of its `Config`. A folder of
     an earlier study of the same weights, store and seed keeps its other answers. A question that the store cannot
     answer is listed in `left_out`, or, asked alone, raises Unanswerable. check: as for `capezoo.load`; what unchecked
-    weights say of their training recordings is not believed.
+    weights say of their training recordings is not believed. digest_key: file of the key of keyed training digests.
     Raises EcgError with the remedy for whatever does not fit together, and for test patients that pretraining has seen.
     """
     folder = Path(out)
     # Settings first: a wrong key is refused before weights are loaded and the store is embedded.
     asked = {name: _config(name, values) for name, values in sorted(questions.items())}
-    found = _contenders(weights, seed, check)
+    key = load_key(digest_key, for_new_store=False) if digest_key else None
+    found = _contenders(weights, seed, check, lambda folder: trained_on(folder, store.index, key))
     # Embedding takes minutes to hours; what cannot be tested is refused before it.
     _require_testable(asked, found, store.index, seed)
     made = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
@@ -126,7 +129,7 @@ def _require_unseen(name: str, index: "CohortIndex", parts: Parts, trained_on: N
     found = parts.tests_seen(index, trained_on)
     if found is None:
         raise SpecError(f"{name}: found no list of its training recordings, expected one: the test records may be among "
-                        "them. To evaluate nevertheless: --allow-seen.")  # fmt: skip
+                        "them. A keyed list needs its key: --digest-key. To evaluate nevertheless: --allow-seen.")  # fmt: skip
     records, patients = found
     if any(patients.values()):
         where = ", ".join(f"{patients[cohort]} of {cohort}" for cohort in patients if patients[cohort])
@@ -151,7 +154,9 @@ def _continued(folder: Path, made: Study) -> Study:
     return earlier
 
 
-def _contenders(weights: Sequence[str], seed: int, check: bool) -> list[_Contender]:
+def _contenders(
+    weights: Sequence[str], seed: int, check: bool, trained_on: Callable[[Path], NDArray[np.uint8] | None]
+) -> list[_Contender]:
     """Load weights in the order given. Their names are those of the cards, with the folder where two are equal."""
     folders = {name: locate(name) for name in weights if name != RANDOM}
     names = {name: read_card(folder).name for name, folder in folders.items()}
@@ -170,7 +175,7 @@ def _contenders(weights: Sequence[str], seed: int, check: bool) -> list[_Contend
         model = load(folder, check=check)
         evaluated = EvaluatedWeights(name=label, weights=weights_digest(model), card=sha256_of(folder / CARD))
         # After loading: the digests are those of a folder that was found whole.
-        found.append(_Contender(evaluated, model, training_digests(folder) if check else None))
+        found.append(_Contender(evaluated, model, trained_on(folder) if check else None))
     return found
 
 

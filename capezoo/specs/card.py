@@ -37,6 +37,9 @@ class Training(Spec):
     cohorts: tuple[CohortUse, ...]
     store_fingerprint: str
     record_digests: SHA256 | None = None  # of the file that lists the waveform digests of all training records
+    digest_key: str | None = Field(
+        default=None, max_length=64, description="fingerprint of the key that the publisher keeps, if digests are keyed"
+    )
     steps: int = Field(ge=0)
     command: str = ""
     commit: str = ""

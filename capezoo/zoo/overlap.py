@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capezoo.specs.base import Spec
-from capezoo.zoo.digests import seen, training_digests
+from capezoo.zoo.digests import seen, trained_on, training_digests
 from capezoo.zoo.files import DIGESTS, _require_whole, read_card
 from capezoo.zoo.listing import locate
 from ecgcohorts.errors import SourceError
+from ecgcohorts.privacy.pseudonyms import load_key
 
 if TYPE_CHECKING:
     from ecgcohorts.store.reader import AnyStore
@@ -49,21 +50,34 @@ class Overlap(Spec):
         return sum(group.seen_records for group in self.groups)
 
 
-def overlap(weights: str | Path, store: "AnyStore", split: str | None = None, offline: bool = False) -> Overlap:
+def overlap(
+    weights: str | Path,
+    store: "AnyStore",
+    split: str | None = None,
+    offline: bool = False,
+    *,
+    digest_key: Path | None = None,
+) -> Overlap:
     """Compare published weights with a store, per cohort, or per cohort and part of the split kept by that name.
 
-    Raises SourceError for weights without digests of their training data, SpecError for unknown weights or splits.
+    digest_key: file of the key with which the digests were published, if they are keyed.
+    Raises SourceError for weights without digests of their training data, or with keyed ones and no key, KeyMismatch for
+    another key, SpecError for unknown weights or splits.
     """
     folder = locate(weights, offline)
-    card, trained_on = read_card(folder), training_digests(folder)
+    card, listed = read_card(folder), training_digests(folder)
     # Digests that were swapped together with their card would tell of no overlap.
     _require_whole(folder)
-    if trained_on is None:
+    if listed is None:
         raise SourceError(f"{folder}: found no {DIGESTS}, expected the digests of the training recordings. Nobody can say "
                           "what these weights have seen.")  # fmt: skip
     index = store.index
+    known = trained_on(folder, index, load_key(digest_key, for_new_store=False) if digest_key else None)
+    if known is None:
+        raise SourceError(f"{folder}: found keyed digests of the training recordings, expected the key. Ask the publisher "
+                          "to compare, or give the key: --digest-key FILE.")  # fmt: skip
     parts = _parts(store, split)
-    record, patient = seen(index, trained_on)
+    record, patient = seen(index, known)
     # Parts in the order of the split, so that two cohorts read alike; a part without recordings has no row.
     groups = []
     for code, cohort in enumerate(index.cohorts):
@@ -74,7 +88,7 @@ def overlap(weights: str | Path, store: "AnyStore", split: str | None = None, of
     return Overlap(
         name=card.name,
         version=card.version,
-        training_records=len(trained_on),
+        training_records=len(listed),
         store_fingerprint=store.fingerprint,
         split=split,
         groups=tuple(groups),

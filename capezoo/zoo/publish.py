@@ -1,6 +1,7 @@
 """Publish a run: a weight folder that says what it is and can be verified."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -8,9 +9,10 @@ import tempfile
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,9 +20,11 @@ from capezoo.specs.base import parse
 from capezoo.specs.card import CohortUse, Golden, Metric, Training, WeightCard
 from capezoo.specs.input import InputSpec
 from capezoo.specs.run import EncoderSpec
+from capezoo.zoo.digests import _keyed
 from capezoo.zoo.files import (
     CARD,
     CONFIG,
+    DIGEST_BYTES,
     DIGESTS,
     GOLDEN,
     LICENCE,
@@ -36,6 +40,7 @@ from capezoo.zoo.hub import push
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError
 from ecgcohorts.io.durable import sha256_of, sync_folder, write_file
+from ecgcohorts.privacy.pseudonyms import load_key
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +48,9 @@ if TYPE_CHECKING:
     from capezoo.training.run_folder import RunFolder
     from ecgcohorts.store.reader import AnyStore
 
+log = logging.getLogger(__name__)
 _LICENCE_OF_WEIGHTS = "Apache-2.0"
+_UNKNOWN = "unknown"  # licence of data
 # Stands for the folder in the README's example until its reader puts a path there.
 _THIS_FOLDER = "THIS_FOLDER"
 # Our default for half precision; rounding to 11 bits alone gives about 0.9999999.
@@ -72,12 +79,15 @@ def publish(
     name: str | None = None,
     half: bool = False,
     *,
+    digests: Literal["plain", "none"] | Path,
     force: bool = False,
 ) -> Path:
     """Write the newest checkpoint of a run as a weight folder, and return it.
 
     The card states what the run folder knows: configuration, cohorts, steps, store fingerprint, versions.
-    half: store numbers in half precision, if embeddings stay the same (cosine 0.9999). force: publish a collapsed run, or
+    half: store numbers in half precision, if embeddings stay the same (cosine 0.9999). digests: of training recordings;
+    "plain" ones tell everybody who holds a recording whether it was trained on, those keyed by a key file only the holder
+    of that key, and with "none" nobody finds an overlap with a test set. force: publish a collapsed run, or
     weights that give the golden signals NaN or equal features; the card then says so.
     Raises SourceError if `run` is no run or has no checkpoint, SpecError if `out` exists, half is not enough, or for what
     `force` allows.
@@ -91,12 +101,13 @@ def publish(
     if faults and not force:
         raise SpecError(f"{folder.path}: {faults[0]} Train again. To publish it with this in its card: --force.")
     data, encoder = folder.data(), _resolved(config.encoder)
-    digests = folder.path / "training_digests.bin"
+    rows, key = _published_digests(folder.path / "training_digests.bin", digests)
     training = Training(
         run=config,
         cohorts=_cohorts(data, about.data_licences or {}),
         store_fingerprint=str(data["store_fingerprint"]),
-        record_digests=sha256_of(digests) if digests.is_file() else None,
+        record_digests=sha256(rows).hexdigest() if rows is not None else None,
+        digest_key=key,
         steps=int(state["step"]),
         command=about.command,
         commit=about.commit,
@@ -118,7 +129,7 @@ def publish(
         intended_use=about.intended_use,
         known_failures=(*faults, *about.known_failures),
     )
-    return write_weights(out, model, card, digests if digests.is_file() else None, half, about.where)
+    return write_weights(out, model, card, rows, half, about.where)
 
 
 def publish_to_hub(
@@ -128,15 +139,28 @@ def publish_to_hub(
     name: str | None = None,
     half: bool = False,
     *,
+    digests: Literal["plain", "none"] | Path,
     force: bool = False,
 ) -> str:
     """Publish to a repository "hf-hub:ORG/NAME" and return its address with the new commit. See `publish`, `hub.push`."""
     # The same folder as a local publication, so that what was uploaded can be verified in the same way.
     with tempfile.TemporaryDirectory(prefix="capezoo-") as place:
         about = replace(about, where=f"{target}@COMMIT")
-        folder = publish(run, Path(place) / "weights", about, name, half, force=force)
+        folder = publish(run, Path(place) / "weights", about, name, half, digests=digests, force=force)
         card = read_card(folder)
         return push(folder, target, f"{card.name} {card.version}")
+
+
+def _published_digests(path: Path, digests: Literal["plain", "none"] | Path) -> tuple[bytes | None, str | None]:
+    """Return what a weight folder says of its training recordings, and the fingerprint of the key, if there is one."""
+    if digests == "none" or not path.is_file():
+        return None, None
+    if digests == "plain":
+        return path.read_bytes(), None
+    key = load_key(Path(digests), for_new_store=False)
+    rows = _keyed(np.fromfile(path, np.uint8).reshape(-1, DIGEST_BYTES), key)
+    # Sorted anew: in the order of the plain digests, each would be known by its place.
+    return np.unique(rows, axis=0).tobytes(), key.fingerprint
 
 
 def _faults(folder: "RunFolder", model: "nn.Module", spec: InputSpec) -> tuple[str, ...]:
@@ -156,8 +180,20 @@ def _faults(folder: "RunFolder", model: "nn.Module", spec: InputSpec) -> tuple[s
     return tuple(found)
 
 
-def licences_of(store: "AnyStore") -> dict[str, str]:
-    """Return the licence of each cohort's data, as its description gave it at ingest."""
+def licences_of(store: "AnyStore", run: str | Path | None = None) -> dict[str, str]:
+    """Return the licence of each cohort's data, as its description gave it at ingest.
+
+    run: raise SpecError for a store that lacks a cohort which this run was trained on.
+    """
+    if run is not None:
+        from capezoo.training.run_folder import RunFolder
+
+        used = [part["name"] for part in RunFolder(Path(run)).data()["cohorts"]]
+        if lacking := [name for name in used if name not in store.index.cohorts]:
+            raise SpecError(
+                f"{store.path}: found no cohort {', '.join(lacking)}, expected the store that {run} was trained on, with "
+                f"{', '.join(used)}. Name that one."
+            )
     return {segment.cohort: segment.licence for segment in store.segments if segment.licence}
 
 
@@ -165,13 +201,13 @@ def write_weights(
     out: str | Path,
     model: "nn.Module",
     card: WeightCard,
-    digests: Path | None = None,
+    digests: Path | bytes | None = None,
     half: bool = False,
     where: str = _THIS_FOLDER,
 ) -> Path:
     """Write a weight folder and return it.
 
-    model: built from `card.encoder`. digests: file with the waveform digests of all training recordings.
+    model: built from `card.encoder`. digests: waveform digests of all training recordings, or their file.
     Raises SpecError if `out` exists, or if half precision changes embeddings.
     """
     from safetensors.torch import save
@@ -197,7 +233,7 @@ def write_weights(
         write_file(aside / GOLDEN, GoldenOutput.of(model, card.input).to_bytes())
         write_file(aside / LICENCE, files("capezoo.zoo").joinpath("apache-2.0.txt").read_bytes())
         if digests is not None:
-            write_file(aside / DIGESTS, digests.read_bytes())
+            write_file(aside / DIGESTS, digests if isinstance(digests, bytes) else digests.read_bytes())
         # The licence is left out: it is the same text for all weights, and SHA256SUMS covers it.
         named = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.name != LICENCE}
         full = card.model_copy(update={"sha256": named, "golden": Golden(file=GOLDEN, sha256=named[GOLDEN])})
@@ -275,8 +311,13 @@ def _resolved(spec: EncoderSpec) -> EncoderSpec:
 
 
 def _cohorts(data: Mapping[str, Any], licences: Mapping[str, str]) -> tuple[CohortUse, ...]:
-    """Join the cohorts of data.json with the licences of their data."""
-    return tuple(CohortUse(**part, licence=licences.get(part["name"]) or "unknown") for part in data["cohorts"])
+    """Join the cohorts of data.json with the licences of their data. Warns of those without."""
+    uses = tuple(CohortUse(**part, licence=licences.get(part["name"]) or _UNKNOWN) for part in data["cohorts"])
+    if unknown := [use.name for use in uses if use.licence == _UNKNOWN]:
+        log.warning("the card says nothing of the licence of the data of %s. Name the store it was trained on, with --store; "
+                    "if that does not know it either, write the licence into the cohort's description.",
+                    ", ".join(unknown))  # fmt: skip
+    return uses
 
 
 def _versions(path: Path) -> dict[str, str]:

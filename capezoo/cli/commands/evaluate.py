@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
-from capezoo.cli.parameters import WEIGHTS, unchecked
+from capezoo.cli.parameters import WEIGHTS, digest_key, unchecked
 from ecgcohorts import plugins
 from ecgcohorts.cli.console import Answer, progress, table
 from ecgcohorts.cli.parameters import FILE, FOLDER, INTEGER, NATURAL, REAL, STORE, TEXT, Name, OneOf, option
@@ -55,6 +55,7 @@ def _study(function: Callable[..., Answer]) -> Callable[..., Answer]:
             option("-o", "--out", type=FOLDER, required=True, help="folder of the study, to make or to add to"),
             option("--seed", type=NATURAL, required=True, help="random seed of splits, heads and resampling"),
             unchecked,
+            digest_key,
         )
     ):
         function = declare(function)
@@ -69,9 +70,17 @@ def _asking(name: str) -> Command:
     @command(name, *module.EXAMPLES)
     @_study
     def ask(
-        *, weights: Sequence[str], store: Sequence[str], out: Path, seed: int, unchecked: bool, **config: Any
+        *,
+        weights: Sequence[str],
+        store: Sequence[str],
+        out: Path,
+        seed: int,
+        unchecked: bool,
+        digest_key: Path | None,
+        **config: Any,
     ) -> Answer:
-        return _answered(weights, store, out, seed, {name: config}, check=not unchecked)
+        trust = {"check": not unchecked, "digest_key": digest_key}
+        return _answered(weights, store, out, seed, {name: config}, trust)
 
     # The function has no docstring of its own: the question's module says what it asks.
     ask.help = about(name)[1]
@@ -120,6 +129,7 @@ def _asking_all() -> Command:
         out: Path,
         seed: int,
         unchecked: bool,
+        digest_key: Path | None,
         train_cohort: str,
         allow_seen: bool,
         settings: Sequence[str],
@@ -133,7 +143,8 @@ def _asking_all() -> Command:
             questions[name] = {key: value for key, value in shared.items() if key in fields}
         for setting in settings:
             _set(questions, setting)
-        return _answered(weights, store, out, seed, questions, check=not unchecked)
+        trust = {"check": not unchecked, "digest_key": digest_key}
+        return _answered(weights, store, out, seed, questions, trust)
 
     return ask
 
@@ -157,19 +168,16 @@ def _answered(
     out: Path,
     seed: int,
     questions: Mapping[str, Mapping[str, Any]],
-    *,
-    check: bool,
+    trust: Mapping[str, Any],
 ) -> Answer:
-    """Ask, and show the numbers that matter."""
+    """Ask, and show the numbers that matter. trust: what `study` is told of the weights."""
     from rich.console import Group as Lines
 
     from capezoo.evaluate.study import study
     from ecgcohorts.store.union import open_named
 
     with progress() as tell:
-        made = study(
-            weights, open_named(store), out, seed, questions, command=command_line(), progress=tell, check=check
-        )
+        made = study(weights, open_named(store), out, seed, questions, command=command_line(), progress=tell, **trust)
     rows = made.headline()
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
     numbers = [[name, *(_short(row.get(key)) for key in columns)] for name, row in rows.items()]

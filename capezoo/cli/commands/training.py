@@ -102,11 +102,17 @@ def _told(run: Any) -> Answer:
 
 @command(
     "publish",
-    'capezoo publish runs/z weights/z --name cape-z --store store.zarr --summary "What it is, in a sentence."',
-    "capezoo publish runs/z hf-hub:ORG/NAME --half --study study",
+    'capezoo publish runs/z weights/z --digests plain --store store.zarr --summary "What it is, in a sentence."',
+    "capezoo publish runs/z hf-hub:ORG/NAME --digests digests.key --half --study study",
 )
 @argument("run_folder", FOLDER, "folder of `capezoo pretrain`")
 @argument("target", WEIGHTS_OUT, "folder to make, or hf-hub:ORG/NAME (needs a login: hf auth login)")
+@option(
+    "--digests",
+    type=Name("KIND|KEYFILE", lambda: ("plain", "none"), or_file=True),
+    required=True,
+    help="of training recordings: plain (everybody who holds a recording can look it up), none, or a key file that you keep",
+)
 @option("--name", type=TEXT, help="name of the weights; default: of the run")
 @option("--half", is_flag=True, help="store numbers in half precision, if embeddings stay the same")
 @option("--force", is_flag=True, help="publish a run that collapsed, or gives NaN; its card will say so")
@@ -128,6 +134,7 @@ def _publish(
     *,
     run_folder: Path,
     target: str,
+    digests: str,
     name: str | None,
     half: bool,
     force: bool,
@@ -144,11 +151,12 @@ def _publish(
     from capezoo.zoo.publish import About, licences_of, publish, publish_to_hub
     from ecgcohorts.store.union import open_named
 
-    licences = licences_of(open_named(store)) if store else None
+    licences = licences_of(open_named(store), run_folder) if store else None
     metrics = tuple(metric for folder in study for metric in _measured(run_folder, half, folder))
     about = About(version=version, summary=summary, metrics=metrics, data_licences=licences)
+    chosen: Any = digests if digests in ("plain", "none") else Path(digests)
     put = publish_to_hub if target.startswith(HUB) else publish
-    made = str(put(run_folder, target, about, name, half, force=force))
+    made = str(put(run_folder, target, about, name, half, digests=chosen, force=force))
     return Answer({"weights": made, "metrics": len(metrics)}, made)
 
 

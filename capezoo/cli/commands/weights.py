@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capezoo.cli.parameters import offline, unchecked, weights
+from capezoo.cli.parameters import digest_key, offline, unchecked, weights
 from ecgcohorts.cli.console import EXIT_DAMAGED, EXIT_NOT_FOUND, Answer, progress, table
 from ecgcohorts.cli.parameters import FILE, FOLDER, Name, OneOf, argument, option, stores
 from ecgcohorts.cli.program import command
@@ -171,8 +171,11 @@ def _embed(
 @weights
 @stores
 @option("--split", type=Name("NAME"), help="split kept in the store: count its parts apart")
+@digest_key
 @offline
-def _overlap(*, weights: str, store: Sequence[str], split: str | None, offline: bool) -> Answer:
+def _overlap(
+    *, weights: str, store: Sequence[str], split: str | None, digest_key: Path | None, offline: bool
+) -> Answer:
     """Count the recordings of a store that weights were trained on.
 
     Compared by waveform.
@@ -182,7 +185,7 @@ def _overlap(*, weights: str, store: Sequence[str], split: str | None, offline: 
     from capezoo.zoo.overlap import overlap
     from ecgcohorts.store.union import open_named
 
-    found = overlap(weights, open_named(store), split, offline)
+    found = overlap(weights, open_named(store), split, offline, digest_key=digest_key)
     rows = [
         [f"{g.cohort} {g.part or ''}", *(f"{n:,}" for n in (g.records, g.seen_records, g.patients, g.seen_patients))]
         for g in found.groups

@@ -76,7 +76,9 @@ def test_the_whole_path(run, store, tmp_path):
         run("pretrain", "--store", store, "--out", "r", "--seed", 8, "--run", "run.yaml", "--set", "max_steps=2"),
         "seed 9",
     )
-    code, out, err = run("publish", "r", "w", "--name", "tiny_z", "--summary", "A test.", "--store", store)
+    code, out, err = run(
+        "publish", "r", "w", "--digests", "plain", "--name", "tiny_z", "--summary", "A test.", "--store", store
+    )
     assert (code, out.strip(), err) == (0, "w", "")
     code, out, err = run("verify", "w")
     assert (code, err) == (0, "")
@@ -108,7 +110,7 @@ def test_the_whole_path(run, store, tmp_path):
     assert study.answers["ood"].provenance.command.startswith(
         "capezoo evaluate all --weights w --weights random --store "
     )
-    assert run("publish", "r", "w2", "--study", "s")[0] == 0
+    assert run("publish", "r", "w2", "--digests", "plain", "--study", "s")[0] == 0
     metrics = json.loads(run("info", "w2", "--json")[1])["metrics"]
     assert {metric["name"] for metric in metrics} == {"age_mae_years", "sex_auroc"}
     assert all("capezoo evaluate all --weights w --weights random" in metric["method"] for metric in metrics)
@@ -129,7 +131,7 @@ def test_several_stores_as_one(run, simulated, tmp_path):
     made = json.loads(Path("r/data.json").read_text())
     assert made["store_fingerprint"] == open_stores(["north.zarr", "river.zarr"]).fingerprint
     assert {cohort["name"] for cohort in made["cohorts"]} == {"north", "river"}
-    assert run("publish", "r", "w", *both)[0] == 0
+    assert run("publish", "r", "w", "--digests", "plain", *both)[0] == 0
     licences = json.loads(run("info", "w", "--json")[1])["data_licences"]
     assert set(licences) == {"north", "river"}
     assert "unknown" not in licences.values()
@@ -153,7 +155,7 @@ def test_several_stores_as_one(run, simulated, tmp_path):
 def test_list_shows_weights_by_name(run, run_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(listing, "BUNDLED", tmp_path / "none")
     monkeypatch.setenv("CAPEZOO_CACHE", str(tmp_path / "cache"))
-    assert run("publish", run_folder, "cache/cape_resnet.tiny", "--summary", "Small.")[0] == 0
+    assert run("publish", run_folder, "cache/cape_resnet.tiny", "--digests", "plain", "--summary", "Small.")[0] == 0
     code, out, _ = run("list")
     assert code == 0
     assert "encoder" in out
@@ -202,10 +204,10 @@ def test_wrong_input_gives_one_line(run, store, run_folder, tmp_path):
     assert not Path("r").exists()
     assert_one_line(run("embed", "nobody", store, "-o", "e"), "found no weights 'nobody'")
     assert_one_line(run("embed", "nobody", store), "found no --out, expected --out FOLDER")
-    assert_one_line(run("publish", tmp_path, "w"), "found no config.yaml")
-    assert run("publish", run_folder, "w")[0] == 0
-    assert_one_line(run("publish", run_folder, "w"), "found something there")
-    assert_one_line(run("publish", run_folder, "w3", "--study", "w"), "found no result")
+    assert_one_line(run("publish", tmp_path, "w", "--digests", "plain"), "found no config.yaml")
+    assert run("publish", run_folder, "w", "--digests", "plain")[0] == 0
+    assert_one_line(run("publish", run_folder, "w", "--digests", "plain"), "found something there")
+    assert_one_line(run("publish", run_folder, "w3", "--digests", "plain", "--study", "w"), "found no result")
     assert_one_line(run("embed", "w", "no.zarr", "-o", "e"), "expected a store")
     assert_one_line(run("info", tmp_path), "found a folder without config.json")
     assert_one_line(run("report", "-o", "r.html", "--study", "w"), "found no result")
@@ -225,11 +227,12 @@ def test_answers_in_json(run, store, run_folder, monkeypatch, tmp_path):
 
     monkeypatch.setattr(listing, "BUNDLED", tmp_path / "none")
     monkeypatch.setenv("CAPEZOO_CACHE", str(tmp_path / "cache"))
-    assert ask("publish", run_folder, "cache/cape_resnet.tiny", "--summary", "Small.")["weights"].endswith("tiny")
+    published = ("publish", run_folder, "cache/cape_resnet.tiny", "--digests", "plain", "--store", store)
+    assert ask(*published, "--summary", "Small.")["weights"].endswith("tiny")
     listed = ask("list", "cape*")
     assert listed["encoders"] == ["cape_resnet"]
     assert [(one["name"], one["summary"]) for one in listed["weights"]] == [("cape_resnet.tiny", "Small.")]
-    assert ask("list", "nothing*", code=1) == {"encoders": [], "weights": []}
+    assert ask("list", "nothing*", code=1) == {"encoders": [], "weights": [], "damaged": {}}
     assert ask("pull", "cape_resnet.tiny", "--to", "w") == {"folder": "w"}
     assert ask("verify", "w")["problems"] == []
     assert ask("embed", "w", store, "-o", "e")["records"] == len(open_store(store).index)
@@ -240,7 +243,7 @@ def test_answers_in_json(run, store, run_folder, monkeypatch, tmp_path):
 
 
 def test_damaged_weights_set_the_exit_code(run, run_folder):
-    run("publish", run_folder, "w")
+    run("publish", run_folder, "w", "--digests", "plain")
     data = bytearray(Path("w", WEIGHTS).read_bytes())
     data[-1] ^= 1
     Path("w", WEIGHTS).write_bytes(bytes(data))
@@ -251,7 +254,7 @@ def test_damaged_weights_set_the_exit_code(run, run_folder):
 
 def test_weights_of_another_recipe_are_refused(run, run_folder, store):
     """The store, not the weights, is made another one here: its manifest says so."""
-    run("publish", run_folder, "w")
+    run("publish", run_folder, "w", "--digests", "plain")
     config = json.loads(Path("w/config.json").read_text())
     length = int.from_bytes(Path("w", WEIGHTS).read_bytes()[:8], "little")
     data = Path("w", WEIGHTS).read_bytes()

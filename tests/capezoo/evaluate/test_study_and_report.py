@@ -26,7 +26,7 @@ def study(simulated, run_folder, tmp_path_factory):
     """Two sets of weights of one name in different folders, and the untrained encoder; every question."""
     folder = tmp_path_factory.mktemp("study")
     for name in ("a", "b"):
-        publish(run_folder, folder / name)
+        publish(run_folder, folder / name, digests="plain")
     told = []
     store = open_store(simulated / "store.zarr")
     weights = [str(folder / "a"), "random", str(folder / "b")]

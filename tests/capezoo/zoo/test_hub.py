@@ -56,7 +56,7 @@ def test_published_weights_come_back_by_the_same_line(hub, folder, tiny, tmp_pat
 
 def test_a_run_is_published_to_a_hub_and_again(hub, run_folder, folder):
     hub.add(NAME, {".gitattributes": b"", "old.txt": b"old", DIGESTS: b"0" * 16})
-    first = publish_to_hub(run_folder, f"hf-hub:{NAME}")
+    first = publish_to_hub(run_folder, f"hf-hub:{NAME}", digests="plain")
     assert set(hub.repos[NAME].tree("main")[1]) == {".gitattributes", *REQUIRED, DIGESTS}
     assert verify(first).ok
     assert f'pretrained="hf-hub:{NAME}@COMMIT"' in hub.repos[NAME].tree("main")[1][README].decode()

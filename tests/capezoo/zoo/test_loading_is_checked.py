@@ -109,7 +109,7 @@ def test_links_and_pipes_are_never_followed(folder, tmp_path, name, kind):
 
 @pytest.fixture
 def published(run_folder, tmp_path):
-    return capezoo.publish(run_folder, tmp_path / "published")
+    return capezoo.publish(run_folder, tmp_path / "published", digests="plain")
 
 
 def test_embed_and_evaluate_check_too(published, simulated, tmp_path, monkeypatch, capsys):

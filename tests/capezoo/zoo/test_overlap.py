@@ -1,17 +1,19 @@
 """What weights have seen of a store: counted by waveform, by hand as well, and refused in evaluations."""
 
+import hmac
 import json
 import shutil
+from hashlib import sha256
 
 import numpy as np
 import pytest
 
 from capezoo.evaluate.measure.parts import Parts
 from capezoo.evaluate.study import _require_unseen, study
-from capezoo.zoo import load, overlap, publish, write_weights
+from capezoo.zoo import load, overlap, publish, verify, write_weights
 from capezoo.zoo.digests import seen, training_digests
-from capezoo.zoo.files import DIGESTS, read_card
-from ecgcohorts.errors import SourceError, SpecError
+from capezoo.zoo.files import CARD, DIGESTS, read_card
+from ecgcohorts.errors import KeyMismatch, SourceError, SpecError
 from ecgcohorts.index import splits
 from ecgcohorts.store import open_store
 from ecgcohorts.store.splits import save_split
@@ -19,7 +21,7 @@ from ecgcohorts.store.splits import save_split
 
 @pytest.fixture(scope="module")
 def weights(run_folder, tmp_path_factory):
-    return publish(run_folder, tmp_path_factory.mktemp("w") / "weights")
+    return publish(run_folder, tmp_path_factory.mktemp("w") / "weights", digests="plain")
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +133,54 @@ def test_patients_count_where_none_of_their_test_records_was_seen(store):
     others = Parts(mine[:0], mine[:0], {"north": np.flatnonzero(store.index["patient"] != patient)})
     _require_unseen("w", store.index, others, trained)
     assert tested.tests_seen(store.index, None) is None
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory):
+    path = tmp_path_factory.mktemp("key") / "digests.key"
+    path.write_text("ab" * 32)
+    return path
+
+
+@pytest.fixture(scope="module")
+def locked(run_folder, key, tmp_path_factory):
+    return publish(run_folder, tmp_path_factory.mktemp("locked") / "weights", digests=key)
+
+
+def test_keyed_digests_tell_the_holder_of_the_key_and_nobody_else(weights, locked, store, key, tmp_path):
+    assert verify(locked).ok
+    plain, hidden = ({bytes(row) for row in training_digests(folder)} for folder in (weights, locked))
+    assert len(plain) == len(hidden)
+    assert not plain & hidden
+    assert not {bytes(row) for row in store.index["waveform_digest"]} & hidden
+    one = next(iter(plain))
+    mine = hmac.new(bytes.fromhex("ab" * 32), b"capezoo training digest\0" + one, sha256).digest()[:16]
+    assert mine in hidden
+    rows = [bytes(row) for row in training_digests(locked)]
+    assert rows == sorted(rows)  # no order that could tell one from another
+    with pytest.raises(SourceError, match=r"found keyed digests.*Ask the publisher to compare, or give.*--digest-key"):
+        overlap(locked, store)
+    assert overlap(locked, store, digest_key=key).groups == overlap(weights, store).groups
+    (tmp_path / "other.key").write_text("cd" * 32)
+    with pytest.raises(KeyMismatch, match="found digests of another key"):
+        overlap(locked, store, digest_key=tmp_path / "other.key")
+    text = (locked / CARD).read_text()
+    assert read_card(locked).training.digest_key in text
+    assert "ab" * 32 not in text
+
+
+def test_an_evaluation_needs_the_key_of_keyed_digests(locked, store, key, tmp_path):
+    asked = {"ood": {"train_cohort": "north"}}
+    with pytest.raises(SpecError, match=r"found no list of its training recordings.*A keyed list needs its key"):
+        study([str(locked)], store, tmp_path / "out", 1, asked)
+    with pytest.raises(SpecError, match=r"tiny_x: found test patients it was pretrained on"):
+        study([str(locked)], store, tmp_path / "out", 1, asked, digest_key=key)
+
+
+def test_weights_may_be_published_without_digests(run_folder, store, tmp_path):
+    silent = publish(run_folder, tmp_path / "w", digests="none")
+    assert verify(silent).ok
+    assert not (silent / DIGESTS).exists()
+    assert read_card(silent).training.record_digests is None
+    with pytest.raises(SourceError, match=r"found no training_digests.bin.*Nobody can say what"):
+        overlap(silent, store)

@@ -30,7 +30,18 @@ def run(capsys, tmp_path, monkeypatch):
 
 
 def test_from_a_run_to_a_hub_to_a_folder(run, hub, run_folder, simulated):
-    code, out, _ = run("publish", run_folder, "hf-hub:org/tiny", "--half", "--name", "tiny", "--summary", "Small.")
+    code, out, _ = run(
+        "publish",
+        run_folder,
+        "hf-hub:org/tiny",
+        "--digests",
+        "plain",
+        "--half",
+        "--name",
+        "tiny",
+        "--summary",
+        "Small.",
+    )
     assert code == 0
     address = out.strip()
     assert address.startswith("hf-hub:org/tiny@")
@@ -56,7 +67,10 @@ def test_from_a_run_to_a_hub_to_a_folder(run, hub, run_folder, simulated):
 
 def test_wrong_input_gives_one_line(run, hub, run_folder):
     for arguments, words in (
-        (("publish", run_folder, "hf-hub:org/x@main"), "expected hf-hub:ORG/REPO without revision"),
+        (
+            ("publish", run_folder, "hf-hub:org/x@main", "--digests", "plain"),
+            "expected hf-hub:ORG/REPO without revision",
+        ),
         (("pull", "hf-hub:no/body@main", "--to", "w"), "the Hub refused or failed"),
         (("pull", "nobody", "--to", "w"), "found no weights 'nobody'"),
         (("pull", "nobody"), "found no --to, expected --to FOLDER"),
@@ -94,7 +108,17 @@ ESCAPES = "\x1b[2J\x1b]0;title\x07\x9b31m\x7f\u202etxt\r"
 def test_no_code_of_a_card_reaches_the_terminal(run, run_folder, tmp_path, monkeypatch):
     """Wherever a card's words are printed: info, list, overlap, a refusal."""
     monkeypatch.setenv("CAPEZOO_CACHE", str(tmp_path / "cache"))
-    run("publish", run_folder, "cache/cape_resnet.x", "--name", f"n{ESCAPES}", "--summary", f"s{ESCAPES}")
+    run(
+        "publish",
+        run_folder,
+        "cache/cape_resnet.x",
+        "--digests",
+        "plain",
+        "--name",
+        f"n{ESCAPES}",
+        "--summary",
+        f"s{ESCAPES}",
+    )
     for arguments in (("info", "cache/cape_resnet.x"), ("list",), ("verify", "cache/cape_resnet.x")):
         code, out, err = run(*arguments)
         assert code == 0
@@ -109,7 +133,7 @@ def test_no_code_of_a_card_reaches_the_terminal(run, run_folder, tmp_path, monke
 def test_a_broken_folder_in_the_cache_does_not_hide_the_others(run, run_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("CAPEZOO_CACHE", str(tmp_path / "cache"))
     for name in ("whole", "card", "gone", "link"):
-        run("publish", run_folder, f"cache/cape_resnet.{name}")
+        run("publish", run_folder, f"cache/cape_resnet.{name}", "--digests", "plain")
     Path("cache/cape_resnet.card/card.json").write_text("{")
     Path("cache/cape_resnet.gone/card.json").unlink()
     Path("cache/cape_resnet.link/card.json").unlink()
