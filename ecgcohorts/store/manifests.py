@@ -116,22 +116,29 @@ class _Watch:
         # In a bucket, objects that were deleted are gone at once.
         if not isinstance(self._place, Folder):
             return
+        while (seen := self._look()) != self._seen:
+            try:
+                manifest, _ = manifest_bytes(self._place)
+            except StoreError:
+                if self._look() == seen:
+                    raise
+                continue  # replaced between CURRENT and the manifest that it named
+            if not self._removed.issuperset(manifest.removed):
+                self._place.let_go()
+                raise StoreError(
+                    f"{self._place}: a patient was removed from the store since you opened it, so that what you opened is "
+                    "read no more. Open the store again; a training run begins again without that patient."
+                )
+            self._seen = seen
+
+    def _look(self) -> tuple[int, ...]:
+        assert isinstance(self._place, Folder)
         try:
             status = os.stat(self._place.path / CURRENT)
         except FileNotFoundError:
             self._place.let_go()
             raise StoreError(f"{self._place}: the store you opened is not there any more. Open another one.") from None
-        seen = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-        if seen == self._seen:
-            return
-        manifest, _ = manifest_bytes(self._place)
-        if not self._removed.issuperset(manifest.removed):
-            self._place.let_go()
-            raise StoreError(
-                f"{self._place}: a patient was removed from the store since you opened it, so that what you opened is read "
-                "no more. Open the store again; a training run begins again without that patient."
-            )
-        self._seen = seen
+        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 def _printable(text: str) -> str:

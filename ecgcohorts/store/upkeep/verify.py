@@ -15,9 +15,12 @@ import zarr
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import MachineError, SpecError, StoreError
+from ecgcohorts.io.buckets import Bucket
+from ecgcohorts.io.place import Folder
 from ecgcohorts.recording import MISSING
 from ecgcohorts.store.manifests import files_named
 from ecgcohorts.store.reader import Store, open_store
+from ecgcohorts.store.remote.bucket_lock import _content, _token_in
 from ecgcohorts.store.schema import CURRENT, LOCK, FileEntry
 
 _ROWS_AT_ONCE = 256  # 16 MB of strips
@@ -173,9 +176,19 @@ def _in_worker(check: Callable[[_Checks, Any], list[str]], piece: Any) -> list[s
 
 def _check_names(store: Store, named: Mapping[str, FileEntry | None]) -> Iterator[str]:
     expected = {LOCK, CURRENT, *named}
+    folders = {"/".join(parts[:n]) + "/" for parts in (name.split("/") for name in named) for n in range(1, len(parts))}
+    links = set(store.place.links())
+    for name in sorted(links):
+        yield f"{name}: a link, pipe or device, which no store holds"
     for name in store.place.everything():
-        if name not in expected and not name.endswith("/"):
+        if name not in (folders if name.endswith("/") else expected) and name.rstrip("/") not in links:
             yield f"{name}: not in the manifest"
+    # Locked in a folder by the kernel, whose lock needs no content; in a bucket the object says who is writing.
+    content = store.place.sizes([LOCK]).get(LOCK)
+    if isinstance(store.place, Folder) and content:
+        yield f"{LOCK}: found {content} bytes, expected an empty file"
+    if isinstance(store.place, Bucket) and content is not None and _token_in(_content(store.place)) is None:
+        yield f"{LOCK}: found something else than the note of a writer"
 
 
 def _check_listed(store: Store) -> Iterator[str]:
