@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from ecgcohorts.cohorts import values
+from ecgcohorts.cohorts._devices import _known_device
 from ecgcohorts.cohorts.files import Found, SourceItem
 from ecgcohorts.cohorts.schema import (
     About,
@@ -62,7 +63,7 @@ _PARTS: dict[str, type[BaseModel]] = {
 class CohortSpec(Frozen):
     """A cohort, or a collection of cohorts that were published together. `model_json_schema()` is its JSON Schema."""
 
-    LATER = frozenset({"about", "overlaps", "unit", "max_contradictions"})
+    LATER = frozenset({"about", "overlaps", "unit", "max_contradictions", "devices"})
 
     name: Name
     title: str
@@ -73,6 +74,9 @@ class CohortSpec(Frozen):
     mains_hz: Mains  # of the country of recording; null: no notch, auto: found in the signal
     expected_gain_per_mv: Annotated[float, Field(gt=0)] | None = None  # another gain is refused, never rescaled
     sentinel: Sentinel = "missing"  # what -32768 means
+    devices: Literal["as_stated", "known"] = (
+        "as_stated"  # known: of a device's text, only a known maker and model is kept
+    )
     unit: Unit = "mV"  # none: the samples are no voltages, whatever unit the files state
     about: About = About()
     overlaps: tuple[Overlap, ...] = ()
@@ -220,11 +224,15 @@ class CohortSpec(Frozen):
                 layout.sex, header.sex if header else None, lambda text: values.sex(text, layout.sex_codes), "sex"
             ),
             acquired_at=acquired_at,
-            device=facts.first(layout.device, header.device if header else None, _text),
+            device=facts.first(layout.device, header.device if header else None, self._device),
             site=facts.first(layout.site, header.site if header else None, _text),
             mains_hz=cohort.mains_hz,
             labels=dict.fromkeys(layout.labels, math.nan) | {k: v for k, v in labels.items() if v is not None},
         )
+
+    def _device(self, text: str) -> str | None:
+        stated = _text(text)
+        return stated if stated is None or self.devices == "as_stated" else _known_device(stated)
 
     def apply_rules(self, cohort: str, recording: Recording) -> Recording:
         """Return the recording as its cohort understands it: without a unit, or -32768 as a clipped sample, if it says so.

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ecgcohorts.cli.console import EXIT_DAMAGED, Answer, progress
-from ecgcohorts.cli.parameters import COHORT, COUNT, SOURCE, STORE, argument, key, option
+from ecgcohorts.cli.parameters import COHORT, COUNT, SOURCE, STORE, TEXT, argument, key, option
 from ecgcohorts.cli.program import command
 from ecgcohorts.errors import SpecError
 
@@ -39,6 +39,7 @@ class _Part(click.ParamType):
 @option(
     "--partition", type=_Part(), help="check part I of N only, from 0: for N jobs, on any machines, that share the work"
 )
+@option("--fingerprint", type=TEXT, help="64 digits that you noted elsewhere: is this the snapshot they name?")
 @option("--against", type=SOURCE, help="raw recordings, as for ingest: decode them again, compare all")
 @option("--cohort", type=COHORT, help="with --against: what they were ingested with")
 @key
@@ -47,14 +48,17 @@ def _verify(
     store: str,
     workers: int,
     partition: tuple[int, int] | None,
+    fingerprint: str | None,
     against: str | None,
     cohort: str | None,
     key: Path | None,
 ) -> Answer:
     """Check every byte of a store, and its index against its signals.
 
-    With --against and --cohort, check both against the source as well. Exit code 4 if there is damage.
+    With --against and --cohort, check both against the source as well. Exit code 4 if there is damage. The checksums lie in
+    the store: who may write to it can change them too, which only --fingerprint shows.
     """
+    from ecgcohorts.store.reader import open_store
     from ecgcohorts.store.upkeep.verify import verify
 
     if (against is None) != (cohort is None):
@@ -62,6 +66,11 @@ def _verify(
     if against is not None and partition is not None:
         raise SpecError("--against compares the whole source. Leave out --partition.")
     part = partition or (0, 1)
+    # Before hours of reading; the bytes are checked against this manifest afterwards, so the two prove the whole.
+    if fingerprint is not None and (found := open_store(store).fingerprint) != fingerprint.strip().lower():
+        facts: dict[str, object] = {"store": store, "ok": False, "fingerprint": found}
+        complaint = f"{store}: found fingerprint {found}, expected {fingerprint}: another snapshot, or a changed one."
+        return _damaged(facts, (), complaint)
     # The store first: comparing a damaged one with its source would only repeat the news, hours later.
     with progress() as tell:
         report = verify(store, workers=workers, part=part, progress=partial(tell, "verify"))

@@ -291,6 +291,31 @@ def test_a_plan_never_leads_out_of_its_source(scanned, tmp_path):
         encode_partition(rewritten(tmp_path / "x.plan", versions={}), 0)
 
 
+KILLED_WHILE_PLANNING = """
+import os, signal, sys
+from ecgcohorts.cli.program import main
+os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)  # all is written, under a name aside
+main(sys.argv[1:])
+"""
+
+
+def test_what_a_killed_plan_left_is_cleared_and_what_another_writes_is_not(make_cohort, tmp_path):
+    raw, out = make_cohort(patients=2), tmp_path / "run.plan"
+    words = ["plan", raw.folder, tmp_path / "s.zarr", "--cohort", raw.spec, "-o", out]
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_PLANNING, *map(str, words)])
+    assert killed.returncode == -9
+    [left] = tmp_path.glob("run.plan.*.part")
+    assert stat.S_IMODE(left.stat().st_mode) == 0o600  # it names paths of the input
+    other = tmp_path / "run.plan.01234567.part"
+    with other.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as a process that is still writing does
+        (tmp_path / "run.plan.notes.part").touch()
+        plan_to_file(raw.folder, tmp_path / "s.zarr", str(raw.spec), out)
+        assert sorted(path.name for path in tmp_path.glob("*.part")) == [other.name, "run.plan.notes.part"]
+    plan_to_file(raw.folder, tmp_path / "s.zarr", str(raw.spec), out)
+    assert [path.name for path in tmp_path.glob("*.part")] == ["run.plan.notes.part"]
+
+
 def test_another_commit_of_the_same_version_is_refused(planned, tmp_path):
     """Two checkouts that differ in a line, as on two nodes of a cluster."""
     copy = tmp_path / "elsewhere" / "ecgcohorts"
