@@ -59,6 +59,7 @@ def test_three_steps(make_cohort: Callable[..., Any], ask: Ask) -> None:
         "recordings": 7,
         "partitions": 1,
         "known": 0,
+        "changes": None,
         **{key: [] for key in ("tables", "not_understood")},
     }
     assert ask("encode", "run.plan", "--partition", 0)["written"]
