@@ -5,7 +5,7 @@ import os
 import posixpath
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -104,8 +104,37 @@ class Found(NamedTuple):
         """Return the reader of a layout's files, of windows where the layout asks for them."""
         return _in_windows(open_reader(layout.reader, layout.arrays), layout.windows)
 
-    def scan(self) -> Iterator[SourceItem]:
-        """Yield one item per recording, in the order of paths and of entries inside a file. Payloads are not read."""
+    def listed(self, paths: Sequence[str]) -> list[str]:
+        """Return those of some paths, below the source or absolute, that this layout reads, in order.
+
+        Raises SourceError, with a number instead of the path, for one that is not there, and if there is none.
+        """
+        pattern, folder = self.layout.files.pattern(), self.source.folder
+        found = set()
+        for number, path in enumerate(paths, 1):
+            name = path
+            if folder is not None and os.path.isabs(path):
+                name = os.path.relpath(path, folder)
+            name = posixpath.normpath(name)
+            if (folder is not None and not os.path.lexists(folder / name)) or name.startswith(("/", "../")):
+                raise SourceError(f"{self.source}: found no file of the name in line {number}. Give paths below it.")
+            # A list of all that is new names signal files and tables as well.
+            if pattern.fullmatch(name):
+                found.add(name)
+        if not found:
+            wanted = ", ".join(self.layout.files.include)
+            raise SourceError(
+                f"{self.source}: found {len(paths)} files in the list, but none like {wanted}. Correct it."
+            )
+        return sorted(found)
+
+    def scan(
+        self, only: Sequence[str] | None = None, skip: Callable[[str, str], bool] | None = None
+    ) -> Iterator[SourceItem]:
+        """Yield one item per recording, in the order of paths and of entries inside a file. Payloads are not read.
+
+        only: paths to look at instead of all. skip: told path and state of a file, says whether it is left closed.
+        """
         layout, source = self
         reader = self.reader_of(layout)
         # A scan opens headers only: of an archive or a bucket, nothing else is fetched.
@@ -114,9 +143,11 @@ class Found(NamedTuple):
         ahead: deque[str] = deque()
 
         def wanted() -> Iterator[Wanted]:
-            for path in source.names(layout.files.pattern()):
-                ahead.append(path)
-                yield path, None
+            for path in source.names(layout.files.pattern()) if only is None else only:
+                # Not of an object, whose state only its content tells.
+                if skip is None or not skip(path, _state(source, path, Path(source.folder or "", path))):
+                    ahead.append(path)
+                    yield path, None
 
         for file in at_hand(source, wanted(), beside):
             path = ahead.popleft()
@@ -133,7 +164,7 @@ class Found(NamedTuple):
                     yield SourceItem(path, entry, header, state=state)
             except RecordingError as error:
                 # It was listed a moment ago: the mount went away, or somebody is moving files.
-                if source.folder is not None and not os.path.lexists(file):
+                if error.reason is Reason.MISSING_FILE and not os.path.lexists(file):
                     trouble = machine_error(str(source), FileNotFoundError(errno.ENOENT, ""))
                 else:
                     yield SourceItem(path, error=error, state=state)

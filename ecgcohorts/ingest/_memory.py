@@ -7,7 +7,7 @@ import numpy as np
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.ingest._ids import ids_of
 from ecgcohorts.ingest._seen import _Hashes, _Seen
-from ecgcohorts.ingest.plan import AnyPlan
+from ecgcohorts.ingest.plan import AnyPlan, Plan
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 
 
@@ -28,3 +28,9 @@ def _remember(path: Path, plan: AnyPlan, index: CohortIndex) -> None:
         ids = np.frombuffer(b"".join(one.recording_id for one in refused), np.uint8).reshape(-1, PSEUDONYM_BYTES)
         seen = seen.with_new(hashes.of(cohort.name, ids, [one.state for one in refused], index))
     seen.save(path)
+
+
+def _note(path: Path, plan: Plan) -> None:
+    """Note files of recordings that the store has met, and that nothing was remembered of."""
+    if len(plan.noted.recording):
+        _Seen.load(path).with_new(plan.noted).save(path)

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ecgcohorts.index.cohort_index import CohortIndex
+from ecgcohorts.ingest._aside import _drop_unfinished, _open_aside
 from ecgcohorts.ingest._ids import PSEUDONYM, _places_of, as_keys, ids_of
-from ecgcohorts.io.durable import drop, machine_errors, name_aside
+from ecgcohorts.io.durable import drop, machine_errors, sync_folder
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 
-_OWNER_ONLY = 0o600
 _VERSION = {b"ecgcohorts.seen": b"1"}
 _COLUMNS = ("file", "content", "rules")
 _NO_WAVEFORM = bytes(PSEUDONYM_BYTES)
@@ -33,7 +33,7 @@ class _Seen:
 
     recording: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, PSEUDONYM_BYTES), np.uint8))
     file: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))  # state and description
-    content: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))  # state and waveform
+    content: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))  # state, waveform; 0: unknown
     rules: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))  # what else decides a signal
 
     @classmethod
@@ -52,20 +52,28 @@ class _Seen:
         ids = np.ascontiguousarray(self.recording)
         column = pa.FixedSizeBinaryArray.from_buffers(PSEUDONYM, len(ids), [None, pa.py_buffer(ids)])
         table = pa.table({"recording": column, **{name: pa.array(getattr(self, name)) for name in _COLUMNS}})
-        aside = name_aside(path)
+        _drop_unfinished(path)
+        with machine_errors(path):
+            aside, handle = _open_aside(path)
         try:
             with machine_errors(path):
-                handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
                 with os.fdopen(handle, "wb") as file:
                     table = table.replace_schema_metadata(_VERSION)
                     pq.write_table(table, file, compression="zstd", write_page_checksum=True, write_statistics=False)
-                os.replace(aside, path)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    os.replace(aside, path)  # before the lock goes
+                sync_folder(path.parent)
         finally:
             drop(aside)
 
     def places(self, ids: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return where each recording stands; -1 for one that is not remembered."""
         return _places_of(ids, self.recording)
+
+    def contents(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Return what is remembered of contents; 0 if nothing is."""
+        return np.append(self.content, np.uint64(0))[places]
 
     def known_files(self, met: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """Return the files of which a store has met every recording, sorted, and how many these are. met: their ids."""

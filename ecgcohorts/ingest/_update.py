@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SpecError
-from ecgcohorts.index.cohort_index import LABEL, UNKNOWN
+from ecgcohorts.index.cohort_index import LABEL, UNKNOWN, CohortIndex
 from ecgcohorts.ingest._changes import _Changes
 from ecgcohorts.ingest._gathered import SECONDS_PER_DAY, UNKNOWN_TIME, _Gathered
 from ecgcohorts.ingest._ids import _places_of, as_keys, ids_of
@@ -74,7 +74,7 @@ def _compared(
         before = index.columns.get(LABEL + name)
         old = np.full(len(at), np.nan, np.float32) if before is None else before[at]
         differs[name] = _unlike(found.label[rows, number], old)
-    differs["date"] = _other_times(found.time[rows], index["days"][at], index["patient"][at])
+    differs["date"] = _other_times(found.time[rows], at, index)
     anywhere = np.zeros(len(rows), bool)
     for column in differs.values():
         anywhere |= column
@@ -85,14 +85,15 @@ def _compared(
         hashes.content(mark, one.tobytes())
         for mark, one in zip(marks[rows].tolist(), index["waveform_digest"][at], strict=True)
     ]
-    is_same = (place >= 0) & (np.array(now, np.uint64) == seen.content[place] if len(seen.content) else False)
+    then = seen.contents(place)
+    is_same = np.array(now, np.uint64) == then
     same = np.full(len(found), -1)
     same[rows[is_same]] = at[is_same]
     refused, mended = _refused(found, unusable, store, memory)
     changes = _Changes(
         recordings=int(anywhere.sum()),
         facts={name: int(column.sum()) for name, column in sorted(differs.items()) if column.any()},
-        files=int(((place >= 0) & ~is_same).sum()),
+        files=int(((then != 0) & ~is_same).sum()),
         mended=mended,
         refused=refused,
     )
@@ -110,10 +111,23 @@ def _refused(
     marks = [*found.mark.tolist(), *(one.state for one in unusable)]
     rows = np.flatnonzero(np.isin(as_keys(ids), as_keys(could)))
     seen, hashes = memory
-    place = seen.places(ids[rows])
-    known = np.flatnonzero(place >= 0)
-    mended = sum(hashes.content(marks[rows[at]]) != int(seen.content[place[at]]) for at in known.tolist())
+    then = seen.contents(seen.places(ids[rows]))
+    mended = sum(hashes.content(marks[rows[at]]) != int(then[at]) for at in np.flatnonzero(then).tolist())
     return len(rows), mended
+
+
+def _unnoted(
+    found: _Gathered, unusable: Sequence[Refusal], met: NDArray[np.uint8], memory: tuple[_Seen, _Hashes]
+) -> _Seen:
+    """Return files of recordings that a store has met, and that nothing is remembered of. met: ids of recordings."""
+    seen, hashes = memory
+    others = np.frombuffer(b"".join(one.recording_id for one in unusable), np.uint8).reshape(-1, PSEUDONYM_BYTES)
+    ids = np.concatenate([found.recording_ids, others])
+    marks = np.array([*found.mark, *(one.state for one in unusable)], np.uint64)
+    rows = np.flatnonzero((seen.places(ids) < 0) & np.isin(as_keys(ids), as_keys(met)) & (marks != 0))
+    # What is in the file now need not be what was read once: only that it was met is known.
+    unknown = np.zeros(len(rows), np.uint64)
+    return _Seen(ids[rows], np.array([hashes.file(mark) for mark in marks[rows].tolist()], np.uint64), unknown, unknown)
 
 
 def _copied(found: _Gathered, same: NDArray[np.int64], memory: tuple[_Seen, _Hashes]) -> NDArray[np.int64]:
@@ -132,20 +146,20 @@ def _unlike(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.
     return (one != other) & ~(np.isnan(one) & np.isnan(other))
 
 
-def _other_times(time: NDArray[np.int64], days: NDArray[np.float32], patient: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mark recordings whose time since others of their patient is not what the store says."""
-    _, number = np.unique(patient, return_inverse=True)
+def _other_times(time: NDArray[np.int64], at: NDArray[np.int64], index: CohortIndex) -> NDArray[np.bool_]:
+    """Mark recordings, given their times and entries, whose time since others of their patient is not what a store says."""
+    days, number = index["days"][at], index["patient"][at]
     dated, timed = np.isfinite(days), time != UNKNOWN_TIME
     both = dated & timed
     since = np.zeros(len(time))
     for values, mine in ((np.where(timed, time, 0) / _DAY_US, 1), (np.where(dated, days, 0).astype(np.float64), -1)):
         # Counted from the first that both know: a store's days begin with a recording that may be refused or elsewhere.
-        first = np.full(number.max(initial=-1) + 1, np.inf)
+        first = np.full(index.n_patients, np.inf)
         np.minimum.at(first, number[both], values[both])
         since[both] += mine * (values[both] - first[number[both]])
     # A first run gives days to all that have a time; later ones to none of a patient who was known.
-    any_dated = np.zeros(number.max(initial=-1) + 1, bool)
-    any_dated[number[dated]] = True
+    any_dated = np.zeros(index.n_patients, bool)
+    any_dated[index["patient"][np.isfinite(index["days"])]] = True
     return (np.abs(since) > _DAYS_ALIKE) | (dated & ~timed) | (timed & ~any_dated[number])
 
 

@@ -29,6 +29,7 @@ from ecgcohorts.index.contradictions import PatientCheck
 from ecgcohorts.ingest._aside import _drop_unfinished, _open_aside
 from ecgcohorts.ingest._changes import _Changes
 from ecgcohorts.ingest._ids import PSEUDONYM
+from ecgcohorts.ingest._seen import _Seen
 from ecgcohorts.io.durable import drop, machine_errors, sync_folder, write_file
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
@@ -343,6 +344,7 @@ class Plan(AnyPlan):
     _files: pa.Array = field(repr=False)
     _rows: pa.Table = field(repr=False)
     _refused: tuple[Refusal, ...] = field(repr=False)
+    noted: _Seen = field(default_factory=_Seen, repr=False)  # files met before of which nothing was remembered
 
     def rows(self, partition: Partition, columns: Sequence[str] | None = None) -> pa.Table:
         wanted = _row_schema(self.header)

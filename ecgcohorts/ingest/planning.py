@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.ingest._gathered import BLOCK, SECONDS_PER_DAY, UNKNOWN_TIME, _begins, _Gathered, _mark
 from ecgcohorts.ingest._ids import as_keys
 from ecgcohorts.ingest._seen import _Hashes, _Seen
-from ecgcohorts.ingest._update import _compared, _copied, _Renewal
+from ecgcohorts.ingest._update import _compared, _copied, _Renewal, _unnoted
 from ecgcohorts.ingest.plan import Plan, PlanHeader, PlannedCohort, Refusal, Request
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES, PseudonymKey
 from ecgcohorts.store.reader import Store
@@ -53,17 +53,34 @@ class Known:
         return cls(recordings, store.index.patient_ids, removed, store, seen)
 
 
-def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, limit: int | None = None) -> Plan:
+class _Look(NamedTuple):
+    """Which files of a source to look at."""
+
+    limit: int | None = None  # inputs, for a trial
+    only: tuple[str, ...] | None = None  # these paths
+    unmet: bool = False  # those that no earlier run met as they are now
+
+    @property
+    def is_partial(self) -> bool:
+        return self != _Look()
+
+
+_ALL = _Look()
+
+
+def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, look: _Look = _ALL) -> Plan:
     """Scan the headers and tables of a source and lay out the rows of every cohort in it.
 
-    limit: number of inputs, for a trial. Raises SourceError if there is nothing to read, SpecError for an input that
+    look: which files to look at. Raises SourceError if there is nothing to read, SpecError for an input that
     nothing names. Days since a patient's first recording are unknown for patients whom the store already knows, because
     that first recording is not read again.
     """
-    found, unusable, (accounts, cells) = _scan(request.spec, files, key, known, limit)
-    changes, renewal, out = None, None, np.zeros(0, bool)
     memory_key = key.derived("seen")
     memory = known.seen, _Hashes(memory_key, request.spec.sha256, request.rules(files.layout))
+    skip = _MetFiles(memory, known) if look.unmet else None
+    found, unusable, (accounts, cells) = _scan(request.spec, files, key, known, (look, skip))
+    noted = _unnoted(found, unusable, known.recordings, memory)
+    changes, renewal, out = None, None, np.zeros(0, bool)
     if known.store is not None:
         changes, same = _compared(found, unusable, known.store, memory)
     if request.update and known.store is not None:
@@ -94,7 +111,7 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
             PlannedCohort(name=name, rows=counts.get(name, 0), refused=n_refused[name])
             for name in sorted({name for name in counts if counts[name]} | set(n_refused))
         ),
-        known=n_known + met,
+        known=n_known + met + (skip.recordings if skip else 0),
         changes=changes,
         memory_key=memory_key.hex(),
         removed=renewal.removed if renewal else (),
@@ -108,11 +125,27 @@ def make_plan(request: Request, files: Found, key: PseudonymKey, known: Known, l
         left_out=files.source.left_out,
         digest=hashlib.sha256(f"{asked}\0{digest}".encode()).hexdigest()[:32],
     )
-    return Plan(header, found.files.column(), table, tuple(refused))
+    return Plan(header, found.files.column(), table, tuple(refused), noted)
+
+
+class _MetFiles:
+    """Tells of a file whether all its recordings were met, as it is now; counts the recordings of those that were."""
+
+    def __init__(self, memory: tuple[_Seen, _Hashes], known: Known) -> None:
+        seen, self._hashes = memory
+        self._files, self._counts = seen.known_files(known.recordings)
+        self.recordings = 0
+
+    def __call__(self, path: str, state: str) -> bool:
+        wanted = np.uint64(self._hashes.file(_mark(path, state)))
+        at = int(np.searchsorted(self._files, wanted))
+        is_met = at < len(self._files) and self._files[at] == wanted
+        self.recordings += int(self._counts[at]) if is_met else 0
+        return bool(is_met)
 
 
 def _scan(
-    spec: CohortSpec, files: Found, key: PseudonymKey, known: Known, limit: int | None
+    spec: CohortSpec, files: Found, key: PseudonymKey, known: Known, looks: "tuple[_Look, _MetFiles | None]"
 ) -> tuple[_Gathered, list[Refusal], tuple[tuple[TableAccount, ...], tuple[CellAccount, ...]]]:
     """Describe every recording of a source; apart from these, those refused, and what tables said."""
     tables = Tables.load(files)
@@ -121,7 +154,8 @@ def _scan(
     removed = {one.tobytes() for one in known.removed}
     goes_by_row = any(table.match == "row" for table in files.layout.tables)
     entries: Counter[str] = Counter()  # recordings by file, for tables that go by row
-    for item in islice(files.scan(), limit):
+    look, skip = looks
+    for item in islice(files.scan(look.only, skip), look.limit):
         if goes_by_row:
             entries[item.path] += item.error is None
         about = spec.describe(tables, item)
@@ -136,7 +170,7 @@ def _scan(
             unusable.append(Refusal(about.cohort, recording, "plan", reason, error, state=state))
         else:
             found.append(item, about, recording, patient)
-    if limit is None:
+    if look.limit is None:
         tables.check_rows(entries)
     # Tables are as large as the plan, and not needed again: only what they account for stays.
     return found, unusable, (tables.accounts(), tables.not_understood())

@@ -12,6 +12,7 @@ from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import EcgError, KeyMismatch, NothingMatched, RecipeMismatch, SourceError, SpecError
 from ecgcohorts.index.contradictions import MAX_FRACTION, PatientCheck
 from ecgcohorts.ingest._changes import _Changes
+from ecgcohorts.ingest._memory import _note
 from ecgcohorts.ingest._staging import (
     _beside,
     _cause_of_death,
@@ -25,7 +26,7 @@ from ecgcohorts.ingest._update import _is_committed, _refuse_another_description
 from ecgcohorts.ingest.commit import commit
 from ecgcohorts.ingest.encode import EncodeTask, Staged
 from ecgcohorts.ingest.plan import AnyPlan, Partition, Plan, PlanHeader, Request
-from ecgcohorts.ingest.planning import Known, make_plan
+from ecgcohorts.ingest.planning import Known, _Look, make_plan
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, Runner, WorkerDied
 from ecgcohorts.ingest.trial import Trial
 from ecgcohorts.io.durable import machine_errors, make_folder
@@ -33,7 +34,7 @@ from ecgcohorts.io.place import Bucket, Folder
 from ecgcohorts.preprocess.recipes import CAPE_V1, load_recipe
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import load_key
-from ecgcohorts.sources import Source, open_source
+from ecgcohorts.sources import Archive, Source, open_source
 from ecgcohorts.sources.names import uri_of
 from ecgcohorts.store.commit import folder_of, refuse_foreign, refuse_nested
 from ecgcohorts.store.reader import Store
@@ -63,6 +64,8 @@ class IngestOptions:
     runner: Runner | None = None  # instead of `workers`
     plan_file: Path | None = None  # where runners on other machines find the plan; None: beside the store
     max_contradictions: float | None = None  # None: that of the description, or 0.01
+    files: tuple[str, ...] | None = None  # look at these files only: paths below the source
+    incremental: bool = False  # leave files closed that were met as they are now, by path, size and time
     update: bool = False  # take over what the source says now of recordings that the store has met
     work: Path | None = None  # for a store in a bucket: folder in which its files are made; None: in the user's cache
 
@@ -74,6 +77,8 @@ class IngestOptions:
                 raise SpecError(f"found {name}={getattr(self, name)}, expected 1 or more.")
         if self.limit is not None and self.limit < 1:
             raise SpecError(f"found limit={self.limit}, expected 1 or more.")
+        if self.incremental and self.update:
+            raise SpecError("found incremental and update: an update compares all files. Give one of them.")
         if self.limit is not None and self.update:
             raise SpecError("found limit and update: what a trial leaves out cannot be updated. Give one of them.")
 
@@ -137,6 +142,7 @@ def _ingest(job: "_Job", destination: Destination, options: IngestOptions, progr
         # Opened under the lock, so that no other writer comes between this snapshot and the one that extends it.
         before = job.open_before()
         plan = job.plan(before)
+        _note(destination.memory, plan)
         under_way = plan.header.plans_under_way(plan.header.base)
         if not plan.header.n_inputs:
             destination.clear(before.manifest if before else None, under_way)
@@ -253,6 +259,10 @@ class _Job:
         self.recipe = self._recipe()
         if options.key_file is not None:
             load_key(options.key_file, for_new_store=False)
+        if options.incremental and source.folder is None and not isinstance(source, Archive):
+            raise SpecError(
+                f"{source}: only fetching an object tells whether it is new. Name what is new: --files LIST."
+            )
         # Raises if there is nothing to read, before the store's folder is made.
         self.files = self.spec.find(source)
 
@@ -265,6 +275,11 @@ class _Job:
             if store is None or store.recipe.name != self.options.recipe:
                 raise
             return store.recipe
+
+    @property
+    def _look(self) -> _Look:
+        only = None if self.options.files is None else tuple(self.files.listed(self.options.files))
+        return _Look(self.options.limit, only, self.options.incremental)
 
     def open_before(self) -> Store | None:
         """Return the snapshot to extend. Raises RecipeMismatch or KeyMismatch if this run cannot extend it."""
@@ -307,13 +322,16 @@ class _Job:
             base=before.fingerprint if before else "",
             versions=Request.versions_here(),
         )
-        plan = make_plan(request, self.files, self.key, Known.of(before, self.destination.memory), self.options.limit)
+        look = self._look
+        plan = make_plan(request, self.files, self.key, Known.of(before, self.destination.memory), look)
         if before is None and not plan.header.n_inputs:
             raise SourceError(f"{self.files.source}: its files hold no recordings. Check the path.")
         if not plan.header.update:
             _refuse_another_description(before, plan.header)
         if not self.options.dry_run:
-            if complaint := plan.header.astray(self.options.limit):
+            # New recordings that no table has yet are no news.
+            complaint = "" if look.is_partial and not look.limit else plan.header.astray(self.options.limit)
+            if complaint:
                 raise NothingMatched(complaint)
             _raise_first_refusal(plan)
         if plan.header.patients is not None:

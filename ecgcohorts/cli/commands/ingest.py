@@ -1,5 +1,7 @@
 """From raw recordings to a store."""
 
+import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -60,6 +62,16 @@ def _request(function: Callable[..., Any]) -> Callable[..., Any]:
                 "or lz4",
             ),
             _max_contradictions,
+            option(
+                "--incremental",
+                is_flag=True,
+                help="open only files that are new or changed since earlier runs, by path, size and time",
+            ),
+            option(
+                "--files",
+                type=FILE,
+                help="list of the files to look at, a path in SOURCE a line; - reads standard input",
+            ),
             option(
                 "--update",
                 is_flag=True,
@@ -259,10 +271,18 @@ def _commit(*, plan: Path, max_reject_frac: float) -> Answer:
     return Answer(_facts(report), f"{plan}: committed already. Nothing written.")
 
 
-def _options(*, key: Path | None, shard: int, **options: Any) -> "IngestOptions":
+def _options(*, key: Path | None, shard: int, files: Path | None, **options: Any) -> "IngestOptions":
     from ecgcohorts.ingest.run import IngestOptions
 
-    return IngestOptions(key_file=key, shard_records=shard, **options)
+    listed = None
+    if files is not None:
+        try:
+            # Names of files need not be UTF-8.
+            text = sys.stdin.buffer.read() if str(files) == "-" else files.read_bytes()
+        except OSError as error:
+            raise SpecError(f"{files}: found no readable list ({error.strerror}), expected one path a line.") from None
+        listed = tuple(line for line in os.fsdecode(text).splitlines() if line.strip())
+    return IngestOptions(key_file=key, shard_records=shard, files=listed, **options)
 
 
 def _recipes() -> list[str]:

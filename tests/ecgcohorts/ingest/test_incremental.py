@@ -1,0 +1,141 @@
+"""Nightly runs: known files stay closed, new ones are opened once to plan, and a list may name them."""
+
+import io
+import sys
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import ecgcohorts as ec
+from ecgcohorts.cli.program import main
+from ecgcohorts.ingest import IngestOptions, ingest, plan_to_file
+
+OPENED: Counter[str] = Counter()
+_HOOKED: list[bool] = []
+
+
+@pytest.fixture
+def opened():
+    """Opens of raw headers by name, as the interpreter itself reports them."""
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event == "open" and str(arguments[0]).endswith(".hea"):
+            OPENED[Path(str(arguments[0])).name] += 1
+
+    if not _HOOKED:  # a hook cannot be taken off again
+        sys.addaudithook(hook)
+        _HOOKED.append(True)
+    OPENED.clear()
+    return OPENED
+
+
+def add_later(raw, name="later", patient="CANARYPAT0003"):
+    samples = next(iter(raw.signals.values()))
+    raw.add(name, samples[:, ::-1].copy(), **{"Patient ID": patient}, Date="2020-01-01T00:00:00")
+
+
+def test_known_files_are_not_opened_and_a_new_one_once_to_plan(make_cohort, tmp_path, opened):
+    raw, store = make_cohort(patients=4), tmp_path / "s.zarr"
+    (raw.folder / "CANARYjunk.hea").write_text("CANARY\n")
+    nightly = IngestOptions(incremental=True)
+    ingest(raw.folder, store, str(raw.spec), nightly)
+    opened.clear()
+    report = ingest(raw.folder, store, str(raw.spec), nightly)
+    assert not report.written
+    assert report.known == len(raw.signals) + 1
+    assert not opened
+    add_later(raw)
+    opened.clear()
+    plan_to_file(raw.folder, store, str(raw.spec), tmp_path / "run.plan", nightly)
+    assert opened == {"later.hea": 1}
+    opened.clear()
+    assert ingest(raw.folder, store, str(raw.spec), nightly).total.stored == 1
+    assert set(opened) == {"later.hea"}
+    # As a run that opens all of them does it.
+    other = tmp_path / "other.zarr"
+    (raw.folder / "later.hea").rename(tmp_path / "aside")
+    ingest(raw.folder, other, str(raw.spec))
+    (tmp_path / "aside").rename(raw.folder / "later.hea")
+    ingest(raw.folder, other, str(raw.spec))
+    assert ec.open(other).fingerprint == ec.open(store).fingerprint
+
+
+@pytest.mark.parametrize("change", ["file", "description", "memory", "store"])
+def test_what_is_not_known_for_sure_is_opened(make_cohort, tmp_path, opened, change):
+    raw, store = make_cohort(patients=4), tmp_path / "s.zarr"
+    ingest(raw.folder, store, str(raw.spec))
+    name = sorted(raw.signals)[0]
+    expected, options = {f"{name}.hea": 1}, IngestOptions(incremental=True, dry_run=True)
+    if change == "file":
+        path = raw.folder / f"{name}.hea"
+        path.write_text(path.read_text().replace("Age: 30", "Age: 31"))
+    else:
+        expected = {f"{one}.hea": 1 for one in raw.signals}
+    if change == "description":
+        raw.spec.write_text(raw.spec.read_text().replace("mains_hz: 50", "mains_hz: 60"))
+    if change == "memory":
+        (tmp_path / "s.zarr.seen").unlink()
+    if change == "store":
+        (tmp_path / "s.zarr.seen").rename(tmp_path / "t.zarr.seen")
+        store = tmp_path / "t.zarr"
+    opened.clear()
+    if change == "description":
+        with pytest.raises(ec.SpecError, match="--update"):
+            ingest(raw.folder, store, str(raw.spec), options)
+    else:
+        report = ingest(raw.folder, store, str(raw.spec), options)
+        assert bool(report.changes) == (change == "file")
+    assert opened == expected
+
+
+def test_a_store_without_memory_gets_one(make_cohort, tmp_path, opened):
+    raw, store = make_cohort(patients=4), tmp_path / "s.zarr"
+    ingest(raw.folder, store, str(raw.spec))
+    (tmp_path / "s.zarr.seen").unlink()
+    assert not ingest(raw.folder, store, str(raw.spec)).written
+    opened.clear()
+    assert not ingest(raw.folder, store, str(raw.spec), IngestOptions(incremental=True)).written
+    assert not opened
+
+
+def test_an_archive_is_read_by_its_index(make_cohort, tmp_path, opened):
+    raw, store, packed = make_cohort(patients=4), tmp_path / "s.zarr", tmp_path / "raw.tar"
+    with tarfile.open(packed, "w") as tar:
+        tar.add(raw.folder, "raw")
+    ingest(packed, store, str(raw.spec))
+    opened.clear()
+    report = ingest(packed, store, str(raw.spec), IngestOptions(incremental=True))
+    assert report.known == len(raw.signals)
+    assert not opened
+
+
+def test_a_list_names_what_is_new(make_cohort, tmp_path, opened, monkeypatch, capsys):
+    raw, store = make_cohort(patients=4), tmp_path / "s.zarr"
+    words = ["ingest", str(raw.folder), str(store), "--cohort", str(raw.spec)]
+    main(words)
+    add_later(raw)
+    listed = tmp_path / "new.txt"
+    listed.write_text(f"later.dat\n{raw.folder / 'later.hea'}\n\n")
+    opened.clear()
+    main([*words, "--files", str(listed)])
+    assert set(opened) == {"later.hea"}
+    assert len(ec.open(store).index) == len(raw.signals)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"./later.hea\n")))
+    main([*words, "--files", "-"])
+    assert "nothing new: 1 inputs were met before" in capsys.readouterr().out
+    for text, told in (("CANARYgone.hea\n", "in line 1"), ("later.dat\n", "none like"), ("../x.hea\n", "in line 1")):
+        listed.write_text(text)
+        with pytest.raises(SystemExit) as end:
+            main([*words, "--files", str(listed)])
+        assert end.value.code == 2
+        error = capsys.readouterr().err
+        assert told in error
+        assert "CANARY" not in error.replace(str(tmp_path), "")
+
+
+def test_a_bucket_asks_for_a_list(make_cohort, bucket_url, tmp_path):
+    raw = make_cohort(patients=2)
+    with pytest.raises(ec.SpecError, match="--files LIST"):
+        ingest(bucket_url, tmp_path / "s.zarr", str(raw.spec), IngestOptions(incremental=True))
