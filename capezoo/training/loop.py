@@ -25,7 +25,7 @@ from capezoo.objectives import ViewBatch, check
 from capezoo.specs import RunConfig, derive_seed, parse
 from capezoo.training import checkpoint, curves, device, metrics, monitor, probes
 from capezoo.training.data import TrainingData
-from capezoo.training.device import Courier, Feed, Loaded
+from capezoo.training.device import Courier, Feed, _Loaded
 from capezoo.training.monitor import HeldOut
 from capezoo.training.optimiser import Optimiser
 from capezoo.training.progress import Report, bar
@@ -261,7 +261,7 @@ def _due(every: int, report: Report) -> bool:
     return report.step % every == 0 or report.step == report.total_steps
 
 
-def _step(run: _Run, step: int, loaded: Loaded) -> Tensor:
+def _step(run: _Run, step: int, loaded: _Loaded) -> Tensor:
     """One optimiser step, begun. Returns loss, norm of its gradient, and terms, means over all ranks: float32 (2 + terms,).
 
     Nothing waits for the device. If the loss is no number the weights are spoilt, and never saved.
@@ -286,7 +286,7 @@ def _step(run: _Run, step: int, loaded: Loaded) -> Tensor:
     return torch.stack([mean_loss, norm.float(), *means])
 
 
-def _require_finite(numbers: Tensor, step: int, loaded: Loaded) -> list[float]:
+def _require_finite(numbers: Tensor, step: int, loaded: _Loaded) -> list[float]:
     """Wait for the step and return its numbers. Raises TrainingDiverged if loss or gradient is none."""
     # The only place of a step that waits for the device.
     loss, norm, *terms = numbers.tolist()
@@ -319,7 +319,7 @@ def _measure(run: _Run, state: _State, report: Report) -> Report:
 def _probed_embeddings(run: _Run) -> NDArray[np.float32]:
     """Embed the central windows of held-out patients, as finished weights would."""
     encoder = run.trainee.encoder
-    with monitor.evaluating(encoder):
+    with monitor._evaluating(encoder):
         windows = (run.courier.windows(rows, block) for rows, block in run.data.probe_windows())
         return np.concatenate([encoder(signal).float().cpu().numpy() for signal in windows])
 
@@ -331,7 +331,7 @@ def _held_out_batches(run: _Run) -> Iterator[ViewBatch]:
         yield replace(ViewBatch(**loaded.fields(run.data.total_steps)), cohort=cohort)
 
 
-def _account(run: _Run, state: _State, loaded: Loaded, loss: float, spent_s: float, waited_s: float) -> None:
+def _account(run: _Run, state: _State, loaded: _Loaded, loss: float, spent_s: float, waited_s: float) -> None:
     clock, cohort = state.clock, loaded.plan.cohort
     clock.spent_s, clock.waited_s = clock.spent_s + spent_s, clock.waited_s + waited_s
     clock.ecgs += run.windows
