@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -25,17 +27,22 @@ if TYPE_CHECKING:
     from ecgcohorts.samplers import BatchPlan
 
 
-def start(spec: ComputeSpec) -> Fabric:
+def start(spec: ComputeSpec, stall_s: float = 600.0) -> Fabric:
     """One process, or those that torchrun started, on any number of nodes; GPUs if there are any."""
     # Set by torchrun, absent without it.
     local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-    fabric = Fabric(accelerator="auto", devices=local, num_nodes=world // local, precision=spec.precision)
+    # Longer than our own watch, which names the process that stands still: torch's end says only that one does.
+    limit = timedelta(seconds=2 * stall_s + 60)
+    strategy = DDPStrategy(timeout=limit) if world > 1 else "auto"
+    fabric = Fabric(
+        accelerator="auto", strategy=strategy, devices=local, num_nodes=world // local, precision=spec.precision
+    )
     # Joins the process group; with one process it does nothing.
     fabric.launch()
     return fabric
 
 
-def share_norms(model: nn.Module, spec: ComputeSpec, device: torch.device, world_size: int) -> None:
+def _share_norms(model: nn.Module, spec: ComputeSpec, device: torch.device, world_size: int) -> None:
     """Let BatchNorm layers use the statistics of all processes' batches, if asked to.
 
     Raises SpecError where that is impossible: torch synchronises them on GPUs only.
