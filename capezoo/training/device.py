@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -25,17 +27,22 @@ if TYPE_CHECKING:
     from ecgcohorts.samplers import BatchPlan
 
 
-def start(spec: ComputeSpec) -> Fabric:
+def start(spec: ComputeSpec, stall_s: float = 600.0) -> Fabric:
     """One process, or those that torchrun started, on any number of nodes; GPUs if there are any."""
     # Set by torchrun, absent without it.
     local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-    fabric = Fabric(accelerator="auto", devices=local, num_nodes=world // local, precision=spec.precision)
+    # Longer than our own watch, which names the process that stands still: torch's end says only that one does.
+    limit = timedelta(seconds=2 * stall_s + 60)
+    strategy = DDPStrategy(timeout=limit) if world > 1 else "auto"
+    fabric = Fabric(
+        accelerator="auto", strategy=strategy, devices=local, num_nodes=world // local, precision=spec.precision
+    )
     # Joins the process group; with one process it does nothing.
     fabric.launch()
     return fabric
 
 
-def share_norms(model: nn.Module, spec: ComputeSpec, device: torch.device, world_size: int) -> None:
+def _share_norms(model: nn.Module, spec: ComputeSpec, device: torch.device, world_size: int) -> None:
     """Let BatchNorm layers use the statistics of all processes' batches, if asked to.
 
     Raises SpecError where that is impossible: torch synchronises them on GPUs only.
@@ -65,7 +72,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class _Loaded:
     """A batch on the device, as stored, with what is to be done to it there."""
 
     plan: "BatchPlan"
@@ -112,7 +119,7 @@ class Courier:
         """What the loader should make batches in: page-locked memory, which a GPU fetches from by itself."""
         return pinned if self._stream is not None else None
 
-    def send(self, batch: "Batch", use: str, number: int, sampler: dict[str, Any] | None = None) -> Loaded:
+    def send(self, batch: "Batch", use: str, number: int, sampler: dict[str, Any] | None = None) -> _Loaded:
         """Begin to copy a batch. use, number: key of the seed of its views, which are drawn for the batch of all ranks."""
         rows, n_views, leads, length = batch.signal.shape
         # Views are drawn for the whole batch, so that any number of ranks sees the same; an objective draws for its rows.
@@ -129,7 +136,7 @@ class Courier:
                 tensors, drawn = [self._copy(tensor) for tensor in tensors], views.mapped(self._copy, drawn)
         signal, valid, group, *both = tensors
         statistics = (both[0], both[1]) if both else None
-        return Loaded(
+        return _Loaded(
             batch.plan,
             signal,
             valid,
@@ -151,7 +158,7 @@ class Courier:
         statistics = (both[0], both[1]) if both else None
         return self._config.input.scaled(stored, self._data.store.recipe.lsb_uv, statistics)
 
-    def arrived(self, loaded: Loaded) -> Loaded:
+    def arrived(self, loaded: _Loaded) -> _Loaded:
         """Make the device wait for the copy; the host does not."""
         if self._stream is not None:
             here = torch.cuda.current_stream(self._device)
@@ -172,7 +179,7 @@ class Feed:
     def __init__(self, batches: Generator["Batch", None, None], courier: Courier, state: Callable[[], dict[str, Any]]):
         """state: of the sampler, which counts a batch as used when the loader hands it out."""
         self._batches, self._courier, self._state = batches, courier, state
-        self._next: Loaded | None = None
+        self._next: _Loaded | None = None
         self.waited_s = 0.0  # for the loader, in all
 
     def fetch(self, step: int) -> None:
@@ -183,7 +190,7 @@ class Feed:
         self.waited_s += time.perf_counter() - asked
         self._next = self._courier.send(batch, "views", step, self._state())
 
-    def take(self, step: int) -> Loaded:
+    def take(self, step: int) -> _Loaded:
         """The batch of `step`, which is the one fetched last; fetched now if none was."""
         if self._next is None:
             self.fetch(step)

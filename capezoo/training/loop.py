@@ -25,11 +25,12 @@ from capezoo.objectives import ViewBatch, check
 from capezoo.specs import RunConfig, derive_seed, parse
 from capezoo.training import checkpoint, curves, device, metrics, monitor, probes
 from capezoo.training.data import TrainingData
-from capezoo.training.device import Courier, Feed, Loaded
+from capezoo.training.device import Courier, Feed, _Loaded
 from capezoo.training.monitor import HeldOut
 from capezoo.training.optimiser import Optimiser
 from capezoo.training.progress import Report, bar
 from capezoo.training.run_folder import RunFolder
+from capezoo.training.watch import WAITING, Watch
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError
 
@@ -93,27 +94,33 @@ def pretrain(
     *,
     resume: bool = True,
     progress: Callable[[Report], None] | None = None,
+    stall_s: float = 600.0,
 ) -> Path:
     """Pretrain as `config` says and return the run folder `out`. A run already there is continued, or found done.
 
-    progress: called after every step; by default a bar is drawn if standard error is a terminal.
+    progress: called after every step; by default a bar is drawn if standard error is a terminal. stall_s: of several
+    processes, end this one if nothing moves for so many seconds, and name the one that stands still.
     Raises RecipeMismatch if the store does not serve what config.input asks for, PlanImpossible if its patients do
     not fill a batch, SpecError for a setting that is not possible here, StateMismatch if `out` holds another run,
     LockHeld if another process is writing there, TrainingDiverged at the first loss that is no number.
     """
     config = _fitted(config, store.recipe)
-    fabric = device.start(config.compute)
+    fabric = device.start(config.compute, stall_s)
     with _float32_products(config.compute.tf32, fabric.device), ExitStack() as held:
         run = _set_up(store, config, RunFolder(Path(out)), fabric, resume, held)
+        watch = Watch(run.folder.ranks, fabric.global_rank, fabric.world_size, stall_s, run.folder.stalled)
         state = _restore(run)
         if state.step < run.data.total_steps:
             name, shown = f"pretrain {config.name}", fabric.global_rank == 0
             with nullcontext(progress) if progress else bar(name, run.data.total_steps, state.step, shown) as tell:
                 try:
-                    _loop(run, state, tell)
+                    with watch:
+                        _loop(run, state, tell, watch)
                 # Whatever ends it: a status that says "running" would keep somebody waiting.
                 except BaseException as error:
-                    _status(run, state, _end_of(error), reason=str(error) or type(error).__name__)
+                    # What another process wrote says more: this error may only follow from the end of that one.
+                    if not (run.folder.has_status and run.folder.last_status()["state"] == "stalled"):
+                        _status(run, state, _end_of(error), reason=str(error) or type(error).__name__)
                     raise
     return run.folder.path
 
@@ -198,7 +205,7 @@ def _set_up(
     data = TrainingData.prepare(store, config, fabric.global_rank, fabric.world_size)
     trainee, courier = _Trainee(config), Courier(data, fabric)
     config.optimiser.require_fitting([name for name, p in trainee.named_parameters() if p.requires_grad])
-    device.share_norms(trainee, config.compute, fabric.device, fabric.world_size)
+    device._share_norms(trainee, config.compute, fabric.device, fabric.world_size)
     if fabric.global_rank == 0:
         held.enter_context(folder.writing(config, data.summary(), data.digests(), resume))
         folder.environment(_described(fabric))
@@ -212,7 +219,7 @@ def _set_up(
     return _Run(config, fabric, folder, data, trainee, model, rates, wrapped, courier)
 
 
-def _loop(run: _Run, state: _State, tell: Callable[[Report], None]) -> None:
+def _loop(run: _Run, state: _State, tell: Callable[[Report], None], watch: Watch) -> None:
     config, total = run.config, run.data.total_steps
     with ExitStack() as stack:
         # Made in page-locked memory where there is a GPU to copy to.
@@ -224,12 +231,16 @@ def _loop(run: _Run, state: _State, tell: Callable[[Report], None]) -> None:
         run.model.train()
         while state.step < total:
             began, waited_s = time.perf_counter(), feed.waited_s
+            watch.beat(state.step, "reading a batch")
             loaded = feed.take(state.step)
+            watch.beat(state.step, WAITING)
             lr = run.rates.at_step(run.optimiser.param_groups, state.step, total)
             numbers = _step(run, state.step, loaded)  # on a GPU not computed yet
             # The next batch is read while the device computes: only the line after it waits for the step's numbers.
             if state.step + 1 < total:
+                watch.beat(state.step, "reading a batch")
                 feed.fetch(state.step + 1)
+                watch.beat(state.step, WAITING)
             loss, grad_norm, *terms = _require_finite(numbers, state.step, loaded)
             state.step += 1
             _account(run, state, loaded, loss, time.perf_counter() - began, feed.waited_s - waited_s)
@@ -240,6 +251,7 @@ def _loop(run: _Run, state: _State, tell: Callable[[Report], None]) -> None:
                 for writer in writers:
                     writer.append(row)
                 state.clock = _Clock()
+            watch.beat(state.step, "writing" if run.fabric.global_rank == 0 else WAITING)
             if _due(config.checkpoint_every, report):
                 _save(run, state, loaded.sampler)
             if _due(config.checkpoint_every, report) or time.monotonic() - state.told_s > STATUS_S:
@@ -261,7 +273,7 @@ def _due(every: int, report: Report) -> bool:
     return report.step % every == 0 or report.step == report.total_steps
 
 
-def _step(run: _Run, step: int, loaded: Loaded) -> Tensor:
+def _step(run: _Run, step: int, loaded: _Loaded) -> Tensor:
     """One optimiser step, begun. Returns loss, norm of its gradient, and terms, means over all ranks: float32 (2 + terms,).
 
     Nothing waits for the device. If the loss is no number the weights are spoilt, and never saved.
@@ -286,7 +298,7 @@ def _step(run: _Run, step: int, loaded: Loaded) -> Tensor:
     return torch.stack([mean_loss, norm.float(), *means])
 
 
-def _require_finite(numbers: Tensor, step: int, loaded: Loaded) -> list[float]:
+def _require_finite(numbers: Tensor, step: int, loaded: _Loaded) -> list[float]:
     """Wait for the step and return its numbers. Raises TrainingDiverged if loss or gradient is none."""
     # The only place of a step that waits for the device.
     loss, norm, *terms = numbers.tolist()
@@ -319,7 +331,7 @@ def _measure(run: _Run, state: _State, report: Report) -> Report:
 def _probed_embeddings(run: _Run) -> NDArray[np.float32]:
     """Embed the central windows of held-out patients, as finished weights would."""
     encoder = run.trainee.encoder
-    with monitor.evaluating(encoder):
+    with monitor._evaluating(encoder):
         windows = (run.courier.windows(rows, block) for rows, block in run.data.probe_windows())
         return np.concatenate([encoder(signal).float().cpu().numpy() for signal in windows])
 
@@ -331,7 +343,7 @@ def _held_out_batches(run: _Run) -> Iterator[ViewBatch]:
         yield replace(ViewBatch(**loaded.fields(run.data.total_steps)), cohort=cohort)
 
 
-def _account(run: _Run, state: _State, loaded: Loaded, loss: float, spent_s: float, waited_s: float) -> None:
+def _account(run: _Run, state: _State, loaded: _Loaded, loss: float, spent_s: float, waited_s: float) -> None:
     clock, cohort = state.clock, loaded.plan.cohort
     clock.spent_s, clock.waited_s = clock.spent_s + spent_s, clock.waited_s + waited_s
     clock.ecgs += run.windows

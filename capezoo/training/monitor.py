@@ -48,7 +48,7 @@ class HeldOut:
 
         tokens: of a window, for `Objective.untrained`.
         """
-        with evaluating(encoder, objective):
+        with _evaluating(encoder, objective):
             measured = [_measured(encoder, objective, batch, tokens) for batch in batches]
         if not measured:
             return None
@@ -81,7 +81,7 @@ class HeldOut:
 
 
 @contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
+def _evaluating(*modules: nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients, nothing compiled (shapes vary here); modes are put back."""
     # A teacher is in evaluation mode while the rest trains: each module gets its own mode back.
     before = [module.training for module in modules]

@@ -37,13 +37,7 @@ class Optimiser:
                 members.setdefault(_Kind(_factor(name, spec.rate_factors), decays), []).append(parameter)
         self.kinds = tuple(members)
         groups: list[dict[str, Any]] = [{"params": parameters} for parameters in members.values()]
-        if spec.kind == "lars":
-            self.torch: torch.optim.Optimizer = _Lars(groups, spec.lr, spec.momentum, spec.trust, spec.weight_decay)
-        else:
-            adam = torch.optim.AdamW if spec.kind == "adamw" else torch.optim.Adam
-            # One kernel updates all parameters on a GPU.
-            self.torch = adam(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, weight_decay=spec.weight_decay,
-                              fused=True if device.type == "cuda" else None)  # fmt: skip
+        self.torch = build(groups, spec, device)
 
     def at_step(self, groups: Sequence[dict[str, Any]], step: int, total: int) -> float:
         """Set the numbers of step 0 .. total - 1, and return the learning rate before factors."""
@@ -52,7 +46,7 @@ class Optimiser:
             group["lr"] = lr * kind.rate_factor
             group["weight_decay"] = decay if kind.decays else 0.0
             if self.spec.kind != "lars":
-                group["eps"] = self._epsilon(step)
+                group["eps"] = _epsilon(self.spec, step)
         return lr
 
     def rate(self, step: int, total: int) -> float:
@@ -70,13 +64,26 @@ class Optimiser:
             return self.spec.weight_decay
         return half_cosine(self.spec.weight_decay, self.spec.final_weight_decay, step, total)
 
-    def _epsilon(self, step: int) -> float:
-        """Return the epsilon that makes torch's Adam that of the spec."""
-        if self.spec.epsilon == "torch":
-            return self.spec.eps
-        # Keras: m / (sqrt(v) + eps) times sqrt(1 - beta2^t) / (1 - beta1^t). torch adds eps to sqrt(v / (1 - beta2^t)),
-        # so the same eps must be larger there by 1 / sqrt(1 - beta2^t): 32 times at the first step.
-        return self.spec.eps / sqrt(1 - self.spec.betas[1] ** (step + 1))
+
+def build(
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], spec: OptimiserSpec, device: torch.device
+) -> torch.optim.Optimizer:
+    """Return a torch optimiser of parameters, or of groups of them, with the numbers of its first step."""
+    if spec.kind == "lars":
+        return _Lars(parameters, spec.lr, spec.momentum, spec.trust, spec.weight_decay)
+    adam = torch.optim.AdamW if spec.kind == "adamw" else torch.optim.Adam
+    # One kernel updates all parameters on a GPU.
+    return adam(parameters, lr=spec.lr, betas=spec.betas, eps=_epsilon(spec, 0), weight_decay=spec.weight_decay,
+                fused=True if device.type == "cuda" else None)  # fmt: skip
+
+
+def _epsilon(spec: OptimiserSpec, step: int) -> float:
+    """Return the epsilon that makes torch's Adam that of the spec."""
+    if spec.epsilon == "torch":
+        return spec.eps
+    # Keras: m / (sqrt(v) + eps) times sqrt(1 - beta2^t) / (1 - beta1^t). torch adds eps to sqrt(v / (1 - beta2^t)),
+    # so the same eps must be larger there by 1 / sqrt(1 - beta2^t): 32 times at the first step.
+    return spec.eps / sqrt(1 - spec.betas[1] ** (step + 1))
 
 
 class _Lars(torch.optim.Optimizer):
@@ -85,9 +92,7 @@ class _Lars(torch.optim.Optimizer):
     As SimCLR and BYOL use it, parameters of one axis (norms, biases) take plain steps without trust and decay.
     """
 
-    def __init__(
-        self, params: Iterable[dict[str, Any]], lr: float, momentum: float, trust: float, weight_decay: float
-    ) -> None:
+    def __init__(self, params: Iterable[Any], lr: float, momentum: float, trust: float, weight_decay: float) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "trust": trust, "weight_decay": weight_decay})
 
     @torch.no_grad()

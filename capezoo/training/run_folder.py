@@ -8,6 +8,7 @@ OUT/metrics.csv            one row every few steps: metrics.py
 OUT/curves.png             the same as pictures: curves.py
 OUT/tensorboard/           the same for TensorBoard, if asked for
 OUT/status.json            where the run stands, how fast it is, how long it will take, and which process works on it
+OUT/ranks/                 of several processes, where each is: watch.py
 OUT/lock                   held by the one process that writes: a flock
 OUT/checkpoints/           checkpoint.py
 """
@@ -58,6 +59,10 @@ class RunFolder:
     @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
+
+    @property
+    def ranks(self) -> Path:
+        return self.path / "ranks"
 
     @property
     def curves(self) -> Path:
@@ -144,6 +149,11 @@ class RunFolder:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         process = {"machine": _machine(), "process": os.getpid()}
         write_file(self.path / "status.json", _json({**values, "written": now, **process}))
+
+    def stalled(self, reason: str) -> None:
+        """Write that a process of several stands still. Any of them may: the one that writes otherwise may be that one."""
+        before = self.last_status() if self.has_status else {}
+        self.status({**before, "state": "stalled", "reason": reason})
 
     @property
     def has_status(self) -> bool:

@@ -104,7 +104,7 @@ def from_store(store: AnyStore, case: Case, folder: Path) -> float:
     return case.batch * case.steps / (ends[-1] - ends[case.warm - 1])
 
 
-def set_up(store: AnyStore, case: Case, folder: Path) -> tuple[train._Run, device.Loaded]:
+def set_up(store: AnyStore, case: Case, folder: Path) -> tuple[train._Run, device._Loaded]:
     """A run to take apart, and one batch on its device."""
     fabric = device.start(case.config.compute)
     run = train._set_up(store, case.config, RunFolder(folder / "parts"), fabric, True)
@@ -114,7 +114,7 @@ def set_up(store: AnyStore, case: Case, folder: Path) -> tuple[train._Run, devic
         return run, arrive(run, next(batches), 0)
 
 
-def from_memory(run: train._Run, loaded: device.Loaded, case: Case) -> float:
+def from_memory(run: train._Run, loaded: device._Loaded, case: Case) -> float:
     """ECGs a second of the same step on one batch that is on the device."""
     for step in range(case.warm + case.steps):
         if step == case.warm:
@@ -150,7 +150,7 @@ def stages(run: train._Run, case: Case) -> dict[str, float]:
     return {name: 1e3 * seconds / steps for name, seconds in spent.items()}
 
 
-def arrive(run: train._Run, batch: Batch, step: int) -> device.Loaded:
+def arrive(run: train._Run, batch: Batch, step: int) -> device._Loaded:
     return run.courier.arrived(run.courier.send(batch, "views", step))
 
 
@@ -177,7 +177,7 @@ def idle_share(run: train._Run) -> float | None:
     return 1 - busy_us / wall_us
 
 
-def gflop_per_ecg(run: train._Run, loaded: device.Loaded, case: Case) -> float:
+def gflop_per_ecg(run: train._Run, loaded: device._Loaded, case: Case) -> float:
     with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
         run.fabric.backward(run.model(**loaded.fields(1))[0])
     run.optimiser.zero_grad(set_to_none=True)

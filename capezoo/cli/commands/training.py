@@ -6,7 +6,7 @@ from typing import Any
 
 from capezoo.cli.parameters import WEIGHTS_OUT
 from ecgcohorts.cli.console import Answer
-from ecgcohorts.cli.parameters import FOLDER, NATURAL, STORE, TEXT, Name, argument, option
+from ecgcohorts.cli.parameters import FOLDER, NATURAL, REAL, STORE, TEXT, Name, argument, option
 from ecgcohorts.cli.program import command
 from ecgcohorts.errors import SpecError
 
@@ -36,8 +36,23 @@ ORDER = 1
     multiple=True,
     help='change the run: optimiser.lr=1e-3, \'cohorts=["ptb_xl", "code15"]\'; VALUE is JSON or a word; repeat for more',
 )
+@option(
+    "--stall-after",
+    "stall_s",
+    type=REAL,
+    default=600.0,
+    show_default=True,
+    help="of several processes: seconds without a step after which the run ends and names the one that stands still",
+)
 def _pretrain(
-    *, store: Sequence[str], out: Path, seed: int, run: str, cohort: str | None, settings: Sequence[str]
+    *,
+    store: Sequence[str],
+    out: Path,
+    seed: int,
+    run: str,
+    cohort: str | None,
+    settings: Sequence[str],
+    stall_s: float,
 ) -> Answer | None:
     """Pretrain an encoder on a store, or continue a stopped run.
 
@@ -48,7 +63,7 @@ def _pretrain(
     from capezoo.training.run_folder import RunFolder
     from ecgcohorts.store.union import open_named
 
-    folder = RunFolder(pretrain(open_named(store), _config(run, seed, cohort, settings), out))
+    folder = RunFolder(pretrain(open_named(store), _config(run, seed, cohort, settings), out, stall_s=stall_s))
     # Of several processes one speaks: a launcher shows the output of all.
     answer = _told(folder) if distributed.rank() == 0 else None
     distributed.leave()

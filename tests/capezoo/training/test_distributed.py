@@ -86,7 +86,7 @@ def test_batch_norm_across_processes_is_never_left_out_in_silence():
     with pytest.raises(
         SpecError, match=r"'sync' with 2 processes on a cpu, expected GPUs. Set compute.batch_norm=local"
     ):
-        device.share_norms(encoder(), ComputeSpec(), cpu, 2)
+        device._share_norms(encoder(), ComputeSpec(), cpu, 2)
     for spec, on, processes, expected in (
         (ComputeSpec(), gpu, 2, nn.SyncBatchNorm),
         (ComputeSpec(batch_norm="local"), gpu, 2, nn.BatchNorm2d),
@@ -95,7 +95,7 @@ def test_batch_norm_across_processes_is_never_left_out_in_silence():
     ):
         model = encoder()
         names = list(model.state_dict())
-        device.share_norms(model, spec, on, processes)
+        device._share_norms(model, spec, on, processes)
         assert kinds(model) == {expected}
         assert list(model.state_dict()) == names
-    device.share_norms(nn.Linear(2, 2), ComputeSpec(), cpu, 2)  # nothing to share
+    device._share_norms(nn.Linear(2, 2), ComputeSpec(), cpu, 2)  # nothing to share

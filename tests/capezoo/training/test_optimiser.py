@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from capezoo.specs import OptimiserSpec
-from capezoo.training.optimiser import Optimiser
+from capezoo.training.optimiser import Optimiser, build
 from ecgcohorts.errors import SpecError
 
 CPU = torch.device("cpu")
@@ -178,3 +178,17 @@ def test_a_saved_state_goes_on_with_the_same_bits(kind: str) -> None:
         ours.at_step(ours.torch.param_groups, step, 12)
         ours.torch.step()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), whole.parameters(), strict=True))
+
+
+def test_a_built_optimiser_takes_kerass_first_step_by_itself() -> None:
+    """From zero with gradient 1e-7, rate 0.1 and epsilon 1e-7: torch's form would step 3 times as far or more."""
+    steps = {}
+    for epsilon in ("keras", "torch"):
+        weight = nn.Parameter(torch.zeros(1, dtype=torch.double))
+        adam = build([weight], OptimiserSpec(lr=0.1, epsilon=epsilon), CPU)
+        weight.grad = torch.full((1,), 1e-7, dtype=torch.double)
+        adam.step()
+        steps[epsilon] = weight.item()
+    mean, square = 0.1 * 1e-7, 0.001 * 1e-14
+    assert steps["keras"] == pytest.approx(-0.1 * sqrt(0.001) / 0.1 * mean / (sqrt(square) + 1e-7), rel=1e-9)
+    assert steps["torch"] == pytest.approx(-0.1 * 1e-7 / (1e-7 + 1e-7), rel=1e-9)
