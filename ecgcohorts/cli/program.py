@@ -19,6 +19,7 @@ from click.shell_completion import get_completion_class, shell_complete
 import ecgcohorts
 from ecgcohorts import plugins
 from ecgcohorts.cli._job_log import LOG, _JobLog
+from ecgcohorts.cli._memory import _complaint_about_memory
 from ecgcohorts.cli.console import EXIT_CODES, EXIT_REJECTED, EXIT_STOPPED, EXIT_WRONG, Answer, fail, show
 from ecgcohorts.cli.parameters import FILE, Argument, OneOf
 from ecgcohorts.errors import ContradictoryPatients, EcgError, NothingMatched, did_you_mean, needs_extra, require
@@ -265,6 +266,8 @@ def run(program: Program, arguments: Sequence[str]) -> None:
 
 def _run(program: Program, arguments: Sequence[str], log: _JobLog) -> None:
     name = str(program.name)
+    if complaint := _complaint_about_memory():
+        fail(name, complaint)
     asked = os.environ.get(_completion_variable(name))
     if asked:
         raise SystemExit(shell_complete(program, {}, name, _completion_variable(name), asked))
@@ -293,6 +296,11 @@ def _run(program: Program, arguments: Sequence[str], log: _JobLog) -> None:
     except OSError as error:
         what = error.strerror or error
         fail(name, f"{error.filename or 'a file'}: {what}. Put that right, then run the same command again.")
+    except (MemoryError, ImportError) as error:
+        # How the system tells that a library finds no room.
+        if isinstance(error, ImportError) and "failed to map segment" not in str(error):
+            raise
+        fail(name, "memory ran out. Allow more (ulimit -v), or use fewer processes; then run the same command again.")
     except KeyboardInterrupt:
         fail(name, "stopped. The same command goes on from here.", EXIT_STOPPED)
 

@@ -34,6 +34,7 @@ _MOST_RETRY_SECONDS = 86_400  # a day
 _MOST_BACKOFF = 5.0  # seconds; our default
 _NO_LIMIT = 1_000_000
 _BLOCK_BYTES = 8 << 20
+_MOST_OBJECTS = 1 << 25  # below one URL; our default, six times the files of the largest published cohort
 _process: int | None = None  # that first used an object store
 _SHA256 = "sha256"  # an object's metadata: what was put, as the sender saw it
 
@@ -280,11 +281,24 @@ class Bucket:
         return ObjectStore(self.client, read_only=True)
 
     def _each(self, below: str = "") -> Iterator[tuple[str, _Stamp]]:
-        """Yield name and stamp of every object, as the listing goes on."""
+        """Yield name and stamp of every object, as the listing goes on. Raises ObjectStoreError for one without an end."""
         import obstore
 
+        met: set[str] = set()
+        count = 0
         try:
             for chunk in obstore.list(self.client, prefix=below or None):
+                # A server that gives the same page again and again would be listened to for ever. Hashing the first name of
+                # fifty finds that out after one round.
+                count += len(chunk)
+                first = chunk[0]["path"] if chunk else ""
+                if first in met or count > _MOST_OBJECTS:
+                    what = f"more than {_MOST_OBJECTS} objects" if count > _MOST_OBJECTS else "the same objects again"
+                    raise ObjectStoreError(
+                        f"{self.path}: the listing does not end (found {what}). Name a folder further below, or another "
+                        "object store."
+                    )
+                met.add(first)
                 for one in chunk:
                     if not one["path"].endswith("/"):  # what some consoles make when asked for a folder
                         yield one["path"], _stamp(one)

@@ -306,8 +306,11 @@ class Store(AnyStore):
         """
         with needs_extra("ingest"):
             import pyarrow as pa
+            import pyarrow.parquet as pq
         try:
-            return pd.read_parquet(io.BytesIO(self._rejects))
+            # Without threads: where none can start, pyarrow waits for it for ever.
+            table = pq.read_table(io.BytesIO(self._rejects), use_threads=False, pre_buffer=False)
+            return table.to_pandas(use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise _cannot_be_read(self.place, error) from None
 
