@@ -1,11 +1,12 @@
 """From a store to weights."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from capezoo.cli.parameters import WEIGHTS_OUT
-from ecgcohorts.cli.console import Answer
+from ecgcohorts.cli.console import Answer, progress
 from ecgcohorts.cli.parameters import FOLDER, NATURAL, REAL, STORE, TEXT, Name, argument, option
 from ecgcohorts.cli.program import command
 from ecgcohorts.errors import SpecError
@@ -63,7 +64,15 @@ def _pretrain(
     from capezoo.training.run_folder import RunFolder
     from ecgcohorts.store.union import open_named
 
-    folder = RunFolder(pretrain(open_named(store), _config(run, seed, cohort, settings), out, stall_s=stall_s))
+    stores, config = open_named(store), _config(run, seed, cohort, settings)
+    if sys.stderr.isatty():
+        folder = RunFolder(pretrain(stores, config, out, stall_s=stall_s))  # draws a bar with loss and speed
+    else:
+        with progress() as tell:
+            made = pretrain(
+                stores, config, out, stall_s=stall_s, progress=lambda now: tell("pretrain", now.step, now.total_steps)
+            )
+        folder = RunFolder(made)
     # Of several processes one speaks: a launcher shows the output of all.
     answer = _told(folder) if distributed.rank() == 0 else None
     distributed.leave()

@@ -27,7 +27,9 @@ def test_plan_encode_commit(make_cohort, tmp_path):
     planned = run("plan", raw.folder, "s.zarr", "--cohort", raw.spec, "-o", "run.plan", "--shard", 4, cwd=tmp_path)
     assert planned.stdout == "run.plan: 7 recordings in 2 partitions, 0 to 1; 0 are known already\n", planned.stderr
     assert_one_line(run("encode", "run.plan", "--partition", 2, cwd=tmp_path), "found partition 2", "this plan has 2")
-    assert run("encode", "run.plan", "--partition", 1, cwd=tmp_path).stdout == "run.plan: partition 1 encoded\n"
+    assert run("encode", "run.plan", "--partition", 1, cwd=tmp_path).stdout == (
+        "run.plan: partition 1 encoded: 3 recordings = 3 usable + 0 refused\n"
+    )
     assert_one_line(run("commit", "run.plan", cwd=tmp_path), "missing partitions 0 of 2")
     run("encode", "run.plan", "--partition", 0, cwd=tmp_path)
     assert "was encoded already" in run("encode", tmp_path / "run.plan", "--partition", 0, cwd="/").stdout
@@ -50,10 +52,14 @@ def test_several_partitions_in_one_call(make_cohort, tmp_path, monkeypatch, caps
     here("plan", raw.folder, "s.zarr", "--cohort", raw.spec, "-o", "run.plan", "--shard", 2)
     here("encode", "run.plan", "--partition", 1)
     first = here("encode", "run.plan", "--partitions", "0-2")
-    assert first == "run.plan: partitions 0 to 2: 2 encoded, 1 were encoded already\n"
+    assert (
+        first == "run.plan: partitions 0 to 2: 2 encoded, 1 were encoded already: 6 recordings = 6 usable + 0 refused\n"
+    )
     # The last task of a job array with even strides asks for more than there is.
     last = here("encode", "run.plan", "--partitions", "3-63", "--json")
-    assert json.loads(last) == {"plan": "run.plan", "partitions": [3, 4], "written": [3, 4]}
+    facts = {"plan": "run.plan", "partitions": [3, 4], "written": [3, 4]}
+    account = {"inputs": 3, "stored": 3, "duplicates": 0, "rejected": {}}
+    assert json.loads(last) == {**facts, "account": account}
     wrong = {word: ("such as 0-63", repr(word)) for word in ("3", "2-1", "-1", "a-b", "1-2-3", "1,2")}
     for word, told in {**wrong, "5-6": ("found partition 5, expected 0 to 4",)}.items():
         with pytest.raises(SystemExit) as end:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ecgcohorts.cli.program import main
+from ecgcohorts.ingest import ingest
 from ecgcohorts.privacy import pseudonyms
 
 Logged = Callable[..., list[dict[str, Any]]]
@@ -124,3 +125,19 @@ def test_capezoo_has_one_too(tmp_path, monkeypatch):
     capezoo(["list", "--log-json", "log.jsonl"])
     lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
     assert [(line["event"], line["command"]) for line in lines][-1] == ("end", "capezoo list")
+
+
+def test_pretraining_tells_its_steps(tmp_path, monkeypatch, make_cohort):
+    pytest.importorskip("torch")
+    from capezoo.cli.program import main as capezoo
+
+    monkeypatch.chdir(tmp_path)
+    raw = make_cohort(patients=12)
+    ingest(raw.folder, "s.zarr", str(raw.spec))
+    settings = ["max_steps=3", "sampler.groups=2", 'sampler.singles="self"', "checkpoint_every=1"]
+    words = [word for one in settings for word in ("--set", one)]
+    capezoo(["pretrain", "--store", "s.zarr", "--out", "run", "--seed", "0", *words, "--log-json", "log.jsonl"])
+    lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
+    steps = [(line["step"], line["done"], line["total"]) for line in lines if line["event"] == "progress"]
+    assert steps[-1] == ("pretrain", 3, 3)
+    assert lines[-1]["exit_code"] == 0

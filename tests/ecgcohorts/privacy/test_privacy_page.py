@@ -45,6 +45,9 @@ PROMISES = {
     "so that the next ingest does not bring them back": ("ecgcohorts/store/test_remove.py", "test_the_next_ingest_does_not_bring_the_patient_back"),
     "They do not tell it from a forged one": (HERE, "test_a_forged_store_verifies_and_its_fingerprint_tells"),
     "this command notices any change at all, by anyone": (HERE, "test_a_forged_store_verifies_and_its_fingerprint_tells"),
+    "you choose, and there is no default": ("capezoo/zoo/test_publish_run.py", "test_the_choice_of_digests_has_no_default"),
+    "whoever has the recording and the key": ("capezoo/zoo/test_overlap.py", "test_keyed_digests_tell_the_holder_of_the_key_and_nobody_else"),
+    "| `none` | nobody": ("capezoo/zoo/test_overlap.py", "test_weights_may_be_published_without_digests"),
 }  # fmt: skip
 
 
