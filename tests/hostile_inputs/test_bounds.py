@@ -155,7 +155,7 @@ def test_a_plan_file_is_refused_cheaply(good, tmp_path):
     for content in (
         b"PAR1" + b"[" * 1_000_000,
         b"PAR1" + bytes(1_000_000) + b"PAR1",
-        io.BytesIO(b"{" * 100_000).read(),
+        b"{" * 100_000,
     ):
         plan.write_bytes(content)
         _refused_cheaply(_used("encode", str(plan), "0"), base)
