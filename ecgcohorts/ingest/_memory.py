@@ -11,8 +11,10 @@ from ecgcohorts.ingest.plan import AnyPlan, Plan
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 
 
-def _remember(path: Path, plan: AnyPlan, index: CohortIndex) -> None:
+def _remember(path: Path | None, plan: AnyPlan, index: CohortIndex) -> None:
     """Note of which files the recordings of a committed plan are, stored or refused."""
+    if path is None:
+        return
     header = plan.header
     hashes = _Hashes(bytes.fromhex(header.memory_key), header.spec.sha256, header.rules(header.layout))
     seen = _Seen.load(path)
@@ -30,7 +32,7 @@ def _remember(path: Path, plan: AnyPlan, index: CohortIndex) -> None:
     seen.save(path)
 
 
-def _note(path: Path, plan: Plan) -> None:
+def _note(path: Path | None, plan: Plan) -> None:
     """Note files of recordings that the store has met, and that nothing was remembered of."""
-    if len(plan.noted.recording):
+    if path is not None and len(plan.noted.recording):
         _Seen.load(path).with_new(plan.noted).save(path)

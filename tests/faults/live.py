@@ -73,7 +73,7 @@ ROWS = {
         "ecgcohorts commit {plan} --max-reject-frac 1",
         before=(
             f"ecgcohorts plan {_SOUTH} -o {{plan}}",
-            *(f"ecgcohorts encode {{plan}} --partition {n}" for n in "012"),
+            *(f"ecgcohorts encode {{plan}} --partition {n} --max-reject-frac 1" for n in "012"),
         ),
     ),
     "pretrain": Row("`capezoo pretrain`, 12 steps, a checkpoint every 3", "both", _PRETRAIN),

@@ -50,10 +50,10 @@ class Destination:
             self.folder = self._work / "store.zarr"
 
     @property
-    def memory(self) -> Path:
-        """File beside the store, or the work folder, that tells from which files its recordings were read."""
-        home = self.folder if isinstance(self.place, Folder) else self._work
-        return home.with_name(f"{home.name}.seen")
+    def memory(self) -> Path | None:
+        """File beside the store that tells from which files its recordings were read. A bucket has none."""
+        # In a bucket, every machine that ingests would have to lock it; a work folder is left empty.
+        return self.folder.with_name(f"{self.folder.name}.seen") if isinstance(self.place, Folder) else None
 
     def open_before(self) -> Store | None:
         """Open the snapshot in force; None where no store is yet."""

@@ -347,13 +347,13 @@ def test_another_description_of_a_known_name_is_refused(make_cohort, tmp_path):
 def test_a_corrected_description_is_no_silent_nothing_new(make_cohort, tmp_path):
     """It would change nothing in the store, and whoever corrected it would believe that it had."""
     raw = make_cohort(patients=4)
-    assert ingest(raw.folder, tmp_path / "s.zarr", raw.spec).written
-    assert not ingest(raw.folder, tmp_path / "s.zarr", raw.spec).written
+    assert ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec)).written
+    assert not ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec)).written
     corrected = raw.spec.with_name("corrected.yaml")
     corrected.write_text(raw.spec.read_text().replace("mains_hz: 50", "mains_hz: 60"))
     assert corrected.read_text() != raw.spec.read_text()
     with pytest.raises(ec.SpecError, match=r"has another description.*take all of this over: --update"):
-        ingest(raw.folder, tmp_path / "s.zarr", corrected)
+        ingest(raw.folder, tmp_path / "s.zarr", str(corrected))
 
 
 def test_a_failing_disk_stops_the_run_instead_of_refusing_recordings(make_cohort, tmp_path, monkeypatch):
