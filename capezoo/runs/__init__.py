@@ -8,12 +8,11 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import yaml
-
-from capezoo.specs.base import parse
+from capezoo.specs.base import MAX_YAML_BYTES, parse
 from capezoo.specs.run import RunConfig
 from ecgcohorts import plugins
 from ecgcohorts.errors import SourceError, SpecError, did_you_mean
+from ecgcohorts.io.yaml_text import read_yaml
 
 
 @cache
@@ -55,8 +54,8 @@ def load(path: Path, seed: int) -> RunConfig:
     Raises SourceError if the file is no YAML, SpecError if it is no RunConfig.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        values = read_yaml(path, MAX_YAML_BYTES, "run")
+    except SpecError as error:
+        reason = str(error).removeprefix(f"{path}: ")
         raise SourceError(f"{path}: cannot be read ({reason}). Give a YAML RunConfig.") from None
     return parse(RunConfig, values | {"seed": seed} if isinstance(values, dict) else values, str(path))

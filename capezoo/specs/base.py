@@ -19,6 +19,7 @@ SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Channels = Annotated[int, Field(gt=0, le=1 << 16)]
 Taps = Annotated[int, Field(gt=0, le=1 << 12)]  # of a kernel, samples of a stride
 MAX_LAYERS = 64
+MAX_YAML_BYTES = 1 << 20  # of a run; a long one has some 5 kB
 
 # Of JSON text: our longest cards have some hundred values and eight levels. More is refused before pydantic, which
 # keeps a record of every single fault.

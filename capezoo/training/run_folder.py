@@ -31,8 +31,10 @@ import yaml
 from numpy.typing import NDArray
 
 from capezoo.specs import RunConfig, parse
-from ecgcohorts.errors import SourceError, StateMismatch
+from capezoo.specs.base import MAX_YAML_BYTES
+from ecgcohorts.errors import SourceError, SpecError, StateMismatch
 from ecgcohorts.io.durable import make_folder, write_file
+from ecgcohorts.io.yaml_text import read_yaml
 from ecgcohorts.store.commit import writer_lock
 from ecgcohorts.store.schema import LOCK
 
@@ -75,7 +77,14 @@ class RunFolder:
             raise SourceError(
                 f"{self.path}: found no config.yaml, expected the folder of a run. Give the --out of a run."
             )
-        return parse(RunConfig, _read(path, yaml.safe_load), str(path))
+        try:
+            values = read_yaml(path, MAX_YAML_BYTES, "run")
+        except SpecError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            raise SourceError(
+                f"{path}: cannot be read ({reason}). Restore it from a copy, or give another folder."
+            ) from None
+        return parse(RunConfig, values, str(path))
 
     def data(self) -> dict[str, Any]:
         """Contents of data.json."""
@@ -210,7 +219,7 @@ def _read(path: Path, parser: Callable[[str], Any]) -> Any:
     """Raises SourceError for a file that is edited or damaged: a run writes each of them whole."""
     try:
         return parser(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise SourceError(
             f"{path}: cannot be read ({reason}). Restore it from a copy, or give another folder."

@@ -1,5 +1,6 @@
 """KEY=VALUE: every key known, every value checked, all in one line."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from capezoo.cli.settings import changed
 from capezoo.specs import RunConfig
 from capezoo.training.checkpoint import trained
 from capezoo.training.loop import pretrain
-from ecgcohorts.errors import RecipeMismatch, SpecError
+from ecgcohorts.errors import RecipeMismatch, SourceError, SpecError
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.store import open_store
@@ -33,6 +34,10 @@ def test_values_of_every_kind() -> None:
     assert with_("optimiser.clip_norm=1", "optimiser.clip_norm=null").optimiser.clip_norm is None
     whole = with_("encoder={name: cape_resnet, config: {kernel: 8}}").encoder
     assert (whole.name, whole.config) == ("cape_resnet", {"kernel": 8})
+    assert with_('encoder.config={"widths":[8,8],"embedding_dim":16}').encoder.config == {
+        "widths": [8, 8],
+        "embedding_dim": 16,
+    }
 
 
 def test_nothing_set_changes_nothing() -> None:
@@ -111,3 +116,24 @@ def test_what_is_set_beside_a_recipe_stays(plain_store, tmp_path: Path) -> None:
         with pytest.raises(SpecError if "drop" not in message else RecipeMismatch, match=message):
             pretrain(plain_store, changed(named, ["input.recipe=plain-100", *SHORT, setting]), tmp_path / "no")
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: a\nname: b\n", "found key 'name' twice"),
+        ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{c}: &{c} [{', '.join([f'*{b}'] * 9)}]\n" for b, c in zip("abcdefgh", "bcdefghi", strict=True)),
+         "values"),
+        ("name: " + "[" * 100_000, "(levels|nesting depth)"),
+        ("name: " + "9" * 100_000, "which is no number"),
+        ("x" * (2 << 20), "more than 1048576 bytes"),
+    ],
+    ids=["twice", "aliases", "brackets", "digits", "long"],
+)  # fmt: skip
+def test_a_run_of_a_stranger_is_refused_at_once(text, words, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    began = time.perf_counter()
+    with pytest.raises(SourceError, match=r"run.yaml: cannot be read \(.*" + words):
+        runs.load(path, seed=0)
+    assert time.perf_counter() - began < 1
