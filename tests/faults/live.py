@@ -25,6 +25,7 @@ from corpus import GONE, PLAN, STORE, Corpus, clear, snapshot, tree
 from ecgcohorts.errors import EcgError
 
 RUN, WEIGHTS = "run", "weights"
+SHRINK = 0.85  # of the time over which a kill is drawn, with every attempt
 TRIES = 30  # until a kill comes before the end
 PATIENCE = 60.0  # seconds until a process that does not end is taken for stuck
 
@@ -264,9 +265,17 @@ def killed(site: Site, reference: Reference, number: int, work: Path) -> Killed:
     for attempt in range(TRIES):
         place = work.with_name(f"{work.name}-{attempt}")
         site.begin(row, place)
+        before = _changes(place)
         command = site.command(row.line, place)
-        # Every second pair of kills where it hurts: many a command reads longer than it writes.
-        time.sleep(draw.uniform(reference.first_change if number % 4 > 1 else 0, reference.seconds))
+        # Shorter with every attempt: it took longer undisturbed if the machine was busier then.
+        share = draw.uniform(0, SHRINK**attempt)
+        if number % 4 > 1:
+            # Every second pair of kills where it hurts: many a command reads longer than it writes.
+            if reference.first_change:
+                _wait_for_a_change(command, place, before)
+            time.sleep(share * (reference.seconds - reference.first_change))
+        else:
+            time.sleep(share * reference.seconds)
         is_late = command.has_ended()
         if not is_late:
             _kill(site, command, whom, draw.random())
@@ -278,6 +287,11 @@ def killed(site: Site, reference: Reference, number: int, work: Path) -> Killed:
         finally:
             clear(place)
     return Killed(problems=[f"it ended before each of {TRIES} kills"])
+
+
+def _wait_for_a_change(command: _Command, work: Path, before: list[int]) -> None:
+    while not command.has_ended() and _changes(work) == before:
+        time.sleep(0.002)
 
 
 def _kill(site: Site, command: _Command, whom: str, which: float) -> None:

@@ -9,6 +9,7 @@ from live import ROWS
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, RESULTS = ROOT / "docs" / "soak.md", ROOT / "docs" / "data" / "soak.json"
 BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
+WHEN = ("before", "during", "after")
 # What each campaign shows: fault, what must hold.
 TOLD = {
     "kill": (
@@ -71,6 +72,14 @@ def table(results: dict[str, Any]) -> str:
     for name, one in results["campaigns"].items():
         fault, must = TOLD[name]
         lines.append(f"| {fault} | {must} | {one['tried']:,} | {len(one['failed'])} |")
+    live = [one for name, one in results["campaigns"].items() if name.startswith("live: ")]
+    if live:
+        when = {word: sum(one["notes"].get(f"killed {word} its changes", 0) for one in live) for word in WHEN}
+        lines += [
+            "",
+            f"Of the {sum(when.values()):,} kills at a random time, {when['before']:,} came before the command had changed "
+            f"anything, {when['during']:,} in between, {when['after']:,} after its last change.",
+        ]
     if results["every"] > 1:
         lines += ["", f"Of the points of each command, one in {results['every']} was tried."]
     about = f"`{results['command']}`, commit {results['commit']}, {results['date']}, {results['machine']}, {results['minutes']} minutes."

@@ -132,4 +132,6 @@ def test_a_log_of_other_code_is_put_aside(tmp_path: Path) -> None:
 
 def test_the_page_shows_the_results_kept() -> None:
     page = (SOAK.parents[2] / "docs" / "soak.md").read_text("utf-8")
-    assert run(str(SOAK), "--table").stdout.strip() in page, "run: python tests/faults/soak.py --write"
+    shown = run(str(SOAK), "--table")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.strip() in page, "run: python tests/faults/soak.py --write"
