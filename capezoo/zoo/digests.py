@@ -7,15 +7,19 @@ tell it only to who holds the key.
 import hmac
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capezoo.zoo.files import DIGEST_BYTES, DIGESTS, read_card
 from ecgcohorts.errors import KeyMismatch, SourceError
-from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.io.durable import sha256_of
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
+
+if TYPE_CHECKING:
+    # Brings pandas, which loading weights does without.
+    from ecgcohorts.index.cohort_index import CohortIndex
 
 
 def training_digests(folder: Path) -> NDArray[np.uint8] | None:
@@ -42,7 +46,7 @@ def _keyed(digests: NDArray[np.uint8], key: PseudonymKey) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(one[:DIGEST_BYTES] for one in made), np.uint8).reshape(-1, DIGEST_BYTES)
 
 
-def trained_on(folder: Path, index: CohortIndex, key: PseudonymKey | None = None) -> NDArray[np.uint8] | None:
+def trained_on(folder: Path, index: "CohortIndex", key: PseudonymKey | None = None) -> NDArray[np.uint8] | None:
     """Return plain digests (record, 16) of training recordings, as far as they are in the index; None if nobody can tell.
 
     key: of keyed digests; without it nobody can. Raises SourceError as `training_digests`, KeyMismatch for another key.
@@ -59,7 +63,7 @@ def trained_on(folder: Path, index: CohortIndex, key: PseudonymKey | None = None
     return mine[np.isin(_whole(_keyed(mine, key)), _whole(rows))]
 
 
-def seen(index: CohortIndex, trained_on: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def seen(index: "CohortIndex", trained_on: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Tell for each entry of an index whether it was trained on, and whether any entry of its patient was."""
     # Waveforms, not ids: the same recording under another name or in another cohort counts as seen.
     record = np.isin(_whole(index["waveform_digest"]), _whole(trained_on))
