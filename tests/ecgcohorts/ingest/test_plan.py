@@ -64,7 +64,7 @@ def scanned(monkeypatch, make_cohort, tmp_path):
     """scanned(items) plans those items as if they had been found below a folder."""
 
     def plan(items, known=None):
-        monkeypatch.setattr(Found, "scan", lambda files: iter(items))
+        monkeypatch.setattr(Found, "scan", lambda files, *_: iter(items))
         asked = request_of(make_cohort(patients=0).spec, tmp_path)
         return make_plan(asked, Found(asked.spec.layouts[0], open_source(tmp_path)), KEY, known or Known())
 
