@@ -46,6 +46,7 @@ class Disk:
         self.root, self.sources, self.judge = str(root), str(sources), judge
         self.opened: dict[int, _Opened] = {}  # by descriptor
         self.files = 0
+        self.created: dict[str, int] = {}  # number of the last file opened for writing, by the path it had then
 
     def __enter__(self) -> "Disk":
         with ExitStack() as stack:
@@ -102,7 +103,12 @@ class Disk:
         _REAL[kind](path, *rest, **named)
 
     def fsync(self, handle: int) -> None:
-        path, file = self.opened[handle]
+        if handle in self.opened:
+            path, file = self.opened[handle]
+        else:
+            # Opened for reading, which is enough to sync what was written through another descriptor.
+            path = self.inside(os.readlink(f"/proc/self/fd/{handle}")) or ""
+            file = self.created[path]
         self.judge(Act("fsync", path, file=file))
 
     def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
@@ -155,6 +161,7 @@ class Disk:
         if inside is not None and writing:
             self.files += 1
             self.judge(Act("create", inside, file=self.files))
+            self.created[inside] = self.files
             return self.files
         if inside is not None or str(path).startswith(self.sources):
             self.judge(Act("open", inside or str(path)))
