@@ -78,7 +78,7 @@ ROWS = {
         ),
     ),
     "pretrain": Row("`capezoo pretrain`, 12 steps, a checkpoint every 3", "both", _PRETRAIN),
-    "publish": Row("`capezoo publish`", "trained", "capezoo publish {run} {weights} --store {store}"),
+    "publish": Row("`capezoo publish`", "trained", "capezoo publish {run} {weights} --store {store} --digests plain"),
 }
 
 
