@@ -173,7 +173,7 @@ COMMANDS = {
 def tree(folder: Path) -> dict[str, str]:
     """Every folder, and every file by its SHA-256; of a plan, which names its folder, only that it is whole.
 
-    Of a run's log and status, what does not tell the time; of a checkpoint, the numbers: how its strings refer to each
+    Of a run's log and status, what tells neither time nor process; of a checkpoint, the numbers: how its strings refer to each
     other tells whether the run was resumed.
     """
     return {path.relative_to(folder).as_posix(): _content(path) for path in sorted(folder.rglob("*"))}
@@ -230,7 +230,7 @@ def _steady_status(text: str) -> bytes:
     return repr({name: one for name, one in json.loads(text).items() if name not in TIMES}).encode()
 
 
-TIMES = ("ecg_per_s", "wait_share", "seconds_left", "written")
+TIMES = ("ecg_per_s", "wait_share", "seconds_left", "written", "process")
 STEADY = {"metrics.csv": _steady_rows, "status.json": _steady_status}
 
 
