@@ -21,22 +21,27 @@ def _is_done(header: PlanHeader, partition: Partition) -> bool:
 
 
 def _clear(header: PlanHeader, before: Store | None, done: Iterable[Partition], under_way: tuple[str, ...]) -> None:
-    """Remove what an interrupted run left, except finished shards of this very plan and those of plan files."""
+    """Remove what an interrupted run left, except finished and begun shards of this very plan and those of plan files."""
     keep = set()
-    for partition in done:
+    numbers = {partition.number for partition in done}
+    for partition in header.partitions:
         staged, moved = Staged(header.staging, partition), header.shard_path(partition)
-        keep |= {path.relative_to(header.folder).as_posix() for path in (staged.shard, staged.result, moved)}
+        mine = (staged.shard, staged.result, moved) if partition.number in numbers else (staged.begun, staged.rows)
+        keep |= {path.relative_to(header.folder).as_posix() for path in mine}
     remove_unlisted(Folder(header.folder), before.manifest if before else None, frozenset(keep), under_way)
 
 
+def _partition_of(header: PlanHeader, task: EncodeTask | int) -> Partition:
+    return task.partition if isinstance(task, EncodeTask) else header.partition(task)
+
+
 def _cause_of_death(header: PlanHeader, death: WorkerDied) -> str:
-    task = death.task
-    partition = task.partition if isinstance(task, EncodeTask) else header.partition(task)
+    partition = _partition_of(header, death.task)
     stopped = Staged(header.staging, partition).stopped_at()
     where = f", at recording {stopped}" if stopped else ""
     return (
         f"partition {partition.number}{where}: its process {death.how}. Run again, with fewer processes if memory is "
-        "short: finished partitions are kept."
+        "short: what is encoded is kept."
     )
 
 

@@ -1,10 +1,13 @@
 """Encode one partition into one shard: read, check, filter, pack. The bytes are the same on any machine, in any order."""
 
 import errno
+import hashlib
 import io
 import os
+import time
 from collections import Counter
-from contextlib import closing
+from collections.abc import Generator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +53,7 @@ from ecgcohorts.store.writer import ShardWriter
 # Codes of the result file; outcome 0 means stored. They need not be stable: versions are part of a plan's digest, so another
 # version of this package stages in another folder.
 _CODES = ["", *Reason]
+_KEEP_SECONDS = 30.0  # our default: what a kill costs at most; keeping a shard's rows takes some 20 ms
 _STAGES = ("", "read", "recipe")
 
 
@@ -59,6 +63,8 @@ class Staged:
     def __init__(self, staging: Path, partition: Partition) -> None:
         name = f"{partition.cohort}-{partition.shard}"
         self.shard, self.result, self.now = (staging / f"{name}.{kind}" for kind in ("shard", "npz", "on"))
+        # What a killed process leaves of the two: the encoded rows, and the facts about them.
+        self.begun, self.rows = (staging / f"{name}.{kind}" for kind in ("begun", "rows"))
 
     def is_done(self, rows: int, moved: Path) -> bool:
         """Tell whether the shard of `rows` rows is whole on disk, with the bytes that its result names.
@@ -81,14 +87,26 @@ class Staged:
 
     def stopped_at(self) -> str | None:
         """Return the pseudonym of the recording at which a process was killed; None if none was."""
+        return self._under_way()[0]
+
+    def rows_under_way(self) -> int:
+        """Return how many rows a process at work has encoded; 0 if none is at work."""
+        return self._under_way()[1]
+
+    def _under_way(self) -> tuple[str | None, int]:
         try:
-            return self.now.read_text("ascii") or None
-        except (OSError, UnicodeDecodeError):
-            return None
+            name, row = self.now.read_text("ascii").split()
+            return name, int(row)
+        except (OSError, ValueError):  # not there, or not yet written
+            return None, 0
 
     def remove(self) -> None:
-        for path in (self.result, self.shard, self.now):
+        """Delete the files, and the folders of staging where nothing else is in them."""
+        for path in (self.result, self.shard, self.now, self.begun, self.rows):
             path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.shard.parent.rmdir()
+            self.shard.parent.parent.rmdir()
 
 
 @dataclass(frozen=True)
@@ -163,23 +181,37 @@ class EncodeTask:
         # Workers are the parallelism already; threads of blosc would only compete with them.
         blosc.use_threads = False
         rows = _Rows(len(self.inputs), self.recipe)
-        copied = [self.copies is not None and self.copies.has(row) for row in range(len(self.inputs))]
-        wanted = ((path, [entry]) for is_copy, (path, entry, _) in zip(copied, self.inputs, strict=True) if not is_copy)
-        beside = files_beside(self.layout.reader, self.layout.arrays)
         with (
-            closing(at_hand(self.source, wanted, beside)) as files,
+            ShardWriter(self.files.shard, self.shard_records, self.shape, self.codec, self.files.begun) as shard,
             _Now(self.files.now) as now,
-            ShardWriter(self.files.shard, self.shard_records, self.shape, self.codec) as shard,
         ):
-            for row, name in enumerate(self.names):
-                now.tell(name)
-                if self.copies is not None and copied[row]:
-                    rows.copy(row, self.copies)
-                    shard.append_encoded(self.copies.encoded(row))
-                else:
-                    shard.append(_encode_row(self, row, next(files), rows))
+            if shard.is_kept:
+                rows.restore(self.files.rows, shard)
+            kept_at = time.monotonic()
+            with closing(self._files_from(rows.restored)) as files:
+                for row in range(rows.restored, len(self.names)):
+                    now.tell(self.names[row], row)
+                    if self.copies is not None and self.copies.has(row):
+                        rows.copy(row, self.copies)
+                        shard.append_encoded(self.copies.encoded(row))
+                    else:
+                        shard.append(_encode_row(self, row, next(files), rows))
+                    if shard.is_kept and time.monotonic() >= kept_at + _KEEP_SECONDS:
+                        index, entry = shard.keep()
+                        _save(self.files.rows, rows, entry, index=index)
+                        kept_at = time.monotonic()
         # After the shard: a result that is there means that its shard is whole.
         _save(self.files.result, rows, shard.entry)
+        if shard.is_kept:
+            self.files.rows.unlink(missing_ok=True)
+
+    def _files_from(self, first: int) -> Generator[Path | UnreadableRecording, None, None]:
+        wanted = (
+            (path, [entry])
+            for row, (path, entry, _) in enumerate(self.inputs)
+            if row >= first and not (self.copies is not None and self.copies.has(row))
+        )
+        return at_hand(self.source, wanted, files_beside(self.layout.reader, self.layout.arrays))
 
 
 class ShardResult:
@@ -191,7 +223,7 @@ class ShardResult:
 
     def __init__(self, path: Path) -> None:
         with np.load(path, allow_pickle=False) as data:
-            self.entry = FileEntry.model_validate_json(str(data["entry"]))
+            self.entry = _entry_of(data)
             self.outcome: NDArray[np.uint8] = data["outcome"]
             self.digest: NDArray[np.uint8] = data["digest"]
             self._stage, self._error, self._errors = data["stage"], data["error"], data["errors"]
@@ -212,10 +244,15 @@ class ShardResult:
             return {name: data[name] for name in names if name != "statistics" or name in data.files}
 
 
+def _entry_of(data: Mapping[str, NDArray]) -> FileEntry:
+    return FileEntry.model_validate_json(str(data["entry"]))
+
+
 class _Rows:
     """The facts about the rows of a shard that is being written."""
 
     def __init__(self, n: int, recipe: Recipe) -> None:
+        self.restored = 0  # rows that an earlier process has encoded
         self.outcome = np.zeros(n, np.uint8)
         self.stage = np.zeros(n, np.uint8)
         self.error = np.zeros(n, np.uint8)
@@ -228,6 +265,29 @@ class _Rows:
         self.quality = {name: np.full(n, blank[name], dtype) for name, dtype in QUALITY_COLUMNS.items()}
         self._leads, kept = recipe.leads, recipe.record_statistics
         self.statistics = np.full((n, 2, len(recipe.leads)), np.nan, np.float32) if kept else None
+
+    def columns(self) -> dict[str, NDArray]:
+        """Return all facts by the names that the result file has for them, but for the names of error classes."""
+        found = {name: getattr(self, name) for name in ("outcome", "stage", "error", "digest", "valid", "flags")}
+        found |= {f"q_{name}": column for name, column in self.quality.items()}
+        return found if self.statistics is None else found | {"statistics": self.statistics}
+
+    def restore(self, path: Path, shard: ShardWriter) -> None:
+        """Take over what a killed process had encoded, if it is there whole."""
+        index, entry = np.empty((0, 2), np.uint64), FileEntry(size=0, sha256=hashlib.sha256().hexdigest())
+        begun, errors = self.columns(), self.errors
+        # Opened here: of a file that is no archive, numpy leaves the handle open.
+        with suppress(OSError, ValueError, KeyError, BadZipFile, EOFError), path.open("rb") as file:
+            data = np.load(file, allow_pickle=False)
+            kept = {name: data[name] for name in begun}
+            if all(kept[name].shape == column.shape for name, column in begun.items()):
+                errors, entry, index = data["errors"].tolist(), _entry_of(data), data["index"]
+                begun = kept
+        if not shard.go_on(index, entry):
+            return
+        for name, column in self.columns().items():
+            column[:] = begun[name]
+        self.errors, self.restored = errors, len(index)
 
     def accept(self, row: int, recording: Recording, strip: Strip) -> None:
         self.digest[row] = np.frombuffer(recording.waveform_digest, np.uint8)
@@ -268,10 +328,10 @@ class _Now:
         self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         return self
 
-    def tell(self, name: str) -> None:
-        # Not synced: the file explains the death of a process, not of the machine. All names have one length, so each
+    def tell(self, name: str, row: int) -> None:
+        # Not synced: the file explains the death of a process, not of the machine. All texts have one length, so each
         # overwrites the one before.
-        os.pwrite(self._handle, name.encode("ascii"), 0)
+        os.pwrite(self._handle, f"{name} {row:09d}".encode("ascii"), 0)
 
     def __exit__(self, *_: object) -> None:
         os.close(self._handle)
@@ -284,7 +344,9 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
     try:
         if isinstance(file, UnreadableRecording):  # the source could not deliver it
             raise file
-        _check_unchanged(task, row, file)
+        # One file may hold thousands of recordings, and an object is hashed as a whole.
+        if row == rows.restored or task.inputs[row - 1][0] != task.inputs[row][0]:
+            _check_unchanged(task, row, file)
         recording = next(iter(task.reader.read(file, [entry])))
         stage = "recipe"
         recording = task.spec.apply_rules(task.partition.cohort, recording)
@@ -303,13 +365,9 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
 
 def _check_unchanged(task: EncodeTask, row: int, file: Path) -> None:
     """Raise an error that ends the run if a file is not there or has changed since it was planned."""
-    path = task.inputs[row][0]
-    # One file may hold thousands of recordings, and an object is hashed as a whole.
-    if row and task.inputs[row - 1][0] == path:
-        return
     where = f"recording {task.names[row]}"
     try:
-        mark = _mark(path, task.source.state(path, file))
+        mark = _mark(path := task.inputs[row][0], task.source.state(path, file))
     except OSError as error:
         # Not the recording's fault: its header was read when the plan was made.
         problem: EcgError = machine_error(where, error)
@@ -346,22 +404,14 @@ def _to_raise(error: Exception, where: str, stage: str, raise_errors: bool) -> E
     return None
 
 
-def _save(path: Path, rows: _Rows, entry: FileEntry) -> None:
+def _save(path: Path, rows: _Rows, entry: FileEntry, **more: NDArray) -> None:
     buffer = io.BytesIO()
-    measures = {f"q_{name}": column for name, column in rows.quality.items()}
-    if rows.statistics is not None:
-        measures["statistics"] = rows.statistics
     np.savez(
         buffer,
         allow_pickle=False,
-        outcome=rows.outcome,
-        stage=rows.stage,
-        error=rows.error,
+        **rows.columns(),
         errors=np.array(rows.errors),
-        digest=rows.digest,
-        valid=rows.valid,
-        flags=rows.flags,
         entry=np.array(entry.model_dump_json()),
-        **measures,
+        **more,
     )
     write_file(path, buffer.getvalue())

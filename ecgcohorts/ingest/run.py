@@ -13,12 +13,14 @@ from ecgcohorts.errors import EcgError, KeyMismatch, NothingMatched, RecipeMisma
 from ecgcohorts.index.contradictions import MAX_FRACTION, PatientCheck
 from ecgcohorts.ingest._changes import _Changes
 from ecgcohorts.ingest._memory import _note
+from ecgcohorts.ingest._pace import _pace
 from ecgcohorts.ingest._staging import (
     _beside,
     _cause_of_death,
     _clear,
     _fingerprint_of,
     _is_done,
+    _partition_of,
     _refuse_stale,
     _refuse_unmounted,
 )
@@ -199,7 +201,9 @@ def encode_partition(path: str | Path, partition: int, *, again: bool = False) -
         refuse_foreign(Folder(header.folder))
         make_folder(header.staging)
         header.mark_staging()
-        if not again and _is_done(header, own):
+        if again:
+            Staged(header.staging, own).remove()
+        elif _is_done(header, own):
             return False
         try:
             before = Destination(header.folder).open_before() if header.update else None
@@ -398,18 +402,13 @@ def _encode(
         # A pool larger than the work would only start processes that wait.
         several = options.workers > 1 and len(left) > 1
         runner = ProcessPool(min(options.workers, len(left))) if several else InProcess()
-    finished = len(done)
-
-    def tell() -> None:
-        if progress:
-            progress("encode", finished, len(header.partitions))
-
-    tell()
     try:
-        with _handed_out(plan, left, (source, before), runner, options) as (tasks, work):
-            for _ in runner.run(tasks, work):
-                finished += 1
-                tell()
+        with (
+            _handed_out(plan, left, (source, before), runner, options) as (tasks, work),
+            _pace(header, done, progress) as finish,
+        ):
+            for task in runner.run(tasks, work):
+                finish(_partition_of(header, task))
     except WorkerDied as death:
         raise EcgError(_cause_of_death(header, death)) from None
 

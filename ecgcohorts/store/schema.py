@@ -43,7 +43,7 @@ OUR_PATHS = re.compile(
     rf"|signals/[a-z0-9_]+/(zarr\.json|\d{{6}}/({_CHUNK})?)?"
     rf"|index/\d{{6}}/(zarr\.json|\w+/({_CHUNK})?)?"
     rf"|splits/[a-z0-9_-]+/(zarr\.json|\d{{6}}/(zarr\.json|(part|mark)/({_CHUNK})?)?)?"
-    r"|\.staging/[0-9a-f]{32}/(plan|[a-z0-9_]+-\d+\.(shard|npz|on))?"
+    r"|\.staging/[0-9a-f]{32}/(plan|[a-z0-9_]+-\d+\.(shard|npz|on|begun|rows))?"
     r"|(.*/)?[^/]+\.[0-9a-f]{8}\.part"
 )
 # The files of a snapshot, which its manifest names. A name is joined to the store's folder and to that of a copy, so one

@@ -4,10 +4,12 @@ A shard is the encoded inner chunks one after the other, then an index of (offse
 Written directly because zarr-python needs the whole shard in memory and takes two to three times as long.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +20,15 @@ from ecgcohorts.store.schema import FileEntry
 from ecgcohorts.store.signals.chunks import CRC_BYTES, Codec, encode_chunk, with_crc
 
 # Offset and length of a row that was not appended: the last shard of a segment is rarely full.
+_AT_ONCE = 1 << 20  # bytes, of a beginning that is checked
 _ABSENT = np.uint64(2**64 - 1)  # Zarr v3 sharding: this inner chunk is not there
 
 
 class ShardWriter:
     """Appends strips to one shard file; the file gets its name only when it is whole and on disk.
+
+    kept: name of the file until then, if what is appended shall outlive a killed process: `keep` makes a beginning durable,
+    and `go_on` of a later writer takes it over. While another process writes it, this one does without.
 
     >>> with ShardWriter(path, shard_records=4096, shape=(8, 4000)) as shard:   # doctest: +SKIP
     ...     shard.append(strip)
@@ -30,8 +36,11 @@ class ShardWriter:
     >>> shard.entry                                     # doctest: +SKIP
     """
 
-    def __init__(self, path: Path, shard_records: int, shape: tuple[int, int], codec: Codec = "lz4") -> None:
-        self._path, self._aside = path, name_aside(path)
+    def __init__(
+        self, path: Path, shard_records: int, shape: tuple[int, int], codec: Codec = "lz4", kept: Path | None = None
+    ) -> None:
+        self._path, self._aside, self._kept = path, name_aside(path), kept
+        self._kept_bytes = 0
         self._shape, self._codec = shape, codec
         self._index = np.full((shard_records, 2), _ABSENT, "<u8")
         self._count = 0
@@ -42,8 +51,39 @@ class ShardWriter:
 
     def __enter__(self) -> Self:
         make_folder(self._path.parent)
-        self._file = self._aside.open("wb")
+        self._file: BinaryIO
+        if self._kept is not None and _lock(self._kept, file := self._kept.open("ab")):
+            self._file, self._aside = file, self._kept
+        else:
+            self._file, self._kept = self._aside.open("wb"), None
         return self
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether this process is the one that may keep a beginning."""
+        return self._kept is not None
+
+    def keep(self) -> tuple[NDArray[np.uint64], FileEntry]:
+        """Make durable what has been appended, and return what `go_on` needs: index (row, 2), size and SHA-256."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._kept_bytes = self._size
+        return self._index[: self._count].copy(), FileEntry(size=self._size, sha256=self._sha.hexdigest())
+
+    def go_on(self, index: NDArray[np.uint64], entry: FileEntry) -> bool:
+        """Take over a beginning that `keep` has described. False, and an empty file, if it is not there whole."""
+        sha, left = hashlib.sha256(), entry.size
+        with self._aside.open("rb") as file:
+            while data := file.read(min(left, _AT_ONCE)):
+                sha.update(data)
+                left -= len(data)
+        is_whole = left == 0 and sha.hexdigest() == entry.sha256 and len(index) <= len(self._index)
+        if is_whole:
+            self._index[: len(index)] = index
+            self._count, self._size, self._sha, self._kept_bytes = len(index), entry.size, sha, entry.size
+        self._file.truncate(self._size)
+        self._file.seek(self._size)
+        return is_whole
 
     def append(self, strip: NDArray[np.int16] | None) -> None:
         """Add the next row; None leaves a row of the missing value."""
@@ -66,24 +106,45 @@ class ShardWriter:
         self._size += len(data)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._give_up()
+            return
         try:
             with self._file:
-                if kind is None:
-                    index = self._index.tobytes()
-                    self._put(with_crc(index))
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-            if kind is None:
+                self._put(with_crc(self._index.tobytes()))
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                # Before it is closed, which gives back the lock: another process would go on with what is whole.
                 os.replace(self._aside, self._path)
         except OSError:
-            drop(self._aside)
+            self._give_up()
             raise
         # The entry is there only for a shard that is whole and durable, so that no manifest can name another one.
-        if kind is None:
-            sync_folder(self._path.parent)
-            self.entry = FileEntry(size=self._size, sha256=self._sha.hexdigest())
+        sync_folder(self._path.parent)
+        self.entry = FileEntry(size=self._size, sha256=self._sha.hexdigest())
+
+    def _give_up(self) -> None:
+        """Leave what `keep` made durable, and nothing else: the disk may be full."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        if self._kept_bytes:
+            with contextlib.suppress(OSError):
+                os.truncate(self._aside, self._kept_bytes)
         else:
             drop(self._aside)
+
+
+def _lock(path: Path, file: BinaryIO) -> bool:
+    """Lock an open file for its writer; close it and return False where another process has it, or has renamed it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return True
+    # Also a file system without locks: there, nothing is kept.
+    except OSError:
+        pass
+    file.close()
+    return False
 
 
 def blank_rows(

@@ -43,8 +43,8 @@ def test_a_run_from_its_start_to_its_exit_code(make_cohort, logged, capsys):
     assert [line["event"] for line in lines] == ["start", "progress", "progress", "result", "end"]
     first, last, result, end = lines[1:]
     assert {(line["command"], line["pid"]) for line in lines} == {("ecgcohorts ingest", os.getpid())}
-    assert (first["step"], first["done"], first["total"]) == ("encode", 0, 4)
-    assert (last["done"], last["total"]) == (4, 4)
+    assert (first["step"], first["done"], first["total"]) == ("encode", 0, 7)
+    assert (last["done"], last["total"]) == (7, 7)
     assert (result["written"], result["to_decode"], result["total"]["stored"]) == (True, 7, 7)
     assert end["exit_code"] == 0
     assert 0 < end["seconds"] < 60

@@ -173,7 +173,7 @@ def test_commit_names_what_is_missing_and_where_it_stopped(tmp_path, planned):
         commit_plan(planned)
     [shard] = (tmp_path / "s.zarr").rglob("*.shard")
     shard.write_bytes(shard.read_bytes()[:-1])
-    shard.with_name("north-2.on").write_text("ab" * 16)
+    shard.with_name("north-2.on").write_text("ab" * 16 + " 000000001")
     with pytest.raises(ec.StoreError, match=r"missing partitions 0-3 of 4.*Partition 2 stopped.*abababab"):
         commit_plan(planned)
     assert _spans([0, 1, 3, 5, 6, 7]) == "0-1, 3, 5-7"
