@@ -62,7 +62,7 @@ if __name__ == "__main__":
     ecgcohorts("ingest raw store.zarr --cohort acme_hospital --recipe plain-125 --key key".split())
     for run in ("added_slow_copy", "added_next_token"):
         capezoo(f"pretrain --store store.zarr --out {run} --seed 0 --run {run}".split())
-    capezoo("publish added_slow_copy weights --store store.zarr".split())
+    capezoo("publish added_slow_copy weights --store store.zarr --digests plain".split())
     capezoo("evaluate spread --weights weights --store store.zarr --seed 0 -o study".split())
     ecgcohorts("count store.zarr --json".split())
 """

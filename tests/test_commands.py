@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import Mock
 
 import click
 import pytest
@@ -22,6 +23,7 @@ import capezoo.cli.program
 import ecgcohorts
 import ecgcohorts.cli.program
 from ecgcohorts import plugins
+from ecgcohorts.cli._job_log import LOG
 from ecgcohorts.cli.console import EXIT_CODES
 from ecgcohorts.cli.parameters import Number, OneOf, Place
 from ecgcohorts.cli.program import Command, Group, Program
@@ -113,6 +115,7 @@ def parsed(words: list[str]) -> Found:
     """The command that a typed line leads to. Raises click's errors for what it does not accept."""
     command: click.Command = PROGRAMS[words[0]]
     ctx = click.Context(command, info_name=words[0])
+    ctx.meta[LOG] = Mock()  # no example writes a log here
     place = 1
     while isinstance(command, click.Group):
         below = command.get_command(ctx, words[place]) if place < len(words) else None

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ecgcohorts.store.reader import AnyStore
 
 RUNNING_DECAY = 0.9  # of the running loss per cohort in metrics.csv; our default
+_ENDS = ("done", "collapsed")  # states of a run that has made all its steps
 STATUS_S = 10.0  # seconds between two versions of status.json, which is flushed to disk; our default
 
 
@@ -85,6 +86,7 @@ class _State:
     clock: _Clock = field(default_factory=_Clock)
     told_s: float = 0.0  # when status.json was written
     held_out: dict[str, float] = field(default_factory=dict)  # last val_loss and val_untrained, for status.json
+    told: dict[str, Any] = field(default_factory=dict)  # state and loss after this step, as status.json has them
 
 
 def pretrain(
@@ -122,6 +124,9 @@ def pretrain(
                     if not (run.folder.has_status and run.folder.last_status()["state"] == "stalled"):
                         _status(run, state, _end_of(error), reason=str(error) or type(error).__name__)
                     raise
+        # Killed between its last checkpoint and its last status. A checkpoint of an earlier version does not know the state.
+        elif state.told and run.folder.last_status()["state"] not in _ENDS:
+            _status(run, state, **state.told, ecg_per_s=0.0, seconds_left=0)
     return run.folder.path
 
 
@@ -252,11 +257,12 @@ def _loop(run: _Run, state: _State, tell: Callable[[Report], None], watch: Watch
                     writer.append(row)
                 state.clock = _Clock()
             watch.beat(state.step, "writing" if run.fabric.global_rank == 0 else WAITING)
+            state.told = {"now": _state_after(report), "loss": loss}
             if _due(config.checkpoint_every, report):
                 _save(run, state, loaded.sampler)
             if _due(config.checkpoint_every, report) or time.monotonic() - state.told_s > STATUS_S:
-                now = _state_after(report)
-                _status(run, state, now, loss=loss, ecg_per_s=report.ecg_per_s, seconds_left=_seconds_left(run, report))
+                seconds_left = _seconds_left(run, report)
+                _status(run, state, **state.told, ecg_per_s=report.ecg_per_s, seconds_left=seconds_left)
             tell(report)
 
 
@@ -265,7 +271,8 @@ def _state_after(report: Report) -> str:
     if report.step < report.total_steps:
         return "running"
     # Its loss may be at the bound or below it, by the method; the features say it either way.
-    return "collapsed" if report.held_out and report.held_out.collapsed else "done"
+    done, collapsed = _ENDS
+    return collapsed if report.held_out and report.held_out.collapsed else done
 
 
 def _due(every: int, report: Report) -> bool:
@@ -369,7 +376,10 @@ def _restore(run: _Run) -> _State:
     run.trainee.objective.load_state_dict(saved["objective"])
     run.optimiser.load_state_dict(saved["optimiser"])
     run.data.sampler.load_state_dict(saved["sampler"])
-    return _State(step=saved["step"], running=dict(saved["running"]))
+    # Checkpoints of earlier versions have no more than these.
+    state = _State(step=saved["step"], running=dict(saved["running"]))
+    state.held_out, state.told = saved.get("held_out", {}), saved.get("told", {})
+    return state
 
 
 def _belongs(run: _Run) -> dict[str, str]:
@@ -408,6 +418,8 @@ def _save(run: _Run, state: _State, sampler: Mapping[str, Any]) -> None:
             "optimiser": run.optimiser.state_dict(),
             "sampler": sampler,
             "running": state.running,
+            "held_out": state.held_out,
+            "told": state.told,
             "config": run.config.model_dump_json(),
             **_belongs(run),
         }

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -107,7 +107,9 @@ def from_store(store: AnyStore, case: Case, folder: Path) -> float:
 def set_up(store: AnyStore, case: Case, folder: Path) -> tuple[train._Run, device._Loaded]:
     """A run to take apart, and one batch on its device."""
     fabric = device.start(case.config.compute)
-    run = train._set_up(store, case.config, RunFolder(folder / "parts"), fabric, True)
+    # The folder's lock is given back at once: nothing is written there.
+    with ExitStack() as held:
+        run = train._set_up(store, case.config, RunFolder(folder / "parts"), fabric, True, held)
     run.model.train()
     with closing(run.data.batches()) as batches:
         run.optimiser.param_groups[0]["lr"] = 1e-6  # one batch again and again: it must not diverge

@@ -16,7 +16,7 @@ from torch import nn
 from capezoo import encoders
 from capezoo.cli import program as cli
 from capezoo.specs import HeldOutSpec
-from capezoo.training import monitor
+from capezoo.training import loop, monitor
 from capezoo.training.loop import pretrain
 from capezoo.training.run_folder import RunFolder
 from ecgcohorts.errors import LockHeld, ObjectStoreError, SourceError, StateMismatch
@@ -113,6 +113,35 @@ def test_a_killed_run_is_not_running(tmp_path, capsys):
     assert "run: died; " in capsys.readouterr().out
     cli.main(["status", str(tmp_path / "run"), "--json"])
     assert json.loads(capsys.readouterr().out)["status"]["state"] == "died"
+
+
+def test_a_run_killed_behind_its_last_checkpoint_is_done_by_the_next(store, config, tmp_path, monkeypatch):
+    whole = RunFolder(pretrain(store, config(), tmp_path / "whole")).last_status()
+
+    class Killed(BaseException):
+        """Nothing is written after it."""
+
+    real = loop._save
+
+    def save(run, state, sampler):
+        real(run, state, sampler)
+        if state.step == 12:
+            monkeypatch.setattr(RunFolder, "status", lambda *_: None)
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_save", save)
+        with pytest.raises(Killed):
+            pretrain(store, config(), tmp_path / "run")
+    monkeypatch.undo()
+    assert RunFolder(tmp_path / "run").last_status()["step"] < 12
+    pretrain(store, config(), tmp_path / "run")
+    status = RunFolder(tmp_path / "run").last_status()
+    of_time = ("ecg_per_s", "written", "process", "seconds_left")
+    assert {key: value for key, value in status.items() if key not in of_time} == {
+        key: value for key, value in whole.items() if key not in of_time
+    }
+    assert status.keys() == whole.keys()
 
 
 def test_two_processes_never_write_one_run(store, config, tmp_path, rows_of):

@@ -102,7 +102,8 @@ def store(tmp_path: Path, make_index: Callable[..., CohortIndex]) -> Store:
         segment("empty", 7, Accounting(inputs=4, stored=0, duplicates=0, rejected={"too_short": 4})),
     )
     index = make_index()
-    files = FileEntry.of_files(home, [f"{one.folder}/zarr.json" for one in segments])
+    shards = [f"{one.folder}/c/{number}/0/0" for one in segments for number in range(one.n_shards)]
+    files = FileEntry.of_files(home, [*shards, *(f"{one.folder}/zarr.json" for one in segments)])
     rest = 1_500_000 - sum(entry.size for entry in files.values())
     manifest = Manifest(
         generation=1,
