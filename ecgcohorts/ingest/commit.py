@@ -181,14 +181,18 @@ def _settle(plan: AnyPlan, results: Sequence[ShardResult], ground: _Ground) -> l
     empty = np.zeros((0, DIGEST_BYTES), np.uint8)
     digests = [before["waveform_digest"] if before is not None else empty]
     ids = [before["recording_id"] if before is not None else empty]
-    good = [np.ones(known, bool)]
+    good, rank = [np.ones(known, bool)], [np.full(known, -1)]
+    order = {cohort.name: 2 * number for number, cohort in enumerate(plan.header.cohorts)}
     for partition, result in zip(plan.header.partitions, results, strict=True):
+        rows = plan.rows(partition, ["recording_id", "patient_known"])
         digests.append(result.digest)
-        ids.append(ids_of(plan.rows(partition, ["recording_id"])["recording_id"]))
+        ids.append(ids_of(rows["recording_id"]))
         good.append(result.outcome == 0)
+        # A copy without a row in a table, say, would take the patient along if it were the one that is kept.
+        rank.append(order[partition.cohort] + ~rows["patient_known"].to_numpy())
     # The store's rows come first, so that of equal waveforms the one already stored is the original.
     is_good, all_ids = np.concatenate(good), np.concatenate(ids)
-    original = _first_like(np.concatenate(digests), is_good)
+    original = _first_like(np.concatenate(digests), is_good, np.concatenate(rank))
     copy = is_good & (original != np.arange(len(original)))
     refused_ids = (one.recording_id for cohort in plan.header.cohorts for one in plan.refused(cohort.name))
     others = np.frombuffer(b"".join(refused_ids), np.uint8).reshape(-1, DIGEST_BYTES)
@@ -212,9 +216,10 @@ def _settle(plan: AnyPlan, results: Sequence[ShardResult], ground: _Ground) -> l
     return settled
 
 
-def _first_like(digests: NDArray[np.uint8], among: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return, for each row of `among`, the first of them with the same digest; for each other row, itself."""
+def _first_like(digests: NDArray[np.uint8], among: NDArray[np.bool_], rank: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return, for each row of `among`, the first of lowest rank with the same digest; for each other row, itself."""
     rows = np.flatnonzero(among)
+    rows = rows[np.argsort(rank[rows], kind="stable")]
     _, first, number = np.unique(as_keys(digests[rows]), return_index=True, return_inverse=True)
     original = np.arange(len(digests))
     original[rows] = rows[first[number]]

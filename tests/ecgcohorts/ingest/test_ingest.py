@@ -101,6 +101,18 @@ def test_every_input_is_accounted_for(make_cohort, tmp_path):
     assert ec.verify(tmp_path / "s.zarr").ok  # blanked and refused rows hold no samples
 
 
+def test_of_copies_one_with_a_patient_is_kept(make_cohort, tmp_path):
+    raw = make_cohort(patients=6)
+    # Which of two equal recordings comes first is chance, by the key: of a dozen, some copies would come first.
+    for name, samples in list(raw.signals.items()):
+        raw.add(f"exported-again-{name}", samples)
+    report = ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec))
+    assert (report.total.stored, report.total.duplicates) == (12, 12)
+    index = ec.open(tmp_path / "s.zarr").index
+    assert index["patient_known"].all()
+    assert sorted(np.diff(index.patient_ptr)) == [1, 1, 2, 2, 3, 3]
+
+
 def test_duplicates_are_found_across_cohorts(make_cohort, tmp_path):
     north, south = make_cohort("north", 3), make_cohort("south", 3, seed=1)
     name, samples = next(iter(north.signals.items()))
