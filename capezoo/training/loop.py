@@ -125,7 +125,7 @@ def pretrain(
                         _status(run, state, _end_of(error), reason=str(error) or type(error).__name__)
                     raise
         # Killed between its last checkpoint and its last status. A checkpoint of an earlier version does not know the state.
-        elif state.told and run.folder.last_status()["state"] not in _ENDS:
+        elif state.told and not (run.folder.has_status and run.folder.last_status()["state"] in _ENDS):
             _status(run, state, **state.told, ecg_per_s=0.0, seconds_left=0)
     return run.folder.path
 

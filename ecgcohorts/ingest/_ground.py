@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.index.cohort_index import LABEL, UNKNOWN, CohortIndex
 from ecgcohorts.index.splits import Split
-from ecgcohorts.ingest._ids import as_keys
+from ecgcohorts.ingest._ids import _places_of, as_keys
 from ecgcohorts.ingest.plan import PlanHeader, Refusal
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.schema import FileEntry, Segment, index_folder
@@ -102,7 +102,7 @@ class _Ground:
         for cohort in self.order:
             if cohort in self.replaced:
                 columns = anew(cohort)
-                pieces.append(columns | self._own_labels(columns["recording_id"]))
+                pieces.append(columns | self._own_labels(columns))
                 continue
             mine = index.take(index["cohort"] == index.cohort_code(cohort))
             names[0].append(cohort)
@@ -120,31 +120,26 @@ class _Ground:
                     del piece[name]
         return pieces
 
-    def _own_labels(self, recordings: NDArray[np.uint8]) -> dict[str, NDArray]:
+    def _own_labels(self, columns: Mapping[str, NDArray]) -> dict[str, NDArray]:
         """Return the labels that a person added to recordings of a cohort laid out anew, by their ids.
 
         By another description there are none: they cannot be told from labels that the one before described.
         """
-        if self.before is None or self.another:
+        if self.before is None or self.another or not len(self.before.index):
             return {}
         index = self.before.index
-        keys = as_keys(index["recording_id"])
-        order = np.argsort(keys)
-        wanted = as_keys(recordings)
-        place = (
-            order[np.minimum(np.searchsorted(keys, wanted, sorter=order), max(len(order) - 1, 0))]
-            if len(order)
-            else None
-        )
+        place = _places_of(columns["recording_id"], index["recording_id"])
+        # Of equal recordings another one may be kept now; what was said of one holds for all.
+        same = _places_of(columns["waveform_digest"], index["waveform_digest"])
+        place = np.where(place < 0, same, place)
         labels = [
             name
             for name in index.columns
             if name.startswith(LABEL) and name.removeprefix(LABEL) not in self.header.labels
         ]
-        if place is None:
-            return {}
-        here = keys[place] == wanted
-        return {name: np.where(here, index[name][place], np.float32(np.nan)).astype(np.float32) for name in labels}
+        return {
+            name: np.where(place >= 0, index[name][place], np.float32(np.nan)).astype(np.float32) for name in labels
+        }
 
     def check_found(self, ids: Sequence[NDArray[np.uint8]], digests: NDArray[np.uint8]) -> None:
         """Raise StoreError for a stored recording that another description does not show, by id or by its samples.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ecgcohorts.cohorts.spec import CohortSpec
@@ -184,6 +185,8 @@ class _Renewal:
         )
         rejects = store.rejects()
         self._rejects = rejects[rejects["cohort"].isin(names)]
+        # Of all cohorts: what is removed from one may have a copy in another.
+        self._copies = _copies_of_removed(rejects)
         gone = self._rejects["recording_id"][self._rejects["reason"] == REMOVED].tolist()
         others = np.frombuffer(b"".join(one.recording_id for one in unusable), np.uint8)
         self._shown = as_keys(np.concatenate([found.recording_ids.ravel(), others]))
@@ -210,7 +213,8 @@ class _Renewal:
                 "stay. Name the source of the whole cohort, or ingest into a new store."
             )
         # Removed recordings are known by their ids alone: under other ids they would come back unnoticed.
-        if self._another and self._new and not np.isin(as_keys(_ids(gone)), self._shown).all():
+        out = [*gone, *(name for name in self._rejects["recording_id"] if name in self._copies)]
+        if self._another and self._new and not np.isin(as_keys(_ids(out)), self._shown).all():
             raise SpecError(
                 f"{where}: recordings of removed patients cannot be told from {self._new:,} that the store never met. First "
                 "ingest those with the description of the store, then correct it; or ingest into a new store."
@@ -251,12 +255,7 @@ class _Renewal:
         """Return what is refused before it is read, and which of the recordings found are."""
         found = self._found
         removed = self._is_gone | np.isin(as_keys(found.patient_ids), as_keys(self._patients))
-        like = {
-            bytes.fromhex(one): bytes.fromhex(other)
-            for one, other in zip(self._rejects["recording_id"], self._rejects["duplicate_of"], strict=True)
-            if bytes.fromhex(other) in self._gone
-        }
-        copies = np.isin(as_keys(found.recording_ids), as_keys(np.frombuffer(b"".join(like), np.uint8))) & ~removed
+        copies = np.isin(as_keys(found.recording_ids), as_keys(_ids([*self._copies]))) & ~removed
         refused = [
             replace(one, stage="plan", reason=REMOVED, error="") if one.recording_id in self._gone else one
             for one in unusable
@@ -268,19 +267,35 @@ class _Renewal:
             if removed[row]:
                 refused.append(Refusal(cohort, name, "plan", REMOVED, ""))
             else:
-                refused.append(Refusal(cohort, name, "commit", DUPLICATE, "", like[name]))
+                like = bytes.fromhex(self._copies[name.hex()])
+                refused.append(Refusal(cohort, name, "commit", DUPLICATE, "", like))
         return refused, removed | copies
 
     def refused_before(self, twice: Sequence[Refusal]) -> list[Refusal]:
         """Return what the store refused and the source does not show. twice: refused now because an id came again."""
         now = {one.recording_id.hex() for one in twice}
         shown = np.isin(as_keys(_ids(self._rejects["recording_id"].tolist())), self._shown)
-        # By another description, what was refused for itself has other ids or is gone; what was removed stays so.
+        # By another description, what was refused for itself has other ids or is gone; what was removed stays so, copies too.
         return [
             Refusal(cohort, bytes.fromhex(name), stage, reason, error, bytes.fromhex(like))
             for cohort, name, stage, reason, error, like in self._rejects[~shown].itertuples(index=False)
-            if name not in now and (not self._another or reason == REMOVED)
+            if name not in now and (not self._another or reason == REMOVED or name in self._copies)
         ]
+
+
+def _copies_of_removed(rejects: pd.DataFrame) -> dict[str, str]:
+    """Return what was refused as a copy of a removed recording, or of a copy of one, and of what each is the copy."""
+    gone = set(rejects["recording_id"][rejects["reason"] == REMOVED])
+    like = {one: other for one, other in zip(rejects["recording_id"], rejects["duplicate_of"], strict=True) if other}
+    found = {}
+    for one in like:
+        met, at = {one}, like[one]
+        while at not in gone and at in like and at not in met:
+            met.add(at)
+            at = like[at]
+        if at in gone:
+            found[one] = like[one]
+    return found
 
 
 def _is_committed(plan: AnyPlan, store: Store) -> bool:

@@ -100,6 +100,11 @@ class Staged:
         except (OSError, ValueError):  # not there, or not yet written
             return None, 0
 
+    def forget(self) -> None:
+        """Have the partition encoded anew. What another process is writing at the moment stays."""
+        for path in (self.result, self.shard, self.rows):
+            path.unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Delete the files, and the folders of staging where nothing else is in them."""
         for path in (self.result, self.shard, self.now, self.begun, self.rows):
@@ -345,7 +350,8 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
         if isinstance(file, UnreadableRecording):  # the source could not deliver it
             raise file
         # One file may hold thousands of recordings, and an object is hashed as a whole.
-        if row == rows.restored or task.inputs[row - 1][0] != task.inputs[row][0]:
+        was_checked = row > rows.restored and not (task.copies is not None and task.copies.has(row - 1))
+        if not was_checked or task.inputs[row - 1][0] != task.inputs[row][0]:
             _check_unchanged(task, row, file)
         recording = next(iter(task.reader.read(file, [entry])))
         stage = "recipe"

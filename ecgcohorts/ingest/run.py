@@ -202,7 +202,7 @@ def encode_partition(path: str | Path, partition: int, *, again: bool = False) -
         make_folder(header.staging)
         header.mark_staging()
         if again:
-            Staged(header.staging, own).remove()
+            Staged(header.staging, own).forget()
         elif _is_done(header, own):
             return False
         try:

@@ -280,13 +280,16 @@ def _lost(how: str) -> MachineError:
 
 @contextmanager
 def _without_traces() -> Iterator[None]:
-    # What `distributed` logs with a trace it raises as well, and we say it in a line.
-    logger, untraced = logging.getLogger("distributed.client"), lambda record: not record.exc_info
-    logger.addFilter(untraced)
+    # What `distributed` logs with a trace or as an error it raises as well, and we say it in a line.
+    def is_news(record: logging.LogRecord) -> bool:
+        return not record.exc_info and record.levelno < logging.ERROR
+
+    logger = logging.getLogger("distributed.client")
+    logger.addFilter(is_news)
     try:
         yield
     finally:
-        logger.removeFilter(untraced)
+        logger.removeFilter(is_news)
 
 
 def _connect(address: str | None, workers: int, stack: ExitStack) -> "Client":

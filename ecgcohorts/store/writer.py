@@ -54,6 +54,7 @@ class ShardWriter:
         self._file: BinaryIO
         if self._kept is not None and _lock(self._kept, file := self._kept.open("ab")):
             self._file, self._aside = file, self._kept
+            self._kept_bytes = os.fstat(file.fileno()).st_size  # until `go_on` has looked at them
         else:
             self._file, self._kept = self._aside.open("wb"), None
         return self
@@ -80,7 +81,8 @@ class ShardWriter:
         is_whole = left == 0 and sha.hexdigest() == entry.sha256 and len(index) <= len(self._index)
         if is_whole:
             self._index[: len(index)] = index
-            self._count, self._size, self._sha, self._kept_bytes = len(index), entry.size, sha, entry.size
+            self._count, self._size, self._sha = len(index), entry.size, sha
+        self._kept_bytes = self._size
         self._file.truncate(self._size)
         self._file.seek(self._size)
         return is_whole
@@ -110,28 +112,34 @@ class ShardWriter:
             self._give_up()
             return
         try:
-            with self._file:
-                self._put(with_crc(self._index.tobytes()))
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                # Before it is closed, which gives back the lock: another process would go on with what is whole.
-                os.replace(self._aside, self._path)
+            self._put(with_crc(self._index.tobytes()))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            # Before it is closed, which gives back the lock: another process would go on with what is whole.
+            os.replace(self._aside, self._path)
         except OSError:
             self._give_up()
             raise
+        self._file.close()
         # The entry is there only for a shard that is whole and durable, so that no manifest can name another one.
         sync_folder(self._path.parent)
         self.entry = FileEntry(size=self._size, sha256=self._sha.hexdigest())
 
     def _give_up(self) -> None:
         """Leave what `keep` made durable, and nothing else: the disk may be full."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-        if self._kept_bytes:
+        # Holds the lock: another process would lock the file in between, and lose what it writes.
+        held = os.dup(self._file.fileno())
+        try:
+            # Closing may write what is left in the buffer, so the file is cut afterwards.
             with contextlib.suppress(OSError):
-                os.truncate(self._aside, self._kept_bytes)
-        else:
-            drop(self._aside)
+                self._file.close()
+            if self._kept_bytes:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(held, self._kept_bytes)
+            else:
+                drop(self._aside)
+        finally:
+            os.close(held)
 
 
 def _lock(path: Path, file: BinaryIO) -> bool:

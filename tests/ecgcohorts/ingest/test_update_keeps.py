@@ -1,12 +1,14 @@
 """What `--update` keeps: removed patients out, other cohorts, splits and labels in, and what the source does not show."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import ecgcohorts as ec
 from ecgcohorts.cli.program import main
 from ecgcohorts.index import splits
 from ecgcohorts.ingest import IngestOptions, ingest
+from ecgcohorts.ingest._update import _copies_of_removed
 from ecgcohorts.store import load_split, open_store, save_split
 from ecgcohorts.store.upkeep.labels import add_labels
 from ecgcohorts.store.upkeep.remove import remove_patient
@@ -50,6 +52,63 @@ def test_removed_stays_removed(source, tmp_path, change):
     assert ec.verify(store).ok
     assert not ingest(source.folder, store, str(spec), UPDATE).written
     assert not ingest(source.folder, store, str(spec), OPTIONS).written
+
+
+def test_a_copy_of_a_removed_recording_in_another_cohort_stays_out(make_cohort, tmp_path):
+    north, south, store = make_cohort("north", 3), make_cohort("south", 3, seed=1), tmp_path / "s.zarr"
+    south.add("CANARYcopy", north.signals["CANARYREC000v0"])
+    ingest(north.folder, store, str(north.spec), OPTIONS)
+    ingest(south.folder, store, str(south.spec), OPTIONS)
+    remove_patient(store, "north", "CANARYPAT0000")
+    stored = len(ec.open(store).index)
+    south.add("CANARYnew", north.signals["CANARYREC001v0"] + np.int16(1))
+    ingest(south.folder, store, str(south.spec), UPDATE)
+    opened = ec.open(store)
+    copy = np.frombuffer(opened.load_key(None).pseudonym("south", "recording", "CANARYcopy"), np.uint8)
+    assert len(opened.index) == stored + 1
+    assert not (opened.index["recording_id"] == copy).all(axis=1).any()
+    # By another description, from a source that does not show the copy: it is not forgotten.
+    (south.folder / "CANARYcopy.hea").rename(tmp_path / "CANARYcopy.hea")
+    south.spec.write_text(south.spec.read_text().replace("mains_hz: 50", "mains_hz: 60"))
+    ingest(south.folder, store, str(south.spec), UPDATE)
+    (tmp_path / "CANARYcopy.hea").rename(south.folder / "CANARYcopy.hea")
+    ingest(south.folder, store, str(south.spec), OPTIONS)
+    opened = ec.open(store)
+    assert len(opened.index) == stored + 1
+    assert not (opened.index["recording_id"] == copy).all(axis=1).any()
+
+
+def test_copies_of_copies_of_removed_recordings_are_known():
+    rows = [("a", "removed", ""), ("b", "duplicate", "a"), ("c", "duplicate", "b"), ("d", "duplicate", "e"),
+            ("e", "duplicate", "d"), ("f", "duplicate", "stored"), ("g", "too_short", "")]  # fmt: skip
+    rejects = pd.DataFrame(rows, columns=["recording_id", "reason", "duplicate_of"])
+    assert _copies_of_removed(rejects) == {"b": "a", "c": "b"}
+
+
+def test_a_label_goes_with_the_samples_to_the_copy_that_is_kept_now(make_cohort, tmp_path):
+    raw, store = make_cohort(patients=4), tmp_path / "s.zarr"
+    for name, samples in list(raw.signals.items()):
+        raw.add(f"again-{name}", samples)
+    firsts = list(raw.folder.glob("CANARY*.hea"))
+    kept = {path: path.read_text() for path in firsts}
+    for path, text in kept.items():  # nobody has a patient: which copy is kept is chance
+        path.write_text(text.replace("Patient ID", "Nothing"))
+    ingest(raw.folder, store, str(raw.spec), OPTIONS)
+    lines = [f"{name},{number}\n" for number, name in enumerate(raw.signals)]
+    (tmp_path / "labels.csv").write_text("id,x\n" + "".join(lines))
+    add_labels(store, tmp_path / "labels.csv", "north", id_column="id", columns=["x"])
+    before = said_of(store)
+    for path, text in kept.items():
+        path.write_text(text)
+    ingest(raw.folder, store, str(raw.spec), UPDATE)
+    assert ec.open(store).index["patient_known"].all()
+    assert said_of(store) == before
+
+
+def said_of(store):
+    index = ec.open(store).index
+    names = [one.tobytes() for one in index["waveform_digest"]]
+    return dict(zip(names, index["label_x"].tolist(), strict=True))
 
 
 def test_removed_recordings_do_not_come_back_under_other_ids(source, tmp_path):
