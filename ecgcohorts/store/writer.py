@@ -120,7 +120,8 @@ class ShardWriter:
         except OSError:
             self._give_up()
             raise
-        self._file.close()
+        finally:
+            self._file.close()
         # The entry is there only for a shard that is whole and durable, so that no manifest can name another one.
         sync_folder(self._path.parent)
         self.entry = FileEntry(size=self._size, sha256=self._sha.hexdigest())
