@@ -1,4 +1,4 @@
-"""A plan while it is written, beside its place: it names the paths of the input, so a killed writer's must not stay."""
+"""A file that names paths of the input, while it is written beside its place: a killed writer's must not stay."""
 
 import contextlib
 import fcntl
@@ -26,7 +26,7 @@ def _open_aside(path: Path) -> tuple[Path, int]:
 
 
 def _drop_unfinished(path: Path) -> None:
-    """Delete what killed writers of a plan left beside it, which names the paths of the input. The living hold a lock."""
+    """Delete what killed writers of a file left beside it, which names the paths of the input. The living hold a lock."""
     for aside in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.part"):
         with contextlib.suppress(OSError), aside.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

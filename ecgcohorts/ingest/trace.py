@@ -19,15 +19,15 @@ from ecgcohorts.cohorts.spec import CohortSpec, Description
 from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.cohorts.values import id_text
 from ecgcohorts.errors import SourceError, SpecError
+from ecgcohorts.ingest._aside import _drop_unfinished, _open_aside
 from ecgcohorts.ingest.plan import Refusal
-from ecgcohorts.io.durable import drop, machine_errors, name_aside
+from ecgcohorts.io.durable import drop, machine_errors
 from ecgcohorts.privacy.pseudonyms import PseudonymKey
 from ecgcohorts.sources import open_source
 from ecgcohorts.store.reader import Store, open_store
 
 TraceKind = Literal["recording", "patient", "pseudonym", "row"]
 _COLUMNS = ("line", "asked", "path", "entry", "cohort", "row", "recording_id", "patient_id", "status")
-_OWNER_ONLY = 0o600
 _STORED, _NEW, _UNKNOWN = "stored", "in the source, never ingested", "not found"
 
 
@@ -71,11 +71,11 @@ def _check_out(out: Path, columns: Sequence[str], store: str | Path, source: str
 
 
 def _write(out: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    aside = name_aside(out)
+    _drop_unfinished(out)
+    with machine_errors(out):
+        aside, handle = _open_aside(out)
     try:
         with machine_errors(out):
-            # The mode is given at creation: between an open() and a chmod() others could read the paths.
-            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
             # Names of files need not be UTF-8.
             with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")

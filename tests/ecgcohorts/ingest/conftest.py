@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import ecgcohorts as ec
+from ecgcohorts.cli.program import main
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.store.upkeep.compact import compact
 
@@ -147,3 +148,19 @@ def assert_is_fresh(store: Path, source: Source, spec: Path) -> None:
     compact(fresh)
     assert essence(copy) == essence(fresh)
     shutil.rmtree(copy)
+
+
+@pytest.fixture
+def outcome(capsys):
+    """outcome("ingest", ...) runs a command in this process: its exit code, standard output and standard error."""
+
+    def call(*words):
+        code = 0
+        try:
+            main(list(map(str, words)))
+        except SystemExit as end:
+            code = int(end.code or 0)
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 import ecgcohorts as ec
-from ecgcohorts.cli.program import main
 from ecgcohorts.errors import NothingMatched, SourceError
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.ingest.run import commit_plan, encode_partition, plan_to_file
@@ -45,21 +44,11 @@ def source(make_cohort: Callable[..., Any], tmp_path: Path) -> Path:
     return tmp_path / "raw_north"
 
 
-def outcome(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = 0
-    try:
-        main(list(map(str, arguments)))
-    except SystemExit as end:
-        code = int(end.code or 0)
-    told = capsys.readouterr()
-    return code, told.out, told.err
-
-
 SOME = "record,sex\nCANARYREC000v0,weiblich\nCANARYREC001v0,9\nCANARYREC001v1,f\nelsewhere,m\n"
 
 
 def test_rows_and_recordings_are_counted(
-    described: Make, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    described: Make, source: Path, tmp_path: Path, outcome: Callable[..., Any]
 ) -> None:
     spec = described(SOME, sex={"column": "sex"})
     expected = {
@@ -67,13 +56,13 @@ def test_rows_and_recordings_are_counted(
         "recordings_matched": 3, "recordings_unmatched": 4, "listed": False, "way": "key or match: stem", "similar": "",
     }  # fmt: skip
     for more in (["--dry-run"], [], []):  # a trial, the run, a run that finds nothing new
-        code, out, _ = outcome(capsys, "ingest", source, tmp_path / "s.zarr", "--cohort", spec, "--json", *more)
+        code, out, _ = outcome("ingest", source, tmp_path / "s.zarr", "--cohort", spec, "--json", *more)
         facts = json.loads(out)
         assert (code, facts["tables"]) == (0, [expected])
         assert facts["not_understood"] == [
             {"fact": "sex", "where": "t.csv, column sex", "count": 2, "example": "weiblich"}
         ]
-    _, out, _ = outcome(capsys, "ingest", source, tmp_path / "s.zarr", "--cohort", spec, "--dry-run")
+    _, out, _ = outcome("ingest", source, tmp_path / "s.zarr", "--cohort", spec, "--dry-run")
     assert out.splitlines()[0] == ("t.csv: 3 rows matched, 1 without recording; 3 recordings matched, 4 without row")
     assert "t.csv, column sex: 2 texts not understood as sex, for example 'weiblich'. Name each" in out
 
@@ -89,15 +78,15 @@ def test_three_steps_tell_it_as_well(described: Make, source: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("table", [{}, {"match": "path"}, {"required": False}, {"match": "stem", "pattern": "(x)"}])
 def test_a_table_that_matches_nothing_is_refused(
-    described: Make, source: Path, tmp_path: Path, table: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    described: Make, source: Path, tmp_path: Path, table: dict[str, Any], outcome: Callable[..., Any]
 ) -> None:
     spec = described("record,sex\nrecord_1,f\nrecord_2,m\n", table, sex={"column": "sex"})
     with pytest.raises(NothingMatched, match="found none of 7 recordings in its 2 rows"):
         ingest(source, tmp_path / "s.zarr", str(spec))
     assert not (tmp_path / "s.zarr" / "CURRENT").exists()
-    code, out, err = outcome(capsys, "ingest", source, tmp_path / "s.zarr", "--cohort", spec)
+    code, out, err = outcome("ingest", source, tmp_path / "s.zarr", "--cohort", spec)
     assert (code, out) == (3, "")
-    code, out, err = outcome(capsys, "ingest", source, tmp_path / "s.zarr", "--cohort", spec, "--dry-run")
+    code, out, err = outcome("ingest", source, tmp_path / "s.zarr", "--cohort", spec, "--dry-run")
     assert code == 3
     assert "0 rows matched, 2 without recording; 0 recordings matched, 7 without row" in out
     assert "take the table out of it" in err

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import ecgcohorts as ec
-from ecgcohorts.cli.program import main
 from ecgcohorts.errors import KeyMismatch, SpecError
 from ecgcohorts.ingest import ingest
 from ecgcohorts.ingest.trace import TraceReport
@@ -165,33 +164,32 @@ def test_it_is_written_only_where_it_may_stand(place: Any, tmp_path: Path) -> No
     assert not (tmp_path / "t.csv").exists()
 
 
-def outcome(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = 0
-    try:
-        main(list(map(str, arguments)))
-    except SystemExit as end:
-        code = int(end.code or 0)
-    told = capsys.readouterr()
-    return code, told.out, told.err
+def test_what_a_killed_writer_left_goes_with_the_next_table(place: Any, tmp_path: Path) -> None:
+    """It names files as the table does."""
+    left = tmp_path / "t.csv.0123abcd.part"
+    left.write_text("line,asked,path")
+    TraceReport.save((place.store, place.folder), str(place.spec), "north", tmp_path / "t.csv", None, None)
+    assert (tmp_path / "t.csv").exists()
+    assert not left.exists()
 
 
 def test_from_the_command_line(
-    place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: Any, tmp_path: Path, outcome: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = ("id", place.store, "north")
     with_source = ("--source", place.folder, "--description", place.spec, "-o", tmp_path / "t.csv")
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{place.rows[0]}\n\n{place.rows[5]}\n900\n"))
-    code, out, err = outcome(capsys, *given, "--file", "-", "--kind", "row", *with_source)
+    code, out, err = outcome(*given, "--file", "-", "--kind", "row", *with_source)
     assert (code, out) == (1, f"{tmp_path / 't.csv'}: 2 of 3 ids, with the paths of 2 files\n")
     assert "1 of 3 ids lead to no recording of the source, in line 4." in err
     assert "CANARY" not in out + err
-    code, out, _ = outcome(capsys, *given, *with_source, "--json")
+    code, out, _ = outcome(*given, *with_source, "--json")
     assert code == 0
     assert json.loads(out)["recordings"] == 12
-    code, out, _ = outcome(capsys, *given, place.names[5], *with_source)
+    code, out, _ = outcome(*given, place.names[5], *with_source)
     assert code == 0
     assert rows_of(tmp_path / "t.csv")[0]["path"] == f"{place.names[5]}.hea"
     for wrong in ((*given, "0", "--kind", "row"), (*given, "x", "--source", place.folder)):
-        code, _, err = outcome(capsys, *wrong)
+        code, _, err = outcome(*wrong)
         assert code == 2
         assert "a store holds no paths" in err

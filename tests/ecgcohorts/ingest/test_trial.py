@@ -9,22 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from ecgcohorts.cli.program import main
 from ecgcohorts.errors import SpecError
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.io.buckets import Bucket
 
 DRY = {"dry_run": True}
-
-
-def outcome(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = 0
-    try:
-        main(list(map(str, arguments)))
-    except SystemExit as end:
-        code = int(end.code or 0)
-    told = capsys.readouterr()
-    return code, told.out, told.err
 
 
 @pytest.fixture
@@ -88,30 +77,28 @@ def test_the_same_from_an_archive(raw: Any, tmp_path: Path) -> None:
     assert [(one.reason, one.count) for one in trial.decoding_refuses] == [("truncated", 3)]
 
 
-def test_from_the_command_line(raw: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_the_command_line(raw: Any, tmp_path: Path, outcome: Callable[..., Any]) -> None:
     dry = ("ingest", raw.folder, tmp_path / "s.zarr", "--cohort", raw.spec, "--dry-run")
-    code, out, err = outcome(capsys, *dry)
+    code, out, err = outcome(*dry)
     assert (code, err) == (0, "")
     assert "headers and ids refuse 1 of 12 new inputs:\n  1 bad_header\n" in out
     assert "Signals were not looked at; nothing written." in out
     assert not any(stem in out for stem in raw.stems)  # without --check, no name of a file is printed
-    code, out, err = outcome(capsys, *dry, "--check", 11)
+    code, out, err = outcome(*dry, "--check", 11)
     assert code == 3
     assert "a run would refuse 33% of the new inputs, more than --max-reject-frac 0.1." in err
     assert "decoded 11 of 11 recordings (100.0%, from 2 folders): 3 would be refused:" in out
     assert f"3 truncated, such as {raw.stems[2]}.hea: found " in out
-    code, out, _ = outcome(capsys, *dry, "--check", 11, "--json", "--max-reject-frac", 1)
+    code, out, _ = outcome(*dry, "--check", 11, "--json", "--max-reject-frac", 1)
     assert code == 0
     assert json.loads(out)["trial"]["decoding_refuses"][0]["count"] == 3
-    code, _, err = outcome(capsys, *dry[:-1], "--check", 11)
+    code, _, err = outcome(*dry[:-1], "--check", 11)
     assert code == 2
     assert "found --check without --dry-run" in err
     assert not (tmp_path / "s.zarr").exists()
 
 
-def test_a_dataset_that_no_input_has_ends_a_dry_run_like_a_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dataset_that_no_input_has_ends_a_dry_run_like_a_run(tmp_path: Path, outcome: Callable[..., Any]) -> None:
     import h5py
     import numpy as np
 
@@ -125,18 +112,18 @@ def test_a_dataset_that_no_input_has_ends_a_dry_run_like_a_run(
     spec = {"name": "a", "title": "t", "licence": "x", "citation": "x", "mains_hz": 50, "layouts": [layout]}
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(spec))
     request = ("ingest", tmp_path / "raw", tmp_path / "s.zarr", "--cohort", tmp_path / "a.yaml")
-    code, out, err = outcome(capsys, *request, "--dry-run")
+    code, out, err = outcome(*request, "--dry-run")
     assert code == 3
     assert "2 unknown_format" in out
     assert "See an example: --check 1." in err
-    code, out, _ = outcome(capsys, *request, "--dry-run", "--check", 1)
+    code, out, _ = outcome(*request, "--dry-run", "--check", 1)
     assert code == 3
     assert "such as 0.h5: found no dataset 'ecgg'" in out
-    assert outcome(capsys, *request)[0] == 3
+    assert outcome(*request)[0] == 3
 
 
 def test_a_header_key_that_no_recording_has_is_named(
-    make_cohort: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_cohort: Callable[..., Any], tmp_path: Path, outcome: Callable[..., Any]
 ) -> None:
     raw = make_cohort(patients=3)
     raw.spec.write_text(
@@ -144,7 +131,7 @@ def test_a_header_key_that_no_recording_has_is_named(
     )
     request = ("ingest", raw.folder, tmp_path / "s.zarr", "--cohort", raw.spec)
     for more in (["--dry-run"], []):
-        code, out, _ = outcome(capsys, *request, *more)
+        code, out, _ = outcome(*request, *more)
         assert code == 0
         assert "header Pationt ID: no recording has this key, so it says nothing about patient. Did you mean" in out
         assert "Did you mean Patient ID?" in out
@@ -168,9 +155,11 @@ def test_a_dry_run_finds_another_description(make_cohort: Callable[..., Any], tm
         ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec), IngestOptions(**DRY))
 
 
-def test_a_dry_run_estimates_what_a_run_takes(make_cohort: Callable[..., Any], tmp_path: Path, capsys: Any) -> None:
+def test_a_dry_run_estimates_what_a_run_takes(
+    make_cohort: Callable[..., Any], tmp_path: Path, outcome: Callable[..., Any]
+) -> None:
     raw, store = make_cohort(patients=12), tmp_path / "s.zarr"
-    code, said, _ = outcome(capsys, "ingest", raw.folder, store, "--cohort", raw.spec, "--dry-run")
+    code, said, _ = outcome("ingest", raw.folder, store, "--cohort", raw.spec, "--dry-run")
     assert code == 0
     assert "a run would take about 0.8 MB of store and 0 s of one core" in said
     trial = ingest(raw.folder, store, str(raw.spec), IngestOptions(**DRY)).trial
