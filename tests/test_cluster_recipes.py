@@ -226,7 +226,9 @@ def test_kubernetes(place):
 def test_dask_jobqueue(place):
     """With an `sbatch` that starts the script that dask-jobqueue wrote, as a job of this machine."""
     pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed: pip install 'ecgcohorts[dask]'")
-    place.script("bin/sbatch", '#!/bin/bash\nsetsid bash "$1" > job.$$.log 2>&1 &\necho "Submitted batch job $!"\n')
+    # dask-jobqueue deletes the script as soon as `sbatch` returns, which keeps a copy.
+    keep = 'cp "$1" job.$$.sh\nsetsid bash job.$$.sh > job.$$.log 2>&1 &\n'
+    place.script("bin/sbatch", f'#!/bin/bash\n{keep}echo "Submitted batch job $!"\n')
     place.script("bin/scancel", '#!/bin/bash\nfor job in "$@"; do kill -- -"$job" 2>/dev/null; done\ntrue\n')
     (place.folder / "bin" / "scancel").chmod(0o755)
     code = (

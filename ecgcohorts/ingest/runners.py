@@ -31,6 +31,8 @@ _STOP_SECONDS = 5.0  # our default; for a worker to end after it was told to
 # Tasks sent to a Dask worker at a time: while one runs, the next waits there, and the worker is never idle.
 _IN_FLIGHT = 2
 _LOOK_SECONDS = 2.0  # our default; how often the scheduler is asked for its workers
+_LONELY_SECONDS = 30.0  # our default; without a worker for so long, a run says what it waits for
+_LOG = logging.getLogger(__name__)
 
 
 class WorkerDied(Exception):
@@ -235,6 +237,7 @@ class _DaskQueue:
         self._task_of: dict[Future, Any] = {}
         self._done: SimpleQueue[Future] = SimpleQueue()
         self._workers, self._look_at = 1, 0.0
+        self._lonely_at = time.monotonic() + _LONELY_SECONDS
         # Keys of two runs must differ: Dask takes tasks of equal keys for one, and does it once.
         self._run = uuid4().hex[:8]
 
@@ -253,10 +256,16 @@ class _DaskQueue:
     def _fill(self) -> None:
         if time.monotonic() >= self._look_at:
             try:
-                self._workers = max(1, len(self._client.nthreads()))
+                workers = len(self._client.nthreads())
             except OSError as error:  # also what `distributed` calls CommClosedError, and a TimeoutError
                 raise _lost(type(error).__name__) from None
-            self._look_at = time.monotonic() + _LOOK_SECONDS
+            self._workers = max(1, workers)
+            now = time.monotonic()
+            self._look_at = now + _LOOK_SECONDS
+            if not workers and now >= self._lonely_at:
+                _LOG.warning("the Dask scheduler has no worker; waiting until one comes")
+            if workers or now >= self._lonely_at:
+                self._lonely_at = now + _LONELY_SECONDS
         for task in islice(self._left, max(0, _IN_FLIGHT * self._workers - len(self._task_of))):
             # Not pure: Dask would take the second run of a partition for the first and skip it. Its dashboard groups tasks
             # by the words of a key, those before the number.

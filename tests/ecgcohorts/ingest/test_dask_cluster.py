@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,6 +103,27 @@ def test_workers_that_come_late_are_given_work(cluster, tmp_path):
             cluster.start_worker(processes=3)
     assert done == 60
     assert most_at_once(log.read_text().splitlines()) == 4
+
+
+def test_a_cluster_without_workers_is_told_of_once_in_a_while(cluster, caplog, monkeypatch):
+    monkeypatch.setattr(ec.ingest.runners, "_LONELY_SECONDS", 0.0)
+    monkeypatch.setattr(ec.ingest.runners, "_LOOK_SECONDS", 0.1)
+    cluster.start_scheduler()
+
+    def told() -> list[str]:
+        return [record.message for record in caplog.records if "has no worker" in record.message]
+
+    def hire() -> None:
+        until(lambda: len(told()) > 1)
+        cluster.start_worker()
+
+    thread = threading.Thread(target=hire)
+    thread.start()
+    try:
+        assert list(Dask(cluster.address).run(["true"], os.system)) == ["true"]
+    finally:
+        thread.join()
+    assert set(told()) == {"the Dask scheduler has no worker; waiting until one comes"}
 
 
 def test_tasks_are_named_by_cohort_and_partition(cluster, make_cohort, tmp_path):
