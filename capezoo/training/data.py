@@ -19,7 +19,7 @@ from ecgcohorts.samplers import window_starts
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
     from ecgcohorts.loading.loader import Batch, Loader, Memory
-    from ecgcohorts.samplers.base import Sampler
+    from ecgcohorts.samplers.planner import BatchPlanner
     from ecgcohorts.store.reader import AnyStore
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class TrainingData:
     config: RunConfig
     train: "CohortIndex"
     held_out: "CohortIndex | None"
-    sampler: "Sampler"
+    sampler: "BatchPlanner"
     rank: int
     world_size: int
 
@@ -191,7 +191,7 @@ class TrainingData:
         return loaders
 
 
-def _sampler(spec: SamplerSpec, index: "CohortIndex", seed: int) -> "Sampler":
+def _sampler(spec: SamplerSpec, index: "CohortIndex", seed: int) -> "BatchPlanner":
     if spec.name != "in_distribution":
         return _mixed(spec, index, spec.groups, seed)
     if spec.pairing == "patient":
@@ -215,7 +215,7 @@ def _sampler(spec: SamplerSpec, index: "CohortIndex", seed: int) -> "Sampler":
     )
 
 
-def _mixed(spec: SamplerSpec, index: "CohortIndex", groups: int, seed: int) -> "Sampler":
+def _mixed(spec: SamplerSpec, index: "CohortIndex", groups: int, seed: int) -> "BatchPlanner":
     """Batches from all of an index, whatever cohorts are in it."""
     if spec.pairing == "patient":
         return ec.PatientPairSampler(index, pairs=groups, seed=seed, views=spec.views, singles=spec.singles)

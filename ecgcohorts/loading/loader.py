@@ -18,7 +18,7 @@ from ecgcohorts.samplers.plan import ABSENT
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
-    from ecgcohorts.samplers.base import Sampler
+    from ecgcohorts.samplers.planner import BatchPlanner
 
 Memory = Callable[[tuple[int, ...]], NDArray[np.int16]]  # shape -> a C-contiguous array of any content
 
@@ -74,7 +74,7 @@ class Loader:
     def __init__(
         self,
         store: _Strips,
-        sampler: "Sampler",
+        sampler: "BatchPlanner",
         window: int | None = None,
         *,
         rank: int | None = None,

@@ -1,12 +1,10 @@
-"""The base of all samplers: groups of patients, the stateless plan, iteration, and the state of a run."""
+"""The base of the samplers that draw by themselves: groups of patients, the stateless plan, and changes of `pairs`."""
 
-import copy
 import hashlib
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from abc import abstractmethod
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +16,7 @@ from ecgcohorts.samplers.options import Options
 from ecgcohorts.samplers.pairs import PairDraw
 from ecgcohorts.samplers.permutation import key_of, permuted_range
 from ecgcohorts.samplers.plan import ABSENT, BatchPlan
+from ecgcohorts.samplers.planner import BatchPlanner
 from ecgcohorts.samplers.roster import Classes, Roster
 from ecgcohorts.samplers.schedule import Course, Stream
 
@@ -39,12 +38,8 @@ class Group:
     strata: Strata | None = None  # its classes, where batches are balanced
 
 
-class Sampler(ABC):
-    """Plans batches of `pairs` patients and `views` records of each. Abstract: see its three children.
-
-    It sees ids, never signals. `plan` depends on its arguments and on what the sampler was built from; the only state,
-    `position`, serves iteration. Plans may be made in several threads; iterate in one.
-    """
+class Sampler(BatchPlanner):
+    """Plans batches of `pairs` patients and `views` records of each. Abstract: see its children."""
 
     # Many parameters because subclasses decide what a unit is, how units are grouped, and what a state belongs to.
     def __init__(
@@ -61,9 +56,8 @@ class Sampler(ABC):
         for name, value, least in (("pairs", pairs, 1), ("seed", seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise SpecError(f"found {name}={value!r}, expected an integer of {least} or more.")
-        self.pairs, self.seed, self.options = pairs, seed, options
+        super().__init__(pairs, seed, options)
         self.adjacent = False  # the windows of a row lie side by side in time
-        self.rank, self.world_size = 0, 1  # of iteration
         self._parameters = asdict(options) | parameters
         self._roster = roster
         self._draw = PairDraw(roster, options, seed)
@@ -77,7 +71,6 @@ class Sampler(ABC):
         self.left_out = tuple(group.name for group in self._candidates if group not in self._groups)
         self._course = self._course_of(self._groups, pairs)
         self._schedule: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
-        self._position = (0, 0)
 
     @abstractmethod
     def _weights(self, groups: list[Group]) -> list[float] | None:
@@ -180,26 +173,18 @@ class Sampler(ABC):
     def _units(self, group: Group, pass_: int, start: int, stop: int) -> NDArray[np.int64]:
         """Return the units at places start .. stop - 1 of a pass. Past its end, last="wrap" goes on from its start."""
         size = len(group.units)
-        # Keyed by the group's name and not its place: a cohort more in the index leaves the order of the others alone.
-        key = key_of(self.seed, "order", group.name, pass_)
         ranges = [(start, min(stop, size))]
         if self.options.last == "wrap":
             # The rest of the batch comes from the start of the same pass, whose patients are not in it yet.
             ranges.append((max(start - size, 0), stop - size))
-        # Positions of a keyed permutation, computed for these places only: no array of millions is shuffled.
-        places = [permuted_range(low, high, size, key) for low, high in ranges if low < high]
+        places = [self._order(group, pass_, low, high) for low, high in ranges if low < high]
         return group.units[np.concatenate(places) if places else np.zeros(0, np.int64)].astype(np.int64)
 
-    def check_rank(self, rank: int, world_size: int) -> int:
-        """Return the number of patients per rank. Raises PlanImpossible if the ranks cannot share them equally."""
-        if world_size < 1 or self.pairs % world_size:
-            raise PlanImpossible(
-                f"found pairs={self.pairs} for {world_size} ranks, expected a multiple. Set pairs so that all ranks get "
-                "the same number of patients, or use another number of ranks."
-            )
-        if not 0 <= rank < world_size:
-            raise ValueError(f"found rank {rank}, expected 0 to {world_size - 1}.")
-        return self.pairs // world_size
+    def _order(self, group: Group, pass_: int, low: int, high: int) -> NDArray[np.int64]:
+        """Return which of a group's units stand at places low .. high - 1 of a pass: places in `group.units`."""
+        # Keyed by the group's name and not its place: a cohort more in the index leaves the order of the others alone.
+        # Positions of a keyed permutation, computed for these places only: no array of millions is shuffled.
+        return permuted_range(low, high, len(group.units), key_of(self.seed, "order", group.name, pass_))
 
     def _schedule_of(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         kept = self._schedule
@@ -236,31 +221,6 @@ class Sampler(ABC):
             "patients_dropped_as_singles": int((~has_pair).sum()) if self.options.singles == "drop" else 0,
         }
 
-    def __len__(self) -> int:
-        """Return the number of batches in the current epoch, on any rank, with any number of workers."""
-        return self.steps(self._position[0])
-
-    def __iter__(self) -> Iterator[NDArray[np.int64]]:
-        """Yield the rest of the current epoch: int64 [batch * view], view fastest, so a torch batch_sampler.
-
-        A batch counts as consumed when it is handed out. Empty places of a padded batch are left out.
-        """
-        epoch, first = self._position
-        for step in range(first, self.steps(epoch)):
-            rows = self.plan(epoch, step, self.rank, self.world_size).rows.ravel()
-            # Before the hand-over: code after a yield does not run until the next batch is asked for, and a state saved in
-            # between would replay this one.
-            self.mark_consumed(epoch, step)
-            yield rows[rows != ABSENT]
-
-    def on_rank(self, rank: int, world_size: int) -> Self:
-        """Return a sampler of the same batches that iterates over one rank's slices of them."""
-        self.check_rank(rank, world_size)
-        # A shallow copy: a roster of five million records is shared, and only the position is its own.
-        sampler = copy.copy(self)
-        sampler.rank, sampler.world_size = rank, world_size
-        return sampler
-
     @property
     def rows(self) -> NDArray[np.int64]:
         """All rows that plans may hold, and some of patients that are never drawn."""
@@ -271,32 +231,11 @@ class Sampler(ABC):
         """The index the sampler was built from; None if it was built from arrays."""
         return self._roster.index
 
-    @property
-    def position(self) -> tuple[int, int]:
-        """Epoch and step of the next batch."""
-        return self._position
+    def _since(self) -> dict[str, Any] | None:
+        return self._course.since(self._names)
 
-    def mark_consumed(self, epoch: int, step: int) -> None:
-        """Move behind the batch at (epoch, step); behind the last one of an epoch, the next epoch begins."""
-        self._position = (epoch, step + 1) if step + 1 < self.steps(epoch) else (epoch + 1, 0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; optional, epochs advance by themselves. The current epoch is not restarted."""
-        if epoch != self._position[0]:
-            self.steps(epoch)  # raises for an epoch that cannot be
-            self._position = (epoch, 0)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position of the next batch and what it belongs to, as plain JSON of less than 1 KB."""
-        since = self._course.since(self._names)
-        return state.save(self._identity(), self.pairs, self._position, since, self.left_out)
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Continue where a run stopped. If `pairs` has changed, each group goes on behind the patients it has already seen.
-
-        Raises StateMismatch naming everything that differs.
-        """
-        run = state.Run.parse(saved, self._identity())
+    def _resume(self, run: state.Run) -> None:
+        """Continue where a run stopped. If `pairs` has changed, each group goes on behind the patients it has already seen."""
         then = [group for group in self._candidates if len(group.units) >= run.pairs]
         if not then:
             raise StateMismatch(f"found a state of pairs={run.pairs}, expected no more than the patients of a group.")

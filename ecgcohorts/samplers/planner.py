@@ -1,0 +1,140 @@
+"""What every source of batch plans has in common: iteration over one rank's slices, a position, and a state."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import PlanImpossible, StateMismatch
+from ecgcohorts.samplers import state
+from ecgcohorts.samplers.options import Options
+from ecgcohorts.samplers.plan import ABSENT, BatchPlan
+
+if TYPE_CHECKING:
+    from ecgcohorts.index.cohort_index import CohortIndex
+
+
+class BatchPlanner(ABC):
+    """Plans batches of `pairs` patients. Abstract: loaders and adapters of frameworks take any child of it.
+
+    It sees ids, never signals. `plan` depends on its arguments and on what the planner was built from; the only state,
+    `position`, serves iteration. Plans may be made in several threads; iterate in one.
+    """
+
+    def __init__(self, pairs: int, seed: int, options: Options) -> None:
+        self.pairs, self.seed, self.options = pairs, seed, options
+        self.rank, self.world_size = 0, 1  # of iteration
+        self.left_out: tuple[str, ...] = ()  # groups that are never drawn
+        self._position = (0, 0)
+
+    @abstractmethod
+    def plan(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> BatchPlan:
+        """Return the slice of the global batch at (epoch, step) that belongs to a rank.
+
+        Global batches do not depend on world_size. Raises IndexError for a step outside the epoch, PlanImpossible if
+        `pairs` cannot be cut into world_size equal parts.
+        """
+
+    @abstractmethod
+    def steps(self, epoch: int) -> int:
+        """Return the number of batches in an epoch, equal on all ranks."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return what an epoch consists of, in numbers, for logs and results."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> NDArray[np.int64]:
+        """All rows that plans may hold, and some of patients that are never drawn."""
+
+    @property
+    @abstractmethod
+    def index(self) -> "CohortIndex | None":
+        """The index the planner was built from; None if it was built from arrays."""
+
+    @abstractmethod
+    def _identity(self) -> dict[str, Any]:
+        """Return what a state belongs to, as plain JSON: whatever plans depend on, but `pairs`."""
+
+    def _since(self) -> dict[str, Any] | None:
+        """Return how a run continued after its last change of `pairs`; None if there was none."""
+        return None
+
+    def check_rank(self, rank: int, world_size: int) -> int:
+        """Return the number of patients per rank. Raises PlanImpossible if the ranks cannot share them equally."""
+        if world_size < 1 or self.pairs % world_size:
+            raise PlanImpossible(
+                f"found pairs={self.pairs} for {world_size} ranks, expected a multiple. Set pairs so that all ranks get "
+                "the same number of patients, or use another number of ranks."
+            )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"found rank {rank}, expected 0 to {world_size - 1}.")
+        return self.pairs // world_size
+
+    def __len__(self) -> int:
+        """Return the number of batches in the current epoch, on any rank, with any number of workers."""
+        return self.steps(self._position[0])
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the rest of the current epoch: int64 [batch * view], view fastest, so a torch batch_sampler.
+
+        A batch counts as consumed when it is handed out. Empty places of a padded batch are left out.
+        """
+        epoch, first = self._position
+        for step in range(first, self.steps(epoch)):
+            rows = self.plan(epoch, step, self.rank, self.world_size).rows.ravel()
+            # Before the hand-over: code after a yield does not run until the next batch is asked for, and a state saved in
+            # between would replay this one.
+            self.mark_consumed(epoch, step)
+            yield rows[rows != ABSENT]
+
+    def on_rank(self, rank: int, world_size: int) -> Self:
+        """Return a sampler of the same batches that iterates over one rank's slices of them."""
+        self.check_rank(rank, world_size)
+        # A shallow copy: a roster of five million records is shared, and only the position is its own.
+        sampler = copy.copy(self)
+        sampler.rank, sampler.world_size = rank, world_size
+        return sampler
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Epoch and step of the next batch."""
+        return self._position
+
+    def mark_consumed(self, epoch: int, step: int) -> None:
+        """Move behind the batch at (epoch, step); behind the last one of an epoch, the next epoch begins."""
+        self._position = (epoch, step + 1) if step + 1 < self.steps(epoch) else (epoch + 1, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; optional, epochs advance by themselves. The current epoch is not restarted."""
+        if epoch != self._position[0]:
+            self.steps(epoch)  # raises for an epoch that cannot be
+            self._position = (epoch, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position of the next batch and what it belongs to, as plain JSON of less than 1 KB."""
+        return state.save(self._identity(), self.pairs, self._position, self._since(), self.left_out)
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Continue where a run stopped. If `pairs` has changed, a sampler goes on behind the patients it has already seen.
+
+        Raises StateMismatch naming everything that differs.
+        """
+        self._resume(state.Run.parse(saved, self._identity()))
+
+    def _resume(self, run: state.Run) -> None:
+        """Move to the position of a saved run. Children that carry cursors over to other batches also accept other `pairs`."""
+        if run.pairs != self.pairs or run.since is not None:
+            raise StateMismatch(
+                f"found a state of pairs={run.pairs}, expected one of {self.pairs} that never changed: "
+                f"{type(self).__name__} cannot carry a run over to batches of another size. Start a new run."
+            )
+        if run.step >= max(self.steps(run.epoch), 1):
+            raise StateMismatch(
+                f"found a state at step {run.step} of epoch {run.epoch}, expected one in range. Start a new run."
+            )
+        self._position = run.epoch, run.step
