@@ -144,7 +144,6 @@ class Found(NamedTuple):
 
         def wanted() -> Iterator[Wanted]:
             for path in source.names(layout.files.pattern()) if only is None else only:
-                # Not of an object, whose state only its content tells.
                 if skip is None or not skip(path, _state(source, path, Path(source.folder or "", path))):
                     ahead.append(path)
                     yield path, None

@@ -35,13 +35,15 @@ class Folds:
     out: Path | None  # the table, if one was written
     parts: dict[str, int]  # recordings
     unmatched: int  # rows of the table that no recording has, or recordings of the split that the source does not show
+    id_column: str = ""  # of the table that was taken
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {count:,}" for name, count in self.parts.items())
         if self.out is not None:
             rest = f"; {self.unmatched:,} of the split are not in this source" if self.unmatched else ""
             return f"{self.out}: recordings by part: {parts}{rest}"
-        return f"recordings by part: {parts}; {self.unmatched:,} rows of the table match no recording"
+        rest = f"{self.unmatched:,} rows of the table match no recording"
+        return f"recordings by part: {parts}; {rest}, by the column {self.id_column}"
 
     @classmethod
     def take(
@@ -54,8 +56,9 @@ class Folds:
         *,
         replace: bool = False,
     ) -> "Folds":
-        """Make a split of a CSV: ids of recordings in the first column, and a column fold, strat_fold, part or split.
+        """Make a split of a CSV: a column with ids or paths of recordings, then a column fold, strat_fold, part or split.
 
+        Of several columns without repeated cells, that is taken for ids which names most recordings.
         Folds 1 to 8 are `train`, 9 `val` and 10 `test`, as PTB-XL recommends; words are names of parts. The numbers stay in
         the store as a label of the split's name. Raises SourceError for another table, SpecError if the folds part a patient
         of the store, NothingMatched if no row is of the cohort.
@@ -64,21 +67,26 @@ class Folds:
         numbers = {word: float(number) for number, word in enumerate(words, 1)}
         columns = {column: name.replace("-", "_")}
         matched = rows = 0
+        used = ""
         for one in _cohorts(open_store(store_path), cohort):
             with suppress(NothingMatched):
                 report = add_labels(
                     store_path, table, one, key_file, id_column=ids, columns=columns, words=numbers, replace=replace
                 )
                 matched, rows = matched + report.rows_matched, report.rows_matched + report.rows_unmatched
+                used = report.id_column
         if not matched:
-            raise NothingMatched(f"{table}: found no recording of {cohort!r} in the column {ids}. Put their ids there.")
+            raise NothingMatched(
+                f"{table}: found no recording of {cohort!r} in any column, neither ids nor paths of files. Add a column of "
+                "them: what the description finds as `recording`, or paths below the source."
+            )
         values = {word: (number,) for word, number in numbers.items()} or PTB_XL_FOLDS
         listed = {part: tuple(wanted) for part, wanted in values.items()}
         rule = {"kind": "label", "label": columns[column], "values": listed}
         split = make_split(open_store(store_path).index, name, rule)
         save_split(store_path, split, replace=replace)
         counts = {part: int((split.codes == code).sum()) for code, part in enumerate(split.parts)}
-        return cls(None, counts, rows - matched)
+        return cls(None, counts, rows - matched, used)
 
     @classmethod
     def save(
@@ -140,8 +148,8 @@ def _cohorts(store: Store, name: str) -> list[str]:
     return found
 
 
-def _read(table: Path) -> tuple[str, str, Mapping[str, None]]:
-    """Return the columns of ids and of folds, and the names of the parts, if the folds are words."""
+def _read(table: Path) -> tuple[list[str], str, Mapping[str, None]]:
+    """Return the columns that may hold ids, that of folds, and the names of the parts, if the folds are words."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, strict=True)
@@ -149,10 +157,11 @@ def _read(table: Path) -> tuple[str, str, Mapping[str, None]]:
             found = [column for column in _FOLDS if column in header[1:]]
             if len(found) != 1:
                 raise SourceError(
-                    f"{table}: found {len(found)} of the columns {', '.join(_FOLDS)} behind the first, expected one. The first "
-                    "column holds the ids."
+                    f"{table}: found {len(found)} of the columns {', '.join(_FOLDS)} behind the first, expected one. A "
+                    "column before it, or after, holds ids or paths of recordings."
                 )
             place = header.index(found[0])
+            ids = [column for column in header if column != found[0] and header.count(column) == 1]
             texts = dict.fromkeys(line[place].strip() for line in lines if len(line) > place)
     except OSError as error:
         raise SourceError(f"{table}: found no readable file ({error.strerror}), expected a CSV.") from None
@@ -167,7 +176,7 @@ def _read(table: Path) -> tuple[str, str, Mapping[str, None]]:
                 f"{table}: found folds other than 1 to 10, whose meaning is not known. Add them with `ecgcohorts label`, and "
                 "say what they are with `ecgcohorts split --by label`."
             )
-        return header[0], found[0], {}
+        return ids, found[0], {}
     if numbers or len(texts) > MAX_PARTS or not all(map(_PART.fullmatch, texts)):
         raise SourceError(f"{table}: found {len(texts)} texts as folds, expected numbers 1 to 10 or names of parts.")
-    return header[0], found[0], texts
+    return ids, found[0], texts

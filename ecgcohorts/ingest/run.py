@@ -36,7 +36,7 @@ from ecgcohorts.io.place import Bucket, Folder
 from ecgcohorts.preprocess.recipes import CAPE_V1, load_recipe
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.privacy.pseudonyms import load_key
-from ecgcohorts.sources import Archive, Source, open_source
+from ecgcohorts.sources import Source, open_source
 from ecgcohorts.sources.names import uri_of
 from ecgcohorts.store.commit import folder_of, refuse_foreign, refuse_nested
 from ecgcohorts.store.reader import Store
@@ -263,10 +263,6 @@ class _Job:
         self.recipe = self._recipe()
         if options.key_file is not None:
             load_key(options.key_file, for_new_store=False)
-        if options.incremental and source.folder is None and not isinstance(source, Archive):
-            raise SpecError(
-                f"{source}: only fetching an object tells whether it is new. Name what is new: --files LIST."
-            )
         # Raises if there is nothing to read, before the store's folder is made.
         self.files = self.spec.find(source)
 

@@ -109,10 +109,12 @@ class Bucket:
 
         below: only those whose path begins with these folders.
         """
-        for name, _ in self._each(below):
-            # As in a folder, where hidden folders are not entered.
-            if not name.startswith(".") and "/." not in name:
-                yield name
+        return (name for name, _ in self.names_and_stamps(below))
+
+    def names_and_stamps(self, below: str = "") -> Iterator[tuple[str, "_Stamp"]]:
+        """Yield what `names` yields, each with what changes if the object does."""
+        # As in a folder, where hidden folders are not entered.
+        return (one for one in self._each(below) if not one[0].startswith(".") and "/." not in one[0])
 
     def everything(self) -> Iterator[str]:
         """Yield every object, sorted."""
@@ -136,6 +138,10 @@ class Bucket:
         found = self.stamps()
         self._pinned = {name: found[name] for name in names if name in found}
         return {name: stamp.size for name, stamp in self._pinned.items()}
+
+    def stamp(self, name: str) -> "_Stamp":
+        """Stamp of one object, as it is now."""
+        return _stamp(self._head(name))
 
     def size(self, name: str) -> int:
         """Size of one object in bytes; of a pinned one without asking."""
@@ -167,23 +173,28 @@ class Bucket:
 
         Raises ObjectStoreError for more than `limit` bytes, and if the object is replaced meanwhile.
         """
-        size = int(self._head(name)["size"])
-        if limit is not None and size > limit:
-            raise ObjectStoreError(f"{self.path}/{name}: found {size} bytes, expected at most {limit}.")
+        return self._blocks_of(name, self.stamp(name), limit)
+
+    def _blocks_of(self, name: str, expected: _Stamp, limit: int | None) -> Iterator[memoryview]:
+        if limit is not None and expected.size > limit:
+            raise ObjectStoreError(f"{self.path}/{name}: found {expected.size} bytes, expected at most {limit}.")
         # In ranges: one answer of a hundred MB would run into a time limit on a slow line.
-        first: _Stamp | None = None
-        for start in range(0, size, _BLOCK_BYTES):
-            block, stamp = self.get_range(name, start, min(start + _BLOCK_BYTES, size))
-            first = first or stamp
-            if stamp != first or stamp.size != size:
+        for start in range(0, expected.size, _BLOCK_BYTES):
+            block, stamp = self.get_range(name, start, min(start + _BLOCK_BYTES, expected.size))
+            if stamp != expected:
                 raise ObjectStoreError(f"{self.path}/{name}: replaced while it was being read. Try again.")
             yield block
 
-    def fetch(self, name: str, path: Path, limit: int | None = None) -> None:
-        """Write an object into a new file, in bounded memory. Raises ObjectStoreError for more than `limit` bytes."""
+    def fetch(self, name: str, path: Path, limit: int | None = None) -> "_Stamp":
+        """Write an object into a new file, in bounded memory, and return its stamp.
+
+        Raises ObjectStoreError for more than `limit` bytes.
+        """
+        stamp = self.stamp(name)
         with path.open("xb") as file:
-            for block in self.blocks(name, limit):
+            for block in self._blocks_of(name, stamp, limit):
                 file.write(block)
+        return stamp
 
     @contextlib.contextmanager
     def on_disk(self, name: str) -> Iterator[Path]:

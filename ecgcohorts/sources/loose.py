@@ -4,8 +4,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import file_digest
 from pathlib import Path
+from threading import Lock
 from typing import Self
 
 from ecgcohorts.errors import ObjectStoreError, SourceError, UnreadableRecording
@@ -13,6 +13,8 @@ from ecgcohorts.io.place import Folder, Place
 from ecgcohorts.sources.members import MAX_FILE_BYTES
 from ecgcohorts.sources.names import fault_of, uri_of
 from ecgcohorts.sources.scratch import Scratch, no_room
+
+_STAMPS = 10_000  # our default; objects at hand at a time are those of two windows
 
 
 class LooseFiles:
@@ -24,6 +26,8 @@ class LooseFiles:
         self._place = place
         self.folder = place.path if isinstance(place, Folder) else None
         self.scratch = Scratch() if scratch is None else scratch
+        self._stamps: dict[str, str] = {}  # of objects met last: listed or fetched
+        self._stamping = Lock()
         if self.folder is not None and not self.folder.is_dir():
             what = "a file" if self.folder.exists() else "no such folder"
             raise SourceError(f"{place}: found {what}, expected the folder with the recordings. Check the path.")
@@ -53,7 +57,7 @@ class LooseFiles:
     def names(self, wanted: re.Pattern[str] | None = None, below: str = "") -> Iterator[str]:
         """Yield paths, sorted, without holding them. Objects whose name cannot be a file's are left out."""
         try:
-            for name in self._place.names(below):
+            for name in self._place.names(below) if isinstance(self._place, Folder) else self._objects(below):
                 if (wanted is None or wanted.fullmatch(name)) and (self.folder or fault_of(name) is None):
                     yield name
         except OSError as error:
@@ -62,15 +66,36 @@ class LooseFiles:
             ) from None
 
     def state(self, name: str, at_hand: Path) -> str:
-        """Describe the file at hand, so that a change shows: size and time in a folder, the content of an object.
+        """Describe the file at hand, so that a change shows: by size and time, those of an object as it was fetched.
 
-        An object's stamp would do as well, but those of a whole listing would have to be kept.
+        An object that is listed, and not at hand yet, is described as the listing does.
         """
         if self.folder is None:
-            with at_hand.open("rb") as file:
-                return file_digest(file, "blake2b").hexdigest()[:32]
+            return self._stamp_of(name)
         status = os.stat(os.path.join(self.folder, name))  # pathlib takes ten times as long
         return f"{status.st_size} {status.st_mtime_ns}"
+
+    def _objects(self, below: str) -> Iterator[str]:
+        assert not isinstance(self._place, Folder)
+        for name, stamp in self._place.names_and_stamps(below):
+            self._note(name, stamp)
+            yield name
+
+    def _note(self, name: str, stamp: tuple[int, int]) -> None:
+        with self._stamping:  # several threads fetch
+            self._stamps.pop(name, None)
+            self._stamps[name] = "{} {}".format(*stamp)
+            # Those of a whole listing would take gigabytes.
+            if len(self._stamps) > _STAMPS:
+                del self._stamps[next(iter(self._stamps))]
+
+    def _stamp_of(self, name: str) -> str:
+        assert not isinstance(self._place, Folder)
+        with self._stamping:
+            known = self._stamps.pop(name, None)
+            if known is not None:
+                self._stamps[name] = known  # as the newest: a file of many recordings is asked for again
+        return "{} {}".format(*self._place.stamp(name)) if known is None else known
 
     def fetch(self, names: Iterable[str], into: Path) -> dict[str, UnreadableRecording]:
         """Write objects below a folder of our own. Those that are not there are left out, and none fails alone.
@@ -91,7 +116,7 @@ class LooseFiles:
     def _fetch_one(self, name: str, into: Path) -> None:
         assert not isinstance(self._place, Folder)
         try:
-            self._place.fetch(name, into / name, MAX_FILE_BYTES)
+            self._note(name, self._place.fetch(name, into / name, MAX_FILE_BYTES))
         except FileNotFoundError:
             (into / name).unlink(missing_ok=True)
         except ObjectStoreError as error:  # whose name may be that of a patient

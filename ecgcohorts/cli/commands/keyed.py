@@ -179,7 +179,10 @@ def _label(
 )
 @store
 @argument(
-    "csv", FILE, "table to take: ids of recordings first, and a column fold, strat_fold, part or split", required=False
+    "csv",
+    FILE,
+    "table to take: ids or paths of recordings, and a column fold, strat_fold, part or split",
+    required=False,
 )
 @option("--cohort", type=COHORT, required=True, help="cohort of the store; for --source, its description")
 @option("--split", type=_IN_STORE, default="folds", help="name of the split")

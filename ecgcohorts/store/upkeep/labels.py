@@ -4,7 +4,7 @@ import csv
 import math
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from ecgcohorts.store.commit import (
 )
 from ecgcohorts.store.reader import Store
 from ecgcohorts.store.schema import FileEntry, Manifest, index_folder
-from ecgcohorts.store.upkeep.lookup import IdKind, _pseudonyms_of
+from ecgcohorts.store.upkeep.lookup import IdKind, _by_path, _pseudonyms_of
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")  # as in a cohort description; becomes a folder
 _UNKNOWN = ("", "nan", "na", "n/a", "none", "null")
@@ -41,6 +41,7 @@ class _LabelReport:
     recordings_matched: int  # of the cohort
     recordings_unmatched: int  # these have NaN
     known: dict[str, int]  # label -> recordings with a number
+    id_column: str  # of the table
     fingerprint: str  # of the store afterwards
 
 
@@ -50,7 +51,7 @@ def add_labels(
     cohort: str,
     key_file: Path | None = None,
     *,
-    id_column: str,
+    id_column: str | Sequence[str],
     kind: IdKind = "recording",
     columns: Sequence[str] | Mapping[str, str],
     words: Mapping[str, float] | None = None,
@@ -58,8 +59,9 @@ def add_labels(
 ) -> _LabelReport:
     """Add number columns of a CSV in UTF-8 to the index, as `label_<name>`. No signal is read or written.
 
-    columns: names of columns, or {column of the CSV: name of the label}. words: the numbers of cells that are none. kind: what the ids in `id_column` identify; a label
-    of a patient goes to all their recordings. Empty cells and recordings without a row are NaN. Adding the same again changes
+    columns: names of columns, or {column of the CSV: name of the label}. words: the numbers of cells that are none.
+    id_column: of several, the one that names most recordings. kind: what the ids identify; a label of a patient goes to all
+    their recordings. A recording may be named by the path of its file, if no cell is an id as the store knows them. Empty cells and recordings without a row are NaN. Adding the same again changes
     nothing, but clears away what a killed run left. Messages repeat nothing of the table. Raises SourceError for a table that
     cannot be used, or matches nothing; StoreError if the cohort has such a label already (unless `replace`), or an ingest was
     interrupted; KeyMismatch, LockHeld.
@@ -68,12 +70,11 @@ def add_labels(
     with changing(store_path) as (folder, store):
         mine = store.index["cohort"] == store.index.cohort_code(cohort)
         table = _read_table(Path(csv_path), id_column, wanted, words or {})
-        table.add_pseudonyms(store.load_key(key_file), cohort, kind)
-        place = table.places(store.index[f"{kind}_id"])
+        ids, place = table.find(store.load_key(key_file), cohort, kind, store.index[f"{kind}_id"])
         found = place >= 0
         if not found.any():
             raise NothingMatched(
-                f"{csv_path}: found no {kind} of cohort {cohort!r} in the id column. Name another "
+                f"{csv_path}: found no {kind} of cohort {cohort!r} in the id column, neither by id nor by path. Name another "
                 "column, cohort or kind of id."
             )
         values = {name: _joined(store, name, mine, place, column) for name, column in table.values.items()}
@@ -94,6 +95,7 @@ def add_labels(
         recordings_matched=int(found.sum()),
         recordings_unmatched=int((mine & ~found).sum()),
         known={name: int(np.isfinite(column[found]).sum()) for name, column in values.items()},
+        id_column=ids,
         fingerprint=fingerprint,
     )
 
@@ -128,58 +130,82 @@ class _Table:
 
     # Numbers as float32 arrays from the start: a table of five million rows would take gigabytes as Python objects.
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.ids: list[str] = []
+    def __init__(self, id_columns: Sequence[str], labels: Sequence[str]) -> None:
+        self.ids: dict[str, list[str]] = {name: [] for name in id_columns}
         self._values = {name: array("f") for name in labels}
+        self.n_rows = 0
 
-    def append(self, original: str, numbers: Sequence[float]) -> None:
-        self.ids.append(original)
+    def append(self, originals: Sequence[str], numbers: Sequence[float]) -> None:
+        for ids, original in zip(self.ids.values(), originals, strict=True):
+            ids.append(original)
         for column, number in zip(self._values.values(), numbers, strict=True):
             column.append(number)
-
-    @property
-    def n_rows(self) -> int:
-        return len(self.ids)
+        self.n_rows += 1
 
     @property
     def values(self) -> dict[str, NDArray[np.float32]]:
         return {name: np.frombuffer(column, np.float32) for name, column in self._values.items()}
 
-    def add_pseudonyms(self, key: PseudonymKey, cohort: str, kind: IdKind) -> None:
-        """Replace ids by pseudonyms. Raises SourceError for an id that comes twice: which of the two values is meant?"""
-        names, rows = bytearray(), array("q")
-        for row, original in enumerate(self.ids):
-            for name in _pseudonyms_of(key, cohort, kind, original):
-                names += name
-                rows.append(row)
-        self._names = np.frombuffer(names, np.uint8).reshape(-1, PSEUDONYM_BYTES)
-        self._rows = np.frombuffer(rows, np.int64)
-        number = number_ids(self._names)
-        _, first = np.unique(number, return_index=True)
-        twice = self._rows != self._rows[first][number]
-        if twice.any():
-            again = int(self._rows[twice][0]) + 1
-            raise SourceError(
-                f"one id stands in two rows of the table, the second time in row {again}. Keep one of them."
-            )
+    def find(
+        self, key: PseudonymKey, cohort: str, kind: IdKind, known: NDArray[np.uint8]
+    ) -> tuple[str, NDArray[np.int64]]:
+        """Return the column of ids that names most of the known pseudonyms, uint8 (id, 16), and the row of each; -1 for none.
 
-    def places(self, ids: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return the row of the table for each pseudonym, uint8 (id, 16); -1 for none."""
-        # Those of other cohorts never match, because the cohort is hashed too.
-        number = number_ids(np.concatenate([self._names, ids]))
-        row_of = np.full(number.max(initial=-1) + 1, -1, np.int64)
-        row_of[number[: len(self._rows)]] = self._rows
-        return row_of[number[len(self._rows) :]]
+        Raises SourceError for an id that comes twice: which of the two values is meant?
+        """
+        best, place = next(iter(self.ids)), np.full(len(known), -1, np.int64)
+        for name, ids in self.ids.items():
+            # The one column that was named is read to the end, so that an id in two rows is refused.
+            if len(self.ids) > 1 and not _all_different(ids):
+                continue
+            rows = _rows_of(ids, lambda text: _pseudonyms_of(key, cohort, kind, text), known)
+            # Only then: a recording `12.34` is no file of the recording `12`.
+            if kind == "recording" and not (rows >= 0).any():
+                rows = _rows_of(ids, lambda text: _by_path(key, cohort, text), known)
+            if (rows >= 0).sum() > (place >= 0).sum():
+                best, place = name, rows
+        return best, place
 
 
-def _read_table(path: Path, id_column: str, wanted: Mapping[str, str], words: Mapping[str, float]) -> _Table:
-    table = _Table(tuple(wanted.values()))
+def _all_different(ids: Sequence[str]) -> bool:
+    filled = [one for one in ids if one.strip()]
+    return len(set(filled)) == len(filled)
+
+
+def _rows_of(ids: Sequence[str], names_of: Callable[[str], list[bytes]], known: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the row of `ids` for each known pseudonym; -1 for none."""
+    names, rows = bytearray(), array("q")
+    for row, original in enumerate(ids):
+        for name in dict.fromkeys(names_of(original)):
+            names += name
+            rows.append(row)
+    # Those of other cohorts never match, because the cohort is hashed too.
+    number = number_ids(np.concatenate([np.frombuffer(names, np.uint8).reshape(-1, PSEUDONYM_BYTES), known]))
+    of_row, mine, wanted = np.frombuffer(rows, np.int64), number[: len(rows)], number[len(rows) :]
+    row_of = np.full(number.max(initial=-1) + 1, -1, np.int64)
+    row_of[mine] = of_row
+    # Of what the store knows: two folders may each have a file 1.hea that is in no cohort of it.
+    here = np.zeros(len(row_of), bool)
+    here[wanted] = True
+    twice = (row_of[mine] != of_row) & here[mine]
+    if twice.any():
+        again = int(row_of[mine][twice][0]) + 1
+        raise SourceError(f"one id stands in two rows of the table, the second time in row {again}. Keep one of them.")
+    return row_of[wanted]
+
+
+def _read_table(
+    path: Path, id_column: str | Sequence[str], wanted: Mapping[str, str], words: Mapping[str, float]
+) -> _Table:
+    id_columns = (id_column,) if isinstance(id_column, str) else tuple(id_column)
+    table = _Table(id_columns, tuple(wanted.values()))
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             # Strict, because a stray quote would otherwise swallow lines without a word.
             lines = csv.reader(file, strict=True)
             header = next(lines, [])
-            id_place, *places = [_place(header, name, path) for name in (id_column, *wanted)]
+            ids = [_place(header, name, path) for name in id_columns]
+            places = [_place(header, name, path) for name in wanted]
             for number, line in _numbered(lines):
                 if len(line) != len(header):
                     raise SourceError(
@@ -190,7 +216,7 @@ def _read_table(path: Path, id_column: str, wanted: Mapping[str, str], words: Ma
                     words[word] if (word := cell.strip()) in words else _number(cell, f"{path}: row {number}, {name}")
                     for name, cell in cells
                 ]
-                table.append(line[id_place], numbers)
+                table.append([line[place] for place in ids], numbers)
     except OSError as error:
         raise SourceError(f"{path}: found no readable file ({error.strerror}), expected a CSV.") from None
     except (UnicodeDecodeError, csv.Error) as error:

@@ -76,7 +76,10 @@ def test_ten_published_folds_become_three_parts(column: str, run: Any, north: An
     table(tmp_path / "f.csv", [*rows, ("unknown", 3)], ("ecg", column))
     code, out, _ = run("a.zarr f.csv --cohort north")
     assert code == 0
-    assert "split folds: recordings by part: train 15, val 3, test 1; 1 rows of the table match no recording" in out
+    assert (
+        "split folds: recordings by part: train 15, val 3, test 1; 1 rows of the table match no recording, by the column ecg"
+        in out
+    )
     assert parts_of(tmp_path / "a.zarr", "folds", north) == {one: PART[patient_of(one)] for one in north.signals}
     # Of south, nothing was said.
     store = ec.open(tmp_path / "a.zarr")
@@ -84,6 +87,37 @@ def test_ten_published_folds_become_three_parts(column: str, run: Any, north: An
     before = store.fingerprint
     assert run("a.zarr f.csv --cohort north")[0] == 0  # again: nothing changes
     assert ec.open(tmp_path / "a.zarr").fingerprint == before
+
+
+def test_a_table_as_published_names_recordings_by_a_number_and_by_paths(run: Any, north: Any, tmp_path: Path) -> None:
+    """As ptbxl_database.csv does: the first column is a number of the table's own, and files stand behind the folds."""
+    rows = [
+        (
+            number,
+            patient_of(record),
+            1 + patient_of(record),
+            f"records100/{record}_lr",
+            f"records500/{number}/{record}.hea",
+        )
+        for number, record in enumerate(north.signals)
+    ]
+    columns = ("number", "person", "strat_fold", "low", "high")
+    table(tmp_path / "f.csv", rows, columns)
+    code, out, error = run("a.zarr f.csv --cohort north")
+    assert (code, error) == (0, "")
+    assert "0 rows of the table match no recording, by the column high" in out
+    assert parts_of(tmp_path / "a.zarr", "folds", north) == {one: PART[patient_of(one)] for one in north.signals}
+
+
+def test_two_paths_of_one_recording_are_refused(run: Any, north: Any, tmp_path: Path) -> None:
+    record = next(iter(north.signals))
+    rows = [(f"a/{record}.hea", 1), (f"b/{record}.hea", 9), ("a/strange.hea", 1), ("b/strange.hea", 9)]
+    table(tmp_path / "f.csv", rows)
+    code, _, error = run("a.zarr f.csv --cohort north")
+    assert code == 2
+    assert "one id stands in two rows of the table, the second time in row 2" in error
+    table(tmp_path / "f.csv", rows[1:])  # what the store does not know may be there twice
+    assert run("a.zarr f.csv --cohort north")[0] == 0
 
 
 def test_names_of_parts_stay(run: Any, north: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import ecgcohorts as ec
 from ecgcohorts.cli.program import main
 from ecgcohorts.ingest import IngestOptions, ingest, plan_to_file
+from ecgcohorts.io.buckets import Bucket
 
 OPENED: Counter[str] = Counter()
 _HOOKED: list[bool] = []
@@ -135,7 +136,48 @@ def test_a_list_names_what_is_new(make_cohort, tmp_path, opened, monkeypatch, ca
         assert "CANARY" not in error.replace(str(tmp_path), "")
 
 
-def test_a_bucket_asks_for_a_list(make_cohort, bucket_url, tmp_path):
+def test_known_objects_of_a_bucket_are_listed_and_not_fetched(make_cohort, bucket_url, tmp_path, monkeypatch):
+    raw, store, nightly = make_cohort(patients=4), tmp_path / "s.zarr", IngestOptions(incremental=True)
+    bucket = Bucket(f"{bucket_url}/raw")
+
+    def send() -> None:
+        for path in raw.folder.iterdir():
+            if path.name not in bucket.sizes():
+                bucket.put(path.name, path)
+
+    fetched: Counter[str] = Counter()
+    real = Bucket.get_range
+
+    def counting(self, name: str, start: int, stop: int):
+        fetched[name] += 1
+        return real(self, name, start, stop)
+
+    monkeypatch.setattr(Bucket, "get_range", counting)
+    send()
+    assert ingest(str(bucket), store, str(raw.spec), nightly).total.stored == len(raw.signals)
+    fetched.clear()
+    report = ingest(str(bucket), store, str(raw.spec), nightly)
+    assert (report.written, report.known) == (False, len(raw.signals))
+    assert not [name for name in fetched if name.endswith((".hea", ".dat"))]
+    add_later(raw)
+    send()
+    # One that was replaced is opened again; its facts are compared, and it needs --update as in a folder.
+    name = sorted(raw.signals)[0]
+    bucket.put(f"{name}.hea", (raw.folder / f"{name}.hea").read_text().replace("Age: 30", "Age: 310").encode())
+    fetched.clear()
+    report = ingest(str(bucket), store, str(raw.spec), nightly)
+    assert report.total.stored == 1
+    assert {one for one in fetched if one.endswith(".hea")} == {"later.hea", f"{name}.hea"}
+
+
+def test_an_object_replaced_between_plan_and_encode_stops_encode(make_cohort, bucket_url, tmp_path):
     raw = make_cohort(patients=2)
-    with pytest.raises(ec.SpecError, match="--files LIST"):
-        ingest(bucket_url, tmp_path / "s.zarr", str(raw.spec), IngestOptions(incremental=True))
+    bucket = Bucket(f"{bucket_url}/raw")
+    for path in raw.folder.iterdir():
+        bucket.put(path.name, path)
+    plan_to_file(str(bucket), tmp_path / "s.zarr", str(raw.spec), tmp_path / "run.plan")
+    name = f"{sorted(raw.signals)[0]}.hea"
+    bucket.put(name, (raw.folder / name).read_bytes() + b"# CANARY\n")
+    with pytest.raises(SystemExit) as end:
+        main(["encode", str(tmp_path / "run.plan"), "--partition", "0"])
+    assert end.value.code == 2
