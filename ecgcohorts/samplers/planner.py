@@ -29,6 +29,7 @@ class BatchPlanner(ABC):
         self.rank, self.world_size = 0, 1  # of iteration
         self.left_out: tuple[str, ...] = ()  # groups that are never drawn
         self._position = (0, 0)
+        self._begun: tuple[int, int] | None = None  # where the last iteration started
 
     @abstractmethod
     def plan(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> BatchPlan:
@@ -84,7 +85,7 @@ class BatchPlanner(ABC):
 
         A batch counts as consumed when it is handed out. Empty places of a padded batch are left out.
         """
-        epoch, first = self._position
+        epoch, first = self._begun = self._position
         for step in range(first, self.steps(epoch)):
             rows = self.plan(epoch, step, self.rank, self.world_size).rows.ravel()
             # Before the hand-over: code after a yield does not run until the next batch is asked for, and a state saved in
@@ -113,11 +114,35 @@ class BatchPlanner(ABC):
         """Go to the start of an epoch; optional, epochs advance by themselves. The current epoch is not restarted."""
         if epoch != self._position[0]:
             self.steps(epoch)  # raises for an epoch that cannot be
-            self._position = (epoch, 0)
+            self._position, self._begun = (epoch, 0), None
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position of the next batch and what it belongs to, as plain JSON of less than 1 KB."""
-        return state.save(self._identity(), self.pairs, self._position, self._since(), self.left_out)
+    def state_dict(self, consumed: int | None = None, epoch: int | None = None) -> dict[str, Any]:
+        """Return the position of the next batch and what it belongs to, as plain JSON of less than 1 KB.
+
+        consumed: batches of the epoch that the loop has used, counted from the epoch's start. A loader with worker
+        processes asks for batches ahead of the loop, and a sampler cannot see that: without `consumed`, those count as
+        used. epoch: the one they belong to; by default the one in which iteration last began. Raises ValueError for a
+        number that cannot be.
+        """
+        position = self._position if consumed is None and epoch is None else self._after(consumed, epoch)
+        return state.save(self._identity(), self.pairs, position, self._since(), self.left_out)
+
+    def _after(self, consumed: int | None, epoch: int | None) -> tuple[int, int]:
+        """Return the position behind the first `consumed` batches of an epoch."""
+        if consumed is None:
+            raise ValueError("found epoch without consumed, expected both, or consumed alone.")
+        first, (of, handed) = self._begun or self._position, self._position
+        least, most = 0, self.steps(first[0] if epoch is None else epoch)
+        if epoch is None:
+            epoch, least = first
+            most = handed if of == epoch else most
+        # A loop that resumed at batch 5 and counts from 0 again would save a place that it has left behind.
+        if not least <= consumed <= most:
+            raise ValueError(
+                f"found consumed={consumed} in epoch {epoch}, expected {least} to {most}. Count from the start of the "
+                "epoch, also after resuming: enumerate(loader, start=sampler.position[1])."
+            )
+        return (epoch, consumed) if consumed < self.steps(epoch) else (epoch + 1, 0)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue where a run stopped. If `pairs` has changed, a sampler goes on behind the patients it has already seen.
@@ -125,6 +150,7 @@ class BatchPlanner(ABC):
         Raises StateMismatch naming everything that differs.
         """
         self._resume(state.Run.parse(saved, self._identity()))
+        self._begun = None
 
     def _resume(self, run: state.Run) -> None:
         """Move to the position of a saved run. Children that carry cursors over to other batches also accept other `pairs`."""

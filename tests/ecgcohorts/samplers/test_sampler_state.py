@@ -91,6 +91,45 @@ def test_stopping_and_iterating_again_goes_on(index):
     assert len(list(sampler)) == len(sampler) - 4
 
 
+@pytest.mark.parametrize("sampler_class", BOTH)
+@pytest.mark.parametrize("ahead", [0, 4, 99])
+def test_a_loop_says_how_many_batches_it_used_however_many_were_fetched_ahead(index, sampler_class, ahead):
+    """As with worker processes: the sampler has handed out `ahead` batches more than the loop has seen, or all."""
+    expected = list(build(index, sampler_class))
+    sampler = build(index, sampler_class)
+    iterator = iter(sampler)
+    for _ in zip(range(5 + ahead), iterator, strict=False):
+        pass
+    for used in range(6):
+        resumed = build(index, sampler_class)
+        resumed.load_state_dict(through_json(sampler.state_dict(consumed=used)))
+        assert resumed.position == (0, used)
+        assert all(np.array_equal(*pair) for pair in zip(resumed, expected[used:], strict=True))
+    with pytest.raises(ValueError, match=r"consumed=-1 in epoch 0"):
+        sampler.state_dict(consumed=-1)
+
+
+def test_used_batches_count_from_the_start_of_the_epoch_also_after_a_resume(index):
+    run = build(index, PatientPairSampler)
+    list(zip(range(7), run, strict=False))
+    resumed = build(index, PatientPairSampler)
+    resumed.load_state_dict(run.state_dict())
+    assert resumed.state_dict(consumed=7) == run.state_dict()  # nothing used yet in this life
+    list(zip(range(4), resumed, strict=False))
+    with pytest.raises(ValueError, match=r"consumed=1 in epoch 0, expected 7 to 1\d.*start=sampler"):
+        resumed.state_dict(consumed=1)
+    with pytest.raises(ValueError, match="consumed=14"):
+        resumed.state_dict(consumed=14)  # more than were handed out
+    assert resumed.state_dict(consumed=8)["step"] == 8
+    whole = build(index, PatientPairSampler)
+    list(whole)
+    assert whole.position == (1, 0)
+    assert [whole.state_dict(consumed=n)[key] for n in (3, 16) for key in ("epoch", "step")] == [0, 3, 1, 0]
+    assert whole.state_dict(consumed=2, epoch=5)["epoch"] == 5
+    with pytest.raises(ValueError, match="epoch without consumed"):
+        whole.state_dict(epoch=5)
+
+
 # --- other pairs ---
 
 
