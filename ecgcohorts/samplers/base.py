@@ -4,6 +4,7 @@ import hashlib
 import logging
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, replace
+from operator import index as index_of
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ecgcohorts.errors import PlanImpossible, SpecError, StateMismatch
 from ecgcohorts.samplers import state
 from ecgcohorts.samplers.balance import Strata
-from ecgcohorts.samplers.options import Options
+from ecgcohorts.samplers.options import Options, _integer
 from ecgcohorts.samplers.pairs import PairDraw
 from ecgcohorts.samplers.permutation import key_of, permuted_range
 from ecgcohorts.samplers.plan import ABSENT, BatchPlan
@@ -52,10 +53,7 @@ class Sampler(BatchPlanner):
         parameters: dict[str, Any],
         classes: Classes | None = None,
     ) -> None:
-        # True is an integer to Python, and pairs=True would plan batches of one patient.
-        for name, value, least in (("pairs", pairs, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise SpecError(f"found {name}={value!r}, expected an integer of {least} or more.")
+        pairs, seed = _integer("pairs", pairs, 1), _integer("seed", seed, 0)
         super().__init__(pairs, seed, options)
         self.adjacent = False  # the windows of a row lie side by side in time
         self._parameters = asdict(options) | parameters
@@ -134,6 +132,7 @@ class Sampler(BatchPlanner):
         """
         # A slice of one global batch, rather than a batch of each rank's own: then the number of processes does not change
         # which patients meet in a batch, and all ranks are on the same cohort without communication.
+        epoch, step, rank, world_size = map(index_of, (epoch, step, rank, world_size))
         share = self.check_rank(rank, world_size)
         steps = self.steps(epoch)
         if not 0 <= step < steps:

@@ -1,8 +1,10 @@
 """Options of the samplers, checked when a sampler is built."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypedDict
+from operator import index
+from typing import Any, ClassVar, Literal, TypedDict
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from ecgcohorts.errors import SpecError
@@ -61,8 +63,14 @@ class Options:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise SpecError(f"found {name}={getattr(self, name)!r}, expected one of {', '.join(choices)}.")
-        if not isinstance(self.views, int) or self.views < self.least_views:
-            raise SpecError(f"found views={self.views!r}, expected {self.least_views} or more records of each patient.")
+        # Frozen, but a numpy integer would not go into the JSON of a state.
+        object.__setattr__(self, "views", _integer("views", self.views, self.least_views))
+        for name in ("min_gap_days", "max_gap_days"):
+            value = getattr(self, name)
+            if isinstance(value, np.generic) and not isinstance(value, np.timedelta64):
+                object.__setattr__(self, name, value.item())
+            elif not isinstance(value, int | float | None):
+                raise SpecError(f"found {name}={value!r}, expected a number of days.")
         low, high = self.min_gap_days, self.max_gap_days
         if (low is not None and not low >= 0) or (high is not None and not high >= (low or 0)):
             raise SpecError(f"found gaps of {low} to {high} days, expected 0 <= min_gap_days <= max_gap_days.")
@@ -77,3 +85,14 @@ class Options:
     @property
     def bounds_gap(self) -> bool:
         return self.min_gap_days is not None or self.max_gap_days is not None
+
+
+def _integer(name: str, value: Any, least: int) -> int:
+    """Return a Python integer. Raises SpecError for what is none, or too small. True is none, though Python says it is 1."""
+    try:
+        number = -1 if isinstance(value, bool | np.bool) else index(value)
+    except TypeError:
+        number = -1
+    if number < least:
+        raise SpecError(f"found {name}={value!r}, expected an integer of {least} or more.")
+    return number

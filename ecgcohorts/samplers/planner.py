@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from operator import index as index_of  # numpy's integers too, and no floats
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -29,7 +30,8 @@ class BatchPlanner(ABC):
         self.rank, self.world_size = 0, 1  # of iteration
         self.left_out: tuple[str, ...] = ()  # groups that are never drawn
         self._position = (0, 0)
-        self._begun: tuple[int, int] | None = None  # where the last iteration started
+        self._begun: tuple[int, int] | None = None  # where the iteration in progress started
+        self._loaded = False  # position comes from a state, and no batch has followed
 
     @abstractmethod
     def plan(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> BatchPlan:
@@ -83,18 +85,36 @@ class BatchPlanner(ABC):
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Yield the rest of the current epoch: int64 [batch * view], view fastest, so a torch batch_sampler.
 
-        A batch counts as consumed when it is handed out. Empty places of a padded batch are left out.
+        A batch counts as consumed when it is handed out. Empty places of a padded batch are left out, and its patients
+        are dealt out evenly, so that every rank gets some: where there are fewer patients than ranks, some come twice.
         """
         epoch, first = self._begun = self._position
         for step in range(first, self.steps(epoch)):
-            rows = self.plan(epoch, step, self.rank, self.world_size).rows.ravel()
+            rows = self._rows_at(epoch, step)
             # Before the hand-over: code after a yield does not run until the next batch is asked for, and a state saved in
             # between would replay this one.
             self.mark_consumed(epoch, step)
-            yield rows[rows != ABSENT]
+            yield rows
+
+    def _rows_at(self, epoch: int, step: int) -> NDArray[np.int64]:
+        rows = self.plan(epoch, step, self.rank, self.world_size).rows
+        # An epoch has one short batch a group at most, and only rank 0 may still have a full share of it.
+        if self.options.last == "pad" and self.world_size > 1 and self._is_short(epoch, step):
+            # An empty batch would end a DataLoader's epoch with an IndexError on this rank while the others train on.
+            whole = self.plan(epoch, step).rows
+            whole = whole[whole[:, 0] != ABSENT]
+            own = np.array_split(np.arange(len(whole)), self.world_size)[self.rank]
+            rows = whole[own if len(own) else [self.rank % len(whole)]]
+        rows = rows.ravel()
+        return rows[rows != ABSENT]
+
+    def _is_short(self, epoch: int, step: int) -> bool:
+        last = self.plan(epoch, step, self.world_size - 1, self.world_size).rows
+        return bool((last[-1] == ABSENT).any())
 
     def on_rank(self, rank: int, world_size: int) -> Self:
         """Return a sampler of the same batches that iterates over one rank's slices of them."""
+        rank, world_size = index_of(rank), index_of(world_size)
         self.check_rank(rank, world_size)
         # A shallow copy: a roster of five million records is shared, and only the position is its own.
         sampler = copy.copy(self)
@@ -108,41 +128,57 @@ class BatchPlanner(ABC):
 
     def mark_consumed(self, epoch: int, step: int) -> None:
         """Move behind the batch at (epoch, step); behind the last one of an epoch, the next epoch begins."""
+        epoch, step = index_of(epoch), index_of(step)
         self._position = (epoch, step + 1) if step + 1 < self.steps(epoch) else (epoch + 1, 0)
+        self._loaded = False
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; optional, epochs advance by themselves. The current epoch is not restarted."""
-        if epoch != self._position[0]:
-            self.steps(epoch)  # raises for an epoch that cannot be
-            self._position, self._begun = (epoch, 0), None
+        """Go to the start of an epoch. Optional: epochs advance by themselves.
 
-    def state_dict(self, consumed: int | None = None, epoch: int | None = None) -> dict[str, Any]:
+        Directly after `load_state_dict`, the epoch of the state is not started again: loops call this at the beginning of
+        every epoch, also of one that they resume in the middle.
+        """
+        epoch = index_of(epoch)
+        if self._loaded and epoch == self._position[0]:
+            return
+        self.steps(epoch)  # raises for an epoch that cannot be
+        self._position, self._begun, self._loaded = (epoch, 0), None, False
+
+    def restart(self) -> None:
+        """Go back to the first batch of the current epoch."""
+        self._position, self._begun, self._loaded = (self._position[0], 0), None, False
+
+    def endless(self) -> Iterator[NDArray[np.int64]]:
+        """Yield batches from the position on, epoch after epoch, as iteration over each of them does."""
+        begun = self._position
+        while True:
+            for rows in self:
+                # Iteration marks the start of each epoch; `consumed` counts from the start of this one.
+                self._begun = begun
+                yield rows
+
+    def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """Return the position of the next batch and what it belongs to, as plain JSON of less than 1 KB.
 
-        consumed: batches of the epoch that the loop has used, counted from the epoch's start. A loader with worker
-        processes asks for batches ahead of the loop, and a sampler cannot see that: without `consumed`, those count as
-        used. epoch: the one they belong to; by default the one in which iteration last began. Raises ValueError for a
-        number that cannot be.
+        consumed: batches that the loop has used since the iteration in progress began, at the start of an epoch or where
+        a run resumed. Worker processes ask for batches ahead of the loop, and a sampler cannot see that: without
+        `consumed`, those count as used. Raises ValueError if it is negative or more than were handed out.
         """
-        position = self._position if consumed is None and epoch is None else self._after(consumed, epoch)
+        position = self._position if consumed is None else self._after(consumed)
         return state.save(self._identity(), self.pairs, position, self._since(), self.left_out)
 
-    def _after(self, consumed: int | None, epoch: int | None) -> tuple[int, int]:
-        """Return the position behind the first `consumed` batches of an epoch."""
-        if consumed is None:
-            raise ValueError("found epoch without consumed, expected both, or consumed alone.")
-        first, (of, handed) = self._begun or self._position, self._position
-        least, most = 0, self.steps(first[0] if epoch is None else epoch)
-        if epoch is None:
-            epoch, least = first
-            most = handed if of == epoch else most
-        # A loop that resumed at batch 5 and counts from 0 again would save a place that it has left behind.
-        if not least <= consumed <= most:
+    def _after(self, consumed: int) -> tuple[int, int]:
+        """Return the position behind so many batches of the iteration in progress."""
+        epoch, step = self._begun or self._position
+        step += index_of(consumed)
+        while epoch < self._position[0] and step >= self.steps(epoch):
+            epoch, step = epoch + 1, step - self.steps(epoch)
+        if consumed < 0 or (epoch, step) > self._position:
             raise ValueError(
-                f"found consumed={consumed} in epoch {epoch}, expected {least} to {most}. Count from the start of the "
-                "epoch, also after resuming: enumerate(loader, start=sampler.position[1])."
+                f"found consumed={consumed}, expected 0 to the number of batches handed out since iteration began. Count "
+                "from 0 in every iteration, also in one that resumed within an epoch."
             )
-        return (epoch, consumed) if consumed < self.steps(epoch) else (epoch + 1, 0)
+        return epoch, step
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue where a run stopped. If `pairs` has changed, a sampler goes on behind the patients it has already seen.
@@ -150,7 +186,7 @@ class BatchPlanner(ABC):
         Raises StateMismatch naming everything that differs.
         """
         self._resume(state.Run.parse(saved, self._identity()))
-        self._begun = None
+        self._begun, self._loaded = None, True
 
     def _resume(self, run: state.Run) -> None:
         """Move to the position of a saved run. Children that carry cursors over to other batches also accept other `pairs`."""

@@ -1,5 +1,6 @@
 """What every plan must hold: who is in it, which records, on which rank, and that nothing else decides it."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -197,6 +198,11 @@ def test_nothing_left_is_an_error(index, sampler_class, small_groups):
         ({"max_gap_days": 9, "views": 3}, "views=3"),
         ({"pairs": 0}, "pairs=0"),
         ({"pairs": 2.0}, r"pairs=2\.0"),
+        ({"pairs": True}, "pairs=True"),
+        ({"pairs": np.bool_(True)}, "pairs="),
+        ({"views": 2.0}, r"views=2\.0"),
+        ({"max_gap_days": "30"}, "max_gap_days='30', expected a number of days"),
+        ({"max_gap_days": np.timedelta64(30, "D")}, "expected a number of days"),
         ({"seed": None}, "seed=None"),
         ({"seed": -1}, "seed=-1"),
         ({"identities": [1]}, "1 identities"),
@@ -312,6 +318,37 @@ def test_pad_marks_empty_places(index, world_size):
     assert (rows[10:] == -1).all()
     assert len(np.unique(np.concatenate([plan.patients for plan in epoch_of(sampler, 0)]))) == 131
     assert [len(rows) for rows in sampler] == [80, 80, 80, 20]  # never row -1 to a foreign data set
+
+
+@pytest.mark.parametrize("patients", [33, 34, 37, 63, 64])
+@pytest.mark.parametrize("sampler_class", BOTH)
+def test_every_rank_gets_a_part_of_a_padded_batch(sampler_class, patients):
+    """An empty list ends a DataLoader's epoch on one rank while the others train on."""
+    ids = np.repeat(np.arange(patients), 2)
+    sampler = sampler_class.from_arrays(patients=ids, cohorts=ids * 0, pairs=32, seed=0, last="pad")
+    whole = list(sampler.on_rank(0, 1))
+    for world_size in (1, 2, 4, 8, 32):
+        parts = [list(sampler.on_rank(rank, world_size)) for rank in range(world_size)]
+        for step, rows in enumerate(whole):
+            at = [part[step].reshape(-1, 2) for part in parts]
+            together = np.concatenate(at)
+            sizes = [len(one) for one in at]
+            assert min(sizes) >= 1
+            assert max(sizes) - min(sizes) <= 1
+            assert {tuple(pair) for pair in together.tolist()} == {tuple(pair) for pair in rows.reshape(-1, 2).tolist()}
+            assert len(together) == max(len(rows) // 2, world_size)  # nobody twice but where ranks outnumber patients
+
+
+@pytest.mark.parametrize("whole", [np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize("sampler_class", BOTH)
+def test_numpy_integers_are_integers(index, sampler_class, whole):
+    plain = sampler_class(index, pairs=8, seed=3, views=2, max_gap_days=900.0)
+    sampler = sampler_class(index, pairs=whole(8), seed=whole(3), views=whole(2), max_gap_days=np.float32(900))
+    assert same(sampler.plan(whole(1), whole(2), whole(0), whole(2)), plain.plan(1, 2, 0, 2))
+    json.dumps(sampler.describe())
+    assert json.dumps(sampler.on_rank(whole(0), whole(2)).state_dict()) == json.dumps(plain.state_dict())
+    sampler.set_epoch(whole(2))
+    assert np.array_equal(next(iter(sampler)), plain.plan(2, 0).rows.ravel())
 
 
 # --- nothing else decides ---

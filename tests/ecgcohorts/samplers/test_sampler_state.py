@@ -70,16 +70,17 @@ def test_epochs_advance_by_themselves(index):
     assert sampler.position == (2, 0)
 
 
-def test_set_epoch_goes_anywhere_but_does_not_restart(index):
+def test_set_epoch_goes_to_the_start_of_any_epoch(index):
     sampler = build(index, PatientPairSampler)
-    sampler.set_epoch(4)
-    assert np.array_equal(next(iter(sampler)), sampler.plan(4, 0).rows.ravel())
-    sampler.set_epoch(4)  # what a training loop calls after resuming in the middle of epoch 4
-    assert sampler.position == (4, 1)
-    sampler.set_epoch(2)
-    assert sampler.position == (2, 0)
+    for epoch in (4, 4, 2, np.int64(3)):
+        sampler.set_epoch(epoch)
+        assert sampler.position == (epoch, 0)
+        assert np.array_equal(next(iter(sampler)), sampler.plan(epoch, 0).rows.ravel())
+        assert sampler.position == (epoch, 1)
     with pytest.raises(IndexError):
         sampler.set_epoch(-1)
+    with pytest.raises(TypeError):
+        sampler.set_epoch(1.0)
 
 
 def test_stopping_and_iterating_again_goes_on(index):
@@ -97,37 +98,84 @@ def test_a_loop_says_how_many_batches_it_used_however_many_were_fetched_ahead(in
     """As with worker processes: the sampler has handed out `ahead` batches more than the loop has seen, or all."""
     expected = list(build(index, sampler_class))
     sampler = build(index, sampler_class)
-    iterator = iter(sampler)
-    for _ in zip(range(5 + ahead), iterator, strict=False):
+    for _ in zip(range(5 + ahead), sampler, strict=False):
         pass
     for used in range(6):
         resumed = build(index, sampler_class)
         resumed.load_state_dict(through_json(sampler.state_dict(consumed=used)))
         assert resumed.position == (0, used)
         assert all(np.array_equal(*pair) for pair in zip(resumed, expected[used:], strict=True))
-    with pytest.raises(ValueError, match=r"consumed=-1 in epoch 0"):
-        sampler.state_dict(consumed=-1)
 
 
-def test_used_batches_count_from_the_start_of_the_epoch_also_after_a_resume(index):
-    run = build(index, PatientPairSampler)
+def test_used_batches_count_from_where_the_iteration_began(index):
+    """A loop that resumes counts its batches from 0 again, as enumerate does."""
+    run = build(index, PatientPairSampler)  # 16 batches an epoch
     list(zip(range(7), run, strict=False))
     resumed = build(index, PatientPairSampler)
     resumed.load_state_dict(run.state_dict())
-    assert resumed.state_dict(consumed=7) == run.state_dict()  # nothing used yet in this life
-    list(zip(range(4), resumed, strict=False))
-    with pytest.raises(ValueError, match=r"consumed=1 in epoch 0, expected 7 to 1\d.*start=sampler"):
+    assert resumed.state_dict(consumed=0) == run.state_dict()
+    with pytest.raises(ValueError, match="found consumed=1, expected 0 to the number of batches handed out"):
         resumed.state_dict(consumed=1)
-    with pytest.raises(ValueError, match="consumed=14"):
-        resumed.state_dict(consumed=14)  # more than were handed out
-    assert resumed.state_dict(consumed=8)["step"] == 8
-    whole = build(index, PatientPairSampler)
-    list(whole)
-    assert whole.position == (1, 0)
-    assert [whole.state_dict(consumed=n)[key] for n in (3, 16) for key in ("epoch", "step")] == [0, 3, 1, 0]
-    assert whole.state_dict(consumed=2, epoch=5)["epoch"] == 5
-    with pytest.raises(ValueError, match="epoch without consumed"):
-        whole.state_dict(epoch=5)
+    iterator = iter(resumed)
+    for used in range(1, 5):
+        next(iterator)
+        assert resumed.state_dict(consumed=np.int64(used))["step"] == 7 + used
+    for wrong in (-1, 6):
+        with pytest.raises(ValueError, match=f"consumed={wrong}"):
+            resumed.state_dict(consumed=wrong)
+    list(iterator)
+    assert resumed.position == (1, 0)
+    assert [resumed.state_dict(consumed=9)[key] for key in ("epoch", "step")] == [1, 0]
+    assert [resumed.state_dict(consumed=8)[key] for key in ("epoch", "step")] == [0, 15]
+
+
+def test_endless_batches_are_those_of_the_epochs(index):
+    sampler, plain = build(index, InDistributionBatchSampler), build(index, InDistributionBatchSampler)
+    next(iter(sampler))
+    expected = [rows.tolist() for _ in range(3) for rows in plain][1:]
+    endless = sampler.endless()
+    assert [next(endless).tolist() for _ in range(40)] == expected[:40]
+    assert sampler.position == (2, 11)
+    for used in (0, 13, 14, 15, 39):  # over the ends of epochs: 15 batches each
+        resumed = build(index, InDistributionBatchSampler)
+        resumed.load_state_dict(sampler.state_dict(consumed=used))
+        assert resumed.position == divmod(1 + used, 15)
+        assert next(resumed.endless()).tolist() == expected[used]
+
+
+def test_a_look_at_a_batch_does_not_cost_an_epoch(index):
+    """Peeking, then training: set_epoch and restart begin the epoch again."""
+    sampler = build(index, PatientPairSampler)
+    for again in (sampler.restart, lambda: sampler.set_epoch(0)):
+        list(zip(range(5), sampler, strict=False))
+        assert sampler.position == (0, 5)
+        again()
+        assert sampler.position == (0, 0)
+    assert len(list(sampler)) == len(sampler)
+    next(iter(sampler))
+    sampler.restart()
+    assert sampler.position == (1, 0)
+
+
+@pytest.mark.parametrize("sampler_class", BOTH)
+def test_a_loop_that_sets_every_epoch_resumes_in_the_middle_of_one(index, sampler_class):
+    run = build(index, sampler_class)
+    expected = [rows.tolist() for _ in range(3) for rows in run]
+    saved = build(index, sampler_class)
+    saved.set_epoch(1)
+    list(zip(range(4), saved, strict=False))
+    resumed = build(index, sampler_class)
+    resumed.load_state_dict(saved.state_dict())
+    resumed.set_epoch(1)  # a trainer's hook and the loop: both, before the first batch
+    rest = []
+    for epoch in (1, 2):
+        resumed.set_epoch(epoch)
+        rest += [rows.tolist() for rows in resumed]
+    assert rest == expected[len(run) + 4 :]
+    resumed.set_epoch(1)
+    next(iter(resumed))
+    resumed.set_epoch(1)  # no longer directly after loading
+    assert resumed.position == (1, 0)
 
 
 # --- other pairs ---
