@@ -20,9 +20,21 @@ class Strata:
     share: tuple[int, ...]
 
     @classmethod
-    def of(cls, name: str, units: NDArray[np.integer], classes: Classes, pairs: int) -> Self:
-        """Cut the units of a group into classes and divide `pairs` equally. Raises PlanImpossible if that does not work out."""
+    def of(
+        cls, name: str, units: NDArray[np.integer], classes: Classes, pairs: int, everyone: NDArray[np.integer]
+    ) -> Self:
+        """Cut the units of a group into classes and divide `pairs` equally. Raises PlanImpossible if that does not work out.
+
+        everyone: units of the group, also those that cannot be drawn.
+        """
         of_unit, names = classes
+        # A class whose patients all have too few records would leave every batch without a word.
+        lost = [names[code] for code in np.setdiff1d(of_unit[everyone], of_unit[units]).tolist()]
+        if lost:
+            raise PlanImpossible(
+                f"{name}: found nobody with enough records in classes {', '.join(lost)}, expected some in each. "
+                "Pass singles='self', leave these classes out (`exclude=`), or balance records: RandomBatchSampler."
+            )
         present = np.unique(of_unit[units]).tolist()
         # Rounding would make one class systematically more frequent, which is what balancing is meant to prevent.
         if pairs % len(present):

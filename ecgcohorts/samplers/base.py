@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from operator import index as index_of
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from ecgcohorts.samplers.pairs import PairDraw
 from ecgcohorts.samplers.permutation import key_of, permuted_range
 from ecgcohorts.samplers.plan import ABSENT, BatchPlan
 from ecgcohorts.samplers.planner import BatchPlanner
-from ecgcohorts.samplers.roster import Classes, Roster
+from ecgcohorts.samplers.roster import MARK, Classes, Roster
 from ecgcohorts.samplers.schedule import Course, Stream
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Sampler(BatchPlanner):
         self._parameters = asdict(options) | parameters
         self._roster = roster
         self._draw = PairDraw(roster, options, seed)
+        # Those saved when undated records counted as the most recent ones belong to other plans.
+        self._parameters |= {"latest": "by date"} if self._draw.corrected else {}
         # With singles="self" everybody can be drawn: two windows of the one recording make the pair.
         usable = self._draw.has_pair if options.singles == "drop" else None
         self._candidates = _by_cohort(roster, usable) if by_cohort else _together(roster, usable)
@@ -88,9 +91,14 @@ class Sampler(BatchPlanner):
         # A state saved with other classes would resume to other batches, so they are part of its identity.
         digest = hashlib.sha256("\0".join(classes[1]).encode() + classes[0].astype("<i8").tobytes())
         self._parameters |= {"classes": digest.hexdigest()[:16]}
-        self._groups = [
-            replace(group, strata=Strata.of(group.name, group.units, classes, self.pairs)) for group in self._groups
-        ]
+        groups = []
+        for group in self._groups:
+            everyone = np.arange(len(self._roster))
+            if group.cohort is not None:
+                everyone = np.flatnonzero(self._roster.cohort == self._roster.cohorts.index(group.cohort))
+            strata = Strata.of(group.name, group.units, classes, self.pairs, everyone)
+            groups.append(replace(group, strata=strata))
+        self._groups = groups
 
     @property
     def _names(self) -> list[str]:
@@ -147,10 +155,13 @@ class Sampler(BatchPlanner):
             empty = share - len(units)
             rows = np.pad(rows, ((0, empty), (0, 0)), constant_values=ABSENT)
             patients = np.pad(patients, (0, empty), constant_values=ABSENT)
+            units = np.pad(units, (0, empty), constant_values=ABSENT)
             is_self, offsets = np.pad(is_self, (0, empty)), np.pad(offsets, ((0, empty), (0, 0)))
         if self.adjacent:  # one draw places the whole stretch
             offsets = np.repeat(offsets[:, :1], self.options.views, axis=1)
-        return BatchPlan(group.cohort, rows, patients, is_self, offsets, epoch, step, self.left_out, self.adjacent)
+        return BatchPlan(
+            group.cohort, rows, patients, is_self, offsets, epoch, step, self.left_out, self.adjacent, units
+        )
 
     def _drawn(
         self, group: Group, pass_: int, start: int, skip: int, share: int
@@ -248,8 +259,12 @@ class Sampler(BatchPlanner):
             position = course.first_epoch, 0
         self._course, self._schedule, self._position = course, None, position
 
-    def _identity(self) -> dict[str, Any]:
-        return state.identity(type(self).__name__, self._roster.fingerprint, self.seed, self._parameters)
+    def _identity(self, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        fingerprint = self._roster.fingerprint
+        # Half as much is hashed as in earlier versions: their states are known by what they wrote.
+        if isinstance(saved, Mapping) and not str(saved.get("index", MARK)).startswith(MARK):
+            fingerprint = self._roster.fingerprint_before
+        return state.identity(type(self).__name__, fingerprint, self.seed, self._parameters)
 
 
 def _together(roster: Roster, usable: NDArray[np.bool_] | None) -> list[Group]:

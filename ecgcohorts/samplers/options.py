@@ -13,6 +13,7 @@ Singles = Literal["drop", "self"]
 SmallGroups = Literal["raise", "drop"]
 Last = Literal["drop", "pad", "wrap"]
 Draw = Literal["uniform", "latest"]
+Unknown = Literal["raise", "group"]
 
 _CHOICES = {
     "singles": ("drop", "self"),

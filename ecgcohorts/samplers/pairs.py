@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import SpecError
+from ecgcohorts.samplers._values import SECONDS_PER_DAY
 from ecgcohorts.samplers.options import Options
 from ecgcohorts.samplers.permutation import GOLDEN, Words, below, key_of, mix64, unit_interval
-from ecgcohorts.samplers.roster import Roster
+from ecgcohorts.samplers.roster import Roster, _in_time
 
-SECONDS_PER_DAY = 86_400
 SPAN_S = 1 << 36  # 2,178 years: more than any two records of a patient are apart
 OFFSET_STREAM = 256  # draws from here on place windows; those before choose records
 
@@ -35,12 +35,17 @@ class _GapTable:
 class PairDraw:
     """Draw `views` different records of each patient in random order, uniform over all sets or the most recent ones.
 
-    With bounds on the time gap, pairs are uniform over those within the bounds; a record without a date is in none.
+    With bounds on the time gap, pairs are uniform over those within the bounds; a record without a date is in none, and
+    never among the most recent ones.
     """
 
     def __init__(self, roster: Roster, options: Options, seed: int) -> None:
         self.roster, self.options, self.seed = roster, options, seed
         self._gaps = _gap_table(roster, options) if options.bounds_gap else None
+        self._dated: NDArray[np.int64] | None = None
+        self._by_time: NDArray[np.int64] | None = None  # where records of a unit are not in the order of time
+        if options.draw == "latest":
+            self._dated, self._by_time = _latest(roster)
         self._salts = np.array([key_of(seed, "cohort", name) for name in roster.cohorts], np.uint64)
 
     @property
@@ -48,7 +53,14 @@ class PairDraw:
         """Whether each unit has enough different records that are close enough in time: bool [unit]."""
         if self._gaps is not None:
             return self._gaps.pairs_of(np.arange(len(self.roster))) > 0
-        return self.roster.counts >= self.options.views
+        return (self.roster.counts if self._dated is None else self._dated) >= self.options.views
+
+    @property
+    def corrected(self) -> bool:
+        """Does draw="latest" take others than it did when it trusted the order of the records?"""
+        if self._dated is None:
+            return False
+        return self._by_time is not None or bool((self._dated < self.roster.counts).any())
 
     def __call__(
         self, units: NDArray[np.int64], pass_: int
@@ -67,11 +79,15 @@ class PairDraw:
         first = self.roster.ptr[units]
         count = self.roster.ptr[units + 1] - first
         if self._gaps is None:
-            # A unit's records are in the order of time, so the most recent ones are its last.
-            if self.options.draw == "latest":
+            if self._dated is not None:
+                # Those without a date come last of all, and are drawn where a patient has no others.
+                dated = self._dated[units]
+                count = np.where(dated > 0, dated, count)
                 among = np.minimum(count, views)
                 first, count = first + count - among, among
             records, is_self = first[:, None] + _different(words[:, :views], count), count < views
+            if self._by_time is not None:
+                records = self._by_time[records]
         else:
             records, is_self = self._within_gap(self._gaps, units, words)
         return self.roster.rows[records], is_self, unit_interval(words[:, views:])
@@ -116,6 +132,17 @@ def _different(words: Words, count: NDArray[np.int64]) -> NDArray[np.int64]:
     return picks
 
 
+def _latest(roster: Roster) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Return each unit's number of records with a date, and the order that puts those last; None if they are in it."""
+    if roster.days is None:
+        raise SpecError("found draw='latest' but no dates, expected days=. Pass days, or draw='uniform'.")
+    before = np.concatenate([[0], np.cumsum(np.isfinite(roster.days))])
+    # A store that grew in several runs has a patient's records in the order of time within each run only.
+    order = _in_time(np.arange(len(roster.rows)), roster.ptr, roster.days)
+    in_order = bool((order[1:] > order[:-1]).all())
+    return before[roster.ptr[1:]] - before[roster.ptr[:-1]], None if in_order else order
+
+
 def _gap_table(roster: Roster, options: Options) -> _GapTable:
     if roster.days is None:
         raise SpecError("found bounds on the time gap but no dates, expected days=. Pass days, or no bounds.")
@@ -123,6 +150,12 @@ def _gap_table(roster: Roster, options: Options) -> _GapTable:
     dated = np.flatnonzero(np.isfinite(roster.days))
     record = dated[np.lexsort((roster.days[dated], unit[dated]))]
     unit = unit[record]
+    apart = np.ptp(roster.days[record].astype(np.float64)) if len(record) else 0.0
+    # Placeholders such as the year 9999 would reach into the time line of the next patient.
+    if apart * SECONDS_PER_DAY >= SPAN_S:
+        raise SpecError(
+            f"found dates {apart:.0f} days apart, expected those of people. Put NaN where a date is unknown."
+        )
     # Whole seconds: bounds such as 365 days compare exactly, which sums of float days do not.
     seconds = np.rint(roster.days[record].astype(np.float64) * SECONDS_PER_DAY).astype(np.int64)
     seconds -= seconds.min(initial=0)

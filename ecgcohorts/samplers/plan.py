@@ -1,6 +1,6 @@
 """The plan of one batch: its records, and where their windows start."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ class BatchPlan:
     """One rank's part of one global batch.
 
     cohort: its only cohort, or None in a mixed batch. rows: int64 [batch, view], places in the store (or in the arrays
-    the sampler was built from). patients: int64 [batch], all different. is_self: bool [batch], one record seen twice.
+    the sampler was built from). patients: int64 [batch], their ids; where one id is two people of two cohorts, it may come
+    twice in a mixed batch. units: int64 [batch], numbers of what is drawn (people, or single records), all different; empty
+    if the planner does not number them. is_self: bool [batch], one record seen twice.
     offsets: float64 [batch, view] in [0, 1), where in its valid range each window starts: see `window_starts`.
     left_out: cohorts too small for a batch, which this run never draws from.
     adjacent: the views of a row are neighbouring windows of one record, in the order of time.
@@ -28,6 +30,7 @@ class BatchPlan:
     step: int
     left_out: tuple[str, ...] = ()
     adjacent: bool = False
+    units: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.rows)

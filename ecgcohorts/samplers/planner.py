@@ -60,8 +60,11 @@ class BatchPlanner(ABC):
         """The index the planner was built from; None if it was built from arrays."""
 
     @abstractmethod
-    def _identity(self) -> dict[str, Any]:
-        """Return what a state belongs to, as plain JSON: whatever plans depend on, but `pairs`."""
+    def _identity(self, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return what a state belongs to, as plain JSON: whatever plans depend on, but `pairs`.
+
+        saved: a state to compare with, which an earlier version may have written in other words.
+        """
 
     def _since(self) -> dict[str, Any] | None:
         """Return how a run continued after its last change of `pairs`; None if there was none."""
@@ -185,7 +188,7 @@ class BatchPlanner(ABC):
 
         Raises StateMismatch naming everything that differs.
         """
-        self._resume(state.Run.parse(saved, self._identity()))
+        self._resume(state.Run.parse(saved, self._identity(saved)))
         self._begun, self._loaded = None, True
 
     def _resume(self, run: state.Run) -> None:

@@ -4,8 +4,9 @@ One unit is a (cohort, patient) with its records side by side, or a single recor
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,20 +14,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ecgcohorts.errors import SpecError
+from ecgcohorts.samplers._values import UNKNOWN, _classes_of, _coded, _days, _names_of
+from ecgcohorts.samplers.options import Unknown
 
 if TYPE_CHECKING:  # the index loads pandas, which a project that brings its own arrays of integers can do without
     from ecgcohorts.index.cohort_index import CohortIndex
 
 COHORT = "cohort"
-UNKNOWN = -1
 LABEL = "label_"
+MARK = "a2."  # begins the fingerprint of arrays: second version
+JOIN = " / "
+WITHOUT = "unknown"  # name of the group of records without a value, where those are a group
 MANY_GROUPS = 10_000  # our choice; a column of measurements would give each record a group of its own
 By = str | Sequence[str]
-DENSE_SPAN = 8  # integers spread over up to this many times their number are counted, others sorted
-SORTED_TEXTS = 10_000  # cohorts are few, patients many
-
-
-Classes = tuple[NDArray[np.int64], tuple[str, ...]]  # of each unit, and their names
+Codes = tuple[NDArray[np.integer], tuple[str, ...]]  # of each record, and the names of the groups
+Classes = tuple[NDArray[np.integer], tuple[str, ...]]  # of each unit, and their names
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,7 @@ class Roster:
     """Units in CSR form. rows: int64 [record], by unit. ptr: int64 [unit + 1]. cohort: int32 [unit], place in `cohorts`.
 
     patient: int64 [unit], the number that a plan reports; None if that is the unit itself. days: [record], or None.
-    by_record: every record is a unit of its own.
+    by_record: every record is a unit of its own. entries: records of the table or index, excluded ones too.
     """
 
     rows: NDArray[np.int64] = field(repr=False)
@@ -45,10 +47,16 @@ class Roster:
     days: NDArray[np.floating] | None = field(default=None, repr=False)
     index: "CohortIndex | None" = field(default=None, repr=False)  # its fingerprint is this roster's
     by_record: bool = False
+    entries: int = 0
 
     @classmethod
     def from_index(
-        cls, index: "CohortIndex", identities: ArrayLike | None, join_cohorts: bool, by: By = COHORT
+        cls,
+        index: "CohortIndex",
+        identities: ArrayLike | None,
+        join_cohorts: bool,
+        by: By = COHORT,
+        unknown: Unknown = "raise",
     ) -> "Roster":
         """Make the units of a store. identities: one person id per patient of the index; see `from_arrays`.
 
@@ -57,24 +65,25 @@ class Roster:
         if identities is None and by == COHORT:
             # A store keeps patients contiguous: its own pointers serve, and nothing is sorted or copied.
             ptr, cohort = index.patient_ptr, index.patient_cohort
-            return cls(index["row"], ptr, cohort, index.cohorts, days=index["days"], index=index)
+            return cls(index["row"], ptr, cohort, index.cohorts, days=index["days"], index=index, entries=len(index))
         person = index["patient"]
         if identities is not None:
-            persons = np.asarray(identities)
+            persons = _coded(identities, "identities")[0]
             if len(persons) != index.n_patients:
                 raise SpecError(f"found {len(persons)} identities, expected one per patient: {index.n_patients}.")
-            person = _codes(persons, "identities")[0][person]
-        group, names = _group_records(index, by)
+            person = persons[person]
+        group, names = _group_records(index, by, unknown)
         # A patient seen in two groups must not be a pair across them: records of one batch would come from two distributions.
-        key = person if join_cohorts else group * np.int64(index.n_patients) + person
+        key = person if join_cohorts else group.astype(np.int64) * index.n_patients + person
         return _by_key(key, index["row"], index["patient"], group, names, index["days"])
 
     @classmethod
-    def of_records(cls, index: "CohortIndex", by: By) -> "Roster":
+    def of_records(cls, index: "CohortIndex", by: By, unknown: Unknown = "raise") -> "Roster":
         """Make every record of a store a unit of its own."""
-        group, names = _group_records(index, by)
+        group, names = _group_records(index, by, unknown)
         ptr = np.arange(len(index) + 1, dtype=np.int64)
-        return cls(index["row"], ptr, group.astype(np.int32), names, index["patient"], by_record=True)
+        of_group = group.astype(np.int32)
+        return cls(index["row"], ptr, of_group, names, index["patient"], by_record=True, entries=len(index))
 
     @classmethod
     def from_arrays(
@@ -84,6 +93,7 @@ class Roster:
         days: ArrayLike | None = None,
         identities: ArrayLike | None = None,
         join_cohorts: bool = False,
+        unknown: Unknown = "raise",
     ) -> "Roster":
         """Make the units of any table, with one entry per record in every array, in any order; rows are its positions.
 
@@ -91,31 +101,73 @@ class Roster:
         says otherwise: records of one person in one cohort (with `join_cohorts` in any) are one unit. cohorts: several
         columns, in a tuple, make a group together.
         """
-        patient, ids = _codes(patients, "patients")
-        group, names = _groups(cohorts, len(patient))
-        person, people = (patient, ids) if identities is None else _codes(identities, "identities")
-        when = None if days is None else np.asarray(days, np.float64)
+        patient, ids = _coded(patients, "patients")
+        group, names = _groups(cohorts, len(patient), unknown)
+        person, people = (patient, ids) if identities is None else _coded(identities, "identities")
+        when = None if days is None else _days(days)
         lengths = {"patients": len(patient), "cohorts": len(group), "identities": len(person)}
         if when is not None:
             lengths["days"] = len(when)
         if len(set(lengths.values())) > 1:
             raise SpecError(f"found arrays of unequal length {lengths}, expected one entry per record in each.")
-        joined = join_cohorts and identities is not None
-        key = person if joined else group * np.int64(len(people)) + person
-        number = ids[patient].astype(np.int64) if ids.dtype.kind in "iu" else patient
-        return _by_key(key, np.arange(len(patient)), number, group, names, when)
+        number: NDArray[np.int64] = ids.astype(np.int64) if ids.dtype.kind in "iub" else np.arange(len(ids))
+        roster = None
+        if identities is None:
+            roster = _of_dense(patient, number, group, names, when)
+        if roster is None:
+            joined = join_cohorts and identities is not None
+            key = person if joined else group.astype(np.int64) * len(people) + person
+            roster = _by_key(key, np.arange(len(patient)), number[patient], group, names, when)
+        # While the table is being read anyway, and not when a run that resumes waits for its first batch.
+        _ = roster.fingerprint
+        return roster
 
     @classmethod
-    def of_table(cls, patients: ArrayLike, cohorts: ArrayLike | tuple[ArrayLike, ...] | None) -> "Roster":
+    def of_table(
+        cls, patients: ArrayLike, cohorts: ArrayLike | tuple[ArrayLike, ...] | None, unknown: Unknown = "raise"
+    ) -> "Roster":
         """Make every record of any table a unit of its own."""
-        patient, ids = _codes(patients, "patients")
-        group, names = _groups(cohorts, len(patient))
+        patient, ids = _coded(patients, "patients")
+        group, names = _groups(cohorts, len(patient), unknown)
         if len(group) != len(patient):
             raise SpecError(f"found {len(patient)} patients and {len(group)} cohorts, expected one entry per record.")
-        number = ids[patient].astype(np.int64) if ids.dtype.kind in "iu" else patient
+        number = ids[patient].astype(np.int64) if ids.dtype.kind in "iub" else patient.astype(np.int64)
         rows = np.arange(len(patient), dtype=np.int64)
         ptr = np.arange(len(patient) + 1, dtype=np.int64)
-        return cls(rows, ptr, group.astype(np.int32), names, number, by_record=True)
+        return cls(rows, ptr, group.astype(np.int32), names, number, by_record=True, entries=len(rows))
+
+    def without(self, exclude: ArrayLike) -> "Roster":
+        """Return the roster without some records: rows, or a boolean for each record of the table or index.
+
+        Everybody else keeps number, order of records and pairs. Raises SpecError for rows that are not there.
+        """
+        out = np.asarray(exclude)
+        table = np.arange(self.entries) if self.index is None else self.index["row"]
+        if out.dtype == bool and out.shape == (self.entries,):
+            # A boolean is in the order of the table or the index, and rows of a store are in another.
+            out = table[out]
+        elif out.size and (out.dtype.kind not in "iu" or out.ndim != 1 or np.ma.is_masked(exclude)):
+            raise SpecError(
+                f"found exclude of {out.dtype} and shape {out.shape}, expected rows, or a boolean for each of {self.entries} records."
+            )
+        missing = np.setdiff1d(out, self.rows)
+        if len(missing):
+            raise SpecError(
+                f"found {len(missing)} rows in exclude that are not there, such as {missing[0]}. Leave them out."
+            )
+        kept = ~np.isin(self.rows, out)
+        counts = np.add.reduceat(kept, self.ptr[:-1], dtype=np.int64)
+        units = np.flatnonzero(counts)
+        if not len(units):
+            raise SpecError("found every record in exclude, expected some that are left.")
+        return replace(
+            self,
+            rows=self.rows[kept],
+            ptr=np.concatenate([[0], np.cumsum(counts[units])]),
+            cohort=self.cohort[units],
+            patient=self.patient_of(units),
+            days=None if self.days is None else self.days[kept],
+        )
 
     def __len__(self) -> int:
         return len(self.ptr) - 1
@@ -144,17 +196,11 @@ class Roster:
                 raise SpecError(
                     f"found balance={balance!r} without an index, expected an array with a value per record."
                 )
-            codes, names = _group_records(index, balance)
+            codes, names = _group_records(index, balance, "raise")
             rows = index["row"]
         else:
-            values = np.asarray(balance)
-            if values.shape != self.rows.shape:
-                raise SpecError(
-                    f"found balance of shape {values.shape}, expected one value per record: {self.rows.shape}."
-                )
-            distinct, codes = np.unique(values, return_inverse=True)
-            names = tuple(str(value) for value in distinct.tolist())
-            rows = np.arange(len(values)) if index is None else index["row"]
+            codes, names = _classes_of(balance, self.entries)
+            rows = np.arange(len(codes)) if index is None else index["row"]
         # The index is in its own order and the roster in another; rows are what both know.
         by_row = np.full(int(rows.max()) + 1, -1, np.int64)
         by_row[rows] = codes
@@ -175,68 +221,69 @@ class Roster:
         """SHA-256 of everything that plans depend on."""
         if self.index is not None:
             return self.index.fingerprint
+        digest = hashlib.sha256(json.dumps(self.cohorts).encode())
+        for column in (self.rows, self.counts, self.cohort, self.patient, self.days):
+            plain = np.zeros(0) if column is None else column
+            kind = "<f8" if plain.dtype.kind == "f" else "<i8"
+            # Four bytes where all values fit, whatever type they came in: half as much is hashed.
+            if kind == "<i8" and plain.min(initial=0) >= 0 and plain.max(initial=0) < 2**32:
+                kind = "<u4"
+            # Lengths too: without them, columns could trade elements and keep the digest.
+            digest.update(f"{kind}{len(plain)} ".encode())
+            digest.update(np.ascontiguousarray(plain, kind).data.cast("B"))
+        # Marked, so that the state of an earlier version is compared with what that version wrote.
+        return f"{MARK}{digest.hexdigest()}"
+
+    @cached_property
+    def fingerprint_before(self) -> str:
+        """What earlier versions saved as the fingerprint of a roster made from arrays."""
+        if self.index is not None:
+            return self.index.fingerprint
         digest = hashlib.sha256("\0".join(self.cohorts).encode())
-        # Little-endian and of one width, so that a state saved on one machine is recognised on any other.
         for column in (self.rows, self.ptr, self.cohort, self.patient, self.days):
             plain = np.zeros(0) if column is None else column
             kind = "<f8" if plain.dtype.kind == "f" else "<i8"
-            # Lengths too: without them, columns could trade elements and keep the digest.
             digest.update(len(plain).to_bytes(8, "little") + np.ascontiguousarray(plain, kind).tobytes())
         return digest.hexdigest()
 
 
-def _groups(cohorts: ArrayLike | tuple[ArrayLike, ...] | None, n: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _groups(cohorts: ArrayLike | tuple[ArrayLike, ...] | None, n: int, unknown: Unknown) -> Codes:
     # Without cohorts all records are of one: the samplers know no other case.
-    columns = (np.zeros(n, np.int8),) if cohorts is None else cohorts if isinstance(cohorts, tuple) else (cohorts,)
-    coded = [_codes(column, "cohorts") for column in columns]
+    if cohorts is None:
+        return np.zeros(n, np.int8), ("0",)
+    columns = cohorts if isinstance(cohorts, tuple) else (cohorts,)
+    coded = [_coded(column, "cohorts", missing=unknown == "group") for column in columns]
     if len({len(codes) for codes, _ in coded}) > 1:
         lengths = ", ".join(str(len(codes)) for codes, _ in coded)
         raise SpecError(f"found columns of cohorts of unequal length {lengths}, expected one entry per record in each.")
-    return _joined([(codes, [str(name) for name in names]) for codes, names in coded])
+    return _joined([_with_unknown(codes, _names_of(names.tolist())) for codes, names in coded])
 
 
-def _codes(values: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray]:
-    """Number the distinct values: integers and few values in sorted order, many texts as they first appear."""
-    array = np.asarray(values)
-    if array.ndim != 1 or not len(array):
-        raise SpecError(f"found {name} of shape {array.shape}, expected one entry per record.")
-    if array.dtype.kind in "iub":
-        low, high = int(array.min()), int(array.max())
-        # Unsigned ids above this would wrap to negative ones and merge two people.
-        if high >= 2**63:
-            raise SpecError(f"found {high} in {name}, expected integers below 2**63, or text.")
-        # Dense ids are numbered in linear time; for sparse ones the table of what is there would be too large.
-        span = high - low + 1
-        if span > max(DENSE_SPAN * len(array), DENSE_SPAN):
-            distinct, codes = np.unique(array, return_inverse=True)
-            return codes.astype(np.int64), distinct
-        shifted = array.astype(np.int64) - low
-        seen = np.zeros(span, bool)
-        seen[shifted] = True
-        return (np.cumsum(seen) - 1)[shifted], np.flatnonzero(seen) + low
-    import pandas as pd  # hashing: sorting five million texts takes ten times as long
-
-    # object first: pandas takes NaN, None and NaT for missing there, and str(None) would be a patient of that name.
-    numbers, found = pd.factorize(array.astype(object))
-    unknown = int((numbers < 0).sum())
-    if unknown:
-        raise SpecError(
-            f"found {unknown} missing values in {name}, expected an id in every entry. "
-            "Give each unknown patient an id of its own, or leave these records out."
-        )
-    if len(found) > SORTED_TEXTS:
-        return numbers.astype(np.int64), found
-    # Sorted names make the numbering independent of the order of the table, and with it the order of cohorts.
-    order = np.argsort(found.astype(str), kind="stable")
-    return np.argsort(order)[numbers].astype(np.int64), found[order]
+def _with_unknown(codes: NDArray[np.integer], names: Sequence[str]) -> Codes:
+    """Make a group of the entries without a value."""
+    missing = codes == UNKNOWN
+    if not missing.any():
+        return codes, tuple(names)
+    return np.where(missing, len(names), codes), _names_of([*names, None], [*names, WITHOUT])
 
 
-def _stable_order(key: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return argsort(key, kind="stable"), several times faster where key and place fit into one number."""
-    # The place in the low bits makes any sort a stable one.
+def _stable_order(key: NDArray[np.integer], size: int) -> NDArray[np.int64]:
+    """Return argsort(key, kind="stable") of keys 0 .. size - 1, several times faster where they are below 2**32."""
+    # numpy sorts 16 bits in linear time: the lower digit first, then the upper one, as cards were once sorted. The lower
+    # digit is the short one, so that the second look-up walks along a few runs and stays in the cache.
+    bits = (size - 1).bit_length()
+    if bits <= 16:
+        return np.argsort(key.astype(np.uint16), kind="stable")
+    if bits <= 32:
+        low = bits - 16
+        lower = (key & ((1 << low) - 1)).astype(np.uint8 if low <= 8 else np.uint16)
+        order = np.argsort(lower, kind="stable")
+        upper = (key >> low).astype(np.uint16)
+        return order[np.argsort(upper[order], kind="stable")]
     bits = len(key).bit_length()
-    if key.min() < 0 or int(key.max()).bit_length() + bits > 63:
+    if size.bit_length() + bits > 63:
         return np.argsort(key, kind="stable")
+    # The place in the low bits makes any sort a stable one.
     both = key << bits
     both |= np.arange(len(key))
     both.sort()
@@ -244,8 +291,24 @@ def _stable_order(key: NDArray[np.int64]) -> NDArray[np.int64]:
     return both
 
 
+def _in_time(order: NDArray[np.int64], ptr: NDArray[np.int64], days: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Put each unit's records in the order of time, unknown dates last; records of one time stay in theirs."""
+    when = days[order]
+    # Tables are mostly in the order of time: only units that are not are sorted.
+    late = (when[1:] < when[:-1]) | (np.isnan(when[:-1]) & ~np.isnan(when[1:]))
+    late[ptr[1:-1] - 1] = False
+    if not late.any():
+        return order
+    unit = np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
+    wrong = np.zeros(len(ptr) - 1, bool)
+    wrong[unit[1:][late]] = True
+    places = np.flatnonzero(wrong[unit])
+    order[places] = order[places[np.lexsort((when[places], unit[places]))]]
+    return order
+
+
 def _by_key(
-    key: NDArray[np.int64],
+    key: NDArray[np.integer],
     rows: NDArray[np.int64],
     patients: NDArray[np.int64],
     group: NDArray[np.integer],
@@ -253,35 +316,81 @@ def _by_key(
     days: NDArray[np.floating] | None,
 ) -> Roster:
     """Sort records by key, within a key by time (unknown dates last), and cut into units."""
-    # lexsort takes its last key first: by unit, then by time; NaN sorts last.
-    order = _stable_order(key) if days is None else np.lexsort((days, key))
+    order = _stable_order(key, int(key.max()) + 1)
     ordered = key[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1))
     first = order[starts]
     ptr = np.append(starts, len(key)).astype(np.int64)
-    return Roster(
-        rows[order],
-        ptr,
-        group[first].astype(np.int32),
-        cohorts,
-        patient=patients[first],
-        days=None if days is None else days[order],
-    )
+    if days is not None:
+        order = _in_time(order, ptr, days)
+        first, days = order[starts], days[order]
+    of_unit = group[first].astype(np.int32)
+    return Roster(rows[order], ptr, of_unit, cohorts, patient=patients[first], days=days, entries=len(key))
 
 
-def _group_records(index: "CohortIndex", by: By) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _of_dense(
+    person: NDArray[np.integer],
+    number: NDArray[np.int64],
+    group: NDArray[np.integer],
+    cohorts: tuple[str, ...],
+    days: NDArray[np.floating] | None,
+) -> Roster | None:
+    """Do what `_by_key` does, for people numbered from 0 and in one group each; None if somebody is in several.
+
+    number: what plans report of each. Units are counted and ordered before records are sorted, and no array of records is
+    looked up where one of units will do.
+    """
+    people = len(number)
+    counts = np.bincount(person, minlength=people)
+    small = group.astype(np.min_scalar_type(len(cohorts)))
+    of_person = np.zeros(people, small.dtype)
+    if len(cohorts) > 1:
+        of_person[person] = small
+        if not (of_person[person] == small).all():
+            return None
+    key, units = person, np.arange(people)
+    if (of_person[1:] < of_person[:-1]).any():
+        units = np.argsort(of_person, kind="stable")
+        unit_of = np.empty(people, np.int32 if people < 2**31 else np.int64)
+        unit_of[units] = np.arange(people)
+        key = unit_of[person]
+    ptr = np.concatenate([[0], np.cumsum(counts[units])])
+    order = _stable_order(key, people)
+    if days is not None:
+        order = _in_time(order, ptr, days)
+        days = days[order]
+    of_unit = of_person[units].astype(np.int32)
+    return Roster(order, ptr, of_unit, cohorts, patient=number[units], days=days, entries=len(order))
+
+
+def _group_records(index: "CohortIndex", by: By, unknown: Unknown) -> Codes:
     """Return the code of each record's group and the names of the groups. by: a column, or several taken together.
 
-    Columns: cohort, site, device, sex, a label, or any other with few values. Raises SpecError if a record has
-    no value, if there is no such column, or if it has too many values.
+    Columns: cohort, site, device, sex, a label, or any other with few values. unknown: records without a value are
+    refused, or a group of each cohort ("group"). Raises SpecError if there is no such column, or it has too many values.
     """
     names = [by] if isinstance(by, str) else list(by)
     if not names:
         raise SpecError("found no column to group by, expected one or more, such as device.")
-    return _joined([_column(index, name) for name in names])
+    columns = [_column(index, name) for name in names]
+    for name, (codes, _) in zip(names, columns, strict=True):
+        missing = int((codes == UNKNOWN).sum())
+        if missing and unknown == "raise":
+            raise SpecError(
+                f"found {missing} of {len(codes)} records without {name}, expected one in each. Leave them out "
+                "(`exclude=`, `index.take`), make them a group of each cohort (unknown='group'), or group by another column."
+            )
+    columns = [_with_unknown(*column) for column in columns]
+    # Unknown recorders of two hospitals are not one distribution.
+    lost = [codes == len(texts) - 1 for codes, texts in columns if texts[-1] == WITHOUT]
+    if COHORT not in names and lost and np.any(lost, axis=0).any():
+        one = (np.where(np.any(lost, axis=0), index["cohort"], len(index.cohorts)), (*index.cohorts, ""))
+        codes, texts = _joined([*columns, one])
+        return codes, tuple(text.removesuffix(JOIN) for text in texts)
+    return _joined(columns)
 
 
-def _joined(columns: Sequence[tuple[NDArray[np.int64], Sequence[str]]]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _joined(columns: Sequence[Codes]) -> Codes:
     """Number the combinations that occur, in the order of their codes, and join their names by a slash."""
     if len(columns) == 1:
         return columns[0][0], tuple(columns[0][1])
@@ -290,17 +399,18 @@ def _joined(columns: Sequence[tuple[NDArray[np.int64], Sequence[str]]]) -> tuple
     for codes, names in columns:
         mixed = mixed * len(names) + codes
     present, codes = np.unique(mixed, return_inverse=True)
-    texts = []
+    parts = []
     for code in present.tolist():
-        parts = []
+        part = []
         for _, names in reversed(columns):
             code, place = divmod(code, len(names))
-            parts.append(names[place])
-        texts.append(" / ".join(reversed(parts)))
-    return codes.astype(np.int64), tuple(texts)
+            part.append(names[place])
+        parts.append(tuple(reversed(part)))
+    # A name with a slash of its own, as in ("a / b", "c") and ("a", "b / c"), must not make one group of two.
+    return codes.astype(np.int64), _names_of(parts, [JOIN.join(part) for part in parts])
 
 
-def _column(index: "CohortIndex", name: str) -> tuple[NDArray[np.int64], Sequence[str]]:
+def _column(index: "CohortIndex", name: str) -> Codes:
     named: dict[str, Sequence[str]] = {
         "cohort": index.cohorts,
         "site": index.sites,
@@ -308,20 +418,11 @@ def _column(index: "CohortIndex", name: str) -> tuple[NDArray[np.int64], Sequenc
         "sex": ("male", "female"),
     }
     if name in named:
-        codes: NDArray[np.int64] = index[name].astype(np.int64)
-        names = named[name]
-    else:
-        codes, names = _values(index[name if name in index.columns else f"{LABEL}{name}"], name)
-    unknown = int((codes == UNKNOWN).sum())
-    if unknown:
-        raise SpecError(
-            f"found {unknown} of {len(codes)} records without {name}, expected one in each. Leave them out "
-            "(`index.take`), or group by another column."
-        )
-    return codes, names
+        return index[name].astype(np.int64), tuple(named[name])
+    return _values(index[name if name in index.columns else f"{LABEL}{name}"], name)
 
 
-def _values(column: NDArray, name: str) -> tuple[NDArray[np.int64], list[str]]:
+def _values(column: NDArray, name: str) -> Codes:
     if column.ndim != 1:
         raise SpecError(f"found {name} of shape {column.shape}, expected a column with one value a record.")
     known = np.isfinite(column) if column.dtype.kind == "f" else np.ones(len(column), bool)
@@ -331,4 +432,6 @@ def _values(column: NDArray, name: str) -> tuple[NDArray[np.int64], list[str]]:
         raise SpecError(f"found {len(distinct)} values of {name}, expected at most {MANY_GROUPS} groups.")
     codes = np.full(len(column), UNKNOWN, np.int64)
     codes[known] = numbers
-    return codes, [f"{value:g}" if column.dtype.kind == "f" else str(value) for value in distinct.tolist()]
+    values = distinct.tolist()
+    # Two measurements may read alike in six digits.
+    return codes, _names_of(values, [f"{value:g}" if column.dtype.kind == "f" else str(value) for value in values])
