@@ -118,11 +118,36 @@ def _decoded(value: Any, name: str) -> Any:
         raise SpecError(f"found {value!r} in {name}, expected UTF-8. Decode the bytes first.") from None
 
 
-def _classes_of(balance: ArrayLike, entries: int) -> tuple[NDArray[np.integer], tuple[str, ...]]:
-    """Return the class of each record and the names of the classes. Raises SpecError for a record without one."""
-    if np.shape(balance) != (entries,):
-        raise SpecError(f"found balance of shape {np.shape(balance)}, expected one value per record: ({entries},).")
-    array = _plain(balance, "balance")
+def _excluded(exclude: ArrayLike, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mark the entries to leave out. exclude: their rows, or a boolean for each entry. Raises SpecError for other rows."""
+    out = np.asarray(exclude)
+    # A boolean is in the order of the table or the index, and rows of a store are in another.
+    if out.dtype == bool and out.shape == rows.shape and not np.ma.is_masked(exclude):
+        marked: NDArray[np.bool_] = out
+    elif out.size and (out.dtype.kind not in "iu" or out.ndim != 1 or np.ma.is_masked(exclude)):
+        raise SpecError(
+            f"found exclude of {out.dtype} and shape {out.shape}, expected rows, or a boolean for each of {len(rows)} records."
+        )
+    else:
+        missing = np.setdiff1d(out, rows)
+        if len(missing):
+            raise SpecError(
+                f"found {len(missing)} rows in exclude that are not there, such as {missing[0]}. Leave them out of it."
+            )
+        marked = np.isin(rows, out)
+    if marked.all():
+        raise SpecError("found every record in exclude, expected some that are left.")
+    return marked
+
+
+def _classes_of(balance: ArrayLike, kept: NDArray[np.bool_]) -> tuple[NDArray[np.integer], tuple[str, ...]]:
+    """Return the class of each record and the names of the classes. Raises SpecError for a record without one.
+
+    kept: the records that can be drawn; the others get any class.
+    """
+    if np.shape(balance) != kept.shape:
+        raise SpecError(f"found balance of shape {np.shape(balance)}, expected one value per record: {kept.shape}.")
+    array = _plain(balance, "balance")[kept]
     if array.dtype.kind in "OSU":
         array = np.array([_decoded(value, "balance") for value in array.tolist()], object)
         import pandas as pd
@@ -140,7 +165,9 @@ def _classes_of(balance: ArrayLike, entries: int) -> tuple[NDArray[np.integer], 
         distinct, codes = np.unique(array, return_inverse=True)
     except TypeError:  # text and numbers have no order among each other
         codes, distinct = _coded(array, "balance")
-    return codes, _names_of(distinct.tolist())
+    of_record = np.zeros(len(kept), np.int64)
+    of_record[kept] = codes
+    return of_record, _names_of(distinct.tolist())
 
 
 def _is_missing_text(value: Any) -> bool:

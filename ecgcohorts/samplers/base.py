@@ -62,6 +62,7 @@ class Sampler(BatchPlanner):
         self._draw = PairDraw(roster, options, seed)
         # Those saved when undated records counted as the most recent ones belong to other plans.
         self._parameters |= {"latest": "by date"} if self._draw.corrected else {}
+        self._parameters |= {"exclude": roster.excluded} if roster.excluded else {}
         # With singles="self" everybody can be drawn: two windows of the one recording make the pair.
         usable = self._draw.has_pair if options.singles == "drop" else None
         self._candidates = _by_cohort(roster, usable) if by_cohort else _together(roster, usable)

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ecgcohorts.errors import PlanImpossible, SpecError
+from ecgcohorts.samplers._groups import COHORT, By
 from ecgcohorts.samplers.base import Group, Sampler
-from ecgcohorts.samplers.options import Draw, Last, Options, PairOptions, Singles, SmallGroups
-from ecgcohorts.samplers.roster import COHORT, By, Roster
+from ecgcohorts.samplers.options import Draw, Last, Options, PairOptions, Singles, SmallGroups, Unknown
+from ecgcohorts.samplers.roster import Roster
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
@@ -21,6 +22,7 @@ class _BalanceOptions(PairOptions, total=False):
 
     temperature: float
     weights: Mapping[str, float] | None
+    unknown: Unknown
 
 
 class InDistributionBatchSampler(Sampler):
@@ -34,6 +36,8 @@ class InDistributionBatchSampler(Sampler):
     ...), or several in a tuple; below, "cohort" means such a group. temperature: cohorts share an epoch's batches as
     patients ** temperature; at 1 every patient comes once an epoch, at 0 all cohorts have the same number of batches,
     small ones by several passes. weights: shares by cohort name instead.
+    unknown: records without a value of `by` are an error ("raise"), or a group of their own in each cohort ("group").
+    exclude: rows that are never drawn, or a boolean for each record.
     Other options: `samplers.options.Options`. identities: one person id per patient of the index; within a cohort such
     a person is drawn as one. Raises PlanImpossible if a cohort has fewer patients than `pairs`.
     """
@@ -56,9 +60,14 @@ class InDistributionBatchSampler(Sampler):
         draw: Draw = "uniform",
         balance: ArrayLike | str | None = None,
         identities: ArrayLike | None = None,
+        exclude: ArrayLike | None = None,
+        unknown: Unknown = "raise",
     ) -> None:
         options = Options(views, singles, small_groups, last, min_gap_days, max_gap_days, draw)
-        roster = index if isinstance(index, Roster) else Roster.from_index(index, identities, False, by)
+        if isinstance(index, Roster):
+            roster = index
+        else:
+            roster = Roster.from_index(index, identities, False, by, unknown, exclude=exclude)
         self.temperature = float(temperature)
         self.weights = None if weights is None else {str(name): float(weight) for name, weight in weights.items()}
         _check_shares(self.temperature, self.weights, roster)
@@ -85,8 +94,10 @@ class InDistributionBatchSampler(Sampler):
         patients: ids. cohorts: names or numbers, or several columns in a tuple, such as (hospital, device). The same id
         in two cohorts is two people. days: dates in days, for bounds on the time gap. options: as in the constructor, but `identities` has an entry per record.
         """
-        identities = options.pop("identities", None)
-        return cls(Roster.from_arrays(patients, cohorts, days, identities), pairs, seed, **options)
+        identities, exclude = options.pop("identities", None), options.pop("exclude", None)
+        unknown = options.pop("unknown", "raise")
+        roster = Roster.from_arrays(patients, cohorts, days, identities, unknown=unknown, exclude=exclude)
+        return cls(roster, pairs, seed, **options)
 
     def _weights(self, groups: list[Group]) -> list[float] | None:
         if self.weights is not None:

@@ -35,6 +35,7 @@ class PairOptions(TypedDict, total=False):
     draw: Draw
     balance: ArrayLike | None
     identities: ArrayLike | None
+    exclude: ArrayLike | None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ class PatientPairSampler(Sampler):
 
     One epoch shows every patient with enough records once. Options: `samplers.options.Options`. identities: one person
     id per patient of the index, where one person is several patients; such a person is drawn as one, across cohorts.
+    exclude: rows that are never drawn, or a boolean for each record.
     balance: a column of the index or an array with a value per record, the same for all records of a patient:
     every batch has the same number of patients of each class, so those of rare classes come more often. Raises PlanImpossible if there are
     fewer patients than `pairs`.
@@ -37,9 +38,13 @@ class PatientPairSampler(Sampler):
         draw: Draw = "uniform",
         balance: ArrayLike | str | None = None,
         identities: ArrayLike | None = None,
+        exclude: ArrayLike | None = None,
     ) -> None:
         options = Options(views, singles, small_groups, last, min_gap_days, max_gap_days, draw)
-        roster = index if isinstance(index, Roster) else Roster.from_index(index, identities, join_cohorts=True)
+        if isinstance(index, Roster):
+            roster = index
+        else:
+            roster = Roster.from_index(index, identities, join_cohorts=True, exclude=exclude)
         super().__init__(roster, pairs, seed, options, False, {}, self._classes(index, roster, balance))
 
     @classmethod
@@ -58,8 +63,9 @@ class PatientPairSampler(Sampler):
         patients: ids. cohorts: the same id in two cohorts is two people (default: one cohort). days: dates in days, for
         bounds on the time gap. options: as in the constructor, but `identities` has an entry per record.
         """
-        identities = options.pop("identities", None)
-        return cls(Roster.from_arrays(patients, cohorts, days, identities, join_cohorts=True), pairs, seed, **options)
+        identities, exclude = options.pop("identities", None), options.pop("exclude", None)
+        roster = Roster.from_arrays(patients, cohorts, days, identities, join_cohorts=True, exclude=exclude)
+        return cls(roster, pairs, seed, **options)
 
     def _weights(self, groups: list[Group]) -> None:
         return None

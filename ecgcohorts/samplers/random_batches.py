@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ecgcohorts.errors import SpecError
+from ecgcohorts.samplers._groups import COHORT, By
 from ecgcohorts.samplers.base import Group, Sampler
-from ecgcohorts.samplers.options import Last, Options, Singles, SmallGroups
-from ecgcohorts.samplers.roster import COHORT, By, Roster
+from ecgcohorts.samplers.options import Last, Options, Singles, SmallGroups, Unknown
+from ecgcohorts.samplers.roster import Roster
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
@@ -29,8 +30,10 @@ class RandomBatchSampler(Sampler):
     views: windows of each record, drawn apart, or side by side in time with `adjacent`. A patient's records may meet in a
     batch: a loss that takes others in the batch for negatives must leave those out (`BatchPlan.patients` says whose they
     are), or use the pair samplers.
+    exclude: rows that are never drawn, or a boolean for each record.
     by: None mixes all; a column of the index, or several, such as "cohort" or ("cohort", "device"), gives
-    in-distribution batches. balance: a column, or an array with a value per record: every batch has
+    in-distribution batches. unknown: records without a value of `by` are an error ("raise"), or a group of their own in
+    each cohort ("group"). balance: a column, or an array with a value per record: every batch has
     the same number of records of each class, so rare ones come more often. Raises PlanImpossible if a group has fewer records than `batch_size`.
     """
 
@@ -46,13 +49,18 @@ class RandomBatchSampler(Sampler):
         small_groups: SmallGroups = "raise",
         last: Last = "drop",
         balance: ArrayLike | str | None = None,
+        exclude: ArrayLike | None = None,
+        unknown: Unknown = "raise",
     ) -> None:
         # A record has as many windows as are asked for: with "drop", one record would be too few for two views.
         singles: Singles = "drop" if views == 1 else "self"
         options = _RecordOptions(views, singles, small_groups, last)
         if adjacent and views < 2:
             raise SpecError(f"found adjacent=True with views={views}, expected 2 or more windows of a record.")
-        roster = index if isinstance(index, Roster) else Roster.of_records(index, COHORT if by is None else by)
+        if isinstance(index, Roster):
+            roster = index
+        else:
+            roster = Roster.of_records(index, COHORT if by is None else by, unknown, exclude)
         # States saved before there were neighbouring windows have no such key, and still load.
         also = {"by": by if by is None or isinstance(by, str) else list(by)} | ({"adjacent": True} if adjacent else {})
         super().__init__(roster, batch_size, seed, options, by is not None, also, self._classes(index, roster, balance))
@@ -77,6 +85,8 @@ class RandomBatchSampler(Sampler):
         small_groups: SmallGroups = "raise",
         last: Last = "drop",
         balance: ArrayLike | None = None,
+        exclude: ArrayLike | None = None,
+        unknown: Unknown = "raise",
     ) -> Self:
         """Plan for any table of records: plans hold positions in these arrays.
 
@@ -88,7 +98,7 @@ class RandomBatchSampler(Sampler):
         if n is None:
             raise SpecError("found neither records, patients nor cohorts, expected one of them. Pass records=NUMBER.")
         who = np.arange(n) if patients is None else patients
-        roster = Roster.of_table(who, cohorts)
+        roster = Roster.of_table(who, cohorts, unknown, exclude)
         return cls(
             roster,
             batch_size,

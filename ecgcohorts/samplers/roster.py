@@ -5,29 +5,22 @@ One unit is a (cohort, patient) with its records side by side, or a single recor
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.samplers._values import UNKNOWN, _classes_of, _coded, _days, _names_of
+from ecgcohorts.samplers._groups import COHORT, By, _group_records, _groups
+from ecgcohorts.samplers._values import _classes_of, _coded, _days, _excluded, _plain
 from ecgcohorts.samplers.options import Unknown
 
 if TYPE_CHECKING:  # the index loads pandas, which a project that brings its own arrays of integers can do without
     from ecgcohorts.index.cohort_index import CohortIndex
 
-COHORT = "cohort"
-LABEL = "label_"
 MARK = "a2."  # begins the fingerprint of arrays: second version
-JOIN = " / "
-WITHOUT = "unknown"  # name of the group of records without a value, where those are a group
-MANY_GROUPS = 10_000  # our choice; a column of measurements would give each record a group of its own
-By = str | Sequence[str]
-Codes = tuple[NDArray[np.integer], tuple[str, ...]]  # of each record, and the names of the groups
 Classes = tuple[NDArray[np.integer], tuple[str, ...]]  # of each unit, and their names
 
 
@@ -48,6 +41,7 @@ class Roster:
     index: "CohortIndex | None" = field(default=None, repr=False)  # its fingerprint is this roster's
     by_record: bool = False
     entries: int = 0
+    excluded: str = ""  # digest of the rows that are left out
 
     @classmethod
     def from_index(
@@ -57,33 +51,41 @@ class Roster:
         join_cohorts: bool,
         by: By = COHORT,
         unknown: Unknown = "raise",
+        *,
+        exclude: ArrayLike | None = None,
     ) -> "Roster":
         """Make the units of a store. identities: one person id per patient of the index; see `from_arrays`.
 
         by: what a group is, see `_group_records`. A patient with records in two groups is a unit of each.
         """
+        out = None if exclude is None else _excluded(exclude, index["row"])
         if identities is None and by == COHORT:
             # A store keeps patients contiguous: its own pointers serve, and nothing is sorted or copied.
             ptr, cohort = index.patient_ptr, index.patient_cohort
-            return cls(index["row"], ptr, cohort, index.cohorts, days=index["days"], index=index, entries=len(index))
+            whole = cls(index["row"], ptr, cohort, index.cohorts, days=index["days"], index=index, entries=len(index))
+            return whole._without(out, index)
         person = index["patient"]
         if identities is not None:
             persons = _coded(identities, "identities")[0]
             if len(persons) != index.n_patients:
                 raise SpecError(f"found {len(persons)} identities, expected one per patient: {index.n_patients}.")
             person = persons[person]
-        group, names = _group_records(index, by, unknown)
+        group, names = _group_records(index, by, unknown, out)
         # A patient seen in two groups must not be a pair across them: records of one batch would come from two distributions.
         key = person if join_cohorts else group.astype(np.int64) * index.n_patients + person
-        return _by_key(key, index["row"], index["patient"], group, names, index["days"])
+        return _by_key(key, index["row"], index["patient"], group, names, index["days"])._without(out, index)
 
     @classmethod
-    def of_records(cls, index: "CohortIndex", by: By, unknown: Unknown = "raise") -> "Roster":
+    def of_records(
+        cls, index: "CohortIndex", by: By, unknown: Unknown = "raise", exclude: ArrayLike | None = None
+    ) -> "Roster":
         """Make every record of a store a unit of its own."""
-        group, names = _group_records(index, by, unknown)
+        out = None if exclude is None else _excluded(exclude, index["row"])
+        group, names = _group_records(index, by, unknown, out)
         ptr = np.arange(len(index) + 1, dtype=np.int64)
         of_group = group.astype(np.int32)
-        return cls(index["row"], ptr, of_group, names, index["patient"], by_record=True, entries=len(index))
+        whole = cls(index["row"], ptr, of_group, names, index["patient"], by_record=True, entries=len(index))
+        return whole._without(out, index)
 
     @classmethod
     def from_arrays(
@@ -94,6 +96,8 @@ class Roster:
         identities: ArrayLike | None = None,
         join_cohorts: bool = False,
         unknown: Unknown = "raise",
+        *,
+        exclude: ArrayLike | None = None,
     ) -> "Roster":
         """Make the units of any table, with one entry per record in every array, in any order; rows are its positions.
 
@@ -101,6 +105,11 @@ class Roster:
         says otherwise: records of one person in one cohort (with `join_cohorts` in any) are one unit. cohorts: several
         columns, in a tuple, make a group together.
         """
+        if exclude is not None:
+            kept, entries = _kept(exclude, patients)
+            who, where, when, persons = (_taken(one, kept, entries) for one in (patients, cohorts, days, identities))
+            part = cls.from_arrays(who, where, when, persons, join_cohorts, unknown)
+            return _placed(part, kept, entries)
         patient, ids = _coded(patients, "patients")
         group, names = _groups(cohorts, len(patient), unknown)
         person, people = (patient, ids) if identities is None else _coded(identities, "identities")
@@ -124,9 +133,17 @@ class Roster:
 
     @classmethod
     def of_table(
-        cls, patients: ArrayLike, cohorts: ArrayLike | tuple[ArrayLike, ...] | None, unknown: Unknown = "raise"
+        cls,
+        patients: ArrayLike,
+        cohorts: ArrayLike | tuple[ArrayLike, ...] | None,
+        unknown: Unknown = "raise",
+        exclude: ArrayLike | None = None,
     ) -> "Roster":
         """Make every record of any table a unit of its own."""
+        if exclude is not None:
+            kept, entries = _kept(exclude, patients)
+            part = cls.of_table(_taken(patients, kept, entries), _taken(cohorts, kept, entries), unknown)
+            return _placed(part, kept, entries)
         patient, ids = _coded(patients, "patients")
         group, names = _groups(cohorts, len(patient), unknown)
         if len(group) != len(patient):
@@ -136,30 +153,14 @@ class Roster:
         ptr = np.arange(len(patient) + 1, dtype=np.int64)
         return cls(rows, ptr, group.astype(np.int32), names, number, by_record=True, entries=len(rows))
 
-    def without(self, exclude: ArrayLike) -> "Roster":
-        """Return the roster without some records: rows, or a boolean for each record of the table or index.
-
-        Everybody else keeps number, order of records and pairs. Raises SpecError for rows that are not there.
-        """
-        out = np.asarray(exclude)
-        table = np.arange(self.entries) if self.index is None else self.index["row"]
-        if out.dtype == bool and out.shape == (self.entries,):
-            # A boolean is in the order of the table or the index, and rows of a store are in another.
-            out = table[out]
-        elif out.size and (out.dtype.kind not in "iu" or out.ndim != 1 or np.ma.is_masked(exclude)):
-            raise SpecError(
-                f"found exclude of {out.dtype} and shape {out.shape}, expected rows, or a boolean for each of {self.entries} records."
-            )
-        missing = np.setdiff1d(out, self.rows)
-        if len(missing):
-            raise SpecError(
-                f"found {len(missing)} rows in exclude that are not there, such as {missing[0]}. Leave them out."
-            )
-        kept = ~np.isin(self.rows, out)
+    def _without(self, out: NDArray[np.bool_] | None, index: "CohortIndex") -> "Roster":
+        """Return the roster without the entries of an index that are marked. Patients keep their numbers and pairs."""
+        if out is None or not out.any():
+            return self
+        rows = index["row"][out]
+        kept = ~np.isin(self.rows, rows)
         counts = np.add.reduceat(kept, self.ptr[:-1], dtype=np.int64)
         units = np.flatnonzero(counts)
-        if not len(units):
-            raise SpecError("found every record in exclude, expected some that are left.")
         return replace(
             self,
             rows=self.rows[kept],
@@ -167,6 +168,7 @@ class Roster:
             cohort=self.cohort[units],
             patient=self.patient_of(units),
             days=None if self.days is None else self.days[kept],
+            excluded=_digest(rows),
         )
 
     def __len__(self) -> int:
@@ -196,11 +198,11 @@ class Roster:
                 raise SpecError(
                     f"found balance={balance!r} without an index, expected an array with a value per record."
                 )
-            codes, names = _group_records(index, balance, "raise")
             rows = index["row"]
+            codes, names = _group_records(index, balance, "raise", ~np.isin(rows, self.rows) if self.excluded else None)
         else:
-            codes, names = _classes_of(balance, self.entries)
-            rows = np.arange(len(codes)) if index is None else index["row"]
+            rows = np.arange(self.entries) if index is None else index["row"]
+            codes, names = _classes_of(balance, np.isin(rows, self.rows) if self.excluded else np.ones(len(rows), bool))
         # The index is in its own order and the roster in another; rows are what both know.
         by_row = np.full(int(rows.max()) + 1, -1, np.int64)
         by_row[rows] = codes
@@ -247,24 +249,34 @@ class Roster:
         return digest.hexdigest()
 
 
-def _groups(cohorts: ArrayLike | tuple[ArrayLike, ...] | None, n: int, unknown: Unknown) -> Codes:
-    # Without cohorts all records are of one: the samplers know no other case.
-    if cohorts is None:
-        return np.zeros(n, np.int8), ("0",)
-    columns = cohorts if isinstance(cohorts, tuple) else (cohorts,)
-    coded = [_coded(column, "cohorts", missing=unknown == "group") for column in columns]
-    if len({len(codes) for codes, _ in coded}) > 1:
-        lengths = ", ".join(str(len(codes)) for codes, _ in coded)
-        raise SpecError(f"found columns of cohorts of unequal length {lengths}, expected one entry per record in each.")
-    return _joined([_with_unknown(codes, _names_of(names.tolist())) for codes, names in coded])
+def _kept(exclude: ArrayLike, patients: ArrayLike) -> tuple[NDArray[np.int64], int]:
+    """Return the positions of a table that are not excluded, and the number of all."""
+    entries = len(_plain(patients, "patients"))
+    return np.flatnonzero(~_excluded(exclude, np.arange(entries))), entries
 
 
-def _with_unknown(codes: NDArray[np.integer], names: Sequence[str]) -> Codes:
-    """Make a group of the entries without a value."""
-    missing = codes == UNKNOWN
-    if not missing.any():
-        return codes, tuple(names)
-    return np.where(missing, len(names), codes), _names_of([*names, None], [*names, WITHOUT])
+def _taken(values: Any, kept: NDArray[np.int64], entries: int) -> Any:
+    """Return the kept entries of a column, of each of several, or None."""
+    if values is None or isinstance(values, tuple):
+        return values if values is None else tuple(_taken(column, kept, entries) for column in values)
+    array = _plain(values, "arrays")
+    if len(array) != entries:
+        raise SpecError(
+            f"found arrays of unequal length {entries} and {len(array)}, expected one entry per record in each."
+        )
+    return array[kept]
+
+
+def _placed(part: Roster, kept: NDArray[np.int64], entries: int) -> Roster:
+    """Return the roster of a part of a table with the places of the whole."""
+    out = np.setdiff1d(np.arange(entries), kept)
+    made = replace(part, rows=kept[part.rows], entries=entries, excluded=_digest(out) if len(out) else "")
+    _ = made.fingerprint  # see from_arrays
+    return made
+
+
+def _digest(rows: NDArray[np.integer]) -> str:
+    return hashlib.sha256(np.sort(rows).astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def _stable_order(key: NDArray[np.integer], size: int) -> NDArray[np.int64]:
@@ -361,77 +373,3 @@ def _of_dense(
         days = days[order]
     of_unit = of_person[units].astype(np.int32)
     return Roster(order, ptr, of_unit, cohorts, patient=number[units], days=days, entries=len(order))
-
-
-def _group_records(index: "CohortIndex", by: By, unknown: Unknown) -> Codes:
-    """Return the code of each record's group and the names of the groups. by: a column, or several taken together.
-
-    Columns: cohort, site, device, sex, a label, or any other with few values. unknown: records without a value are
-    refused, or a group of each cohort ("group"). Raises SpecError if there is no such column, or it has too many values.
-    """
-    names = [by] if isinstance(by, str) else list(by)
-    if not names:
-        raise SpecError("found no column to group by, expected one or more, such as device.")
-    columns = [_column(index, name) for name in names]
-    for name, (codes, _) in zip(names, columns, strict=True):
-        missing = int((codes == UNKNOWN).sum())
-        if missing and unknown == "raise":
-            raise SpecError(
-                f"found {missing} of {len(codes)} records without {name}, expected one in each. Leave them out "
-                "(`exclude=`, `index.take`), make them a group of each cohort (unknown='group'), or group by another column."
-            )
-    columns = [_with_unknown(*column) for column in columns]
-    # Unknown recorders of two hospitals are not one distribution.
-    lost = [codes == len(texts) - 1 for codes, texts in columns if texts[-1] == WITHOUT]
-    if COHORT not in names and lost and np.any(lost, axis=0).any():
-        one = (np.where(np.any(lost, axis=0), index["cohort"], len(index.cohorts)), (*index.cohorts, ""))
-        codes, texts = _joined([*columns, one])
-        return codes, tuple(text.removesuffix(JOIN) for text in texts)
-    return _joined(columns)
-
-
-def _joined(columns: Sequence[Codes]) -> Codes:
-    """Number the combinations that occur, in the order of their codes, and join their names by a slash."""
-    if len(columns) == 1:
-        return columns[0][0], tuple(columns[0][1])
-    # Mixed radix: the last column varies fastest, as in the joined names.
-    mixed = np.zeros(len(columns[0][0]), np.int64)
-    for codes, names in columns:
-        mixed = mixed * len(names) + codes
-    present, codes = np.unique(mixed, return_inverse=True)
-    parts = []
-    for code in present.tolist():
-        part = []
-        for _, names in reversed(columns):
-            code, place = divmod(code, len(names))
-            part.append(names[place])
-        parts.append(tuple(reversed(part)))
-    # A name with a slash of its own, as in ("a / b", "c") and ("a", "b / c"), must not make one group of two.
-    return codes.astype(np.int64), _names_of(parts, [JOIN.join(part) for part in parts])
-
-
-def _column(index: "CohortIndex", name: str) -> Codes:
-    named: dict[str, Sequence[str]] = {
-        "cohort": index.cohorts,
-        "site": index.sites,
-        "device": index.devices,
-        "sex": ("male", "female"),
-    }
-    if name in named:
-        return index[name].astype(np.int64), tuple(named[name])
-    return _values(index[name if name in index.columns else f"{LABEL}{name}"], name)
-
-
-def _values(column: NDArray, name: str) -> Codes:
-    if column.ndim != 1:
-        raise SpecError(f"found {name} of shape {column.shape}, expected a column with one value a record.")
-    known = np.isfinite(column) if column.dtype.kind == "f" else np.ones(len(column), bool)
-    distinct, numbers = np.unique(column[known], return_inverse=True)
-    # Said here, before a sampler answers that thousands of groups are too small for a batch.
-    if len(distinct) > MANY_GROUPS:
-        raise SpecError(f"found {len(distinct)} values of {name}, expected at most {MANY_GROUPS} groups.")
-    codes = np.full(len(column), UNKNOWN, np.int64)
-    codes[known] = numbers
-    values = distinct.tolist()
-    # Two measurements may read alike in six digits.
-    return codes, _names_of(values, [f"{value:g}" if column.dtype.kind == "f" else str(value) for value in values])

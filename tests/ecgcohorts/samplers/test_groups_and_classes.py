@@ -102,7 +102,7 @@ def test_arrays_may_bring_several_columns(devices):
     ],
 )
 def test_what_makes_no_groups_is_refused(index, by, message, monkeypatch):
-    monkeypatch.setattr("ecgcohorts.samplers.roster.MANY_GROUPS", 100)
+    monkeypatch.setattr("ecgcohorts.samplers._groups.MANY_GROUPS", 100)
     device = np.zeros(len(index), np.int32)
     device[:20] = -1
     with pytest.raises(SpecError, match=message):
