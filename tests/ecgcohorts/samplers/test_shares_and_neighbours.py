@@ -10,7 +10,7 @@ import pytest
 from ecgcohorts.errors import PlanImpossible, SpecError, StateMismatch
 from ecgcohorts.samplers import FixedShareSampler, HardNegativeSampler, InDistributionBatchSampler, RampSampler
 
-SUITE, ALL = range(40), range(40, 10_040)
+SUITE, ALL = range(40), range(40, 2_040)
 
 
 def check_fixed_shares(worlds, number):
@@ -106,7 +106,7 @@ def test_promises_hold_in_random_worlds(worlds, check):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS)
-def test_promises_hold_in_ten_thousand_random_worlds(worlds, check):
+def test_promises_hold_in_thousands_of_random_worlds(worlds, check):
     for number in ALL:
         check(worlds, number)
 

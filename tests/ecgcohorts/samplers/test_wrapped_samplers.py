@@ -19,7 +19,7 @@ from ecgcohorts.samplers import (
     RandomBatchSampler,
 )
 
-SUITE, ALL = range(40), range(40, 10_040)
+SUITE, ALL = range(40), range(40, 2_040)
 SHARES = [
     [(0, 0), (4, 1)],
     [(0, 0), (2, 0), (2, 1)],
@@ -135,7 +135,7 @@ def test_promises_hold_in_random_worlds(worlds, check):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS)
-def test_promises_hold_in_ten_thousand_random_worlds(worlds, check):
+def test_promises_hold_in_thousands_of_random_worlds(worlds, check):
     for number in ALL:
         check(worlds, number)
 
