@@ -148,7 +148,12 @@ def _fraction(share: float) -> Fraction:
 
 
 def _checked(shares: Mapping[str, float], cohorts: list[str]) -> dict[str, float]:
-    numbers = {str(name): float(share) for name, share in shares.items()}
+    try:
+        numbers = {str(name): float(share) for name, share in shares.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise SpecError(
+            f"found shares={shares!r}, expected a number for each cohort, such as {{'a': 0.75, '*': 0.25}}."
+        ) from None
     missing = [] if OTHERS in numbers else [name for name in cohorts if name not in numbers]
     strange = [name for name in numbers if name not in cohorts and name != OTHERS]
     # A cohort without a share could mean none or as it comes: nobody should have to guess which.

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ecgcohorts.errors import SpecError
 from ecgcohorts.samplers.permutation import GOLDEN, key_of, mix64, permute
 from ecgcohorts.samplers.roster import LABEL, Roster
+from ecgcohorts.samplers.state import shortened
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
@@ -145,7 +146,8 @@ def _checked(values: NDArray, name: str, records: int) -> NDArray:
 def _columns(names: Sequence[str], index: "CohortIndex | None") -> NDArray[np.float64]:
     """Return columns over their ranges; codes as one feature each; unknown values as far from known ones as can be."""
     if index is None:
-        raise SpecError(f"found columns {', '.join(names)} without an index, expected an array with a row per record.")
+        found = ", ".join(shortened(names))
+        raise SpecError(f"found columns {found} without an index, expected an array of numbers with a row per record.")
     features: list[NDArray[np.float64]] = []
     for name in names:
         known_name = name if name in index.columns else f"{LABEL}{name}"

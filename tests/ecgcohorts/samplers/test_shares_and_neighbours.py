@@ -164,6 +164,8 @@ def test_passes_of_each_source_are_said(index):
         ({"shares": {"a": 0.75, "*": 0.5}}, SpecError, "sum to 1"),
         ({"shares": {"a": 1.5, "*": -0.5}}, SpecError, "above 0"),
         ({"shares": {"a": 0.75, "*": float("nan")}}, SpecError, "above 0"),
+        ({"shares": [0.75, 0.25]}, SpecError, "a number for each cohort"),
+        ({"shares": {"a": "most", "*": 0.25}}, SpecError, "a number for each cohort"),
         ({"shares": {"a": 0.75, "b": 0.25}}, SpecError, "one for each of a, b, c, or '[*]'"),
         ({"shares": {"a": 0.75, "d": 0.25}}, SpecError, "shares of a, d"),
         ({"shares": {"a": 0.5, "b": 0.25, "c": 0.125, "*": 0.125}}, SpecError, "expected one for each"),
@@ -285,8 +287,10 @@ def test_what_cannot_be_near_is_refused_where_it_is_read(index, tmp_path, monkey
 
 def test_columns_need_an_index(worlds):
     world = worlds.World.of(0)
-    with pytest.raises(SpecError, match="columns age without an index"):
-        HardNegativeSampler.from_arrays(patients=world.patients, cohorts=world.cohorts, pairs=8, seed=0, near="age")
+    with pytest.raises(SpecError, match="columns age, age, age, age, age, age, age, age, and 12 more without an index"):
+        HardNegativeSampler.from_arrays(
+            patients=world.patients, cohorts=world.cohorts, pairs=8, seed=0, near=["age"] * 20
+        )
 
 
 def test_sizes_of_neighbourhoods_are_checked(index):

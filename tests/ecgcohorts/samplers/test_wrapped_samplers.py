@@ -254,6 +254,7 @@ def test_micro_batches_of_a_ramp(index):
     [
         (lambda s, m: MicroBatchSampler(s, 0), SpecError, "repeat=0, expected an integer of 1"),
         (lambda s, m: MicroBatchSampler(s, True), SpecError, "repeat=True"),
+        (lambda s, m: MicroBatchSampler(InDistributionBatchSampler, 2), SpecError, "found ABCMeta to cut"),
         (lambda s, m: MicroBatchSampler(s, 3), PlanImpossible, "expected a multiple. Set pairs to 6"),
         (lambda s, m: MicroBatchSampler(CohortPerRankSampler(s, 2), 2), SpecError, "CohortPerRankSampler to cut"),
         (lambda s, m: CohortPerRankSampler(s, 1), SpecError, "ranks=1, expected an integer of 2"),
