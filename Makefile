@@ -11,7 +11,7 @@ help:
 	@echo "make demo   simulate, ingest, pretrain twice, evaluate, report (about 5 minutes on 2 cores)"
 	@echo "make effect the demo over three seeds, CAPE-X and CAPE-Z paired (about 15 minutes)"
 	@echo "make test   the whole test suite"
-	@echo "make test-slow  what the suite samples, whole: 2,000 mutants a format, all defects (two minutes)"
+	@echo "make test-slow  what the suite samples, whole: 2,000 mutants a format, all defects, 10,000 worlds (ten minutes)"
 	@echo "make test-pythons  samplers, stores, ingest and a reader on other Pythons, each with the newest packages it can have"
 	@echo "make test-frameworks  adapters and examples for JAX and TensorFlow, in an environment of their own"
 	@echo "make test-peers  exports read back with Hugging Face datasets and WebDataset, in an environment of their own"

@@ -62,7 +62,11 @@ class Strata:
             key = key_of(seed, "order", group, "class", name, pass_)
             units.append(members[permuted_range(place * share, (place + 1) * share, len(members), key)])
             passes.append(np.full(share, pass_, np.int64))
+        order = self.order(number, seed, group)
+        return np.concatenate(units).astype(np.int64)[order], np.concatenate(passes)[order]
+
+    def order(self, number: int, seed: int, group: str) -> NDArray[np.int64]:
+        """Return the order in which a batch holds what stands class by class."""
         # Losses that compare neighbours in a batch, or ranks that take slices of it, must not see the classes in blocks.
         total = sum(self.share)
-        order = permute(np.arange(total), total, key_of(seed, "mix", group, number))
-        return np.concatenate(units).astype(np.int64)[order], np.concatenate(passes)[order]
+        return permute(np.arange(total), total, key_of(seed, "mix", group, number))

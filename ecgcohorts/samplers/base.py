@@ -74,6 +74,16 @@ class Sampler(BatchPlanner):
         self._course = self._course_of(self._groups, pairs)
         self._schedule: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
+    @classmethod
+    def of_one_cohort_each(cls, planner: BatchPlanner, who: str) -> "Sampler":
+        """Return a planner whose batches have one cohort each, as such. Raises SpecError for any other, naming who asks."""
+        if not isinstance(planner, cls) or any(group.cohort is None for group in planner._groups):
+            raise SpecError(
+                f"found {type(planner).__name__} for {who}, expected a sampler whose batches have one cohort each: "
+                "InDistributionBatchSampler, or RandomBatchSampler with by=."
+            )
+        return planner
+
     @abstractmethod
     def _weights(self, groups: list[Group]) -> list[float] | None:
         """Return each group's share of an epoch's batches; None: as many as one pass of its patients makes."""

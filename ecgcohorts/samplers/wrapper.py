@@ -1,0 +1,77 @@
+"""The base of planners that hand out the batches of another sampler in other pieces, or in another order."""
+
+import copy
+import hashlib
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import SpecError
+from ecgcohorts.samplers.planner import BatchPlanner
+
+if TYPE_CHECKING:
+    from ecgcohorts.index.cohort_index import CohortIndex
+
+_SETTINGS_CHARS = 100  # of a state; longer settings are replaced by a digest
+
+
+_Wrapped = TypeVar("_Wrapped", bound=BatchPlanner)
+
+
+class Wrapper(BatchPlanner, Generic[_Wrapped]):
+    """Plans from the batches of another sampler, which is neither changed nor moved.
+
+    settings: what a state must agree in. Raises SpecError for a sampler that is under way: its position would be lost.
+    """
+
+    in_one_piece = False  # whether the patients of a step belong together, and may be cut into micro-batches
+
+    def __init__(self, sampler: _Wrapped, pairs: int, **settings: Any) -> None:
+        super().__init__(pairs, sampler.seed, sampler.options)
+        if sampler.position != (0, 0) or sampler._since() is not None:
+            epoch, step = sampler.position
+            raise SpecError(
+                f"found a sampler at step {step} of epoch {epoch}, expected one that has not begun. Build it anew, and load "
+                f"a state into the {type(self).__name__}."
+            )
+        # A copy: a state that the caller loads into the original later must not reach the batches planned here.
+        self.sampler = copy.copy(sampler)
+        self.left_out = sampler.left_out
+        self._settings = settings
+        self.check_rank(sampler.rank, sampler.world_size)
+        self.rank, self.world_size = sampler.rank, sampler.world_size
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """All rows that plans may hold, and some of patients that are never drawn."""
+        return self.sampler.rows
+
+    @property
+    def index(self) -> "CohortIndex | None":
+        """The index the sampler was built from; None if it was built from arrays."""
+        return self.sampler.index
+
+    def describe(self) -> dict[str, Any]:
+        """Return what an epoch consists of, in numbers: what the wrapped sampler says, and what is made of it."""
+        return {
+            **self.sampler.describe(),
+            "sampler": type(self).__name__,
+            "wraps": type(self.sampler).__name__,
+            "pairs": self.pairs,
+            "steps_per_epoch": self.steps(0),
+            **self._settings,
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        inner = self.sampler._identity()
+        settings = ", ".join(f"{name}={value}" for name, value in self._settings.items())
+        if len(settings) > _SETTINGS_CHARS:
+            settings = hashlib.sha256(settings.encode()).hexdigest()[:16]
+        # One text for the whole chain: keys of their own would be overwritten where a wrapper is wrapped.
+        return inner | {"sampler": f"{type(self).__name__}({inner['sampler']}, {settings})"}
+
+    def _check_step(self, epoch: int, step: int) -> None:
+        steps = self.steps(epoch)
+        if not 0 <= step < steps:
+            raise IndexError(f"found step {step} of epoch {epoch}, expected 0 to {steps - 1}.")
