@@ -1,10 +1,15 @@
 """What several processes need of each other: one gather that carries gradients. One process needs no set-up."""
 
+import os
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+from ecgcohorts.errors import SpecError
 
 
 def world_size() -> int:
@@ -16,6 +21,23 @@ def world_size() -> int:
 def rank() -> int:
     """Number of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def _join() -> tuple[int, int, Callable[[], object]]:
+    """Join the processes that torchrun started, if it did. Returns this one's rank, their number, and what waits for all."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 0, 1, lambda: None
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    # A group of its own: whoever is done early waits for the others, longer than the minutes of the caller's group.
+    patient = dist.new_group(timeout=timedelta(days=7), backend="gloo")
+    return rank(), world_size(), lambda: dist.barrier(patient)  # type: ignore[arg-type]
+
+
+def _require_alone(what: str, instead: str) -> None:
+    """Raise SpecError if torchrun started several of this process."""
+    if (number := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise SpecError(f"{what}: found {number} processes of torchrun, expected one. {instead}")
 
 
 def leave() -> None:

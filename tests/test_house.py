@@ -28,7 +28,7 @@ LAYERS = {
         ("cli",),
     ),
     "capezoo": (
-        ("errors", "specs", "distributed"),
+        ("errors", "specs", "distributed", "devices"),
         ("encoders", "objectives", "views", "runs"),
         ("training", "zoo"),
         ("embedding", "interop"),

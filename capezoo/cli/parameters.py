@@ -22,4 +22,12 @@ digest_key = option(
     type=FILE,
     help="key with which the digests of training recordings were published, if they are keyed",
 )
+DEVICE = Name("DEVICE", lambda: ("auto", "cpu", "cuda", "cuda:0"))
+device = option(
+    "--device",
+    type=DEVICE,
+    default="auto",
+    show_default=True,
+    help="what embeds: cpu, cuda, cuda:N, or a GPU if there is one (auto); float32 products are exact on each",
+)
 offline = option("--offline", is_flag=True, help="take Hub weights from the cache only, as with HF_HUB_OFFLINE=1")

@@ -35,6 +35,7 @@ def embed(
     mains_hz: Mains = "auto",
     missing_leads: MissingLeads = "refuse",
     force_recipe: bool = False,
+    device: str | None = None,
 ) -> NDArray[np.float32]:
     """Return the embeddings of a store, in the order of its index, or of an array of raw signals: (record, unit).
 
@@ -42,15 +43,16 @@ def embed(
     or none where the weights take numbers without a unit). It goes through the recipe of the weights: leads found by name, scaled, resampled, filtered (notch at
     `mains_hz`). `adaptation` tells what is done, with the same arguments.
     missing_leads: "refuse"; "derive" limb leads from two others; or "zero", which also feeds 0 mV where nothing can be
-    derived. force_recipe: take a store of another recipe, if rate, unit and length fit.
+    derived. force_recipe: take a store of another recipe, if rate, unit and length fit. device: auto (a GPU if there is
+    one), cpu, cuda or cuda:N; by default where the model is.
     Raises RecipeMismatch for a store of another recipe, SpecError for what cannot be adapted exactly, and
     RejectedRecording, naming the record, for signals that the recipe refuses.
     """
     given = {"rate_hz": rate_hz, "leads": leads, "unit": unit, "mains_hz": mains_hz}
     plan = _fit(model, source, given, missing_leads, force_recipe)
     if isinstance(source, np.ndarray):
-        return features(model, _array_windows(source, InputSpec.of_model(model), plan))
-    return store_features(model, source, plan)
+        return features(model, _array_windows(source, InputSpec.of_model(model), plan), device)
+    return store_features(model, source, plan, device=device)
 
 
 def adaptation(

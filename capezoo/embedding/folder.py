@@ -1,28 +1,39 @@
 """Embeddings on disk: a Zarr v3 group with the index columns beside them, and the digest of both."""
 
 import hashlib
+import logging
 import os
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from capezoo.distributed import _join
 from capezoo.embedding.adapt import Adaptation, MissingLeads
-from capezoo.embedding.from_store import Progress, store_features
+from capezoo.embedding.from_store import Progress, _blocks
+from capezoo.embedding.parts import RECORDS, _Parts
 from capezoo.specs.base import Spec, parse
 from capezoo.specs.input import InputSpec
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, CohortIndex
+from ecgcohorts.io.durable import sync_folder
+from ecgcohorts.store.commit import writer_lock
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ecgcohorts.store.reader import AnyStore
 
-_CHUNK_RECORDS = 4096  # of the embedding array; 4 MB at 256 features
+log = logging.getLogger(__name__)
+
+_CHUNK_PARTS = 4
+_CHUNK_RECORDS = _CHUNK_PARTS * RECORDS  # 4096, of the embedding array; 4 MB at 256 features
 
 
 class EmbeddingInfo(Spec):
@@ -37,6 +48,7 @@ class EmbeddingInfo(Spec):
     input: InputSpec
     adaptation: Adaptation
     window: Literal["centre"] = "centre"
+    device: str = "cpu"  # kind of what computed them: the last bits differ between kinds
     store_fingerprint: str
     records: int
     width: int
@@ -77,44 +89,104 @@ def embed_store(
     *,
     missing_leads: MissingLeads = "refuse",
     force_recipe: bool = False,
+    device: str | None = None,
 ) -> Embeddings:
-    """Write the embeddings of a store as a Zarr v3 group with the index columns beside them, and return them.
+    """Write the embeddings of a store as `write_embeddings` does, and return them."""
+    how: dict[str, Any] = {"missing_leads": missing_leads, "force_recipe": force_recipe, "device": device}
+    write_embeddings(model, store, out, name, card, progress, **how)
+    return open_embeddings(out)
 
-    name: of the weights, for tables. card: SHA-256 of their card.json. progress: told records done and in all.
-    missing_leads, force_recipe: as for `embed`; what was done is kept in the group's attributes.
-    The folder is written beside its place, then renamed. Raises SpecError if `out` exists, RecipeMismatch for another
-    recipe.
+
+def write_embeddings(
+    model: "nn.Module",
+    store: "AnyStore",
+    out: str | Path,
+    name: str = "weights",
+    card: str | None = None,
+    progress: Progress | None = None,
+    *,
+    missing_leads: MissingLeads = "refuse",
+    force_recipe: bool = False,
+    device: str | None = None,
+) -> EmbeddingInfo:
+    """Write the embeddings of a store as a Zarr v3 group with the index columns beside them; return its attributes.
+
+    name: of the weights, for tables. card: SHA-256 of their card.json. progress: told records done and in all, of this
+    process's share. missing_leads, force_recipe: as for `embed`; what was done is kept in the group's attributes.
+    device: auto (a GPU if there is one), cpu, cuda or cuda:N; None: where the model is.
+    Embeddings go to the disk as they come, beside their place. Called again after a kill, it goes on there and ends with
+    the same bytes. Processes that torchrun started share the work, and all return once it is done.
+    Raises SpecError if `out` exists, RecipeMismatch for another recipe, LockHeld if another process writes there.
     """
     target = Path(out)
     if target.exists():
         raise SpecError(f"{target}: found something there, expected a new folder. Name another, or remove it.")
-    spec = InputSpec.of_model(model)
+    spec, index = InputSpec.of_model(model), _kept(store.index)
     plan = Adaptation.of_recipe(spec, store.recipe, str(store.path), missing_leads, force_recipe)
-    embedding = store_features(model, store, plan, progress)
+    made_of: dict[str, Any] = {"name": name, "card": card, "origin": getattr(model, "origin", None), "adaptation": plan}
+    info = _info(model, index, {**made_of, "input": spec, "device": device, "store_fingerprint": store.fingerprint})
+    work = target.with_name(f".{target.name}.part")
+    parts = _Parts(work, info.records, info.width)
+    with ExitStack() as held:
+        rank, ranks, wait = _join()
+        if rank == 0:
+            held.enter_context(writer_lock(work, "folder"))
+            # Another torch may round otherwise, and half of each would be the embeddings of neither.
+            if parts.claim({**info.model_dump(mode="json"), "torch": version("torch")}):
+                log.warning("%s: dropped what was left of other embeddings, which were never finished.", target)
+        wait()
+        missing = parts.missing()
+        wait()  # before the first is written: all ranks must share out the same
+        mine = missing[rank::ranks]
+        counter = _Counter(progress, parts, mine, alone=ranks == 1)
+        with closing(_blocks(model, store, plan, [parts.ranges[number] for number in mine], device)) as blocks:
+            parts.write(mine, blocks, counter.add)
+        wait()
+        return _finished(target, work, info, parts, index) if rank == 0 else info
+
+
+class _Counter:
+    """Tells how many records of this process's share are done; of a lone process, those of an earlier one are done too."""
+
+    def __init__(self, progress: Progress | None, parts: _Parts, mine: list[int], alone: bool) -> None:
+        to_do = sum(len(parts.ranges[number]) for number in mine)
+        self._progress, self._total = progress, sum(map(len, parts.ranges)) if alone else to_do
+        self._done = self._total - to_do
+
+    def add(self, records: int) -> None:
+        self._done += records
+        if self._progress:
+            self._progress(self._done, self._total)
+
+
+def _kept(index: CohortIndex) -> CohortIndex:
+    """Return the columns of an index that stand beside its embeddings, in order of their names."""
     columns = {
         key: column
-        for key, column in sorted(store.index.columns.items())
+        for key, column in sorted(index.columns.items())
         if key in COLUMNS or key in BYTE_COLUMNS or key.startswith(LABEL)
     }
-    index = CohortIndex(columns, store.index.cohorts, store.index.sites, store.index.devices)
-    info = EmbeddingInfo(
-        name=name,
+    return CohortIndex(columns, index.cohorts, index.sites, index.devices)
+
+
+def _info(model: "nn.Module", index: CohortIndex, made_of: dict[str, Any]) -> EmbeddingInfo:
+    """Describe embeddings before they are made: without the digest of what they will hold."""
+    from capezoo.devices import _device_named
+
+    named = made_of.pop("device")
+    there = next(model.parameters()).device if named is None else _device_named(named)
+    return EmbeddingInfo(
+        **made_of,
+        device=there.type,
         weights=weights_digest(model),
-        card=card,
-        origin=getattr(model, "origin", None),
-        input=spec,
-        adaptation=plan,
-        store_fingerprint=store.fingerprint,
-        records=len(embedding),
-        width=embedding.shape[1],
-        columns=tuple(columns),
+        records=len(index),
+        width=int(model.num_features),  # type: ignore[arg-type]
+        columns=tuple(index.columns),
         cohorts=index.cohorts,
         sites=index.sites,
         devices=index.devices,
-        data=_data_digest(embedding, index),
+        data="",
     )
-    _write(target, info, embedding, index)
-    return Embeddings(target, info, index, embedding)
 
 
 def open_embeddings(path: str | Path) -> Embeddings:
@@ -148,41 +220,61 @@ def _array(group: Any, name: str) -> NDArray[Any]:
 
 # The digest covers little-endian bytes, so that it is the same on machines of either order.
 def _data_digest(embedding: NDArray[np.float32], index: CohortIndex) -> str:
-    digest = hashlib.sha256()
-    for name, array in {"embedding": embedding, **dict(sorted(index.columns.items()))}.items():
+    return _digest(embedding.shape, [embedding], index)
+
+
+def _digest(shape: tuple[int, ...], embedding: Iterable[NDArray[np.float32]], index: CohortIndex) -> str:
+    """embedding: the rows of an array of this shape, in pieces."""
+    digest = hashlib.sha256(f"embedding\0<f4\0{shape}\0".encode())
+    for piece in embedding:
+        digest.update(np.ascontiguousarray(piece, "<f4").tobytes())
+    for name, array in sorted(index.columns.items()):
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         digest.update(f"{name}\0{little.dtype.str}\0{little.shape}\0".encode() + little.tobytes())
     return digest.hexdigest()
 
 
-def _write(target: Path, info: EmbeddingInfo, embedding: NDArray[np.float32], index: CohortIndex) -> None:
+def _finished(target: Path, work: Path, info: EmbeddingInfo, parts: _Parts, index: CohortIndex) -> EmbeddingInfo:
+    """Put the parts together, beside their place and then in it. In memory there is one chunk of them at a time."""
     import zarr
+
+    aside, shape = work / "whole", (info.records, info.width)
+    shutil.rmtree(aside, ignore_errors=True)
+    group = zarr.create_group(aside, zarr_format=3)
+    for name, column in index.columns.items():
+        _array_in(group, f"index/{name}", column.shape, column.dtype)[...] = column
+    embedding = _array_in(group, "embedding", shape, np.dtype(np.float32))
+    numbers = range(len(parts.ranges))
+
+    def chunks() -> Iterator[NDArray[np.float32]]:
+        for first in numbers[::_CHUNK_PARTS]:
+            chunk = np.concatenate([parts.read(number) for number in numbers[first : first + _CHUNK_PARTS]])
+            embedding[first * RECORDS : first * RECORDS + len(chunk)] = chunk
+            yield chunk
+
+    info = info.model_copy(update={"data": _digest(shape, chunks(), index)})
+    group.update_attributes(info.model_dump(mode="json"))
+    # The rename must not reach the disk before the bytes do, or a power cut leaves holes under the final name.
+    for path in aside.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    os.rename(aside, target)
+    sync_folder(target.parent)
+    shutil.rmtree(work)
+    return info
+
+
+def _array_in(group: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
-    from ecgcohorts.io.durable import sync_folder
-
-    aside = target.with_name(f".{target.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        group = zarr.create_group(aside, zarr_format=3, attributes=info.model_dump(mode="json"))
-        for name, array in {"embedding": embedding, **{f"index/{k}": v for k, v in index.columns.items()}}.items():
-            group.create_array(
-                name,
-                shape=array.shape,
-                dtype=array.dtype,
-                chunks=(min(max(len(array), 1), _CHUNK_RECORDS), *array.shape[1:]),
-                serializer=BytesCodec(endian="little" if array.dtype.itemsize > 1 else None),
-                compressors=[ZstdCodec(level=1), Crc32cCodec()],
-                fill_value=np.nan if array.dtype.kind == "f" else 0,
-                config={"write_empty_chunks": True},  # a missing chunk must not read as data
-            )[...] = array
-        # The rename must not reach the disk before the bytes do, or a power cut leaves holes under the final name.
-        for path in aside.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(aside, target)
-        sync_folder(target.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=(min(max(shape[0], 1), _CHUNK_RECORDS), *shape[1:]),
+        serializer=BytesCodec(endian="little" if dtype.itemsize > 1 else None),
+        compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        fill_value=np.nan if dtype.kind == "f" else 0,
+        config={"write_empty_chunks": True},  # a missing chunk must not read as data
+    )

@@ -1,6 +1,7 @@
 """Features of every recording of a store: central windows, adapted and scaled as the weights ask."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 from capezoo.embedding.adapt import Adaptation, window_starts
 from capezoo.specs.input import InputSpec
 from capezoo.specs.scaling import lead_statistics, scaled
-from capezoo.zoo.forward import BATCH, features
+from capezoo.zoo.forward import BATCH, _features
 from ecgcohorts.errors import SpecError, StoreError
+from ecgcohorts.loading.loader import _ahead
 from ecgcohorts.recording import MISSING
 
 if TYPE_CHECKING:
@@ -19,39 +21,68 @@ if TYPE_CHECKING:
     from ecgcohorts.store.reader import AnyStore
 
 Progress = Callable[[int, int], None]
+_BLOCKS_AHEAD = 2  # 46 MB of windows
 
 
 def store_features(
-    model: "nn.Module", store: "AnyStore", plan: Adaptation, progress: Progress | None = None
+    model: "nn.Module",
+    store: "AnyStore",
+    plan: Adaptation,
+    progress: Progress | None = None,
+    device: str | None = None,
 ) -> NDArray[np.float32]:
     """Return features (record, unit) in the order of the index. progress: told records done and in all.
 
+    device: auto, cpu, cuda or cuda:N; None: where the model is.
     Raises StoreError for a recording shorter than the window, SpecError for weights that give no numbers.
     """
-    embedding = features(model, _windows(model, store, plan, progress))
-    if not np.isfinite(embedding).all():
-        raise SpecError(
-            "found embeddings that are no finite numbers, expected numbers. Check the weights: capezoo verify"
-        )
-    return embedding
+    count = len(store.index)
+    found, done = np.empty((count, int(model.num_features)), np.float32), 0  # type: ignore[arg-type]
+    for block in _blocks(model, store, plan, [range(count)], device):
+        found[done : done + len(block)] = block
+        done += len(block)
+        if progress:
+            progress(done, count)
+    return found
+
+
+def _blocks(
+    model: "nn.Module", store: "AnyStore", plan: Adaptation, entries: Sequence[range], device: str | None = None
+) -> Generator[NDArray[np.float32], None, None]:
+    """Yield features of some ranges of the index, in blocks of at most BATCH from the start of each range on.
+
+    The same block gives the same bits whatever is embedded with it. Raises as `store_features` does.
+    """
+    spec, index = InputSpec.of_model(model), store.index
+    # All of them now: a short one must not be found after hours.
+    starts = window_starts(index["valid_start"], index["valid_stop"], spec.length)
+    parts = [range(first, min(first + BATCH, each.stop)) for each in entries for first in each[::BATCH]]
+    # Read and scaled in a thread of its own while the block before is computed.
+    with closing(_ahead(_windows(store, spec, plan, starts, parts), _BLOCKS_AHEAD)) as windows:
+        for block in _features(model, windows, device):
+            if not np.isfinite(block).all():
+                raise SpecError(
+                    "found embeddings that are no finite numbers, expected numbers. Check the weights: capezoo verify"
+                )
+            yield block
 
 
 def _windows(
-    model: "nn.Module", store: "AnyStore", plan: Adaptation, progress: Progress | None
+    store: "AnyStore", spec: InputSpec, plan: Adaptation, starts: NDArray[np.int64], parts: Sequence[range]
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the windows that the encoder sees, float32 (record, lead, time), in blocks."""
-    index, spec = store.index, InputSpec.of_model(model)
-    starts = window_starts(index["valid_start"], index["valid_stop"], spec.length)
+    """Yield the windows that the encoder sees, float32 (record, lead, time), part by part of the index."""
+    index = store.index
     known = [lead for lead in spec.leads if lead not in plan.zeroed]
-    for first in range(0, len(index), BATCH):
-        part = slice(first, first + BATCH)
+    scales = lead_statistics(index, np.arange(len(index)), known, spec.normalisation)
+    for each in parts:
+        part = slice(each.start, each.stop)
         strips = store.read(index["row"][part])
         windows = np.stack([s[:, at : at + spec.length] for s, at in zip(strips, starts[part], strict=True)])
         if (windows == MISSING).any():
             raise StoreError(f"{store.path}: found missing samples inside a valid part. Run: ecgcohorts verify")
         # float32 before the leads are combined: halves of whole microvolts are exact in it.
         windows_mv = plan.fit(windows * np.float32(store.recipe.lsb_uv / 1000), store.recipe.leads, spec)
-        statistics = lead_statistics(index, np.arange(len(index))[part], known, spec.normalisation)
+        statistics = (scales[0][part], scales[1][part]) if scales else None
         if statistics is not None and plan.zeroed:
             # A lead fed as 0 mV has a deviation of 0, so that it stays 0 whatever its mean.
             at = [spec.leads.index(lead) for lead in known]
@@ -59,5 +90,3 @@ def _windows(
             whole[:, :, at] = statistics
             statistics = (whole[0], whole[1])
         yield scaled(windows_mv, spec.normalisation, statistics=statistics)
-        if progress:
-            progress(min(first + BATCH, len(index)), len(index))

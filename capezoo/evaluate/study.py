@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from capezoo.distributed import _require_alone
 from capezoo.embedding.folder import embed_store, open_embeddings, weights_digest
 from capezoo.encoders import build
 from capezoo.errors import Unanswerable
@@ -67,15 +68,20 @@ def study(
     progress: Progress | None = None,
     check: bool = True,
     digest_key: Path | None = None,
+    device: str | None = None,
 ) -> Study:
     """Embed the store with each of `weights`, ask the questions, and return the study, which `out` then holds.
 
     weights: names or folders of published weights, or "random". questions: name -> values of its `Config`. A folder of
     an earlier study of the same weights, store and seed keeps its other answers. A question that the store cannot
     answer is listed in `left_out`, or, asked alone, raises Unanswerable. check: as for `capezoo.load`; what unchecked
-    weights say of their training recordings is not believed. digest_key: file of the key of keyed training digests.
+    weights say of their training recordings is not believed. digest_key: file of the key of keyed training digests. device: that
+    embeds, auto, cpu, cuda or cuda:N; None: the CPU.
     Raises EcgError with the remedy for whatever does not fit together, and for test patients that pretraining has seen.
     """
+    _require_alone(
+        "evaluate", "Embed with them first: torchrun ... -m capezoo.cli embed WEIGHTS STORE -o OUT/embeddings/NAME."
+    )
     folder = Path(out)
     # Settings first: a wrong key is refused before weights are loaded and the store is embedded.
     asked = {name: _config(name, values) for name, values in sorted(questions.items())}
@@ -86,7 +92,8 @@ def study(
     made = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
     if (folder / RESULTS).is_file():
         made = _continued(folder, made)
-    subjects = tuple(Subject(_embeddings(one, store, folder, progress), one.trained_on) for one in found)
+    embedded = [_embeddings(one, store, folder, _part(progress, f"embed {one.name}"), device) for one in found]
+    subjects = tuple(Subject(made, one.trained_on) for made, one in zip(embedded, found, strict=True))
     for name, config in asked.items():
         module: Any = plugins.load(KIND, name)
         answers, left_out = dict(made.answers), dict(made.left_out)
@@ -192,7 +199,9 @@ def _random(folders: Sequence[Path], seed: int) -> "nn.Module":
     return model.eval()
 
 
-def _embeddings(one: _Contender, store: "AnyStore", folder: Path, progress: Progress | None) -> "Embeddings":
+def _embeddings(
+    one: _Contender, store: "AnyStore", folder: Path, progress: Callable[[int, int], None], device: str | None
+) -> "Embeddings":
     """Return the embeddings of an earlier study if weights and store are the same, else new ones."""
     path = folder / "embeddings" / file_name(one.name)
     if path.exists():
@@ -205,7 +214,7 @@ def _embeddings(one: _Contender, store: "AnyStore", folder: Path, progress: Prog
         if made and (made.info.name, made.info.weights, made.info.store_fingerprint, made.info.input) == wanted:
             return made
         shutil.rmtree(path)
-    return embed_store(one.model, store, path, one.name, one.evaluated.card, _part(progress, f"embed {one.name}"))
+    return embed_store(one.model, store, path, one.name, one.evaluated.card, progress, device=device)
 
 
 def _draw(folder: Path, figures: Sequence[Any]) -> None:

@@ -88,9 +88,7 @@ class TrainingData:
 
     def batches(self, memory: "Memory | None" = None) -> Generator["Batch", None, None]:
         """Training batches of this rank from the sampler's position on, epoch after epoch, without end."""
-        loader = ec.Loader(self.store, self.sampler, window=self.config.input.length, memory=memory)
-        while True:
-            yield from loader
+        return ec.Loader(self.store, self.sampler, window=self.config.input.length, memory=memory).endless()
 
     def held_out_batches(self) -> Iterator[tuple[str, "Batch"]]:
         """Held-out batches, the same every time: of one cohort each, as large as in training where patients allow."""

@@ -8,36 +8,66 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 BATCH = 256  # windows at once; 23 MB of input, some 1.5 GB of activations in cape_resnet
 
 
-def features(model: "nn.Module", windows: NDArray[np.float32] | Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+def features(model: "nn.Module", windows: NDArray[np.float32], device: str | None = None) -> NDArray[np.float32]:
     """Embed (window, lead, time), scaled, as (window, num_features), in evaluation mode, before any classifier.
 
-    windows: all at once, or blocks of them, which are taken as they come: of a whole store only results are kept.
+    device: as in `_features`.
     """
-    if isinstance(windows, np.ndarray):
-        windows = [windows[start : start + BATCH] for start in range(0, len(windows), BATCH)]
-    found = list(_features(model, windows))
-    width = int(model.num_features)  # type: ignore[arg-type]
-    return np.concatenate(found) if found else np.zeros((0, width), np.float32)
+    found = np.empty((len(windows), int(model.num_features)), np.float32)  # type: ignore[arg-type]
+    blocks = (windows[first : first + BATCH] for first in range(0, len(windows), BATCH))
+    for place, block in enumerate(_features(model, blocks, device)):
+        found[place * BATCH : place * BATCH + len(block)] = block
+    return found
 
 
-def _features(model: "nn.Module", blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-    """Embed windows block by block, on the model's device."""
+def _features(
+    model: "nn.Module", blocks: Iterable[NDArray[np.float32]], device: str | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """Embed windows block by block, in float32 without TF32. On a GPU a block is on its way while the next is computed.
+
+    device: auto, cpu, cuda or cuda:N; the model comes back from there. None: where the model is. Mode and device are
+    the model's own again while a block is handed out.
+    """
     import torch
 
-    device = next(model.parameters()).device
-    with _evaluation(model):
+    from capezoo.devices import _Arriving, _device_named, _float32_products
+
+    home = next(model.parameters()).device
+    there = home if device is None else _device_named(device)
+    on_gpu = there.type == "cuda"
+    before: _Arriving | None = None
+    with _placed(model, home, there):
         for block in blocks:
-            # Entered anew for each block: a generator that waits inside it would switch the mode of its caller too.
-            with torch.inference_mode():
-                x = torch.from_numpy(np.ascontiguousarray(block, np.float32)).to(device)
+            x = torch.from_numpy(np.ascontiguousarray(block, np.float32))
+            # Entered anew for each block: a generator that waits inside would switch the mode of its caller too.
+            with torch.inference_mode(), _float32_products(False, there), _evaluation(model):
+                x = x.pin_memory().to(there, non_blocking=True) if on_gpu else x.to(there)
                 # timm's name for `without the classifier`; the model may have one.
                 pooled = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
-                yield pooled.float().cpu().numpy()
+                now = _Arriving(pooled.float(), there)
+            if before is not None:
+                yield before.wait().numpy()
+            before = now
+        if before is not None:
+            yield before.wait().numpy()
+
+
+@contextmanager
+def _placed(model: "nn.Module", home: "torch.device", there: "torch.device") -> Iterator[None]:
+    if there == home:
+        yield
+        return
+    model.to(there)
+    try:
+        yield
+    finally:
+        model.to(home)
 
 
 @contextmanager

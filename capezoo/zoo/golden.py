@@ -65,9 +65,9 @@ class GoldenOutput:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
         return buffer.getvalue()
 
-    def difference(self, model: "nn.Module", spec: InputSpec) -> float:
+    def difference(self, model: "nn.Module", spec: InputSpec, device: str | None = None) -> float:
         """Return how far a model's embeddings are from these: the largest difference over the largest value."""
-        found = _embedding(model, self.signal_uv, spec)
+        found = _embedding(model, self.signal_uv, spec, device)
         # The signals of the file, not today's: weights stay checkable if the way they are made changes.
         scale = float(np.abs(self.embedding).max()) or 1.0
         return float(np.abs(found - self.embedding).max()) / scale
@@ -124,10 +124,12 @@ def _signal(spec: InputSpec) -> NDArray[np.int16]:
     return signal.astype(np.int16)
 
 
-def _embedding(model: "nn.Module", signal_uv: NDArray[np.int16], spec: InputSpec) -> NDArray[np.float32]:
+def _embedding(
+    model: "nn.Module", signal_uv: NDArray[np.int16], spec: InputSpec, device: str | None = None
+) -> NDArray[np.float32]:
     """Embed signals in microvolts, scaled as `spec` says: (signal, unit).
 
     Each signal is a recording and a cohort of its own where a scaling asks for their statistics.
     """
     normalisation = "window_lead_z" if spec.normalisation in OF_STATISTICS else spec.normalisation
-    return features(model, scaled(signal_uv.astype(np.float32) / np.float32(1000), normalisation))
+    return features(model, scaled(signal_uv.astype(np.float32) / np.float32(1000), normalisation), device)

@@ -25,11 +25,11 @@ class Verification:
         return not self.problems
 
 
-def verify(weights: str | Path, offline: bool = False) -> Verification:
+def verify(weights: str | Path, offline: bool = False, *, device: str = "cpu") -> Verification:
     """Check published weights given as "encoder.tag", folder, or "hf-hub:org/repo@revision".
 
     Bytes first: nothing is parsed or run unless every digest is right. offline: take Hub weights from the cache only.
-    Raises SpecError if there are no such weights.
+    device: cpu, auto, cuda or cuda:N, which must give the golden output. Raises SpecError if there are no such weights.
     """
     folder = locate(weights, offline)
     problems = problems_of(folder)
@@ -37,9 +37,12 @@ def verify(weights: str | Path, offline: bool = False) -> Verification:
         return Verification(folder, folder.name, 0, float("nan"), tuple(problems))
     card = read_card(folder)
     assert card.golden is not None  # a card without one is a problem above
+    from capezoo.devices import _device_named  # loads torch, which damaged weights never need
+
+    there = str(_device_named(device))
     try:
         golden = GoldenOutput.read(folder / GOLDEN, card.input, card.embedding_dim)
-        difference = golden.difference(load(folder), card.input)
+        difference = golden.difference(load(folder), card.input, there)
     except EcgError as error:
         return Verification(folder, folder.name, 0, float("nan"), (str(error),))
     # Written this way round, NaN fails as well.

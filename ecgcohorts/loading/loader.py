@@ -3,9 +3,11 @@
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from itertools import count
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from ecgcohorts.samplers.planner import BatchPlanner
 
 Memory = Callable[[tuple[int, ...]], NDArray[np.int16]]  # shape -> a C-contiguous array of any content
+_T = TypeVar("_T")
 
 
 class _Strips(Protocol):
@@ -111,11 +114,30 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.sampler.position
-        steps = range(first, self.sampler.steps(epoch))
-        batches = self._ahead(epoch, steps) if self.prefetch else (self.load(epoch, step) for step in steps)
-        for step, batch in zip(steps, batches, strict=True):
-            self.sampler.mark_consumed(epoch, step)
-            yield batch
+        with closing(self.made((epoch, step) for step in range(first, self.sampler.steps(epoch)))) as batches:
+            for batch in batches:
+                self.sampler.mark_consumed(epoch, batch.plan.step)
+                yield batch
+
+    def endless(self) -> Generator[Batch, None, None]:
+        """Yield the same batches epoch after epoch, made ahead across the end of each; close it when done.
+
+        If the sampler is set to another epoch, or given a state, in between, it goes on from there.
+        """
+        while True:
+            with closing(self.made(_onwards(self.sampler))) as batches:
+                for batch in batches:
+                    place = batch.plan.epoch, batch.plan.step
+                    # What was made ahead belongs to a place that somebody has left.
+                    if self.sampler.position != place:
+                        break
+                    self.sampler.mark_consumed(*place)
+                    yield batch
+
+    def made(self, places: Iterable[tuple[int, int]]) -> Generator[Batch, None, None]:
+        """Yield the batches at some (epoch, step), made ahead. The sampler's position stays where it is."""
+        batches = (self._noted(epoch, step) for epoch, step in places)
+        yield from _ahead(batches, self.prefetch) if self.prefetch else batches
 
     def load(self, epoch: int, step: int) -> Batch:
         """Plan, read and cut one batch. It depends on the arguments and the sampler's options only."""
@@ -139,39 +161,55 @@ class Loader:
         self.store.read_windows(rows[here], start, present, windows, here, self.threads)
         return Batch(signal, self.store.recipe.lsb_uv, valid, plan, self.store.recipe.unit)
 
-    def _ahead(self, epoch: int, steps: range) -> Iterator[Batch]:
-        """Yield the batches of some steps in order, made in a thread that is at most `prefetch` ahead."""
-        ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
-        slots = threading.Semaphore(self.prefetch)
-        stop = threading.Event()
-
-        def produce() -> None:
-            for step in steps:
-                slots.acquire()
-                if stop.is_set():
-                    return
-                try:
-                    ready.put(self.load(epoch, step))
-                # Of any kind: it is raised again in the consumer's thread.
-                except BaseException as error:
-                    error.add_note(f"While loading step {step} of epoch {epoch}.")
-                    ready.put(error)
-                    return
-
-        # A thread and not a process: passing batches between processes takes several times as long as reading them here.
-        producer = threading.Thread(target=produce, name="ecgcohorts-loader", daemon=True)
-        producer.start()
+    def _noted(self, epoch: int, step: int) -> Batch:
         try:
-            for _ in steps:
-                made = ready.get()
-                slots.release()
-                if isinstance(made, BaseException):
-                    raise made
-                yield made
-        finally:  # also when the consumer stops early; the thread ends after the batch it is making
-            stop.set()
+            return self.load(epoch, step)
+        except BaseException as error:
+            error.add_note(f"While loading step {step} of epoch {epoch}.")
+            raise
+
+
+def _onwards(sampler: "Sampler") -> Iterator[tuple[int, int]]:
+    """Yield (epoch, step) from the sampler's position on, without end."""
+    begun, first = sampler.position
+    for epoch in count(begun):
+        yield from ((epoch, step) for step in range(first, sampler.steps(epoch)))
+        first = 0
+
+
+def _ahead(items: Iterator[_T], depth: int) -> Generator[_T, None, None]:
+    """Yield items in order, made in a thread that is at most `depth` ahead. An error comes where its item would have."""
+    ready: queue.SimpleQueue[tuple[_T] | BaseException] = queue.SimpleQueue()
+    slots = threading.Semaphore(depth)
+    stop = threading.Event()
+
+    def produce() -> None:
+        while slots.acquire() and not stop.is_set():
+            try:
+                ready.put((next(items),))
+            # Of any kind, the end of the items among them: it is raised again in the consumer's thread.
+            except BaseException as error:
+                ready.put(error)
+                return
+
+    # A thread and not a process: passing batches between processes takes several times as long as reading them here.
+    producer = threading.Thread(target=produce, name="ecgcohorts-loader", daemon=True)
+    producer.start()
+    try:
+        while True:
+            made = ready.get()
             slots.release()
-            producer.join()
+            if isinstance(made, StopIteration):
+                return
+            if isinstance(made, BaseException):
+                raise made
+            yield made[0]
+            # The item is the consumer's alone: kept here, its memory could not be used again.
+            del made
+    finally:  # also when the consumer stops early; the thread ends after the item it is making
+        stop.set()
+        slots.release()
+        producer.join()
 
 
 class _ValidRanges:

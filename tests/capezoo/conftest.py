@@ -1,5 +1,6 @@
 """A real store of two simulated hospitals, made once, a run trained on it for a moment, and a store in memory."""
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,16 @@ from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.preprocess.recipes import CAPE_V1, Recipe
 from ecgcohorts.preprocess.strip import make_strip
 from ecgcohorts.recording import Recording
+
+
+@pytest.fixture
+def paper_gpu():
+    """A GPU that is none: see paper_gpu.py."""
+    path = Path(__file__).with_name("paper_gpu.py")
+    spec = importlib.util.spec_from_file_location("paper_gpu", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.PaperGpu()
 
 
 @pytest.fixture(scope="session")

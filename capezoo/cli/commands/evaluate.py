@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
-from capezoo.cli.parameters import WEIGHTS, digest_key, unchecked
+from capezoo.cli.parameters import WEIGHTS, device, digest_key, unchecked
 from ecgcohorts import plugins
 from ecgcohorts.cli.console import Answer, progress, table
 from ecgcohorts.cli.parameters import FILE, FOLDER, INTEGER, NATURAL, REAL, STORE, TEXT, Name, OneOf, option
@@ -54,6 +54,7 @@ def _study(function: Callable[..., Answer]) -> Callable[..., Answer]:
             option("--store", type=STORE, multiple=True, required=True, help="store; repeat to read several as one"),
             option("-o", "--out", type=FOLDER, required=True, help="folder of the study, to make or to add to"),
             option("--seed", type=NATURAL, required=True, help="random seed of splits, heads and resampling"),
+            device,
             unchecked,
             digest_key,
         )
@@ -75,12 +76,13 @@ def _asking(name: str) -> Command:
         store: Sequence[str],
         out: Path,
         seed: int,
+        device: str,
         unchecked: bool,
         digest_key: Path | None,
         **config: Any,
     ) -> Answer:
-        trust = {"check": not unchecked, "digest_key": digest_key}
-        return _answered(weights, store, out, seed, {name: config}, trust)
+        how = {"check": not unchecked, "digest_key": digest_key, "device": device}
+        return _answered(weights, store, out, seed, {name: config}, how)
 
     # The function has no docstring of its own: the question's module says what it asks.
     ask.help = about(name)[1]
@@ -128,6 +130,7 @@ def _asking_all() -> Command:
         store: Sequence[str],
         out: Path,
         seed: int,
+        device: str,
         unchecked: bool,
         digest_key: Path | None,
         train_cohort: str,
@@ -143,8 +146,8 @@ def _asking_all() -> Command:
             questions[name] = {key: value for key, value in shared.items() if key in fields}
         for setting in settings:
             _set(questions, setting)
-        trust = {"check": not unchecked, "digest_key": digest_key}
-        return _answered(weights, store, out, seed, questions, trust)
+        how = {"check": not unchecked, "digest_key": digest_key, "device": device}
+        return _answered(weights, store, out, seed, questions, how)
 
     return ask
 
@@ -168,16 +171,16 @@ def _answered(
     out: Path,
     seed: int,
     questions: Mapping[str, Mapping[str, Any]],
-    trust: Mapping[str, Any],
+    how: Mapping[str, Any],
 ) -> Answer:
-    """Ask, and show the numbers that matter. trust: what `study` is told of the weights."""
+    """Ask, and show the numbers that matter. how: what else `study` is told."""
     from rich.console import Group as Lines
 
     from capezoo.evaluate.study import study
     from ecgcohorts.store.union import open_named
 
     with progress() as tell:
-        made = study(weights, open_named(store), out, seed, questions, command=command_line(), progress=tell, **trust)
+        made = study(weights, open_named(store), out, seed, questions, command=command_line(), progress=tell, **how)
     rows = made.headline()
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
     numbers = [[name, *(_short(row.get(key)) for key in columns)] for name, row in rows.items()]

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capezoo.cli.parameters import digest_key, offline, unchecked, weights
+from capezoo.cli.parameters import DEVICE, device, digest_key, offline, unchecked, weights
 from ecgcohorts.cli.console import EXIT_DAMAGED, EXIT_NOT_FOUND, Answer, progress, table
 from ecgcohorts.cli.parameters import FILE, FOLDER, Name, OneOf, argument, option, stores
 from ecgcohorts.cli.program import command
@@ -77,15 +77,22 @@ def _info(*, weights: str, offline: bool) -> Answer:
 
 @command("verify", "capezoo verify cape_resnet.small_z", "capezoo verify hf-hub:ORG/REPO@main --json")
 @weights
+@option(
+    "--device",
+    type=DEVICE,
+    default="cpu",
+    show_default=True,
+    help="what must give the golden output: auto, cpu, cuda:N",
+)
 @offline
-def _verify(*, weights: str, offline: bool) -> Answer:
+def _verify(*, weights: str, device: str, offline: bool) -> Answer:
     """Check files, digests, schema and golden output of weights.
 
     Exit code 4 if there is damage.
     """
     from capezoo.zoo.verify import verify
 
-    report = verify(weights, offline)
+    report = verify(weights, offline, device=device)
     if not report.ok:
         complaint = f"{report.folder}: {len(report.problems)} problems."
         return Answer(report, "\n".join(report.problems), complaint, EXIT_DAMAGED)
@@ -122,6 +129,7 @@ def _pull(*, weights: str, to: Path, offline: bool) -> Answer:
     help="leads that the store has not: an error, derived from two limb leads, or fed as 0 mV as well",
 )
 @option("--force-recipe", is_flag=True, help="take a store of another recipe if rate, unit and length fit")
+@device
 @unchecked
 @offline
 def _embed(
@@ -131,14 +139,17 @@ def _embed(
     out: Path,
     missing_leads: str,
     force_recipe: bool,
+    device: str,
     unchecked: bool,
     offline: bool,
-) -> Answer:
+) -> Answer | None:
     """Embed every recording of a store.
 
-    The index columns stand beside the embeddings.
+    The index columns stand beside the embeddings. Stopped, the same command goes on where it was. Processes of torchrun
+    share the work.
     """
-    from capezoo.embedding.folder import embed_store
+    from capezoo import distributed
+    from capezoo.embedding.folder import write_embeddings
     from capezoo.zoo.create import load
     from capezoo.zoo.files import CARD, read_card
     from capezoo.zoo.listing import locate
@@ -148,7 +159,7 @@ def _embed(
     folder, opened = locate(weights, offline), open_named(store)
     name, card = read_card(folder).name, sha256_of(folder / CARD)
     with progress() as tell:
-        made = embed_store(
+        info = write_embeddings(
             load(folder, check=not unchecked),
             opened,
             out,
@@ -157,11 +168,17 @@ def _embed(
             partial(tell, f"embed {name}"),
             missing_leads=missing_leads,  # type: ignore[arg-type]
             force_recipe=force_recipe,
+            device=device,
         )
-    steps = list(made.info.adaptation.steps(made.info.input))
-    text = f"{made.path}: {made.info.records} embeddings of {made.info.width} features by {name}"
-    text += f" ({made.info.origin})" if made.info.origin else ""
-    facts = {"out": made.path, "records": made.info.records, "width": made.info.width, "name": name, "adapted": steps}
+    # Of several processes one speaks: a launcher shows the output of all.
+    speaks = distributed.rank() == 0
+    distributed.leave()
+    if not speaks:
+        return None
+    steps = list(info.adaptation.steps(info.input))
+    text = f"{out}: {info.records} embeddings of {info.width} features by {name}"
+    text += f" ({info.origin})" if info.origin else ""
+    facts = {"out": out, "records": info.records, "width": info.width, "name": name, "adapted": steps}
     return Answer(facts, "\n  ".join([text, *steps]))
 
 

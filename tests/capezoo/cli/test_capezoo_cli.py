@@ -209,6 +209,10 @@ def test_wrong_input_gives_one_line(run, store, run_folder, tmp_path):
     assert_one_line(run("publish", run_folder, "w", "--digests", "plain"), "found something there")
     assert_one_line(run("publish", run_folder, "w3", "--digests", "plain", "--study", "w"), "found no result")
     assert_one_line(run("embed", "w", "no.zarr", "-o", "e"), "expected a store")
+    bad = run("embed", "w", store, "-o", "e", "--device", "gpu")
+    assert_one_line(bad, "found device 'gpu', expected auto, cpu, cuda or cuda:N")
+    assert_one_line(run("verify", "w", "--device", "tpu"), "found device 'tpu', expected auto, cpu, cuda or cuda:N")
+    assert not Path("e").exists()
     assert_one_line(run("info", tmp_path), "found a folder without config.json")
     assert_one_line(run("report", "-o", "r.html", "--study", "w"), "found no result")
     assert_one_line(

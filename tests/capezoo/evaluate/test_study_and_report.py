@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from capezoo.embedding.folder import open_embeddings
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.page.report import _over_studies, build_report
 from capezoo.evaluate.questions import map as maps
@@ -91,6 +92,19 @@ def test_a_second_study_reads_the_embeddings_and_damaged_ones_are_made_again(stu
         ask([str(folder / "a")], store, tmp_path / "out", 1, {"ood": QUICK}, progress=tell)
         embedded.append("embed tiny_x" in told)
     assert embedded == [True, False, True]
+
+
+def test_a_study_embeds_on_the_device_that_is_named_and_in_one_process(
+    study, simulated, tmp_path, monkeypatch, paper_gpu
+):
+    asked = [str(study[0] / "a")], open_store(simulated / "store.zarr"), tmp_path / "s", 0, {"separability": {}}
+    paper_gpu.install(monkeypatch)
+    with paper_gpu:
+        ask(*asked, device="cuda")
+    assert open_embeddings(tmp_path / "s" / "embeddings" / "tiny_x").info.device == "cuda"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SpecError, match=r"found 2 processes of torchrun, expected one. Embed with them first"):
+        ask(*asked)
 
 
 def test_a_folder_gathers_answers_to_the_same_weights_store_and_seed(study, simulated, tmp_path):

@@ -137,6 +137,15 @@ def test_a_golden_file_of_another_kind_is_refused(folder, arrays, message, resig
     assert "compressed entries" in verify(folder).problems[0]
 
 
+def test_the_golden_output_is_asked_of_the_device_that_is_named(folder, monkeypatch, paper_gpu):
+    paper_gpu.install(monkeypatch)
+    with paper_gpu:
+        assert verify(folder, device="cuda").ok
+        assert paper_gpu.asked["pinned"] == 1
+        assert verify(folder).ok  # on the CPU, where weights are published
+        assert paper_gpu.asked["pinned"] == 1
+
+
 def test_a_card_of_other_weights_is_found(folder, resign):
     card = json.loads((folder / CARD).read_text())
     card["input"]["rate_hz"] = 500.0

@@ -209,6 +209,45 @@ def test_stopping_early_ends_the_thread(store):
     assert loader_threads() == []
 
 
+def test_without_end_one_producer_crosses_the_ends_of_epochs(store):
+    """Eight batches an epoch; the thread has read the first batches of the next one when the last is handed out."""
+    sampler = sampler_of(store)
+    loader = Loader(store, sampler, window=WINDOW, prefetch=2)
+    producers, batches = set(), loader.endless()
+    for number in range(20):
+        batch = next(batches)
+        epoch, step = divmod(number, 8)
+        assert (batch.plan.epoch, batch.plan.step) == (epoch, step)
+        assert np.array_equal(batch.signal, loader.load(epoch, step).signal)
+        assert sampler.position == divmod(number + 1, 8)  # so that a state saved here goes on behind this batch
+        producers |= {thread.ident for thread in threading.enumerate() if thread.name == "ecgcohorts-loader"}
+    assert len(producers) == 1
+    batches.close()
+    assert loader_threads() == []
+
+
+def test_without_end_a_new_epoch_or_state_takes_effect_at_once(store):
+    sampler, other = sampler_of(store), sampler_of(store)
+    other.mark_consumed(4, 2)
+    batches = Loader(store, sampler, window=WINDOW, prefetch=3).endless()
+    assert [next(batches).plan.step for _ in range(3)] == [0, 1, 2]
+    sampler.set_epoch(7)
+    assert [(made.plan.epoch, made.plan.step) for made in (next(batches), next(batches))] == [(7, 0), (7, 1)]
+    sampler.load_state_dict(other.state_dict())
+    assert [(made.plan.epoch, made.plan.step) for made in (next(batches), next(batches))] == [(4, 3), (4, 4)]
+    batches.close()
+    assert loader_threads() == []
+
+
+def test_batches_of_any_places_leave_the_position_alone(store):
+    sampler = sampler_of(store)
+    loader = Loader(store, sampler, window=WINDOW, prefetch=2)
+    places = [(3, 1), (0, 7), (3, 0)]
+    assert [(made.plan.epoch, made.plan.step) for made in loader.made(places)] == places
+    assert sampler.position == (0, 0)
+    assert loader_threads() == []
+
+
 # --- memory ---
 
 
