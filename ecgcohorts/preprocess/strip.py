@@ -271,9 +271,21 @@ def _to_steps(filtered_mv: NDArray[np.float64], recipe: Recipe) -> tuple[NDArray
 
 def _p99(filtered: NDArray) -> NDArray:
     """Return the 99th percentile of |x| of each lead of (lead, time), in the unit given."""
-    # Partition, not sort: of all samples of a lead one rank is wanted.
-    rank = int(0.99 * (filtered.shape[1] - 1))
-    return np.partition(np.abs(filtered), rank, axis=1)[:, rank]
+    absolute = np.abs(filtered)
+    n = absolute.shape[1]
+    above = n - int(0.99 * (n - 1))  # the percentile is the least of so many largest samples
+    # Of 2 * above maxima of disjoint parts of a lead, `above` samples reach the upper half: the percentile is no less than
+    # the least of that half. Some hundred samples are, and sorting these takes a third of the time that numpy takes to
+    # partition all 4,000.
+    parts = min(2 * above, n)
+    maxima = np.sort(absolute[:, : n // parts * parts].reshape(len(absolute), -1, parts).max(axis=1), axis=1)
+    candidates = absolute >= maxima[:, -above, None]
+    values, counts = absolute[candidates], np.count_nonzero(candidates, axis=1).tolist()
+    found, stop = np.empty(len(absolute), absolute.dtype), 0
+    for lead, count in enumerate(counts):
+        stop += count
+        found[lead] = np.sort(values[stop - count : stop])[-above]
+    return found
 
 
 def _amplitude(filtered_mv: NDArray[np.float64], stored: NDArray[np.int16], recipe: Recipe) -> float:
