@@ -139,7 +139,9 @@ class Recording:
             return [_trimmed(np.rint(np.nan_to_num(eight_mv, nan=-32.768) * 1000).astype(np.int32), eight_mv)]
         assert self.baseline is not None
         rows = [self._positions[lead] for lead in EIGHT_LEADS]
-        off_zero = self.digital[:, [0, -1]][rows] != self.baseline[rows, None] if self.digital.size else np.zeros((8, 2))
+        off_zero = (
+            self.digital[:, [0, -1]][rows] != self.baseline[rows, None] if self.digital.size else np.zeros((8, 2))
+        )
         if off_zero.any(axis=0).all():
             return [self.digital[run] for _, run in _runs(rows)]
         return [_trimmed(self.digital[rows], self.leads_mv())]

@@ -292,9 +292,8 @@ def _scaling(recording: Recording) -> Flag:
 
     The whole recording counts, not the strip: scaling is seen only over the samples by which it was done.
     """
-    rows: slice | list[int] = list(leads.positions(recording.leads).values())
-    if len(rows) == len(recording.leads):
-        rows = slice(None)  # which copies nothing
+    found = list(leads.positions(recording.leads).values())
+    rows = slice(None) if len(found) == len(recording.leads) else found  # a slice copies nothing
     gain = recording.gain_per_mv
     if gain is not None and recording.missing is None and (gain[rows] > 0).all():
         assert recording.digital is not None

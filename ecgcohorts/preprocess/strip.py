@@ -8,6 +8,7 @@ Importing this module loads scipy.signal: import it where strips are made, not i
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -279,13 +280,10 @@ def _p99(filtered: NDArray) -> NDArray:
     # partition all 4,000.
     parts = min(2 * above, n)
     maxima = np.sort(absolute[:, : n // parts * parts].reshape(len(absolute), -1, parts).max(axis=1), axis=1)
-    candidates = absolute >= maxima[:, -above, None]
-    values, counts = absolute[candidates], np.count_nonzero(candidates, axis=1).tolist()
-    found, stop = np.empty(len(absolute), absolute.dtype), 0
-    for lead, count in enumerate(counts):
-        stop += count
-        found[lead] = np.sort(values[stop - count : stop])[-above]
-    return found
+    candidates = np.flatnonzero(absolute >= maxima[:, -above, None])
+    values = absolute.reshape(-1)[candidates]
+    edges = np.searchsorted(candidates, n * np.arange(len(absolute) + 1)).tolist()
+    return np.array([np.sort(values[start:stop])[-above] for start, stop in pairwise(edges)], absolute.dtype)
 
 
 def _amplitude(filtered_mv: NDArray[np.float64], stored: NDArray[np.int16], recipe: Recipe) -> float:
