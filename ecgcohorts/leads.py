@@ -68,6 +68,11 @@ def standard(names: Sequence[str]) -> list[str | None]:
 
 def positions(names: Sequence[str]) -> dict[str, int]:
     """Map each canonical lead to its position in `names`. Raises RejectedRecording if two names mean one lead."""
+    return dict(_positions(tuple(names)))
+
+
+@lru_cache(maxsize=1024)  # the recordings of a cohort have the same few lists of names
+def _positions(names: tuple[str, ...]) -> dict[str, int]:
     found: dict[str, int] = {}
     for position, lead in enumerate(standard(names)):
         if lead is None:

@@ -218,8 +218,11 @@ class _StripFilter:
         np.subtract(native_mv, native_mv[:, :1], out=strip_mv)
         np.multiply(strip_mv[:, -1:], _line(self.n_in, self.circle_in), out=circle_mv[:, self.n_in :])
         spectrum = _with_images(fft.rfft(circle_mv), self.circle_in, len(self.gain) // 2)
-        filtered = (spectrum.view(np.float64) * self.gain).view(np.complex128)
-        filtered_mv = fft.irfft(filtered, self.circle_out)[:, : self.n_out]
+        parts = spectrum.view(
+            np.float64
+        )  # in place: a recording in double precision hardly fits the second-level cache
+        np.multiply(parts, self.gain, out=parts)
+        filtered_mv = fft.irfft(spectrum, self.circle_out)[:, : self.n_out]
         filtered_mv += (strip_mv @ self.ends_of.T) @ self.waves
         return filtered_mv
 

@@ -8,6 +8,7 @@ Importing this module loads scipy.signal: import it where strips are made, not i
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -271,9 +272,18 @@ def _to_steps(filtered_mv: NDArray[np.float64], recipe: Recipe) -> tuple[NDArray
 
 def _p99(filtered: NDArray) -> NDArray:
     """Return the 99th percentile of |x| of each lead of (lead, time), in the unit given."""
-    # Partition, not sort: of all samples of a lead one rank is wanted.
-    rank = int(0.99 * (filtered.shape[1] - 1))
-    return np.partition(np.abs(filtered), rank, axis=1)[:, rank]
+    absolute = np.abs(filtered)
+    n = absolute.shape[1]
+    above = n - int(0.99 * (n - 1))  # the percentile is the least of so many largest samples
+    # Of 2 * above maxima of disjoint parts of a lead, `above` samples reach the upper half: the percentile is no less than
+    # the least of that half. Some hundred samples are, and sorting these takes a third of the time that numpy takes to
+    # partition all 4,000.
+    parts = min(2 * above, n)
+    maxima = np.sort(absolute[:, : n // parts * parts].reshape(len(absolute), -1, parts).max(axis=1), axis=1)
+    candidates = np.flatnonzero(absolute >= maxima[:, -above, None])
+    values = absolute.reshape(-1)[candidates]
+    edges = np.searchsorted(candidates, n * np.arange(len(absolute) + 1)).tolist()
+    return np.array([np.sort(values[start:stop])[-above] for start, stop in pairwise(edges)], absolute.dtype)
 
 
 def _amplitude(filtered_mv: NDArray[np.float64], stored: NDArray[np.int16], recipe: Recipe) -> float:

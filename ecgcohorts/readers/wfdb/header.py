@@ -334,12 +334,17 @@ def _scale(token: str) -> tuple[float, float | None, str] | None:
 
 def _check_bare_name(name: str, where: str) -> str:
     """Return a file name taken from a header, if it can only mean a file in the header's own folder."""
-    bad = not name or name[0] in "-~" or ".." in name or name == "." or not _FORBIDDEN.isdisjoint(name)
-    if bad or not name.isprintable():
+    if not _is_bare_name(name):
         raise UnreadableRecording(
             Reason.PATH, f"the file name {name[:80]!r}", "a bare file name", "Name the file without any path.", where
         )
     return name
+
+
+@lru_cache(maxsize=1024)
+def _is_bare_name(name: str) -> bool:
+    bad = not name or name[0] in "-~" or ".." in name or name == "." or not _FORBIDDEN.isdisjoint(name)
+    return not bad and name.isprintable()
 
 
 def _segment(text: str, line: _Line) -> tuple[str, int]:
