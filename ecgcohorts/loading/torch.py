@@ -122,7 +122,8 @@ class BatchSampler(TorchBatchSampler):
         self._given = None if given == (0, 1) and world_size is None else given
         self._plans = sampler.on_rank(*given)
         self._began = self._plans.position  # of the iteration in progress
-        self._used: tuple[int, int] | None = None  # next batch for the training loop, where StatefulLoader counts
+        self._counted = False  # by a StatefulLoader
+        self._used: tuple[int, int] | None = None  # next batch for the training loop, where it is counted
         self._cut()
 
     def _cut(self) -> None:
@@ -132,9 +133,11 @@ class BatchSampler(TorchBatchSampler):
         self.batch_size, self.drop_last = self._plans.batch_size, self._plans.drop_last
 
     @property
-    def sampler(self) -> Self:  # type: ignore[override]
-        """This object: Lightning and accelerate call `batch_sampler.sampler.set_epoch`."""
-        return self
+    def sampler(self) -> Self | None:  # type: ignore[override]
+        """This object, because Lightning and accelerate call `batch_sampler.sampler.set_epoch`; None in a StatefulLoader."""
+        # A checkpoint that Lightning makes after max_steps counts the epoch it broke off as done: what is left of it would
+        # be skipped.
+        return None if self._counted else self
 
     def __len__(self) -> int:
         """Return the number of batches in the current epoch, equal on all ranks."""
@@ -198,6 +201,7 @@ class StatefulLoader:
                 "ecgcohorts.loading.torch.BatchSampler. Wrap the DataLoader you built, and do not let a framework prepare it."
             )
         self.loader, self._batches = loader, batch_sampler
+        batch_sampler._counted = True
 
     def __getattr__(self, name: str) -> Any:
         # Before __init__, as when it is copied, there is no loader to ask.
