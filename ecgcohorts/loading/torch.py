@@ -110,11 +110,14 @@ class BatchSampler(TorchBatchSampler):
     copied, so that position and state are those of this object. Raises PlanImpossible if the ranks cannot share batches.
     """
 
-    def __init__(self, sampler: "BatchPlanner", rank: int | None = None, world_size: int | None = None) -> None:
-        if not hasattr(sampler, "plan"):
+    # `others`: what torch's class takes and a trainer gives that tries to build ours anew around a sampler of its own.
+    def __init__(
+        self, sampler: "BatchPlanner", rank: int | None = None, world_size: int | None = None, **others: Any
+    ) -> None:
+        if others or not hasattr(sampler, "plan"):
             raise SpecError(
-                f"found {type(sampler).__name__}, expected a sampler of ecgcohorts. If a trainer tried to put this in its "
-                "place, tell it not to: use_distributed_sampler=False in Lightning, add_dist_sampler=False in Ray Train."
+                f"found {', '.join([type(sampler).__name__, *others])}, expected a sampler of ecgcohorts alone. If a trainer "
+                "puts in its own, wrap the DataLoader in StatefulLoader, or set use_distributed_sampler=False in Lightning."
             )
         if (rank is None) != (world_size is None) and world_size != 1:
             raise SpecError(f"found rank={rank} with world_size={world_size}, expected both or neither.")

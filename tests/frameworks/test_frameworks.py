@@ -36,6 +36,9 @@ ROWS = {  # heading: packages, how it is started
     "pytorch-metric-learning": (("torch", "pytorch_metric_learning"), TORCHRUN),
     "Ray Train": (("torch", "ray"), ALONE),
     "Composer": (("torch", "composer"), TORCHRUN),
+    "Keras": (("keras",), ALONE),
+    "tf.data": (("tensorflow",), ALONE),
+    "Grain and JAX": (("grain", "jax"), ALONE),
 }
 
 
@@ -55,6 +58,7 @@ def test_one_cohort_per_step_on_every_rank_and_exact_resume(title, tmp_path):
         "\n\n".join([*BLOCKS[DATA], *(BLOCKS[TORCH] if "torch" in packages else []), *BLOCKS[title]]), "utf-8"
     )
     surroundings = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    surroundings["NODE_RANK"] = "0"  # Composer asks for it; its own launcher sets it
     done = subprocess.run(
         [sys.executable, *launcher, str(script)],
         cwd=tmp_path,

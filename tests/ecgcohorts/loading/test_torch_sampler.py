@@ -130,11 +130,42 @@ def test_wrong_ranks_are_refused(as_rank):
         adapter.BatchSampler(planned())
 
 
-def test_a_sampler_put_in_by_a_trainer_is_refused():
-    """Lightning and Ray Train put a DistributedSampler in the place of ours, and every batch would be mixed."""
+@pytest.mark.parametrize("others", [{}, {"batch_size": 8, "drop_last": True}])
+def test_a_sampler_put_in_by_a_trainer_is_refused(others):
+    """Lightning builds batch samplers anew around a DistributedSampler, and every batch would be mixed."""
     theirs = torch.utils.data.DistributedSampler(Rows(), 2, 0)
-    with pytest.raises(SpecError, match="use_distributed_sampler=False in Lightning"):
-        adapter.BatchSampler(theirs)
+    with pytest.raises(SpecError, match=r"found DistributedSampler.*use_distributed_sampler=False in Lightning"):
+        adapter.BatchSampler(theirs, **others)
+
+
+ACCELERATED = {
+    "in distribution": planned(),
+    "pairs": pairs_of(pairs=4),
+    "windows": windows_of(batch_size=4, views=3),
+    "a batch sampler": adapter.BatchSampler(planned(), world_size=1),
+    "wrapped": pairs_of(pairs=12, last="wrap"),
+}
+
+
+@pytest.mark.parametrize("name", ACCELERATED)
+def test_accelerate_cuts_batches_where_we_do(name):
+    """With split_batches=True; without, it deals whole batches to ranks in turn."""
+    shard = pytest.importorskip("accelerate.data_loader").BatchSamplerShard
+    sampler = ACCELERATED[name]
+    plans = planned() if name == "a batch sampler" else sampler
+    expected = [[plans.plan(1, step, rank, 2).rows.ravel().tolist() for step in range(len(plans))] for rank in (0, 1)]
+    for rank in (0, 1):
+        sampler.set_epoch(1)
+        found = [list(rows) for rows in shard(sampler, 2, rank, split_batches=True)]
+        assert found == expected[rank]
+
+
+def test_accelerate_leaves_a_stateful_loader_as_it_is():
+    accelerate = pytest.importorskip("accelerate")
+    batches = counted()
+    accelerator = accelerate.Accelerator(cpu=True)
+    assert accelerator.prepare(batches) is batches
+    accelerator.register_for_checkpointing(batches)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
