@@ -13,7 +13,7 @@ help:
 	@echo "make test   the whole test suite"
 	@echo "make test-slow  what the suite samples, whole: 2,000 mutants a format, all defects, 10,000 worlds (ten minutes)"
 	@echo "make test-pythons  samplers, stores, ingest and a reader on other Pythons, each with the newest packages it can have"
-	@echo "make test-frameworks  adapters and examples for JAX and TensorFlow, in an environment of their own"
+	@echo "make test-frameworks  docs/frameworks.md, adapters and examples for JAX and TensorFlow, in three environments of 17 GB"
 	@echo "make test-peers  exports read back with Hugging Face datasets and WebDataset, in an environment of their own"
 	@echo "make check  format, lint, types, import rules, tests"
 	@echo "make gpu    on a machine with a GPU: speed, resume, a small CAPE-Z, into GPU_OUT/results.json (under 8 minutes)"
@@ -60,16 +60,21 @@ test-pythons:
 	  OMP_NUM_THREADS=1 $(VENV)-$$python/bin/python -m pytest -n auto --maxprocesses 4 $(CORE) || exit 1; \
 	done
 
-# Adapters and examples for JAX and TensorFlow, in an environment without torch.
-FRAMEWORKS := $(VENV)-frameworks
-$(FRAMEWORKS)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(FRAMEWORKS)
-	$(FRAMEWORKS)/bin/python -m pip install --quiet --upgrade pip
-	$(FRAMEWORKS)/bin/python -m pip install --quiet -e '.[grain,ingest,tensorflow]' pytest
+# docs/frameworks.md, adapters and examples, in environments of their own: one without torch, one for all that train with
+# torch, and one for Composer, which takes no torch after 2.7. Together 17 GB.
+FRAMEWORKS := $(VENV)-jax $(VENV)-torch $(VENV)-composer
+$(VENV)-jax/.installed: WANTED := '.[grain,ingest,tensorflow]'
+$(VENV)-torch/.installed: WANTED := '.[ingest]' accelerate lightly-train lightning monai pytorch-ignite pytorch-metric-learning 'ray[train]' torchdata torchvision transformers
+$(VENV)-composer/.installed: WANTED := '.[ingest]' mosaicml
+$(addsuffix /.installed,$(FRAMEWORKS)): pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet $(patsubst '.[%,-e '.[%,$(WANTED)) pytest
 	touch $@
 
-test-frameworks: $(FRAMEWORKS)/.installed
-	$(FRAMEWORKS)/bin/python -m pytest tests/ecgcohorts/loading tests/test_examples.py
+test-frameworks: $(addsuffix /.installed,$(FRAMEWORKS))
+	$(VENV)-jax/bin/python -m pytest tests/ecgcohorts/loading tests/test_examples.py
+	for place in $(FRAMEWORKS); do $$place/bin/python -m pytest -m "slow or not slow" tests/frameworks || exit 1; done
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,18 +1,24 @@
-"""Batches as torch tensors: int16 as stored, in pinned memory if there is a GPU."""
+"""Batches as torch tensors, and samplers inside torch's DataLoader, on every rank and with exact resume."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import IterableDataset, get_worker_info
+from torch import distributed
+from torch.utils.data import BatchSampler as TorchBatchSampler
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ecgcohorts.errors import SpecError
 from ecgcohorts.loading.loader import Loader
 from ecgcohorts.recording import MISSING, Unit
 from ecgcohorts.samplers import BatchPlan
+from ecgcohorts.samplers.plan import ABSENT
+
+if TYPE_CHECKING:
+    from ecgcohorts.samplers.planner import BatchPlanner
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +65,8 @@ class TorchBatches(IterableDataset[TorchBatch]):
 
     pin: make batches in pinned memory; by default, if there is a GPU. Worker processes are refused: the loader reads in
     threads, which is several times faster than passing batches between processes. `state_dict` and `load_state_dict` are
-    those of the sampler, under the names that Lightning and torchdata look for.
+    those of the sampler, under the names that Lightning and torchdata look for. Where torch.distributed has several
+    ranks, the loader must have been given its own: accelerate and Ray do not cut these batches.
     """
 
     def __init__(self, loader: Loader, pin: bool | None = None) -> None:
@@ -75,6 +82,12 @@ class TorchBatches(IterableDataset[TorchBatch]):
         # Not in __init__: a DataLoader makes its workers only when it is iterated.
         if get_worker_info() is not None:
             raise SpecError("Each worker process of this DataLoader would read every batch. Set num_workers=0.")
+        rank, world_size = _process()
+        if world_size > 1 and self.loader.world_size == 1:
+            raise SpecError(
+                f"found a loader of whole batches on rank {rank} of {world_size}, expected one of each rank's share. "
+                "Pass rank=torch.distributed.get_rank(), world_size=torch.distributed.get_world_size() to ec.Loader."
+            )
         for batch in self.loader:
             signal, valid = torch.from_numpy(batch.signal), torch.from_numpy(batch.valid)  # the same memory
             yield TorchBatch(signal, batch.lsb_uv, valid, batch.plan, batch.unit)
@@ -86,3 +99,146 @@ class TorchBatches(IterableDataset[TorchBatch]):
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue where a run stopped. Raises StateMismatch for the state of another index, seed or option."""
         self.loader.sampler.load_state_dict(saved)
+
+
+class BatchSampler(TorchBatchSampler):
+    """A sampler's batches on this rank, as the subclass of torch's that trainers look for: lists of row numbers.
+
+    Pass it to `DataLoader(dataset, batch_sampler=...)`. rank, world_size: by default those of torch.distributed once that
+    is initialised, else the sampler's. Give world_size=1 where a framework cuts batches itself (accelerate with
+    split_batches=True). batch_size is the number of rows of this rank. Epochs advance by themselves. The sampler given is
+    copied, so that position and state are those of this object. Raises PlanImpossible if the ranks cannot share batches.
+    """
+
+    # `others`: what torch's class takes and a trainer gives that tries to build ours anew around a sampler of its own.
+    def __init__(
+        self, sampler: "BatchPlanner", rank: int | None = None, world_size: int | None = None, **others: Any
+    ) -> None:
+        if others or not hasattr(sampler, "plan"):
+            raise SpecError(
+                f"found {', '.join([type(sampler).__name__, *others])}, expected a sampler of ecgcohorts alone. If a trainer "
+                "puts in its own, wrap the DataLoader in StatefulLoader, or set use_distributed_sampler=False in Lightning."
+            )
+        if (rank is None) != (world_size is None) and world_size != 1:
+            raise SpecError(f"found rank={rank} with world_size={world_size}, expected both or neither.")
+        given = (rank or 0, world_size) if world_size is not None else (sampler.rank, sampler.world_size)
+        self._given = None if given == (0, 1) and world_size is None else given
+        self._plans = sampler.on_rank(*given)
+        self._began = self._plans.position  # of the iteration in progress
+        self._counted = False  # by a StatefulLoader
+        self._used: tuple[int, int] | None = None  # next batch for the training loop, where it is counted
+        self._cut()
+
+    def _cut(self) -> None:
+        """Take the rank's share. Again at every iteration: Lightning starts its processes after loaders are built."""
+        self._plans.rank, self._plans.world_size = rank, world_size = self._given or _process()
+        self._plans.check_rank(rank, world_size)
+        self.batch_size, self.drop_last = self._plans.batch_size, self._plans.drop_last
+
+    @property
+    def sampler(self) -> Self | None:  # type: ignore[override]
+        """This object, because Lightning and accelerate call `batch_sampler.sampler.set_epoch`; None in a StatefulLoader."""
+        # A checkpoint that Lightning makes after max_steps counts the epoch it broke off as done: what is left of it would
+        # be skipped.
+        return None if self._counted else self
+
+    def __len__(self) -> int:
+        """Return the number of batches in the current epoch, equal on all ranks."""
+        return len(self._plans)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the rows of the batches left in the epoch, view fastest, without the empty places of padded ones."""
+        self._cut()
+        self._began = self._plans.position
+        for rows in self._plans:
+            yield rows[rows != ABSENT].tolist()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch, as the sampler's `set_epoch` does."""
+        self._plans.set_epoch(epoch)
+        self._began, self._used = self._plans.position, None
+
+    def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
+        """Return the state after so many batches of the iteration in progress; by default, after the last handed out.
+
+        Worker processes are handed batches ahead of the training loop: there, the loop has to say how many it used, or
+        StatefulLoader does.
+        """
+        if consumed is not None:
+            return self._state_at(self._after(consumed))
+        return self._plans.state_dict() if self._used is None else self._state_at(self._used)
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Continue where a run stopped. Raises StateMismatch for the state of another index, seed or option."""
+        self._plans.load_state_dict(saved)
+        self._began, self._used = self._plans.position, None
+
+    def _after(self, consumed: int) -> tuple[int, int]:
+        """Return epoch and step of the batch behind so many of the iteration in progress."""
+        epoch, step = self._began[0], self._began[1] + consumed
+        end = step == self._plans.steps(epoch)
+        position = (epoch + 1, 0) if end else (epoch, step)
+        if consumed < 0 or position > self._plans.position:
+            raise SpecError(f"found consumed={consumed}, expected 0 to the number of batches handed out.")
+        return position
+
+    def _state_at(self, position: tuple[int, int]) -> dict[str, Any]:
+        there = self._plans.on_rank(self._plans.rank, self._plans.world_size)
+        there.mark_consumed(position[0], position[1] - 1)
+        return there.state_dict()
+
+
+class StatefulLoader:
+    """A DataLoader that knows how many batches the training loop has had, however many its workers read ahead.
+
+    loader: a DataLoader, or a subclass, with `batch_sampler=BatchSampler(...)`. `state_dict` is the state behind the last
+    batch handed to the loop. It is no DataLoader, so that accelerate, Lightning and Ray leave it as it is instead of
+    putting in a sampler of theirs; what else they ask for is looked up in the DataLoader.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        batch_sampler = getattr(loader, "batch_sampler", None)
+        if not isinstance(batch_sampler, BatchSampler):
+            raise SpecError(
+                f"found a loader whose batch_sampler is {type(batch_sampler).__name__}, expected "
+                "ecgcohorts.loading.torch.BatchSampler. Wrap the DataLoader you built, and do not let a framework prepare it."
+            )
+        self.loader, self._batches = loader, batch_sampler
+        batch_sampler._counted = True
+
+    def __getattr__(self, name: str) -> Any:
+        # Before __init__, as when it is copied, there is no loader to ask.
+        if name.startswith("__") or "loader" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches left in the epoch. After a loop that broke off, go on behind the last batch it had."""
+        if self._batches._used is not None:
+            epoch, step = self._batches._used
+            self._batches._plans.mark_consumed(epoch, step - 1)
+        for consumed, batch in enumerate(self.loader, 1):
+            # Before the hand-over: code after a yield does not run until the next batch is asked for.
+            self._batches._used = self._batches._after(consumed)
+            yield batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch, as the sampler's `set_epoch` does."""
+        self._batches.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state after the last batch handed to the training loop: plain JSON."""
+        return self._batches.state_dict()
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Continue where a run stopped. Raises StateMismatch for the state of another index, seed or option."""
+        self._batches.load_state_dict(saved)
+
+
+def _process() -> tuple[int, int]:
+    """Return rank and number of processes of torch.distributed; (0, 1) where it is not initialised."""
+    there = distributed.is_available() and distributed.is_initialized()
+    return (distributed.get_rank(), distributed.get_world_size()) if there else (0, 1)

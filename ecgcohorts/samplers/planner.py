@@ -81,6 +81,16 @@ class BatchPlanner(ABC):
             raise ValueError(f"found rank {rank}, expected 0 to {world_size - 1}.")
         return self.pairs // world_size
 
+    @property
+    def batch_size(self) -> int:
+        """Number of rows in a batch of this rank, views included: what frameworks compare with the length of a batch."""
+        return self.check_rank(self.rank, self.world_size) * self.options.views
+
+    @property
+    def drop_last(self) -> bool:
+        """Are all batches full? Only last="pad" makes shorter ones."""
+        return self.options.last != "pad"
+
     def __len__(self) -> int:
         """Return the number of batches in the current epoch, on any rank, with any number of workers."""
         return self.steps(self._position[0])

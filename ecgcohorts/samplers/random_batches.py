@@ -66,11 +66,6 @@ class RandomBatchSampler(Sampler):
         super().__init__(roster, batch_size, seed, options, by is not None, also, self._classes(index, roster, balance))
         self.adjacent = adjacent
 
-    @property
-    def batch_size(self) -> int:
-        """Records in the global batch."""
-        return self.pairs
-
     @classmethod
     def from_arrays(
         cls,
