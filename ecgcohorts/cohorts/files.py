@@ -5,7 +5,7 @@ import os
 import posixpath
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -128,12 +128,19 @@ class Found(NamedTuple):
             )
         return sorted(found)
 
-    def scan(
-        self, only: Sequence[str] | None = None, skip: Callable[[str, str], bool] | None = None
-    ) -> Iterator[SourceItem]:
-        """Yield one item per recording, in the order of paths and of entries inside a file. Payloads are not read.
+    def paths(self, only: Iterable[str] | None = None, skip: Callable[[str, str], bool] | None = None) -> Iterator[str]:
+        """Yield the paths of files that the layout reads, sorted.
 
         only: paths to look at instead of all. skip: told path and state of a file, says whether it is left closed.
+        """
+        for path in self.source.names(self.layout.files.pattern()) if only is None else only:
+            if skip is None or not skip(path, _state(self.source, path, Path(self.source.folder or "", path))):
+                yield path
+
+    def scan(self, paths: Iterable[str] | None = None) -> Iterator[SourceItem]:
+        """Yield one item per recording of some files, or of all, in the order of paths and of entries inside a file.
+
+        Payloads are not read.
         """
         layout, source = self
         reader = self.reader_of(layout)
@@ -143,10 +150,9 @@ class Found(NamedTuple):
         ahead: deque[str] = deque()
 
         def wanted() -> Iterator[Wanted]:
-            for path in source.names(layout.files.pattern()) if only is None else only:
-                if skip is None or not skip(path, _state(source, path, Path(source.folder or "", path))):
-                    ahead.append(path)
-                    yield path, None
+            for path in self.paths() if paths is None else paths:
+                ahead.append(path)
+                yield path, None
 
         for file in at_hand(source, wanted(), beside):
             path = ahead.popleft()

@@ -16,6 +16,7 @@ from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.cohorts.tables import Tables
 from ecgcohorts.ingest._gathered import BLOCK, SECONDS_PER_DAY, UNKNOWN_TIME, _begins, _Gathered, _mark
 from ecgcohorts.ingest._ids import as_keys
+from ecgcohorts.ingest._scanning import _scanned
 from ecgcohorts.ingest._seen import _Hashes, _Seen
 from ecgcohorts.ingest._update import _compared, _copied, _Renewal, _unnoted
 from ecgcohorts.ingest.plan import Plan, PlanHeader, PlannedCohort, Refusal, Request
@@ -59,10 +60,11 @@ class _Look(NamedTuple):
     limit: int | None = None  # inputs, for a trial
     only: tuple[str, ...] | None = None  # these paths
     unmet: bool = False  # those that no earlier run met as they are now
+    workers: int = 1  # processes to read headers in
 
     @property
     def is_partial(self) -> bool:
-        return self != _Look()
+        return self._replace(workers=1) != _Look()
 
 
 _ALL = _Look()
@@ -155,7 +157,7 @@ def _scan(
     goes_by_row = any(table.match == "row" for table in files.layout.tables)
     entries: Counter[str] = Counter()  # recordings by file, for tables that go by row
     look, skip = looks
-    for item in islice(files.scan(look.only, skip), look.limit):
+    for item in islice(_scanned(files, look.only, skip, look.workers), look.limit):
         if goes_by_row:
             entries[item.path] += item.error is None
         about = spec.describe(tables, item)

@@ -54,7 +54,7 @@ class IngestOptions:
     """How to ingest. Stored bytes depend on `recipe`, `shard_records`, `codec`, `quality` and the key only."""
 
     recipe: str | Path = CAPE_V1.name  # a name, or a YAML file of one's own
-    workers: int = 1  # processes of this machine; 1: in this one, with plain tracebacks
+    workers: int = 1  # processes of this machine, to read headers and to decode; 1: in this one, with plain tracebacks
     limit: int | None = None  # inputs, for a trial
     on_error: Literal["quarantine", "raise"] = "quarantine"
     shard_records: int = DEFAULT_SHARD_RECORDS
@@ -279,7 +279,7 @@ class _Job:
     @property
     def _look(self) -> _Look:
         only = None if self.options.files is None else tuple(self.files.listed(self.options.files))
-        return _Look(self.options.limit, only, self.options.incremental)
+        return _Look(self.options.limit, only, self.options.incremental, self.options.workers)
 
     def open_before(self) -> Store | None:
         """Return the snapshot to extend. Raises RecipeMismatch or KeyMismatch if this run cannot extend it."""

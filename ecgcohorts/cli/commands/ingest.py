@@ -78,6 +78,7 @@ def _request(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="take over what the source says now of recordings that the store has met: corrected facts, refused and "
                 "replaced files",
             ),
+            option("-j", "--workers", type=COUNT, default=1, help="processes"),
             option("--quality/--no-quality", default=True, help="measure the quality of each strip, or leave it out"),
         )
     ):
@@ -91,7 +92,6 @@ def _request(function: Callable[..., Any]) -> Callable[..., Any]:
     "ecgcohorts ingest export.zip store.zarr --cohort mine.yaml --dry-run",
 )
 @_request
-@option("-j", "--workers", type=COUNT, default=1, help="processes")
 @option("--scheduler", type=parameters.Name("URL"), help="Dask scheduler to encode on, such as tcp://host:8786")
 @option("--dry-run", is_flag=True, help="plan from headers and tables only: decode nothing, write nothing")
 @option("--check", type=COUNT, help="with --dry-run: decode N recordings, spread over folders; names the files refused")
@@ -105,7 +105,6 @@ def _ingest(
     source: str,
     store: str,
     cohort: str,
-    workers: int,
     scheduler: str | None,
     dry_run: bool,
     check: int | None,
@@ -132,7 +131,7 @@ def _ingest(
     if check is not None and not dry_run:
         raise SpecError("found --check without --dry-run, expected both: a run decodes all. Add --dry-run.")
     runner = None if scheduler is None else Dask(scheduler)
-    asked = replace(_options(**options), workers=workers, dry_run=dry_run, check=check or 0, runner=runner, work=work)
+    asked = replace(_options(**options), dry_run=dry_run, check=check or 0, runner=runner, work=work)
     with progress() as tell:
         report = ingest(source, store, cohort, asked, progress=tell)
     spec = CohortSpec.load(cohort)

@@ -1,0 +1,70 @@
+"""Headers read by several processes: the same recordings in the same order, and errors without a trace of the input."""
+
+import os
+import signal
+
+import pytest
+
+import ecgcohorts as ec
+from ecgcohorts.cohorts.spec import CohortSpec
+from ecgcohorts.errors import MachineError
+from ecgcohorts.ingest import IngestOptions, _scanning, plan_to_file
+from ecgcohorts.ingest._scanning import _scanned
+from ecgcohorts.sources import open_source
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(_scanning, "_FEW", 4)
+    monkeypatch.setattr(_scanning, "_BLOCK", 3)
+
+
+def test_several_processes_plan_what_one_does(make_cohort, tmp_path):
+    raw = make_cohort(patients=10)
+    (raw.folder / "CANARYjunk.hea").write_text("CANARY\n")
+    plans = []
+    for workers in (1, 2):
+        out = tmp_path / f"{workers}.plan"
+        options = IngestOptions(workers=workers)
+        plan_to_file(raw.folder, tmp_path / "s.zarr", str(raw.spec), out, options)
+        plans.append(out.read_bytes())
+    assert plans[0] == plans[1]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_items_come_in_order_and_files_left_closed_stay_so(kind, make_cohort, tmp_path):
+    import shutil
+
+    raw = make_cohort(patients=10)
+    where = raw.folder if kind == "folder" else shutil.make_archive(str(tmp_path / "raw"), "zip", raw.folder)
+    left_closed = sorted(raw.signals)[3]
+    with open_source(where) as source:
+        files = CohortSpec.load(str(raw.spec)).find(source)
+        found = [
+            [item.path for item in _scanned(files, None, lambda path, _: left_closed in path, workers)]
+            for workers in (1, 2)
+        ]
+    assert found[0] == found[1]
+    assert len(found[0]) == len(raw.signals) - 1
+
+
+def test_an_error_of_the_machine_is_one_without_the_trace_of_its_process(make_cohort, monkeypatch):
+    raw = make_cohort(patients=10)
+    with open_source(raw.folder) as source:
+        files = CohortSpec.load(str(raw.spec)).find(source)
+        names = [*files.paths(), "CANARYgone.hea"]
+        with pytest.raises(MachineError) as caught:
+            list(_scanned(files, names, None, 2))
+    assert caught.value.__cause__ is None
+    assert "CANARY" not in str(caught.value)
+
+
+def test_a_killed_process_is_one_line(make_cohort, monkeypatch):
+    raw = make_cohort(patients=10)
+    monkeypatch.setattr(_scanning, "_begin", _die)
+    with open_source(raw.folder) as source, pytest.raises(ec.EcgError, match="a process that read headers was killed"):
+        list(_scanned(CohortSpec.load(str(raw.spec)).find(source), None, None, 2))
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
