@@ -1,8 +1,6 @@
 """Small raw cohorts for tests: WFDB files whose every sample is known, with a YAML description beside them."""
 
 import contextlib
-import logging
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,39 +110,6 @@ def _key_in_a_temporary_home(tmp_path_factory: pytest.TempPathFactory, monkeypat
 def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """fsync guards against power loss, which no test here can cause; without it the suite takes a third of the time."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
-
-
-@pytest.fixture(scope="session")
-def _s3_server() -> Iterator[str]:
-    """A server on loopback that speaks S3, in a thread of this process."""
-    server_module = pytest.importorskip("moto.server", reason="moto is not installed", exc_type=ImportError)
-    pytest.importorskip("obstore", reason="obstore is not installed")
-    try:
-        server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for every request
-    except (OSError, RuntimeError) as error:
-        pytest.skip(f"no server on loopback can be started ({type(error).__name__})")
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket_url(_s3_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """`s3://...`: an empty bucket on a real S3 server, and the environment of this process set for it."""
-    settings = {
-        "AWS_ENDPOINT_URL": _s3_server,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    name = f"bucket-{abs(hash(request.node.nodeid)):x}"
-    urllib.request.urlopen(urllib.request.Request(f"{_s3_server}/{name}", method="PUT")).close()
-    return f"s3://{name}"
 
 
 @pytest.fixture

@@ -93,6 +93,7 @@ def test_a_listing_of_ever_new_names_is_ended_too(serve, monkeypatch):
     assert asked[0] < 20
 
 
+@pytest.mark.slow  # thirty seconds
 def test_a_server_that_never_answers_is_told_from_one_that_refuses(serve, monkeypatch):
     monkeypatch.setenv("ECGCOHORTS_RETRY_SECONDS", "3")
     # obstore waits 30 s for an answer; its option for that would overrule AWS_ALLOW_HTTP of the environment.

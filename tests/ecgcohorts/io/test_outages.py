@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -18,56 +17,6 @@ from ecgcohorts.io.buckets import Bucket
 from ecgcohorts.store.remote.copy import copy_store
 
 pytest.importorskip("obstore", reason="obstore is not installed")
-
-
-class Door:
-    """Forwards a port of this machine to a server, until it is closed: then nobody listens there, as in an outage."""
-
-    def __init__(self, server: str) -> None:
-        host, _, port = server.removeprefix("http://").partition(":")
-        self.server, self.port, self.turned_away = (host, int(port)), 0, 0
-        self.open()
-
-    def open(self) -> None:
-        self.live: list[socket.socket] = []
-        # The port of the first opening, and a server that restarts takes its port at once.
-        self.listener = socket.create_server(("127.0.0.1", self.port), reuse_port=True)
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
-
-    def close(self) -> None:
-        # Shut down first: a thread that waits in `accept` keeps a merely closed socket listening.
-        for one in (self.listener, *self.live):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(self.server)
-            self.live += [client, server]
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
-
-    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
-        with suppress(OSError):
-            while data := one.recv(1 << 16):
-                other.sendall(data)
-        for end in (one, other):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.fixture
-def door(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    made = Door(os.environ["AWS_ENDPOINT_URL"])
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{made.port}")
-    yield made
-    made.close()
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -108,7 +57,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
-def test_reading_survives_an_outage_of_ten_seconds(make_cohort, tmp_path, bucket_url, door):
+def test_reading_survives_an_outage(make_cohort, tmp_path, bucket_url, door):
     raw = make_cohort(patients=4)
     ingest(raw.folder, tmp_path / "s.zarr", str(raw.spec))
     copy_store(tmp_path / "s.zarr", f"{bucket_url}/s.zarr")
@@ -117,10 +66,10 @@ def test_reading_survives_an_outage_of_ten_seconds(make_cohort, tmp_path, bucket
     door.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", door.port))
-    threading.Timer(10, door.open).start()
+    threading.Timer(4, door.open).start()
     began = time.monotonic()
     assert np.array_equal(store.read(range(7))[0], folder.read(range(7))[0])
-    assert 10 <= time.monotonic() - began < 30
+    assert 4 <= time.monotonic() - began < 24
 
 
 def test_a_write_survives_an_outage(bucket_url, door):
