@@ -12,10 +12,11 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from ecgcohorts.errors import ObjectStoreError, SpecError, StoreError, install_line
@@ -31,6 +32,7 @@ _NO_ANSWER = re.compile(r"after [1-9]\d* retries|HTTP error")  # of object_store
 _METADATA = re.compile(r"metadata\.google\.internal|169\.254\.169\.254|/latest/(api/token|meta-data)")
 _RETRY_SECONDS = "ECGCOHORTS_RETRY_SECONDS"
 _MOST_RETRY_SECONDS = 86_400  # a day
+_FIRST_BACKOFF = 0.1  # seconds; our default
 _MOST_BACKOFF = 5.0  # seconds; our default
 _NO_LIMIT = 1_000_000
 _BLOCK_BYTES = 8 << 20
@@ -38,6 +40,7 @@ _MOST_OBJECTS = 1 << 25  # below one URL; our default, six times the files of th
 _process: int | None = None  # that first used an object store
 _SHA256 = "sha256"  # an object's metadata: what was put, as the sender saw it
 
+_Answer = TypeVar("_Answer")
 Tag = tuple[tuple[str, str], ...]  # stores tell versions apart by one of two things, or both
 
 
@@ -159,14 +162,16 @@ class Bucket:
         """Fetch a whole object. Raises StoreError for more than `limit` bytes, before they are fetched."""
         import obstore
 
-        try:
+        def ask() -> bytes | int:
             answer = obstore.get(self.client, name)
             size = answer.meta["size"]
-            if limit is None or size <= limit:
-                return bytes(answer.bytes())  # the body is fetched here: an answer alone is only the headers
-        except Exception as error:
-            raise self._failed(error, name) from None
-        raise StoreError(f"{self.path}/{name}: found {size} bytes, expected at most {limit}. Restore it from a copy.")
+            # The body is fetched here: an answer alone is only the headers.
+            return bytes(answer.bytes()) if limit is None or size <= limit else size
+
+        found = self._asked(ask, name)
+        if isinstance(found, bytes):
+            return found
+        raise StoreError(f"{self.path}/{name}: found {found} bytes, expected at most {limit}. Restore it from a copy.")
 
     def blocks(self, name: str, limit: int | None = None) -> Iterator[memoryview]:
         """Yield an object piece by piece, in bounded memory; each piece comes before a slow line runs out of time.
@@ -208,11 +213,11 @@ class Bucket:
         """Fetch part of an object in one request, and the object's stamp. The part is short if the object ends before."""
         import obstore
 
-        try:
+        def ask() -> tuple[memoryview, _Stamp]:
             answer = obstore.get(self.client, name, options={"range": (start, stop)})
             return memoryview(answer.bytes()), _stamp(answer.meta)
-        except Exception as error:
-            raise self._failed(error, name) from None
+
+        return self._asked(ask, name)
 
     def read_into(self, name: str, start: int, out: memoryview) -> int:
         """Fill `out` from an object in one request. Return how many bytes there were: fewer if the object ends before.
@@ -258,10 +263,9 @@ class Bucket:
         """Return the SHA-256 that the sender of the object gave for its content, if any."""
         import obstore
 
-        try:
-            noted = obstore.get(self.client, name, options={"head": True}).attributes.get(_SHA256)
-        except Exception as error:
-            raise self._failed(error, name) from None
+        noted = self._asked(
+            lambda: obstore.get(self.client, name, options={"head": True}).attributes.get(_SHA256), name
+        )
         return None if noted is None else str(noted)
 
     def put_new(self, name: str, content: bytes | Path) -> bool:
@@ -319,10 +323,20 @@ class Bucket:
     def _head(self, name: str) -> Any:
         import obstore
 
-        try:
-            return obstore.head(self.client, name)
-        except Exception as error:
-            raise self._failed(error, name) from None
+        return self._asked(lambda: obstore.head(self.client, name), name)
+
+    def _asked(self, ask: Callable[[], _Answer], name: str) -> _Answer:
+        """Read something, and again where the answer breaks off, for as long as requests without an answer are repeated."""
+        # obstore repeats a request that gets no answer. One that breaks off in the middle it gives up, at once.
+        until, pause = time.monotonic() + _retry_seconds(), _FIRST_BACKOFF
+        while True:
+            try:
+                return ask()
+            except Exception as error:
+                if not _NO_ANSWER.search(str(error)) or time.monotonic() + pause > until:
+                    raise self._failed(error, name) from None
+            time.sleep(pause)
+            pause = min(2 * pause, _MOST_BACKOFF)
 
     def _put(self, name: str, content: bytes | Path, mode: Any, sha256: str | None = None) -> bool:
         import obstore
@@ -383,7 +397,11 @@ def _retries() -> "RetryConfig":
     return {
         "max_retries": _NO_LIMIT if seconds else 0,
         "retry_timeout": timedelta(seconds=seconds),
-        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=_MOST_BACKOFF), "base": 2},
+        "backoff": {
+            "init_backoff": timedelta(seconds=_FIRST_BACKOFF),
+            "max_backoff": timedelta(seconds=_MOST_BACKOFF),
+            "base": 2,
+        },
     }
 
 

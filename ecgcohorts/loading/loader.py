@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.preprocess.steps import Recipe
 from ecgcohorts.recording import MISSING, Unit
-from ecgcohorts.samplers import BatchPlan, window_starts
-from ecgcohorts.samplers.plan import ABSENT
+from ecgcohorts.samplers.plan import ABSENT, BatchPlan, window_starts
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
@@ -169,7 +168,7 @@ class Loader:
             raise
 
 
-def _onwards(sampler: "Sampler") -> Iterator[tuple[int, int]]:
+def _onwards(sampler: "BatchPlanner") -> Iterator[tuple[int, int]]:
     """Yield (epoch, step) from the sampler's position on, without end."""
     begun, first = sampler.position
     for epoch in count(begun):

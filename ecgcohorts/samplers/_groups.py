@@ -1,7 +1,7 @@
 """Groups of records: of columns of an index, or of arrays. Names tell groups apart, whatever they are made of."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,9 +10,6 @@ from ecgcohorts.errors import SpecError
 from ecgcohorts.samplers._values import UNKNOWN, _coded, _names_of
 from ecgcohorts.samplers.options import Unknown
 
-if TYPE_CHECKING:  # the index loads pandas, which a project that brings its own arrays of integers can do without
-    from ecgcohorts.index.cohort_index import CohortIndex
-
 COHORT = "cohort"
 LABEL = "label_"
 JOIN = " / "
@@ -20,6 +17,20 @@ WITHOUT = "unknown"  # name of the group of records without a value, where those
 MANY_GROUPS = 10_000  # our choice; a column of measurements would give each record a group of its own
 By = str | Sequence[str]
 Codes = tuple[NDArray[np.integer], tuple[str, ...]]  # of each record, and the names of the groups
+
+
+class _Columns(Protocol):
+    """The part of an index that groups are made of."""
+
+    @property
+    def columns(self) -> Mapping[str, NDArray]: ...
+    @property
+    def cohorts(self) -> tuple[str, ...]: ...
+    @property
+    def sites(self) -> tuple[str, ...]: ...
+    @property
+    def devices(self) -> tuple[str, ...]: ...
+    def __getitem__(self, name: str, /) -> NDArray: ...
 
 
 def _groups(cohorts: ArrayLike | tuple[ArrayLike, ...] | None, n: int, unknown: Unknown) -> Codes:
@@ -48,9 +59,7 @@ def _with_unknown(codes: NDArray[np.integer], names: Sequence[str]) -> Codes:
     return np.where(missing, len(names), codes), _names_of([*names, None], [*names, WITHOUT])
 
 
-def _group_records(
-    index: "CohortIndex", by: By, unknown: Unknown = "raise", out: NDArray[np.bool_] | None = None
-) -> Codes:
+def _group_records(index: _Columns, by: By, unknown: Unknown = "raise", out: NDArray[np.bool_] | None = None) -> Codes:
     """Return the code of each record's group and the names of the groups. by: a column, or several taken together.
 
     Columns: cohort, site, device, sex, a label, or any other with few values. unknown: records without a value are
@@ -99,7 +108,7 @@ def _joined(columns: Sequence[Codes]) -> Codes:
     return codes.astype(np.int64), _names_of(parts, [JOIN.join(part) for part in parts])
 
 
-def _column(index: "CohortIndex", name: str) -> Codes:
+def _column(index: _Columns, name: str) -> Codes:
     named: dict[str, Sequence[str]] = {
         "cohort": index.cohorts,
         "site": index.sites,

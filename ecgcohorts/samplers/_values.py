@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from ecgcohorts.errors import SpecError
 
 UNKNOWN = -1
+Classes = tuple[NDArray[np.integer], tuple[str, ...]]  # of each unit, and their names
 DENSE_SPAN = 8  # integers spread over up to this many times their number are counted, others sorted
 SORTED_TEXTS = 10_000  # cohorts are few, patients many
 SECONDS_PER_DAY = 86_400

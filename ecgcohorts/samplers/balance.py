@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import PlanImpossible
+from ecgcohorts.samplers._values import Classes
 from ecgcohorts.samplers.permutation import key_of, permute, permuted_range
-from ecgcohorts.samplers.roster import Classes
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,13 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from ecgcohorts.errors import PlanImpossible, SpecError, StateMismatch
 from ecgcohorts.samplers import state
+from ecgcohorts.samplers._values import Classes
 from ecgcohorts.samplers.balance import Strata
 from ecgcohorts.samplers.options import Options, _integer
 from ecgcohorts.samplers.pairs import PairDraw
 from ecgcohorts.samplers.permutation import key_of, permuted_range
 from ecgcohorts.samplers.plan import ABSENT, BatchPlan
 from ecgcohorts.samplers.planner import BatchPlanner
-from ecgcohorts.samplers.roster import MARK, Classes, Roster
+from ecgcohorts.samplers.roster import MARK, Roster
 from ecgcohorts.samplers.schedule import Course, Stream
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ecgcohorts.errors import SpecError
+from ecgcohorts.samplers._groups import LABEL
 from ecgcohorts.samplers.permutation import GOLDEN, key_of, mix64, permute
-from ecgcohorts.samplers.roster import LABEL, Roster
+from ecgcohorts.samplers.roster import Roster
 from ecgcohorts.samplers.state import shortened
 
 if TYPE_CHECKING:

@@ -14,14 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ecgcohorts.errors import SpecError
 from ecgcohorts.samplers._groups import COHORT, By, _group_records, _groups
-from ecgcohorts.samplers._values import _classes_of, _coded, _days, _excluded, _plain
+from ecgcohorts.samplers._values import Classes, _classes_of, _coded, _days, _excluded, _plain
 from ecgcohorts.samplers.options import Unknown
 
 if TYPE_CHECKING:  # the index loads pandas, which a project that brings its own arrays of integers can do without
     from ecgcohorts.index.cohort_index import CohortIndex
 
 MARK = "a2."  # begins the fingerprint of arrays: second version
-Classes = tuple[NDArray[np.integer], tuple[str, ...]]  # of each unit, and their names
 
 
 @dataclass(frozen=True, eq=False)
