@@ -64,7 +64,8 @@ class Door:
 
     def __init__(self, server: str) -> None:
         host, _, port = server.removeprefix("http://").partition(":")
-        self.server, self.port, self.turned_away = (host, int(port)), 0, 0
+        self.server, self.port = (host, int(port)), 0
+        self.lock = threading.Lock()
         self.open()
 
     def open(self) -> None:
@@ -76,10 +77,12 @@ class Door:
 
     def close(self) -> None:
         # Shut down first: a thread that waits in `accept` keeps a merely closed socket listening.
-        for one in (self.listener, *self.live):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        with self.lock:  # whoever is let in now would be forgotten
+            ends, self.live = [self.listener, *self.live], []
+            for one in ends:
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -88,7 +91,13 @@ class Door:
             except OSError:
                 return
             server = socket.create_connection(self.server)
-            self.live += [client, server]
+            with self.lock:
+                is_open = listener is self.listener and listener.fileno() >= 0
+                self.live += [client, server] if is_open else []
+            if not is_open:
+                client.close()
+                server.close()
+                return
             for one, other in ((client, server), (server, client)):
                 threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
 
