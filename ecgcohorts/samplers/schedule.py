@@ -202,9 +202,11 @@ class Course:
         # Nothing was consumed before the course begins; cursors carry what came before it.
         if epoch == self.first_epoch:
             return 0
-        first = self.counts(self.first_epoch)[group]
+        first = self.first_quota[group] if self.first_quota else self.quota[group]
         if self.shares is not None:
-            return int(first + self.shares.before(epoch)[group] - self.shares.before(self.first_epoch + 1)[group])
+            begin = self.first_epoch + 1 if self.first_quota else self.first_epoch
+            since = self.shares.before(epoch)[group] - self.shares.before(begin)[group]
+            return int(since) + (first if self.first_quota else 0)
         return first + (epoch - self.first_epoch - 1) * self.quota[group]
 
 

@@ -156,21 +156,23 @@ def _regroup(life: _Life, old: Course, fresh: Course, names: tuple[Sequence[str]
     # How often each group had its turn follows from the schedule, so a state need not say it.
     turns = np.bincount(taken, minlength=len(old.streams)).tolist()
     proportional = fresh.shares is None and fresh.quota == tuple(stream.per_pass for stream in fresh.streams)
+    # Once for all: hundreds of sites are common, and thousands happen.
+    place_of, counts = {name: place for place, name in enumerate(names[0])}, old.counts(life.epoch)
     streams, left = [], []
     for name, stream, quota in zip(names[1], fresh.streams, fresh.counts(life.epoch), strict=True):
         # Pass numbers key permutations: it joins in this epoch's, so that it is in step with the others.
-        if name not in names[0]:  # was too small for the old batches, or not there
+        if name not in place_of:  # was too small for the old batches, or not there
             streams.append(replace(stream, pass_=life.epoch))
             left.append(quota)
             continue
-        place = list(names[0]).index(name)
+        place = place_of[name]
         pass_, cursor = old.cursor(life.epoch, place, turns[place])
         streams.append(replace(stream, pass_=pass_, cursor=cursor))
         if proportional:
             left.append(streams[-1].in_first_pass if pass_ == life.epoch else 0)
         else:
             # In patients, not batches: with `pairs` halved, a group that had ten batches left now has twenty.
-            due = (old.counts(life.epoch)[place] - turns[place]) * life.pairs // stream.pairs
+            due = (counts[place] - turns[place]) * life.pairs // stream.pairs
             left.append(due if life.step else quota)
     if sum(left) == 0:
         return replace(fresh, streams=tuple(streams), first_epoch=life.epoch + 1, first_quota=())
@@ -210,9 +212,10 @@ def shortened(names: Sequence[str]) -> list[str]:
 
 
 def _names(rest: Sequence[Any]) -> tuple[str, ...]:
-    if len(rest) > 1 or not all(isinstance(name, str) for name in (rest[0] if rest else ())):
+    names = rest[0] if rest else []
+    if len(rest) > 1 or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TypeError
-    return tuple(rest[0]) if rest else ()
+    return tuple(names)
 
 
 def _count(value: Any, least: int = 0) -> int:

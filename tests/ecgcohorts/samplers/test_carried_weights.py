@@ -65,7 +65,7 @@ def test_a_round_of_plain_weights_is_exact_and_closed():
     assert np.array_equal(shares.counts(3), shares.counts(10**9 * 10 + 3))
 
 
-@pytest.mark.parametrize("weights", [RARE, {"a": 1, "b": 1e-3, "c": 1e-3}])
+@pytest.mark.parametrize("weights", [RARE, {"a": 1, "b": 5e-3, "c": 5e-3}])
 def test_a_rare_cohort_is_drawn_and_named(weights, caplog):
     sampler = small(weights=weights)
     within = sampler.describe()["not_in_every_epoch"]
