@@ -106,6 +106,33 @@ class CohortIndex:
         """Return the store rows of one patient. Rows of one ingest run are in order of time."""
         return self.columns["row"][self.patient_ptr[patient] : self.patient_ptr[patient + 1]]
 
+    def values(self, name: str, rows: ArrayLike) -> NDArray:
+        """Return a column or a label of some store rows, in their shape: the labels of a batch, `values("af", plan.rows)`.
+
+        A row below 0, an empty place of a padded batch, has NaN, -1 in columns of integers, or 0 in others. Raises SpecError for
+        another row that is not in the index.
+        """
+        column = self[name if name in self.columns else f"{LABEL}{name}"]
+        asked = np.asarray(rows, np.int64)
+        known, order = self._by_row
+        places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+        missing = (known[places] != asked) & (asked >= 0)
+        if missing.any():
+            raise SpecError(
+                f"found {int(missing.sum())} rows that are not in this index, such as {asked[missing][0]}, expected rows of "
+                "its store. Ask the index that the sampler was built from."
+            )
+        found = np.array(column[order[places]])
+        if (asked < 0).any():
+            found[asked < 0] = {"f": np.nan, "i": UNKNOWN}.get(column.dtype.kind, 0)
+        return found
+
+    @cached_property
+    def _by_row(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows in ascending order, and the entry of each."""
+        order = np.argsort(self.columns["row"])
+        return self.columns["row"][order], order
+
     def entries_of(self, cohort: int, kind: str, pseudonym: bytes) -> NDArray[np.bool_]:
         """Mark the entries of a recording or a patient of a cohort: bool (entry,). kind: "recording" or "patient"."""
         same = (self[f"{kind}_id"] == np.frombuffer(pseudonym, np.uint8)).all(axis=1)

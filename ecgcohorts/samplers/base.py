@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import index as index_of
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,9 @@ class Sampler(BatchPlanner):
             self._balance(classes)
         # Kept in every plan, so that a log of batches says who was never in one.
         self.left_out = tuple(group.name for group in self._candidates if group not in self._groups)
+        self._changes: dict[str, Any] = {}  # of `pairs` and groups, in a run that was resumed
         self._course = self._course_of(self._groups, pairs)
+        self._warn_of_rare()
         self._schedule: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     @classmethod
@@ -139,10 +141,24 @@ class Sampler(BatchPlanner):
             f"Either {', or '.join([*remedies, 'join another cohort'])}."
         )
 
-    def _course_of(self, groups: list[Group], pairs: int) -> Course:
-        """Return the order of batches in which these groups take turns."""
+    def _course_of(self, groups: list[Group], pairs: int, carry: bool = True) -> Course:
+        """Return the order of batches in which these groups take turns. carry: see `Course.of`."""
         streams = tuple(Stream(len(group.units), pairs, self.options.last) for group in groups)
-        return Course.of(streams, self._weights(groups))
+        return Course.of(streams, self._weights(groups), carry)
+
+    def _rare(self) -> dict[str, int]:
+        """Return the groups that are not in every epoch, and the number of epochs in which each surely has a batch; 0: none."""
+        if self._course.shares is None:
+            return {name: 0 for name, quota in zip(self._names, self._course.quota, strict=True) if not quota}
+        within = dict(zip(self._names, self._course.shares.rarely.tolist(), strict=True))
+        return {name: epochs for name, epochs in within.items() if epochs != 1}
+
+    def _warn_of_rare(self) -> None:
+        named = [f"{name} (one in {n} epochs)" if n else f"{name} (never)" for name, n in self._rare().items()]
+        if named:
+            log.warning(
+                "groups with less than one batch an epoch, by their weight: %s", ", ".join(state.shortened(named))
+            )
 
     def plan(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> BatchPlan:
         """Return the contiguous slice of the global batch at (epoch, step) that belongs to a rank.
@@ -222,6 +238,9 @@ class Sampler(BatchPlanner):
     def describe(self) -> dict[str, Any]:
         """Return what an epoch consists of, in numbers, for logs and results."""
         has_pair = self._draw.has_pair
+        # By weight, an epoch may have one batch of a group more than the next; an epoch cut short by a change is no example.
+        shares = self._course.shares
+        counts = self._course.quota if shares is None else shares.counts(self._position[0]).tolist()
         groups = {
             group.name: {
                 "patients": len(group.units),
@@ -230,7 +249,7 @@ class Sampler(BatchPlanner):
                 "passes_per_epoch": round(quota / stream.per_pass, 4),
                 "patients_waiting_for_the_next_pass": max(stream.patients - stream.per_pass * self.pairs, 0),
             }
-            for group, stream, quota in zip(self._groups, self._course.streams, self._course.quota, strict=True)
+            for group, stream, quota in zip(self._groups, self._course.streams, counts, strict=True)
         }
         return {
             "sampler": type(self).__name__,
@@ -239,6 +258,7 @@ class Sampler(BatchPlanner):
             **self._parameters,
             "steps_per_epoch": sum(self._course.quota),
             "groups": groups,
+            "not_in_every_epoch": self._rare(),
             "left_out": {group.name: len(group.units) for group in self._candidates if group.name in self.left_out},
             "patients_dropped_as_singles": int((~has_pair).sum()) if self.options.singles == "drop" else 0,
         }
@@ -253,30 +273,75 @@ class Sampler(BatchPlanner):
         """The index the sampler was built from; None if it was built from arrays."""
         return self._roster.index
 
-    def _since(self) -> dict[str, Any] | None:
-        return self._course.since(self._names)
+    def _since(self, epoch: int | None = None) -> dict[str, Any] | None:
+        epoch = self._position[0] if epoch is None else epoch
+        plain = self._course.shares is None and self._weights(self._groups) is None
+        # Passes are epochs again after the one in which something changed.
+        return None if plain and epoch > self._course.first_epoch else self._changes or None
 
-    def _resume(self, run: state.Run) -> None:
-        """Continue where a run stopped. If `pairs` has changed, each group goes on behind the patients it has already seen."""
-        then = [group for group in self._candidates if len(group.units) >= run.pairs]
-        if not then:
-            raise StateMismatch(f"found a state of pairs={run.pairs}, expected no more than the patients of a group.")
-        names = [group.name for group in then], self._names
-        course = run.restore(self._course_of(then, run.pairs), names[0])
-        position = run.epoch, run.step
-        if run.pairs != self.pairs:
+    def load_state_dict(self, saved: Mapping[str, Any], appended: Sequence[str] = ()) -> None:
+        """Continue where a run stopped. If `pairs` has changed, each group goes on behind the patients it has already seen.
+
+        appended: cohorts that the index or the table has gained since the state was saved, behind all others; the rest must
+        be as it was. They join in the epoch under way; mixed batches take them at the start of an epoch only. Raises
+        StateMismatch naming everything that differs.
+        """
+        if not appended:
+            super().load_state_dict(saved)
+            return
+        self._resume(state.Run.parse(saved, self._belongs(saved, appended)), tuple(appended))
+        self._begun, self._loaded = None, True
+
+    def _resume(self, run: state.Run, appended: tuple[str, ...] = ()) -> None:
+        def course_of(pairs: int, absent: set[str]) -> tuple[Course, list[str]]:
+            groups = [
+                one for one in self._candidates if len(one.units) >= pairs and one.name not in absent | {*appended}
+            ]
+            if not groups:
+                raise StateMismatch(f"found a state of pairs={pairs}, expected no more than the patients of a group.")
+            return self._course_of(groups, pairs, run.carried), [group.name for group in groups]
+
+        mixed = self._candidates[0].cohort is None
+        if appended and mixed and (run.step or run.changed):
+            raise StateMismatch(
+                f"found a state at step {run.step} of epoch {run.epoch}, expected the start of an epoch: mixed batches shuffle "
+                "all patients together, and those of the epoch's end would change. Finish the epoch, then append."
+            )
+        course, names = run.replay(course_of, self.seed)
+        position, changes = (run.epoch, run.step), run.changes()
+        if mixed and appended:
+            course = self._course_of(self._groups, self.pairs, run.carried)
+        elif run.pairs != self.pairs or appended:
             if any(group.strata for group in self._groups):
-                raise StateMismatch(f"found a state of pairs={run.pairs}, expected {self.pairs}: batches are balanced.")
-            course = run.regroup(course, self._course_of(self._groups, self.pairs), names, self.seed)
-            position = course.first_epoch, 0
-        self._course, self._schedule, self._position = course, None, position
+                found = (
+                    f"pairs={run.pairs}, expected {self.pairs}" if not appended else "other cohorts, expected the same"
+                )
+                raise StateMismatch(f"found a state of {found}: batches are balanced.")
+            fresh = self._course_of(self._groups, self.pairs, run.carried)
+            course = run.regroup(course, fresh, (names, self._names), self.seed)
+            position, changes = (course.first_epoch, 0), run.changes(appended)
+        self._course, self._schedule, self._position, self._changes = course, None, position, changes
+        # A run of the first version keeps its rule, and with it the groups that this never draws.
+        if self._weights(self._groups) is not None and not run.carried:
+            self._warn_of_rare()
 
-    def _identity(self, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        fingerprint = self._roster.fingerprint
+    def _identity(self) -> dict[str, Any]:
+        identity = state.identity(type(self).__name__, self._roster.fingerprint, self.seed, self._parameters)
+        return identity | ({"version": state.CARRIED} if self._course.shares is not None else {})
+
+    def _belongs(self, saved: Mapping[str, Any], appended: Sequence[str] = ()) -> dict[str, Any]:
+        roster, parameters = self._roster.before(appended), dict(self._parameters)
+        if isinstance(parameters.get("weights"), Mapping):
+            weights = parameters["weights"].items()
+            parameters["weights"] = {name: weight for name, weight in weights if name not in appended}
         # Half as much is hashed as in earlier versions: their states are known by what they wrote.
-        if isinstance(saved, Mapping) and not str(saved.get("index", MARK)).startswith(MARK):
-            fingerprint = self._roster.fingerprint_before
-        return state.identity(type(self).__name__, fingerprint, self.seed, self._parameters)
+        old = isinstance(saved, Mapping) and not str(saved.get("index", MARK)).startswith(MARK)
+        fingerprint = roster.fingerprint_before if old else roster.fingerprint
+        identity = state.identity(type(self).__name__, fingerprint, self.seed, parameters)
+        # Weights were not carried in the first version: its runs go on as they were, and are saved so.
+        weighted = self._weights(self._groups) is not None
+        carried = weighted and not (isinstance(saved, Mapping) and saved.get("version") == state.VERSION)
+        return identity | ({"version": state.CARRIED} if carried else {})
 
 
 def _together(roster: Roster, usable: NDArray[np.bool_] | None) -> list[Group]:

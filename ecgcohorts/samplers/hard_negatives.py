@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ecgcohorts.errors import PlanImpossible, SpecError
+from ecgcohorts.samplers._groups import COHORT, By
 from ecgcohorts.samplers.base import Group, Sampler
 from ecgcohorts.samplers.nearness import Near, line_of, read_features
 from ecgcohorts.samplers.options import Draw, Last, Options, Singles, SmallGroups
 from ecgcohorts.samplers.permutation import key_of, permuted_range
-from ecgcohorts.samplers.roster import COHORT, By, Roster
+from ecgcohorts.samplers.roster import Roster
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex

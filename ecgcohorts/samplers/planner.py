@@ -60,14 +60,15 @@ class BatchPlanner(ABC):
         """The index the planner was built from; None if it was built from arrays."""
 
     @abstractmethod
-    def _identity(self, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return what a state belongs to, as plain JSON: whatever plans depend on, but `pairs`.
+    def _identity(self) -> dict[str, Any]:
+        """Return what a state belongs to, as plain JSON: whatever plans depend on, but `pairs`."""
 
-        saved: a state to compare with, which an earlier version may have written in other words.
-        """
+    def _belongs(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a state to be loaded has to belong to, in the words of the version that saved it."""
+        return self._identity()
 
-    def _since(self) -> dict[str, Any] | None:
-        """Return how a run continued after its last change of `pairs`; None if there was none."""
+    def _since(self, epoch: int | None = None) -> dict[str, Any] | None:
+        """Return what a state saved in an epoch keeps of changes of `pairs`; None if there were none, or all is over."""
         return None
 
     def check_rank(self, rank: int, world_size: int) -> int:
@@ -178,7 +179,7 @@ class BatchPlanner(ABC):
         `consumed`, those count as used. Raises ValueError if it is negative or more than were handed out.
         """
         position = self._position if consumed is None else self._after(consumed)
-        return state.save(self._identity(), self.pairs, position, self._since(), self.left_out)
+        return state.save(self._identity(), self.pairs, position, self._since(position[0]) or {}, self.left_out)
 
     def _after(self, consumed: int) -> tuple[int, int]:
         """Return the position behind so many batches of the iteration in progress."""
@@ -198,12 +199,12 @@ class BatchPlanner(ABC):
 
         Raises StateMismatch naming everything that differs.
         """
-        self._resume(state.Run.parse(saved, self._identity(saved)))
+        self._resume(state.Run.parse(saved, self._belongs(saved)))
         self._begun, self._loaded = None, True
 
     def _resume(self, run: state.Run) -> None:
         """Move to the position of a saved run. Children that carry cursors over to other batches also accept other `pairs`."""
-        if run.pairs != self.pairs or run.since is not None:
+        if run.pairs != self.pairs or run.changed:
             raise StateMismatch(
                 f"found a state of pairs={run.pairs}, expected one of {self.pairs} that never changed: "
                 f"{type(self).__name__} cannot carry a run over to batches of another size. Start a new run."

@@ -5,6 +5,7 @@ One unit is a (cohort, patient) with its records side by side, or a single recor
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -151,6 +152,35 @@ class Roster:
         rows = np.arange(len(patient), dtype=np.int64)
         ptr = np.arange(len(patient) + 1, dtype=np.int64)
         return cls(rows, ptr, group.astype(np.int32), names, number, by_record=True, entries=len(rows))
+
+    def before(self, appended: Sequence[str]) -> "Roster":
+        """Return the roster as it was without some cohorts. Raises SpecError for names that are none."""
+        unknown = sorted(set(appended) - set(self.cohorts))
+        if unknown:
+            raise SpecError(f"found no cohort {', '.join(unknown)}, expected one of {', '.join(self.cohorts)}.")
+        if not appended:
+            return self
+        left = [code for code, name in enumerate(self.cohorts) if name not in appended]
+        code_of = np.full(len(self.cohorts), -1, np.int32)
+        code_of[left] = np.arange(len(left))
+        names = tuple(self.cohorts[code] for code in left)
+        index = self.index
+        if index is not None:
+            index = index.take(code_of[index["cohort"]] >= 0)
+            columns = dict(index.columns) | {"cohort": code_of[index["cohort"]]}
+            index = replace(index, columns=columns, cohorts=names)
+        units = code_of[self.cohort] >= 0
+        records = np.repeat(units, self.counts)
+        return replace(
+            self,
+            rows=self.rows[records],
+            ptr=np.concatenate([[0], np.cumsum(self.counts[units])]),
+            cohort=code_of[self.cohort[units]],
+            cohorts=names,
+            patient=None if self.patient is None else self.patient[units],
+            days=None if self.days is None else self.days[records],
+            index=index,
+        )
 
     def _without(self, out: NDArray[np.bool_] | None, index: "CohortIndex") -> "Roster":
         """Return the roster without the entries of an index that are marked. Patients keep their numbers and pairs."""

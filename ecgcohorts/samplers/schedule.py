@@ -1,8 +1,10 @@
 """The schedule: the group of each step and its place in that group. Counts are exact in every epoch; nothing is kept."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import gcd, lcm
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,11 @@ from ecgcohorts.samplers.options import Last
 from ecgcohorts.samplers.permutation import key_of, permute
 
 _TIE = 9  # decimals: remainders closer than rounding error are equal, so that ties go to the lower cohort index
+_DIGITS = (
+    12  # of a weight: 0.1 + 0.2 is 0.3, and the last bits of a power, which machines round differently, do not count
+)
+_UNIT = 1 << 52  # of a carried share, where the exact fraction has a larger denominator: sums of two fit into 64 bits
+_KEPT = 64  # epochs between two places from which carried shares are counted on
 
 
 @dataclass(frozen=True)
@@ -57,33 +64,117 @@ class Stream:
         return (pass_, start + self.pairs) if left > 0 and self.batches(left) else (pass_ + 1, 0)
 
 
+class _Shares:
+    """Batches of each group in every epoch by weight, and remainders carried over: after any number of epochs, each group
+    has had its exact share of all batches, rounded down or up.
+
+    Every batch of a group has an epoch before which it would be early and one after which it would be late. An epoch gives
+    its last places to the groups whose next batch is late soonest, which keeps all in time (earliest deadline first: on
+    equal machines that is optimal for jobs of unit length). The largest remainder of each epoch alone never draws a group
+    whose remainder is always the smallest; the largest remainder of the sum would take batches back.
+    """
+
+    def __init__(self, weights: Sequence[float], total: int) -> None:
+        exact = [Fraction(f"{weight:.{_DIGITS}g}") for weight in weights]
+        scale = lcm(*(one.denominator for one in exact))
+        numbers = [int(one * scale) for one in exact]
+        unit = sum(numbers)
+        self.total = total
+        self.whole = np.array([total * one // unit for one in numbers], np.int64)  # in every epoch
+        rest = [total * one % unit for one in numbers]
+        self.places = total - int(self.whole.sum())  # left in an epoch, for the groups in turn
+        if unit > _UNIT:
+            rest = [one * _UNIT // unit for one in rest]
+            # What rounding loses, so that the carried shares still add up to the places.
+            rest[int(np.argmax(rest))] += self.places * _UNIT - sum(rest)
+            unit = _UNIT
+        self.unit, self.rest = unit, np.array(rest, np.int64)
+        self.period = unit // gcd(unit, *rest)  # epochs after which nothing is carried
+        self._known = {0: (np.zeros(len(rest), np.int64), np.zeros(len(rest), np.int64))}
+        self._asked: dict[int, NDArray[np.int64]] = {}
+
+    def before(self, epoch: int) -> NDArray[np.int64]:
+        """Return each group's number of batches in all epochs before this one."""
+        # Every plan asks for the same two epochs.
+        if (known := self._asked.get(epoch)) is not None:
+            return known
+        rounds, left = divmod(epoch, self.period)
+        given = np.array([rounds * (self.period * int(one) // self.unit) for one in self.rest], np.int64)
+        asked = epoch * self.whole + given + self._carried(left)
+        # A new dictionary instead of a smaller one: plans are made in several threads.
+        self._asked = {**(self._asked if len(self._asked) < _KEPT else {}), epoch: asked}
+        return asked
+
+    def counts(self, epoch: int) -> NDArray[np.int64]:
+        return self.before(epoch + 1) - self.before(epoch)
+
+    @property
+    def rarely(self) -> NDArray[np.int64]:
+        """Epochs in which each group surely has a batch; 1 where every epoch has one, 0 for a share of nothing."""
+        late = -(-self.unit // np.maximum(self.rest, 1))
+        return np.where(self.whole > 0, 1, np.where(self.rest > 0, late, 0))
+
+    def _carried(self, epochs: int) -> NDArray[np.int64]:
+        """Return how many of the places each group had after some epochs of a period."""
+        start = epochs - epochs % _KEPT
+        while start not in self._known:
+            start -= _KEPT
+        due, given = self._known[start]
+        for epoch in range(start, epochs):
+            if epoch % _KEPT == 0:
+                self._known[epoch] = due, given
+            due = due + self.rest
+            late = due >= self.unit
+            due = due - late * self.unit
+            given = given + late
+            # Early batches are not given; of the others, those that would be late soonest, and then those owed most.
+            deadline = np.where(due > 0, -(-(self.unit - due) // np.maximum(self.rest, 1)), np.iinfo(np.int64).max)
+            chosen = np.lexsort((-due, deadline))[: self.places - int(late.sum())]
+            due[chosen] -= self.unit
+            given[chosen] += 1
+        return given
+
+
 @dataclass(frozen=True)
 class Course:
     """The batches of all groups over all epochs: `quota` of each in every epoch, `first_quota` in the first one.
 
-    The first epoch is a shorter one where `pairs` was changed within it.
+    The first epoch is a shorter one where `pairs` was changed within it. shares: batches by weight, of which `quota` are
+    those of epoch 0.
     """
 
     streams: tuple[Stream, ...]
     quota: tuple[int, ...]
     first_epoch: int = 0
     first_quota: tuple[int, ...] = ()
+    shares: _Shares | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, streams: Sequence[Stream], weights: Sequence[float] | None) -> Self:
-        """Plan one pass of each group an epoch. With weights, the same number of batches is divided by them."""
+    def of(cls, streams: Sequence[Stream], weights: Sequence[float] | None, carry: bool = True) -> Self:
+        """Plan one pass of each group an epoch. With weights, the same number of batches is divided by them.
+
+        carry: remainders go from epoch to epoch; False: every epoch has the same, as in the first version.
+        """
         per_pass = [stream.per_pass for stream in streams]
-        quota = per_pass if weights is None else _largest_remainder(weights, sum(per_pass))
-        return cls(tuple(streams), tuple(quota))
+        if weights is None:
+            return cls(tuple(streams), tuple(per_pass))
+        if not carry:
+            return cls(tuple(streams), tuple(_largest_remainder(weights, sum(per_pass))))
+        shares = _Shares(weights, sum(per_pass))
+        return cls(tuple(streams), tuple(shares.counts(0).tolist()), shares=shares)
 
     def counts(self, epoch: int) -> tuple[int, ...]:
         """Return the number of batches of each group in an epoch."""
         if epoch < self.first_epoch:
             raise IndexError(f"found epoch {epoch}, expected {self.first_epoch} or later.")
-        return self.first_quota if epoch == self.first_epoch and self.first_quota else self.quota
+        if epoch == self.first_epoch and self.first_quota:
+            return self.first_quota
+        return self.quota if self.shares is None else tuple(self.shares.counts(epoch).tolist())
 
     def steps(self, epoch: int) -> int:
-        return sum(self.counts(epoch))
+        plain = epoch > self.first_epoch or not self.first_quota
+        # Carried or not, weights never change the number of batches.
+        return self.shares.total if self.shares and plain and epoch >= self.first_epoch else sum(self.counts(epoch))
 
     def locate(self, epoch: int, group: int, turn: int) -> tuple[int, int]:
         """Return pass and first patient of the batch that is the `turn`-th of a group in an epoch."""
@@ -107,22 +198,16 @@ class Course:
         turn[np.argsort(group, kind="stable")] = np.arange(steps) - np.repeat(np.cumsum([0, *counts[:-1]]), counts)
         return group, turn
 
-    def since(self, names: Sequence[str]) -> dict[str, Any] | None:
-        """Return the last change of `pairs` as JSON; None if there was none."""
-        if self.first_epoch == 0 and not self.first_quota:
-            return None
-        quota = self.counts(self.first_epoch)
-        groups = {
-            name: [stream.pass_, stream.cursor, left]
-            for name, stream, left in zip(names, self.streams, quota, strict=True)
-        }
-        return {"epoch": self.first_epoch, "groups": groups}
-
     def _before(self, epoch: int, group: int) -> int:
         # Nothing was consumed before the course begins; cursors carry what came before it.
         if epoch == self.first_epoch:
             return 0
-        return self.counts(self.first_epoch)[group] + (epoch - self.first_epoch - 1) * self.quota[group]
+        first = self.first_quota[group] if self.first_quota else self.quota[group]
+        if self.shares is not None:
+            begin = self.first_epoch + 1 if self.first_quota else self.first_epoch
+            since = self.shares.before(epoch)[group] - self.shares.before(begin)[group]
+            return int(since) + (first if self.first_quota else 0)
+        return first + (epoch - self.first_epoch - 1) * self.quota[group]
 
 
 def _largest_remainder(weights: Sequence[float], total: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -64,8 +63,8 @@ class Wrapper(BatchPlanner, Generic[_Wrapped]):
             **self._settings,
         }
 
-    def _identity(self, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        inner = self.sampler._identity(saved)
+    def _identity(self) -> dict[str, Any]:
+        inner = self.sampler._identity()
         settings = ", ".join(f"{name}={value}" for name, value in self._settings.items())
         if len(settings) > _SETTINGS_CHARS:
             settings = hashlib.sha256(settings.encode()).hexdigest()[:16]
