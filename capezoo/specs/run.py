@@ -66,9 +66,16 @@ class SamplerSpec(Spec):
         description="batches per cohort in proportion to patients ** this, in_distribution by patient only; unstated: "
         "our default",
     )
+    in_distribution_share: tuple[tuple[float, float], ...] | None = Field(
+        default=None,
+        description="(epoch, share of in-distribution batches) joined by straight lines, other batches are mixed; "
+        "in_distribution only; none: all batches have one cohort (CAPE-Z)",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.in_distribution_share and (self.name != "in_distribution" or self.cohort_temperature != 1):
+            raise ValueError("in_distribution_share needs name=in_distribution and cohort_temperature=1")
         if self.pairing != "record" and self.views < 2:
             raise ValueError(f"pairing {self.pairing} with one view: set views to 2 or more, or pairing=record")
         mixed = {"patient_pairs": self.pairing == "patient", "random_batches": self.pairing != "patient"}

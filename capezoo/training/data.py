@@ -14,7 +14,7 @@ from capezoo.specs import RunConfig, SamplerSpec, derive_seed
 from capezoo.specs.scaling import lead_statistics
 from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.index.cohort_index import draw_ids
-from ecgcohorts.samplers import window_starts
+from ecgcohorts.samplers import RampSampler, window_starts
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
@@ -192,6 +192,11 @@ class TrainingData:
 def _sampler(spec: SamplerSpec, index: "CohortIndex", seed: int) -> "BatchPlanner":
     if spec.name != "in_distribution":
         return _mixed(spec, index, spec.groups, seed)
+    sampler = _in_distribution(spec, index, seed)
+    return RampSampler(sampler, spec.in_distribution_share) if spec.in_distribution_share else sampler
+
+
+def _in_distribution(spec: SamplerSpec, index: "CohortIndex", seed: int) -> "BatchPlanner":
     if spec.pairing == "patient":
         return ec.InDistributionBatchSampler(
             index,

@@ -35,18 +35,20 @@ def read_features(near: Near, roster: Roster, index: "CohortIndex | None") -> ND
     near: an array or a `.npy` file with one row per record, in the order of the index or the arrays; or columns of the
     index. Raises SpecError for a file that is not there, of another length, or with values missing.
     """
+    rows = np.arange(roster.entries) if index is None else index["row"]
+    by_row = np.empty(int(rows.max()) + 1, np.int64)
+    by_row[rows] = np.arange(len(rows))
+    entries = by_row[roster.rows]  # without those that are excluded, whose features do not matter
     names = [near] if isinstance(near, str) and not near.endswith(".npy") else near
     if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
-        values = _columns(names, index)
+        values, entries = _columns(names, index, entries), np.arange(len(entries))
     elif isinstance(near, str | Path):
-        values = _checked(_opened(Path(near)), str(near), len(roster.rows))
+        values = _checked(_opened(Path(near)), str(near), roster.entries, entries)
+    elif np.ma.is_masked(near):
+        raise SpecError("near: found masked values, expected finite numbers. Leave these records out (`exclude=`).")
     else:
-        values = _checked(np.asarray(near), "near", len(roster.rows))
-    rows = np.arange(len(values)) if index is None else index["row"]
-    by_row = np.empty(int(rows.max()) + 1, np.int64)
-    by_row[rows] = np.arange(len(values))
-    entries = by_row[roster.rows]
-    ends = [(float(column.min()), float(column.max())) for column in values.T]
+        values = _checked(np.asarray(near), "near", roster.entries, entries)
+    ends = [(float(column.min()), float(column.max())) for column in (column[entries] for column in values.T)]
     # One scale for all features: distances keep their ratios.
     scale = max(high - low for low, high in ends) or 1.0
     features = np.empty((len(roster), len(ends)), np.int32)
@@ -123,7 +125,7 @@ def _opened(path: Path) -> NDArray:
         raise SpecError(f"{path}: found no array in it, expected a .npy file. Write it with numpy.save.") from None
 
 
-def _checked(values: NDArray, name: str, records: int) -> NDArray:
+def _checked(values: NDArray, name: str, records: int, entries: NDArray[np.int64]) -> NDArray:
     if values.dtype.kind not in "fiub" or values.ndim not in (1, 2):
         raise SpecError(
             f"{name}: found {values.dtype} of shape {values.shape}, expected numbers [record] or [record, feature]."
@@ -136,16 +138,17 @@ def _checked(values: NDArray, name: str, records: int) -> NDArray:
     table = values.reshape(records, -1)
     if not 0 < table.shape[1] <= _FEATURES:
         raise SpecError(f"{name}: found {table.shape[1]} features, expected 1 to {_FEATURES}. Give fewer.")
-    bad = int((~np.isfinite(table)).any(axis=1).sum())
+    bad = int((~np.isfinite(table)).any(axis=1)[entries].sum())
     if bad:
         raise SpecError(
-            f"{name}: found {bad} rows with NaN or infinity, expected finite numbers. Leave these records out."
+            f"{name}: found {bad} rows with NaN or infinity, expected finite numbers. Leave these records out "
+            "(`exclude=`)."
         )
     return table
 
 
-def _columns(names: Sequence[str], index: "CohortIndex | None") -> NDArray[np.float64]:
-    """Return columns over their ranges; codes as one feature each; unknown values as far from known ones as can be."""
+def _columns(names: Sequence[str], index: "CohortIndex | None", entries: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return some entries of columns over their ranges; codes as one feature each; unknown values far from known ones."""
     if index is None:
         found = ", ".join(shortened(names))
         raise SpecError(f"found columns {found} without an index, expected an array of numbers with a row per record.")
@@ -154,7 +157,7 @@ def _columns(names: Sequence[str], index: "CohortIndex | None") -> NDArray[np.fl
         known_name = name if name in index.columns else f"{LABEL}{name}"
         if known_name not in index.columns:
             raise SpecError(f"found no column {name}, expected one of {', '.join(index.columns)}, or a .npy file.")
-        column = index[known_name]
+        column = index[known_name][entries]
         if column.ndim != 1:
             raise SpecError(f"found {name} of shape {column.shape}, expected a column with one value a record.")
         if column.dtype.kind == "f":

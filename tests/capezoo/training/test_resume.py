@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from capezoo.errors import CheckpointDamaged
-from capezoo.specs import HeldOutSpec
+from capezoo.specs import HeldOutSpec, SamplerSpec
 from capezoo.training import checkpoint
 from capezoo.training.loop import pretrain
 
@@ -51,6 +51,25 @@ def test_killed_after_any_step_and_resumed_ends_with_the_same_weights(
     steady = ("step", "epoch", "lr", "loss", "grad_norm", "cohort", "val_loss", "loss_cohort_a", "effective_rank")
     for found, expected in zip(rows_of(tmp_path / "run"), rows_of(undisturbed), strict=True):
         assert {key: found[key] for key in steady} == {key: expected[key] for key in steady}
+
+
+def test_mixed_batches_first_and_then_one_cohort_each_also_over_a_kill(store, tmp_path, config, weights, rows_of):
+    ramp = config(sampler=SamplerSpec(groups=8, in_distribution_share=((0, 0), (1, 0), (1, 1))))
+    whole = pretrain(store, ramp, tmp_path / "whole")
+    cohorts = {row["epoch"]: set() for row in rows_of(whole)}
+    for row in rows_of(whole):
+        cohorts[row["epoch"]].add(row["cohort"])
+    assert cohorts == {"0": {""}, "1": {"cohort_a", "cohort_b"}}
+    with pytest.raises(Killed):
+        pretrain(store, ramp, tmp_path / "run", progress=kill_after(7))
+    pretrain(store, ramp, tmp_path / "run")
+    assert_same(weights(tmp_path / "run"), weights(whole))
+
+
+@pytest.mark.parametrize("changes", [{"name": "patient_pairs"}, {"cohort_temperature": 0.5}])
+def test_a_ramp_that_cannot_be_is_refused(changes):
+    with pytest.raises(ValueError, match="in_distribution_share needs name=in_distribution"):
+        SamplerSpec(in_distribution_share=((0, 1),), **changes)
 
 
 LONG = 50

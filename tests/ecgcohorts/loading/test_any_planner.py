@@ -72,3 +72,13 @@ def test_tensors_of_any_planner(store, build):
 def test_a_loader_refuses_ranks_that_a_planner_cannot_serve(store):
     with pytest.raises(PlanImpossible, match="ranks=2 for 4 processes"):
         Loader(store, cohort_per_rank(store.index), rank=0, world_size=4)
+
+
+@pytest.mark.parametrize("build", PLANNERS)
+def test_plans_reach_torchs_own_loader(store, build):
+    planner = build(store.index)
+    sampler = adapter.BatchSampler(planner, 1, 2)
+    loader = torch.utils.data.DataLoader(np.arange(len(store.index)), batch_sampler=sampler)
+    rows = [planner.plan(0, step, 1, 2).rows.ravel().tolist() for step in range(planner.steps(0))]
+    assert [batch.tolist() for batch in loader] == rows
+    assert (sampler.batch_size, sampler.drop_last) == (4, True)

@@ -112,12 +112,12 @@ def test_promises_hold_in_thousands_of_random_worlds(worlds, check):
 
 
 def shares(index, **options):
-    return FixedShareSampler(index, 8, 5, **{"shares": {"a": 0.75, "*": 0.25}} | options)
+    return FixedShareSampler(index, **{"pairs": 8, "seed": 5, "shares": {"a": 0.75, "*": 0.25}} | options)
 
 
 def neighbours(index, **options):
     near = np.arange(len(index), dtype=float)
-    return HardNegativeSampler(index, 8, 5, **{"near": near, "neighbourhood": 4} | options)
+    return HardNegativeSampler(index, **{"pairs": 8, "seed": 5, "near": near, "neighbourhood": 4} | options)
 
 
 @pytest.mark.parametrize("build", [shares, neighbours])
@@ -146,6 +146,49 @@ def test_a_state_of_other_settings_is_refused_by_name(index):
         neighbours(index, near=np.arange(len(index))[::-1]).load_state_dict(saved)
     with pytest.raises(StateMismatch, match="neighbourhood"):
         InDistributionBatchSampler(index, 8, 5).load_state_dict(saved)
+
+
+def test_neighbourhoods_go_on_with_other_batches(index):
+    """`pairs` was doubled in mid-epoch: nobody comes twice, and neighbourhoods stay whole."""
+    first, again = neighbours(index), neighbours(index, pairs=16)
+    seen = [plan.patients for plan in (first.plan(0, step) for step in range(6))]
+    first.mark_consumed(0, 5)
+    again.load_state_dict(first.state_dict())
+    seen += [again.plan(0, step).patients for step in range(again.steps(0))]
+    patients = np.concatenate(seen)
+    assert len(seen) > 8
+    assert len(set(patients.tolist())) == len(patients)
+    assert {len(set(index.patient_cohort[group].tolist())) for group in patients.reshape(-1, 4)} == {1}
+    with pytest.raises(StateMismatch, match="pairs=8, expected 16: batches are balanced"):
+        shares(index, pairs=16).load_state_dict(shares(index).state_dict())
+
+
+def test_records_left_out_are_in_no_batch(index):
+    out = index["patient"] % 3 == 0
+    for planner in (shares(index, exclude=out), neighbours(index, exclude=index["row"][out])):
+        rows = np.concatenate([planner.plan(0, step).rows for step in range(planner.steps(0))])
+        assert len(rows)
+        assert not np.isin(rows, index["row"][out]).any()
+    # A row of the file for every record of the index, those left out included.
+    near = np.random.default_rng(0).normal(size=len(index))
+    moved = near.copy()
+    moved[out] = np.nan
+    one, other = (neighbours(index, near=values, exclude=out) for values in (near, moved))
+    assert one.plan(0, 2).rows.tobytes() == other.plan(0, 2).rows.tobytes()
+    other.load_state_dict(one.state_dict())
+    with pytest.raises(SpecError, match=r"near: found .* rows with NaN"):
+        neighbours(index, near=moved)
+    with pytest.raises(SpecError, match="near: found masked values"):
+        neighbours(index, near=np.ma.array(near, mask=out))
+
+
+def test_neighbours_by_device_keep_the_unknown_apart(index):
+    device = np.where(index["patient"] % 3 == 0, -1, index["patient"] % 3 - 1)
+    index = type(index)(dict(index.columns) | {"device": device}, index.cohorts, (), ("x", "y"))
+    planner = neighbours(index, by="device", unknown="group", small_groups="drop")
+    for step in range(planner.steps(0)):
+        plan = planner.plan(0, step)
+        assert len(set((plan.patients % 3).tolist())) == 1
 
 
 def test_passes_of_each_source_are_said(index):
