@@ -10,21 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ecgcohorts as ec
-from capezoo.specs import RunConfig, SamplerSpec, derive_seed
+from capezoo.specs import RunConfig, SamplerSpec, derive_seed, parse
 from capezoo.specs.scaling import lead_statistics
+from ecgcohorts import plugins
 from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.index.cohort_index import draw_ids
+from ecgcohorts.loading.loader import _ahead
 from ecgcohorts.samplers import RampSampler, window_starts
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
     from ecgcohorts.loading.loader import Batch, Loader, Memory
+    from ecgcohorts.preprocess.steps import Recipe
     from ecgcohorts.samplers.planner import BatchPlanner
     from ecgcohorts.store.reader import AnyStore
 
 log = logging.getLogger(__name__)
 
 PROBE_BLOCK = 256  # windows read and embedded at a time: 11 MB at 8 x 2800
+_AHEAD = 2  # held-out batches; as many as the loader of training makes
 SMALLEST_HELD_OUT = 2  # groups: with one pair there is nothing to tell apart, and the loss is 0
 
 
@@ -90,11 +94,17 @@ class TrainingData:
         """Training batches of this rank from the sampler's position on, epoch after epoch, without end."""
         return ec.Loader(self.store, self.sampler, window=self.config.input.length, memory=memory).endless()
 
-    def held_out_batches(self) -> Iterator[tuple[str, "Batch"]]:
-        """Held-out batches, the same every time: of one cohort each, as large as in training where patients allow."""
-        for name, loader in self._held_out_loaders.items():
-            for step in range(min(len(loader), self.config.held_out.batches_per_cohort)):
-                yield name, loader.load(0, step)
+    def held_out_batches(self, memory: "Memory | None" = None) -> Generator[tuple[str, "Batch"], None, None]:
+        """Held-out batches, the same every time, made ahead: of one cohort each, as large as in training where patients allow."""
+
+        def made() -> Iterator[tuple[str, "Batch"]]:
+            for name, loader in self._held_out_loaders.items():
+                loader.memory = memory or loader.memory
+                for step in range(min(len(loader), self.config.held_out.batches_per_cohort)):
+                    yield name, loader.load(0, step)
+
+        # One thread across all cohorts: one for each would begin each with a wait.
+        return _ahead(made(), _AHEAD)
 
     @cached_property
     def probed(self) -> "CohortIndex | None":
@@ -238,3 +248,24 @@ def _uses(index: "CohortIndex") -> list[dict[str, Any]]:
     return [
         {"name": name, "patients": part.n_patients, "records": len(part)} for name, part in parts.items() if len(part)
     ]
+
+
+def _fitted(config: RunConfig, recipe: "Recipe") -> RunConfig:
+    """Return the run with everything that follows from the store's recipe. Raises RecipeMismatch, naming what to set."""
+    asked = config.input.bound(recipe)
+    if asked.recipe != recipe.name:
+        way = f"train on what the store holds: --set input.recipe={recipe.name}; leads, rate and length follow"
+    else:
+        keys = ", ".join(f"input.{name}" for name in asked.differences(recipe) if name != "recipe")
+        way = f"drop {keys} from the settings: they follow the recipe" if keys else "train on another store"
+    asked.require_recipe(recipe, or_else=way)
+    encoder, leads = config.encoder, len(asked.leads)
+    settings = parse(plugins.load("capezoo.encoders", encoder.name).Config, encoder.config, f"encoder {encoder.name}")
+    takes = getattr(settings, "in_leads", leads)
+    if takes != leads and "in_leads" in encoder.config:
+        raise SpecError(f"encoder {encoder.name} takes {takes} leads (encoder.config.in_leads), and input.leads names {leads}. "
+                        "Drop in_leads: it follows.")  # fmt: skip
+    if takes != leads:
+        # The first convolution must have as many inputs as the recipe has leads; nobody wants to type that.
+        encoder = encoder.model_copy(update={"config": {**encoder.config, "in_leads": leads}})
+    return config.model_copy(update={"input": asked, "encoder": encoder})

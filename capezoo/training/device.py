@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from capezoo import views
+from capezoo.devices import _float32_products
 from capezoo.specs import ComputeSpec, InputSpec, derive_seed
 from capezoo.training.data import TrainingData
 from capezoo.views import Drawn, Statistics, View
@@ -34,18 +35,33 @@ def start(spec: ComputeSpec, stall_s: float = 600.0) -> Fabric:
     # Longer than our own watch, which names the process that stands still: torch's end says only that one does.
     limit = timedelta(seconds=2 * stall_s + 60)
     strategy = DDPStrategy(timeout=limit) if world > 1 else "auto"
+    # Named, not "auto": that takes Apple's GPUs, which have no float64, and to which no batch would be brought.
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
     fabric = Fabric(
-        accelerator="auto", strategy=strategy, devices=local, num_nodes=world // local, precision=spec.precision
+        accelerator=kind, strategy=strategy, devices=local, num_nodes=world // local, precision=spec.precision
     )
     # Joins the process group; with one process it does nothing.
     fabric.launch()
     return fabric
 
 
+@contextmanager
+def _computing(spec: ComputeSpec, device: torch.device) -> Iterator[None]:
+    """Let a GPU round products as `spec` says and choose the fastest convolutions; what was set before comes back."""
+    before = torch.backends.cudnn.benchmark
+    # Each shape is timed once, and the shapes of a run are fixed.
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        with _float32_products(spec.tf32, device):
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def _share_norms(model: nn.Module, spec: ComputeSpec, device: torch.device, world_size: int) -> None:
     """Let BatchNorm layers use the statistics of all processes' batches, if asked to.
 
-    Raises SpecError where that is impossible: torch synchronises them on GPUs only.
+    Raises SpecError where that is impossible: torch synchronises them on GPUs only, and compiles none that it does.
     """
     # The private base class is what torch itself asks for when it converts them.
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
@@ -55,6 +71,13 @@ def _share_norms(model: nn.Module, spec: ComputeSpec, device: torch.device, worl
         raise SpecError(
             f"found compute.batch_norm='sync' with {world_size} processes on a {device.type}, expected GPUs. Set "
             "compute.batch_norm=local (statistics of each process's share of a batch), or use one process."
+        )
+    # torch leaves its compiled code at each of these layers and fails at some: pytorch/pytorch 161302, 107372.
+    if spec.compile:
+        raise SpecError(
+            f"found compute.compile=true with compute.batch_norm='sync' and {world_size} processes, expected one or the "
+            "other: torch does not compile BatchNorm across processes. Set compute.compile=false, or "
+            "compute.batch_norm=local (statistics of each process's share of a batch)."
         )
     nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place, for all but the outermost module
 

@@ -6,10 +6,10 @@ every draw is keyed by the run's seed, what it is for, and the step.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,27 +20,28 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from capezoo import encoders, objectives
+from capezoo.devices import _Arriving
 from capezoo.errors import TrainingDiverged
 from capezoo.objectives import ViewBatch, check
-from capezoo.specs import RunConfig, derive_seed, parse
+from capezoo.specs import RunConfig, derive_seed
 from capezoo.training import checkpoint, curves, device, metrics, monitor, probes
-from capezoo.training.data import TrainingData
+from capezoo.training.data import TrainingData, _fitted
 from capezoo.training.device import Courier, Feed, _Loaded
 from capezoo.training.monitor import HeldOut
-from capezoo.training.optimiser import Optimiser
-from capezoo.training.progress import Report, bar
+from capezoo.training.optimiser import Optimiser, _for_this_device
+from capezoo.training.progress import Report, _Clock, bar
 from capezoo.training.run_folder import RunFolder
 from capezoo.training.watch import WAITING, Watch
-from ecgcohorts import plugins
-from ecgcohorts.errors import SpecError
+from ecgcohorts.loading.loader import _ahead
 
 if TYPE_CHECKING:
-    from ecgcohorts.preprocess.steps import Recipe
     from ecgcohorts.store.reader import AnyStore
 
+_Writer = metrics.MetricsFile | metrics.TensorBoard
 RUNNING_DECAY = 0.9  # of the running loss per cohort in metrics.csv; our default
 _ENDS = ("done", "collapsed")  # states of a run that has made all its steps
 STATUS_S = 10.0  # seconds between two versions of status.json, which is flushed to disk; our default
+CURVES_S = 600.0  # between two pictures of a run: one takes 1 to 3 s, in which nothing trains; our default
 
 
 class _Trainee(nn.Module):
@@ -61,30 +62,16 @@ class _Trainee(nn.Module):
 
 
 @dataclass
-class _Clock:
-    """Seconds and windows since the last line of metrics.csv."""
-
-    waited_s: float = 0.0
-    spent_s: float = 0.0
-    ecgs: int = 0
-
-    @property
-    def ecg_per_s(self) -> float:
-        return self.ecgs / self.spent_s if self.spent_s else 0.0
-
-    @property
-    def wait_share(self) -> float:
-        return self.waited_s / self.spent_s if self.spent_s else 0.0
-
-
-@dataclass
 class _State:
     """What changes from step to step, apart from weights and optimiser."""
 
     step: int = 0
     running: dict[str, float] = field(default_factory=dict)  # cohort -> decayed mean of its batches' loss
     clock: _Clock = field(default_factory=_Clock)
+    whole: _Clock = field(default_factory=_Clock)  # since this process began to train
+    free_s: float = field(default_factory=time.perf_counter)  # when the last step was over, with what followed from it
     told_s: float = 0.0  # when status.json was written
+    drawn_s: float = -inf  # when curves.png was
     held_out: dict[str, float] = field(default_factory=dict)  # last val_loss and val_untrained, for status.json
     told: dict[str, Any] = field(default_factory=dict)  # state and loss after this step, as status.json has them
 
@@ -108,7 +95,7 @@ def pretrain(
     """
     config = _fitted(config, store.recipe)
     fabric = device.start(config.compute, stall_s)
-    with _float32_products(config.compute.tf32, fabric.device), ExitStack() as held:
+    with device._computing(config.compute, fabric.device), ExitStack() as held:
         run = _set_up(store, config, RunFolder(Path(out)), fabric, resume, held)
         watch = Watch(run.folder.ranks, fabric.global_rank, fabric.world_size, stall_s, run.folder.stalled)
         state = _restore(run)
@@ -126,7 +113,7 @@ def pretrain(
                     raise
         # Killed between its last checkpoint and its last status. A checkpoint of an earlier version does not know the state.
         elif state.told and not (run.folder.has_status and run.folder.last_status()["state"] in _ENDS):
-            _status(run, state, **state.told, ecg_per_s=0.0, seconds_left=0)
+            _status(run, state, **state.told, ecg_per_s=0.0, wall_ecg_per_s=0.0, seconds_left=0)
     return run.folder.path
 
 
@@ -137,50 +124,12 @@ def _end_of(error: BaseException) -> str:
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
-@contextmanager
-def _float32_products(tf32: bool, device: torch.device) -> Iterator[None]:
-    """TF32 or full float32 for matrix products and convolutions on a GPU; what was set before comes back."""
-    if device.type != "cuda":
-        yield
-        return
-    # Both switches are global to the process: whoever called us keeps what they had set.
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
-
-
 def _described(fabric: Fabric) -> dict[str, Any]:
     """What a reader of results wants to know of the device; nothing that names the machine."""
     on_gpu = fabric.device.type == "cuda"
     name = torch.cuda.get_device_name(fabric.device) if on_gpu else "cpu"
     return {"device": name, "processes": fabric.world_size, "cuda": torch.version.cuda if on_gpu else None,
             "threads": torch.get_num_threads()}  # fmt: skip
-
-
-def _fitted(config: RunConfig, recipe: "Recipe") -> RunConfig:
-    """Return the run with everything that follows from the store's recipe. Raises RecipeMismatch, naming what to set."""
-    asked = config.input.bound(recipe)
-    if asked.recipe != recipe.name:
-        way = f"train on what the store holds: --set input.recipe={recipe.name}; leads, rate and length follow"
-    else:
-        keys = ", ".join(f"input.{name}" for name in asked.differences(recipe) if name != "recipe")
-        way = f"drop {keys} from the settings: they follow the recipe" if keys else "train on another store"
-    asked.require_recipe(recipe, or_else=way)
-    encoder, leads = config.encoder, len(asked.leads)
-    settings = parse(plugins.load("capezoo.encoders", encoder.name).Config, encoder.config, f"encoder {encoder.name}")
-    takes = getattr(settings, "in_leads", leads)
-    if takes != leads and "in_leads" in encoder.config:
-        raise SpecError(f"encoder {encoder.name} takes {takes} leads (encoder.config.in_leads), and input.leads names {leads}. "
-                        "Drop in_leads: it follows.")  # fmt: skip
-    if takes != leads:
-        # The first convolution must have as many inputs as the recipe has leads; nobody wants to type that.
-        encoder = encoder.model_copy(update={"config": {**encoder.config, "in_leads": leads}})
-    return config.model_copy(update={"input": asked, "encoder": encoder})
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,8 +173,22 @@ def _set_up(
     return _Run(config, fabric, folder, data, trainee, model, rates, wrapped, courier)
 
 
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A step that the device may still be computing."""
+
+    step: int
+    loaded: _Loaded
+    lr: float
+    numbers: _Arriving
+    waited_s: float  # for the loader
+
+
 def _loop(run: _Run, state: _State, tell: Callable[[Report], None], watch: Watch) -> None:
-    config, total = run.config, run.data.total_steps
+    total = run.data.total_steps
+    # A GPU is given its next step before the numbers of the last are read: it would stand idle for the 6 to 8 ms in
+    # which a step is launched. On a CPU the step is over when it is begun.
+    one_late = run.fabric.device.type == "cuda"
     with ExitStack() as stack:
         # Made in page-locked memory where there is a GPU to copy to.
         made = run.data.batches(run.courier.memory)
@@ -234,36 +197,63 @@ def _loop(run: _Run, state: _State, tell: Callable[[Report], None], watch: Watch
         writers = _writers(run, state.step, stack)
         _status(run, state, "running")
         run.model.train()
-        while state.step < total:
-            began, waited_s = time.perf_counter(), feed.waited_s
-            watch.beat(state.step, "reading a batch")
-            loaded = feed.take(state.step)
-            watch.beat(state.step, WAITING)
-            lr = run.rates.at_step(run.optimiser.param_groups, state.step, total)
-            numbers = _step(run, state.step, loaded)  # on a GPU not computed yet
-            # The next batch is read while the device computes: only the line after it waits for the step's numbers.
-            if state.step + 1 < total:
-                watch.beat(state.step, "reading a batch")
-                feed.fetch(state.step + 1)
-                watch.beat(state.step, WAITING)
-            loss, grad_norm, *terms = _require_finite(numbers, state.step, loaded)
-            state.step += 1
-            _account(run, state, loaded, loss, time.perf_counter() - began, feed.waited_s - waited_s)
-            named = dict(zip(run.trainee.objective.terms, terms, strict=True))
-            report = _measure(run, state, Report(state.step, total, loss, lr, state.clock.ecg_per_s, named))
-            if report.held_out or report.probed or _due(config.log_every, report):
-                row = _row(run, state, report) | {"grad_norm": grad_norm, "cohort": loaded.plan.cohort}
-                for writer in writers:
-                    writer.append(row)
-                state.clock = _Clock()
-            watch.beat(state.step, "writing" if run.fabric.global_rank == 0 else WAITING)
-            state.told = {"now": _state_after(report), "loss": loss}
-            if _due(config.checkpoint_every, report):
-                _save(run, state, loaded.sampler)
-            if _due(config.checkpoint_every, report) or time.monotonic() - state.told_s > STATUS_S:
-                seconds_left = _seconds_left(run, report)
-                _status(run, state, **state.told, ecg_per_s=report.ecg_per_s, seconds_left=seconds_left)
-            tell(report)
+        state.clock, state.whole, state.free_s = _Clock(), _Clock(), time.perf_counter()
+        unread: list[_Begun] = []
+        for step in range(state.step, total):
+            unread.append(_begin(run, step, feed, watch))
+            # What is measured or saved after a step must have its weights, not those of the next.
+            keeps_up = not one_late or _needs_weights(run, step + 1)
+            while len(unread) > (0 if keeps_up else 1):
+                _finish(run, state, unread.pop(0), writers, tell, watch)
+
+
+def _begin(run: _Run, step: int, feed: Feed, watch: Watch) -> _Begun:
+    """Begin a step and fetch the batch of the next; nothing here waits for the device."""
+    waited_s = feed.waited_s
+    watch.beat(step, "reading a batch")
+    loaded = feed.take(step)
+    watch.beat(step, WAITING)
+    lr = run.rates.at_step(run.optimiser.param_groups, step, run.data.total_steps)
+    numbers = _Arriving(_step(run, step, loaded), run.fabric.device)
+    if step + 1 < run.data.total_steps:
+        watch.beat(step, "reading a batch")
+        feed.fetch(step + 1)
+        watch.beat(step, WAITING)
+    return _Begun(step, loaded, lr, numbers, feed.waited_s - waited_s)
+
+
+def _needs_weights(run: _Run, step: int) -> bool:
+    """Whether something is due after so many steps that needs the weights as they are then."""
+    config = run.config
+    due = (config.checkpoint_every, config.held_out.every_steps, config.probes.every_steps)
+    return step == run.data.total_steps or any(step % every == 0 for every in due)
+
+
+def _finish(
+    run: _Run, state: _State, begun: _Begun, writers: Sequence[_Writer], tell: Callable[[Report], None], watch: Watch
+) -> None:
+    """Read the numbers of a step, and do what is due after it."""
+    config, total = run.config, run.data.total_steps
+    loss, grad_norm, *terms = _require_finite(begun.numbers, begun.step, begun.loaded)
+    state.step = begun.step + 1
+    _account(run, state, begun, loss)
+    named = dict(zip(run.trainee.objective.terms, terms, strict=True))
+    speeds = state.clock.ecg_per_s, state.whole.wall_ecg_per_s
+    report = _measure(run, state, Report(state.step, total, loss, begun.lr, *speeds, named))
+    if report.held_out or report.probed or _due(config.log_every, report):
+        row = _row(run, state, report) | {"grad_norm": grad_norm, "cohort": begun.loaded.plan.cohort}
+        for writer in writers:
+            writer.append(row)
+        state.clock = _Clock()
+    watch.beat(state.step, "writing" if run.fabric.global_rank == 0 else WAITING)
+    state.told = {"now": _state_after(report), "loss": loss}
+    if _due(config.checkpoint_every, report):
+        _save(run, state, begun.loaded.sampler)
+    if _due(config.checkpoint_every, report) or time.monotonic() - state.told_s > STATUS_S:
+        now = {"ecg_per_s": report.ecg_per_s, "wall_ecg_per_s": report.wall_ecg_per_s, **state.told}
+        _status(run, state, seconds_left=_seconds_left(run, report), **now)
+    tell(report)
+    state.free_s = time.perf_counter()
 
 
 def _state_after(report: Report) -> str:
@@ -305,10 +295,10 @@ def _step(run: _Run, step: int, loaded: _Loaded) -> Tensor:
     return torch.stack([mean_loss, norm.float(), *means])
 
 
-def _require_finite(numbers: Tensor, step: int, loaded: _Loaded) -> list[float]:
+def _require_finite(numbers: _Arriving, step: int, loaded: _Loaded) -> list[float]:
     """Wait for the step and return its numbers. Raises TrainingDiverged if loss or gradient is none."""
     # The only place of a step that waits for the device.
-    loss, norm, *terms = numbers.tolist()
+    loss, norm, *terms = numbers.wait().tolist()
     if not (isfinite(loss) and isfinite(norm)):
         # Rows of the batch, because one damaged recording is the usual cause.
         rows = " ".join(str(row) for row in loaded.plan.rows.ravel())
@@ -323,7 +313,9 @@ def _measure(run: _Run, state: _State, report: Report) -> Report:
     """The report with what is due to be measured on held-out patients: loss by all ranks, probes by rank 0."""
     if _due(run.config.held_out.every_steps, report):
         trainee = run.trainee
-        held_out = HeldOut.measure(trainee.encoder, trainee.objective, _held_out_batches(run), trainee.tokens)
+        # In the precision of training: in float32 a GPU that trains in bfloat16 takes several times as long.
+        with closing(_held_out_batches(run)) as batches:
+            held_out = HeldOut.measure(trainee.encoder, trainee.objective, batches, trainee.tokens, run.fabric.autocast)
         report = replace(report, held_out=held_out)
         if held_out:
             untrained = {} if held_out.untrained is None else {"val_untrained": held_out.untrained}
@@ -338,31 +330,42 @@ def _measure(run: _Run, state: _State, report: Report) -> Report:
 def _probed_embeddings(run: _Run) -> NDArray[np.float32]:
     """Embed the central windows of held-out patients, as finished weights would."""
     encoder = run.trainee.encoder
-    with monitor._evaluating(encoder):
-        windows = (run.courier.windows(rows, block) for rows, block in run.data.probe_windows())
+    with monitor._evaluating(encoder), closing(_ahead(run.data.probe_windows(), 2)) as blocks:
+        windows = (run.courier.windows(rows, block) for rows, block in blocks)
         return np.concatenate([encoder(signal).float().cpu().numpy() for signal in windows])
 
 
-def _held_out_batches(run: _Run) -> Iterator[ViewBatch]:
-    """The same batches with the same draws every time."""
-    for number, (cohort, batch) in enumerate(run.data.held_out_batches()):
-        loaded = run.courier.arrived(run.courier.send(batch, "held_out", number))
-        yield replace(ViewBatch(**loaded.fields(run.data.total_steps)), cohort=cohort)
+def _held_out_batches(run: _Run) -> Generator[ViewBatch, None, None]:
+    """The same batches with the same draws every time, read ahead; one is on its way while another is computed."""
+    sent: list[tuple[str, _Loaded]] = []
+    with closing(run.data.held_out_batches(run.courier.memory)) as batches:
+        for number, (cohort, batch) in enumerate(batches):
+            sent.append((cohort, run.courier.send(batch, "held_out", number)))
+            if number:
+                yield _held_out_batch(run, *sent.pop(0))
+        for one in sent:
+            yield _held_out_batch(run, *one)
 
 
-def _account(run: _Run, state: _State, loaded: _Loaded, loss: float, spent_s: float, waited_s: float) -> None:
-    clock, cohort = state.clock, loaded.plan.cohort
-    clock.spent_s, clock.waited_s = clock.spent_s + spent_s, clock.waited_s + waited_s
-    clock.ecgs += run.windows
+def _held_out_batch(run: _Run, cohort: str, loaded: _Loaded) -> ViewBatch:
+    fields = run.courier.arrived(loaded).fields(run.data.total_steps)
+    return replace(ViewBatch(**fields), cohort=cohort)
+
+
+def _account(run: _Run, state: _State, begun: _Begun, loss: float) -> None:
+    cohort, spent_s = begun.loaded.plan.cohort, time.perf_counter() - state.free_s
+    for clock in (state.clock, state.whole):
+        clock.spent_s, clock.waited_s = clock.spent_s + spent_s, clock.waited_s + begun.waited_s
+        clock.ecgs += run.windows
     # A mixed batch has no cohort to whose curve it could count.
     if cohort is not None:
         state.running[cohort] = RUNNING_DECAY * state.running.get(cohort, loss) + (1 - RUNNING_DECAY) * loss
 
 
 def _seconds_left(run: _Run, report: Report) -> int:
-    """At the present speed, without measurements on held-out patients."""
+    """At the speed since this process began, pauses included."""
     steps = report.total_steps - report.step
-    return round(steps * run.windows / report.ecg_per_s) if report.ecg_per_s else 0
+    return round(steps * run.windows / report.wall_ecg_per_s) if report.wall_ecg_per_s else 0
 
 
 def _restore(run: _Run) -> _State:
@@ -374,7 +377,7 @@ def _restore(run: _Run) -> _State:
         return _State()
     run.trainee.encoder.load_state_dict(saved["encoder"])
     run.trainee.objective.load_state_dict(saved["objective"])
-    run.optimiser.load_state_dict(saved["optimiser"])
+    run.optimiser.load_state_dict(_for_this_device(saved["optimiser"], run.optimiser.param_groups))
     run.data.sampler.load_state_dict(saved["sampler"])
     # Checkpoints of earlier versions have no more than these.
     state = _State(step=saved["step"], running=dict(saved["running"]))
@@ -386,16 +389,12 @@ def _belongs(run: _Run) -> dict[str, str]:
     return {"config_fingerprint": run.config.fingerprint, "store_fingerprint": run.data.store.fingerprint}
 
 
-def _writers(run: _Run, after_step: int, stack: ExitStack) -> list[metrics.MetricsFile | metrics.TensorBoard]:
+def _writers(run: _Run, after_step: int, stack: ExitStack) -> list[_Writer]:
     """Where rows go; nowhere but on rank 0."""
     if run.fabric.global_rank != 0:
         return []
-    writers: list[metrics.MetricsFile | metrics.TensorBoard] = []
-    writers.append(
-        metrics.MetricsFile(
-            run.folder.metrics, metrics.columns(run.data.cohorts, run.trainee.objective.terms), after_step
-        )
-    )
+    columns = metrics.columns(run.data.cohorts, run.trainee.objective.terms)
+    writers: list[_Writer] = [metrics.MetricsFile(run.folder.metrics, columns, after_step)]
     if run.config.tensorboard:
         writers.append(stack.enter_context(closing(metrics.TensorBoard(run.folder.tensorboard, after_step))))
     return writers
@@ -404,7 +403,8 @@ def _writers(run: _Run, after_step: int, stack: ExitStack) -> list[metrics.Metri
 def _row(run: _Run, state: _State, report: Report) -> dict[str, Any]:
     row: dict[str, Any] = {"step": report.step, "epoch": (report.step - 1) // run.data.steps_per_epoch}
     row |= {"lr": report.lr, "loss": report.loss}
-    row |= {"ecg_per_s": state.clock.ecg_per_s, "wait_share": state.clock.wait_share}
+    clock = state.clock
+    row |= {"ecg_per_s": clock.ecg_per_s, "wait_share": clock.wait_share, "wall_ecg_per_s": clock.wall_ecg_per_s}
     row |= {f"loss_{cohort}": loss for cohort, loss in state.running.items()} | dict(report.terms)
     return row | (report.held_out.row() if report.held_out else {}) | dict(report.probed)
 
@@ -424,9 +424,11 @@ def _save(run: _Run, state: _State, sampler: Mapping[str, Any]) -> None:
             **_belongs(run),
         }
         checkpoint.save(run.folder.checkpoints, state.step, content, run.config.keep_checkpoints)
-        if run.config.curves:
+        is_over = state.step == run.data.total_steps
+        if run.config.curves and (is_over or time.monotonic() - state.drawn_s >= CURVES_S):
             title = f"{run.config.name}, seed {run.config.seed}, step {state.step} of {run.data.total_steps}"
             curves.draw(run.folder.metrics, run.folder.curves, title)
+            state.drawn_s = time.monotonic()
     run.fabric.barrier()
 
 

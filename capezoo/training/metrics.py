@@ -16,7 +16,7 @@ from ecgcohorts.io.durable import write_file
 
 def columns(cohorts: Sequence[str], terms: Sequence[str] = ()) -> list[str]:
     """Columns of metrics.csv. terms: those of the objective, in training and on held-out patients."""
-    fixed = ["step", "epoch", "lr", "loss", "grad_norm", "cohort", "ecg_per_s", "wait_share"]
+    fixed = ["step", "epoch", "lr", "loss", "grad_norm", "cohort", "ecg_per_s", "wait_share", "wall_ecg_per_s"]
     fixed += ["val_loss", "val_untrained", "alignment", "uniformity", "effective_rank", "dead_units", *probes.COLUMNS]
     fixed += [f"loss_{name}" for name in cohorts] + [f"val_loss_{name}" for name in cohorts]
     return [*fixed, *terms, *(f"val_{name}" for name in terms)]

@@ -4,10 +4,10 @@ Batches are of one cohort each, also when training mixes cohorts: there the coho
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -42,16 +42,24 @@ class HeldOut:
 
     @classmethod
     def measure(
-        cls, encoder: nn.Module, objective: Objective, batches: Iterable[ViewBatch], tokens: int = 0
+        cls,
+        encoder: nn.Module,
+        objective: Objective,
+        batches: Iterable[ViewBatch],
+        tokens: int = 0,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> Self | None:
         """Run held-out batches of one cohort each, this rank's share of them, in evaluation mode; None if there are none.
 
-        tokens: of a window, for `Objective.untrained`.
+        tokens: of a window, for `Objective.untrained`. precision: context in which the network computes; all that is
+        computed of its features is float32 or wider, on the device.
         """
         with _evaluating(encoder, objective):
-            measured = [_measured(encoder, objective, batch, tokens) for batch in batches]
-        if not measured:
+            begun = [_measured(encoder, objective, batch, precision) for batch in batches]
+        if not begun:
             return None
+        # Waited for once: a number read after each batch would leave a GPU idle until the next one is launched.
+        measured = [one.read(objective.untrained(one.groups, tokens)) for one in begun]
 
         def mean(name: str, cohort: str | None = None) -> float | None:
             """Over groups, of those batches that have the number."""
@@ -97,38 +105,56 @@ def _evaluating(*modules: nn.Module) -> Iterator[None]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Measured:
-    """One held-out batch of all ranks."""
+class _Begun:
+    """One held-out batch of all ranks, whose numbers the device may still be computing."""
 
     cohort: str | None
     groups: int
-    numbers: Mapping[str, float]  # loss, untrained, alignment, uniformity, terms; those there are
+    names: Sequence[str]
+    values: Tensor  # (name,)
     embeddings: Tensor  # (view * group, dim)
 
+    def read(self, untrained: float | None) -> "_Measured":
+        """Wait for the numbers. untrained: that of a network that knows nothing, if it has one."""
+        numbers = dict(zip(self.names, self.values.tolist(), strict=True))
+        if untrained is not None:
+            numbers["untrained"] = untrained
+        return _Measured(self.cohort, self.groups, numbers, self.embeddings)
 
-def _measured(encoder: nn.Module, objective: Objective, batch: ViewBatch, tokens: int) -> _Measured:
-    losses = objective(encoder, batch)
-    values = torch.stack([losses.total, *(losses.terms[name] for name in objective.terms)])
-    numbers = dict(zip(("loss", *objective.terms), gather(values[None]).mean(0).tolist(), strict=True))
-    # By itself, and not from what the objective happens to call: a method on tokens never calls the encoder whole.
-    views = [gather(encoder(view).float()).cpu() for view in batch.signal.unbind(1)]
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    cohort: str | None
+    groups: int
+    numbers: Mapping[str, float]  # loss, untrained, alignment, uniformity, terms; those there are
+    embeddings: Tensor
+
+
+def _measured(
+    encoder: nn.Module, objective: Objective, batch: ViewBatch, precision: Callable[[], AbstractContextManager[Any]]
+) -> _Begun:
+    with precision():
+        losses = objective(encoder, batch)
+        # By itself, and not from what the objective happens to call: a method on tokens never calls the encoder whole.
+        views = [gather(encoder(view).float()) for view in batch.signal.unbind(1)]
+    values = torch.stack([losses.total.float(), *(losses.terms[name].float() for name in objective.terms)])
+    numbers = dict(zip(("loss", *objective.terms), gather(values[None]).mean(0), strict=True))
     if len(views) == 2:
         numbers["alignment"] = _alignment(*views)
-    if (untrained := objective.untrained(len(views[0]), tokens)) is not None:
-        numbers["untrained"] = untrained
     embeddings = torch.cat(views)
-    return _Measured(batch.cohort, len(views[0]), numbers | {"uniformity": _uniformity(embeddings)}, embeddings)
+    numbers["uniformity"] = _uniformity(embeddings)
+    return _Begun(batch.cohort, len(views[0]), tuple(numbers), torch.stack([*numbers.values()]), embeddings)
 
 
-def _alignment(first: Tensor, second: Tensor) -> float:
+def _alignment(first: Tensor, second: Tensor) -> Tensor:
     """Mean squared distance of two views, each (row, dim), on the unit sphere: 0 to 4."""
-    return (F.normalize(first, dim=-1) - F.normalize(second, dim=-1)).square().sum(-1).mean().item()
+    return (F.normalize(first, dim=-1) - F.normalize(second, dim=-1)).square().sum(-1).mean()
 
 
-def _uniformity(embeddings: Tensor) -> float:
+def _uniformity(embeddings: Tensor) -> Tensor:
     """(n, dim) -> log of the mean Gaussian potential exp(-2 d^2) on the unit sphere; 0 at collapse, lower is better."""
     distances = torch.pdist(F.normalize(embeddings, dim=-1))
-    return distances.square().mul(-2).exp().mean().log().item()
+    return distances.square().mul(-2).exp().mean().log()
 
 
 def spread(embeddings: Tensor) -> float:
@@ -140,7 +166,9 @@ def spread(embeddings: Tensor) -> float:
 
 def _effective_rank(embeddings: Tensor) -> float:
     """(n, dim) -> exp of the entropy of the normalised singular values: 1 to min(n, dim); 0 for nothing but zeros."""
-    singular = torch.linalg.svdvals(embeddings)
+    # Of the small square matrix, in float64: a tenth of the time of all rows, and no less exact than float32.
+    wide = embeddings.double()
+    singular = torch.linalg.eigvalsh(wide.T @ wide).clamp(min=0).sqrt()
     if singular.sum() == 0:
         return 0.0
     share = singular / singular.sum()

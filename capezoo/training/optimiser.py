@@ -77,6 +77,14 @@ def build(
                 fused=True if device.type == "cuda" else None)  # fmt: skip
 
 
+def _for_this_device(saved: dict[str, Any], groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return a saved state with the kernels of this device: the one that saved it may have been a GPU, or none."""
+    kernels = ("fused", "foreach", "capturable")
+    own = [{name: group[name] for name in kernels if name in group} for group in groups]
+    # Before torch loads it: whether the count of steps moves to the device depends on these.
+    return {**saved, "param_groups": [{**one, **mine} for one, mine in zip(saved["param_groups"], own, strict=True)]}
+
+
 def _epsilon(spec: OptimiserSpec, step: int) -> float:
     """Return the epsilon that makes torch's Adam that of the spec."""
     if spec.epsilon == "torch":

@@ -1,5 +1,6 @@
 """What a run tells after every step, and a bar of it on terminals."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +21,34 @@ class Report:
     total_steps: int
     loss: float
     lr: float
-    ecg_per_s: float  # windows a second
+    ecg_per_s: float  # windows a second, of steps alone
+    wall_ecg_per_s: float = 0.0  # since this process began to train, pauses included
     terms: Mapping[str, float] = field(default_factory=dict)  # further losses of the objective
     held_out: "HeldOut | None" = None  # if it was measured after this step
     probed: Mapping[str, float] = field(default_factory=dict)  # likewise, on rank 0; names: probes.COLUMNS
+
+
+@dataclass
+class _Clock:
+    """Seconds and windows since the last line of metrics.csv, or since this process began to train."""
+
+    waited_s: float = 0.0
+    spent_s: float = 0.0  # on steps alone
+    ecgs: int = 0
+    begun_s: float = field(default_factory=time.perf_counter)
+
+    @property
+    def ecg_per_s(self) -> float:
+        return self.ecgs / self.spent_s if self.spent_s else 0.0
+
+    @property
+    def wall_ecg_per_s(self) -> float:
+        """With all pauses: measuring, checkpoints, curves."""
+        return self.ecgs / (time.perf_counter() - self.begun_s)
+
+    @property
+    def wait_share(self) -> float:
+        return self.waited_s / self.spent_s if self.spent_s else 0.0
 
 
 @contextmanager

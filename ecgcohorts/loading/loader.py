@@ -113,9 +113,10 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.sampler.position
-        with closing(self.made((epoch, step) for step in range(first, self.sampler.steps(epoch)))) as batches:
-            for batch in batches:
-                self.sampler.mark_consumed(epoch, batch.plan.step)
+        places = ((epoch, step) for step in range(first, self.sampler.steps(epoch)))
+        with closing(self._at(places)) as batches:
+            for place, batch in batches:
+                self.sampler.mark_consumed(*place)
                 yield batch
 
     def endless(self) -> Generator[Batch, None, None]:
@@ -124,9 +125,8 @@ class Loader:
         If the sampler is set to another epoch, or given a state, in between, it goes on from there.
         """
         while True:
-            with closing(self.made(_onwards(self.sampler))) as batches:
-                for batch in batches:
-                    place = batch.plan.epoch, batch.plan.step
+            with closing(self._at(_onwards(self.sampler))) as batches:
+                for place, batch in batches:
                     # What was made ahead belongs to a place that somebody has left.
                     if self.sampler.position != place:
                         break
@@ -135,8 +135,12 @@ class Loader:
 
     def made(self, places: Iterable[tuple[int, int]]) -> Generator[Batch, None, None]:
         """Yield the batches at some (epoch, step), made ahead. The sampler's position stays where it is."""
-        batches = (self._noted(epoch, step) for epoch, step in places)
-        yield from _ahead(batches, self.prefetch) if self.prefetch else batches
+        with closing(self._at(places)) as batches:
+            yield from (batch for _, batch in batches)
+
+    def _at(self, places: Iterable[tuple[int, int]]) -> Generator[tuple[tuple[int, int], Batch], None, None]:
+        made = ((place, self._noted(*place)) for place in places)
+        yield from _ahead(made, self.prefetch) if self.prefetch else made
 
     def load(self, epoch: int, step: int) -> Batch:
         """Plan, read and cut one batch. It depends on the arguments and the sampler's options only."""

@@ -32,6 +32,7 @@ import results
 
 from capezoo import runs
 from capezoo.cli.settings import changed
+from capezoo.devices import _Arriving
 from capezoo.encoders.cape_resnet import _SameConv1d
 from capezoo.specs import RunConfig
 from capezoo.training import device
@@ -111,17 +112,24 @@ def set_up(store: AnyStore, case: Case, folder: Path) -> tuple[train._Run, devic
     with ExitStack() as held:
         run = train._set_up(store, case.config, RunFolder(folder / "parts"), fabric, True, held)
     run.model.train()
-    with closing(run.data.batches()) as batches:
+    with closing(run.data.batches(run.courier.memory)) as batches:
         run.optimiser.param_groups[0]["lr"] = 1e-6  # one batch again and again: it must not diverge
         return run, arrive(run, next(batches), 0)
 
 
 def from_memory(run: train._Run, loaded: device._Loaded, case: Case) -> float:
     """ECGs a second of the same step on one batch that is on the device."""
+    before: _Arriving | None = None
     for step in range(case.warm + case.steps):
         if step == case.warm:
             begun = time.perf_counter()
-        train._require_finite(train._step(run, step, loaded), step, loaded)
+        now = _Arriving(train._step(run, step, loaded), run.fabric.device)
+        # As training reads them: one step late.
+        if before is not None:
+            train._require_finite(before, step - 1, loaded)
+        before = now
+    assert before is not None
+    train._require_finite(before, step, loaded)
     return case.batch * case.steps / (time.perf_counter() - begun)
 
 
@@ -138,7 +146,8 @@ def stages(run: train._Run, case: Case) -> dict[str, float]:
         return found
 
     steps = max(case.steps // 3, 2)
-    with closing(run.data.batches()) as batches:
+    # In page-locked memory, as training makes them: of any other the copy would take longer, and wait.
+    with closing(run.data.batches(run.courier.memory)) as batches:
         for step in range(steps + 1):
             if step == 1:
                 spent.clear()
@@ -160,16 +169,19 @@ def idle_share(run: train._Run) -> float | None:
     """Share of the time in which no kernel runs on the GPU, by the profiler, over some steps fed from the store."""
     if run.fabric.device.type != "cuda":
         return None
-    with closing(run.data.batches()) as batches:
+    with closing(run.data.batches(run.courier.memory)) as batches:
         feed = device.Feed(batches, run.courier, run.data.sampler.state_dict)
         feed.fetch(0)
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
             begun = time.perf_counter()
+            unread: list[tuple[_Arriving, int, device._Loaded]] = []
             for step in range(PROFILED):
                 loaded = feed.take(step)
-                numbers = train._step(run, step, loaded)
+                unread.append((_Arriving(train._step(run, step, loaded), run.fabric.device), step, loaded))
                 feed.fetch(step + 1)
-                train._require_finite(numbers, step, loaded)
+                if step:
+                    train._require_finite(*unread.pop(0))
+            train._require_finite(*unread.pop(0))
             wall_us = 1e6 * (time.perf_counter() - begun)
     kernels = [event.time_range for event in profiler.events() if "CUDA" in str(event.device_type)]
     busy_us, end = 0.0, 0.0

@@ -28,8 +28,6 @@ class PaperGpu(TorchFunctionMode):
         if name == "pin_memory":
             self.asked["pinned"] += 1
             return args[0]
-        if name == "record_stream":
-            return None
         if name in ("to", "copy_") and kwargs.get("non_blocking"):
             self.asked["copies that do not wait"] += 1
         args = [_on_cpu(one) for one in args]
@@ -44,6 +42,8 @@ class PaperGpu(TorchFunctionMode):
             "device_count": lambda: self.gpus,
             "get_device_name": lambda *args: "paper",
             "manual_seed": lambda seed: None,
+            "get_rng_state": lambda *args: torch.zeros(16, dtype=torch.uint8),
+            "set_rng_state": lambda *args: None,
             "current_stream": stream,
             "Stream": stream,
             "Event": event,
@@ -51,6 +51,7 @@ class PaperGpu(TorchFunctionMode):
         }
         for name, value in stands_in.items():
             monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(torch.Tensor, "record_stream", self._note("memory kept for a stream"))
 
     def pinned(self, shape):
         """Stand in for ecgcohorts.loading.torch.pinned."""

@@ -114,5 +114,5 @@ def test_any_objective_and_any_number_of_views_is_measured(views: int) -> None:
     assert held_out.terms["extra"] == pytest.approx((5 * signal.max().item() + 6 * signal[:3].max().item()) / 8)
     embedded = [encoder(one.transpose(0, 1).flatten(0, 1)) for one in (signal, 2 * signal[:3])]
     assert held_out.effective_rank == pytest.approx(monitor._effective_rank(torch.cat(embedded)), rel=1e-4)
-    expected = (5 * monitor._uniformity(embedded[0]) + 3 * monitor._uniformity(embedded[1])) / 8
+    expected = (5 * monitor._uniformity(embedded[0]) + 3 * monitor._uniformity(embedded[1])).item() / 8
     assert held_out.uniformity == pytest.approx(expected, rel=1e-4)

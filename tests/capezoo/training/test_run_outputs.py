@@ -97,11 +97,12 @@ def test_status_tells_speed_time_left_and_when(probed, monkeypatch, store, confi
     assert all(one["loss"] > 0 for one in seen)
 
 
-def test_seconds_left_are_the_steps_left_at_this_speed(store, config):
+def test_seconds_left_are_the_steps_left_at_this_speed_with_its_pauses(store, config):
     from types import SimpleNamespace
 
     run = SimpleNamespace(windows=train._Run.windows.fget(SimpleNamespace(config=config())))  # 8 pairs: 16 ECGs a step
-    assert train._seconds_left(run, train.Report(step=10, total_steps=110, loss=0, lr=0, ecg_per_s=80.0)) == 20
+    speeds = {"ecg_per_s": 160.0, "wall_ecg_per_s": 80.0}
+    assert train._seconds_left(run, train.Report(step=10, total_steps=110, loss=0, lr=0, **speeds)) == 20
 
 
 def test_the_environment_names_kinds_not_machines(probed):
