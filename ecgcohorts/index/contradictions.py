@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -21,6 +22,7 @@ _LARGEST = 5
 # A mistyped sex or date makes a few odd recordings of a patient. An id with more of them, or with most recordings of the
 # cohort, stands for many people, and is refused although it is only one.
 _ODD_RECORDINGS, _ODD_OF_MOST = 10, 3
+_PATIENTS_AT_ONCE = 1 << 14
 _LOOKED_INTO = 1000  # contradicting ids, the largest
 # Where patients seen over years have one age nearly all, it is one age a patient, and says nothing about strangers.
 _NEARLY_ALL = 0.9
@@ -69,11 +71,14 @@ class PatientCheck:
         if not len(starts):
             return cls(0, 0, 0, 0, ())
         several = np.diff(starts, append=len(sex)) > 1
-        both = [np.logical_or.reduceat(sex == code, starts) for code in SEX_CODES.values()]
-        by_sex = several & np.logical_and.reduce(both)
-        one_age, over_years = _ages_over_years(starts, age, days)
+        blocks = _blocks(starts, len(sex))
+        parts = [(own, (sex[rows], age[rows], days[rows])) for own, rows in blocks]
+        both_sexes = np.concatenate([_both_sexes(own, facts[0]) for own, facts in parts])
+        ages_differ = np.concatenate([_ages_differ(own, *facts[1:]) for own, facts in parts])
+        one_age, over_years = np.concatenate([_ages_over_years(own, *facts[1:]) for own, facts in parts], axis=1)
+        by_sex = several & both_sexes
         is_static = one_age.sum() >= max(_FEWEST, _NEARLY_ALL * over_years.sum())
-        by_age = several & _ages_differ(starts, age, days) & ~(one_age & is_static)
+        by_age = several & ages_differ & ~(one_age & is_static)
         contradicting = by_sex | by_age
         return cls(
             int(several.sum()),
@@ -123,6 +128,19 @@ class PatientCheck:
         if self.crowds:
             lines.append(f"strangers: {_crowd_words(self.crowds)}")
         return "\n".join(lines + [f"largest: {'; '.join(map(str, self.largest))}"] * bool(self.largest))
+
+
+def _blocks(starts: NDArray[np.int64], n: int) -> list[tuple[NDArray[np.int64], slice]]:
+    """Return some patients at a time: where each begins in the recordings of the block, and which recordings these are."""
+    # Facts of all recordings at once would take five times their own memory.
+    edges = np.append(starts, n)
+    cuts = [*range(0, len(starts), _PATIENTS_AT_ONCE), len(starts)]
+    return [(starts[low:high] - starts[low], slice(edges[low], edges[high])) for low, high in pairwise(cuts)]
+
+
+def _both_sexes(starts: NDArray[np.int64], sex: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Tell for each patient whether both sexes are stated."""
+    return np.logical_and.reduce([np.logical_or.reduceat(sex == code, starts) for code in SEX_CODES.values()])
 
 
 def _ages_differ(starts: NDArray[np.int64], age: NDArray[np.float32], days: NDArray[np.float64]) -> NDArray[np.bool_]:

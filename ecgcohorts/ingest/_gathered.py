@@ -27,7 +27,7 @@ _MICROSECOND = timedelta(microseconds=1)
 V = TypeVar("V", bound=Hashable)
 
 
-def _begins(keys: NDArray[np.bytes_], order: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _begins(keys: NDArray[np.bytes_], order: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Tell where in an order that brings equal keys together a new key begins."""
     is_new = np.ones(len(order), bool)
     # In blocks, because a sorted copy would be as large as the keys.
@@ -35,6 +35,14 @@ def _begins(keys: NDArray[np.bytes_], order: NDArray[np.int64]) -> NDArray[np.bo
         block = keys[order[start - 1 : start + BLOCK]]
         is_new[start : start + BLOCK] = block[1:] != block[:-1]
     return is_new
+
+
+def _taken(column: NDArray, order: NDArray[np.integer]) -> NDArray:
+    """Return `column[order]`; numpy would make 64 bits of every number of the order, all at once."""
+    found = np.empty((len(order), *column.shape[1:]), column.dtype)
+    for start in range(0, len(order), BLOCK):
+        found[start : start + BLOCK] = column[order[start : start + BLOCK]]
+    return found
 
 
 class _Codes(Generic[V]):
@@ -172,15 +180,18 @@ class _Gathered:
         """Return the recording's own id. It is never stored, and asked for only where two ids or two times are equal."""
         return SourceItem(*self.source(row)).stem if self._named_by_path else self._names[row]
 
-    def check(self, order: NDArray[np.int64]) -> PatientCheck:
+    def check(self, order: NDArray[np.integer]) -> PatientCheck:
         """Look for contradictions between the recordings of each patient, in the order of `_order`."""
-        is_new = _begins(as_keys(self.patient_ids), order)
-        time = self.time[order]
-        days = np.where(time == UNKNOWN_TIME, np.nan, time / 1_000_000 / SECONDS_PER_DAY)
-        return PatientCheck.of_columns(np.flatnonzero(is_new), self.sex[order], self.age[order], days)
+        starts = np.flatnonzero(_begins(as_keys(self.patient_ids), order))
+        time = _taken(self.time, order)
+        days = time.view(np.float64)  # in the memory of the times, block by block
+        for start in range(0, len(time), BLOCK):
+            block = time[start : start + BLOCK].copy()
+            days[start : start + BLOCK] = np.where(block == UNKNOWN_TIME, np.nan, block / 1_000_000 / SECONDS_PER_DAY)
+        return PatientCheck.of_columns(starts, _taken(self.sex, order), _taken(self.age, order), days)
 
     def lay_out(
-        self, order: NDArray[np.int64], days: NDArray[np.float32], stored: NDArray[np.int64] | None = None
+        self, order: NDArray[np.integer], days: NDArray[np.float32], stored: NDArray[np.int64] | None = None
     ) -> tuple[pa.Table, str]:
         """Return the rows in another order, with their `days`, and a digest of them and of the state of their files.
 
@@ -189,21 +200,21 @@ class _Gathered:
         The columns are those of a partition, but with `file` (a number in `files`) in place of `path`. Gathered columns
         are dropped one by one as they are taken, because holding both would double the memory; `files` and codes remain.
         """
-        file = self._take("_file", np.int32)[order]
-        state = self._take("_state", np.uint64)[file]
+        file = _taken(self._take("_file", np.int32), order)
+        state = _taken(self._take("_state", np.uint64), file)
         digest = hashlib.sha256(state.astype("<u8").tobytes())
         columns: dict[str, pa.Array] = {"file": pa.array(file), "days": pa.array(days), "state": pa.array(state)}
         if stored is not None:
             columns["stored"] = pa.array(stored[order])
         columns["entry"] = self._entries.column().take(pa.array(order))
         for name, attribute in (("recording_id", "_recording"), ("patient_id", "_patient")):
-            ids = np.ascontiguousarray(self._take(attribute, np.uint8).reshape(-1, PSEUDONYM_BYTES)[order])
+            ids = _taken(self._take(attribute, np.uint8).reshape(-1, PSEUDONYM_BYTES), order)
             columns[name] = pa.FixedSizeBinaryArray.from_buffers(PSEUDONYM, len(ids), [None, pa.py_buffer(ids)])
             del ids
-        columns["patient_known"] = pa.array(self._take("_known", np.int8)[order].astype(bool))
+        columns["patient_known"] = pa.array(_taken(self._take("_known", np.bool_), order))
         for name, dtype in (("age", np.float32), ("sex", np.int8), ("site", np.int32), ("device", np.int32)):
-            columns[name] = pa.array(self._take(f"_{name}", dtype)[order])
-        columns["mains"] = pa.array(self._take("_mains", np.int8)[order])
+            columns[name] = pa.array(_taken(self._take(f"_{name}", dtype), order))
+        columns["mains"] = pa.array(_taken(self._take("_mains", np.int8), order))
         label = self._take("_label", np.float32).reshape(-1, len(self.labels)) if self.labels else np.zeros((0, 0))
         columns |= {LABEL + name: pa.array(label[order, number]) for number, name in enumerate(self.labels)}
         # `file` numbers the files of one scan; the states above stand for them in the digest.

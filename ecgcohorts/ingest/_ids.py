@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 
+_AT_ONCE = 1 << 16  # ids
 PSEUDONYM = pa.binary(PSEUDONYM_BYTES)  # type of a column of pseudonyms
 
 
@@ -32,5 +33,9 @@ def _places_of(ids: NDArray[np.uint8], among: NDArray[np.uint8]) -> NDArray[np.i
     if not len(keys):
         return np.full(len(wanted), -1)
     order = np.argsort(keys, kind="stable")
-    place = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(order) - 1)]
-    return np.where(keys[place] == wanted, place, -1)
+    found = np.empty(len(wanted), np.int64)
+    for start in range(0, len(wanted), _AT_ONCE):  # keys of all places would be a copy of all ids
+        some = wanted[start : start + _AT_ONCE]
+        place = order[np.minimum(np.searchsorted(keys, some, sorter=order), len(order) - 1)]
+        found[start : start + _AT_ONCE] = np.where(keys[place] == some, place, -1)
+    return found

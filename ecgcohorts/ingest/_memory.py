@@ -18,17 +18,20 @@ def _remember(path: Path | None, plan: AnyPlan, index: CohortIndex) -> None:
     header = plan.header
     hashes = _Hashes(bytes.fromhex(header.memory_key), header.spec.sha256, header.rules(header.layout))
     seen = _Seen.load(path)
-    for partition in header.partitions:
-        rows = plan.rows(partition, ["recording_id", "state"])
-        state = rows["state"].to_numpy()
-        shown = state != 0  # others are taken over from the store
-        seen = seen.with_new(
-            hashes.of(partition.cohort, ids_of(rows["recording_id"])[shown], state[shown].tolist(), index)
-        )
     for cohort in header.cohorts:
-        refused = [one for one in plan.refused(cohort.name) if one.state]
-        ids = np.frombuffer(b"".join(one.recording_id for one in refused), np.uint8).reshape(-1, PSEUDONYM_BYTES)
-        seen = seen.with_new(hashes.of(cohort.name, ids, [one.state for one in refused], index))
+        # Of a whole cohort at once: each look-up sorts the index, each addition copies all that was remembered.
+        parts = [plan.rows(one, ["recording_id", "state"]) for one in header.partitions if one.cohort == cohort.name]
+        refused = plan.refused(cohort.name)
+        ids = np.concatenate(
+            [np.zeros((0, PSEUDONYM_BYTES), np.uint8), *(ids_of(rows["recording_id"]) for rows in parts)]
+        )
+        state = np.concatenate([np.zeros(0, np.uint64), *(rows["state"].to_numpy() for rows in parts)])
+        refused_ids = np.frombuffer(b"".join(one.recording_id for one in refused), np.uint8)
+        refused_state = np.array([one.state for one in refused], np.uint64)
+        for own, marks in ((ids, state), (refused_ids.reshape(-1, PSEUDONYM_BYTES), refused_state)):
+            if not (shown := marks != 0).all():  # others are taken over from the store, or stand in no file
+                own, marks = own[shown], marks[shown]
+            seen = seen.with_new(hashes.of(cohort.name, own, marks, index))
     seen.save(path)
 
 

@@ -6,7 +6,7 @@ decodes all, and an incremental run opens all. It follows no snapshot; what a st
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -25,6 +25,7 @@ from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 _VERSION = {b"ecgcohorts.seen": b"1"}
 _COLUMNS = ("file", "content", "rules")
 _NO_WAVEFORM = bytes(PSEUDONYM_BYTES)
+_AT_ONCE = 1 << 12  # recordings
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,8 @@ class _Seen:
 
     def with_new(self, new: Self) -> Self:
         """Return this with other recordings added, or in place of what was remembered of them."""
+        if not len(self.recording):
+            return new
         kept = ~np.isin(as_keys(self.recording), as_keys(new.recording))
         names = ("recording", *_COLUMNS)
         return type(self)(*(np.concatenate([getattr(self, name)[kept], getattr(new, name)]) for name in names))
@@ -114,15 +117,16 @@ class _Hashes:
         text = "\0".join(texts).encode("utf-8", "surrogateescape")
         return int.from_bytes(hashlib.blake2b(text, digest_size=8, key=self.key).digest(), "little")
 
-    def of(self, cohort: str, ids: NDArray[np.uint8], marks: Sequence[int], index: CohortIndex) -> _Seen:
+    def of(self, cohort: str, ids: NDArray[np.uint8], marks: NDArray[np.uint64], index: CohortIndex) -> _Seen:
         """Return what is to be remembered of recordings of one cohort, given the index that has those stored."""
         entry = _places_of(ids, index["recording_id"])
-        waveforms = (
-            np.where((entry >= 0)[:, None], index["waveform_digest"][entry], 0) if len(index) else np.zeros_like(ids)
-        )
-        content = [
-            self.content(mark, one.tobytes()) for mark, one in zip(marks, waveforms.astype(np.uint8), strict=True)
-        ]
-        file = [self.file(mark) for mark in marks]
-        rules = np.full(len(ids), self.rules(cohort), np.uint64)
-        return _Seen(ids, np.array(file, np.uint64), np.array(content, np.uint64), rules)
+        file, content = np.empty(len(ids), np.uint64), np.empty(len(ids), np.uint64)
+        for start in range(0, len(ids), _AT_ONCE):  # as objects, marks and hashes take many times their memory
+            some = slice(start, start + _AT_ONCE)
+            waveforms = np.zeros_like(ids[some])
+            stored = entry[some] >= 0
+            waveforms[stored] = index["waveform_digest"][entry[some][stored]]
+            own = marks[some].tolist()
+            file[some] = [self.file(mark) for mark in own]
+            content[some] = [self.content(mark, one.tobytes()) for mark, one in zip(own, waveforms, strict=True)]
+        return _Seen(ids, file, content, np.full(len(ids), self.rules(cohort), np.uint64))

@@ -122,9 +122,11 @@ def _unnoted(
 ) -> _Seen:
     """Return files of recordings that a store has met, and that nothing is remembered of. met: ids of recordings."""
     seen, hashes = memory
+    if not len(met):  # a new store: no copy of what was found
+        return _Seen()
     others = np.frombuffer(b"".join(one.recording_id for one in unusable), np.uint8).reshape(-1, PSEUDONYM_BYTES)
     ids = np.concatenate([found.recording_ids, others])
-    marks = np.array([*found.mark, *(one.state for one in unusable)], np.uint64)
+    marks = np.concatenate([found.mark, np.array([one.state for one in unusable], np.uint64)])
     rows = np.flatnonzero((seen.places(ids) < 0) & np.isin(as_keys(ids), as_keys(met)) & (marks != 0))
     # What is in the file now need not be what was read once: only that it was met is known.
     unknown = np.zeros(len(rows), np.uint64)
@@ -246,7 +248,7 @@ class _Renewal:
         """All patients who stay out, in hexadecimal."""
         return tuple(sorted({one.tobytes().hex() for one in self._patients}))
 
-    def days(self, order: NDArray[np.int64], days: NDArray[np.float32]) -> NDArray[np.float32]:
+    def days(self, order: NDArray[np.integer], days: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return days since each patient's first recording, as stored for patients of whom the source shows none."""
         stored = self._whole_days[order]
         return np.where(stored == -1, days, stored)

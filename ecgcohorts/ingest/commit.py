@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import StoreError
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, LABEL, QUALITY, STATISTICS, CohortIndex
+from ecgcohorts.ingest._gathered import BLOCK
 from ecgcohorts.ingest._ground import _Ground, _recoded
 from ecgcohorts.ingest._ids import as_keys, ids_of
 from ecgcohorts.ingest._memory import _remember
@@ -84,6 +85,7 @@ def commit(plan: AnyPlan, before: Store | None, destination: Destination) -> _Ou
     accounting = {one.plan.name: one.accounting for one in settled}
     entries = _place_shards(header, results, settled)
     index = _extend_index(ground, plan, results, settled)
+    del results
     rejects = _extend_rejects(ground.rejects(), settled)
     segments = _segments(ground, settled)
     # Before the snapshot, so that a kill in between leaves nothing unnoted; what is noted too early is found to be untrue.
@@ -218,10 +220,20 @@ def _settle(plan: AnyPlan, results: Sequence[ShardResult], ground: _Ground) -> l
 
 def _first_like(digests: NDArray[np.uint8], among: NDArray[np.bool_], rank: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return, for each row of `among`, the first of lowest rank with the same digest; for each other row, itself."""
-    rows = np.flatnonzero(among)
+    original = np.arange(len(digests))
+    # Half a digest tells nearly all waveforms apart, and takes a third of the memory to sort.
+    halves = digests[:, :8].copy().view(np.uint64).ravel()
+    order = np.argsort(halves)
+    is_like = np.zeros(len(order), bool)
+    for start in range(1, len(order), BLOCK):
+        block = halves[order[start - 1 : start + BLOCK]]
+        is_like[start : start + BLOCK] = block[1:] == block[:-1]
+    is_like[:-1] |= is_like[1:]
+    rows = np.sort(order[is_like])
+    del halves, order, is_like
+    rows = rows[among[rows]]
     rows = rows[np.argsort(rank[rows], kind="stable")]
     _, first, number = np.unique(as_keys(digests[rows]), return_index=True, return_inverse=True)
-    original = np.arange(len(digests))
     original[rows] = rows[first[number]]
     return original
 
@@ -356,12 +368,23 @@ def _number_patients(cohort: NDArray, patient_id: NDArray[np.uint8]) -> NDArray[
     """Number patients densely in order of first appearance, by cohort and pseudonym."""
     # By first appearance, so that patients of earlier runs keep their numbers. Equal pseudonyms in two cohorts are two
     # patients: a pseudonym is keyed by the cohort, and a collision must not join people.
-    key = np.concatenate([cohort.astype("<i4")[:, None].view(np.uint8).reshape(-1, 4), patient_id], axis=1)
+    is_new = np.ones(len(cohort), bool)
+    is_new[1:] = cohort[1:] != cohort[:-1]
+    keys = as_keys(patient_id)
+    for start in range(1, len(keys), BLOCK):
+        is_new[start : start + BLOCK] |= (
+            keys[start : start + BLOCK] != keys[start - 1 : start - 1 + BLOCK][: len(keys) - start]
+        )
+    # Recordings of a patient stand side by side but for those of earlier runs, so few keys are left to sort.
+    heads = np.flatnonzero(is_new)
+    key = np.concatenate(
+        [cohort[heads].astype("<i4")[:, None].view(np.uint8).reshape(-1, 4), patient_id[heads]], axis=1
+    )
     flat = np.ascontiguousarray(key).view(f"S{key.shape[1]}").ravel()
     _, first, number = np.unique(flat, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
+    rank = np.empty(len(first), COLUMNS["patient"])
     rank[np.argsort(first)] = np.arange(len(first))
-    return rank[number].astype(COLUMNS["patient"])
+    return np.repeat(rank[number], np.diff(heads, append=len(cohort)))
 
 
 def _new_columns(

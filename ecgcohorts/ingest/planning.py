@@ -14,7 +14,7 @@ from ecgcohorts.cohorts.account import CellAccount, TableAccount
 from ecgcohorts.cohorts.files import Found
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.cohorts.tables import Tables
-from ecgcohorts.ingest._gathered import BLOCK, SECONDS_PER_DAY, UNKNOWN_TIME, _begins, _Gathered, _mark
+from ecgcohorts.ingest._gathered import BLOCK, SECONDS_PER_DAY, UNKNOWN_TIME, _begins, _Gathered, _mark, _taken
 from ecgcohorts.ingest._ids import as_keys
 from ecgcohorts.ingest._scanning import _scanned
 from ecgcohorts.ingest._seen import _Hashes, _Seen
@@ -188,7 +188,7 @@ def _not_known(refused: list[Refusal], known: Known) -> tuple[list[Refusal], int
 
 def _new_rows(
     found: _Gathered, out: NDArray[np.bool_], known: Known, key: PseudonymKey
-) -> tuple[NDArray[np.int64], list[Refusal], int]:
+) -> tuple[NDArray[np.int32], list[Refusal], int]:
     """Return the rows to lay out, a refusal for each repetition of an id, and the number of known recordings.
 
     out: rows that are refused already; empty if none is.
@@ -208,36 +208,46 @@ def _new_rows(
         twice.append(replace(again, state=int(marks[row])))
     refused, n_known = _not_known(twice, known)
     n_known += len(keys) - len(new)
-    return new[first & ~out[new]] if len(out) else new[first], refused, n_known
+    return _narrow(new[first & ~out[new]] if len(out) else new[first]), refused, n_known
+
+
+def _narrow(rows: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return numbers of rows in half the memory; the columns that number them hold 32 bits as well."""
+    return rows.astype(np.int32)
 
 
 def _order(
-    found: _Gathered, rows: NDArray[np.int64], key: PseudonymKey, known: Known
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    found: _Gathered, rows: NDArray[np.int32], key: PseudonymKey, known: Known
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Return the rows in store order, and the days since each patient's first recording.
 
     Cohorts are ordered by name, patients by a keyed digest, so that no reader sees site or date drift, and the recordings
     of a patient by time, then by name.
     """
-    orders, days = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    orders, days = [], []
     names = found.cohorts.values
     for cohort in sorted(names):
         mine = rows if len(names) == 1 else rows[found.cohort[rows] == names.index(cohort)]
         # Most sources have one cohort: then no copy of all ids, 16 bytes each, is needed.
         is_all = len(mine) == len(found)
         patients, patient = _numbered(found.patient_ids if is_all else found.patient_ids[mine], cohort, key)
-        time = found.time[mine]
-        order = np.lexsort((time, patient))
+        time = _taken(found.time, mine)
+        order = _narrow(np.lexsort((time, patient)))
         # One by one, so that each array frees the one it replaces.
-        mine = mine[order]
-        time = time[order]
-        patient = patient[order]
+        mine = _taken(mine, order)
+        time = _taken(time, order)
+        patient = _taken(patient, order)
         del order
         _sort_ties_by_name(found, mine, time, patient)
         orders.append(mine)
         old = np.isin(as_keys(patients), as_keys(known.patients))
         days.append(_days(time, patient, old))
-    return np.concatenate(orders), np.concatenate(days)
+    return _joined(orders, np.int32), _joined(days, np.float32)
+
+
+def _joined(parts: list[NDArray], dtype: type[np.generic]) -> NDArray:
+    # Most sources have one cohort, and nothing to copy.
+    return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, dtype), *parts])
 
 
 def _numbered(ids: NDArray[np.uint8], cohort: str, key: PseudonymKey) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
@@ -260,7 +270,7 @@ def _grouped(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.bo
 
 
 def _sort_ties_by_name(
-    found: _Gathered, rows: NDArray[np.int64], time: NDArray[np.int64], patient: NDArray[np.int32]
+    found: _Gathered, rows: NDArray[np.int32], time: NDArray[np.int64], patient: NDArray[np.int32]
 ) -> None:
     """Sort, in place, rows of one patient and one time by name."""
     tied = (patient[1:] == patient[:-1]) & (time[1:] == time[:-1])

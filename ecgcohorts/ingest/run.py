@@ -152,6 +152,7 @@ def _ingest(job: "_Job", destination: Destination, options: IngestOptions, progr
         done = [one for one in plan.header.partitions if _is_done(plan.header, one)]
         _clear(plan.header, before, done, under_way)
         _encode(plan, job.files.source, before, done, options, progress)
+        plan = plan.without_inputs()
         return _commit(plan, before, destination)
 
 

@@ -61,7 +61,9 @@ class PseudonymKey:
 
         It is that of a keyed digest: no reader sees site or date drift, and the order tells nothing about the ids.
         """
-        digests = b"".join(self.pseudonym(cohort, "order", patient.tobytes().hex()) for patient in patients)
+        digests = bytearray()  # `join` would hold all of them as objects, at four times the memory
+        for patient in patients:
+            digests += self.pseudonym(cohort, "order", patient.tobytes().hex())
         words = np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)
         return np.lexsort((words[:, 1], words[:, 0]))
 
