@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import PlanImpossible, SpecError
+from ecgcohorts.errors import PlanImpossible
 from ecgcohorts.samplers.base import Sampler
+from ecgcohorts.samplers.options import _integer
 from ecgcohorts.samplers.permutation import key_of, permute
 from ecgcohorts.samplers.plan import BatchPlan
 from ecgcohorts.samplers.planner import BatchPlanner
@@ -23,9 +24,7 @@ class CohortPerRankSampler(Wrapper[Sampler]):
     """
 
     def __init__(self, sampler: BatchPlanner, ranks: int) -> None:
-        if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 2:
-            raise SpecError(f"found ranks={ranks!r}, expected an integer of 2 or more.")
-        self.ranks = ranks
+        self.ranks = ranks = _integer("ranks", ranks, 2)
         self._dealt: tuple[int, NDArray[np.int64]] | None = None
         super().__init__(Sampler.of_one_cohort_each(sampler, type(self).__name__), sampler.pairs * ranks, ranks=ranks)
         if not self.steps(0):
@@ -60,6 +59,7 @@ class CohortPerRankSampler(Wrapper[Sampler]):
             patients=np.concatenate([part.patients for part in parts]),
             is_self=np.concatenate([part.is_self for part in parts]),
             offsets=np.concatenate([part.offsets for part in parts]),
+            units=np.concatenate([part.units for part in parts]),
             step=step,
         )
 

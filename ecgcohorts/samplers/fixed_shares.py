@@ -32,6 +32,7 @@ class _Options(TypedDict, total=False):
     max_gap_days: float | None
     draw: Draw
     identities: ArrayLike | None
+    exclude: ArrayLike | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +74,13 @@ class FixedShareSampler(Sampler):
         max_gap_days: float | None = None,
         draw: Draw = "uniform",
         identities: ArrayLike | None = None,
+        exclude: ArrayLike | None = None,
     ) -> None:
         options = Options(views, singles, "raise", "drop", min_gap_days, max_gap_days, draw)
-        roster = index if isinstance(index, Roster) else Roster.from_index(index, identities, join_cohorts=True)
+        if isinstance(index, Roster):
+            roster = index
+        else:
+            roster = Roster.from_index(index, identities, join_cohorts=True, exclude=exclude)
         self.shares = _checked(shares, [roster.cohorts[code] for code in np.unique(roster.cohort)])
         super().__init__(roster, pairs, seed, options, False, {"shares": dict(sorted(self.shares.items()))})
         group = self._groups[0]
@@ -95,8 +100,8 @@ class FixedShareSampler(Sampler):
         **options: Unpack[_Options],
     ) -> Self:
         """Plan for any table of records, one entry each: plans hold positions in these arrays. As for the other samplers."""
-        identities = options.pop("identities", None)
-        roster = Roster.from_arrays(patients, cohorts, days, identities, join_cohorts=True)
+        identities, exclude = options.pop("identities", None), options.pop("exclude", None)
+        roster = Roster.from_arrays(patients, cohorts, days, identities, join_cohorts=True, exclude=exclude)
         return cls(roster, pairs, seed, shares, **options)
 
     def describe(self) -> dict[str, Any]:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ecgcohorts.errors import PlanImpossible, SpecError
+from ecgcohorts.errors import PlanImpossible
+from ecgcohorts.samplers._groups import COHORT, By
 from ecgcohorts.samplers.base import Group, Sampler
 from ecgcohorts.samplers.nearness import Near, line_of, read_features
-from ecgcohorts.samplers.options import Draw, Last, Options, Singles, SmallGroups
+from ecgcohorts.samplers.options import Draw, Last, Options, Singles, SmallGroups, Unknown, _integer
 from ecgcohorts.samplers.permutation import key_of, permuted_range
-from ecgcohorts.samplers.roster import COHORT, By, Roster
+from ecgcohorts.samplers.roster import Roster
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
@@ -31,6 +32,8 @@ class _Options(TypedDict, total=False):
     max_gap_days: float | None
     draw: Draw
     identities: ArrayLike | None
+    exclude: ArrayLike | None
+    unknown: Unknown
 
 
 class HardNegativeSampler(Sampler):
@@ -60,11 +63,15 @@ class HardNegativeSampler(Sampler):
         max_gap_days: float | None = None,
         draw: Draw = "uniform",
         identities: ArrayLike | None = None,
+        exclude: ArrayLike | None = None,
+        unknown: Unknown = "raise",
     ) -> None:
-        if isinstance(neighbourhood, bool) or not isinstance(neighbourhood, int) or neighbourhood < 1:
-            raise SpecError(f"found neighbourhood={neighbourhood!r}, expected an integer of 1 or more.")
+        neighbourhood = _integer("neighbourhood", neighbourhood, 1)
         options = Options(views, singles, small_groups, last, min_gap_days, max_gap_days, draw)
-        roster = index if isinstance(index, Roster) else Roster.from_index(index, identities, False, by)
+        if isinstance(index, Roster):
+            roster = index
+        else:
+            roster = Roster.from_index(index, identities, False, by, unknown, exclude=exclude)
         features = read_features(near, roster, None if isinstance(index, Roster) else index)
         # A state resumed with other features would go on to other batches.
         digest = hashlib.sha256(features.astype("<i4").tobytes()).hexdigest()[:16]
@@ -94,8 +101,10 @@ class HardNegativeSampler(Sampler):
         **options: Unpack[_Options],
     ) -> Self:
         """Plan for any table of records, one entry each: plans hold positions in these arrays. As for the other samplers."""
-        identities = options.pop("identities", None)
-        return cls(Roster.from_arrays(patients, cohorts, days, identities), pairs, seed, near, **options)
+        identities, exclude = options.pop("identities", None), options.pop("exclude", None)
+        unknown = options.pop("unknown", "raise")
+        roster = Roster.from_arrays(patients, cohorts, days, identities, unknown=unknown, exclude=exclude)
+        return cls(roster, pairs, seed, near, **options)
 
     def _weights(self, groups: list[Group]) -> None:
         return None

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from ecgcohorts.errors import PlanImpossible, SpecError
+from ecgcohorts.samplers.options import _integer
 from ecgcohorts.samplers.plan import BatchPlan
 from ecgcohorts.samplers.planner import BatchPlanner
 from ecgcohorts.samplers.wrapper import Wrapper
@@ -17,8 +18,7 @@ class MicroBatchSampler(Wrapper[BatchPlanner]):
     """
 
     def __init__(self, sampler: BatchPlanner, repeat: int) -> None:
-        if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
-            raise SpecError(f"found repeat={repeat!r}, expected an integer of 1 or more.")
+        repeat = _integer("repeat", repeat, 1)
         if not isinstance(sampler, BatchPlanner) or (isinstance(sampler, Wrapper) and not sampler.in_one_piece):
             raise SpecError(
                 f"found {type(sampler).__name__} to cut into micro-batches, expected a sampler it could wrap."

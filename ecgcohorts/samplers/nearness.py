@@ -39,9 +39,9 @@ def read_features(near: Near, roster: Roster, index: "CohortIndex | None") -> ND
     if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
         values = _columns(names, index)
     elif isinstance(near, str | Path):
-        values = _checked(_opened(Path(near)), str(near), len(roster.rows))
+        values = _checked(_opened(Path(near)), str(near), roster.entries)
     else:
-        values = _checked(np.asarray(near), "near", len(roster.rows))
+        values = _checked(np.asarray(near), "near", roster.entries)
     rows = np.arange(len(values)) if index is None else index["row"]
     by_row = np.empty(int(rows.max()) + 1, np.int64)
     by_row[rows] = np.arange(len(values))

@@ -68,7 +68,7 @@ class RampSampler(Wrapper[Sampler]):
         if adjacent:
             offsets = np.repeat(offsets[:, :1], self.options.views, axis=1)
         patients = self.sampler._roster.patient_of(units)
-        return BatchPlan(None, rows, patients, is_self, offsets, epoch, step, self.left_out, adjacent)
+        return BatchPlan(None, rows, patients, is_self, offsets, epoch, step, self.left_out, adjacent, units)
 
     def _epoch(self, epoch: int) -> _Epoch:
         steps = self.steps(epoch)
