@@ -109,13 +109,14 @@ def _proportional(sampler: Sampler) -> Sampler:
             f"found a {type(sampler).__name__} with weights, temperature, balance, neighbours or last other than 'drop', "
             "expected one without: each of its epochs must be one pass of every cohort in random order."
         )
-    if not sampler._roster.by_record:
-        patients = sampler._roster.patient_of(np.concatenate([group.units for group in groups]).astype(np.int64))
-        twice = len(patients) - len(np.unique(patients))
+    person = sampler._roster.person
+    if person is not None:
+        people = person[np.concatenate([group.units for group in groups])]
+        twice = len(people) - len(np.unique(people))
         if twice:
             raise PlanImpossible(
-                f"found {twice} patients in several groups, expected each in one: a mixed batch could hold them twice. "
-                "Leave them out, or group by cohort."
+                f"found {twice} people in several groups, expected each in one: a mixed batch could hold them twice. "
+                "Leave their other records out (`exclude=`), or group by cohort."
             )
     return sampler
 

@@ -41,6 +41,7 @@ class Roster:
     by_record: bool = False
     entries: int = 0
     excluded: str = ""  # digest of the rows that are left out
+    person: NDArray[np.integer] | None = field(default=None, repr=False)  # [unit]; None if all are different people
 
     @classmethod
     def from_index(
@@ -72,7 +73,10 @@ class Roster:
         group, names = _group_records(index, by, unknown, out)
         # A patient seen in two groups must not be a pair across them: records of one batch would come from two distributions.
         key = person if join_cohorts else group.astype(np.int64) * index.n_patients + person
-        return _by_key(key, index["row"], index["patient"], group, names, index["days"])._without(out, index)
+        whole = _by_key(key, index["row"], index["patient"], group, names, index["days"])
+        if not join_cohorts:
+            whole = replace(whole, person=whole.patient if identities is None else persons[whole.patient])
+        return whole._without(out, index)
 
     @classmethod
     def of_records(
@@ -126,6 +130,8 @@ class Roster:
             joined = join_cohorts and identities is not None
             key = person if joined else group.astype(np.int64) * len(people) + person
             roster = _by_key(key, np.arange(len(patient)), number[patient], group, names, when)
+            if identities is not None and not join_cohorts:
+                roster = replace(roster, person=person[roster.rows[roster.ptr[:-1]]])
         # While the table is being read anyway, and not when a run that resumes waits for its first batch.
         _ = roster.fingerprint
         return roster
@@ -166,6 +172,7 @@ class Roster:
             ptr=np.concatenate([[0], np.cumsum(counts[units])]),
             cohort=self.cohort[units],
             patient=self.patient_of(units),
+            person=None if self.person is None else self.person[units],
             days=None if self.days is None else self.days[kept],
             excluded=_digest(rows),
         )

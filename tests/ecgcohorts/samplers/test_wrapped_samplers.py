@@ -285,6 +285,30 @@ def test_a_ramp_needs_epochs_that_are_passes(index, options):
         RampSampler(InDistributionBatchSampler(index, pairs=8, seed=5, **options), [(0, 1)])
 
 
+def test_a_ramp_never_shows_a_person_twice_in_a_batch(index):
+    """Where identities say that a patient of `a` is one of `b`, or where patients have records of several devices."""
+    person = np.arange(index.n_patients)
+    # Counts of records repeat 2, 3, 4, 6 in `a` from patient 20 on, and 2, 5, 3 in `b` from its 11th on: both can be drawn.
+    person[100 + 11 + 5] = 20 + 2
+    with pytest.raises(PlanImpossible, match="found 1 people in several groups"):
+        RampSampler(InDistributionBatchSampler(index, 8, 5, identities=person), [(0, 0.5)])
+    devices = type(index)(dict(index.columns) | {"device": np.arange(len(index)) % 2}, index.cohorts, (), ("x", "y"))
+    with pytest.raises(PlanImpossible, match="group by cohort"):
+        RampSampler(InDistributionBatchSampler(devices, 8, 5, by="device"), [(0, 0.5)])
+    seen_twice = np.flatnonzero(index["patient"] == 22)
+    sampler = InDistributionBatchSampler(index, 8, 5, identities=person, exclude=index["row"][seen_twice])
+    assert RampSampler(sampler, [(0, 0.5)]).steps(0) == 9 + 3 + 2  # 79, 30 and 20 patients in eights
+
+
+def test_a_ramp_takes_one_id_in_two_cohorts_for_two_people():
+    """Hospitals number their patients from 0: only `identities` says that an id is one person."""
+    patients, cohorts = np.tile(np.repeat(np.arange(40), 2), 2), np.repeat(["a", "b"], 80)
+    given = {"patients": patients, "cohorts": cohorts, "pairs": 8, "seed": 0}
+    assert RampSampler(InDistributionBatchSampler.from_arrays(**given), [(0, 0)]).steps(0) == 10
+    with pytest.raises(PlanImpossible, match="found 40 people"):
+        RampSampler(InDistributionBatchSampler.from_arrays(**given, identities=patients), [(0, 0)])
+
+
 def test_micro_batches_are_never_empty(index):
     with pytest.raises(SpecError, match="last='pad'"):
         MicroBatchSampler(InDistributionBatchSampler(index, pairs=8, seed=5, last="pad"), 2)
