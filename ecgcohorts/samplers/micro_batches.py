@@ -23,8 +23,6 @@ class MicroBatchSampler(Wrapper[BatchPlanner]):
             raise SpecError(
                 f"found {type(sampler).__name__} to cut into micro-batches, expected a sampler it could wrap."
             )
-        if sampler.options.last == "pad":
-            raise SpecError("found last='pad' with micro-batches, expected 'drop' or 'wrap': some would be empty.")
         if sampler.pairs % repeat:
             raise PlanImpossible(
                 f"found pairs={sampler.pairs} for repeat={repeat} micro-batches, expected a multiple. "

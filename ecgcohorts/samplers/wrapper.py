@@ -36,6 +36,9 @@ class Wrapper(BatchPlanner, Generic[_Wrapped]):
                 f"found a sampler at step {step} of epoch {epoch}, expected one that has not begun. Build it anew, and load "
                 f"a state into the {type(self).__name__}."
             )
+        # A micro-batch of empty places only, or a cohort's places filled with another's patients where ranks share them out.
+        if sampler.options.last == "pad":
+            raise SpecError(f"found last='pad' for {type(self).__name__}, expected 'drop' or 'wrap'.")
         # A copy: a state that the caller loads into the original later must not reach the batches planned here.
         self.sampler = copy.copy(sampler)
         self.left_out = sampler.left_out

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler, RandomBatchSampler
+from ecgcohorts.samplers import (
+    CohortPerRankSampler,
+    FixedShareSampler,
+    HardNegativeSampler,
+    InDistributionBatchSampler,
+    MicroBatchSampler,
+    PatientPairSampler,
+    RampSampler,
+    RandomBatchSampler,
+)
+from ecgcohorts.samplers.planner import BatchPlanner
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -26,11 +36,11 @@ def test_plan_order_is_frozen(index):
     assert found == json.loads((GOLDEN / "sampler_plans.json").read_text())
 
 
-def orders(index) -> dict[str, str]:
-    """By what was asked for, a digest of all that two epochs plan."""
+def made_plainly(index) -> dict[str, BatchPlanner]:
+    """By what was asked for, the samplers that draw."""
     mixed, grouped = PatientPairSampler, InDistributionBatchSampler
     person = np.arange(index.n_patients) // 2
-    made = {
+    return {
         "latest": mixed(index, 8, 7, draw="latest"),
         "gaps": mixed(index, 8, 7, min_gap_days=30, max_gap_days=900),
         "wrap": grouped(index, 8, 7, last="wrap"),
@@ -43,6 +53,22 @@ def orders(index) -> dict[str, str]:
         "records": RandomBatchSampler(index, 8, 7),
         "records by cohort": RandomBatchSampler(index, 8, 7, by="cohort"),
     }
+
+
+def made_of_others(index) -> dict[str, BatchPlanner]:
+    """By what was asked for, the small samplers that came later."""
+    sampler = InDistributionBatchSampler(index, 8, 7)
+    return {
+        "micro-batches": MicroBatchSampler(sampler, 2),
+        "cohort per rank": CohortPerRankSampler(sampler, 2),
+        "ramp": RampSampler(sampler, [(0, 0), (1.5, 1)]),
+        "shares": FixedShareSampler(index, 8, 7, {"a": 0.75, "*": 0.25}),
+        "near": HardNegativeSampler(index, 8, 7, np.outer(np.arange(len(index)) % 17, [1, 2, 3]), neighbourhood=4),
+    }
+
+
+def orders(made: dict[str, BatchPlanner]) -> dict[str, str]:
+    """By what was asked for, a digest of all that two epochs plan."""
     found = {}
     for name, sampler in made.items():
         digest = hashlib.sha256()
@@ -55,4 +81,5 @@ def orders(index) -> dict[str, str]:
 
 def test_order_under_every_option_is_frozen(index):
     """If this fails, runs with the options it names resume to other batches; see the test above."""
-    assert orders(index) == json.loads((GOLDEN / "sampler_orders.json").read_text())
+    assert orders(made_plainly(index)) == json.loads((GOLDEN / "sampler_orders.json").read_text())
+    assert orders(made_of_others(index)) == json.loads((GOLDEN / "planner_orders.json").read_text())

@@ -309,6 +309,22 @@ def test_a_ramp_takes_one_id_in_two_cohorts_for_two_people():
         RampSampler(InDistributionBatchSampler.from_arrays(**given, identities=patients), [(0, 0)])
 
 
-def test_micro_batches_are_never_empty(index):
+@pytest.mark.parametrize("wrapper", [MicroBatchSampler, CohortPerRankSampler])
+def test_parts_are_never_empty(index, wrapper):
     with pytest.raises(SpecError, match="last='pad'"):
-        MicroBatchSampler(InDistributionBatchSampler(index, pairs=8, seed=5, last="pad"), 2)
+        wrapper(InDistributionBatchSampler(index, pairs=8, seed=5, last="pad"), 2)
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_runs_without_end_and_counts_of_batches_used(index, kind):
+    """What iteration offers for other people's loops holds here, too."""
+    planner, again = planners(index)[kind], planners(index)[kind]
+    batches = planner.endless()
+    steps = planner.steps(0)
+    handed_out = [next(batches) for _ in range(steps + 5)]  # five of them read ahead by workers
+    assert planner.position == (1, 5)
+    again.load_state_dict(planner.state_dict(consumed=steps))
+    assert again.position == (1, 0)
+    assert next(iter(again)).tobytes() == handed_out[steps].tobytes()
+    planner.restart()
+    assert next(iter(planner)).tobytes() == handed_out[steps].tobytes()
