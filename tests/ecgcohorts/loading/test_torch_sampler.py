@@ -205,7 +205,7 @@ def test_the_loop_may_count_by_itself():
     again.load_state_dict(state)
     assert list(again) == all_rows(1)[5:]
     for wrong in (-1, 19, 400):
-        with pytest.raises(SpecError, match=f"consumed={wrong}, expected 0 to the number of batches handed out"):
+        with pytest.raises(ValueError, match=f"consumed={wrong}, expected 0 to the number of batches handed out"):
             batches.state_dict(consumed=wrong)
 
 
