@@ -173,8 +173,8 @@ class StatefulLoader:
     """A DataLoader that knows how many batches the training loop has had, however many its workers read ahead.
 
     loader: a DataLoader, or a subclass, with `batch_sampler=BatchSampler(...)`. `state_dict` is the state behind the last
-    batch handed to the loop. It is no DataLoader, so that accelerate, Lightning and Ray leave it as it is instead of
-    putting in a sampler of theirs; what else they ask for is looked up in the DataLoader.
+    batch handed to the loop. It is no DataLoader, so that accelerate and Lightning leave it as it is instead of putting in
+    a sampler of theirs; what else they ask for is looked up in the DataLoader.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -191,6 +191,12 @@ class StatefulLoader:
         # Before __init__, as when it is copied, there is no loader to ask.
         if name.startswith("__") or "loader" not in self.__dict__:
             raise AttributeError(name)
+        # Ray Train reads these two when it builds a loader anew, and would do so without our sampler and without a word.
+        if name in ("batch_size", "drop_last"):
+            raise AttributeError(
+                f"found a request for the {name} of a StatefulLoader, whose batches are cut already. Leave out what makes "
+                "another loader of it, such as prepare_data_loader of Ray Train."
+            )
         return getattr(self.loader, name)
 
     def __len__(self) -> int:

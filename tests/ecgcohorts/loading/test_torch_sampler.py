@@ -160,12 +160,12 @@ def test_accelerate_cuts_batches_where_we_do(name):
         assert found == expected[rank]
 
 
-def test_accelerate_leaves_a_stateful_loader_as_it_is():
+def test_accelerate_leaves_our_loaders_as_they_are(store, sampler):
     accelerate = pytest.importorskip("accelerate")
-    batches = counted()
     accelerator = accelerate.Accelerator(cpu=True)
-    assert accelerator.prepare(batches) is batches
-    accelerator.register_for_checkpointing(batches)
+    for batches in (counted(), adapter.TorchBatches(Loader(store, sampler, window=200))):
+        assert accelerator.prepare(batches) is batches
+        accelerator.register_for_checkpointing(batches)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -258,8 +258,14 @@ def test_what_a_framework_asks_of_a_loader_is_that_of_the_data_loader():
     assert isinstance(batches.dataset, Rows)
     assert len(batches) == 20
     assert not isinstance(batches, torch.utils.data.DataLoader)  # or accelerate, Lightning and Ray would cut it
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="'DataLoader' object has no attribute 'no_such_thing'"):
         _ = batches.no_such_thing
+
+
+@pytest.mark.parametrize("name", ["batch_size", "drop_last"])
+def test_what_ray_asks_for_to_build_a_loader_anew_is_refused(name):
+    with pytest.raises(AttributeError, match="prepare_data_loader of Ray Train"):
+        getattr(counted(), name)
 
 
 def test_short_batches_are_lists_without_their_empty_places(as_rank):
