@@ -168,6 +168,21 @@ def test_accelerate_leaves_our_loaders_as_they_are(store, sampler):
         accelerator.register_for_checkpointing(batches)
 
 
+def test_skipping_batches_as_the_trainer_of_transformers_does():
+    """It takes a loader apart to leave out what it has trained on, and forwards the epoch to `batch_sampler.batch_sampler`."""
+    accelerate = pytest.importorskip("accelerate")
+    batches = adapter.StatefulLoader(
+        torch.utils.data.DataLoader(
+            Rows(), batch_sampler=adapter.BatchSampler(planned()), num_workers=1, collate_fn=lambda rows: {"rows": rows}
+        )
+    )
+    skipped = accelerate.skip_first_batches(batches, 7)
+    skipped.batch_sampler.batch_sampler.set_epoch(1)
+    assert [batch["rows"] for batch in skipped] == all_rows()[27:]
+    batches.set_epoch(2)
+    assert [batch["rows"] for batch in batches] == all_rows(3)[40:]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("used", [0, 5, 20])
 def test_a_resumed_run_goes_on_behind_what_the_loop_has_used(workers, used):
@@ -182,9 +197,12 @@ def test_a_resumed_run_goes_on_behind_what_the_loop_has_used(workers, used):
     assert rest == (all_rows()[used:20] or all_rows()[20:])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_loop_that_broke_off_goes_on_behind_what_it_had(workers):
-    batches = counted(workers)
+@pytest.mark.parametrize(
+    "options", [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 5}]
+)
+def test_a_loop_that_broke_off_goes_on_behind_what_it_had(options):
+    inner = torch.utils.data.DataLoader(Rows(), batch_sampler=adapter.BatchSampler(planned()), **options)
+    batches = adapter.StatefulLoader(inner)
     seen = []
     for batch in batches:
         seen.append(batch.tolist())
