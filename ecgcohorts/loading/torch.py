@@ -15,7 +15,6 @@ from ecgcohorts.errors import SpecError
 from ecgcohorts.loading.loader import Loader
 from ecgcohorts.recording import MISSING, Unit
 from ecgcohorts.samplers import BatchPlan
-from ecgcohorts.samplers.plan import ABSENT
 
 if TYPE_CHECKING:
     from ecgcohorts.samplers.planner import BatchPlanner
@@ -124,9 +123,8 @@ class BatchSampler(TorchBatchSampler):
         given = (rank or 0, world_size) if world_size is not None else (sampler.rank, sampler.world_size)
         self._given = None if given == (0, 1) and world_size is None else given
         self._plans = sampler.on_rank(*given)
-        self._began = self._plans.position  # of the iteration in progress
         self._counted = False  # by a StatefulLoader
-        self._used: tuple[int, int] | None = None  # next batch for the training loop, where it is counted
+        self._used: int | None = None  # batches of this iteration that the loop has had, where they are counted
         self._cut()
 
     def _cut(self) -> None:
@@ -147,53 +145,36 @@ class BatchSampler(TorchBatchSampler):
         return len(self._plans)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the rows of the batches left in the epoch, view fastest, without the empty places of padded ones."""
+        """Yield the rows of the batches left in the epoch, view fastest, as iteration over the sampler does."""
         self._cut()
-        self._began = self._plans.position
         for rows in self._plans:
-            yield rows[rows != ABSENT].tolist()
+            yield rows.tolist()
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch, as the sampler's `set_epoch` does."""
         self._plans.set_epoch(epoch)
-        self._began, self._used = self._plans.position, None
+        self._used = None
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """Return the state after so many batches of the iteration in progress; by default, after the last handed out.
 
         Worker processes are handed batches ahead of the training loop: there, the loop has to say how many it used, or
-        StatefulLoader does.
+        StatefulLoader does. Raises ValueError for more than were handed out.
         """
-        if consumed is not None:
-            return self._state_at(self._after(consumed))
-        return self._plans.state_dict() if self._used is None else self._state_at(self._used)
+        return self._plans.state_dict(self._used if consumed is None else consumed)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue where a run stopped. Raises StateMismatch for the state of another index, seed or option."""
         self._plans.load_state_dict(saved)
-        self._began, self._used = self._plans.position, None
-
-    def _after(self, consumed: int) -> tuple[int, int]:
-        """Return epoch and step of the batch behind so many of the iteration in progress."""
-        epoch, step = self._began[0], self._began[1] + consumed
-        end = step == self._plans.steps(epoch)
-        position = (epoch + 1, 0) if end else (epoch, step)
-        if consumed < 0 or position > self._plans.position:
-            raise SpecError(f"found consumed={consumed}, expected 0 to the number of batches handed out.")
-        return position
-
-    def _state_at(self, position: tuple[int, int]) -> dict[str, Any]:
-        there = self._plans.on_rank(self._plans.rank, self._plans.world_size)
-        there.mark_consumed(position[0], position[1] - 1)
-        return there.state_dict()
+        self._used = None
 
 
 class StatefulLoader:
     """A DataLoader that knows how many batches the training loop has had, however many its workers read ahead.
 
     loader: a DataLoader, or a subclass, with `batch_sampler=BatchSampler(...)`. `state_dict` is the state behind the last
-    batch handed to the loop. It is no DataLoader, so that accelerate, Lightning and Ray leave it as it is instead of
-    putting in a sampler of theirs; what else they ask for is looked up in the DataLoader.
+    batch handed to the loop. It is no DataLoader, so that accelerate and Lightning leave it as it is instead of putting in
+    a sampler of theirs; what else they ask for is looked up in the DataLoader.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -210,6 +191,12 @@ class StatefulLoader:
         # Before __init__, as when it is copied, there is no loader to ask.
         if name.startswith("__") or "loader" not in self.__dict__:
             raise AttributeError(name)
+        # Ray Train reads these two when it builds a loader anew, and would do so without our sampler and without a word.
+        if name in ("batch_size", "drop_last"):
+            raise AttributeError(
+                f"found a request for the {name} of a StatefulLoader, whose batches are cut already. Leave out what makes "
+                "another loader of it, such as prepare_data_loader of Ray Train."
+            )
         return getattr(self.loader, name)
 
     def __len__(self) -> int:
@@ -217,12 +204,11 @@ class StatefulLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches left in the epoch. After a loop that broke off, go on behind the last batch it had."""
-        if self._batches._used is not None:
-            epoch, step = self._batches._used
-            self._batches._plans.mark_consumed(epoch, step - 1)
-        for consumed, batch in enumerate(self.loader, 1):
+        self._batches.load_state_dict(self._batches.state_dict())
+        self._batches._used = 0
+        for batch in self.loader:
             # Before the hand-over: code after a yield does not run until the next batch is asked for.
-            self._batches._used = self._batches._after(consumed)
+            self._batches._used += 1
             yield batch
 
     def set_epoch(self, epoch: int) -> None:

@@ -69,6 +69,25 @@ def test_tensors_of_any_planner(store, build):
     assert batches.state_dict()["epoch"] == 1
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("build", PLANNERS)
+def test_a_data_loader_takes_any_planner_on_any_rank_and_goes_on_in_mid_epoch(store, build, workers):
+    def loader():
+        batches = adapter.BatchSampler(build(store.index), rank=1, world_size=2)
+        assert batches.batch_size == 4
+        rows = torch.arange(len(store.index))  # a data set whose items are the numbers of its rows
+        return adapter.StatefulLoader(torch.utils.data.DataLoader(rows, batch_sampler=batches, num_workers=workers))
+
+    sampler = build(store.index)
+    planned = [sampler.plan(0, step, 1, 2).rows.ravel().tolist() for step in range(len(sampler))]
+    first = loader()
+    for _, rows in zip(planned[:3], first, strict=False):
+        assert rows.tolist() in planned[:3]
+    again = loader()
+    again.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert [rows.tolist() for rows in again] == planned[3:]
+
+
 def test_a_loader_refuses_ranks_that_a_planner_cannot_serve(store):
     with pytest.raises(PlanImpossible, match="ranks=2 for 4 processes"):
         Loader(store, cohort_per_rank(store.index), rank=0, world_size=4)

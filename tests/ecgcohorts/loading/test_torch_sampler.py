@@ -160,12 +160,27 @@ def test_accelerate_cuts_batches_where_we_do(name):
         assert found == expected[rank]
 
 
-def test_accelerate_leaves_a_stateful_loader_as_it_is():
+def test_accelerate_leaves_our_loaders_as_they_are(store, sampler):
     accelerate = pytest.importorskip("accelerate")
-    batches = counted()
     accelerator = accelerate.Accelerator(cpu=True)
-    assert accelerator.prepare(batches) is batches
-    accelerator.register_for_checkpointing(batches)
+    for batches in (counted(), adapter.TorchBatches(Loader(store, sampler, window=200))):
+        assert accelerator.prepare(batches) is batches
+        accelerator.register_for_checkpointing(batches)
+
+
+def test_skipping_batches_as_the_trainer_of_transformers_does():
+    """It takes a loader apart to leave out what it has trained on, and forwards the epoch to `batch_sampler.batch_sampler`."""
+    accelerate = pytest.importorskip("accelerate")
+    batches = adapter.StatefulLoader(
+        torch.utils.data.DataLoader(
+            Rows(), batch_sampler=adapter.BatchSampler(planned()), num_workers=1, collate_fn=lambda rows: {"rows": rows}
+        )
+    )
+    skipped = accelerate.skip_first_batches(batches, 7)
+    skipped.batch_sampler.batch_sampler.set_epoch(1)
+    assert [batch["rows"] for batch in skipped] == all_rows()[27:]
+    batches.set_epoch(2)
+    assert [batch["rows"] for batch in batches] == all_rows(3)[40:]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -182,9 +197,12 @@ def test_a_resumed_run_goes_on_behind_what_the_loop_has_used(workers, used):
     assert rest == (all_rows()[used:20] or all_rows()[20:])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_loop_that_broke_off_goes_on_behind_what_it_had(workers):
-    batches = counted(workers)
+@pytest.mark.parametrize(
+    "options", [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 5}]
+)
+def test_a_loop_that_broke_off_goes_on_behind_what_it_had(options):
+    inner = torch.utils.data.DataLoader(Rows(), batch_sampler=adapter.BatchSampler(planned()), **options)
+    batches = adapter.StatefulLoader(inner)
     seen = []
     for batch in batches:
         seen.append(batch.tolist())
@@ -205,7 +223,7 @@ def test_the_loop_may_count_by_itself():
     again.load_state_dict(state)
     assert list(again) == all_rows(1)[5:]
     for wrong in (-1, 19, 400):
-        with pytest.raises(SpecError, match=f"consumed={wrong}, expected 0 to the number of batches handed out"):
+        with pytest.raises(ValueError, match=f"consumed={wrong}, expected 0 to the number of batches handed out"):
             batches.state_dict(consumed=wrong)
 
 
@@ -258,8 +276,14 @@ def test_what_a_framework_asks_of_a_loader_is_that_of_the_data_loader():
     assert isinstance(batches.dataset, Rows)
     assert len(batches) == 20
     assert not isinstance(batches, torch.utils.data.DataLoader)  # or accelerate, Lightning and Ray would cut it
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="'DataLoader' object has no attribute 'no_such_thing'"):
         _ = batches.no_such_thing
+
+
+@pytest.mark.parametrize("name", ["batch_size", "drop_last"])
+def test_what_ray_asks_for_to_build_a_loader_anew_is_refused(name):
+    with pytest.raises(AttributeError, match="prepare_data_loader of Ray Train"):
+        getattr(counted(), name)
 
 
 def test_short_batches_are_lists_without_their_empty_places(as_rank):
