@@ -88,7 +88,7 @@ def study(
     key = load_key(digest_key, for_new_store=False) if digest_key else None
     found = _contenders(weights, seed, check, lambda folder: trained_on(folder, store.index, key))
     # Embedding takes minutes to hours; what cannot be tested is refused before it.
-    _require_testable(asked, found, store.index, seed)
+    _require_testable(asked, found, store, seed)
     made = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
     if (folder / RESULTS).is_file():
         made = _continued(folder, made)
@@ -101,7 +101,7 @@ def study(
         for before in (answers, left_out):
             before.pop(name, None)
         try:
-            result = module.run(Context(subjects, seed, _part(progress, name)), config)
+            result = module.run(Context(subjects, seed, _part(progress, name), store), config)
             answers[name] = Answer(config=config, result=result, provenance=Provenance.now(command))
         except Unanswerable as error:
             # Of several, the others still have answers; alone, there would be a study of nothing.
@@ -122,11 +122,12 @@ def _config(name: str, values: Mapping[str, Any]) -> Spec:
     return config
 
 
-def _require_testable(asked: Mapping[str, Spec], found: Sequence[_Contender], index: "CohortIndex", seed: int) -> None:
+def _require_testable(asked: Mapping[str, Spec], found: Sequence[_Contender], store: "AnyStore", seed: int) -> None:
     """Raise SpecError, before the long part, for an unknown home cohort or test patients that pretraining has seen."""
+    index = store.index
     for config in asked.values():
         if isinstance(config, Home):
-            parts = config.split(index, seed)
+            parts = config.parts(index, seed, store)
             for one in () if config.allow_seen else found:
                 _require_unseen(one.name, index, parts, one.trained_on)
 

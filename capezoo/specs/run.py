@@ -149,6 +149,10 @@ class HeldOutSpec(Spec):
         default=0.1, ge=0, lt=1, description="of patients, by a hash of their pseudonym; our default"
     )
     salt: str = Field(default="pretrain-v1", description="names the split: the same in every run that should share it")
+    split: str | None = Field(
+        default=None,
+        description="split kept in the store, instead of `fraction`: its part train trains, val is watched, no other is used",
+    )
     every_steps: int = Field(default=250, gt=0, description="between two evaluations; our default")
     batches_per_cohort: int = Field(default=8, gt=0, description="at most, fixed by the seed; our default")
 

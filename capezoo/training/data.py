@@ -17,6 +17,7 @@ from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.index.cohort_index import draw_ids
 from ecgcohorts.loading.loader import _ahead
 from ecgcohorts.samplers import RampSampler, window_starts
+from ecgcohorts.store.splits import load_split
 
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
@@ -63,7 +64,15 @@ class TrainingData:
                             (~long_enough).sum(), views, length)  # fmt: skip
                 index = index.take(long_enough)
         held_out = None
-        if config.held_out.fraction > 0:
+        if config.held_out.split is not None:
+            split = load_split(store, config.held_out.split)
+            parts = split.of(index)
+            if "train" not in parts:
+                raise SpecError(
+                    f"held_out.split: found parts {', '.join(parts)} in {split.name!r}, expected train among them."
+                )
+            index, held_out = parts["train"], parts.get("val")
+        elif config.held_out.fraction > 0:
             shares = {"held_out": config.held_out.fraction, "train": 1 - config.held_out.fraction}
             parts = index.split_by_patient(shares, config.held_out.salt)
             index, held_out = parts["train"], parts["held_out"]

@@ -116,6 +116,7 @@ def _asking_all() -> Command:
     )
     @_study
     @option("--train-cohort", type=Name("NAME"), required=True, help="cohort that questions with a home are trained on")
+    @option("--split", type=Name("NAME"), default="", help="split kept in the store, with parts train, val and test")
     @option("--allow-seen", is_flag=True, help="accept test patients whom pretraining has seen, or may have seen")
     @option(
         "--set",
@@ -134,12 +135,13 @@ def _asking_all() -> Command:
         unchecked: bool,
         digest_key: Path | None,
         train_cohort: str,
+        split: str,
         allow_seen: bool,
         settings: Sequence[str],
     ) -> Answer:
         """Ask all questions; those that the store cannot answer are named."""
         # What most questions share has an option; the rest is set by name, since two questions may have a key in common.
-        shared = {"train_cohort": train_cohort, "allow_seen": allow_seen}
+        shared = {"train_cohort": train_cohort, "split": split, "allow_seen": allow_seen}
         questions: dict[str, dict[str, Any]] = {}
         for name in plugins.names(_KIND):
             fields = plugins.load(_KIND, name).Config.model_fields

@@ -1,7 +1,7 @@
 """Which records heads are trained on and tested on, and whether pretraining has met the patients they are tested on."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,17 @@ from pydantic import Field
 
 from capezoo.specs.base import Share, Spec, derive_seed
 from capezoo.zoo.digests import seen
+from ecgcohorts.errors import SpecError
 from ecgcohorts.index.cohort_index import CohortIndex
+from ecgcohorts.index.splits import Split
+from ecgcohorts.store.splits import load_split
+
+if TYPE_CHECKING:
+    from ecgcohorts.store.reader import AnyStore
 
 Task = Literal["age", "sex"]
 TASKS: tuple[Task, ...] = ("age", "sex")
+KEPT_PARTS = ("train", "val", "test")  # of a split kept in a store
 
 
 class Home(Spec):
@@ -22,28 +29,53 @@ class Home(Spec):
     shares: tuple[Share, Share, Share] = Field(
         (0.5, 0.1, 0.4), description="of that cohort's patients: training, validation, test; CAPE"
     )
+    split: str = Field(
+        "", description="split kept in the store, with parts train, val and test, instead of `shares`; default: none"
+    )
     test_records: int = Field(10_000, gt=0, description="records tested per cohort at most, drawn at random; CAPE")
     allow_seen: bool = Field(False, description="accept test patients whom pretraining has seen, or may have seen")
 
-    def split(self, index: CohortIndex, seed: int) -> "Parts":
+    def parts(self, index: CohortIndex, seed: int, store: "AnyStore | None" = None) -> "Parts":
         """Split the home cohort by patient and draw the test entries of every cohort: the same for all weights.
 
-        Raises SpecError for an unknown cohort.
+        store: that keeps `split`, whose test part is tested in every cohort that it divides; of others, all are. Raises
+        SpecError for an unknown cohort, an unknown split, and one without the parts that are needed.
         """
         names = ("train", "validation", "test")
         here = index.where(cohort=self.train_cohort)
-        # Keyed by patient and seed: the same patients are tested whatever weights are compared and whatever is asked.
-        parts = here.split_by_patient(dict(zip(names, self.shares, strict=True)), f"ood-{seed}")
+        part_of = None
+        if self.split:
+            split = _kept(store, self.split)
+            parts = dict(zip(names, map(split.of(here).__getitem__, KEPT_PARTS), strict=True))
+            part_of = split.names(index)
+        else:
+            # Keyed by patient and seed: the same patients are tested whatever weights are compared and whatever is asked.
+            parts = here.split_by_patient(dict(zip(names, self.shares, strict=True)), f"ood-{seed}")
         place = {name: np.flatnonzero(np.isin(index["row"], part["row"])) for name, part in parts.items()}
         tests = {}
         for code, name in enumerate(index.cohorts):
             entries = place["test"] if name == self.train_cohort else np.flatnonzero(index["cohort"] == code)
+            # A split of one cohort says nothing about another, all of which is tested then.
+            if part_of is not None and any(part is not None for part in part_of[entries]):
+                entries = entries[part_of[entries] == "test"]
             if len(entries) > self.test_records:
                 generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "ood-test", name)))
                 entries = np.sort(generator.choice(entries, self.test_records, replace=False))
             if len(entries):
                 tests[name] = entries
         return Parts(place["train"], place["validation"], tests)
+
+
+def _kept(store: "AnyStore | None", name: str) -> Split:
+    if store is None:
+        raise SpecError(f"found split {name!r} and embeddings without their store, expected both.")
+    split = load_split(store, name)
+    if not set(KEPT_PARTS) <= set(split.parts):
+        raise SpecError(
+            f"split {name!r}: found parts {', '.join(split.parts)}, expected {', '.join(KEPT_PARTS)}. Make one: ecgcohorts "
+            "split STORE NAME --by patient --part train=0.5 --part val=0.1 --part test=0.4."
+        )
+    return split
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from capezoo.embedding.folder import Embeddings
     from ecgcohorts.index.cohort_index import CohortIndex
+    from ecgcohorts.store.reader import AnyStore
 
 # The name of this package is the group name of entry points of other distributions.
 KIND = "capezoo.evaluate.questions"
@@ -60,6 +61,7 @@ class Context:
     subjects: tuple[Subject, ...]
     seed: int
     progress: Callable[[int, int], None] = lambda done, total: None  # told steps done, and steps in all
+    store: "AnyStore | None" = None  # that the embeddings are of, for splits kept in it
 
     def __post_init__(self) -> None:
         if not self.subjects:

@@ -125,7 +125,7 @@ def run(context: Context, config: Config) -> Result:
     from capezoo.evaluate.measure.tasks import FEWEST, Exam, sit, targets
 
     index = context.index
-    parts = config.split(index, context.seed)
+    parts = config.parts(index, context.seed, context.store)
     # All weights sit the same exams, with the same draws of patients: differences are paired.
     all_exams = Exam.find(index, parts, context.seed, config.resamples)
     if not all_exams:

@@ -29,7 +29,7 @@ def test_everything_in_it_is_read(raw):
     for answer in study.answers.values():
         assert answer.provenance.model_dump() == {key: source[key] for key in ("command", "commit", "versions")}
     ood = study.answers["ood"]
-    assert {**ood.config.model_dump(mode="json"), "seed": study.seed} == raw["ood"]["config"]
+    assert {**ood.config.model_dump(mode="json"), "seed": study.seed} == raw["ood"]["config"] | {"split": ""}
     found = ood.result.model_dump(mode="json")
     for key in ("tests", "train_records", "comparisons"):
         assert found[key] == raw["ood"][key]

@@ -131,13 +131,13 @@ def test_the_same_seed_gives_the_same_numbers_alone_or_beside_others(result, mak
 
 def test_split_is_by_patient_and_tests_are_bounded(make_embeddings):
     index = make_embeddings("z").index
-    split = CONFIG.model_copy(update={"test_records": 50}).split(index, SEED)
+    split = CONFIG.model_copy(update={"test_records": 50}).parts(index, SEED)
     patients = [set(index["patient"][part].tolist()) for part in (split.train, split.validation, split.tests["north"])]
     assert len(set.union(*patients)) == sum(map(len, patients))
     assert {name: len(at) for name, at in split.tests.items()} == {"north": 50, "south": 50, "west": 50}
     assert (index["cohort"][split.train] == 0).all()
     assert 0.4 < len(split.train) / 300 < 0.6
-    again = CONFIG.split(index, SEED + 1)
+    again = CONFIG.parts(index, SEED + 1)
     assert again.train.tolist() != split.train.tolist()
 
 
