@@ -75,7 +75,8 @@ class Sampler(BatchPlanner):
         if weights is not None:
             self._weigh(weights)
         # Kept in every plan, so that a log of batches says who was never in one.
-        self.left_out = tuple(group.name for group in self._candidates if group not in self._groups)
+        drawn = {group.name for group in self._groups}
+        self.left_out = tuple(group.name for group in self._candidates if group.name not in drawn)
         self._changes: dict[str, Any] = {}  # of `pairs` and groups, in a run that was resumed
         self._course = self._course_of(self._groups, pairs)
         self._warn_of_rare()
