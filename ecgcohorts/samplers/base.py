@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ecgcohorts.errors import PlanImpossible, SpecError, StateMismatch
 from ecgcohorts.samplers import state
 from ecgcohorts.samplers._values import Classes
+from ecgcohorts.samplers._weighted import _Weighted
 from ecgcohorts.samplers.balance import Strata
 from ecgcohorts.samplers.options import Options, _integer
 from ecgcohorts.samplers.pairs import PairDraw
@@ -38,7 +39,7 @@ class Group:
     name: str
     cohort: str | None
     units: NDArray[np.integer]  # places in the roster
-    strata: Strata | None = None  # its classes, where batches are balanced
+    strata: Strata | _Weighted | None = None  # what makes its batches where they are balanced or drawn by weight
 
 
 class Sampler(BatchPlanner):
@@ -54,6 +55,7 @@ class Sampler(BatchPlanner):
         by_cohort: bool,
         parameters: dict[str, Any],
         classes: Classes | None = None,
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
         pairs, seed = _integer("pairs", pairs, 1), _integer("seed", seed, 0)
         super().__init__(pairs, seed, options)
@@ -70,8 +72,11 @@ class Sampler(BatchPlanner):
         self._groups = self._large_enough()
         if classes is not None:
             self._balance(classes)
+        if weights is not None:
+            self._weigh(weights)
         # Kept in every plan, so that a log of batches says who was never in one.
-        self.left_out = tuple(group.name for group in self._candidates if group not in self._groups)
+        drawn = {group.name for group in self._groups}
+        self.left_out = tuple(group.name for group in self._candidates if group.name not in drawn)
         self._changes: dict[str, Any] = {}  # of `pairs` and groups, in a run that was resumed
         self._course = self._course_of(self._groups, pairs)
         self._warn_of_rare()
@@ -96,6 +101,23 @@ class Sampler(BatchPlanner):
         if balance is None:
             return None
         return roster.classes(balance, None if isinstance(index, Roster) else index)
+
+    @staticmethod
+    def _unit_weights(
+        index: "CohortIndex | Roster", roster: Roster, weights: ArrayLike | str | None
+    ) -> NDArray[np.float64] | None:
+        if weights is None:
+            return None
+        return roster.weights(weights, None if isinstance(index, Roster) else index)
+
+    def _weigh(self, weights: NDArray[np.float64]) -> None:
+        """Draw every patient in proportion to a weight."""
+        if self.options.last != "drop" or "classes" in self._parameters:
+            raise SpecError("found patient_weights with balance or another last, expected last='drop' and no balance.")
+        self._parameters |= {"patient_weights": hashlib.sha256(weights.astype("<f8").tobytes()).hexdigest()[:16]}
+        self._groups = [
+            replace(group, strata=_Weighted.of(group.name, group.units, weights, self.pairs)) for group in self._groups
+        ]
 
     def _balance(self, classes: Classes) -> None:
         """Give every class the same share of each batch."""
@@ -198,7 +220,7 @@ class Sampler(BatchPlanner):
         if group.strata is None:
             units = self._units(group, pass_, start + skip, start + skip + share)
             return units, *self._draw(units, pass_)
-        # Balanced batches are counted over all passes: each class finds its own pass and place from this number.
+        # Such batches are counted over all passes: each class finds its own pass and place from this number.
         number = pass_ * (len(group.units) // self.pairs) + start // self.pairs
         units, passes = (one[skip : skip + share] for one in group.strata.batch(number, self.seed, group.name))
         rows = np.empty((share, self.options.views), np.int64)
@@ -316,7 +338,7 @@ class Sampler(BatchPlanner):
                 found = (
                     f"pairs={run.pairs}, expected {self.pairs}" if not appended else "other cohorts, expected the same"
                 )
-                raise StateMismatch(f"found a state of {found}: batches are balanced.")
+                raise StateMismatch(f"found a state of {found}: batches are balanced, or drawn by weight.")
             fresh = self._course_of(self._groups, self.pairs, run.carried)
             course = run.regroup(course, fresh, (names, self._names), self.seed)
             position, changes = (course.first_epoch, 0), run.changes(appended)

@@ -38,6 +38,8 @@ class InDistributionBatchSampler(Sampler):
     small ones by several passes. weights: shares by cohort name instead.
     unknown: records without a value of `by` are an error ("raise"), or a group of their own in each cohort ("group").
     exclude: rows that are never drawn, or a boolean for each record.
+    patient_weights: a column or an array with a number per record, the same for all records of a patient: how often each
+    patient of a cohort comes; in a batch nobody comes twice.
     Other options: `samplers.options.Options`. identities: one person id per patient of the index; within a cohort such
     a person is drawn as one. Raises PlanImpossible if a cohort has fewer patients than `pairs`.
     """
@@ -62,6 +64,7 @@ class InDistributionBatchSampler(Sampler):
         identities: ArrayLike | None = None,
         exclude: ArrayLike | None = None,
         unknown: Unknown = "raise",
+        patient_weights: ArrayLike | str | None = None,
     ) -> None:
         options = Options(views, singles, small_groups, last, min_gap_days, max_gap_days, draw)
         if isinstance(index, Roster):
@@ -76,7 +79,9 @@ class InDistributionBatchSampler(Sampler):
             "temperature": self.temperature,
             "weights": self.weights,
         }
-        super().__init__(roster, pairs, seed, options, True, parameters, self._classes(index, roster, balance))
+        classes = self._classes(index, roster, balance)
+        of_unit = self._unit_weights(index, roster, patient_weights)
+        super().__init__(roster, pairs, seed, options, True, parameters, classes, of_unit)
 
     @classmethod
     def from_arrays(

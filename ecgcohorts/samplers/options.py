@@ -36,6 +36,7 @@ class PairOptions(TypedDict, total=False):
     balance: ArrayLike | None
     identities: ArrayLike | None
     exclude: ArrayLike | None
+    patient_weights: ArrayLike | None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ class PatientPairSampler(Sampler):
     One epoch shows every patient with enough records once. Options: `samplers.options.Options`. identities: one person
     id per patient of the index, where one person is several patients; such a person is drawn as one, across cohorts.
     exclude: rows that are never drawn, or a boolean for each record.
+    patient_weights: a column or an array with a number per record, the same for all records of a patient: how often each
+    patient comes; in a batch nobody comes twice.
     balance: a column of the index or an array with a value per record, the same for all records of a patient:
     every batch has the same number of patients of each class, so those of rare classes come more often. Raises PlanImpossible if there are
     fewer patients than `pairs`.
@@ -39,13 +41,16 @@ class PatientPairSampler(Sampler):
         balance: ArrayLike | str | None = None,
         identities: ArrayLike | None = None,
         exclude: ArrayLike | None = None,
+        patient_weights: ArrayLike | str | None = None,
     ) -> None:
         options = Options(views, singles, small_groups, last, min_gap_days, max_gap_days, draw)
         if isinstance(index, Roster):
             roster = index
         else:
             roster = Roster.from_index(index, identities, join_cohorts=True, exclude=exclude)
-        super().__init__(roster, pairs, seed, options, False, {}, self._classes(index, roster, balance))
+        classes = self._classes(index, roster, balance)
+        weights = self._unit_weights(index, roster, patient_weights)
+        super().__init__(roster, pairs, seed, options, False, {}, classes, weights)
 
     @classmethod
     def from_arrays(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ecgcohorts.errors import SpecError
-from ecgcohorts.samplers._groups import COHORT, By, _group_records, _groups
+from ecgcohorts.samplers._groups import COHORT, LABEL, By, _group_records, _groups
 from ecgcohorts.samplers._values import Classes, _classes_of, _coded, _days, _excluded, _plain
 from ecgcohorts.samplers.options import Unknown
 
@@ -239,20 +239,44 @@ class Roster:
         else:
             rows = np.arange(self.entries) if index is None else index["row"]
             codes, names = _classes_of(balance, np.isin(rows, self.rows) if self.excluded else np.ones(len(rows), bool))
+        return self._of_units(codes, rows, "balance", "class"), names
+
+    def weights(self, weights: ArrayLike | str, index: "CohortIndex | None") -> NDArray[np.float64]:
+        """Return the weight of each unit. weights: a column of the index, or an array with one value for each record."""
+        rows = np.arange(self.entries) if index is None else index["row"]
+        if isinstance(weights, str):
+            if index is None:
+                raise SpecError(f"found patient_weights={weights!r} without an index, expected a value per record.")
+            weights = index[weights if weights in index.columns else f"{LABEL}{weights}"]
+        array = _plain(weights, "patient_weights")
+        if array.shape != rows.shape or array.dtype.kind not in "iuf":
+            raise SpecError(
+                f"found patient_weights of {array.dtype} and shape {array.shape}, expected a number per record: {rows.shape}."
+            )
+        values = array.astype(np.float64)
+        of_unit = self._of_units(values, rows, "patient_weights", "weight")
+        if not (np.isfinite(of_unit).all() and (of_unit >= 0).all()):
+            raise SpecError("found patient_weights below 0 or without a value, expected 0 or more for every record.")
+        return of_unit
+
+    def _of_units(self, values: NDArray, rows: NDArray[np.int64], name: str, what: str) -> NDArray:
+        """Return each unit's value, of one for each row. Raises SpecError where the records of a unit differ."""
         # The index is in its own order and the roster in another; rows are what both know.
-        by_row = np.full(int(rows.max()) + 1, -1, np.int64)
-        by_row[rows] = codes
+        by_row = np.zeros(int(rows.max()) + 1, values.dtype)
+        by_row[rows] = values
         of_record = by_row[self.rows]
-        # A unit has one class if all its records agree with its first.
+        # A unit has one value if all its records agree with its first.
         first = of_record[self.ptr[:-1]]
-        differing = of_record != np.repeat(first, self.counts)
+        repeated = np.repeat(first, self.counts)
+        # NaN differs from itself, but two of them are not two values.
+        differing = (of_record != repeated) & (of_record == of_record)
         if differing.any():
             units = len(np.unique(np.repeat(np.arange(len(self)), self.counts)[differing]))
             raise SpecError(
-                f"found {units} patients whose records differ in balance, expected one class each. Give an array with "
+                f"found {units} patients whose records differ in {name}, expected one {what} each. Give an array with "
                 "one value for all records of a patient, or balance records: RandomBatchSampler."
             )
-        return first, names
+        return first
 
     @cached_property
     def fingerprint(self) -> str:

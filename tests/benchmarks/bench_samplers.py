@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_samplers.py [--save]
 
-1.2 million patients with 4.3 recordings each, and 3.0 million with 3.7; 512 pairs a batch. Peers: MPerClassSampler of
+1.2 million patients with 4.3 recordings each, and 3.0 million with 3.7; 512 pairs a batch. From plain arrays: the same table
+in random order. Peers: MPerClassSampler of
 pytorch-metric-learning draws two recordings of each of 512 patients; RandomSampler of torchdata, the stateful one, goes on
 in the middle of an epoch. Wall time, median of the turns.
 """
@@ -31,6 +32,7 @@ STUDY, NEXT = (1_200_000, 5_200_000), (3_000_000, 11_200_000)  # patients, recor
 COHORTS = ("bidmc", "code", "shzs", "vumc")
 PEER_BATCHES = 10
 BUILD_MS, BUILD_MB, PLAN_TIMES, RESUME_TIMES = 50, 25, 400, 1000  # targets
+ARRAYS_MS, FIRST_MS = 300, 10  # targets of plain arrays: to build, and the first batch after loading a state
 
 
 class Size(NamedTuple):
@@ -46,6 +48,11 @@ class Size(NamedTuple):
         ptr = np.concatenate([[0], np.cumsum(self.counts())])
         cohort = (np.arange(self.patients) * len(COHORTS) // self.patients).astype(np.int32)
         return Roster(np.arange(ptr[-1]), ptr, cohort, COHORTS)
+
+    def table(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Patients and cohorts of every recording, as another project has them: in no order."""
+        patients = np.random.default_rng(1).permutation(np.repeat(np.arange(self.patients), self.counts()))
+        return patients, patients * len(COHORTS) // self.patients
 
 
 def seconds(call: Callable[[], object], turns: int = TURNS) -> float:
@@ -102,6 +109,27 @@ def torchdata_resume_s(recordings: int) -> float | None:
     return seconds(resume, 3)
 
 
+def from_arrays_s(size: Size) -> tuple[float, float]:
+    """Seconds to build a sampler from plain arrays, and to its first batch after a state was loaded."""
+    patients, cohorts = size.table()
+
+    def build() -> InDistributionBatchSampler:
+        return InDistributionBatchSampler.from_arrays(patients=patients, cohorts=cohorts, pairs=PAIRS, seed=0)
+
+    sampler = build()
+    sampler.mark_consumed(7, len(sampler) // 2)
+    state = sampler.state_dict()
+
+    def first(fresh: InDistributionBatchSampler) -> float:
+        def resume() -> None:
+            fresh.load_state_dict(state)
+            next(iter(fresh))
+
+        return seconds(resume, 1)
+
+    return seconds(build), statistics.median([first(build()) for _ in range(TURNS)])
+
+
 def resume_s(roster: Roster) -> float:
     saved = InDistributionBatchSampler(roster, pairs=PAIRS, seed=0)
     saved.mark_consumed(7, len(saved) // 2)
@@ -137,6 +165,9 @@ def measure() -> list[tuple[str, ...]]:
     add("one batch mixed, MPerClassSampler", plan_s(mixed), peer, str(PLAN_TIMES))
     peer = torchdata_resume_s(study.recordings)
     add("go on at half an epoch, torchdata RandomSampler", resume_s(roster), peer, str(RESUME_TIMES))
+    made, first = from_arrays_s(study)
+    add("build from plain arrays, 1.2 M patients", made, target=f"{ARRAYS_MS} ms")
+    add("first batch of it after loading a state", first, target=f"{FIRST_MS} ms")
     large = Size(*NEXT).roster()
     add("build, 3.0 M patients", seconds(lambda: build(large)), target=f"{BUILD_MS} ms")
     kept = megabytes(lambda: build(large))

@@ -43,6 +43,8 @@ def test_a_roster_is_what_the_simple_way_makes(seed):
     if rng.random() < 0.6:
         days = np.where(rng.random(n) < 0.1, np.nan, rng.integers(0, 50, n) / 4)
         days = days[np.lexsort((days, patients))] if rng.random() < 0.3 else days
+        days = days + (rng.integers(0, 9, n) / 1e6 if rng.random() < 0.3 else 0)  # parts of a second
+        days = days * (1e6 if rng.random() < 0.2 else 1)  # too far apart for whole seconds
     identities = rng.integers(0, people, n) if rng.random() < 0.3 else None
     join = bool(rng.random() < 0.5)
     roster = Roster.from_arrays(patients, cohorts, days, identities, join)
