@@ -221,7 +221,14 @@ def test_a_sampler_under_way_is_not_wrapped(index):
         MicroBatchSampler(sampler, 2)
 
 
-def test_the_wrapped_sampler_is_the_callers_own(index):
+def test_the_wrapped_sampler_is_the_callers_own(index, worlds):
+    sampler = InDistributionBatchSampler(index, pairs=8, seed=5)
+    planner = MicroBatchSampler(sampler, 2)
+    plan = planner.plan(0, 3)
+    other = InDistributionBatchSampler(index, pairs=10, seed=5)
+    other.mark_consumed(0, 2)
+    sampler.load_state_dict(other.state_dict())  # its batches are others from here on
+    assert worlds.same(planner.plan(0, 3), plan)
     sampler = InDistributionBatchSampler(index, pairs=8, seed=5)
     planner = MicroBatchSampler(sampler, 2)
     list(planner)
