@@ -305,6 +305,8 @@ def test_neighbourhoods_differ_from_pass_to_pass(index):
         ("missing.npy", "missing.npy: found no file"),
         ("text.npy", "text.npy: found no array in it"),
         ("pickled.npy", "pickled.npy: found no array in it"),
+        ("many.npy", "many.npy: found no array in it"),
+        ("promise.npy", "promise.npy: found no array in it"),
         ("short.npy", "short.npy: found 3 rows, expected one for each of"),
         ("holes.npy", "holes.npy: found 2 rows with NaN or infinity"),
         ("cube.npy", r"cube.npy: found float64 of shape \(2, 2, 2\)"),
@@ -320,6 +322,12 @@ def test_what_cannot_be_near_is_refused_where_it_is_read(index, tmp_path, monkey
     holes[3, 1], holes[7, 0] = np.nan, np.inf
     (tmp_path / "text.npy").write_text("0.1 0.2")
     np.save("pickled.npy", np.array([{}], object), allow_pickle=True)
+    with (tmp_path / "many.npy").open("wb") as file:
+        np.savez(file, np.zeros((len(index), 2)))
+    with (tmp_path / "promise.npy").open("wb") as file:  # a terabyte in 128 bytes
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f8", "fortran_order": False, "shape": (len(index), 10**9)}
+        )
     np.save("short.npy", np.zeros((3, 2)))
     np.save("holes.npy", holes)
     np.save("cube.npy", np.zeros((2, 2, 2)))
