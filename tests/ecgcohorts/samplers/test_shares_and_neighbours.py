@@ -22,11 +22,11 @@ def check_fixed_shares(worlds, number):
     if len(names) > 2 and world.rng.integers(2):
         named = names[: world.rng.integers(1, len(names) - 1)]
         counts = {name: counts[name] for name in named} | {"*": pairs - sum(counts[name] for name in named)}
-    shares = {name: count / pairs for name, count in counts.items()}
+    shares, drawing = {name: count / pairs for name, count in counts.items()}, world.drawing()
 
     def build():
         return FixedShareSampler.from_arrays(
-            patients=world.patients, cohorts=world.cohorts, pairs=pairs, seed=number, shares=shares
+            patients=world.patients, cohorts=world.cohorts, pairs=pairs, seed=number, shares=shares, **drawing
         )
 
     if worlds.possible(build) is None:
@@ -44,7 +44,7 @@ def check_fixed_shares(worlds, number):
         for rank in range(size):
             part = planner.plan(plan.epoch, plan.step, rank, size)
             assert sources(part) == {name: count // size for name, count in counts.items()}
-    eligible = world.eligible()
+    eligible = world.eligible(**drawing)
     for name, count in counts.items():
         members = [
             one
@@ -63,6 +63,7 @@ def check_hard_negatives(worlds, number):
     world = worlds.World.of(number)
     length = int(world.rng.choice([1, 2, 4, 8]))
     value = world.rng.permutation(world.patients.max() + 1)  # of each patient; no two alike
+    drawing = world.drawing()
 
     def build():
         return HardNegativeSampler.from_arrays(
@@ -73,12 +74,13 @@ def check_hard_negatives(worlds, number):
             near=value[world.patients],
             neighbourhood=length,
             small_groups="drop",
+            **drawing,
         )
 
     if worlds.possible(build) is None:
         return
     planner = worlds.check_planner(build, world)
-    eligible = {name: ids for name, ids in world.eligible().items() if len(ids) >= world.pairs}
+    eligible = {name: ids for name, ids in world.eligible(**drawing).items() if len(ids) >= world.pairs}
     for epoch in range(3):
         plans = worlds.epoch_of(planner, epoch)
         patients = np.concatenate([plan.patients for plan in plans])
