@@ -92,6 +92,25 @@ class Sampler(BatchPlanner):
             )
         return planner
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether each epoch is one pass of every group: nobody comes twice in it."""
+        groups = self._groups
+        every_group = self._weights(groups) is None and not any(group.strata for group in groups)
+        return every_group and self.options.last == "drop"
+
+    def check_people(self) -> None:
+        """Raise PlanImpossible for people in several groups, where groups are joined: one of them could come twice in a batch."""
+        person = self._roster.person
+        if person is not None:
+            people = person[np.concatenate([group.units for group in self._groups])]
+            twice = len(people) - len(np.unique(people))
+            if twice:
+                raise PlanImpossible(
+                    f"found {twice} people in several groups, expected each in one: a batch of several groups could hold them "
+                    "twice. Leave their other records out (`exclude=`), or group by cohort."
+                )
+
     @abstractmethod
     def _weights(self, groups: list[Group]) -> list[float] | None:
         """Return each group's share of an epoch's batches; None: as many as one pass of its patients makes."""

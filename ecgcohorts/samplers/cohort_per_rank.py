@@ -31,6 +31,23 @@ class CohortPerRankSampler(Wrapper[Sampler]):
             raise PlanImpossible(
                 f"found {sampler.steps(0)} batches an epoch for {ranks} ranks, expected as many or more. Lower pairs."
             )
+        self._check_patients()
+
+    def _check_patients(self) -> None:
+        """Raise PlanImpossible if one patient could be on two ranks at once."""
+        self.sampler.check_people()
+        if self.sampler.is_plain:  # two batches of a cohort are of one pass, and have nobody in common
+            return
+        groups, steps = self.sampler._groups, self.steps(0)
+        weights = np.array(self.sampler._weights(groups) or self.sampler._course.quota, np.float64)
+        most = weights / weights.sum() * self.sampler.steps(0)
+        if most.max() > steps:
+            name = groups[int(most.argmax())].name
+            raise PlanImpossible(
+                f"{name}: found {most.max():.1f} batches an epoch for {steps} steps of {self.ranks} ranks, expected one a step "
+                "or fewer: with weights, temperature, balance or last='wrap', two of them may share patients. Use fewer "
+                "ranks, or none of these."
+            )
 
     def check_rank(self, rank: int, world_size: int) -> int:
         """Return the number of patients per rank. Raises PlanImpossible if ranks cannot have whole cohorts."""

@@ -25,6 +25,7 @@ _FEATURES = 2048
 _CATEGORIES = 64  # our choice; a column of codes with more would be a feature each
 _SAMPLE = 16  # members of a part from which its ends are chosen
 _BLOCK = 1 << 15  # units multiplied at a time
+_COLUMNS = 8  # features read at a time
 
 Near = ArrayLike | str | Path | Sequence[str]
 
@@ -48,16 +49,17 @@ def read_features(near: Near, roster: Roster, index: "CohortIndex | None") -> ND
         raise SpecError("near: found masked values, expected finite numbers. Leave these records out (`exclude=`).")
     else:
         values = _checked(np.asarray(near), "near", roster.entries, entries)
-    ends = [(float(column.min()), float(column.max())) for column in (column[entries] for column in values.T)]
+    # A few features at a time: five million records of 64 would be 2.7 GB, several times over.
+    blocks = [slice(first, first + _COLUMNS) for first in range(0, values.shape[1], _COLUMNS)]
+    ends = [(block.min(axis=0), block.max(axis=0)) for block in (values[entries, one] for one in blocks)]
+    low, high = (np.concatenate([end[side] for end in ends]).astype(np.float64) for side in (0, 1))
     # One scale for all features: distances keep their ratios.
-    scale = max(high - low for low, high in ends) or 1.0
-    features = np.empty((len(roster), len(ends)), np.int32)
-    # Feature by feature: five million records of 64 would be 2.7 GB, several times over.
-    for number, (low, high) in enumerate(ends):
-        column = values[:, number].astype(np.float64)[entries]
-        steps = np.rint((column - (low / 2 + high / 2)) / scale * _STEPS).astype(np.int64)
+    scale, middle = float((high - low).max()) or 1.0, low / 2 + high / 2
+    features = np.empty((len(roster), values.shape[1]), np.int32)
+    for one in blocks:
+        steps = np.rint((values[entries, one].astype(np.float64) - middle[one]) / scale * _STEPS).astype(np.int64)
         # Sums of whole numbers are exact in any order; a mean of floats would depend on it.
-        features[:, number] = np.rint(np.add.reduceat(steps, roster.ptr[:-1]) / roster.counts)
+        features[:, one] = np.rint(np.add.reduceat(steps, roster.ptr[:-1]) / roster.counts[:, None])
     return features
 
 
@@ -120,7 +122,8 @@ def _opened(path: Path) -> NDArray:
     if not path.is_file():
         raise SpecError(f"{path}: found no file, expected a .npy file with one row per record. Check the path.")
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        # Mapped: a header that promises more than the file holds is found out before any memory is taken.
+        return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, OSError, EOFError):
         raise SpecError(f"{path}: found no array in it, expected a .npy file. Write it with numpy.save.") from None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.errors import PlanImpossible, SpecError
+from ecgcohorts.errors import SpecError
 from ecgcohorts.samplers.base import Sampler
 from ecgcohorts.samplers.permutation import key_of, permute, permuted_range
 from ecgcohorts.samplers.plan import BatchPlan
@@ -102,22 +102,12 @@ class RampSampler(Wrapper[Sampler]):
 
 
 def _proportional(sampler: Sampler) -> Sampler:
-    groups = sampler._groups
-    plain = sampler.options.last == "drop" and type(sampler)._order is Sampler._order
-    if not plain or sampler._weights(groups) is not None or any(group.strata for group in groups):
+    if not sampler.is_plain or type(sampler)._order is not Sampler._order:
         raise SpecError(
             f"found a {type(sampler).__name__} with weights, temperature, balance, neighbours or last other than 'drop', "
             "expected one without: each of its epochs must be one pass of every cohort in random order."
         )
-    person = sampler._roster.person
-    if person is not None:
-        people = person[np.concatenate([group.units for group in groups])]
-        twice = len(people) - len(np.unique(people))
-        if twice:
-            raise PlanImpossible(
-                f"found {twice} people in several groups, expected each in one: a mixed batch could hold them twice. "
-                "Leave their other records out (`exclude=`), or group by cohort."
-            )
+    sampler.check_people()
     return sampler
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,12 +69,16 @@ class World:
         patients = rng.permutation(np.repeat(rng.permutation(len(cohort)), counts))
         return cls(patients, np.array([f"c{code}" for code in range(len(sizes))])[cohort[patients]], 8, seed, rng)
 
-    def eligible(self, views: int = 2) -> dict[str, np.ndarray]:
-        """Patients of each cohort with enough records."""
+    def drawing(self) -> dict[str, Any]:
+        """Some way to draw records."""
+        return {"views": int(self.rng.choice([2, 2, 3])), "singles": str(self.rng.choice(["drop", "drop", "self"]))}
+
+    def eligible(self, views: int = 2, singles: str = "drop") -> dict[str, np.ndarray]:
+        """Patients of each cohort who can be drawn."""
         found = {}
         for name in np.unique(self.cohorts).tolist():
             ids, counts = np.unique(self.patients[self.cohorts == name], return_counts=True)
-            found[name] = ids[counts >= views]
+            found[name] = ids[counts >= (views if singles == "drop" else 1)]
         return found
 
     def cohorts_of(self, plan: BatchPlan) -> set[str]:
@@ -99,7 +104,8 @@ def check_planner(
         assert plan.rows.shape == plan.offsets.shape == (planner.pairs, planner.options.views)
         assert (world.patients[plan.rows] == plan.patients[:, None]).all()
         assert len(set(plan.patients.tolist())) == planner.pairs
-        assert ((plan.rows[:, 0] == plan.rows[:, 1]) == plan.is_self).all()
+        distinct = np.array([len(set(rows)) for rows in plan.rows.tolist()])
+        assert ((distinct < planner.options.views) == plan.is_self).all()
         assert plan.cohort is None or world.cohorts_of(plan) == {plan.cohort}
     steps = planner.steps(epoch)
     step = int(world.rng.integers(steps))

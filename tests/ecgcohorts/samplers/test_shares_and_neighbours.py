@@ -22,11 +22,11 @@ def check_fixed_shares(worlds, number):
     if len(names) > 2 and world.rng.integers(2):
         named = names[: world.rng.integers(1, len(names) - 1)]
         counts = {name: counts[name] for name in named} | {"*": pairs - sum(counts[name] for name in named)}
-    shares = {name: count / pairs for name, count in counts.items()}
+    shares, drawing = {name: count / pairs for name, count in counts.items()}, world.drawing()
 
     def build():
         return FixedShareSampler.from_arrays(
-            patients=world.patients, cohorts=world.cohorts, pairs=pairs, seed=number, shares=shares
+            patients=world.patients, cohorts=world.cohorts, pairs=pairs, seed=number, shares=shares, **drawing
         )
 
     if worlds.possible(build) is None:
@@ -44,7 +44,7 @@ def check_fixed_shares(worlds, number):
         for rank in range(size):
             part = planner.plan(plan.epoch, plan.step, rank, size)
             assert sources(part) == {name: count // size for name, count in counts.items()}
-    eligible = world.eligible()
+    eligible = world.eligible(**drawing)
     for name, count in counts.items():
         members = [
             one
@@ -63,6 +63,7 @@ def check_hard_negatives(worlds, number):
     world = worlds.World.of(number)
     length = int(world.rng.choice([1, 2, 4, 8]))
     value = world.rng.permutation(world.patients.max() + 1)  # of each patient; no two alike
+    drawing = world.drawing()
 
     def build():
         return HardNegativeSampler.from_arrays(
@@ -73,12 +74,13 @@ def check_hard_negatives(worlds, number):
             near=value[world.patients],
             neighbourhood=length,
             small_groups="drop",
+            **drawing,
         )
 
     if worlds.possible(build) is None:
         return
     planner = worlds.check_planner(build, world)
-    eligible = {name: ids for name, ids in world.eligible().items() if len(ids) >= world.pairs}
+    eligible = {name: ids for name, ids in world.eligible(**drawing).items() if len(ids) >= world.pairs}
     for epoch in range(3):
         plans = worlds.epoch_of(planner, epoch)
         patients = np.concatenate([plan.patients for plan in plans])
@@ -305,6 +307,8 @@ def test_neighbourhoods_differ_from_pass_to_pass(index):
         ("missing.npy", "missing.npy: found no file"),
         ("text.npy", "text.npy: found no array in it"),
         ("pickled.npy", "pickled.npy: found no array in it"),
+        ("many.npy", "many.npy: found no array in it"),
+        ("promise.npy", "promise.npy: found no array in it"),
         ("short.npy", "short.npy: found 3 rows, expected one for each of"),
         ("holes.npy", "holes.npy: found 2 rows with NaN or infinity"),
         ("cube.npy", r"cube.npy: found float64 of shape \(2, 2, 2\)"),
@@ -320,6 +324,12 @@ def test_what_cannot_be_near_is_refused_where_it_is_read(index, tmp_path, monkey
     holes[3, 1], holes[7, 0] = np.nan, np.inf
     (tmp_path / "text.npy").write_text("0.1 0.2")
     np.save("pickled.npy", np.array([{}], object), allow_pickle=True)
+    with (tmp_path / "many.npy").open("wb") as file:
+        np.savez(file, np.zeros((len(index), 2)))
+    with (tmp_path / "promise.npy").open("wb") as file:  # a terabyte in 128 bytes
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f8", "fortran_order": False, "shape": (len(index), 10**9)}
+        )
     np.save("short.npy", np.zeros((3, 2)))
     np.save("holes.npy", holes)
     np.save("cube.npy", np.zeros((2, 2, 2)))
