@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: help gpu install demo effect test test-slow test-pythons test-frameworks test-peers check format bench tables fuzz soak docs clean
+.PHONY: help gpu gpu-wheels install demo effect test test-slow test-pythons test-frameworks test-peers check format bench tables fuzz soak docs clean
 help:
 	@echo "make demo   simulate, ingest, pretrain twice, evaluate, report (about 5 minutes on 2 cores)"
 	@echo "make effect the demo over three seeds, CAPE-X and CAPE-Z paired (about 15 minutes)"
@@ -16,7 +16,8 @@ help:
 	@echo "make test-frameworks  docs/frameworks.md, adapters and examples for JAX and TensorFlow, in three environments of 17 GB"
 	@echo "make test-peers  exports read back with Hugging Face datasets and WebDataset, in an environment of their own"
 	@echo "make check  format, lint, types, import rules, tests"
-	@echo "make gpu    on a machine with a GPU: speed, resume, a small CAPE-Z, into GPU_OUT/results.json (under 8 minutes)"
+	@echo "make gpu    on a machine with a GPU: measured beside expected, in twelve parts, into GPU_OUT/results.json (under 8 minutes)"
+	@echo "make gpu-wheels  ours and the small wheels that such a machine lacks, for its Python (GPU_PYTHON=3.12)"
 	@echo "make bench  speed against peers, in one run"
 	@echo "make tables the tables of docs/benchmarks.md, the run at scale included (about 40 minutes, 35 GB)"
 	@echo "make fuzz   200,000 mutants of every raw format, resumed where it was stopped"
@@ -103,6 +104,18 @@ bench: $(BENCH)/.installed
 GPU_OUT ?= build/gpu
 gpu: $(READY)
 	$(BIN)/python tests/benchmarks/gpu.py $(GPU_OUT)
+
+# For a machine without a network, of which torch and its like are all that is there: ours and the small ones it lacks.
+# GPU_PYTHON: of that machine; ours is the same for all. There: pip install --no-index --no-deps --target SITE WHEELS/*.whl
+GPU_PYTHON ?= 3.12
+GPU_WHEELS ?= build/gpu-wheels
+gpu-wheels: $(READY)
+	rm -rf $(GPU_WHEELS)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(GPU_WHEELS) .
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version $(GPU_PYTHON) \
+	  $(foreach glibc,2_28 2_27 2_17,--platform manylinux_$(glibc)_x86_64) --platform manylinux2014_x86_64 --platform manylinux1_x86_64 \
+	  --dest $(GPU_WHEELS) $$($(BIN)/python tests/benchmarks/wheels.py)
+	ls $(GPU_WHEELS)
 
 # SCALE: a folder with room for 35 GB. The numbers go into docs/data and docs/benchmarks.md; needs a quiet machine.
 SCALE ?= build/scale

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ecgcohorts import __version__
 from ecgcohorts.cohorts.account import CellAccount, TableAccount
 from ecgcohorts.cohorts.schema import Layout, Mains, Name
 from ecgcohorts.cohorts.spec import CohortSpec
@@ -42,6 +43,7 @@ DUPLICATE, DUPLICATE_ID = "duplicate", "recording_id_twice"  # reasons
 _FORMAT_VERSION = b"2"  # 2: state of each file, and signals taken over
 _VERSION, _HEADER, _SUM = b"ecgcohorts.plan", b"ecgcohorts.plan.header", b"ecgcohorts.plan.sha256"
 _OF_REFUSALS = ("stage", "reason", "error", "duplicate_of", "state")
+_LIBRARIES = ("numcodecs", "numpy", "pandas", "pcodec", "pyarrow", "scipy")
 _MAGIC = b"PAR1"
 _MARK = "plan"  # a file in a staging folder that belongs to a plan file; it names the snapshot the plan was made for
 
@@ -114,11 +116,9 @@ class Request(_Frozen):
     def versions_here() -> dict[str, str]:
         """Return the versions of the libraries that may change a stored byte."""
         # pcodec is optional: where it is missing, no store with that codec can be written.
-        return {
-            name: importlib.metadata.version(name)
-            for name in ("ecgcohorts", "numcodecs", "numpy", "pandas", "pcodec", "pyarrow", "scipy")
-            if name != "pcodec" or importlib.util.find_spec(name)
-        }
+        names = [name for name in _LIBRARIES if name != "pcodec" or importlib.util.find_spec(name)]
+        # Our own from the code: a checkout that was never installed has no metadata.
+        return {"ecgcohorts": __version__} | {name: importlib.metadata.version(name) for name in names}
 
     def check_versions(self, path: Path) -> None:
         """Refuse to go on with a plan that was made with other versions. path: of the plan. Raises SpecError."""

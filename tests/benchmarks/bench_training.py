@@ -78,7 +78,8 @@ def cases(on_gpu: bool) -> list[Case]:
 def make_store(folder: Path, patients: int, hospitals: tuple[str, ...], workers: int) -> AnyStore:
     (folder / "key").write_text("be" * 32)
     (folder / "key").chmod(0o600)
-    jobs = [(folder / "raw", patients, name) for name in hospitals]
+    # A folder for each: `simulate` writes into an empty one only.
+    jobs = [(folder / "raw" / name, patients, name) for name in hospitals]
     if workers == 1:
         for job in jobs:
             simulate_one(*job)
@@ -86,7 +87,7 @@ def make_store(folder: Path, patients: int, hospitals: tuple[str, ...], workers:
         with get_context("spawn").Pool(min(workers, len(hospitals))) as pool:
             pool.starmap(simulate_one, jobs)
     for name in hospitals:
-        source = folder / "raw" / name
+        source = folder / "raw" / name / name
         options = IngestOptions(key_file=folder / "key", workers=workers, quality=False)
         ingest(source, folder / "store.zarr", str(source / "cohort.yaml"), options)
     return open_store(folder / "store.zarr")

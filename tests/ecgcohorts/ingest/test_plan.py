@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import importlib.metadata
 import os
 import random
 import shutil
@@ -282,6 +283,18 @@ def test_another_version_of_a_library_is_refused(planned):
     for step in (lambda: encode_partition(other, 0), lambda: commit_plan(other)):
         with pytest.raises(ec.SpecError, match=r"planned with numpy 1\.0.*Use one environment"):
             step()
+
+
+def test_a_checkout_that_was_never_installed_plans_all_the_same(monkeypatch):
+    known = importlib.metadata.version
+
+    def version(name):
+        if name == "ecgcohorts":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert Request.versions_here()["ecgcohorts"] == ec.__version__
 
 
 def test_a_plan_never_leads_out_of_its_source(scanned, tmp_path):
