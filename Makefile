@@ -120,7 +120,7 @@ gpu-wheels: $(READY)
 # SCALE: a folder with room for 35 GB. The numbers go into docs/data and docs/benchmarks.md; needs a quiet machine.
 SCALE ?= build/scale
 tables: $(BENCH)/.installed
-	for name in ingest writing peers loading samplers training; do OMP_NUM_THREADS=1 $(BENCH)/bin/python tests/benchmarks/bench_$$name.py --save || exit 1; done
+	for name in ingest writing peers loading samplers planning training; do OMP_NUM_THREADS=1 $(BENCH)/bin/python tests/benchmarks/bench_$$name.py --save || exit 1; done
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python tests/benchmarks/bench_scaling.py $(SCALE) --save
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python tests/benchmarks/scale_ingest.py $(SCALE) --save
 

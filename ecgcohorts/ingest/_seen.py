@@ -25,7 +25,7 @@ from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 _VERSION = {b"ecgcohorts.seen": b"1"}
 _COLUMNS = ("file", "content", "rules")
 _NO_WAVEFORM = bytes(PSEUDONYM_BYTES)
-_AT_ONCE = 1 << 12  # recordings
+_AT_ONCE, _ROWS_AT_ONCE = 1 << 12, 1 << 16  # recordings, hashed and written
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,16 @@ class _Seen:
             with machine_errors(path):
                 with os.fdopen(handle, "wb") as file:
                     table = table.replace_schema_metadata(_VERSION)
-                    pq.write_table(table, file, compression="zstd", write_page_checksum=True, write_statistics=False)
+                    # Hashes repeat nowhere: dictionaries of a million would take 300 bytes a recording.
+                    with pq.ParquetWriter(
+                        file,
+                        table.schema,
+                        use_dictionary=False,
+                        compression="zstd",
+                        write_page_checksum=True,
+                        write_statistics=False,
+                    ) as writer:
+                        writer.write_table(table, row_group_size=_ROWS_AT_ONCE)
                     file.flush()
                     os.fsync(file.fileno())
                     os.replace(aside, path)  # before the lock goes
