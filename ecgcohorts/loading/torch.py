@@ -85,7 +85,8 @@ class TorchBatches(IterableDataset[TorchBatch]):
         if world_size > 1 and self.loader.world_size == 1:
             raise SpecError(
                 f"found a loader of whole batches on rank {rank} of {world_size}, expected one of each rank's share. "
-                "Pass rank=torch.distributed.get_rank(), world_size=torch.distributed.get_world_size() to ec.Loader."
+                "Pass rank=torch.distributed.get_rank(), world_size=torch.distributed.get_world_size() to ec.Loader. Give "
+                "accelerate the TorchBatches themselves: it would join the batches of a DataLoader."
             )
         for batch in self.loader:
             signal, valid = torch.from_numpy(batch.signal), torch.from_numpy(batch.valid)  # the same memory

@@ -37,6 +37,7 @@ ROWS = {  # heading: packages, how it is started
     "pytorch-metric-learning": (("torch", "pytorch_metric_learning"), TORCHRUN),
     "Ray Train": (("torch", "ray"), ALONE),
     "Composer": (("torch", "composer"), TORCHRUN),
+    "Recordings in a store": (("torch",), TORCHRUN),
     "Keras": (("keras",), ALONE),
     "tf.data": (("tensorflow",), ALONE),
     "Grain and JAX": (("grain", "jax"), ALONE),
@@ -58,7 +59,11 @@ def test_one_cohort_per_step_on_every_rank_and_exact_resume(title, tmp_path):
     script.write_text(
         "\n\n".join([*BLOCKS[DATA], *(BLOCKS[TORCH] if "torch" in packages else []), *BLOCKS[title]]), "utf-8"
     )
-    surroundings = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    surroundings = os.environ | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'examples'}",
+        "HOME": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+    }
     surroundings["NODE_RANK"] = "0"  # Composer asks for it; its own launcher sets it
     done = subprocess.run(
         [sys.executable, *launcher, str(script)],

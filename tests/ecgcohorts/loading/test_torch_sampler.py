@@ -240,6 +240,25 @@ def test_counting_goes_on_from_a_state_that_was_loaded():
     assert [batch.tolist() for batch in third] == all_rows(1)[9:]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loop_that_sets_every_epoch_resumes_in_the_middle_of_one(workers):
+    """And one that looked at a batch beforehand begins at the beginning."""
+    first, seen = counted(workers), []
+    next(iter(first))
+    for epoch in range(2):
+        first.set_epoch(epoch)
+        for batch in first:
+            seen.append(batch.tolist())
+            if len(seen) == 27:
+                break
+    again = counted(workers)
+    again.load_state_dict(first.state_dict())
+    for epoch in range(1, 3):
+        again.set_epoch(epoch)
+        seen += [batch.tolist() for batch in again]
+    assert seen == all_rows(3)
+
+
 @pytest.mark.parametrize("through", ["loader", "batch_sampler"])
 def test_set_epoch_reaches_the_plan_wherever_a_framework_finds_it(through):
     """Also where workers had already taken batches, and where a loop uses only part of each epoch."""
@@ -299,7 +318,9 @@ def test_short_batches_are_lists_without_their_empty_places(as_rank):
 
 def test_batches_from_a_store_refuse_several_ranks_that_all_read_everything(store, sampler, as_rank):
     as_rank(1, 5)
-    with pytest.raises(SpecError, match=r"whole batches on rank 1 of 5.*Pass rank=torch.distributed.get_rank"):
+    with pytest.raises(
+        SpecError, match=r"whole batches on rank 1 of 5.*Pass rank=torch.distributed.get_rank.*themselves"
+    ):
         next(iter(adapter.TorchBatches(Loader(store, sampler, window=200))))
     batch = next(iter(adapter.TorchBatches(Loader(store, sampler, window=200, rank=1, world_size=5))))
     assert batch.plan.rows.tolist() == sampler.plan(0, 0, 1, 5).rows.tolist()
