@@ -61,16 +61,13 @@ def _coded(values: ArrayLike, name: str, missing: bool = False) -> Codes:
         lost = np.array([value in texts for value in found])
         number = np.where(lost, UNKNOWN, np.cumsum(~lost) - 1)
         numbers, found = np.where(numbers < 0, UNKNOWN, number[numbers]), found[~lost]
-    elif texts:
-        raise SpecError(
-            f"found {', '.join(map(repr, sorted(texts)))} in {name}, expected a value in every entry. "
-            "Give each unknown patient an id of its own, or leave these records out."
+    elif not missing and (texts or (numbers < 0).any()):
+        which = ", ".join(map(repr, sorted(texts))) or f"{int((numbers < 0).sum())} missing values"
+        own = (
+            "make them a group (unknown='group')" if name == "cohorts" else "give each unknown patient an id of its own"
         )
-    unknown = int((numbers < 0).sum())
-    if unknown and not missing:
         raise SpecError(
-            f"found {unknown} missing values in {name}, expected an id in every entry. "
-            "Give each unknown patient an id of its own, or leave these records out."
+            f"found {which} in {name}, expected a value in every entry. Leave these records out (`exclude=`), or {own}."
         )
     if len(found) > SORTED_TEXTS:
         return numbers.astype(np.int64), found

@@ -320,13 +320,14 @@ class Sampler(BatchPlanner):
         # Passes are epochs again after the one in which something changed.
         return None if plain and epoch > self._course.first_epoch else self._changes or None
 
-    def load_state_dict(self, saved: Mapping[str, Any], appended: Sequence[str] = ()) -> None:
+    def load_state_dict(self, saved: Mapping[str, Any], appended: str | Sequence[str] = ()) -> None:
         """Continue where a run stopped. If `pairs` has changed, each group goes on behind the patients it has already seen.
 
         appended: cohorts that the index or the table has gained since the state was saved, behind all others; the rest must
         be as it was. They join in the epoch under way; mixed batches take them at the start of an epoch only. Raises
         StateMismatch naming everything that differs.
         """
+        appended = [appended] if isinstance(appended, str) else appended
         if not appended:
             super().load_state_dict(saved)
             return

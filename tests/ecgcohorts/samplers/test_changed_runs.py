@@ -168,7 +168,7 @@ def test_a_cohort_joins_the_epoch_under_way(index, options, consumed):
     state = through_json(before.state_dict())
     with pytest.raises(StateMismatch, match="index"):
         after.load_state_dict(state)
-    after.load_state_dict(state, appended=["c"])
+    after.load_state_dict(state, appended="c")
     epoch, first = after.position
     assert (epoch, first) == (0, 0)
     rest = [after.plan(0, step) for step in range(after.steps(0))]

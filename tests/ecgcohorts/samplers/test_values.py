@@ -143,6 +143,8 @@ def test_what_is_no_id_is_refused_by_name(name, values, named):
     with pytest.raises(SpecError, match=named.replace("NAME", name)) as caught:
         of(**{name: values})
     assert "\n" not in str(caught.value)
+    if "UTF-8" not in named and "masked" not in named:
+        assert ("unknown='group'" in str(caught.value)) == (name == "cohorts")
 
 
 @pytest.mark.parametrize("name", ["patients", "identities"])
