@@ -104,7 +104,7 @@ class RampSampler(Wrapper[Sampler]):
 def _proportional(sampler: Sampler) -> Sampler:
     if not sampler.is_plain or type(sampler)._order is not Sampler._order:
         raise SpecError(
-            f"found a {type(sampler).__name__} with weights, temperature, balance, neighbours or last other than 'drop', "
+            f"found {type(sampler).__name__} with weights, temperature, balance, neighbours or last other than 'drop', "
             "expected one without: each of its epochs must be one pass of every cohort in random order."
         )
     sampler.check_people()
