@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import MachineError, SpecError, StoreError
@@ -215,6 +214,8 @@ def _check_accounts(store: Store) -> Iterator[str]:
 
 def _check_reference(store: Store) -> Iterator[str]:
     """Yield segments of which a few rows read differently through zarr-python."""
+    import zarr  # a quarter of a second, which workers of an ingest and readers of a store need not spend
+
     for segment in store.segments:
         # Spread over the segment, the first and the last row among them.
         local = np.unique(np.linspace(0, segment.rows - 1, min(segment.rows, _REFERENCE_ROWS)).astype(np.int64))

@@ -191,3 +191,12 @@ def test_a_worker_killed_while_it_encodes(make_cohort, tmp_path, monkeypatch, ru
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""
     assert named in set(ec.open(store).index.to_pandas()["recording_id"])
     assert not list(Path(store).rglob("*.on"))
+
+
+def test_a_worker_starts_without_the_packages_that_it_does_not_use():
+    script = (
+        "import sys, ecgcohorts.ingest.encode, ecgcohorts.store\n"
+        "assert not sys.modules.keys() & {'zarr', 'torch', 'wfdb', 'h5py', 'sklearn'}, sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
