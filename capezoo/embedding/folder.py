@@ -119,8 +119,7 @@ def write_embeddings(
     Raises SpecError if `out` exists, RecipeMismatch for another recipe, LockHeld if another process writes there.
     """
     target = Path(out)
-    if target.exists():
-        raise SpecError(f"{target}: found something there, expected a new folder. Name another, or remove it.")
+    _require_new(target)
     spec, index = InputSpec.of_model(model), _kept(store.index)
     plan = Adaptation.of_recipe(spec, store.recipe, str(store.path), missing_leads, force_recipe)
     made_of: dict[str, Any] = {"name": name, "card": card, "origin": getattr(model, "origin", None), "adaptation": plan}
@@ -131,6 +130,7 @@ def write_embeddings(
         rank, ranks, wait = _join()
         if rank == 0:
             held.enter_context(writer_lock(work, "folder"))
+            _require_new(target)  # again: another run may have finished it meanwhile
             # Another torch may round otherwise, and half of each would be the embeddings of neither.
             if parts.claim({**info.model_dump(mode="json"), "torch": version("torch")}):
                 log.warning("%s: dropped what was left of other embeddings, which were never finished.", target)
@@ -142,7 +142,21 @@ def write_embeddings(
         with closing(_blocks(model, store, plan, [parts.ranges[number] for number in mine], device)) as blocks:
             parts.write(mine, blocks, counter.add)
         wait()
-        return _finished(target, work, info, parts, index) if rank == 0 else info
+        if rank == 0:
+            _finished(target, work, info, parts, index)
+        wait()  # nobody looks for the folder before it is there
+    return _attributes(target)
+
+
+def _attributes(folder: Path) -> EmbeddingInfo:
+    import zarr
+
+    return parse(EmbeddingInfo, dict(zarr.open_group(folder, mode="r", zarr_format=3).attrs), str(folder))
+
+
+def _require_new(target: Path) -> None:
+    if target.exists():
+        raise SpecError(f"{target}: found something there, expected a new folder. Name another, or remove it.")
 
 
 class _Counter:
@@ -234,7 +248,7 @@ def _digest(shape: tuple[int, ...], embedding: Iterable[NDArray[np.float32]], in
     return digest.hexdigest()
 
 
-def _finished(target: Path, work: Path, info: EmbeddingInfo, parts: _Parts, index: CohortIndex) -> EmbeddingInfo:
+def _finished(target: Path, work: Path, info: EmbeddingInfo, parts: _Parts, index: CohortIndex) -> None:
     """Put the parts together, beside their place and then in it. In memory there is one chunk of them at a time."""
     import zarr
 
@@ -262,7 +276,6 @@ def _finished(target: Path, work: Path, info: EmbeddingInfo, parts: _Parts, inde
     os.rename(aside, target)
     sync_folder(target.parent)
     shutil.rmtree(work)
-    return info
 
 
 def _array_in(group: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Any:

@@ -1,7 +1,7 @@
 """Read the headers of a source in several processes, in the order of one."""
 
+import logging
 import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -9,8 +9,10 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 
 from ecgcohorts.cohorts.files import Found, SourceItem
-from ecgcohorts.errors import EcgError, MachineError
-from ecgcohorts.ingest.runners import _end_with_parent
+from ecgcohorts.errors import EcgError
+from ecgcohorts.ingest.runners import _end_with_parent, _ignore_interrupts, _interrupts_held
+
+log = logging.getLogger(__name__)
 
 _BLOCK = 256  # files sent to a process at a time; our default
 _FEW = 2048  # files; below that, starting processes takes longer than reading them here
@@ -21,7 +23,7 @@ def _scanned(
 ) -> Iterator[SourceItem]:
     """Yield what `files.scan` yields, in its order, read by `workers` processes where there is enough to do.
 
-    Raises MachineError if a process is killed, and what reading raises.
+    Goes on in this process if another one is killed. Raises what reading raises.
     """
     paths = files.paths(only, skip)
     # A compressed tar is unpacked by one pass from its beginning, which several would repeat.
@@ -30,24 +32,29 @@ def _scanned(
         yield from files.scan(chain(first, paths))
         return
     # Spawned, as for decoding: a fork copies locks that threads of this process hold.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _begin)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
     left = chain(first, paths)
-    blocks = iter(lambda: list(islice(left, _BLOCK)), [])
-    ahead: deque[Future[list[SourceItem]]] = deque()
+    ahead: deque[tuple[list[str], Future[list[SourceItem]]]] = deque()
+
+    def send(blocks: int) -> None:
+        for block in islice(iter(lambda: list(islice(left, _BLOCK)), []), blocks):
+            with _interrupts_held():
+                ahead.append((block, pool.submit(_scan, files, block)))
+
     try:
         # Two blocks a process: one under way and one waiting. More would only fill memory with headers.
-        for block in islice(blocks, 2 * workers):
-            ahead.append(pool.submit(_scan, files, block))
+        send(2 * workers)
         while ahead:
-            items = ahead.popleft().result()
-            for block in islice(blocks, 1):
-                ahead.append(pool.submit(_scan, files, block))
+            items = ahead[0][1].result()
+            ahead.popleft()
+            send(1)
             yield from items
     except BrokenProcessPool:
-        raise MachineError(
-            "a process that read headers was killed by the system, most likely for lack of memory. Use fewer: -j 1."
-        ) from None
+        log.warning(
+            "a process that reads headers has ended: killed for lack of memory, or its script lacks "
+            "`if __name__ == '__main__':`; going on in this process"
+        )
+        yield from files.scan(chain(*(block for block, _ in ahead), left))
     except EcgError as error:
         raise error from None  # without the worker's trace, which names paths
     finally:
@@ -55,8 +62,7 @@ def _scanned(
 
 
 def _begin() -> None:
-    # Ctrl-C reaches all processes of a terminal; the parent handles it and ends these.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _ignore_interrupts()
     _end_with_parent()
 
 

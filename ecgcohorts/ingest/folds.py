@@ -54,31 +54,33 @@ class Folds:
         name: str,
         key_file: Path | None = None,
         *,
+        id_column: str | None = None,
         replace: bool = False,
     ) -> "Folds":
-        """Make a split of a CSV: a column with ids or paths of recordings, then a column fold, strat_fold, part or split.
+        """Make a split of a CSV: ids or paths of recordings, and behind the first column one called fold, strat_fold, part or split.
 
-        Of several columns without repeated cells, that is taken for ids which names most recordings.
+        id_column: where the ids or paths stand. By default in the first column; where that names no recording, in the one of
+        texts that names most: numbers of another column may be those of recordings by chance.
         Folds 1 to 8 are `train`, 9 `val` and 10 `test`, as PTB-XL recommends; words are names of parts. The numbers stay in
         the store as a label of the split's name. Raises SourceError for another table, SpecError if the folds part a patient
         of the store, NothingMatched if no row is of the cohort.
         """
-        ids, column, words = _read(table)
+        ids, column, words = _read(table, id_column)
         numbers = {word: float(number) for number, word in enumerate(words, 1)}
         columns = {column: name.replace("-", "_")}
         matched = rows = 0
-        used = ""
+        used: dict[str, None] = {}  # several cohorts may stand in columns of their own
         for one in _cohorts(open_store(store_path), cohort):
             with suppress(NothingMatched):
                 report = add_labels(
                     store_path, table, one, key_file, id_column=ids, columns=columns, words=numbers, replace=replace
                 )
                 matched, rows = matched + report.rows_matched, report.rows_matched + report.rows_unmatched
-                used = report.id_column
+                used[report.id_column] = None
         if not matched:
             raise NothingMatched(
-                f"{table}: found no recording of {cohort!r} in any column, neither ids nor paths of files. Add a column of "
-                "them: what the description finds as `recording`, or paths below the source."
+                f"{table}: found no recording of {cohort!r} in {' or '.join(ids)}, neither ids nor paths of files. Add a column "
+                "of them: what the description finds as `recording`, or paths below the source; --id-column names it."
             )
         values = {word: (number,) for word, number in numbers.items()} or PTB_XL_FOLDS
         listed = {part: tuple(wanted) for part, wanted in values.items()}
@@ -86,7 +88,7 @@ class Folds:
         split = make_split(open_store(store_path).index, name, rule)
         save_split(store_path, split, replace=replace)
         counts = {part: int((split.codes == code).sum()) for code, part in enumerate(split.parts)}
-        return cls(None, counts, rows - matched, used)
+        return cls(None, counts, rows - matched, ", ".join(used))
 
     @classmethod
     def save(
@@ -148,7 +150,7 @@ def _cohorts(store: Store, name: str) -> list[str]:
     return found
 
 
-def _read(table: Path) -> tuple[list[str], str, Mapping[str, None]]:
+def _read(table: Path, id_column: str | None) -> tuple[list[str], str, Mapping[str, None]]:
     """Return the columns that may hold ids, that of folds, and the names of the parts, if the folds are words."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
@@ -161,13 +163,23 @@ def _read(table: Path) -> tuple[list[str], str, Mapping[str, None]]:
                     "column before it, or after, holds ids or paths of recordings."
                 )
             place = header.index(found[0])
-            ids = [column for column in header if column != found[0] and header.count(column) == 1]
-            texts = dict.fromkeys(line[place].strip() for line in lines if len(line) > place)
+            texts: dict[str, None] = {}
+            wordy: set[int] = set()  # columns with a text that is no number
+            for line in lines:
+                wordy |= {at for at, cell in enumerate(line[: len(header)]) if at not in wordy and not _is_number(cell)}
+                texts |= dict.fromkeys(line[place : place + 1])
+            ids = [name for at, name in enumerate(header) if at != place and (at == 0 or at in wordy)]
     except OSError as error:
         raise SourceError(f"{table}: found no readable file ({error.strerror}), expected a CSV.") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{table}: this is no CSV in UTF-8 ({type(error).__name__}). Save it as one.") from None
+    texts = dict.fromkeys(text.strip() for text in texts)
     texts.pop("", None)
+    if id_column is not None:
+        if header.count(id_column) != 1:
+            raise SourceError(f"{table}: found {header.count(id_column)} columns {id_column!r}, expected one.")
+        ids = [id_column]
+    ids = [name for name in ids if header.count(name) == 1] or header[:1]
     numbers = [text for text in texts if _NUMBER.fullmatch(text)]
     known = {number for wanted in PTB_XL_FOLDS.values() for number in wanted}
     if len(numbers) == len(texts):
@@ -180,3 +192,11 @@ def _read(table: Path) -> tuple[list[str], str, Mapping[str, None]]:
     if numbers or len(texts) > MAX_PARTS or not all(map(_PART.fullmatch, texts)):
         raise SourceError(f"{table}: found {len(texts)} texts as folds, expected numbers 1 to 10 or names of parts.")
     return ids, found[0], texts
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell or "0")
+    except ValueError:
+        return False
+    return True

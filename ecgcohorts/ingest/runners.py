@@ -117,15 +117,15 @@ def _start_worker(encode: Callable[[Task], object]) -> tuple[BaseProcess, Connec
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(there, encode))
-    process.start()
+    with _interrupts_held():
+        process.start()
     there.close()  # so that the end of the process ends the pipe
     return process, here
 
 
 def _work(pipe: Connection, encode: Callable[[Any], object]) -> None:
     """Run in a worker process: receive tasks, send None or an error for each."""
-    # Ctrl-C reaches all processes of a terminal; the parent handles it and ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _ignore_interrupts()
     _end_with_parent()
     while True:
         try:
@@ -139,6 +139,29 @@ def _work(pipe: Connection, encode: Callable[[Any], object]) -> None:
             pipe.send(error)
         else:
             pipe.send(None)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back while a process is started, which keeps it from there until `_ignore_interrupts`.
+
+    Otherwise a process that is still importing would print a trace. This process gets it afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ignore_interrupts() -> None:
+    # Ctrl-C reaches all processes of a terminal; the parent handles it and ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def _end_with_parent() -> None:

@@ -186,6 +186,7 @@ def _label(
 )
 @option("--cohort", type=COHORT, required=True, help="cohort of the store; for --source, its description")
 @option("--split", type=_IN_STORE, default="folds", help="name of the split")
+@option("--id-column", type=TEXT, help="column with ids or paths of recordings; default: the first that names some")
 @option("--source", type=SOURCE, help="the raw recordings: write the split with their ids instead")
 @option("-o", "--out", type=FILE, help="with --source: CSV to write, outside of store and source; it names recordings")
 @option("--replace", is_flag=True, help="overwrite the split of that name")
@@ -196,6 +197,7 @@ def _folds(
     csv: Path | None,
     cohort: str,
     split: str,
+    id_column: str | None,
     source: str | None,
     out: Path | None,
     replace: bool,
@@ -214,7 +216,7 @@ def _folds(
         report = Folds.save((store, source), cohort, split, out, key)
     else:
         assert csv is not None
-        report = Folds.take(store, csv, cohort, split, key, replace=replace)
+        report = Folds.take(store, csv, cohort, split, key, id_column=id_column, replace=replace)
     return Answer(report, f"split {split}: {report}")
 
 

@@ -60,8 +60,9 @@ def add_labels(
     """Add number columns of a CSV in UTF-8 to the index, as `label_<name>`. No signal is read or written.
 
     columns: names of columns, or {column of the CSV: name of the label}. words: the numbers of cells that are none.
-    id_column: of several, the one that names most recordings. kind: what the ids identify; a label of a patient goes to all
-    their recordings. A recording may be named by the path of its file, if no cell is an id as the store knows them. Empty cells and recordings without a row are NaN. Adding the same again changes
+    id_column: of several, the first if it names any recording, else the one that names most. kind: what the ids identify; a
+    label of a patient goes to all their recordings. A recording may be named by the path of its file, if no cell is an id as
+    the store knows them. Empty cells and recordings without a row are NaN. Adding the same again changes
     nothing, but clears away what a killed run left. Messages repeat nothing of the table. Raises SourceError for a table that
     cannot be used, or matches nothing; StoreError if the cohort has such a label already (unless `replace`), or an ingest was
     interrupted; KeyMismatch, LockHeld.
@@ -149,27 +150,22 @@ class _Table:
     def find(
         self, key: PseudonymKey, cohort: str, kind: IdKind, known: NDArray[np.uint8]
     ) -> tuple[str, NDArray[np.int64]]:
-        """Return the column of ids that names most of the known pseudonyms, uint8 (id, 16), and the row of each; -1 for none.
+        """Return the column of ids that names known pseudonyms, uint8 (id, 16), and the row of each; -1 for none.
 
         Raises SourceError for an id that comes twice: which of the two values is meant?
         """
         best, place = next(iter(self.ids)), np.full(len(known), -1, np.int64)
         for name, ids in self.ids.items():
-            # The one column that was named is read to the end, so that an id in two rows is refused.
-            if len(self.ids) > 1 and not _all_different(ids):
-                continue
             rows = _rows_of(ids, lambda text: _pseudonyms_of(key, cohort, kind, text), known)
             # Only then: a recording `12.34` is no file of the recording `12`.
             if kind == "recording" and not (rows >= 0).any():
                 rows = _rows_of(ids, lambda text: _by_path(key, cohort, text), known)
             if (rows >= 0).sum() > (place >= 0).sum():
+                # The first column is where ids stand. That another names more of them may be chance.
+                if name == next(iter(self.ids)):
+                    return name, rows
                 best, place = name, rows
         return best, place
-
-
-def _all_different(ids: Sequence[str]) -> bool:
-    filled = [one for one in ids if one.strip()]
-    return len(set(filled)) == len(filled)
 
 
 def _rows_of(ids: Sequence[str], names_of: Callable[[str], list[bytes]], known: NDArray[np.uint8]) -> NDArray[np.int64]:

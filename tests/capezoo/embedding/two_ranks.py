@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -24,7 +25,15 @@ if __name__ == "__main__":
     made = helpers()
     made.small_parts()
     told = []
+    finished = folder._finished
+
+    def late(*arguments):
+        time.sleep(0.5)  # on rank 0 alone, which puts the folder in its place
+        return finished(*arguments)
+
+    folder._finished = late
     info = folder.write_embeddings(made.Mean(), made.store_of(61), sys.argv[1], progress=lambda *n: told.append(n))
+    assert folder.open_embeddings(sys.argv[1]).info == info
     Path(f"{sys.argv[1]}-{os.environ['RANK']}.txt").write_text(f"{told[-1]} {info.records}")
     assert parts.RECORDS == 8
     distributed.leave()

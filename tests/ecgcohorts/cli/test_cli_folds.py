@@ -109,6 +109,46 @@ def test_a_table_as_published_names_recordings_by_a_number_and_by_paths(run: Any
     assert parts_of(tmp_path / "a.zarr", "folds", north) == {one: PART[patient_of(one)] for one in north.signals}
 
 
+def test_numbers_that_are_recordings_by_chance_are_no_ids(make_cohort, tmp_path, monkeypatch, capsys):
+    """Ids of this source are numbers, as are a counter and another table's own ids; none of them is taken unasked."""
+    raw = make_cohort("numbers", 4)
+    for number, name in enumerate(sorted(raw.signals)):
+        for path in raw.folder.glob(f"{name}.*"):
+            text = path.read_bytes().replace(name.encode(), str(100 + number).encode())
+            (raw.folder / f"{100 + number}{path.suffix}").write_bytes(text)
+            path.unlink()
+    ingest(raw.folder, tmp_path / "n.zarr", str(raw.spec))
+    monkeypatch.chdir(tmp_path)
+
+    def call(text: str) -> tuple[int, str]:
+        try:
+            cli.main(["folds", *text.split()])
+            return 0, capsys.readouterr().out
+        except SystemExit as stop:
+            return int(stop.code or 0), capsys.readouterr().err
+
+    counted = [(f"S{row}", row, "train") for row in range(100, 140)]
+    table(tmp_path / "f.csv", counted, ("study", "row", "part"))
+    code, told = call("n.zarr f.csv --cohort numbers")
+    assert code == 3
+    assert "found no recording of 'numbers' in study" in told
+    # Asked for, it is taken.
+    code, told = call("n.zarr f.csv --cohort numbers --id-column row")
+    assert code == 0
+    assert "by the column row" in told
+    # The first column wins, though a counter matches more of the table.
+    few = [(100, 101, "train"), (900, 102, "test"), (901, 103, "test")]
+    table(tmp_path / "g.csv", few, ("record", "image", "part"))
+    code, told = call("n.zarr g.csv --cohort numbers --split few")
+    assert code == 0
+    assert "2 rows of the table match no recording, by the column record" in told
+    # An id in two rows is refused, and not passed over for a column that happens to fit.
+    table(tmp_path / "h.csv", [(100, 101, "train"), (100, 102, "test")], ("record", "image", "part"))
+    code, told = call("n.zarr h.csv --cohort numbers --split twice")
+    assert code == 2
+    assert "one id stands in two rows" in told
+
+
 def test_two_paths_of_one_recording_are_refused(run: Any, north: Any, tmp_path: Path) -> None:
     record = next(iter(north.signals))
     rows = [(f"a/{record}.hea", 1), (f"b/{record}.hea", 9), ("a/strange.hea", 1), ("b/strange.hea", 9)]

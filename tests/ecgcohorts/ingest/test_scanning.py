@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
-import ecgcohorts as ec
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import MachineError
 from ecgcohorts.ingest import IngestOptions, _scanning, plan_to_file
@@ -59,11 +62,50 @@ def test_an_error_of_the_machine_is_one_without_the_trace_of_its_process(make_co
     assert "CANARY" not in str(caught.value)
 
 
-def test_a_killed_process_is_one_line(make_cohort, monkeypatch):
+def test_where_a_process_is_killed_reading_goes_on_in_this_one(make_cohort, monkeypatch, caplog):
     raw = make_cohort(patients=10)
     monkeypatch.setattr(_scanning, "_begin", _die)
-    with open_source(raw.folder) as source, pytest.raises(ec.EcgError, match="a process that read headers was killed"):
-        list(_scanned(CohortSpec.load(str(raw.spec)).find(source), None, None, 2))
+    with open_source(raw.folder) as source:
+        files = CohortSpec.load(str(raw.spec)).find(source)
+        found = [item.path for item in _scanned(files, None, None, 2)]
+        assert found == list(files.paths())
+    [told] = [one.message for one in caplog.records if "reads headers" in one.message]
+    assert "going on in this process" in told
+
+
+def test_a_script_without_a_guard_reads_all_the_same(make_cohort, tmp_path):
+    raw = make_cohort(patients=10)
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from ecgcohorts.ingest import IngestOptions, _scanning, ingest\n"
+        "_scanning._FEW = 4\n"
+        f"report = ingest({str(raw.folder)!r}, 's.zarr', {str(raw.spec)!r}, IngestOptions(workers=2, dry_run=True))\n"
+        "print('planned', report.plan_rows)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"planned {len(raw.signals)}\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no /proc shows which processes have started")
+def test_an_interrupt_while_processes_start_is_one_line(make_cohort, tmp_path):
+    raw = make_cohort(patients=10)
+    script = tmp_path / "guarded.py"
+    words = ["plan", raw.folder, tmp_path / "s.zarr", "--cohort", raw.spec, "-o", tmp_path / "run.plan", "-j", 2]
+    script.write_text(
+        "from ecgcohorts.cli.program import main\n"
+        "from ecgcohorts.ingest import _scanning\n"
+        "_scanning._FEW = 4\n"
+        f"if __name__ == '__main__':\n    main({[*map(str, words)]!r})\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None and not (children.exists() and len(children.read_text().split()) > 1):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert "Traceback" not in told, told
+    assert process.returncode == 130
 
 
 def _die() -> None:
