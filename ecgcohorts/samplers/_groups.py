@@ -78,14 +78,18 @@ def _group_records(index: _Columns, by: By, unknown: Unknown = "raise", out: NDA
                 f"found {missing} of {len(codes)} records without {name}, expected one in each. Leave them out "
                 "(`exclude=`, `index.take`), make them a group of each cohort (unknown='group'), or group by another column."
             )
+    if out is not None:
+        # Any group will do for what is never drawn; one of its own would rename the others.
+        columns = [(np.where(out & (codes == UNKNOWN), 0, codes), texts) for codes, texts in columns]
+    # By codes and not by names: a device may be called "unknown".
+    lost = np.any([codes == UNKNOWN for codes, _ in columns], axis=0)
     columns = [_with_unknown(*column) for column in columns]
+    if COHORT in names or not lost.any():
+        return _joined(columns)
     # Unknown recorders of two hospitals are not one distribution.
-    lost = [codes == len(texts) - 1 for codes, texts in columns if texts[-1] == WITHOUT]
-    if COHORT not in names and lost and np.any(lost, axis=0).any():
-        one = (np.where(np.any(lost, axis=0), index["cohort"], len(index.cohorts)), (*index.cohorts, ""))
-        codes, texts = _joined([*columns, one])
-        return codes, tuple(text.removesuffix(JOIN) for text in texts)
-    return _joined(columns)
+    of_cohort = np.where(lost, index["cohort"], len(index.cohorts))
+    codes, texts = _joined([*columns, (of_cohort, (*index.cohorts, ""))])
+    return codes, _names_of(texts, [text.removesuffix(JOIN) for text in texts])
 
 
 def _joined(columns: Sequence[Codes]) -> Codes:

@@ -64,6 +64,30 @@ def test_records_without_a_value_are_a_group_of_each_cohort(half_known):
         InDistributionBatchSampler(half_known, 4, 0, by="device", unknown="keep")
 
 
+def test_a_device_that_is_called_unknown_is_a_device(index, half_known):
+    """Its records are one group, whatever their cohort; those without a device are a group of each cohort beside it."""
+    code = (index["patient"] % 2).astype(np.int32)
+    named, plain = (with_columns(index, ("GE", last), device=code) for last in ("unknown", "zz"))
+    for options in ({}, {"unknown": "group"}):
+        sampler = InDistributionBatchSampler(named, 4, 0, by="device", **options)
+        assert list(sampler.describe()["groups"]) == ["GE", "unknown"]
+    classes = PatientPairSampler(named, 4, 0, balance="device")
+    assert len(classes) == len(PatientPairSampler(plain, 4, 0, balance="device"))
+    both = with_columns(half_known, ("GE", "unknown"), device=half_known["device"])
+    single = RandomBatchSampler(both, 1, 0, by="device", unknown="group")
+    assert list(single.describe()["groups"]) == ["GE", "'unknown'", "None / a", "None / b"]
+    cohort, device = of_row(both, "cohort"), of_row(both, "device")
+    for plan in (single.plan(0, step) for step in range(len(single))):
+        found = {(int(device[row]), int(cohort[row]) if device[row] < 0 else 9) for row in plan.rows.ravel()}
+        assert found == {{"GE": (0, 9), "'unknown'": (1, 9), "None / a": (-1, 0), "None / b": (-1, 1)}[plan.cohort]}
+    clash = with_columns(half_known, ("old", "unknown / a"), device=half_known["device"])
+    names = list(RandomBatchSampler(clash, 1, 0, by="device", unknown="group").describe()["groups"])
+    assert len(set(names)) == len(names) == 4
+    # Excluded, they leave the names of the others alone.
+    left = RandomBatchSampler(both, 1, 0, by="device", exclude=both["device"] < 0)
+    assert list(left.describe()["groups"]) == ["GE", "unknown"]
+
+
 @pytest.mark.parametrize("missing", [None, np.nan, "", "nan", b""])
 def test_arrays_without_a_value_are_a_group(missing):
     ids = np.repeat(np.arange(12), 2)
