@@ -1,7 +1,7 @@
 """Batches that hold a fixed number of patients of each source: three quarters of one cohort, say, and one of all others."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.samplers.balance import Strata
 from ecgcohorts.samplers.base import Group, Sampler
-from ecgcohorts.samplers.options import Draw, Options, Singles
+from ecgcohorts.samplers.options import Draw, Options, Singles, _numbers
 from ecgcohorts.samplers.permutation import GOLDEN, key_of, mix64
 from ecgcohorts.samplers.roster import Roster
 
@@ -56,7 +56,8 @@ class FixedShareSampler(Sampler):
     shares: parts of a batch by cohort, which sum to 1; "*" stands for all cohorts not named, mixed as they come. Each source
     is permuted by itself: its patients all come once before one comes again, however often that is in an epoch, which is
     as many batches as all patients fill. `describe` says how many passes of each source that makes. The numbers
-    are exact in a global batch, and on each rank where they can be divided by their number.
+    are exact in a global batch, and on each rank where they can be divided by their number. With `identities`,
+    a person with records of two sources counts for that of the earliest, and the others are not drawn.
     Other options: `samplers.options.Options`. Raises PlanImpossible if shares make no whole numbers of patients, or a source
     has fewer patients than its share.
     """
@@ -81,8 +82,15 @@ class FixedShareSampler(Sampler):
             roster = index
         else:
             roster = Roster.from_index(index, identities, join_cohorts=True, exclude=exclude)
-        self.shares = _checked(shares, [roster.cohorts[code] for code in np.unique(roster.cohort)])
-        super().__init__(roster, pairs, seed, options, False, {"shares": dict(sorted(self.shares.items()))})
+        parameters: dict[str, Any] = {}
+        if identities is not None and not isinstance(index, Roster):
+            apart, whole = Roster.from_index(index, identities, join_cohorts=False, exclude=exclude), len(roster.rows)
+            roster = _of_one_source(roster, apart, shares)
+            # A state saved when records of another source were drawn belongs to other plans.
+            parameters |= {"sources": "of one each"} if len(roster.rows) < whole else {}
+        self.shares = _checked(shares, roster)
+        parameters["shares"] = dict(sorted(self.shares.items()))
+        super().__init__(roster, pairs, seed, options, False, parameters)
         group = self._groups[0]
         self._sources = self._cut(group)
         self._groups = [replace(group, strata=self._sources)]
@@ -102,6 +110,9 @@ class FixedShareSampler(Sampler):
         """Plan for any table of records, one entry each: plans hold positions in these arrays. As for the other samplers."""
         identities, exclude = options.pop("identities", None), options.pop("exclude", None)
         roster = Roster.from_arrays(patients, cohorts, days, identities, join_cohorts=True, exclude=exclude)
+        if identities is not None:
+            apart = Roster.from_arrays(patients, cohorts, days, identities, join_cohorts=False, exclude=exclude)
+            roster = _of_one_source(roster, apart, shares)
         return cls(roster, pairs, seed, shares, **options)
 
     def describe(self) -> dict[str, Any]:
@@ -131,34 +142,44 @@ class FixedShareSampler(Sampler):
                 f"found shares that make {found} in pairs={self.pairs}, expected whole numbers. Set pairs to a multiple of "
                 f"{unit}, or choose other shares."
             )
-        cohorts, code = self._roster.cohorts, self._roster.cohort[group.units]
-        place = {name: number for number, name in enumerate(self.shares)}
-        source = np.array([place.get(name, place.get(OTHERS, -1)) for name in cohorts])[code]
-        units = tuple(group.units[source == number] for number in place.values())
+        source = _source_of(self.shares, self._roster.cohorts)[self._roster.cohort[group.units]]
+        units = tuple(group.units[source == number] for number in range(len(self.shares)))
         share = tuple(int(part * self.pairs) for part in parts)
         small = [
             f"{name} has {len(of_it)}, its share is {need}"
-            for name, of_it, need in zip(place, units, share, strict=True)
+            for name, of_it, need in zip(self.shares, units, share, strict=True)
             if len(of_it) < need
         ]
         if small:
             raise PlanImpossible(
                 f"found too few patients ({'; '.join(small)}), expected enough for a batch. Lower pairs."
             )
-        return _Sources(tuple(place), units, share)
+        return _Sources(tuple(self.shares), units, share)
 
 
 def _fraction(share: float) -> Fraction:
     return Fraction(share).limit_denominator(_DENOMINATOR)
 
 
-def _checked(shares: Mapping[str, float], cohorts: list[str]) -> dict[str, float]:
-    try:
-        numbers = {str(name): float(share) for name, share in shares.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise SpecError(
-            f"found shares={shares!r}, expected a number for each cohort, such as {{'a': 0.75, '*': 0.25}}."
-        ) from None
+def _source_of(shares: Mapping[str, float], cohorts: Sequence[str]) -> NDArray[np.int64]:
+    place = {name: number for number, name in enumerate(shares)}
+    return np.array([place.get(name, place.get(OTHERS, -1)) for name in cohorts], np.int64)
+
+
+def _of_one_source(roster: Roster, apart: Roster, shares: Mapping[str, float]) -> Roster:
+    """Return the roster with those records of each unit that are of the unit's source.
+
+    apart: the roster in which a person is a unit of each cohort.
+    """
+    source = _source_of(_checked(shares, apart), apart.cohorts)
+    of_row = np.empty(int(apart.rows.max()) + 1, np.int64)
+    of_row[apart.rows] = np.repeat(source[apart.cohort], apart.counts)
+    return roster._of_records(of_row[roster.rows] == np.repeat(source[roster.cohort], roster.counts))
+
+
+def _checked(shares: Mapping[str, float], roster: Roster) -> dict[str, float]:
+    cohorts = [roster.cohorts[code] for code in np.unique(roster.cohort)]
+    numbers = _numbers("shares", shares)
     missing = [] if OTHERS in numbers else [name for name in cohorts if name not in numbers]
     strange = [name for name in numbers if name not in cohorts and name != OTHERS]
     # A cohort without a share could mean none or as it comes: nobody should have to guess which.
@@ -167,8 +188,11 @@ def _checked(shares: Mapping[str, float], cohorts: list[str]) -> dict[str, float
             f"found shares of {', '.join(sorted(numbers))}, expected one for each of {', '.join(cohorts)}, "
             f"or {OTHERS!r} for those not named."
         )
-    if not all(0 < share <= 1 for share in numbers.values()) or sum(map(_fraction, numbers.values())) != 1:
+    parts = [_fraction(share) if 0 < share <= 1 else 0 for share in numbers.values()]
+    # One that is rounded to nothing counts as none: a batch could not hold a part of a patient.
+    if not all(parts) or sum(parts) != 1:
         raise SpecError(
-            f"found shares {numbers}, expected numbers above 0 that sum to 1. Leave a cohort without one out."
+            f"found shares {numbers}, expected numbers above 0 (1/{_DENOMINATOR} or more) that sum to 1. Leave a cohort "
+            "without one out (`exclude=`)."
         )
     return numbers

@@ -70,9 +70,11 @@ class Options:
         object.__setattr__(self, "views", _integer("views", self.views, self.least_views))
         for name in ("min_gap_days", "max_gap_days"):
             value = getattr(self, name)
-            if isinstance(value, np.generic) and not isinstance(value, np.timedelta64):
-                object.__setattr__(self, name, value.item())
-            elif not isinstance(value, int | float | None):
+            # A duration is an integer to numpy.
+            if isinstance(value, np.number | np.bool) and value.dtype.kind != "m":
+                value = value.item()
+                object.__setattr__(self, name, value)
+            if not isinstance(value, int | float | None) or isinstance(value, np.generic):
                 raise SpecError(f"found {name}={value!r}, expected a number of days.")
         low, high = self.min_gap_days, self.max_gap_days
         if (low is not None and not low >= 0) or (high is not None and not high >= (low or 0)):
@@ -99,3 +101,23 @@ def _integer(name: str, value: Any, least: int) -> int:
     if number < least:
         raise SpecError(f"found {name}={value!r}, expected an integer of {least} or more.")
     return number
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a float. Raises SpecError for what is no number; texts are none, whatever they read."""
+    try:
+        if not isinstance(value, str | bytes):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise SpecError(f"found {name}={value!r}, expected a number.")
+
+
+def _numbers(name: str, values: Any) -> dict[str, float]:
+    """Return a number for each name. Raises SpecError for anything else."""
+    try:
+        return {str(key): _number(name, value) for key, value in values.items()}
+    except (AttributeError, SpecError):
+        raise SpecError(
+            f"found {name}={values!r}, expected a number for each cohort, such as {{'a': 0.75, 'b': 0.25}}."
+        ) from None

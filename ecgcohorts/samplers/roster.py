@@ -193,7 +193,12 @@ class Roster:
         if out is None or not out.any():
             return self
         rows = index["row"][out]
-        kept = ~np.isin(self.rows, rows)
+        return replace(self._of_records(~np.isin(self.rows, rows)), excluded=_digest(rows))
+
+    def _of_records(self, kept: NDArray[np.bool_]) -> "Roster":
+        """Return the roster of some of its records. Patients keep their numbers."""
+        if kept.all():
+            return self
         counts = np.add.reduceat(kept, self.ptr[:-1], dtype=np.int64)
         units = np.flatnonzero(counts)
         return replace(
@@ -204,7 +209,6 @@ class Roster:
             patient=self.patient_of(units),
             person=None if self.person is None else self.person[units],
             days=None if self.days is None else self.days[kept],
-            excluded=_digest(rows),
         )
 
     def __len__(self) -> int:

@@ -211,6 +211,9 @@ def test_passes_of_each_source_are_said(index):
         ({"shares": {"a": 0.75, "*": float("nan")}}, SpecError, "above 0"),
         ({"shares": [0.75, 0.25]}, SpecError, "a number for each cohort"),
         ({"shares": {"a": "most", "*": 0.25}}, SpecError, "a number for each cohort"),
+        ({"shares": {"a": "0.75", "*": "0.25"}}, SpecError, "a number for each cohort"),
+        ({"shares": {"a": None, "*": 0.25}}, SpecError, "a number for each cohort"),
+        ({"shares": {"a": 1e-5, "*": 0.99999}}, SpecError, "1/10000 or more"),
         ({"shares": {"a": 0.75, "b": 0.25}}, SpecError, "one for each of a, b, c, or '[*]'"),
         ({"shares": {"a": 0.75, "d": 0.25}}, SpecError, "shares of a, d"),
         ({"shares": {"a": 0.5, "b": 0.25, "c": 0.125, "*": 0.125}}, SpecError, "expected one for each"),
@@ -232,6 +235,39 @@ def test_a_person_in_two_cohorts_is_one_in_a_batch(index):
         owner = np.empty(int(index["row"].max()) + 1, int)
         owner[index["row"]] = person[index["patient"]]
         assert len(set(owner[rows[:, 0]].tolist())) == 16
+
+
+def test_a_person_in_two_cohorts_counts_for_one_source():
+    """Half of the people of `b` are people of `a`: only their records in `a`, which are earlier, are drawn."""
+    patients = np.repeat(np.arange(300), 2)
+    cohorts = np.array(["a", "b", "c"])[patients // 100]
+    person = np.where((patients >= 100) & (patients < 150), patients - 100, patients)
+    arrays = {"patients": patients, "cohorts": cohorts, "pairs": 16, "seed": 0, "identities": person}
+    days = np.arange(600.0)
+    for given in ({}, {"days": days}, {"exclude": [598, 599]}):
+        planner = FixedShareSampler.from_arrays(shares={"a": 0.5, "b": 0.25, "c": 0.25}, **arrays, **given)
+        for plan in (planner.plan(1, step) for step in range(planner.steps(1))):
+            for view in plan.rows.T:
+                assert [int((cohorts[view] == name).sum()) for name in "abc"] == [8, 4, 4]
+            assert len(set(person[plan.rows[:, 0]].tolist())) == 16
+    assert planner.describe()["sources"]["a"]["patients"] == 100
+    # Both are of all others: such a person is one unit, of all records.
+    planner = FixedShareSampler.from_arrays(shares={"c": 0.25, "*": 0.75}, **arrays)
+    rows = np.concatenate([planner.plan(epoch, step).rows for epoch in range(3) for step in range(planner.steps(0))])
+    assert (cohorts[rows[:, 0]] != cohorts[rows[:, 1]]).any()
+
+
+def test_a_person_in_two_cohorts_of_an_index_counts_for_one_source(index):
+    person = np.arange(index.n_patients)
+    person[np.flatnonzero(index.patient_cohort == 1)] = np.arange(41)
+    planner = FixedShareSampler(index, 16, 0, {"a": 0.5, "*": 0.5}, identities=person)
+    cohort = np.empty(int(index["row"].max()) + 1, int)
+    cohort[index["row"]] = index["cohort"]
+    for plan in (planner.plan(0, step) for step in range(planner.steps(0))):
+        assert ((cohort[plan.rows] == 0).sum(axis=0) == 8).all()
+    saved = planner.state_dict()
+    assert saved["sources"] == "of one each"
+    assert "sources" not in FixedShareSampler(index, 16, 0, {"a": 0.5, "*": 0.5}).state_dict()
 
 
 # --- near ---
