@@ -30,13 +30,37 @@ def _plain(values: ArrayLike, name: str) -> NDArray:
         raise SpecError(
             f"found masked values in {name}, expected a value in every entry. Leave these records out (`exclude=`)."
         )
-    array = np.asarray(values)
+    return np.asarray(_shaped(values, name))
+
+
+def _shaped(values: ArrayLike, name: str) -> NDArray:
+    """Return a 1-d array with the mask it may have. Raises SpecError for another shape."""
+    array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     # numpy makes texts of everything in a list with one text in it, so 1 and "1" would become one group.
     if array.dtype.kind in "US" and isinstance(values, list | tuple) and len({type(one) for one in values}) > 1:
         array = np.asarray(values, object)
     if array.ndim != 1 or not len(array):
         raise SpecError(f"found {name} of shape {array.shape}, expected one entry per record.")
     return array
+
+
+def _part(values: Any, kept: NDArray[np.bool_], name: str) -> Any:
+    """Return the kept entries of a column, or None. What others lack does not matter."""
+    if values is None:
+        return None
+    array = _shaped(values, name)
+    if len(array) != len(kept):
+        raise SpecError(
+            f"found arrays of unequal length {len(kept)} and {len(array)}, expected one entry per record in each."
+        )
+    return array[kept]
+
+
+def _known(values: ArrayLike, kept: NDArray[np.bool_], name: str, what: str = "one value") -> NDArray:
+    """Return the kept entries of what has one value for each record. Raises SpecError for another shape, or masked values."""
+    if np.shape(values) != kept.shape:
+        raise SpecError(f"found {name} of shape {np.shape(values)}, expected {what} per record: {kept.shape}.")
+    return _plain(_part(values, kept, name), name)
 
 
 def _coded(values: ArrayLike, name: str, missing: bool = False) -> Codes:
@@ -126,6 +150,11 @@ def _excluded(exclude: ArrayLike, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         raise SpecError(
             f"found exclude of {out.dtype} and shape {out.shape}, expected rows, or a boolean for each of {len(rows)} records."
         )
+    elif out.dtype != bool and len(out) == len(rows) and np.isin(out, (0, 1)).all():
+        raise SpecError(
+            f"found exclude of {len(out)} zeros and ones for as many records, expected rows, or booleans. Convert marks with "
+            ".astype(bool)."
+        )
     else:
         missing = np.setdiff1d(out, rows)
         if len(missing):
@@ -143,9 +172,7 @@ def _classes_of(balance: ArrayLike, kept: NDArray[np.bool_]) -> tuple[NDArray[np
 
     kept: the records that can be drawn; the others get any class.
     """
-    if np.shape(balance) != kept.shape:
-        raise SpecError(f"found balance of shape {np.shape(balance)}, expected one value per record: {kept.shape}.")
-    array = _plain(balance, "balance")[kept]
+    array = _known(balance, kept, "balance")
     if array.dtype.kind in "OSU":
         array = np.array([_decoded(value, "balance") for value in array.tolist()], object)
         import pandas as pd
@@ -199,8 +226,13 @@ def _days(values: ArrayLike, name: str = "days") -> NDArray[np.float64]:
         # Months and years have no fixed length; numpy refuses to convert durations of them, and so do we.
         if array.dtype.kind == "m" and unit in "YM":
             raise SpecError(f"found {name} of {array.dtype}, expected days or a shorter unit.")
-        # Whole seconds first: microseconds since 1970 would overflow for placeholders such as the year 500,000.
         micro = array.astype(f"{array.dtype.kind}8[us]")
+        # numpy lets placeholders such as the year 500,000 wrap around to some other date.
+        if unit in "YMWDhms" and not ((micro.astype(array.dtype) == array) | np.isnat(array)).all():
+            raise SpecError(
+                f"found {name} of {array.dtype} that are too far away for microseconds, expected those of people. "
+                "Put NaT where a date is unknown."
+            )
         days = micro.astype(np.int64) / (SECONDS_PER_DAY * 1e6)
         days[np.isnat(array)] = np.nan
         return days

@@ -30,12 +30,16 @@ class _Weighted:
     def of(cls, name: str, units: NDArray[np.integer], weights: NDArray[np.float64], pairs: int) -> Self:
         """Make passes as long as the heaviest patient allows. Raises PlanImpossible if one is due more than once a batch."""
         mine = weights[units]
-        passes_of_all = float(mine.sum() / mine.max()) if mine.max() > 0 else 0.0
+        if not mine.max() > 0:
+            raise PlanImpossible(
+                f"{name}: found weight 0 for every patient, expected some above 0. Leave them out (`exclude=`)."
+            )
+        passes_of_all = float(mine.sum() / mine.max())
         # A tolerance: equal weights must not lose a batch to rounding.
         batches = int(passes_of_all * (1 + 1e-9)) // pairs
         if not batches:
             raise PlanImpossible(
-                f"{name}: found a patient with {1 / passes_of_all if passes_of_all else 1:.2%} of all weights, expected at most "
+                f"{name}: found a patient with {1 / passes_of_all:.2%} of all weights, expected at most "
                 f"{1 / pairs:.2%}, once in each batch. Lower pairs to {int(passes_of_all)}, or the largest weights."
             )
         return cls(units, np.minimum(mine / mine.sum() * batches * pairs, 1.0), pairs, batches)

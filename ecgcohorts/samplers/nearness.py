@@ -45,16 +45,18 @@ def read_features(near: Near, roster: Roster, index: "CohortIndex | None") -> ND
         values, entries = _columns(names, index, entries), np.arange(len(entries))
     elif isinstance(near, str | Path):
         values = _checked(_opened(Path(near)), str(near), roster.entries, entries)
-    elif np.ma.is_masked(near):
-        raise SpecError("near: found masked values, expected finite numbers. Leave these records out (`exclude=`).")
     else:
-        values = _checked(np.asarray(near), "near", roster.entries, entries)
+        # With its mask, which numpy would drop: what is excluded may be masked.
+        values = _checked(np.ma.asarray(near), "near", roster.entries, entries)
     # A few features at a time: five million records of 64 would be 2.7 GB, several times over.
     blocks = [slice(first, first + _COLUMNS) for first in range(0, values.shape[1], _COLUMNS)]
     ends = [(block.min(axis=0), block.max(axis=0)) for block in (values[entries, one] for one in blocks)]
     low, high = (np.concatenate([end[side] for end in ends]).astype(np.float64) for side in (0, 1))
     # One scale for all features: distances keep their ratios.
-    scale, middle = float((high - low).max()) or 1.0, low / 2 + high / 2
+    with np.errstate(over="ignore"):
+        scale, middle = float((high - low).max()) or 1.0, low / 2 + high / 2
+    if not np.isfinite(scale):
+        raise SpecError("near: found numbers too far apart for float64, expected smaller ones. Divide them.")
     features = np.empty((len(roster), values.shape[1]), np.int32)
     for one in blocks:
         steps = np.rint((values[entries, one].astype(np.float64) - middle[one]) / scale * _STEPS).astype(np.int64)
@@ -141,6 +143,9 @@ def _checked(values: NDArray, name: str, records: int, entries: NDArray[np.int64
     table = values.reshape(records, -1)
     if not 0 < table.shape[1] <= _FEATURES:
         raise SpecError(f"{name}: found {table.shape[1]} features, expected 1 to {_FEATURES}. Give fewer.")
+    if np.ma.is_masked(table) and np.any(np.ma.getmaskarray(table)[entries]):
+        raise SpecError(f"{name}: found masked values, expected finite numbers. Leave these records out (`exclude=`).")
+    table = np.ma.getdata(table)
     bad = int((~np.isfinite(table)).any(axis=1)[entries].sum())
     if bad:
         raise SpecError(

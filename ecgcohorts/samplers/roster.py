@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ecgcohorts.errors import SpecError
 from ecgcohorts.samplers._groups import COHORT, LABEL, By, _group_records, _groups
-from ecgcohorts.samplers._values import Classes, _classes_of, _coded, _days, _excluded, _plain
+from ecgcohorts.samplers._values import Classes, _classes_of, _coded, _days, _excluded, _known, _part, _shaped
 from ecgcohorts.samplers.options import Unknown
 
 if TYPE_CHECKING:  # the index loads pandas, which a project that brings its own arrays of integers can do without
@@ -110,10 +110,11 @@ class Roster:
         columns, in a tuple, make a group together.
         """
         if exclude is not None:
-            kept, entries = _kept(exclude, patients)
-            who, where, when, persons = (_taken(one, kept, entries) for one in (patients, cohorts, days, identities))
-            part = cls.from_arrays(who, where, when, persons, join_cohorts, unknown)
-            return _placed(part, kept, entries)
+            kept = ~_excluded(exclude, np.arange(len(_shaped(patients, "patients"))))
+            where = _parts(cohorts, kept)
+            when, persons = _part(days, kept, "days"), _part(identities, kept, "identities")
+            part = cls.from_arrays(_part(patients, kept, "patients"), where, when, persons, join_cohorts, unknown)
+            return _placed(part, kept)
         patient, ids = _coded(patients, "patients")
         group, names = _groups(cohorts, len(patient), unknown)
         person, people = (patient, ids) if identities is None else _coded(identities, "identities")
@@ -147,9 +148,9 @@ class Roster:
     ) -> "Roster":
         """Make every record of any table a unit of its own."""
         if exclude is not None:
-            kept, entries = _kept(exclude, patients)
-            part = cls.of_table(_taken(patients, kept, entries), _taken(cohorts, kept, entries), unknown)
-            return _placed(part, kept, entries)
+            kept = ~_excluded(exclude, np.arange(len(_shaped(patients, "patients"))))
+            part = cls.of_table(_part(patients, kept, "patients"), _parts(cohorts, kept), unknown)
+            return _placed(part, kept)
         patient, ids = _coded(patients, "patients")
         group, names = _groups(cohorts, len(patient), unknown)
         if len(group) != len(patient):
@@ -252,15 +253,19 @@ class Roster:
             if index is None:
                 raise SpecError(f"found patient_weights={weights!r} without an index, expected a value per record.")
             weights = index[weights if weights in index.columns else f"{LABEL}{weights}"]
-        array = _plain(weights, "patient_weights")
-        if array.shape != rows.shape or array.dtype.kind not in "iuf":
-            raise SpecError(
-                f"found patient_weights of {array.dtype} and shape {array.shape}, expected a number per record: {rows.shape}."
-            )
-        values = array.astype(np.float64)
-        of_unit = self._of_units(values, rows, "patient_weights", "weight")
-        if not (np.isfinite(of_unit).all() and (of_unit >= 0).all()):
+        kept = np.isin(rows, self.rows) if self.excluded else np.ones(len(rows), bool)
+        array = _known(weights, kept, "patient_weights", "a number")
+        if array.dtype.kind not in "iuf":
+            raise SpecError(f"found patient_weights of {array.dtype}, expected a number per record.")
+        values = np.zeros(len(rows))
+        values[kept] = array
+        if not (np.isfinite(values).all() and (values >= 0).all()):
             raise SpecError("found patient_weights below 0 or without a value, expected 0 or more for every record.")
+        of_unit = self._of_units(values, rows, "patient_weights", "weight")
+        with np.errstate(over="ignore"):
+            total = of_unit.sum()
+        if total == np.inf:
+            raise SpecError("found patient_weights with an infinite sum, expected smaller numbers. Divide them.")
         return of_unit
 
     def _of_units(self, values: NDArray, rows: NDArray[np.int64], name: str, what: str) -> NDArray:
@@ -272,8 +277,7 @@ class Roster:
         # A unit has one value if all its records agree with its first.
         first = of_record[self.ptr[:-1]]
         repeated = np.repeat(first, self.counts)
-        # NaN differs from itself, but two of them are not two values.
-        differing = (of_record != repeated) & (of_record == of_record)
+        differing = of_record != repeated
         if differing.any():
             units = len(np.unique(np.repeat(np.arange(len(self)), self.counts)[differing]))
             raise SpecError(
@@ -313,28 +317,18 @@ class Roster:
         return digest.hexdigest()
 
 
-def _kept(exclude: ArrayLike, patients: ArrayLike) -> tuple[NDArray[np.int64], int]:
-    """Return the positions of a table that are not excluded, and the number of all."""
-    entries = len(_plain(patients, "patients"))
-    return np.flatnonzero(~_excluded(exclude, np.arange(entries))), entries
+def _parts(cohorts: Any, kept: NDArray[np.bool_]) -> Any:
+    """Return the kept entries of a column of cohorts, or of each of several in a tuple."""
+    if isinstance(cohorts, tuple):
+        return tuple(_part(column, kept, "cohorts") for column in cohorts)
+    return _part(cohorts, kept, "cohorts")
 
 
-def _taken(values: Any, kept: NDArray[np.int64], entries: int) -> Any:
-    """Return the kept entries of a column, of each of several, or None."""
-    if values is None or isinstance(values, tuple):
-        return values if values is None else tuple(_taken(column, kept, entries) for column in values)
-    array = _plain(values, "arrays")
-    if len(array) != entries:
-        raise SpecError(
-            f"found arrays of unequal length {entries} and {len(array)}, expected one entry per record in each."
-        )
-    return array[kept]
-
-
-def _placed(part: Roster, kept: NDArray[np.int64], entries: int) -> Roster:
+def _placed(part: Roster, kept: NDArray[np.bool_]) -> Roster:
     """Return the roster of a part of a table with the places of the whole."""
-    out = np.setdiff1d(np.arange(entries), kept)
-    made = replace(part, rows=kept[part.rows], entries=entries, excluded=_digest(out) if len(out) else "")
+    out = np.flatnonzero(~kept)
+    excluded = _digest(out) if len(out) else ""
+    made = replace(part, rows=np.flatnonzero(kept)[part.rows], entries=len(kept), excluded=excluded)
     _ = made.fingerprint  # see from_arrays
     return made
 

@@ -103,7 +103,8 @@ def test_a_column_of_the_index_is_a_weight(index):
             PlanImpossible,
             r"a patient with 99.9\d% of all weights, expected at most 12.50%",
         ),
-        (np.zeros(120), PlanImpossible, "100.00% of all weights"),
+        (np.zeros(120), PlanImpossible, "found weight 0 for every patient, expected some above 0"),
+        (np.full(120, 1e308), SpecError, "an infinite sum"),
         (np.where(np.arange(120) == 7, -1, 1), SpecError, "below 0 or without a value"),
         (np.where(np.arange(120) == 7, np.nan, 1), SpecError, "below 0 or without a value"),
         (np.where(np.arange(120) == 7, np.inf, 1), SpecError, "below 0 or without a value"),
@@ -113,6 +114,23 @@ def test_a_column_of_the_index_is_a_weight(index):
 def test_weights_that_cannot_be_are_refused(sampler_class, weights, error, message):
     with pytest.raises(error, match=message):
         build(sampler_class, weights)
+
+
+@pytest.mark.parametrize("lost", [np.nan, np.inf, -1.0])
+@pytest.mark.parametrize("record", range(3))
+def test_weights_of_all_records_are_checked(lost, record):
+    """Of any record of a patient, and of none that is excluded."""
+    weights = WEIGHTS[IDS].astype(float)
+    at = np.flatnonzero(IDS == 7)[record]
+    weights[at] = lost
+    arrays = {"patients": IDS, "pairs": 8, "seed": 0}
+    with pytest.raises(SpecError, match="below 0 or without a value"):
+        PatientPairSampler.from_arrays(patient_weights=weights, **arrays)
+    masked = np.ma.array(weights, mask=np.arange(len(IDS)) == at)
+    with pytest.raises(SpecError, match="masked values in patient_weights"):
+        PatientPairSampler.from_arrays(patient_weights=masked, **arrays)
+    left = [PatientPairSampler.from_arrays(patient_weights=w, exclude=[at], **arrays) for w in (weights, masked)]
+    assert left[0].plan(2, 1).rows.tobytes() == left[1].plan(2, 1).rows.tobytes()
 
 
 def test_weights_of_records_of_balance_and_of_padding_are_refused():

@@ -374,6 +374,14 @@ def test_what_cannot_be_near_is_refused_where_it_is_read(index, tmp_path, monkey
         neighbours(index, near=near)
 
 
+def test_numbers_that_are_too_far_apart_are_refused(index):
+    """Their distance would be infinite, and everybody near everybody."""
+    near = np.where(np.arange(len(index)) % 2, 1e308, -1e308)
+    with pytest.raises(SpecError, match="near: found numbers too far apart"):
+        neighbours(index, near=near)
+    neighbours(index, near=near / 2.5)
+
+
 def test_columns_need_an_index(worlds):
     world = worlds.World.of(0)
     with pytest.raises(SpecError, match="columns age, age, age, age, age, age, age, age, and 12 more without an index"):

@@ -8,7 +8,7 @@ import pytest
 
 from ecgcohorts.errors import SpecError, StateMismatch
 from ecgcohorts.index.cohort_index import CohortIndex
-from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler, RandomBatchSampler
+from ecgcohorts.samplers import HardNegativeSampler, InDistributionBatchSampler, PatientPairSampler, RandomBatchSampler
 
 
 def with_columns(index: CohortIndex, devices: tuple[str, ...] = (), **columns: np.ndarray) -> CohortIndex:
@@ -172,6 +172,7 @@ def test_what_is_excluded_may_lack_a_group_a_class_or_an_id(half_known):
         ([0.5], "found exclude of float64"),
         ([True, False], r"found exclude of bool and shape \(2,\)"),
         (["0"], "found exclude of <U1"),
+        ([0, 1] * 12, "found exclude of 24 zeros and ones for as many records, expected rows, or booleans"),
         (np.ones(24, bool), "found every record in exclude"),
         (np.ma.masked_equal(np.arange(24) % 2 == 0, False), "found exclude of bool"),
     ],
@@ -183,3 +184,33 @@ def test_what_cannot_be_excluded_is_refused(exclude, message):
         PatientPairSampler.from_arrays(
             patients=np.repeat(np.arange(12), 2), days=np.zeros(23), pairs=2, seed=0, exclude=[1]
         )
+
+
+def test_what_is_excluded_may_be_masked_and_columns_may_be_tuples():
+    """In every array with an entry per record: what is not drawn need have no value."""
+    ids = np.repeat(np.arange(16), 3)
+    out = np.zeros(48, bool)
+    out[[5, 17, 18]] = True
+    whole = {"pairs": 4, "seed": 0, "exclude": out}
+    days, near, half = np.arange(48.0), ids % 7 + 0.5, ids % 2 + 0.0
+    forms = {
+        "days": [days, np.where(out, np.nan, days), np.ma.array(days, mask=out), tuple(days.tolist())],
+        "balance": [half, np.ma.array(half, mask=out), np.where(out, np.nan, half), tuple(half.tolist())],
+        "patients": [ids, np.ma.array(ids, mask=out), tuple(ids.tolist())],
+        "identities": [ids, np.ma.array(ids, mask=out), tuple(ids.tolist())],
+    }
+    for name, given in forms.items():
+        bounds = {"max_gap_days": 2} if name == "days" else {}
+        arrays = [{"patients": ids} | {name: form} for form in given]
+        made = [PatientPairSampler.from_arrays(**whole, **bounds, **form) for form in arrays]
+        assert len({sampler.plan(1, 2).rows.tobytes() for sampler in made}) == 1, name
+    for name, form in (
+        ("days", forms["days"][2]),
+        ("balance", forms["balance"][1]),
+        ("patients", forms["patients"][1]),
+    ):
+        with pytest.raises(SpecError, match=f"masked values in {name}"):
+            PatientPairSampler.from_arrays(**{"patients": ids, "pairs": 4, "seed": 0, name: form})
+    arrays = {"patients": ids, "cohorts": ids * 0, "neighbourhood": 2} | whole
+    hard = [HardNegativeSampler.from_arrays(near=form, **arrays) for form in (near, np.ma.array(near, mask=out))]
+    assert hard[0].plan(1, 2).rows.tobytes() == hard[1].plan(1, 2).rows.tobytes()

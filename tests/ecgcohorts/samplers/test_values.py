@@ -76,6 +76,8 @@ def test_days_as_dates_without_times():
         (np.array([1, 2] * 8, "timedelta64[M]"), "expected days or a shorter unit"),
         (np.array([1.0, pd.Timestamp("2020-01-01")] * 8, object), "neither numbers nor dates"),
         (np.array([0.0, 3e6] * 8), "dates 3000000 days apart"),
+        (np.array(["500000-01-01", "2020-01-01"] * 8, "datetime64[s]"), r"days of datetime64\[s\] that are too far"),
+        (np.array([10**9, 1] * 8, "timedelta64[D]"), "too far away for microseconds"),
     ],
 )
 def test_what_is_no_date_is_refused(days, named):
