@@ -39,6 +39,8 @@ def _groups(cohorts: ArrayLike | tuple[ArrayLike, ...] | None, n: int, unknown: 
     if cohorts is None:
         return np.zeros(n, np.int8), ("0",)
     columns = cohorts if isinstance(cohorts, tuple) else (cohorts,)
+    if not columns:
+        raise SpecError("found no column in cohorts=(), expected one or more.")
     coded = [_coded(column, "cohorts", missing=unknown == "group") for column in columns]
     if len({len(codes) for codes, _ in coded}) > 1:
         lengths = ", ".join(str(len(codes)) for codes, _ in coded)

@@ -64,8 +64,7 @@ class CohortPerRankSampler(Wrapper[Sampler]):
 
     def plan(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> BatchPlan:
         """Return the batches of a rank at (epoch, step); its cohort is None where several processes' worth are joined."""
-        self.check_rank(rank, world_size)
-        self._check_step(epoch, step)
+        epoch, step, rank, world_size = self._place(epoch, step, rank, world_size)
         each = self.ranks // world_size
         mine = self._deal(epoch)[step, rank * each : (rank + 1) * each]
         parts = [self.sampler.plan(epoch, int(number)) for number in mine]

@@ -77,12 +77,14 @@ class HardNegativeSampler(Sampler):
         digest = hashlib.sha256(features.astype("<i4").tobytes()).hexdigest()[:16]
         parameters = {"by": by if isinstance(by, str) else list(by), "neighbourhood": neighbourhood, "near": digest}
         super().__init__(roster, pairs, seed, options, True, parameters)
-        if pairs % neighbourhood:
-            raise PlanImpossible(f"found pairs={pairs} for neighbourhoods of {neighbourhood}, expected a multiple.")
+        if self.pairs % neighbourhood:
+            raise PlanImpossible(
+                f"found pairs={self.pairs} for neighbourhoods of {neighbourhood}, expected a multiple."
+            )
         self.neighbourhood = neighbourhood
         self._lines = {
             group.name: [
-                line_of(features[group.units], key_of(seed, "line", group.name, number)).astype(roster.unit_dtype)
+                line_of(features[group.units], key_of(self.seed, "line", group.name, number)).astype(roster.unit_dtype)
                 for number in range(_LINES)
             ]
             for group in self._groups

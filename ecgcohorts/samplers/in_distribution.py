@@ -10,7 +10,17 @@ from numpy.typing import ArrayLike
 from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.samplers._groups import COHORT, By
 from ecgcohorts.samplers.base import Group, Sampler
-from ecgcohorts.samplers.options import Draw, Last, Options, PairOptions, Singles, SmallGroups, Unknown
+from ecgcohorts.samplers.options import (
+    Draw,
+    Last,
+    Options,
+    PairOptions,
+    Singles,
+    SmallGroups,
+    Unknown,
+    _number,
+    _numbers,
+)
 from ecgcohorts.samplers.roster import Roster
 
 if TYPE_CHECKING:
@@ -71,8 +81,8 @@ class InDistributionBatchSampler(Sampler):
             roster = index
         else:
             roster = Roster.from_index(index, identities, False, by, unknown, exclude=exclude)
-        self.temperature = float(temperature)
-        self.weights = None if weights is None else {str(name): float(weight) for name, weight in weights.items()}
+        self.temperature = _number("temperature", temperature)
+        self.weights = None if weights is None else _numbers("weights", weights)
         _check_shares(self.temperature, self.weights, roster)
         parameters = {
             "by": by if isinstance(by, str) else list(by),

@@ -37,8 +37,7 @@ class MicroBatchSampler(Wrapper[BatchPlanner]):
 
     def plan(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> BatchPlan:
         """Return a rank's slice of the micro-batch at (epoch, step). Steps n * repeat to (n + 1) * repeat - 1 belong together."""
-        self.check_rank(rank, world_size)
-        self._check_step(epoch, step)
+        epoch, step, rank, world_size = self._place(epoch, step, rank, world_size)
         batch, part = divmod(step, self.repeat)
         # A micro-batch on a rank is a slice of the batch, as if there were `repeat` times as many ranks.
         plan = self.sampler.plan(epoch, batch, part * world_size + rank, self.repeat * world_size)

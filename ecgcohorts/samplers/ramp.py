@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ecgcohorts.errors import SpecError
 from ecgcohorts.samplers.base import Sampler
+from ecgcohorts.samplers.options import _number
 from ecgcohorts.samplers.permutation import key_of, permute, permuted_range
 from ecgcohorts.samplers.plan import BatchPlan
 from ecgcohorts.samplers.planner import BatchPlanner
@@ -52,8 +53,8 @@ class RampSampler(Wrapper[Sampler]):
 
     def plan(self, epoch: int, step: int, rank: int = 0, world_size: int = 1) -> BatchPlan:
         """Return a rank's slice of the global batch at (epoch, step): of one cohort, or mixed with `cohort` None."""
-        share = self.check_rank(rank, world_size)
-        self._check_step(epoch, step)
+        epoch, step, rank, world_size = self._place(epoch, step, rank, world_size)
+        share = self.pairs // world_size
         kept = self._kept
         if kept is None or kept.epoch != epoch:
             kept = self._kept = self._epoch(epoch)  # one assignment: another thread sees the old one or the new one
@@ -113,8 +114,8 @@ def _proportional(sampler: Sampler) -> Sampler:
 
 def _knots(share: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
     try:
-        knots = tuple((float(epoch), float(value)) for epoch, value in share)
-    except (TypeError, ValueError):
+        knots = tuple((_number("share", epoch), _number("share", value)) for epoch, value in share)
+    except (TypeError, ValueError, SpecError):
         knots = ()
     epochs = [epoch for epoch, _ in knots]
     in_range = all(0 <= epoch < np.inf and 0 <= value <= 1 for epoch, value in knots)

@@ -8,8 +8,9 @@ from numpy.typing import ArrayLike
 
 from ecgcohorts.errors import SpecError
 from ecgcohorts.samplers._groups import COHORT, By
+from ecgcohorts.samplers._values import _shaped
 from ecgcohorts.samplers.base import Group, Sampler
-from ecgcohorts.samplers.options import Last, Options, Singles, SmallGroups, Unknown
+from ecgcohorts.samplers.options import Last, Options, Singles, SmallGroups, Unknown, _integer
 from ecgcohorts.samplers.roster import Roster
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class RandomBatchSampler(Sampler):
         unknown: Unknown = "raise",
     ) -> None:
         # A record has as many windows as are asked for: with "drop", one record would be too few for two views.
+        views = _integer("views", views, 1)
         singles: Singles = "drop" if views == 1 else "self"
         options = _RecordOptions(views, singles, small_groups, last)
         if adjacent and views < 2:
@@ -88,8 +90,13 @@ class RandomBatchSampler(Sampler):
         records: their number, if neither patients nor cohorts are given. patients: ids that plans report. cohorts: given
         these, each batch comes from one cohort.
         """
-        given = [one for one in (patients, cohorts[0] if isinstance(cohorts, tuple) else cohorts) if one is not None]
-        n = records if not given else len(np.asarray(given[0]))
+        columns = [patients, *(cohorts if isinstance(cohorts, tuple) else (cohorts,))]
+        n = next((len(_shaped(one, "patients or cohorts")) for one in columns if one is not None), None)
+        if records is not None:
+            records = _integer("records", records, 1)
+            if n not in (None, records):
+                raise SpecError(f"found records={records} and arrays of {n}, expected one number. Leave records out.")
+            n = records
         if n is None:
             raise SpecError("found neither records, patients nor cohorts, expected one of them. Pass records=NUMBER.")
         who = np.arange(n) if patients is None else patients

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from operator import index as index_of  # numpy's integers too, and no floats
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -74,7 +75,11 @@ class Wrapper(BatchPlanner, Generic[_Wrapped]):
         # One text for the whole chain: keys of their own would be overwritten where a wrapper is wrapped.
         return inner | {"sampler": f"{type(self).__name__}({inner['sampler']}, {settings})"}
 
-    def _check_step(self, epoch: int, step: int) -> None:
+    def _place(self, epoch: int, step: int, rank: int, world_size: int) -> tuple[int, int, int, int]:
+        """Return the arguments of `plan` as Python integers. Raises as it does, and TypeError for what is no integer."""
+        epoch, step, rank, world_size = map(index_of, (epoch, step, rank, world_size))
+        self.check_rank(rank, world_size)
         steps = self.steps(epoch)
         if not 0 <= step < steps:
             raise IndexError(f"found step {step} of epoch {epoch}, expected 0 to {steps - 1}.")
+        return epoch, step, rank, world_size

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ecgcohorts.errors import PlanImpossible, SpecError
-from ecgcohorts.samplers import BatchPlan, InDistributionBatchSampler, PatientPairSampler
+from ecgcohorts.samplers import BatchPlan, InDistributionBatchSampler, PatientPairSampler, RandomBatchSampler
 
 BOTH = [PatientPairSampler, InDistributionBatchSampler]
 
@@ -203,6 +203,8 @@ def test_nothing_left_is_an_error(index, sampler_class, small_groups):
         ({"views": 2.0}, r"views=2\.0"),
         ({"max_gap_days": "30"}, "max_gap_days='30', expected a number of days"),
         ({"max_gap_days": np.timedelta64(30, "D")}, "expected a number of days"),
+        ({"max_gap_days": np.str_("30")}, "expected a number of days"),
+        ({"max_gap_days": np.datetime64("2020-01-01", "ns")}, "expected a number of days"),
         ({"seed": None}, "seed=None"),
         ({"seed": -1}, "seed=-1"),
         ({"identities": [1]}, "1 identities"),
@@ -222,6 +224,13 @@ def test_wrong_options_are_refused_when_built(index, sampler_class, options, nam
         ({"weights": {"a": 1}}, "one for each of a, b, c"),
         ({"weights": {"a": 1, "b": 1, "c": -1}}, "not all 0"),
         ({"weights": {"a": 0, "b": 0, "c": 0}}, "not all 0"),
+        ({"weights": {"a": 1, "b": None, "c": 1}}, "'b': None.*, expected a number for each cohort"),
+        ({"weights": {"a": "1", "b": "1", "c": "1"}}, "expected a number for each cohort"),
+        ({"weights": [1, 2, 3]}, r"weights=\[1, 2, 3\], expected a number for each cohort"),
+        ({"weights": {"a": 10**400, "b": 1, "c": 1}}, "expected a number for each cohort"),
+        ({"temperature": None}, "temperature=None, expected a number"),
+        ({"temperature": "0.5"}, "temperature='0.5', expected a number"),
+        ({"temperature": [0.5, 1]}, "expected a number"),
     ],
 )
 def test_wrong_shares_are_refused_when_built(index, options, named):
@@ -234,6 +243,7 @@ def test_wrong_shares_are_refused_when_built(index, options, named):
     [
         ({"patients": ["p", None], "cohorts": ["x", "x"]}, "1 missing values in patients"),
         ({"patients": [1, 2], "cohorts": ["x"]}, "unequal length"),
+        ({"patients": [1, 2], "cohorts": ()}, r"no column in cohorts=\(\)"),
         ({"patients": [[1, 2]], "cohorts": ["x"]}, "shape"),
         ({"patients": [], "cohorts": []}, "shape"),
         ({"patients": [1, 1], "cohorts": ["x", "x"], "max_gap_days": 3}, "no dates"),
@@ -243,6 +253,24 @@ def test_wrong_shares_are_refused_when_built(index, options, named):
 def test_wrong_arrays_are_refused(arrays, named):
     with pytest.raises(SpecError, match=named):
         InDistributionBatchSampler.from_arrays(pairs=1, seed=0, **arrays)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "named"),
+    [
+        ({"records": 12, "patients": np.arange(24)}, "records=12 and arrays of 24"),
+        ({"records": 12, "cohorts": (["x"] * 24, ["y"] * 24)}, "records=12 and arrays of 24"),
+        ({"records": "24"}, "records='24', expected an integer"),
+        ({"records": 0}, "records=0, expected an integer of 1 or more"),
+        ({"cohorts": ()}, "neither records, patients nor cohorts"),
+        ({"records": 24, "cohorts": ()}, "no column in cohorts"),
+        ({"patients": 24}, r"shape \(\)"),
+    ],
+)
+def test_numbers_of_records_that_cannot_be_are_refused(arrays, named):
+    with pytest.raises(SpecError, match=named):
+        RandomBatchSampler.from_arrays(batch_size=4, seed=0, **arrays)
+    RandomBatchSampler.from_arrays(batch_size=4, seed=0, records=np.int64(24), patients=np.arange(24))
 
 
 @pytest.mark.parametrize("sampler_class", BOTH)

@@ -1,5 +1,6 @@
 """Batches with fixed shares of sources, and batches of patients who are near each other."""
 
+import json
 import multiprocessing
 from collections import Counter
 from math import gcd
@@ -133,6 +134,14 @@ def test_they_go_on_in_another_process(index, build, method):
     here = list(planner)
     assert [rows.tobytes() for rows in there] == [rows.tobytes() for rows in here]
     assert here
+
+
+@pytest.mark.parametrize("build", [shares, neighbours])
+@pytest.mark.parametrize("whole", [np.int64, np.uint8])
+def test_numpy_integers_are_integers(index, build, whole):
+    plain, numpy = build(index), build(index, pairs=whole(8), seed=whole(5), views=whole(2))
+    assert plain.plan(1, 2).rows.tobytes() == numpy.plan(whole(1), whole(2)).rows.tobytes()
+    assert json.dumps(plain.state_dict()) == json.dumps(numpy.state_dict())
 
 
 def test_a_state_of_other_settings_is_refused_by_name(index):

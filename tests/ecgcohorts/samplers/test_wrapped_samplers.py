@@ -279,6 +279,7 @@ def test_micro_batches_of_a_ramp(index):
         (lambda s, m: RampSampler(s, [(0, 2)]), SpecError, "share from 0 to 1"),
         (lambda s, m: RampSampler(s, [(2, 0), (1, 1)]), SpecError, "in the order of epochs"),
         (lambda s, m: RampSampler(s, 0.5), SpecError, "found share=0.5"),
+        (lambda s, m: RampSampler(s, [("0", "0.5")]), SpecError, "expected pairs .epoch, share from 0 to 1"),
     ],
 )
 def test_what_cannot_be_is_said(index, build, error, message):
@@ -358,3 +359,23 @@ def test_runs_without_end_and_counts_of_batches_used(index, kind):
     assert next(iter(again)).tobytes() == handed_out[steps].tobytes()
     planner.restart()
     assert next(iter(planner)).tobytes() == handed_out[steps].tobytes()
+
+
+@pytest.mark.parametrize("whole", [np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: MicroBatchSampler(s, 2),
+        lambda s: CohortPerRankSampler(s, 2),
+        lambda s: RampSampler(s, [(0, 0), (3, 1)]),
+    ],
+)
+def test_numpy_integers_are_integers_and_floats_are_none(index, wrap, whole):
+    planner = wrap(InDistributionBatchSampler(index, 8, 5))
+    plan, numpy = planner.plan(2, 3, 1, 2), planner.plan(whole(2), whole(3), whole(1), whole(2))
+    assert plan.rows.tobytes() == numpy.rows.tobytes()
+    assert {type(number) for number in (numpy.epoch, numpy.step)} == {int}
+    json.dumps(planner.on_rank(whole(0), whole(2)).state_dict())
+    for place in ((0.5, 0), (0, 1.0), (0, 0, 0.0, 1), ("0", 0)):
+        with pytest.raises(TypeError, match="as an integer"):
+            planner.plan(*place)
