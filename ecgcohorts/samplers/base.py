@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import index as index_of
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
 
 ALL = "all cohorts"  # name of the one group of mixed batches
+_OF_EVERYBODY = {
+    "classes": "balance",
+    "patient_weights": "patient_weights",
+    "near": "near",
+}  # of a state, and their options
 
 log = logging.getLogger(__name__)
 
@@ -320,18 +325,30 @@ class Sampler(BatchPlanner):
         # Passes are epochs again after the one in which something changed.
         return None if plain and epoch > self._course.first_epoch else self._changes or None
 
-    def load_state_dict(self, saved: Mapping[str, Any], appended: str | Sequence[str] = ()) -> None:
+    def load_state_dict(self, saved: Mapping[str, Any], appended: str | Sequence[str | int] = ()) -> None:
         """Continue where a run stopped. If `pairs` has changed, each group goes on behind the patients it has already seen.
 
-        appended: cohorts that the index or the table has gained since the state was saved, behind all others; the rest must
-        be as it was. They join in the epoch under way; mixed batches take them at the start of an epoch only. Raises
-        StateMismatch naming everything that differs.
+        appended: cohorts that the index or the table has gained since the state was saved. They join in the epoch under
+        way; mixed batches take them at the start of an epoch only. Given again at a later restart, they change nothing.
+        Records that were there must be as they were: those that are new stand behind them, ids of patients are integers (or
+        texts that sort behind the others), nothing more is excluded, and batches are not balanced, weighted by patient, or
+        of neighbours. Raises StateMismatch naming everything that differs.
         """
-        appended = [appended] if isinstance(appended, str) else appended
-        if not appended:
+        one = isinstance(appended, str) or not isinstance(appended, Iterable)
+        names = tuple(str(name) for name in ([appended] if one else appended))  # cohorts that are numbers, too
+        # A script that restarts again still says what joined at an earlier restart.
+        known = isinstance(saved, Mapping) and saved.get("index") == self._identity()["index"]
+        if not names or (known and set(names) <= set(self._roster.cohorts)):
             super().load_state_dict(saved)
             return
-        self._resume(state.Run.parse(saved, self._belongs(saved, appended)), tuple(appended))
+        # Digests of all patients: they differ whatever was appended.
+        fixed = [name for name in _OF_EVERYBODY if name in self._parameters]
+        if fixed:
+            raise StateMismatch(
+                f"found appended={list(names)} for a sampler with {_OF_EVERYBODY[fixed[0]]}, expected one without: it depends "
+                "on all patients. Start a new run, or leave the new cohorts out (`index.take`)."
+            )
+        self._resume(state.Run.parse(saved, self._belongs(saved, names)), names)
         self._begun, self._loaded = None, True
 
     def _resume(self, run: state.Run, appended: tuple[str, ...] = ()) -> None:

@@ -2,13 +2,14 @@
 
 import copy
 import hashlib
+from collections.abc import Mapping
 from operator import index as index_of  # numpy's integers too, and no floats
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from ecgcohorts.errors import SpecError
+from ecgcohorts.errors import SpecError, StateMismatch
 from ecgcohorts.samplers.planner import BatchPlanner
 
 if TYPE_CHECKING:
@@ -74,6 +75,15 @@ class Wrapper(BatchPlanner, Generic[_Wrapped]):
             settings = hashlib.sha256(settings.encode()).hexdigest()[:16]
         # One text for the whole chain: keys of their own would be overwritten where a wrapper is wrapped.
         return inner | {"sampler": f"{type(self).__name__}({inner['sampler']}, {settings})"}
+
+    def load_state_dict(self, saved: Mapping[str, Any], appended: ArrayLike = ()) -> None:
+        """Continue where a run stopped. Raises StateMismatch naming everything that differs, and for cohorts that joined."""
+        if np.size(appended):
+            raise StateMismatch(
+                f"found appended={appended!r} for {type(self).__name__}, expected a state of the same cohorts: only samplers "
+                "that wrap no other take new ones. Start a new run, or leave the new cohorts out (`index.take`)."
+            )
+        super().load_state_dict(saved)
 
     def _place(self, epoch: int, step: int, rank: int, world_size: int) -> tuple[int, int, int, int]:
         """Return the arguments of `plan` as Python integers. Raises as it does, and TypeError for what is no integer."""

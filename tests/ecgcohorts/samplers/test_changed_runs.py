@@ -8,7 +8,13 @@ import pytest
 
 from ecgcohorts.errors import SpecError, StateMismatch
 from ecgcohorts.index.cohort_index import CohortIndex
-from ecgcohorts.samplers import InDistributionBatchSampler, PatientPairSampler, RandomBatchSampler
+from ecgcohorts.samplers import (
+    HardNegativeSampler,
+    InDistributionBatchSampler,
+    MicroBatchSampler,
+    PatientPairSampler,
+    RandomBatchSampler,
+)
 
 BOTH = [PatientPairSampler, InDistributionBatchSampler]
 WEIGHTS = {"a": 1, "b": 2, "c": 0.5}
@@ -237,3 +243,78 @@ def test_cohorts_join_a_table_at_its_end(sampler_class):
         build(120).load_state_dict(build(100).state_dict(), appended=("y",))  # half of y was there
     with pytest.raises(SpecError, match="found no cohort w, expected one of x, y, z"):
         after.load_state_dict(before.state_dict(), appended=("w",))
+
+
+def test_cohorts_that_are_numbers_join_and_stay_joined():
+    """Named by number or by text, at every restart; a state that has them says so by its index."""
+    ids = np.repeat(np.arange(90), 2)
+
+    def build(n, **options):
+        arrays = {"patients": ids[:n], "cohorts": ids[:n] // 20}
+        return InDistributionBatchSampler.from_arrays(**arrays, pairs=4, seed=1, small_groups="drop", **options)
+
+    before = build(80)
+    list(zip(range(3), before, strict=False))
+    runs = []
+    for names in ([2, 3, 4], ["2", "3", "4"], np.array([2, 3, 4]), (2, "3", 4)):
+        after = build(180)
+        after.load_state_dict(through_json(before.state_dict()), appended=names)
+        list(zip(range(4), after, strict=False))
+        again, plain = build(180), build(180)
+        again.load_state_dict(through_json(after.state_dict()), appended=names)
+        plain.load_state_dict(through_json(after.state_dict()))
+        runs += [[rows.tolist() for rows in sampler] for sampler in (after, again, plain)]
+    assert all(run == runs[0] for run in runs)
+    with pytest.raises(SpecError, match="found no cohort 9"):
+        build(180).load_state_dict(after.state_dict(), appended=9)
+    one = build(120)
+    one.load_state_dict(before.state_dict(), appended=2)
+    with pytest.raises(StateMismatch, match="index"):
+        build(180).load_state_dict(one.state_dict(), appended=[2, 3, 4])  # 2 was there
+
+
+@pytest.mark.parametrize(("prefix", "joins"), [("q", True), ("a", False)])
+def test_new_patients_that_are_texts_must_sort_behind_the_others(prefix, joins):
+    ids = np.array([f"p{number:03d}" for number in range(40)] + [f"{prefix}{number:03d}" for number in range(20)])
+    ids, cohorts = np.repeat(ids, 2), np.repeat(np.array(["x", "y", "new"]), 40)
+
+    def build(n, exclude):
+        arrays = {"patients": ids[:n], "cohorts": cohorts[:n], "pairs": 4, "seed": 1, "exclude": exclude}
+        return InDistributionBatchSampler.from_arrays(**arrays)
+
+    before, after = build(80, [3]), build(120, [3])
+    list(zip(range(3), before, strict=False))
+    if joins:
+        after.load_state_dict(before.state_dict(), appended="new")
+        assert after.steps(0) == before.steps(0) - 3 + 5
+        with pytest.raises(StateMismatch, match="exclude"):
+            build(120, [3, 100]).load_state_dict(before.state_dict(), appended="new")
+    else:
+        with pytest.raises(StateMismatch, match="index"):
+            after.load_state_dict(before.state_dict(), appended="new")
+
+
+def test_mixed_batches_stay_joined(index):
+    before, after = PatientPairSampler(part(index, ("a", "b")), 8, 5), PatientPairSampler(index, 8, 5)
+    after.load_state_dict(before.state_dict(), appended=["c"])
+    next(iter(after))
+    again = PatientPairSampler(index, 8, 5)
+    again.load_state_dict(after.state_dict(), appended=["c"])  # in mid-epoch, and not new
+    assert again.position == (0, 1)
+
+
+def test_where_cohorts_cannot_join_is_said(index):
+    """By the option that depends on everybody, and by the name of the planner."""
+    old, near = part(index, ("a", "b")), np.arange(len(index), dtype=float)
+    builds = {
+        "with balance": lambda one: InDistributionBatchSampler(one, 8, 5, balance=one["patient"] % 2),
+        "with patient_weights": lambda one: PatientPairSampler(one, 8, 5, patient_weights=one["patient"] % 2),
+        "with near": lambda one: HardNegativeSampler(one, 8, 5, near[: len(one)]),
+        "for MicroBatchSampler": lambda one: MicroBatchSampler(InDistributionBatchSampler(one, 8, 5), 2),
+    }
+    for message, build in builds.items():
+        before, after = build(old), build(index)
+        with pytest.raises(StateMismatch, match=rf"found appended=\['c'\] .*{message[5:]}.*Start a new run"):
+            after.load_state_dict(before.state_dict(), appended=["c"])
+        for nothing in ((), [], np.array([])):
+            after.load_state_dict(build(index).state_dict(), appended=nothing)
