@@ -332,7 +332,7 @@ class Sampler(BatchPlanner):
             super().load_state_dict(saved)
             return
         self._resume(state.Run.parse(saved, self._belongs(saved, appended)), tuple(appended))
-        self._begun, self._loaded = None, True
+        self._move(self._position, loaded=True)
 
     def _resume(self, run: state.Run, appended: tuple[str, ...] = ()) -> None:
         def course_of(pairs: int, absent: set[str]) -> tuple[Course, list[str]]:
