@@ -12,7 +12,7 @@ from capezoo.specs.input import InputSpec
 from capezoo.specs.scaling import lead_statistics, scaled
 from capezoo.zoo.forward import BATCH, _features
 from ecgcohorts.errors import SpecError, StoreError
-from ecgcohorts.loading.loader import _ahead
+from ecgcohorts.loading.loader import read_ahead
 from ecgcohorts.recording import MISSING
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _blocks(
     starts = window_starts(index["valid_start"], index["valid_stop"], spec.length)
     parts = [range(first, min(first + BATCH, each.stop)) for each in entries for first in each[::BATCH]]
     # Read and scaled in a thread of its own while the block before is computed.
-    with closing(_ahead(_windows(store, spec, plan, starts, parts), _BLOCKS_AHEAD)) as windows:
+    with closing(read_ahead(_windows(store, spec, plan, starts, parts), _BLOCKS_AHEAD)) as windows:
         for block in _features(model, windows, device):
             if not np.isfinite(block).all():
                 raise SpecError(

@@ -15,7 +15,7 @@ from capezoo.specs.scaling import lead_statistics
 from ecgcohorts import plugins
 from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.index.cohort_index import draw_ids
-from ecgcohorts.loading.loader import _ahead
+from ecgcohorts.loading.loader import read_ahead
 from ecgcohorts.samplers import RampSampler, window_starts
 from ecgcohorts.store.splits import load_split
 
@@ -113,7 +113,7 @@ class TrainingData:
                     yield name, loader.load(0, step)
 
         # One thread across all cohorts: one for each would begin each with a wait.
-        return _ahead(made(), _AHEAD)
+        return read_ahead(made(), _AHEAD)
 
     @cached_property
     def probed(self) -> "CohortIndex | None":

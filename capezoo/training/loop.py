@@ -32,7 +32,7 @@ from capezoo.training.optimiser import Optimiser, _for_this_device
 from capezoo.training.progress import Report, _Clock, bar
 from capezoo.training.run_folder import RunFolder
 from capezoo.training.watch import WAITING, Watch
-from ecgcohorts.loading.loader import _ahead
+from ecgcohorts.loading.loader import read_ahead
 
 if TYPE_CHECKING:
     from ecgcohorts.store.reader import AnyStore
@@ -330,7 +330,7 @@ def _measure(run: _Run, state: _State, report: Report) -> Report:
 def _probed_embeddings(run: _Run) -> NDArray[np.float32]:
     """Embed the central windows of held-out patients, as finished weights would."""
     encoder = run.trainee.encoder
-    with monitor._evaluating(encoder), closing(_ahead(run.data.probe_windows(), 2)) as blocks:
+    with monitor._evaluating(encoder), closing(read_ahead(run.data.probe_windows(), 2)) as blocks:
         windows = (run.courier.windows(rows, block) for rows, block in blocks)
         return np.concatenate([encoder(signal).float().cpu().numpy() for signal in windows])
 

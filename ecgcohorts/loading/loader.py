@@ -140,7 +140,7 @@ class Loader:
 
     def _at(self, places: Iterable[tuple[int, int]]) -> Generator[tuple[tuple[int, int], Batch], None, None]:
         made = ((place, self._noted(*place)) for place in places)
-        yield from _ahead(made, self.prefetch) if self.prefetch else made
+        yield from read_ahead(made, self.prefetch) if self.prefetch else made
 
     def load(self, epoch: int, step: int) -> Batch:
         """Plan, read and cut one batch. It depends on the arguments and the sampler's options only."""
@@ -180,8 +180,12 @@ def _onwards(sampler: "BatchPlanner") -> Iterator[tuple[int, int]]:
         first = 0
 
 
-def _ahead(items: Iterator[_T], depth: int) -> Generator[_T, None, None]:
-    """Yield items in order, made in a thread that is at most `depth` ahead. An error comes where its item would have."""
+def read_ahead(items: Iterator[_T], depth: int) -> Generator[_T, None, None]:
+    """Yield items in order, made in one background thread that is at most `depth` (1 or more) ahead.
+
+    `items` is run in that thread alone, from the first `next` on. An error of it is raised where its item would have come,
+    and ends it. Close the generator when done early: that waits for the item in the making, and ends the thread.
+    """
     ready: queue.SimpleQueue[tuple[_T] | BaseException] = queue.SimpleQueue()
     slots = threading.Semaphore(depth)
     stop = threading.Event()

@@ -16,7 +16,7 @@ import ecgcohorts as ec
 from ecgcohorts.errors import PlanImpossible, SpecError, StoreError
 from ecgcohorts.index.cohort_index import COLUMNS, CohortIndex
 from ecgcohorts.ingest import ingest
-from ecgcohorts.loading.loader import Loader
+from ecgcohorts.loading.loader import Loader, read_ahead
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.preprocess.steps import Cut
 from ecgcohorts.recording import MISSING
@@ -246,6 +246,22 @@ def test_batches_of_any_places_leave_the_position_alone(store):
     assert [(made.plan.epoch, made.plan.step) for made in loader.made(places)] == places
     assert sampler.position == (0, 0)
     assert loader_threads() == []
+
+
+def test_anything_can_be_read_ahead():
+    """In its order, in one thread, with the error where its item would have come."""
+
+    def items():
+        yield from enumerate([threading.current_thread()] * 3)
+        raise StoreError("shard 7")
+
+    made = read_ahead(items(), 2)
+    found = [next(made) for _ in range(3)]
+    assert [number for number, _ in found] == [0, 1, 2]
+    assert len({thread for _, thread in found} - {threading.current_thread()}) == 1
+    with pytest.raises(StoreError, match="shard 7"):
+        next(made)
+    assert list(made) == loader_threads() == []
 
 
 # --- memory ---
