@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -68,7 +67,8 @@ class Loader:
 
     A background thread makes `prefetch` batches ahead (0: the caller's thread makes each when asked), reading with
     `threads` threads (None: as many as suit the store). A batch counts as consumed, in the sampler's state, when it is
-    handed out, not when it is read. An error of reading is raised in place of the batch. Holds prefetch + 2 batches in
+    handed out, not when it is read. If the sampler is set to another epoch, or given a state, within an iteration, that goes
+    on from there, and what was made ahead is dropped. An error of reading is raised in place of the batch. Holds prefetch + 2 batches in
     memory, and those that the consumer keeps.
     """
 
@@ -112,26 +112,14 @@ class Loader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, first = self.sampler.position
-        places = ((epoch, step) for step in range(first, self.sampler.steps(epoch)))
-        with closing(self._at(places)) as batches:
-            for place, batch in batches:
-                self.sampler.mark_consumed(*place)
-                yield batch
+        return self._of_epochs(1)
 
     def endless(self) -> Generator[Batch, None, None]:
-        """Yield the same batches epoch after epoch, made ahead across the end of each; close it when done.
+        """Yield the same batches epoch after epoch, made ahead across the end of each; close it when done."""
+        return self._of_epochs(None)
 
-        If the sampler is set to another epoch, or given a state, in between, it goes on from there.
-        """
-        while True:
-            with closing(self._at(_onwards(self.sampler))) as batches:
-                for place, batch in batches:
-                    # What was made ahead belongs to a place that somebody has left.
-                    if self.sampler.position != place:
-                        break
-                    self.sampler.mark_consumed(*place)
-                    yield batch
+    def _of_epochs(self, epochs: int | None) -> Generator[Batch, None, None]:
+        return self.sampler._follow(self._at, epochs)
 
     def made(self, places: Iterable[tuple[int, int]]) -> Generator[Batch, None, None]:
         """Yield the batches at some (epoch, step), made ahead. The sampler's position stays where it is."""
@@ -170,14 +158,6 @@ class Loader:
         except BaseException as error:
             error.add_note(f"While loading step {step} of epoch {epoch}.")
             raise
-
-
-def _onwards(sampler: "BatchPlanner") -> Iterator[tuple[int, int]]:
-    """Yield (epoch, step) from the sampler's position on, without end."""
-    begun, first = sampler.position
-    for epoch in count(begun):
-        yield from ((epoch, step) for step in range(first, sampler.steps(epoch)))
-        first = 0
 
 
 def read_ahead(items: Iterator[_T], depth: int) -> Generator[_T, None, None]:
@@ -249,7 +229,10 @@ class _Buffers:
 
     def take(self, shape: tuple[int, ...]) -> NDArray[np.int16]:
         size = 2 * int(np.prod(shape))
-        memory = self._free.pop() if self._free else bytearray()
+        try:  # no look before: another thread may take the last one in between
+            memory = self._free.pop()
+        except IndexError:
+            memory = bytearray()
         if len(memory) != size:
             memory = bytearray(size)
         # Every array made from `whole`, by slicing or by another framework, keeps `whole` alive: numpy follows the chain

@@ -15,7 +15,7 @@ def batches(loader: Loader, epochs: int = 1, prefetch: int = 1) -> "tf.data.Data
 
     A dict holds signal int16 [batch, view, lead, time], valid int32 [batch, view], rows int64 [batch, view]. TensorFlow
     copies each batch once. A batch counts as consumed when TensorFlow fetches it, up to `prefetch` batches before the
-    training step uses it.
+    training step uses it: save `sampler.state_dict(consumed=n)` after n steps of the dataset's iteration.
     """
     if epochs < 1:
         raise SpecError(f"found epochs={epochs}, expected 1 or more.")
@@ -29,9 +29,9 @@ def batches(loader: Loader, epochs: int = 1, prefetch: int = 1) -> "tf.data.Data
     }
 
     def generate() -> Iterator[dict[str, Any]]:
-        for _ in range(epochs):
-            for batch in loader:
-                yield {"signal": batch.signal, "valid": batch.valid, "rows": batch.plan.rows}
+        # One iteration: `consumed` of a state counts from where it began, over the ends of epochs.
+        for batch in loader._of_epochs(epochs):
+            yield {"signal": batch.signal, "valid": batch.valid, "rows": batch.plan.rows}
 
     return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(prefetch)
 

@@ -107,7 +107,9 @@ class BatchSampler(TorchBatchSampler):
     Pass it to `DataLoader(dataset, batch_sampler=...)`. rank, world_size: by default those of torch.distributed once that
     is initialised, else the sampler's. Give world_size=1 where a framework cuts batches itself (accelerate with
     split_batches=True). batch_size is the number of rows of this rank. Epochs advance by themselves. The sampler given is
-    copied, so that position and state are those of this object. Raises PlanImpossible if the ranks cannot share batches.
+    copied, so that position and state are those of this object: move this one, not that. Moved within an iteration, it goes
+    on from the new place, but what worker processes have made ahead comes first; a StatefulLoader drops that. Raises
+    PlanImpossible if the ranks cannot share batches.
     """
 
     # `others`: what torch's class takes and a trainer gives that tries to build ours anew around a sampler of its own.
@@ -125,7 +127,10 @@ class BatchSampler(TorchBatchSampler):
         self._given = None if given == (0, 1) and world_size is None else given
         self._plans = sampler.on_rank(*given)
         self._counted = False  # by a StatefulLoader
-        self._used: int | None = None  # batches of this iteration that the loop has had, where they are counted
+        self._used = (
+            -1,
+            0,
+        )  # batches that the loop has had, where they are counted, and since which move of the sampler
         self._cut()
 
     def _cut(self) -> None:
@@ -151,30 +156,50 @@ class BatchSampler(TorchBatchSampler):
         for rows in self._plans:
             yield rows.tolist()
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """Epoch and step of the next batch: behind the last handed out, or, in a StatefulLoader, the last that the loop had."""
+        saved = self.state_dict()
+        return saved["epoch"], saved["step"]
+
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch, as the sampler's `set_epoch` does."""
+        """Go to an epoch, as the sampler's `set_epoch` does.
+
+        An iteration that began at the start of this epoch just goes on, where no StatefulLoader counts.
+        """
+        begun, moves = self._plans._begun, self._plans._moves
         self._plans.set_epoch(epoch)
-        self._used = None
+        # Lightning sets its first epoch after it has made the iterator, whose workers have taken batches: none comes twice.
+        if begun == self._plans.position and not self._counted:
+            self._plans._begun, self._plans._moves = begun, moves
+
+    def restart(self) -> None:
+        """Go back to the first batch of the current epoch."""
+        self._plans._move((self.position[0], 0))
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """Return the state after so many batches of the iteration in progress; by default, after the last handed out.
 
         Worker processes are handed batches ahead of the training loop: there, the loop has to say how many it used, or
-        StatefulLoader does. Raises ValueError for more than were handed out.
+        StatefulLoader does. Raises ValueError for more than were
+        handed out.
         """
-        return self._plans.state_dict(self._used if consumed is None else consumed)
+        moves, used = self._used
+        if consumed is None and moves == self._plans._moves:
+            return self._plans._state_at(self._plans._after(used))
+        return self._plans.state_dict(consumed)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue where a run stopped. Raises StateMismatch for the state of another index, seed or option."""
         self._plans.load_state_dict(saved)
-        self._used = None
 
 
 class StatefulLoader:
     """A DataLoader that knows how many batches the training loop has had, however many its workers read ahead.
 
     loader: a DataLoader, or a subclass, with `batch_sampler=BatchSampler(...)`. `state_dict` is the state behind the last
-    batch handed to the loop. It is no DataLoader, so that accelerate and Lightning leave it as it is instead of putting in
+    batch handed to the loop. Where `load_state_dict`, `set_epoch` or `restart` moves it within a loop, the loop goes on from
+    there, and what workers have made ahead is dropped. One iteration at a time: a newer one ends the older. It is no DataLoader, so that accelerate and Lightning leave it as it is instead of putting in
     a sampler of theirs; what else they ask for is looked up in the DataLoader.
     """
 
@@ -187,6 +212,7 @@ class StatefulLoader:
             )
         self.loader, self._batches = loader, batch_sampler
         batch_sampler._counted = True
+        self._newest = object()  # what the latest iteration is known by
 
     def __getattr__(self, name: str) -> Any:
         # Before __init__, as when it is copied, there is no loader to ask.
@@ -204,17 +230,47 @@ class StatefulLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the batches left in the epoch. After a loop that broke off, go on behind the last batch it had."""
-        self._batches.load_state_dict(self._batches.state_dict())
-        self._batches._used = 0
-        for batch in self.loader:
+        """Yield the batches left in the epoch. After a loop that broke off, go on behind the last batch it had.
+
+        Raises SpecError in an iteration that goes on after a newer one has begun.
+        """
+        this = self._newest = object()
+        while True:
+            yield from self._until_moved(this)
+            moves, _ = self._batches._used
+            if moves == self._batches._plans._moves:
+                return
+
+    def _until_moved(self, this: object) -> Iterator[Any]:
+        """Yield batches to the end of the epoch, or until somebody moves the sampler."""
+        batches, plans = self._batches, self._batches._plans
+        plans._move(batches.position)
+        moves = plans._moves
+        batches._used = (moves, 0)
+        for used, batch in enumerate(self.loader, start=1):
             # Before the hand-over: code after a yield does not run until the next batch is asked for.
-            self._batches._used += 1
+            batches._used = (moves, used)
             yield batch
+            if self._newest is not this:
+                raise SpecError(
+                    "found an iteration of a StatefulLoader that goes on after a newer one has begun, expected one at a "
+                    "time. Make a StatefulLoader, with a BatchSampler of its own, for each."
+                )
+            if plans._moves != moves:
+                return
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch, as the sampler's `set_epoch` does."""
         self._batches.set_epoch(epoch)
+
+    def restart(self) -> None:
+        """Go back to the first batch of the epoch that the loop is in."""
+        self._batches.restart()
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Epoch and step of the batch that the loop has next."""
+        return self._batches.position
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state after the last batch handed to the training loop: plain JSON."""

@@ -349,7 +349,7 @@ class Sampler(BatchPlanner):
                 "on all patients. Start a new run, or leave the new cohorts out (`index.take`)."
             )
         self._resume(state.Run.parse(saved, self._belongs(saved, names)), names)
-        self._begun, self._loaded = None, True
+        self._move(self._position, loaded=True)
 
     def _resume(self, run: state.Run, appended: tuple[str, ...] = ()) -> None:
         def course_of(pairs: int, absent: set[str]) -> tuple[Course, list[str]]:

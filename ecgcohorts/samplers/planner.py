@@ -2,9 +2,11 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from itertools import count
 from operator import index as index_of  # numpy's integers too, and no floats
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +19,16 @@ from ecgcohorts.samplers.plan import ABSENT, BatchPlan
 if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
 
+_T = TypeVar("_T")
+_Place = tuple[int, int]  # epoch and step
+_Make = Callable[[Iterable[_Place]], Generator[tuple[_Place, _T], None, None]]
+
 
 class BatchPlanner(ABC):
     """Plans batches of `pairs` patients. Abstract: loaders and adapters of frameworks take any child of it.
 
     It sees ids, never signals. `plan` depends on its arguments and on what the planner was built from; the only state,
-    `position`, serves iteration. Plans may be made in several threads; iterate in one.
+    `position`, serves iteration. Plans may be made in several threads; iterate in one, and once at a time.
     """
 
     def __init__(self, pairs: int, seed: int, options: Options) -> None:
@@ -30,7 +36,8 @@ class BatchPlanner(ABC):
         self.rank, self.world_size = 0, 1  # of iteration
         self.left_out: tuple[str, ...] = ()  # groups that are never drawn
         self._position = (0, 0)
-        self._begun: tuple[int, int] | None = None  # where the iteration in progress started
+        self._begun: _Place | None = None  # where the iteration in progress, or the last one, started
+        self._moves = 0  # how often somebody went elsewhere: a running iteration goes on from there
         self._loaded = False  # position comes from a state, and no batch has followed
 
     @abstractmethod
@@ -99,16 +106,43 @@ class BatchPlanner(ABC):
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Yield the rest of the current epoch: int64 [batch * view], view fastest, so a torch batch_sampler.
 
-        A batch counts as consumed when it is handed out. Empty places of a padded batch are left out, and its patients
-        are dealt out evenly, so that every rank gets some: where there are fewer patients than ranks, some come twice.
+        A batch counts as consumed when it is handed out. Where `load_state_dict`, `set_epoch` or `restart` moves the sampler
+        in between, iteration goes on from there. Empty places of a padded batch are left out, and its patients are dealt out
+        evenly, so that every rank gets some: where there are fewer patients than ranks, some come twice.
         """
-        epoch, first = self._begun = self._position
-        for step in range(first, self.steps(epoch)):
-            rows = self._rows_at(epoch, step)
-            # Before the hand-over: code after a yield does not run until the next batch is asked for, and a state saved in
-            # between would replay this one.
-            self.mark_consumed(epoch, step)
-            yield rows
+        return self._follow(self._rows_of, 1)
+
+    def _rows_of(self, places: Iterable[_Place]) -> Generator[tuple[_Place, NDArray[np.int64]], None, None]:
+        yield from ((place, self._rows_at(*place)) for place in places)
+
+    def _follow(self, make: _Make[_T], epochs: int | None) -> Generator[_T, None, None]:
+        """Yield what is made of the places from the position on, to the end of so many epochs; None: without end.
+
+        make: yields places and what belongs to each, and may work ahead. What it has made when somebody moves the position
+        is dropped, and iteration goes on from the new one.
+        """
+        while True:
+            epoch, _ = self._begun = self._position
+            moves, reached = self._moves, epoch
+            with closing(make(self._onwards(self._position, epochs))) as made:
+                for place, item in made:
+                    if self._moves != moves:
+                        break
+                    # Before the hand-over: code after a yield does not run until the next batch is asked for, and a state
+                    # saved in between would replay this one.
+                    self._position, self._loaded, reached = self._behind(*place), False, place[0]
+                    yield item
+                    if self._moves != moves:
+                        break
+                else:
+                    return
+            epochs = epochs and epochs - (reached - epoch)
+
+    def _onwards(self, position: _Place, epochs: int | None) -> Iterator[_Place]:
+        epoch, first = position
+        for later in count(epoch) if epochs is None else range(epoch, epoch + epochs):
+            yield from ((later, step) for step in range(first, self.steps(later)))
+            first = 0
 
     def _rows_at(self, epoch: int, step: int) -> NDArray[np.int64]:
         rows = self.plan(epoch, step, self.rank, self.world_size).rows
@@ -136,18 +170,19 @@ class BatchPlanner(ABC):
         return sampler
 
     @property
-    def position(self) -> tuple[int, int]:
+    def position(self) -> _Place:
         """Epoch and step of the next batch."""
         return self._position
 
     def mark_consumed(self, epoch: int, step: int) -> None:
         """Move behind the batch at (epoch, step); behind the last one of an epoch, the next epoch begins."""
-        epoch, step = index_of(epoch), index_of(step)
-        self._position = (epoch, step + 1) if step + 1 < self.steps(epoch) else (epoch + 1, 0)
-        self._loaded = False
+        self._move(self._behind(index_of(epoch), index_of(step)))
+
+    def _behind(self, epoch: int, step: int) -> _Place:
+        return (epoch, step + 1) if step + 1 < self.steps(epoch) else (epoch + 1, 0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch. Optional: epochs advance by themselves.
+        """Go to the start of an epoch, also within an iteration. Optional: epochs advance by themselves.
 
         Directly after `load_state_dict`, the epoch of the state is not started again: loops call this at the beginning of
         every epoch, also of one that they resume in the middle.
@@ -156,32 +191,33 @@ class BatchPlanner(ABC):
         if self._loaded and epoch == self._position[0]:
             return
         self.steps(epoch)  # raises for an epoch that cannot be
-        self._position, self._begun, self._loaded = (epoch, 0), None, False
+        self._move((epoch, 0))
 
     def restart(self) -> None:
         """Go back to the first batch of the current epoch."""
-        self._position, self._begun, self._loaded = (self._position[0], 0), None, False
+        self._move((self._position[0], 0))
+
+    def _move(self, position: _Place, loaded: bool = False) -> None:
+        self._position, self._begun, self._loaded = position, None, loaded
+        self._moves += 1
 
     def endless(self) -> Iterator[NDArray[np.int64]]:
         """Yield batches from the position on, epoch after epoch, as iteration over each of them does."""
-        begun = self._position
-        while True:
-            for rows in self:
-                # Iteration marks the start of each epoch; `consumed` counts from the start of this one.
-                self._begun = begun
-                yield rows
+        return self._follow(self._rows_of, None)
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
         """Return the position of the next batch and what it belongs to, as plain JSON of less than 1 KB.
 
         consumed: batches that the loop has used since the iteration in progress began, at the start of an epoch or where
-        a run resumed. Worker processes ask for batches ahead of the loop, and a sampler cannot see that: without
-        `consumed`, those count as used. Raises ValueError if it is negative or more than were handed out.
+        a run resumed; after `set_epoch`, `restart` or `load_state_dict` within it, since then. Worker processes ask for
+        batches ahead of the loop, and a sampler cannot see that: without `consumed`, those count as used. Raises ValueError if it is negative or more than were handed out.
         """
-        position = self._position if consumed is None else self._after(consumed)
+        return self._state_at(self._position if consumed is None else self._after(consumed))
+
+    def _state_at(self, position: _Place) -> dict[str, Any]:
         return state.save(self._identity(), self.pairs, position, self._since(position[0]) or {}, self.left_out)
 
-    def _after(self, consumed: int) -> tuple[int, int]:
+    def _after(self, consumed: int) -> _Place:
         """Return the position behind so many batches of the iteration in progress."""
         epoch, step = self._begun or self._position
         step += index_of(consumed)
@@ -200,7 +236,7 @@ class BatchPlanner(ABC):
         Raises StateMismatch naming everything that differs.
         """
         self._resume(state.Run.parse(saved, self._belongs(saved)))
-        self._begun, self._loaded = None, True
+        self._move(self._position, loaded=True)
 
     def _resume(self, run: state.Run) -> None:
         """Move to the position of a saved run. Children that carry cursors over to other batches also accept other `pairs`."""

@@ -27,6 +27,14 @@ def test_a_dataset_of_whole_batches_over_two_epochs(store, sampler):
     assert sampler.position == (2, 0)
 
 
+def test_used_batches_count_over_the_ends_of_epochs(store, sampler):
+    from ecgcohorts.loading.tensorflow import batches
+
+    for used, _ in enumerate(batches(Loader(store, sampler, window=200), epochs=2), start=1):
+        state = sampler.state_dict(consumed=used)
+        assert (state["epoch"], state["step"]) == divmod(used, 8)
+
+
 def test_millivolts(store, sampler):
     from ecgcohorts.loading.tensorflow import batches, millivolts
 
