@@ -181,7 +181,7 @@ class BatchSampler(TorchBatchSampler):
         """Return the state after so many batches of the iteration in progress; by default, after the last handed out.
 
         Worker processes are handed batches ahead of the training loop: there, the loop has to say how many it used, or
-        StatefulLoader does. Raises ValueError for more than were
+        StatefulLoader does. 0 after an iteration that has ended is none of the next one. Raises ValueError for more than were
         handed out.
         """
         moves, used = self._used

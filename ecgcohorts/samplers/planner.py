@@ -37,6 +37,7 @@ class BatchPlanner(ABC):
         self.left_out: tuple[str, ...] = ()  # groups that are never drawn
         self._position = (0, 0)
         self._begun: _Place | None = None  # where the iteration in progress, or the last one, started
+        self._ended = False  # that iteration has come to the end of its epoch
         self._moves = 0  # how often somebody went elsewhere: a running iteration goes on from there
         self._loaded = False  # position comes from a state, and no batch has followed
 
@@ -123,7 +124,7 @@ class BatchPlanner(ABC):
         """
         while True:
             epoch, _ = self._begun = self._position
-            moves, reached = self._moves, epoch
+            self._ended, moves, reached = False, self._moves, epoch
             with closing(make(self._onwards(self._position, epochs))) as made:
                 for place, item in made:
                     if self._moves != moves:
@@ -135,6 +136,7 @@ class BatchPlanner(ABC):
                     if self._moves != moves:
                         break
                 else:
+                    self._ended = True
                     return
             epochs = epochs and epochs - (reached - epoch)
 
@@ -198,7 +200,7 @@ class BatchPlanner(ABC):
         self._move((self._position[0], 0))
 
     def _move(self, position: _Place, loaded: bool = False) -> None:
-        self._position, self._begun, self._loaded = position, None, loaded
+        self._position, self._begun, self._ended, self._loaded = position, None, False, loaded
         self._moves += 1
 
     def endless(self) -> Iterator[NDArray[np.int64]]:
@@ -210,9 +212,11 @@ class BatchPlanner(ABC):
 
         consumed: batches that the loop has used since the iteration in progress began, at the start of an epoch or where
         a run resumed; after `set_epoch`, `restart` or `load_state_dict` within it, since then. Worker processes ask for
-        batches ahead of the loop, and a sampler cannot see that: without `consumed`, those count as used. Raises ValueError if it is negative or more than were handed out.
+        batches ahead of the loop, and a sampler cannot see that: without `consumed`, those count as used. 0 after an
+        iteration that has ended is none of the next one. Raises ValueError if it is negative or more than were handed out.
         """
-        return self._state_at(self._position if consumed is None else self._after(consumed))
+        between = self._ended and consumed is not None and index_of(consumed) == 0
+        return self._state_at(self._position if consumed is None or between else self._after(consumed))
 
     def _state_at(self, position: _Place) -> dict[str, Any]:
         return state.save(self._identity(), self.pairs, position, self._since(position[0]) or {}, self.left_out)

@@ -107,6 +107,7 @@ def test_used_batches_of_several_epochs_count_from_the_first(store, sampler):
     assert [sampler.state_dict(consumed=used)["step"] for used in (0, 7, 8, 17)] == [0, 7, 0, 1]
     sampler.set_epoch(10)
     assert [batch.plan.epoch for batch in batches] == [10] * 8  # in the third epoch already
+    assert sampler.state_dict(consumed=0) == sampler.state_dict()
 
 
 def test_the_last_spare_memory_may_go_to_another_thread():
@@ -183,3 +184,12 @@ def test_the_epoch_may_be_set_behind_the_back_of_workers(options):
     next(iter(loader))
     batches.set_epoch(1)
     assert [batch.tolist() for batch in loader] == rows(1)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_between_epochs_none_of_the_next_is_used(options):
+    batches, loader = bare(**options)
+    for epoch in range(2):
+        assert len(list(loader)) == 20
+        state = batches.state_dict(consumed=0)
+        assert (state["epoch"], state["step"]) == batches.position == (epoch + 1, 0)

@@ -100,3 +100,18 @@ def test_a_state_loaded_within_an_iteration_and_its_epoch_set_after(index):
     assert np.array_equal(next(batches), at(sampler, 2, 4))
     sampler.set_epoch(2)
     assert np.array_equal(next(batches), at(sampler, 2, 0))
+
+
+@pytest.mark.parametrize("build", PLANNERS)
+def test_none_used_between_two_epochs_is_here(index, build):
+    sampler = build(index)
+    for epoch in range(2):
+        for used, _ in enumerate(sampler):
+            state = sampler.state_dict(consumed=used)  # before the batch is used
+            assert (state["epoch"], state["step"]) == (epoch, used)
+        assert sampler.state_dict(consumed=0) == sampler.state_dict()
+        assert sampler.position == (epoch + 1, 0)
+    last = sampler.state_dict(consumed=sampler.steps(1) - 1)  # but workers may still hold what was handed out
+    assert (last["epoch"], last["step"]) == (1, sampler.steps(1) - 1)
+    with pytest.raises(ValueError, match="consumed=-1"):
+        sampler.state_dict(consumed=-1)

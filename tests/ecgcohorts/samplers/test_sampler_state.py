@@ -103,6 +103,9 @@ def test_a_loop_says_how_many_batches_it_used_however_many_were_fetched_ahead(in
     for used in range(6):
         resumed = build(index, sampler_class)
         resumed.load_state_dict(through_json(sampler.state_dict(consumed=used)))
+        if used == 0 and ahead == 99:  # once the epoch's iteration has ended, none is used of the next one
+            assert resumed.position == (1, 0)
+            continue
         assert resumed.position == (0, used)
         assert all(np.array_equal(*pair) for pair in zip(resumed, expected[used:], strict=True))
 
