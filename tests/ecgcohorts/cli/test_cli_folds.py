@@ -191,7 +191,8 @@ def test_a_split_leaves_with_the_ids_of_the_source_and_comes_back(run: Any, nort
     code, out, error = run(f"b.zarr {out_file} --cohort north --split mine --key {key}")
     assert (code, error) == (0, "")
     one, other = ec.open(tmp_path / "a.zarr"), ec.open(tmp_path / "b.zarr")
-    sides = [{s.parts[c]: int((s.codes == c).sum()) for c in range(3)} for s in (
+    # Under some keys, none of ten patients is in the smallest part, which a table then does not name.
+    sides = [{s.parts[c]: int((s.codes == c).sum()) for c in sorted(set(s.codes.tolist()))} for s in (
         ec.load_split(one, "mine").on(one.index.where(cohort="north")), ec.load_split(other, "mine"),
     )]  # fmt: skip
     assert sides[0] == sides[1]
