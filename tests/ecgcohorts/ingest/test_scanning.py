@@ -95,7 +95,15 @@ def test_an_interrupt_while_processes_start_is_one_line(make_cohort, tmp_path):
     script.write_text(
         "from ecgcohorts.cli.program import main\n"
         "from ecgcohorts.ingest import _scanning\n"
+        "from ecgcohorts.ingest import planning\n"
+        "import time\n"
         "_scanning._FEW = 4\n"
+        "scanned = planning._scanned\n"
+        "def slowly(*arguments):\n"
+        "    for item in scanned(*arguments):\n"
+        "        yield item\n"
+        "        time.sleep(0.5)\n"
+        "planning._scanned = slowly\n"
         f"if __name__ == '__main__':\n    main({[*map(str, words)]!r})\n"
     )
     process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True, start_new_session=True)
