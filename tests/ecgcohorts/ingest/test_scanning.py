@@ -96,7 +96,9 @@ def test_an_interrupt_while_processes_start_is_one_line(make_cohort, tmp_path):
         "from ecgcohorts.cli.program import main\n"
         "from ecgcohorts.ingest import _scanning\n"
         "from ecgcohorts.ingest import planning\n"
-        "import time\n"
+        "import signal, time\n"
+        # Whatever started this test may ignore interrupts, as a shell does for what it runs in the background.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "_scanning._FEW = 4\n"
         "scanned = planning._scanned\n"
         "def slowly(*arguments):\n"
