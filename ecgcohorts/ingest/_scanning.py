@@ -34,27 +34,29 @@ def _scanned(
     # Spawned, as for decoding: a fork copies locks that threads of this process hold.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
     left = chain(first, paths)
-    ahead: deque[tuple[list[str], Future[list[SourceItem]]]] = deque()
+    unread: deque[list[str]] = deque()
+    ahead: deque[Future[list[SourceItem]]] = deque()
 
     def send(blocks: int) -> None:
         for block in islice(iter(lambda: list(islice(left, _BLOCK)), []), blocks):
+            unread.append(block)  # first: where sending fails, it is read here
             with _interrupts_held():
-                ahead.append((block, pool.submit(_scan, files, block)))
+                ahead.append(pool.submit(_scan, files, block))
 
     try:
         # Two blocks a process: one under way and one waiting. More would only fill memory with headers.
         send(2 * workers)
         while ahead:
-            items = ahead[0][1].result()
-            ahead.popleft()
-            send(1)
+            items = ahead.popleft().result()
+            unread.popleft()
             yield from items
+            send(1)
     except BrokenProcessPool:
         log.warning(
             "a process that reads headers has ended: killed for lack of memory, or its script lacks "
             "`if __name__ == '__main__':`; going on in this process"
         )
-        yield from files.scan(chain(*(block for block, _ in ahead), left))
+        yield from files.scan(chain(*unread, left))
     except EcgError as error:
         raise error from None  # without the worker's trace, which names paths
     finally:

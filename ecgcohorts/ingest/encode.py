@@ -349,7 +349,7 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
     try:
         if isinstance(file, UnreadableRecording):  # the source could not deliver it
             raise file
-        # One file may hold thousands of recordings, and an object is hashed as a whole.
+        # One file may hold thousands of recordings.
         was_checked = row > rows.restored and not (task.copies is not None and task.copies.has(row - 1))
         if not was_checked or task.inputs[row - 1][0] != task.inputs[row][0]:
             _check_unchanged(task, row, file)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,25 @@ def test_where_a_process_is_killed_reading_goes_on_in_this_one(make_cohort, monk
         assert found == list(files.paths())
     [told] = [one.message for one in caplog.records if "reads headers" in one.message]
     assert "going on in this process" in told
+
+
+@pytest.mark.parametrize("last", [1, 4, 5, 6])
+def test_nothing_is_lost_where_no_more_blocks_can_be_sent(last, make_cohort, monkeypatch):
+    """Processes may die between an answer and the next question, which then raises as it is sent."""
+    raw = make_cohort(patients=10)
+    real, sent = _scanning.ProcessPoolExecutor.submit, []
+
+    def submit(pool, *arguments):
+        sent.append(arguments)
+        if len(sent) > last:
+            raise BrokenProcessPool
+        return real(pool, *arguments)
+
+    monkeypatch.setattr(_scanning.ProcessPoolExecutor, "submit", submit)
+    with open_source(raw.folder) as source:
+        files = CohortSpec.load(str(raw.spec)).find(source)
+        assert [item.path for item in _scanned(files, None, None, 2)] == list(files.paths())
+    assert len(sent) == last + 1
 
 
 def test_a_script_without_a_guard_reads_all_the_same(make_cohort, tmp_path):
