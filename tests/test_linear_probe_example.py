@@ -13,7 +13,7 @@ import pytest
 import capezoo
 import ecgcohorts as ec
 from capezoo import runs
-from capezoo.cli import settings
+from capezoo.specs import settings
 from capezoo.training.loop import pretrain
 from capezoo.zoo import verify
 from capezoo.zoo.files import read_card

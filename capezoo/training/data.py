@@ -259,7 +259,7 @@ def _uses(index: "CohortIndex") -> list[dict[str, Any]]:
     ]
 
 
-def _fitted(config: RunConfig, recipe: "Recipe") -> RunConfig:
+def fitted(config: RunConfig, recipe: "Recipe") -> RunConfig:
     """Return the run with everything that follows from the store's recipe. Raises RecipeMismatch, naming what to set."""
     asked = config.input.bound(recipe)
     if asked.recipe != recipe.name:

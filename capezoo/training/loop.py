@@ -25,7 +25,7 @@ from capezoo.errors import TrainingDiverged
 from capezoo.objectives import ViewBatch, check
 from capezoo.specs import RunConfig, derive_seed
 from capezoo.training import checkpoint, curves, device, metrics, monitor, probes
-from capezoo.training.data import TrainingData, _fitted
+from capezoo.training.data import TrainingData, fitted
 from capezoo.training.device import Courier, Feed, _Loaded
 from capezoo.training.monitor import HeldOut
 from capezoo.training.optimiser import Optimiser, _for_this_device
@@ -93,7 +93,7 @@ def pretrain(
     not fill a batch, SpecError for a setting that is not possible here, StateMismatch if `out` holds another run,
     LockHeld if another process is writing there, TrainingDiverged at the first loss that is no number.
     """
-    config = _fitted(config, store.recipe)
+    config = fitted(config, store.recipe)
     fabric = device.start(config.compute, stall_s)
     with device._computing(config.compute, fabric.device), ExitStack() as held:
         run = _set_up(store, config, RunFolder(Path(out)), fabric, resume, held)

@@ -34,10 +34,10 @@ import wheels as needed
 
 import capezoo
 from capezoo import runs
-from capezoo.cli.settings import changed
 from capezoo.devices import _Arriving
 from capezoo.encoders.cape_resnet import _SameConv1d
 from capezoo.specs import RunConfig
+from capezoo.specs.settings import changed
 from capezoo.training import device
 from capezoo.training import loop as train
 from capezoo.zoo.forward import features

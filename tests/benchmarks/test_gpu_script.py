@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parent))
 import bench_training as bench
 import gpu
 
-from capezoo.cli.settings import changed
+from capezoo.specs.settings import changed
 from capezoo.training import device
 from ecgcohorts.store import open_store
 

@@ -15,18 +15,19 @@ from ecgcohorts.errors import SpecError, did_you_mean
 
 ORDER = 3
 _KIND = "capezoo.evaluate.questions"
-_ALL = "all"
+_ALL, _STUDY = "all", "study"
 
 
 class _Questions(Group):
-    """A command for each question, with an option for each field of its Config; and one for all of them."""
+    """A command for each question, with an option for each field of its Config; one for all of them, and for a plan."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*plugins.names(_KIND), _ALL]
+        return [*plugins.names(_KIND), _ALL, _STUDY]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == _ALL:
-            return _asking_all()
+        others = {_ALL: _asking_all, _STUDY: _carrying_out}
+        if cmd_name in others:
+            return others[cmd_name]()
         return _asking(cmd_name) if cmd_name in plugins.names(_KIND) else None
 
 
@@ -154,8 +155,44 @@ def _asking_all() -> Command:
     return ask
 
 
+def _carrying_out() -> Command:
+    @command(
+        _STUDY,
+        "capezoo evaluate study --plan study.yaml -o study --dry-run",
+        "capezoo evaluate study --plan study.yaml -o study",
+    )
+    @option("--plan", "plan_file", type=FILE, required=True, help="stores, encoders and questions, in YAML")
+    @option("-o", "--out", type=FOLDER, required=True, help="folder to make, or to go on in")
+    @option("--dry-run", is_flag=True, help="check everything, and list the commands that the plan stands for")
+    def carry_out(*, plan_file: Path, out: Path, dry_run: bool) -> Answer:
+        """Train, publish and evaluate as one file says.
+
+        A plan that was stopped goes on with the same command. The folder then holds one report, all results, and the
+        command behind each.
+        """
+        from capezoo.evaluate import plan
+
+        if dry_run:
+            steps = list(plan.steps_of(plan.Plan.read(plan_file), plan_file.parent, out))
+            lines = [step.command for step in steps]
+            return Answer({"commands": lines, "done": [step.is_done() for step in steps]}, "\n".join(lines))
+        with progress() as tell:
+            made = plan.carry_out(plan_file, out, tell)
+        rows = [[f"{made['seconds'].get(line, 0.0):.1f} s", line] for line in made["commands"]]
+        report, results = out / "report.html", out / "results.json"
+        return Answer({"report": report, "results": results, **made}, _lines(table(rows, right=(0,)), str(report)))
+
+    return carry_out
+
+
+def _lines(*parts: Any) -> Any:
+    from rich.console import Group as Lines
+
+    return Lines(*parts)
+
+
 def _set(questions: dict[str, dict[str, Any]], setting: str) -> None:
-    from capezoo.cli.settings import value_of
+    from capezoo.specs.settings import value_of
 
     path, equals, text = setting.partition("=")
     name, dot, key = path.partition(".")
@@ -176,8 +213,6 @@ def _answered(
     how: Mapping[str, Any],
 ) -> Answer:
     """Ask, and show the numbers that matter. how: what else `study` is told."""
-    from rich.console import Group as Lines
-
     from capezoo.evaluate.study import study
     from ecgcohorts.store.union import open_named
 
@@ -190,7 +225,7 @@ def _answered(
     lines = [f"{name}: {why}" for name, why in made.left_out.items()]
     results = out / "results.json"
     return Answer(
-        {"results": results, "headline": rows, "left_out": made.left_out}, Lines(*shown, *lines, str(results))
+        {"results": results, "headline": rows, "left_out": made.left_out}, _lines(*shown, *lines, str(results))
     )
 
 

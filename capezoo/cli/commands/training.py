@@ -101,7 +101,7 @@ def _runs() -> Sequence[str]:
 def _config(run: str, seed: int, cohort: str | None, settings: Sequence[str]) -> Any:
     """Return the named run or that of a file, with the changes of the command line."""
     from capezoo import runs
-    from capezoo.cli import settings as typed
+    from capezoo.specs import settings as typed
 
     # Told apart by suffix, as cohorts and recipes are: a file of a run's name in the folder changes nothing.
     if not run.endswith((".yaml", ".yml")):

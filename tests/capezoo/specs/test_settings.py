@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from capezoo import runs
-from capezoo.cli.settings import changed
 from capezoo.specs import RunConfig
+from capezoo.specs.settings import changed
 from capezoo.training.checkpoint import trained
 from capezoo.training.loop import pretrain
 from ecgcohorts.errors import RecipeMismatch, SourceError, SpecError

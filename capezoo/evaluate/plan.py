@@ -1,0 +1,329 @@
+"""A whole study as one file: encoders to train or to take, questions to ask of them, seeds to repeat it with.
+
+The plan is YAML; paths in it are relative to its folder. Everything that can be refused is refused before anything is
+trained, and a plan that was stopped goes on where it was.
+
+OUT/seed-<n>/runs/<encoder>       run folder of an encoder that the plan trains
+OUT/seed-<n>/weights/<encoder>    the same, published
+OUT/seed-<n>/<study>/             results.json and figures, as `capezoo evaluate` leaves them
+OUT/results.json                  commands behind all numbers, with seconds, and the numbers that matter of each study
+OUT/report.html                   all tables and figures on one page
+"""
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, JsonValue, StringConstraints, model_validator
+
+from capezoo import runs
+from capezoo.evaluate.measure.parts import Home
+from capezoo.evaluate.page.report import build_report
+from capezoo.evaluate.questions import KIND
+from capezoo.evaluate.results import RESULTS, Study
+from capezoo.evaluate.study import study
+from capezoo.specs.base import MAX_YAML_BYTES, Spec, parse
+from capezoo.specs.run import RunConfig
+from capezoo.specs.settings import changed
+from capezoo.training.data import TrainingData, fitted
+from capezoo.training.loop import pretrain
+from capezoo.zoo.files import CONFIG, read_card
+from capezoo.zoo.listing import locate
+from capezoo.zoo.publish import About, licences_of, publish
+from ecgcohorts import plugins
+from ecgcohorts.errors import SpecError, did_you_mean
+from ecgcohorts.io.durable import make_folder, write_file
+from ecgcohorts.io.yaml_text import read_yaml
+from ecgcohorts.store.union import open_named
+
+_Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
+_FORMAT = "capezoo-plan-results"
+Tell = Callable[[str, int, int], None]  # what, done, total
+
+
+class EncoderPlan(Spec):
+    """An encoder: published weights, or a run to train."""
+
+    weights: str | None = Field(None, description="name or folder of published weights")
+    run: str | None = Field(None, description="named run to train, or a file of one's own in YAML")
+    cohort: str | None = Field(None, description="of a run of one cohort")
+    settings: dict[str, JsonValue] = Field(default_factory=dict, alias="set", description="changes to the run, by key")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.weights is None) == (self.run is None):
+            raise ValueError("give either weights or run")
+        if self.weights is not None and (self.cohort or self.settings):
+            raise ValueError("cohort and set belong to a run")
+        return self
+
+
+class StudyPlan(Spec):
+    """Questions to ask of some of the encoders on one store."""
+
+    encoders: tuple[str, ...] = Field((), description="in the order of the tables; default: all of the plan")
+    store: tuple[str, ...] = Field((), description="default: the store of the plan")
+    questions: dict[str, dict[str, JsonValue]] = Field(min_length=1, description="name -> settings that differ")
+
+
+class Plan(Spec):
+    """The file: which store, which encoders, which questions."""
+
+    title: str = "A study of encoders"
+    store: tuple[str, ...] = Field(min_length=1, description="one store, or several read as one")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((0,), min_length=1)
+    split: str = Field("", description="split kept in the store: runs train on its part train, questions test on test")
+    train_cohort: str = Field("", description="home of every question that has one and names no other")
+    encoders: dict[_Name, EncoderPlan | None] = Field(min_length=1, description="`random:` and the like need no value")
+    studies: dict[_Name, StudyPlan] = Field(min_length=1)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a plan. Raises SourceError for a file that is missing, SpecError naming the first thing wrong in it."""
+        plan = parse(cls, read_yaml(path, MAX_YAML_BYTES, "plan"), str(path))
+        for name, one in plan.studies.items():
+            for encoder in one.encoders:
+                if encoder not in plan.encoders:
+                    raise SpecError(
+                        f"{path}: study {name}: found no encoder {encoder!r}, expected one of {', '.join(plan.encoders)}."
+                        + did_you_mean(encoder, plan.encoders)
+                    )
+        return plan
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a plan. folder: what it makes; run: does what `command` does, from Python."""
+
+    command: str
+    folder: Path
+    is_done: Callable[[], bool] = field(repr=False)
+    run: Callable[[Tell], object] = field(repr=False)
+
+
+def carry_out(plan_file: Path, out: Path, tell: Tell = lambda what, done, total: None) -> dict[str, Any]:
+    """Take all steps of a plan that are not done, write the report, and return what OUT/results.json then holds.
+
+    Raises EcgError with the remedy for whatever does not fit together, before anything is trained.
+    """
+    plan = Plan.read(plan_file)
+    steps = list(steps_of(plan, plan_file.parent, out))
+    made = _earlier(out / RESULTS, plan)
+    for place, step in enumerate(steps):
+        tell("all steps", place, len(steps))
+        if step.is_done():
+            continue
+        begun = time.perf_counter()
+        make_folder(step.folder.parent)
+        step.run(_numbered(tell, f"{place + 1} of {len(steps)}: "))
+        made["seconds"][step.command] = round(time.perf_counter() - begun, 1)
+        _write(out / RESULTS, plan, steps, made)
+    tell("all steps", len(steps), len(steps))
+    asked = list(dict.fromkeys(step.folder for step in steps if (step.folder / RESULTS).is_file()))
+    trained = [step.folder for step in steps if step.command.startswith("capezoo pretrain")]
+    build_report(
+        out / "report.html",
+        asked,
+        [run for run in trained if run.is_dir()],
+        open_named(_paths(plan.store, plan_file.parent)),
+        plan.title,
+    )
+    made["headline"] = {folder.relative_to(out).as_posix(): Study.read(folder).headline() for folder in asked}
+    return _write(out / RESULTS, plan, steps, made)
+
+
+def steps_of(plan: Plan, base: Path, out: Path) -> Iterator[Step]:
+    """Yield the commands of a plan in their order, after a check of every one. base: what paths are relative to."""
+    recipe = open_named(_paths(plan.store, base)).recipe
+    configs = {
+        (seed, name): fitted(_run(plan, one, seed, base), recipe)
+        for seed in plan.seeds for name, one in plan.encoders.items() if one is not None and one.run is not None
+    }  # fmt: skip
+    _require_possible(plan, base, configs)
+    stores = _paths(plan.store, base)
+    for seed in plan.seeds:
+        folder = out / f"seed-{seed}"
+        for name, one in plan.encoders.items():
+            if one is not None and one.run is not None:
+                config = configs[seed, name]
+                yield _training(config, _command_of(plan, name, one, seed, folder, stores), folder, name, stores)
+                yield _publishing(config, folder, name, stores)
+        for name, one_study in plan.studies.items():
+            yield from _asking(plan, name, one_study, seed, folder, base)
+
+
+def _run(plan: Plan, one: EncoderPlan, seed: int, base: Path) -> RunConfig:
+    assert one.run is not None
+    is_file = one.run.endswith((".yaml", ".yml"))
+    config = runs.load(base / one.run, seed) if is_file else runs.get(one.run, seed, one.cohort)
+    return changed(config, _settings(plan, one))
+
+
+def _settings(plan: Plan, one: EncoderPlan) -> list[str]:
+    given = dict(one.settings)
+    if plan.split:
+        given.setdefault("held_out.split", plan.split)
+    return [f"{key}={json.dumps(value)}" for key, value in given.items()]
+
+
+def _require_possible(plan: Plan, base: Path, configs: Mapping[tuple[int, str], RunConfig]) -> None:
+    """Raise what a step would raise, before the first one."""
+    store = open_named(_paths(plan.store, base))
+    for config in configs.values():
+        TrainingData.prepare(store, config)
+    for one in plan.encoders.values():
+        if one is not None and one.weights is not None:
+            locate(_weights(one.weights, base))
+    for name, one_study in plan.studies.items():
+        asked = open_named(_paths(one_study.store or plan.store, base))
+        for question, values in _questions(plan, name, one_study).items():
+            module: Any = plugins.load(KIND, question)
+            config = parse(module.Config, values, f"study {name}, question {question}")
+            if isinstance(config, Home):
+                config.parts(asked.index, plan.seeds[0], asked)
+
+
+def _questions(plan: Plan, name: str, one: StudyPlan) -> dict[str, dict[str, Any]]:
+    """Return the settings of each question, with what the plan says for all."""
+    known = plugins.names(KIND)
+    asked = {}
+    for question, values in one.questions.items():
+        if question not in known:
+            raise SpecError(f"study {name}: found no question {question!r}, expected one of {', '.join(known)}."
+                            + did_you_mean(question, known))  # fmt: skip
+        fields = plugins.load(KIND, question).Config.model_fields
+        shared = {key: getattr(plan, key) for key in ("train_cohort", "split") if key in fields and getattr(plan, key)}
+        asked[question] = shared | dict(values)
+    return asked
+
+
+def _training(config: RunConfig, command: str, folder: Path, name: str, stores: tuple[str, ...]) -> Step:
+    run = folder / "runs" / name
+
+    def train(tell: Tell) -> None:
+        pretrain(
+            open_named(stores), config, run, progress=lambda now: tell(f"pretrain {name}", now.step, now.total_steps)
+        )
+
+    # Published weights are the end of a run: its folder may be cleared away.
+    return Step(command, run, lambda: _published(folder / "weights" / name, config), train)
+
+
+def _publishing(config: RunConfig, folder: Path, name: str, stores: tuple[str, ...]) -> Step:
+    run, weights = folder / "runs" / name, folder / "weights" / name
+
+    def put(tell: Tell) -> None:
+        publish(run, weights, About(data_licences=licences_of(open_named(stores), run)), name, digests="plain")
+
+    command = shlex.join(
+        [
+            "capezoo",
+            "publish",
+            str(run),
+            str(weights),
+            "--digests",
+            "plain",
+            "--name",
+            name,
+            *_repeated("--store", stores),
+        ]
+    )
+    return Step(command, weights, lambda: _published(weights, config), put)
+
+
+def _published(weights: Path, config: RunConfig) -> bool:
+    """Tell whether a run is there as weights. Raises SpecError if those of another run are."""
+    if not (weights / CONFIG).is_file():
+        return False
+    training = read_card(weights).training
+    if training is None or training.run != config:
+        raise SpecError(
+            f"{weights}: found weights of another run, expected those of this plan. Name another folder: -o."
+        )
+    return True
+
+
+def _asking(plan: Plan, name: str, one: StudyPlan, seed: int, folder: Path, base: Path) -> Iterator[Step]:
+    stores, out = _paths(one.store or plan.store, base), folder / name
+    weights = [_place(plan, encoder, folder, base) for encoder in one.encoders or plan.encoders]
+    for question, values in _questions(plan, name, one).items():
+        words = ["capezoo", "evaluate", question, *_repeated("--weights", weights), *_repeated("--store", stores)]
+        words += ["--seed", str(seed), "-o", str(out)]
+        command = shlex.join(words + [word for key, value in values.items() for word in _option(key, value)])
+
+        def ask(tell: Tell, command: str = command, asked: Mapping[str, Any] = {question: values}) -> None:
+            study(weights, open_named(stores), out, seed, asked, command=command, progress=tell)
+
+        yield Step(command, out, partial(_answered, out, question, values), ask)
+
+
+def _option(key: str, value: Any) -> list[str]:
+    flag = "--" + key.replace("_", "-")
+    if isinstance(value, bool):
+        return [flag] if value else []
+    return [flag, value if isinstance(value, str) else json.dumps(value)]
+
+
+def _answered(out: Path, question: str, values: Mapping[str, Any]) -> bool:
+    if not (out / RESULTS).is_file():
+        return False
+    module: Any = plugins.load(KIND, question)
+    answer = Study.read(out).answers.get(question)
+    return answer is not None and answer.config == parse(module.Config, values, question)
+
+
+def _place(plan: Plan, name: str, folder: Path, base: Path) -> str:
+    """Return what `capezoo evaluate --weights` is given for an encoder."""
+    one = plan.encoders[name]
+    if one is None:
+        return name
+    return str(folder / "weights" / name) if one.weights is None else _weights(one.weights, base)
+
+
+def _weights(weights: str, base: Path) -> str:
+    # A name of bundled weights and a Hub address stay as they are; a folder is one beside the plan.
+    return str(base / weights) if (base / weights).is_dir() else weights
+
+
+def _command_of(plan: Plan, name: str, one: EncoderPlan, seed: int, folder: Path, stores: tuple[str, ...]) -> str:
+    assert one.run is not None
+    words = ["capezoo", "pretrain", *_repeated("--store", stores), "--out", str(folder / "runs" / name)]
+    words += ["--seed", str(seed), "--run", one.run, *(("--cohort", one.cohort) if one.cohort else ())]
+    return shlex.join([*words, *_repeated("--set", _settings(plan, one))])
+
+
+def _repeated(option: str, values: Any) -> list[str]:
+    return [word for value in values for word in (option, str(value))]
+
+
+def _paths(stores: tuple[str, ...], base: Path) -> tuple[str, ...]:
+    # Stores in a bucket are addresses, not paths.
+    return tuple(store if "://" in store else str(base / store) for store in stores)
+
+
+def _numbered(tell: Tell, prefix: str) -> Tell:
+    return lambda what, done, total: tell(prefix + what, done, total)
+
+
+def _earlier(path: Path, plan: Plan) -> dict[str, Any]:
+    """Return the seconds that earlier calls wrote down."""
+    if not path.is_file():
+        return {"seconds": {}}
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        assert values["format"] == _FORMAT
+        return {"seconds": dict(values["seconds"])}
+    except (ValueError, KeyError, TypeError, AssertionError):
+        raise SpecError(f"{path}: found something else than the results of a plan. Name another folder: -o.") from None
+
+
+def _write(path: Path, plan: Plan, steps: list[Step], made: Mapping[str, Any]) -> dict[str, Any]:
+    values = {"format": _FORMAT, "plan": plan.model_dump(mode="json", by_alias=True),
+              "commands": [step.command for step in steps], **made}  # fmt: skip
+    write_file(path, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
+    return values
