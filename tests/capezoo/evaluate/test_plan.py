@@ -9,7 +9,7 @@ import yaml
 from capezoo.cli.program import main
 from capezoo.evaluate import plan as plans
 from capezoo.evaluate.results import Study
-from ecgcohorts.errors import SourceError, SpecError
+from ecgcohorts.errors import EcgError, SourceError, SpecError
 
 RUN = {
     "name": "tiny",
@@ -119,7 +119,7 @@ def test_the_commands_do_the_same(write, tmp_path, monkeypatch, capsys):
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_trained(write, tmp_path, changes, words):
-    with pytest.raises(SpecError) as refused:
+    with pytest.raises(EcgError) as refused:
         plans.carry_out(write(**changes), tmp_path / "out")
     for word in words:
         assert word in str(refused.value)
