@@ -88,9 +88,15 @@ def test_python_blocks_run(document, workplace, tmp_path):
 @pytest.mark.parametrize(
     ("document", "line", "code"), YAML_BLOCKS, ids=[f"{path.name}-{line}" for path, line, _ in YAML_BLOCKS]
 )
-def test_yaml_blocks_are_cohorts_or_recipes(document, line, code):
+def test_yaml_blocks_are_cohorts_recipes_or_plans(document, line, code, tmp_path):
     content = yaml.safe_load(code)
-    assert (Recipe if "steps" in content else CohortSpec).model_validate(content).name
+    if "studies" in content:
+        from capezoo.evaluate.plan import Plan
+
+        (tmp_path / "plan.yaml").write_text(code)
+        assert Plan.read(tmp_path / "plan.yaml").title
+    else:
+        assert (Recipe if "steps" in content else CohortSpec).model_validate(content).name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -26,7 +26,7 @@ from capezoo.evaluate.measure.parts import Home
 from capezoo.evaluate.page.report import build_report
 from capezoo.evaluate.questions import KIND
 from capezoo.evaluate.results import RESULTS, Study
-from capezoo.evaluate.study import study
+from capezoo.evaluate.study import Progress, study
 from capezoo.specs.base import MAX_YAML_BYTES, Spec, parse
 from capezoo.specs.run import RunConfig
 from capezoo.specs.settings import changed
@@ -43,10 +43,9 @@ from ecgcohorts.store.union import open_named
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
 _FORMAT = "capezoo-plan-results"
-Tell = Callable[[str, int, int], None]  # what, done, total
 
 
-class EncoderPlan(Spec):
+class _EncoderPlan(Spec):
     """An encoder: published weights, or a run to train."""
 
     weights: str | None = Field(None, description="name or folder of published weights")
@@ -63,7 +62,7 @@ class EncoderPlan(Spec):
         return self
 
 
-class StudyPlan(Spec):
+class _StudyPlan(Spec):
     """Questions to ask of some of the encoders on one store."""
 
     encoders: tuple[str, ...] = Field((), description="in the order of the tables; default: all of the plan")
@@ -79,8 +78,8 @@ class Plan(Spec):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((0,), min_length=1)
     split: str = Field("", description="split kept in the store: runs train on its part train, questions test on test")
     train_cohort: str = Field("", description="home of every question that has one and names no other")
-    encoders: dict[_Name, EncoderPlan | None] = Field(min_length=1, description="`random:` and the like need no value")
-    studies: dict[_Name, StudyPlan] = Field(min_length=1)
+    encoders: dict[_Name, _EncoderPlan | None] = Field(min_length=1, description="`random:` and the like need no value")
+    studies: dict[_Name, _StudyPlan] = Field(min_length=1)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -97,16 +96,16 @@ class Plan(Spec):
 
 
 @dataclass(frozen=True)
-class Step:
+class _Step:
     """One command of a plan. folder: what it makes; run: does what `command` does, from Python."""
 
     command: str
     folder: Path
     is_done: Callable[[], bool] = field(repr=False)
-    run: Callable[[Tell], object] = field(repr=False)
+    run: Callable[[Progress], object] = field(repr=False)
 
 
-def carry_out(plan_file: Path, out: Path, tell: Tell = lambda what, done, total: None) -> dict[str, Any]:
+def carry_out(plan_file: Path, out: Path, tell: Progress = lambda what, done, total: None) -> dict[str, Any]:
     """Take all steps of a plan that are not done, write the report, and return what OUT/results.json then holds.
 
     Raises EcgError with the remedy for whatever does not fit together, before anything is trained.
@@ -137,7 +136,7 @@ def carry_out(plan_file: Path, out: Path, tell: Tell = lambda what, done, total:
     return _write(out / RESULTS, plan, steps, made)
 
 
-def steps_of(plan: Plan, base: Path, out: Path) -> Iterator[Step]:
+def steps_of(plan: Plan, base: Path, out: Path) -> Iterator[_Step]:
     """Yield the commands of a plan in their order, after a check of every one. base: what paths are relative to."""
     recipe = open_named(_paths(plan.store, base)).recipe
     configs = {
@@ -157,14 +156,14 @@ def steps_of(plan: Plan, base: Path, out: Path) -> Iterator[Step]:
             yield from _asking(plan, name, one_study, seed, folder, base)
 
 
-def _run(plan: Plan, one: EncoderPlan, seed: int, base: Path) -> RunConfig:
+def _run(plan: Plan, one: _EncoderPlan, seed: int, base: Path) -> RunConfig:
     assert one.run is not None
     is_file = one.run.endswith((".yaml", ".yml"))
     config = runs.load(base / one.run, seed) if is_file else runs.get(one.run, seed, one.cohort)
     return changed(config, _settings(plan, one))
 
 
-def _settings(plan: Plan, one: EncoderPlan) -> list[str]:
+def _settings(plan: Plan, one: _EncoderPlan) -> list[str]:
     given = dict(one.settings)
     if plan.split:
         given.setdefault("held_out.split", plan.split)
@@ -188,7 +187,7 @@ def _require_possible(plan: Plan, base: Path, configs: Mapping[tuple[int, str], 
                 config.parts(asked.index, plan.seeds[0], asked)
 
 
-def _questions(plan: Plan, name: str, one: StudyPlan) -> dict[str, dict[str, Any]]:
+def _questions(plan: Plan, name: str, one: _StudyPlan) -> dict[str, dict[str, Any]]:
     """Return the settings of each question, with what the plan says for all."""
     known = plugins.names(KIND)
     asked = {}
@@ -202,22 +201,22 @@ def _questions(plan: Plan, name: str, one: StudyPlan) -> dict[str, dict[str, Any
     return asked
 
 
-def _training(config: RunConfig, command: str, folder: Path, name: str, stores: tuple[str, ...]) -> Step:
+def _training(config: RunConfig, command: str, folder: Path, name: str, stores: tuple[str, ...]) -> _Step:
     run = folder / "runs" / name
 
-    def train(tell: Tell) -> None:
+    def train(tell: Progress) -> None:
         pretrain(
             open_named(stores), config, run, progress=lambda now: tell(f"pretrain {name}", now.step, now.total_steps)
         )
 
     # Published weights are the end of a run: its folder may be cleared away.
-    return Step(command, run, lambda: _published(folder / "weights" / name, config), train)
+    return _Step(command, run, lambda: _published(folder / "weights" / name, config), train)
 
 
-def _publishing(config: RunConfig, folder: Path, name: str, stores: tuple[str, ...]) -> Step:
+def _publishing(config: RunConfig, folder: Path, name: str, stores: tuple[str, ...]) -> _Step:
     run, weights = folder / "runs" / name, folder / "weights" / name
 
-    def put(tell: Tell) -> None:
+    def put(tell: Progress) -> None:
         publish(run, weights, About(data_licences=licences_of(open_named(stores), run)), name, digests="plain")
 
     command = shlex.join(
@@ -233,11 +232,11 @@ def _publishing(config: RunConfig, folder: Path, name: str, stores: tuple[str, .
             *_repeated("--store", stores),
         ]
     )
-    return Step(command, weights, lambda: _published(weights, config), put)
+    return _Step(command, weights, lambda: _published(weights, config), put)
 
 
 def _published(weights: Path, config: RunConfig) -> bool:
-    """Tell whether a run is there as weights. Raises SpecError if those of another run are."""
+    """Progress whether a run is there as weights. Raises SpecError if those of another run are."""
     if not (weights / CONFIG).is_file():
         return False
     training = read_card(weights).training
@@ -248,7 +247,7 @@ def _published(weights: Path, config: RunConfig) -> bool:
     return True
 
 
-def _asking(plan: Plan, name: str, one: StudyPlan, seed: int, folder: Path, base: Path) -> Iterator[Step]:
+def _asking(plan: Plan, name: str, one: _StudyPlan, seed: int, folder: Path, base: Path) -> Iterator[_Step]:
     stores, out = _paths(one.store or plan.store, base), folder / name
     weights = [_place(plan, encoder, folder, base) for encoder in one.encoders or plan.encoders]
     for question, values in _questions(plan, name, one).items():
@@ -256,10 +255,10 @@ def _asking(plan: Plan, name: str, one: StudyPlan, seed: int, folder: Path, base
         words += ["--seed", str(seed), "-o", str(out)]
         command = shlex.join(words + [word for key, value in values.items() for word in _option(key, value)])
 
-        def ask(tell: Tell, command: str = command, asked: Mapping[str, Any] = {question: values}) -> None:
+        def ask(tell: Progress, command: str = command, asked: Mapping[str, Any] = {question: values}) -> None:
             study(weights, open_named(stores), out, seed, asked, command=command, progress=tell)
 
-        yield Step(command, out, partial(_answered, out, question, values), ask)
+        yield _Step(command, out, partial(_answered, out, question, values), ask)
 
 
 def _option(key: str, value: Any) -> list[str]:
@@ -290,7 +289,7 @@ def _weights(weights: str, base: Path) -> str:
     return str(base / weights) if (base / weights).is_dir() else weights
 
 
-def _command_of(plan: Plan, name: str, one: EncoderPlan, seed: int, folder: Path, stores: tuple[str, ...]) -> str:
+def _command_of(plan: Plan, name: str, one: _EncoderPlan, seed: int, folder: Path, stores: tuple[str, ...]) -> str:
     assert one.run is not None
     words = ["capezoo", "pretrain", *_repeated("--store", stores), "--out", str(folder / "runs" / name)]
     words += ["--seed", str(seed), "--run", one.run, *(("--cohort", one.cohort) if one.cohort else ())]
@@ -306,7 +305,7 @@ def _paths(stores: tuple[str, ...], base: Path) -> tuple[str, ...]:
     return tuple(store if "://" in store else str(base / store) for store in stores)
 
 
-def _numbered(tell: Tell, prefix: str) -> Tell:
+def _numbered(tell: Progress, prefix: str) -> Progress:
     return lambda what, done, total: tell(prefix + what, done, total)
 
 
@@ -322,7 +321,7 @@ def _earlier(path: Path, plan: Plan) -> dict[str, Any]:
         raise SpecError(f"{path}: found something else than the results of a plan. Name another folder: -o.") from None
 
 
-def _write(path: Path, plan: Plan, steps: list[Step], made: Mapping[str, Any]) -> dict[str, Any]:
+def _write(path: Path, plan: Plan, steps: list[_Step], made: Mapping[str, Any]) -> dict[str, Any]:
     values = {"format": _FORMAT, "plan": plan.model_dump(mode="json", by_alias=True),
               "commands": [step.command for step in steps], **made}  # fmt: skip
     write_file(path, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
