@@ -4,11 +4,11 @@ Source: antonior92/automatic-ecg-diagnosis (MIT) and PCLR, layer by layer; CAPE 
 """
 
 from math import ceil, erf, sqrt
-from typing import Any
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from capezoo.encoders._conv import channels_last, from_tokens, to_tokens
@@ -40,6 +40,21 @@ class Config(Spec):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="PCLR 0; Ribeiro 0.2")
     norm_eps: float = Field(default=1e-3, gt=0, description="Keras")
     norm_momentum: float = Field(default=0.01, gt=0, le=1, description="share of the new batch; Keras 0.99 of the old")
+    norm: Literal["batch", "group"] = Field(
+        default="batch",
+        description="normalised over the batch (Ribeiro), or each ECG by itself in groups of channels: no batch "
+        "statistics at all (GroupNorm, arXiv 1803.08494)",
+    )
+    norm_groups: Channels = Field(
+        default=4, description="of channels, for norm=group; the most that share all published widths: our default"
+    )
+
+    @model_validator(mode="after")
+    def _shares_channels(self) -> Self:
+        odd = [width for width in (*self.widths, self.embedding_dim) if width % self.norm_groups]
+        if self.norm == "group" and odd:
+            raise ValueError(f"multiples of norm_groups={self.norm_groups} in widths and embedding_dim, found {odd[0]}")
+        return self
 
 
 class _SameConv1d(nn.Conv1d):
@@ -134,5 +149,8 @@ class Encoder(TokenEncoder):
         return {"stem": r"^stem", "blocks": r"^units\.(\d+)"}
 
 
-def _norm(channels: int, config: Config) -> nn.BatchNorm2d:
+def _norm(channels: int, config: Config) -> nn.BatchNorm2d | nn.GroupNorm:
+    # Weight and bias have the same names and shapes in both; running statistics are in the first alone.
+    if config.norm == "group":
+        return nn.GroupNorm(config.norm_groups, channels, eps=config.norm_eps)
     return nn.BatchNorm2d(channels, eps=config.norm_eps, momentum=config.norm_momentum)

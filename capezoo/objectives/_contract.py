@@ -35,7 +35,8 @@ class ViewBatch:
 
     signal: float32 (batch, view, lead, time), scaled as InputSpec says. valid: (batch, view), samples present from the
     first on. group: int64 (batch,); rows of one group never repel each other. cohort: None in a mixed batch. generator:
-    on the CPU, keyed by seed, step and rank, for whatever the method draws.
+    on the CPU, keyed by seed, step and rank, for whatever the method draws. Call networks with all views of a row in
+    succession, as `signal.flatten(0, 1)` has them, or with one view of each row: statistics per cohort rely on the order.
     """
 
     signal: Tensor

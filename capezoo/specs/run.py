@@ -165,7 +165,10 @@ class ProbeSpec(Spec):
 
 
 class ComputeSpec(Spec):
-    """How the numbers are computed. On a CPU with one process, `precision` and `compile` alone have an effect."""
+    """How the numbers are computed.
+
+    On a CPU with one process `precision`, `compile` and `batch_norm=per_cohort` alone have an effect.
+    """
 
     precision: Literal["32-true", "bf16-mixed"] = Field(
         default="32-true", description="bf16-mixed is what GPUs are fast at; the loss is float32 in both; our default"
@@ -177,10 +180,10 @@ class ComputeSpec(Spec):
     compile: bool = Field(
         default=False, description="the encoder by torch.compile: minutes at the start, faster steps; our default"
     )
-    batch_norm: Literal["sync", "local"] = Field(
+    batch_norm: Literal["sync", "local", "per_cohort"] = Field(
         default="sync",
-        description="statistics of the whole batch, as on one GPU, or of each process's share; torch synchronises "
-        "GPUs only; our default",
+        description="statistics of the whole batch, as on one GPU (torch synchronises GPUs only); of each process's "
+        "share; or of each cohort's part of that share, in mixed batches; our default",
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ecgcohorts.index.cohort_index import CohortIndex
     from ecgcohorts.loading.loader import Batch, Loader, Memory
     from ecgcohorts.preprocess.steps import Recipe
+    from ecgcohorts.samplers import BatchPlan
     from ecgcohorts.samplers.planner import BatchPlanner
     from ecgcohorts.store.reader import AnyStore
 
@@ -130,6 +131,12 @@ class TrainingData:
         place = np.arange(len(order)) - np.searchsorted(cohort, cohort)  # within the patient's cohort
         chosen = np.sort(order[place < spec.patients])
         return self.held_out.take(self.held_out.patient_ptr[chosen])  # each one's first record
+
+    def parts(self, plan: "BatchPlan") -> NDArray[np.int32] | None:
+        """Return the cohort of each group of a mixed batch, if BatchNorm is to tell them apart."""
+        if self.config.compute.batch_norm != "per_cohort" or plan.cohort is not None:
+            return None
+        return self.store.index["cohort"][self._entry_of_row[plan.rows[:, 0]]]
 
     def lead_statistics(self, rows: NDArray[np.int64]) -> "tuple[NDArray[np.float32], NDArray[np.float32]] | None":
         """Return mean and deviation in mV, each (..., lead), of rows of the store; None if the scaling needs none."""

@@ -61,10 +61,14 @@ def _computing(spec: ComputeSpec, device: torch.device) -> Iterator[None]:
 def _share_norms(model: nn.Module, spec: ComputeSpec, device: torch.device, world_size: int) -> None:
     """Let BatchNorm layers use the statistics of all processes' batches, if asked to.
 
-    Raises SpecError where that is impossible: torch synchronises them on GPUs only, and compiles none that it does.
+    Raises SpecError where that is impossible: torch synchronises them on GPUs only, and compiles none that it does. Raises
+    it, too, where statistics per cohort are asked for and cannot be had.
     """
     # The private base class is what torch itself asks for when it converts them.
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if spec.batch_norm == "per_cohort":
+        _require_separable(spec, bool(norms))
+        return
     if world_size == 1 or spec.batch_norm == "local" or not norms:
         return
     if device.type != "cuda":
@@ -80,6 +84,21 @@ def _share_norms(model: nn.Module, spec: ComputeSpec, device: torch.device, worl
             "compute.batch_norm=local (statistics of each process's share of a batch)."
         )
     nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place, for all but the outermost module
+
+
+def _require_separable(spec: ComputeSpec, has_norms: bool) -> None:
+    """Raise SpecError if statistics per cohort would change nothing, or be lost in compiled code."""
+    if not has_norms:
+        raise SpecError(
+            "found compute.batch_norm='per_cohort' and a network without BatchNorm, expected one with it. Drop the "
+            "setting: nothing here looks at the other ECGs of a batch."
+        )
+    # Compiled for the layers as they are without groups, and again for every number of cohorts in a batch.
+    if spec.compile:
+        raise SpecError(
+            "found compute.compile=true with compute.batch_norm='per_cohort', expected one or the other. Set "
+            "compute.compile=false."
+        )
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from capezoo.training import checkpoint, curves, device, metrics, monitor, probe
 from capezoo.training.data import TrainingData, fitted
 from capezoo.training.device import Courier, Feed, _Loaded
 from capezoo.training.monitor import HeldOut
+from capezoo.training.norms import normalised_per_group
 from capezoo.training.optimiser import Optimiser, _for_this_device
 from capezoo.training.progress import Report, _Clock, bar
 from capezoo.training.run_folder import RunFolder
@@ -276,9 +277,11 @@ def _step(run: _Run, step: int, loaded: _Loaded) -> Tensor:
     Nothing waits for the device. If the loss is no number the weights are spoilt, and never saved.
     """
     objective, total_steps = run.trainee.objective, run.data.total_steps
-    with device.seeded(derive_seed(run.config.seed, "forward", step, run.fabric.global_rank), run.fabric.device):
-        loss, terms = run.model(**loaded.fields(total_steps))
-    run.fabric.backward(loss)
+    # The backward pass too: blocks that are recomputed there must see the same groups.
+    with normalised_per_group(run.trainee, run.data.parts(loaded.plan)):
+        with device.seeded(derive_seed(run.config.seed, "forward", step, run.fabric.global_rank), run.fabric.device):
+            loss, terms = run.model(**loaded.fields(total_steps))
+        run.fabric.backward(loss)
     # Before clipping: metrics.csv should show the gradient that there was.
     gradients = [p.grad for p in run.trainee.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from capezoo.encoders import build, cape_resnet
 from capezoo.encoders.cape_resnet import Config, Encoder, _SameConv1d
 from capezoo.specs import EncoderSpec
+from ecgcohorts.errors import SpecError
 
 SMALL = EncoderSpec(config={"in_leads": 3, "widths": [4, 6, 6], "embedding_dim": 8})
 
@@ -138,6 +139,29 @@ def test_keras_norm_numbers() -> None:
     norms = [m for m in build(EncoderSpec(), 0).modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert len(norms) == 9
     assert {(m.eps, m.momentum) for m in norms} == {(1e-3, 0.01)}
+
+
+def test_group_norm_looks_at_no_other_ecg_and_keeps_names_and_first_weights() -> None:
+    config = {"widths": [4, 8], "embedding_dim": 12, "norm_groups": 4}
+    batch, group = (build(EncoderSpec(config={**config, "norm": norm}), 0) for norm in ("batch", "group"))
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in group.modules())
+    ours, theirs = (dict(model.named_parameters()) for model in (group, batch))
+    assert ours.keys() == theirs.keys() == group.state_dict().keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    x = torch.randn(6, 8, 400, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 7)[:, None, None]
+    group.train()
+    torch.testing.assert_close(group(x)[2:4], group(x[2:4]))
+    torch.testing.assert_close(group(x), group.eval()(x))
+    # A gain of the recorder leaves no trace but through eps.
+    torch.testing.assert_close(group.double()(100.0 * x.double()), group(10000.0 * x.double()), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("config", [{"widths": [4, 6]}, {"embedding_dim": 6}, {"norm_groups": 3}])
+def test_group_norm_needs_channels_that_its_groups_share(config) -> None:
+    values = {"widths": [4, 8], "embedding_dim": 8, "norm_groups": 4, **config}
+    with pytest.raises(SpecError, match=r"multiples of norm_groups=\d in widths and embedding_dim, found"):
+        build(EncoderSpec(config={**values, "norm": "group"}), 0)
+    build(EncoderSpec(config=values), 0)  # of BatchNorm nothing is asked
 
 
 def test_dropout_acts_in_training_only() -> None:
