@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from capezoo.embedding.adapt import Adaptation, window_starts
 from capezoo.specs.input import InputSpec
 from capezoo.specs.scaling import lead_statistics, scaled
-from capezoo.zoo.forward import BATCH, _features
+from capezoo.zoo.forward import BATCH, _features, estimate_batch_norm
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.loading.loader import read_ahead
 from ecgcohorts.recording import MISSING
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 _BLOCKS_AHEAD = 2  # 46 MB of windows
+# A few hundred settle a mean and a deviation a channel (each window has thousands of samples); our defaults.
+_NORM_WINDOWS, _NORM_BLOCK = 512, 128
 
 
 def store_features(
@@ -46,6 +48,31 @@ def store_features(
     return found
 
 
+def estimate_norms(
+    model: "nn.Module",
+    store: "AnyStore",
+    plan: Adaptation,
+    entries: NDArray[np.int64],
+    device: str | None = None,
+) -> "nn.Module":
+    """Set BatchNorm statistics of a model to those of recordings of a store, in place; return the model.
+
+    entries: of the index; at most 512 of them, evenly spaced, are read, and nothing but their signals. The same entries
+    give the same statistics. A model without BatchNorm stays as it is. Raises as `store_features` does, and SpecError for
+    no entries.
+    """
+    spec, index = InputSpec.of_model(model), store.index
+    chosen = np.sort(entries)[
+        np.linspace(0, len(entries) - 1, min(len(entries), _NORM_WINDOWS)).round().astype(np.int64)
+    ]
+    # Dealt out like cards: a block of one cohort would hide how far the means of cohorts lie apart.
+    count = -(-len(chosen) // _NORM_BLOCK)
+    parts = [chosen[first::count] for first in range(count)]
+    starts = window_starts(index["valid_start"], index["valid_stop"], spec.length)
+    with closing(read_ahead(_windows(store, spec, plan, starts, parts), _BLOCKS_AHEAD)) as windows:
+        return estimate_batch_norm(model, windows, device)
+
+
 def _blocks(
     model: "nn.Module", store: "AnyStore", plan: Adaptation, entries: Sequence[range], device: str | None = None
 ) -> Generator[NDArray[np.float32], None, None]:
@@ -68,14 +95,18 @@ def _blocks(
 
 
 def _windows(
-    store: "AnyStore", spec: InputSpec, plan: Adaptation, starts: NDArray[np.int64], parts: Sequence[range]
+    store: "AnyStore",
+    spec: InputSpec,
+    plan: Adaptation,
+    starts: NDArray[np.int64],
+    parts: Sequence[range] | Sequence[NDArray[np.int64]],
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the windows that the encoder sees, float32 (record, lead, time), part by part of the index."""
+    """Yield the windows that the encoder sees, float32 (record, lead, time), part by part: entries of the index."""
     index = store.index
     known = [lead for lead in spec.leads if lead not in plan.zeroed]
     scales = lead_statistics(index, np.arange(len(index)), known, spec.normalisation)
     for each in parts:
-        part = slice(each.start, each.stop)
+        part = np.asarray(each)
         strips = store.read(index["row"][part])
         windows = np.stack([s[:, at : at + spec.length] for s, at in zip(strips, starts[part], strict=True)])
         if (windows == MISSING).any():

@@ -1,4 +1,4 @@
-"""Run an encoder over windows to get features. Only this module switches modes and devices."""
+"""Run an encoder over windows, to get features or what its BatchNorm layers need. Only this module switches modes and devices."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ecgcohorts.errors import SpecError
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +26,46 @@ def features(model: "nn.Module", windows: NDArray[np.float32], device: str | Non
     for place, block in enumerate(_features(model, blocks, device)):
         found[place * BATCH : place * BATCH + len(block)] = block
     return found
+
+
+def estimate_batch_norm(
+    model: "nn.Module", blocks: Iterable[NDArray[np.float32]], device: str | None = None
+) -> "nn.Module":
+    """Set the running statistics of all BatchNorm layers to those of these windows, in place; return the model.
+
+    blocks: (window, lead, time), scaled; each counts by its windows. One pass without labels or gradients and without
+    dropout: the same blocks give the same statistics. A model without such layers is left as it is, and no block is read.
+    device: as in `_features`. Raises SpecError if there are no windows.
+    """
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    from capezoo.devices import _device_named, _float32_products
+
+    norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    if not norms:
+        return model
+    home, momenta, seen = next(model.parameters()).device, [layer.momentum for layer in norms], 0
+    there = home if device is None else _device_named(device)
+    with _placed(model, home, there), _evaluation(model):
+        for layer in norms:
+            layer.reset_running_stats()
+            layer.train()
+        try:
+            for block in blocks:
+                seen += len(block)
+                for layer in norms:
+                    # The mean of all blocks so far. With momentum=None a short last block would count as much as a whole one.
+                    layer.momentum = len(block) / seen
+                with torch.inference_mode(), _float32_products(False, there):
+                    x = torch.from_numpy(np.ascontiguousarray(block, np.float32)).to(there)
+                    model.forward_features(x)  # type: ignore[operator]
+        finally:
+            for layer, momentum in zip(norms, momenta, strict=True):
+                layer.momentum = momentum
+    if not seen:
+        raise SpecError("found no window to estimate BatchNorm statistics on, expected some. Give recordings.")
+    return model
 
 
 def _features(
