@@ -3,12 +3,14 @@
 Resampling draws patients, never records: two ECGs of one patient are not two independent observations.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+
+from capezoo.specs.base import derive_seed
 
 _LEVEL = 0.95  # of every interval
 # Our default; the Monte Carlo error of a 95 % limit is then about 5 % of the half width.
@@ -17,6 +19,7 @@ _RESAMPLES = 1000
 _CHUNK_CELLS = 500_000
 
 Weights = NDArray[np.float64]
+Statistic = Callable[[Weights], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def _patient_draws(patients: ArrayLike, n_resamples: int, seed: int) -> Iterator
 
 def patient_bootstrap(
     patients: ArrayLike,
-    statistic: Callable[[Weights], NDArray[np.float64]],
+    statistic: Statistic | Sequence[Statistic],
     n_resamples: int = _RESAMPLES,
     seed: int = 0,
     level: float = _LEVEL,
@@ -137,19 +140,37 @@ def patient_bootstrap(
 ) -> Interval:
     """Return the percentile interval of a statistic when patients are drawn anew.
 
-    statistic: (resample, record) weights -> (resample,) values; it is called once with all weights one.
+    statistic: (resample, record) weights -> (resample,) values; it is called once with all weights one. Several: one for
+    each initialisation of a network; the value is their mean, and patients and initialisations are drawn together.
     Resamples where it is NaN (no case of one class drawn) are left out. centred: subtract what drawing with replacement
     adds on average, for statistics that grow with noise; without it their interval may miss the value.
     """
-    n_records = len(np.asarray(patients))
-    value = float(statistic(np.ones((1, n_records)))[0])
-    draws = np.concatenate([statistic(weights) for weights in _patient_draws(patients, n_resamples, seed)])
+    each = [statistic] if callable(statistic) else list(statistic)
+    everyone = np.ones((1, len(np.asarray(patients))))
+    value = float(np.mean([one(everyone)[0] for one in each]))
+    found = [np.stack([one(weights) for one in each]) for weights in _patient_draws(patients, n_resamples, seed)]
+    draws = np.einsum(
+        "ij,ji->i", _initialisation_draws(len(each), n_resamples, seed, level), np.concatenate(found, axis=1)
+    )
     # A rare class may be missing from a draw; such a draw has no AUROC.
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return Interval(value, float("nan"), float("nan"))
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]) - (draws.mean() - value if centred else 0.0)
     return Interval(value, float(low), float(high))
+
+
+def _initialisation_draws(count: int, n_resamples: int, seed: int, level: float) -> Weights:
+    """Return (resample, initialisation): how much each counts in the mean of a resample; alike if there is one."""
+    if count == 1:
+        return np.ones((n_resamples, 1))
+    generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "initialisations")))
+    # One fewer than there are: drawing all of five anew gives the mean only 4/5 of its variance (Rao and Wu 1988).
+    drawn = generator.integers(0, count, size=(n_resamples, count - 1))
+    share = (drawn[:, :, None] == np.arange(count)).mean(axis=1)
+    # And Student's factor: the percentiles of five networks alone would cover 89 % where they say 95 (simulated).
+    wider = stats.t.ppf((1 + level) / 2, count - 1) / stats.norm.ppf((1 + level) / 2)
+    return np.asarray(1 / count + wider * (share - 1 / count), np.float64)
 
 
 def weighted_mean(values: ArrayLike) -> Callable[[Weights], NDArray[np.float64]]:

@@ -29,7 +29,8 @@ AGE_CAP = 90.0
 _AGE_SHIFT, _AGE_RANGE = 7.0, 100.0
 _HEADS: dict[Task, heads.HeadConfig] = {"age": heads.AGE, "sex": heads.SEX}
 
-# (task, cohort, scaler) -> (run, record) answers: years for age, probability of female for sex
+# (task, cohort, scaler) -> (run, record) answers: years for age, probability of female for sex; with a leading axis of
+# initialisations where a row has several
 Answers = dict[tuple[Task, str, ScalerName], NDArray[np.float64]]
 
 
@@ -69,9 +70,12 @@ class Exam:
         one = np.ones((1, len(self.truth)))
         return [float(self.metric(answer)(one)[0]) for answer in answers]
 
-    def interval(self, statistic: Callable[[Weights], NDArray[np.float64]]) -> Interval:
-        """The interval of a statistic when patients are drawn anew: the same draws for all weights and scalers."""
-        return patient_bootstrap(self.patients, statistic, self.resamples, derive_seed(self.seed, "boot", self.cohort))
+    def interval(self, statistics: Sequence[Callable[[Weights], NDArray[np.float64]]]) -> Interval:
+        """The interval of a statistic when patients are drawn anew: the same draws for all weights and scalers.
+
+        statistics: one of each initialisation, whose mean is meant; those of trained weights are one.
+        """
+        return patient_bootstrap(self.patients, statistics, self.resamples, derive_seed(self.seed, "boot", self.cohort))
 
     def delong(self, first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float | None, int] | None:
         """p of DeLong's test between two (record,) answers, and the number of patients in it; None for age."""

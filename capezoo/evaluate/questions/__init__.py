@@ -42,6 +42,7 @@ class Subject:
 
     embeddings: "Embeddings"
     trained_on: NDArray[np.uint8] | None = None  # (record, 16) waveform digests
+    others: tuple["Embeddings", ...] = ()  # of further initialisations: an untrained encoder is several networks
 
     @property
     def name(self) -> str:
@@ -50,8 +51,13 @@ class Subject:
 
     @property
     def features(self) -> NDArray[np.float32]:
-        """(entry of the index, unit)."""
+        """(entry of the index, unit); of several initialisations, the first."""
         return self.embeddings.embedding
+
+    @property
+    def initialisations(self) -> tuple[NDArray[np.float32], ...]:
+        """Features of each initialisation: one for trained weights. A number is the mean of theirs."""
+        return (self.features, *(other.embedding for other in self.others))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +75,8 @@ class Context:
         names = [subject.name for subject in self.subjects]
         if len(set(names)) < len(names):
             raise SpecError(f"found weights named {', '.join(names)}, expected different names.")
-        first = self.subjects[0].embeddings
-        for other in (subject.embeddings for subject in self.subjects[1:]):
+        first, *rest = (made for subject in self.subjects for made in (subject.embeddings, *subject.others))
+        for other in rest:
             same = other.info.store_fingerprint == first.info.store_fingerprint
             if not same or not np.array_equal(other.index["row"], first.index["row"]):
                 raise SpecError(

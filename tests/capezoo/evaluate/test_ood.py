@@ -107,7 +107,7 @@ def test_results_come_back_from_json(study, tmp_path):
 
 def test_scores_become_metrics_of_a_card(study, result):
     metrics = study.card_metrics("0" * 64)  # of the first weights with this digest
-    assert len(metrics) == 6
+    assert len(metrics) == 2 * 6
     first = metrics[0]
     guarded = score(result, "x", "age", "north", "guarded")
     assert (first.name, first.cohort, first.value, first.n) == (
@@ -117,6 +117,11 @@ def test_scores_become_metrics_of_a_card(study, result):
         guarded.records,
     )
     assert "heads trained on north" in first.method
+    assert "predictions of 3 heads averaged" in first.method
+    second = metrics[1]
+    assert (second.name, second.cohort, second.value) == ("age_mae_years_mean_of_runs", "north", guarded.mean)
+    assert (second.low, second.high) == (guarded.runs_low, guarded.runs_high)
+    assert "mean of 3 heads, t interval over heads" in second.method
     assert "; test; commit" in first.method
     with pytest.raises(SpecError, match="found evaluations of x 000000000000, z 000000000000, expected one of 111"):
         study.card_metrics("1" * 64)
@@ -227,3 +232,64 @@ def test_a_collapsed_embedding_gives_chance(make_embeddings):
     found = ask(Subject(flat), config=CONFIG.model_copy(update={"max_epochs": 2}))
     assert found.weights[0].health.dead == 12
     assert score(found, "z", "sex", "south").averaged == 0.5
+
+
+@pytest.fixture(scope="module")
+def several(make_embeddings):
+    """Three untrained networks as one row, each with features of its own, beside the first of them and a trained one."""
+    drawn = [make_embeddings("random", seed=seed) for seed in (11, 12, 13)]
+    blunt = [
+        dataclasses.replace(made, embedding=made.embedding * np.r_[keep, keep, np.ones(10)].astype(np.float32))
+        for made, keep in zip(drawn, (0.2, 0.4, 1.0), strict=True)
+    ]
+    one = dataclasses.replace(blunt[0], info=blunt[0].info.model_copy(update={"name": "one"}))
+    row = Subject(blunt[0], np.zeros((0, 16), np.uint8), tuple(blunt[1:]))
+    return blunt, ask(Subject(make_embeddings("z")), row, Subject(one))
+
+
+def test_a_row_of_several_networks_has_their_mean_and_a_wider_interval(several, make_embeddings):
+    blunt, found = several
+    row = score(found, "random", "age", "south", "guarded")
+    alone = [score(ask(Subject(made)), "random", "age", "south", "guarded") for made in blunt]
+    assert row.initialisations == pytest.approx([one.averaged for one in alone])
+    assert row.averaged == pytest.approx(np.mean(row.initialisations))
+    assert row.runs == pytest.approx(np.mean([one.runs for one in alone], axis=0))
+    assert row.mean == pytest.approx(np.mean(row.runs))
+    assert row.high - row.low > max(one.high - one.low for one in alone)
+    # Three networks that differ tell their mean less surely than heads of one tell theirs.
+    assert row.runs_high - row.runs_low > max(one.runs_high - one.runs_low for one in alone)
+    assert score(found, "one", "age", "south", "guarded").initialisations == ()
+    assert found.weights[1].epochs["age plain"] == sum((ask_epochs(made) for made in blunt), ())
+
+
+def ask_epochs(made):
+    return ask(Subject(made)).weights[0].epochs["age plain"]
+
+
+def test_comparisons_draw_networks_as_well_as_patients(several):
+    _, found = several
+    row = {
+        (c.first, c.second): c for c in found.comparisons if (c.task, c.cohort, c.scaler) == ("age", "south", "plain")
+    }
+    z, random = (score(found, name, "age", "south").averaged for name in ("z", "random"))
+    assert row["z", "random"].difference == pytest.approx(z - random)
+    assert row["z", "random"].low < z - random < row["z", "random"].high
+    assert row["z", "random"].wilcoxon_p == 0.25
+    sex = [c for c in found.comparisons if (c.task, c.cohort, c.scaler) == ("sex", "south", "plain")]
+    assert [c.delong_p is None for c in sex] == [True, False, True]  # z and random, z and one, random and one
+
+
+def test_a_card_has_the_rows_that_were_never_trained(several):
+    _, found = several
+    metrics = {(one.name, one.cohort): one for one in ood.card_metrics(found, "z")}
+    beside = metrics["sex_auroc_of_random", "west"]
+    random = score(found, "random", "sex", "west", "guarded")
+    assert (beside.value, beside.low, beside.high) == (random.averaged, random.low, random.high)
+    assert len(metrics) == 3 * 6
+    assert "t interval over initialisations" in ood.card_metrics(found, "random")[1].method
+
+
+def test_networks_of_another_store_are_refused(make_embeddings):
+    z, other = make_embeddings("z"), make_embeddings("z", store_fingerprint="e" * 64)
+    with pytest.raises(SpecError, match="found embeddings of two stores"):
+        ask(Subject(z, None, (other,)))

@@ -151,6 +151,29 @@ def test_a_statistic_that_grows_with_noise_is_centred():
     assert plain.high - centred.high == pytest.approx(values.var() / 50, rel=0.2)
 
 
+def test_networks_are_drawn_with_the_patients():
+    """The interval covers the mean over networks and patients as often as it says: both are samples."""
+    rng, hits, narrow = np.random.default_rng(4), 0, 0
+    for seed in range(200):
+        of_network, of_patient = rng.normal(size=5), rng.normal(size=40)
+        means = [st.weighted_mean(of_patient + one) for one in of_network]
+        found = st.patient_bootstrap(np.arange(40), means, 200, seed=seed)
+        assert found.value == pytest.approx(of_patient.mean() + of_network.mean())
+        hits += found.low < 0 < found.high
+        alone = st.patient_bootstrap(np.arange(40), st.weighted_mean(of_patient + of_network.mean()), 200, seed=seed)
+        narrow += alone.low < 0 < alone.high
+    assert 0.91 * 200 <= hits <= 0.99 * 200  # 95 % within two standard errors and a half
+    assert narrow < 0.6 * 200  # patients alone
+
+
+def test_one_network_is_drawn_as_before_and_equal_ones_change_nothing():
+    values = st.weighted_mean(np.random.default_rng(3).normal(size=30))
+    single = st.patient_bootstrap(np.arange(30), values, 100, seed=2)
+    assert st.patient_bootstrap(np.arange(30), [values], 100, seed=2) == single
+    equal = st.patient_bootstrap(np.arange(30), [values] * 5, 100, seed=2)
+    assert [equal.value, equal.low, equal.high] == pytest.approx([single.value, single.low, single.high])
+
+
 def test_one_per_patient_takes_each_patient_once():
     patients = np.array([3, 3, 3, 8, 1, 1])
     chosen = st.one_per_patient(patients, seed=2)
