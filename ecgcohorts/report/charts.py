@@ -110,10 +110,12 @@ def dots(
     *,
     log_from: float = 0.0,
     reference: tuple[str, float] | None = None,
+    hollow: Mapping[str, Sequence[Collection[int]]] | None = None,
 ) -> str:
     """Return a dot for every value and a bar for their mean: a column per name and, within it, a strip per series.
 
-    series: name -> values for each of `names`, none where there are none. log_from: the y axis is linear up to it and has
+    series: name -> values for each of `names`, none where there are none. hollow: name -> places, for each of `names`, of
+    values that are drawn as rings and are no part of the mean. log_from: the y axis is linear up to it and has
     a power of ten a step above; values may then not be negative. reference: name and value of a dashed line.
     """
 
@@ -143,20 +145,40 @@ def dots(
         pieces.append(_text(left + (place + 0.5) * column, bottom + 14, name, anchor="middle"))
         for code, (label, columns) in enumerate(series.items()):
             middle = left + (place + 0.5) * column + (code - (len(series) - 1) / 2) * strip
-            # Side by side in the order given, so that a value has its place in every column, and equal ones show.
-            step = min(3.0, strip * 0.8 / max(len(columns[place]), 1))
-            for order, value in enumerate(columns[place]):
-                x = middle + (order - (len(columns[place]) - 1) / 2) * step
-                tip = f"<title>{escape(f'{label}, {name}: {value:.3g}')}</title>"
-                pieces.append(f'<path d="M{x:.1f} {py(value):.1f}h0" {_dot(code, 5)}>{tip}</path>')
-            if len(columns[place]):
-                y, half = py(float(np.mean(columns[place]))), min(strip / 2, 16.0)
-                pieces.append(f'<path d="M{middle - half:.1f} {y:.1f}h{2 * half:.1f}" {_stroke(code, 1.5, "butt")}/>')
+            rings = hollow[label][place] if hollow else ()
+            meant = [value for order, value in enumerate(columns[place]) if order not in rings]
+            tips = [f"{label}, {name}: {value:.3g}" for value in columns[place]]
+            mean = py(float(np.mean(meant))) if meant else None
+            pieces += _strip((middle, strip), list(map(py, columns[place])), tips, mean, rings, code)
     if reference:
         pieces.append(
             f'<path d="M{left} {py(reference[1]):.1f}H{right}" style="stroke:{_FAINT};stroke-dasharray:2 4"/>'
         )
     return _svg(title, _LINES, pieces, _legend(list(series), _LINES))
+
+
+def _strip(
+    at: tuple[float, float],
+    y: Sequence[float],
+    tips: Sequence[str],
+    mean: float | None,
+    rings: Collection[int],
+    code: int,
+) -> list[str]:
+    """Return the dots of one series in one column, rings for some of them, and a bar. at: middle and width, in px."""
+    middle, width = at
+    # Side by side in the order given, so that a value has its place in every column, and equal ones show.
+    step, pieces = min(3.0, width * 0.8 / max(len(y), 1)), []
+    for order, one in enumerate(y):
+        x, tip = middle + (order - (len(y) - 1) / 2) * step, f"<title>{escape(tips[order])}</title>"
+        if order in rings:
+            pieces.append(f'<circle cx="{x:.1f}" cy="{one:.1f}" r="2" {_stroke(code, 1)}>{tip}</circle>')
+        else:
+            pieces.append(f'<path d="M{x:.1f} {one:.1f}h0" {_dot(code, 5)}>{tip}</path>')
+    if mean is not None:
+        half = min(width / 2, 16.0)
+        pieces.append(f'<path d="M{middle - half:.1f} {mean:.1f}h{2 * half:.1f}" {_stroke(code, 1.5, "butt")}/>')
+    return pieces
 
 
 def intervals(title: str, names: Sequence[str], series: Mapping[str, Sequence[Limits | None]], axis: str) -> str:

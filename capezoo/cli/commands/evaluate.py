@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
+from capezoo.cli.commands import _artefact
 from capezoo.cli.parameters import WEIGHTS, device, digest_key, unchecked
 from ecgcohorts import plugins
 from ecgcohorts.cli.console import Answer, progress, table
@@ -15,17 +16,17 @@ from ecgcohorts.errors import SpecError, did_you_mean
 
 ORDER = 3
 _KIND = "capezoo.evaluate.questions"
-_ALL, _STUDY = "all", "study"
+_ALL, _STUDY, _ARTEFACT = "all", "study", "artefact"
 
 
 class _Questions(Group):
-    """A command for each question, with an option for each field of its Config; one for all of them, and for a plan."""
+    """A command for each question, with an option for each field of its Config; for all, a plan, the artefact control."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*plugins.names(_KIND), _ALL, _STUDY]
+        return [*plugins.names(_KIND), _ALL, _STUDY, _ARTEFACT]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        others = {_ALL: _asking_all, _STUDY: _carrying_out}
+        others = {_ALL: _asking_all, _STUDY: _carrying_out, _ARTEFACT: lambda: _artefact.artefact}
         if cmd_name in others:
             return others[cmd_name]()
         return _asking(cmd_name) if cmd_name in plugins.names(_KIND) else None

@@ -12,15 +12,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from capezoo.evaluate.artefact.arms import ARMS
 from capezoo.evaluate.artefact.trial import Trial
 from capezoo.evaluate.measure.statistics import Interval, Weights, auroc, patient_bootstrap
 from capezoo.specs.base import Spec, derive_seed
 
 # All three are larger where an encoder goes by the device.
 PRIMARY = ("shift_swapped", "sex_drop_swapped", "device_auc")
+UNSEEN = ("shift_unseen", "sex_drop_unseen")  # the same on a device that pretraining never met
+# Measures in which a seed may have no say; the mean over all seeds stands beside the one over those that count.
+_OF_AGE, _OF_SEX = ("shift_swapped", "shift_unseen"), ("sex_drop_swapped", "sex_drop_unseen")
+ALL = "_all"
 MIXED, IN_DISTRIBUTION = "mixed", "in_distribution"
 # An arm with another network is compared with in-distribution batches of that network.
-_PARTNERS = {"mixed_group_norm": "in_distribution_group_norm"}
+_PARTNERS = {
+    "mixed_group_norm": "in_distribution_group_norm",
+    "own_devices": "own_devices_in_distribution",
+    "own_devices_in_distribution": "own_devices_in_distribution",
+}
 _SCALERS = (("_plain", 0), ("", 1))  # suffix of a measure, place in a trial's arrays
 _LEVEL = 0.95
 # Our default: limits lie far out in the tails where seeds are few, so more draws than for patients alone.
@@ -49,10 +58,18 @@ class _Condition(Spec):
     positives: str
 
 
-class _ArmFound(_Condition):
-    """What one arm gave under one condition. measures: name -> mean over the seeds that count for it."""
-
+class _OfArm(_Condition):
     arm: str
+
+    @property
+    def where(self) -> tuple[str, str, float, str]:
+        """Kind, positives, strength and arm: what tables are sorted by."""
+        return self.kind, self.positives, self.strength_uv, self.arm
+
+
+class _ArmFound(_OfArm):
+    """What one arm gave under one condition. measures: name -> mean over the seeds that count for it; `_all`: over all."""
+
     seeds: tuple[int, ...]
     age_counts: tuple[int, ...]  # seeds whose age heads beat the constant at home
     sex_counts: tuple[int, ...]
@@ -60,7 +77,10 @@ class _ArmFound(_Condition):
 
 
 class _Difference(_Condition):
-    """First arm minus second, paired by seed. larger, smaller, equal: seeds, by primary measure."""
+    """First arm minus second, paired by seed, over seeds that count in both. larger, smaller, equal: seeds, by measure.
+
+    A name that ends with `_all` is about all seeds that both arms have.
+    """
 
     first: str
     second: str
@@ -70,10 +90,9 @@ class _Difference(_Condition):
     equal: dict[str, int]
 
 
-class _TrialFound(_Condition):
+class _TrialFound(_OfArm):
     """One trial. gains: of its heads over a constant answer at home, over patients alone."""
 
-    arm: str
     seed: int
     age_gain: Estimate  # years
     sex_gain: Estimate  # AUROC above .5
@@ -91,9 +110,9 @@ class _TrialFound(_Condition):
 
     def counts(self, measure: str) -> bool:
         """Whether this trial has a say in a primary measure or its twin on the device never met."""
-        if measure.startswith("shift_"):
+        if measure in _OF_AGE:
             return self.age_counts
-        return self.sex_counts if measure.startswith("sex_drop_") else True
+        return self.sex_counts if measure in _OF_SEX else True
 
 
 class Findings(Spec):
@@ -183,42 +202,35 @@ class _Arm:
         """Return the means over seeds."""
         names = list(next(iter(self._drawn.values())))
         chosen = {name: [seed for seed, row in self.rows.items() if row.counts(name)] for name in names}
+        measures = {name: self._estimate(name, seeds) for name, seeds in chosen.items()}
+        measures |= {
+            f"{name}{ALL}": self._estimate(name, list(self.rows)) for name in (*_OF_AGE, *_OF_SEX) if name in names
+        }
         return _ArmFound.model_validate(
             {
                 **self._about,
                 "seeds": tuple(self.rows),
                 "age_counts": tuple(seed for seed, row in self.rows.items() if row.age_counts),
                 "sex_counts": tuple(seed for seed, row in self.rows.items() if row.sex_counts),
-                "measures": {name: self._estimate(name, seeds) for name, seeds in chosen.items()},
+                "measures": measures,
             }
         )
 
     def minus(self, other: "_Arm", condition: Mapping[str, object]) -> _Difference:
-        """Compare with another arm in the seeds that both have, and that count in both."""
-        measures, larger, smaller, equal = {}, {}, {}, {}
-        for name in (*PRIMARY, *(f"{one[:-7]}unseen" for one in PRIMARY[:2])):
-            seeds = [seed for seed, row in self.rows.items() if self._both_count(other, seed, row, name)]
-            measures[name] = self._estimate(name, seeds, other)
-            signs = np.sign([self._value(seed, name) - other._value(seed, name) for seed in seeds])
-            larger[name], smaller[name], equal[name] = (int((signs == sign).sum()) for sign in (1, -1, 0))
+        """Compare with another arm in the seeds that both have."""
+        found: dict[str, dict[str, object]] = {part: {} for part in ("measures", "larger", "smaller", "equal")}
+        pairs = {seed: (row, other.rows[seed]) for seed, row in self.rows.items() if seed in other.rows}
+        for name in (*PRIMARY, *UNSEEN):
+            # A measure that an arm cannot have (devices of the store are not swapped) is no tie.
+            seeds = [seed for seed, pair in pairs.items() if all(row.measures.get(name) is not None for row in pair)]
+            counted = [seed for seed in seeds if all(row.counts(name) for row in pairs[seed])]
+            for label, chosen in ((name, counted), (f"{name}{ALL}", seeds)):
+                signs = np.sign([self._value(seed, name) - other._value(seed, name) for seed in chosen])
+                found["measures"][label] = self._estimate(name, chosen, other)
+                for part, sign in (("larger", 1), ("smaller", -1), ("equal", 0)):
+                    found[part][label] = int((signs == sign).sum())
         return _Difference.model_validate(
-            {
-                **condition,
-                "first": self._about["arm"],
-                "second": other._about["arm"],
-                "measures": measures,
-                "larger": larger,
-                "smaller": smaller,
-                "equal": equal,
-            }
-        )
-
-    @staticmethod
-    def _both_count(other: "_Arm", seed: int, row: _TrialFound, name: str) -> bool:
-        beside = other.rows.get(seed)
-        # A measure that an arm cannot have (devices of the store are not swapped) is no tie.
-        return beside is not None and all(
-            one.counts(name) and one.measures.get(name) is not None for one in (row, beside)
+            {**condition, "first": self._about["arm"], "second": other._about["arm"], **found}
         )
 
     def _estimate(self, name: str, seeds: Sequence[int], other: "_Arm | None" = None) -> Estimate:
@@ -315,10 +327,11 @@ def _pairs(arms: Iterable[str]) -> Iterator[tuple[str, str]]:
     present = set(arms)
     for arm in sorted(present, key=_place):
         partner = _PARTNERS.get(arm, IN_DISTRIBUTION)
-        if arm != IN_DISTRIBUTION and partner in present:
+        if arm not in (IN_DISTRIBUTION, partner) and partner in present:
             yield arm, partner
-        # The other way round, so that a positive difference always means that mixed batches did worse.
-        if arm not in (MIXED, IN_DISTRIBUTION) and MIXED in present:
+        # The other way round, so that a positive difference always means that mixed batches did worse. Devices of the
+        # store are other devices, with other patients.
+        if arm not in (MIXED, IN_DISTRIBUTION) and not ARMS[arm].own_devices and MIXED in present:
             yield MIXED, arm
 
 

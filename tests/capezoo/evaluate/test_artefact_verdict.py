@@ -137,6 +137,8 @@ def test_a_seed_whose_heads_are_no_better_than_a_constant_has_no_say():
     assert mixed.measures["device_auc"].seeds == 5
     (difference,) = found.differences
     assert difference.measures["shift_swapped"].seeds == difference.larger["shift_swapped"] == 3
+    assert difference.larger["shift_swapped_all"] == 5
+    assert difference.measures["shift_swapped_all"].value == pytest.approx((3 * 5 + 2 * 50) / 5)
     assert sum(one["device_auc"] for one in (difference.larger, difference.smaller, difference.equal)) == 5
 
 

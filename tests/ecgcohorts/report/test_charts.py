@@ -172,3 +172,12 @@ def test_a_reference_lies_within_the_axis_even_where_no_dot_is_near():
     assert 44 <= float(y) <= 220
     assert "dashed: chance</text>" in svg
     ElementTree.fromstring(charts.dots("none", [], {}, "uV"))
+
+
+def test_hollow_values_are_drawn_and_are_no_part_of_the_mean():
+    svg = charts.dots("years", ["200"], {"x": [[1.0, 2.0, 9.0]]}, "uV", hollow={"x": [{2}]})
+    at, means = heights(svg)
+    assert len(at) == 2
+    assert means == pytest.approx([np.mean(at)], abs=0.11)
+    assert svg.count("<circle") == 1
+    assert "<title>x, 200: 9</title>" in svg
