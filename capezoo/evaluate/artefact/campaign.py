@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Literal, Self
 
+from capezoo.errors import Unanswerable
 from capezoo.evaluate.artefact.arms import ARMS, arm_named
 from capezoo.evaluate.artefact.rendering import Material
 from capezoo.evaluate.artefact.run import Settings, made_with, run
@@ -127,7 +128,7 @@ class Campaign:
                 say(f"stopped at the budget: {len(left) - place} of {len(self.cells)} trials are left")
                 return
             tell("trials", len(self.cells) - len(left) + place, len(self.cells))
-            trial = run(self.material, cell, self.settings)
+            trial = self._run(cell)
             trial.save(self.folder / TRIALS / f"{cell.key}.npz")
             self.kept[cell.key] = trial
             done = len(self.cells) - len(left) + place + 1
@@ -157,6 +158,13 @@ class Campaign:
             findings=Findings.of(trials),
             provenance=Provenance.now(command),
         )
+
+    def _run(self, cell: Cell) -> Trial:
+        try:
+            return run(self.material, cell, self.settings)
+        # Whether a small cohort has enough people on every device depends on the seed.
+        except Unanswerable as error:
+            raise Unanswerable(f"{cell.key}: {error} Or begin at another --seed.") from None
 
     def _whole(self, path: Path) -> Trial:
         trial = Trial.load(path)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 64  # windows embedded at a time
 _TENTH = 10
+# Of what a trial does. Raise it whenever its numbers change: trials of earlier code are then refused, not mixed in.
+_CODE = 1
 # The published view, and what makes the signature the cheapest way to know a recording again: whole leads left out and
 # another gain on either side.
 _VIEWS: dict[Positives, tuple[ViewSpec, ...]] = {
@@ -61,7 +63,7 @@ class Settings(Spec):
 
 def made_with(material: Material, settings: Settings) -> str:
     """Return the fingerprint of all that a trial depends on beside its cell."""
-    return fingerprint({"settings": settings.model_dump(mode="json"), "material": material.fingerprint})
+    return fingerprint({"code": _CODE, "settings": settings.model_dump(mode="json"), "material": material.fingerprint})
 
 
 def run(material: Material, cell: Cell, settings: Settings | None = None) -> Trial:
