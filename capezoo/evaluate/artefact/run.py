@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 from torch import Tensor, nn
 
 import ecgcohorts as ec
@@ -19,10 +19,9 @@ from capezoo.evaluate.artefact import heads
 from capezoo.evaluate.artefact.arms import Arm, arm_named
 from capezoo.evaluate.artefact.rendering import Material, Places, Strips
 from capezoo.evaluate.artefact.signatures import DEVICES, RENDERINGS, Signature
-from capezoo.evaluate.artefact.trial import Cell, Facts, Positives, Trial
+from capezoo.evaluate.artefact.trial import Cell, Facts, Positives, Settings, Trial
 from capezoo.objectives import ViewBatch
 from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, OptimiserSpec, derive_seed, fingerprint
-from capezoo.specs.base import Spec
 from capezoo.specs.run import ViewSpec
 from capezoo.training.optimiser import Optimiser
 from ecgcohorts.samplers import window_starts
@@ -46,19 +45,6 @@ _VIEWS: dict[Positives, tuple[ViewSpec, ...]] = {
     ),
 }
 _CPU = torch.device("cpu")
-
-
-class Settings(Spec):
-    """What all trials of a campaign share. The defaults were chosen before any result was looked at."""
-
-    steps: int = Field(default=250, gt=0, description="of training")
-    pairs: int = Field(default=32, gt=1, description="patients in a batch")
-    test_share: float = Field(default=0.35, gt=0, lt=1, description="of patients")
-    encoder: dict[str, JsonValue] = Field(
-        default={"widths": [8, 16, 24, 32], "embedding_dim": 48, "stem_stride": 8, "norm_momentum": 0.1},
-        description="of cape_resnet: small enough for a core, and statistics that settle in 250 steps",
-    )
-    lr: float = Field(default=3e-3, gt=0, description="of Adam, falling to 0 along half a cosine")
 
 
 def made_with(material: Material, settings: Settings) -> str:

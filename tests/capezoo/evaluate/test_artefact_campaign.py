@@ -12,11 +12,12 @@ import pytest
 
 import capezoo.cli.program
 from capezoo.evaluate.artefact import campaign as module
-from capezoo.evaluate.artefact.campaign import TRIALS, Campaign, Outcome, plan
+from capezoo.evaluate.artefact.campaign import TRIALS, Campaign, plan
+from capezoo.evaluate.artefact.outcome import Outcome
 from capezoo.evaluate.artefact.page import write
 from capezoo.evaluate.artefact.rendering import Material
-from capezoo.evaluate.artefact.run import Settings, run
-from capezoo.evaluate.artefact.trial import Trial
+from capezoo.evaluate.artefact.run import run
+from capezoo.evaluate.artefact.trial import Settings, Trial
 from ecgcohorts.errors import RecipeMismatch, SourceError, SpecError
 
 ARMS = ("mixed", "in_distribution")
