@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, JsonValue
-from torch import Tensor, nn
+from torch import Tensor
 
 import ecgcohorts as ec
 from capezoo import encoders, objectives, views
@@ -24,7 +24,9 @@ from capezoo.objectives import ViewBatch
 from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, OptimiserSpec, derive_seed, fingerprint
 from capezoo.specs.base import Spec
 from capezoo.specs.run import ViewSpec
+from capezoo.training.norms import normalised_per_group
 from capezoo.training.optimiser import Optimiser
+from capezoo.zoo.forward import estimate_batch_norm, features
 from ecgcohorts.samplers import window_starts
 
 if TYPE_CHECKING:
@@ -147,6 +149,8 @@ class _Learner:
         self.material, self.arm, self.cell, self.settings = material, arm, cell, settings
         self.input = InputSpec.of_recipe(material.recipe)
         config: dict[str, JsonValue] = {**settings.encoder, "in_leads": len(self.input.leads)}
+        if arm.statistics == "group_norm":
+            config["norm"] = "group"
         # Seeds without the arm: all arms begin with the same weights.
         self.encoder = encoders.build(EncoderSpec(config=config), derive_seed(cell.seed, "encoder"))
         self.objective = objectives.build(ObjectiveSpec(), self.encoder, derive_seed(cell.seed, "objective"))
@@ -155,19 +159,20 @@ class _Learner:
     def learn(self, roles: _Roles, own: Strips, signature: Signature) -> list[float]:
         """Pretrain on the training patients; return the loss of each step."""
         if not self.arm.trained:
-            self._estimate(self.windows(own, roles.train))
+            windows = self._scaled(self._windows(own, roles.train)).numpy()
+            # Untrained layers have 0 and 1: a baseline that is not what an untrained network can do.
+            estimate_batch_norm(self.encoder, [windows[at : at + _BLOCK] for at in range(0, len(windows), _BLOCK)])
             return []
-        stop = self._stop(roles.train)
         wardrobe = self._wardrobe(roles, own, signature)
+        stop, device = self._stop(roles.train), roles.of(roles.train)
         spec = OptimiserSpec(lr=self.settings.lr)
         rates = Optimiser([*self.encoder.named_parameters(), *self.objective.named_parameters()], spec, _CPU)
         self.encoder.train()
         losses = []
         for step, plan in enumerate(islice(_plans(self._sampler(roles)), self.settings.steps)):
             rates.at_step(rates.torch.param_groups, step, self.settings.steps)
-            worn = self._drawn_devices(plan.rows.shape, len(wardrobe), step)
-            starts = window_starts(plan.offsets, np.zeros_like(plan.rows), stop[plan.rows], self.input.length)
-            loss = self._step(wardrobe, worn, plan, starts, step)
+            parts = device[plan.rows[:, 0]] if self.arm.statistics == "device" else None
+            loss = self._loss(self._cut(wardrobe, plan, stop, step), plan, parts, step)
             rates.torch.zero_grad(set_to_none=True)
             loss.backward()
             rates.torch.step()
@@ -176,26 +181,32 @@ class _Learner:
                 raise TrainingDiverged(f"{self.cell.key}: the loss of step {step} is {losses[-1]}. Lower the rate.")
         return losses
 
-    def _step(self, wardrobe: list[Strips], worn: Places, plan: "BatchPlan", starts: Places, step: int) -> Tensor:
-        length = self.input.length
+    def _cut(self, wardrobe: list[Strips], plan: "BatchPlan", stop: Places, step: int) -> Tensor:
+        """Cut the windows of a batch, each from one of the renderings: (pair, view, lead, time) in mV."""
+        length, worn = self.input.length, self._drawn_devices(plan.rows.shape, len(wardrobe), step)
+        starts = window_starts(plan.offsets, np.zeros_like(plan.rows), stop[plan.rows], length)
         taken = [
             [wardrobe[which][row, :, first : first + length] for which, row, first in zip(*one, strict=True)]
             for one in zip(worn.tolist(), plan.rows.tolist(), starts.tolist(), strict=True)
         ]
-        signal = self._scaled(np.array(taken))
+        return self._scaled(np.array(taken))
+
+    def _loss(self, signal: Tensor, plan: "BatchPlan", parts: Places | None, step: int) -> Tensor:
+        """Return the loss of a batch. parts: whose statistics each pair is normalised with; None: those of all."""
         generator = torch.Generator().manual_seed(derive_seed(self.cell.seed, "views", step))
         shape = cast(views.Shape, tuple(signal.shape))
         signal = views.apply(self.views, signal, views.draw(self.views, shape, generator))
         batch = ViewBatch(
             signal=signal,
-            valid=torch.full(signal.shape[:2], length),
+            valid=torch.full(signal.shape[:2], shape[-1]),
             group=torch.from_numpy(plan.patients),
             cohort=plan.cohort,
             step=step,
             total_steps=self.settings.steps,
             generator=generator,
         )
-        return cast(Tensor, self.objective(self.encoder, batch).total)
+        with normalised_per_group(self.encoder, parts):
+            return cast(Tensor, self.objective(self.encoder, batch).total)
 
     def _wardrobe(self, roles: _Roles, own: Strips, signature: Signature) -> list[Strips]:
         """Return the renderings that a view may be cut from: one, or one for each device."""
@@ -236,7 +247,7 @@ class _Learner:
         stop = material.stop[places] * (material.recipe.rate_hz / material.store_recipe.rate_hz)
         return np.minimum(np.ceil(stop - 1e-6).astype(np.int64), material.recipe.strip_samples)
 
-    def windows(self, strips: Strips, places: Places) -> Strips:
+    def _windows(self, strips: Strips, places: Places) -> Strips:
         """Return the middle window of each strip."""
         stop = self._stop(places)
         starts = window_starts(np.full(len(places), 0.5), np.zeros_like(stop), stop, self.input.length)
@@ -245,25 +256,10 @@ class _Learner:
 
     def embed(self, strips: Strips, places: Places) -> NDArray[np.float32]:
         """Embed the middle windows of strips."""
-        windows = self.windows(strips, places)
-        self.encoder.eval()
-        with torch.inference_mode():
-            found = [self.encoder(self._scaled(windows[at : at + _BLOCK])) for at in range(0, len(windows), _BLOCK)]
-        return np.asarray(torch.cat(found).numpy())
+        return features(self.encoder, self._scaled(self._windows(strips, places)).numpy())
 
     def _scaled(self, stored: Strips) -> Tensor:
         return self.input.scaled(torch.from_numpy(stored), self.material.recipe.lsb_uv)
-
-    def _estimate(self, windows: Strips) -> None:
-        """Let BatchNorm layers take the statistics of the training patients: an untrained one has 0 and 1."""
-        norms = [one for one in self.encoder.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the mean over all batches
-        self.encoder.train()
-        with torch.no_grad():
-            for at in range(0, len(windows), _BLOCK):
-                self.encoder(self._scaled(windows[at : at + _BLOCK]))
 
 
 def _plans(sampler: "BatchPlanner") -> "Iterator[BatchPlan]":

@@ -14,7 +14,7 @@ from capezoo.evaluate.artefact.signatures import RENDERINGS, Signature
 from capezoo.evaluate.artefact.trial import Cell, Trial
 from ecgcohorts.errors import RecipeMismatch, SpecError
 
-SMALL = Settings(steps=4, pairs=4, encoder={"widths": [4, 4], "embedding_dim": 6, "stem_stride": 8, "kernel": 4})
+SMALL = Settings(steps=4, pairs=4, encoder={"widths": [4, 4], "embedding_dim": 8, "stem_stride": 8, "kernel": 4})
 CELL = Cell(kind="tone", strength_uv=200, arm="mixed", seed=2)
 ANSWERS = ("patient", "age", "sex", "device", "age_years", "sex_score", "constant_age", "device_score", "largest_z")
 
@@ -110,13 +110,35 @@ def test_views_wear_the_devices_that_the_arm_says(material):
     assert (drawn[..., 0] != drawn[..., 1]).mean() == pytest.approx(0.75, abs=0.06)
 
 
+def test_statistics_are_those_of_the_arm(material):
+    """GroupNorm has none of a batch; per device, a pair far from the others' devices is normalised without them."""
+    grouped = run._Learner(material, ARMS["mixed_group_norm"], CELL, SMALL)
+    assert not [one for one in grouped.encoder.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    learner = run._Learner(material, ARMS["mixed_per_device"], CELL, SMALL)
+    roles = run._draw_roles(material, ARMS["mixed"], 2, SMALL)
+    own = material.render(roles.train, roles.of(roles.train), Signature("tone", 200, 2))
+    plan = next(run._plans(learner._sampler(roles)))
+    signal = learner._cut([own], plan, learner._stop(roles.train), 0)
+    made = []
+    learner.encoder.train()
+    learner.encoder.stem_norm.register_forward_hook(lambda module, given, result: made.append(result.detach().clone()))
+    parts = np.array([0, 0, 1, 1])
+    for scale in (1.0, 1000.0):
+        signal[2:] *= scale
+        for asked in (parts, None):
+            learner._loss(signal, plan, asked, 0)
+    apart, together, apart_far, together_far = (one[:4] for one in made)  # both views of the first two pairs
+    np.testing.assert_allclose(apart, apart_far, atol=1e-5)
+    assert (together - together_far).abs().max() > 0.1
+
+
 def test_random_weights_have_the_statistics_of_the_training_patients(material):
     cell = CELL.model_copy(update={"arm": "random_weights"})
     learner = run._Learner(material, ARMS["random_weights"], cell, SMALL)
     roles = run._draw_roles(material, ARMS["random_weights"], cell.seed, SMALL)
     own = material.render(roles.train, roles.of(roles.train), Signature("tone", 200, 2))
     made = []
-    learner.encoder.stem.register_forward_hook(lambda module, given, result: made.append(result.clone()))
+    learner.encoder.stem.register_forward_hook(lambda module, given, result: made.append(result.detach().clone()))
     assert learner.learn(roles, own, Signature("tone", 200, 2)) == []
     learner.encoder.eval()
     learner.embed(own, roles.train)
