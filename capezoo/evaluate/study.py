@@ -7,9 +7,9 @@ OUT/embeddings/<weights>/          kept: the next question about the same weight
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from capezoo.specs.run import EncoderSpec
 from capezoo.zoo.create import load
 from capezoo.zoo.digests import trained_on
 from capezoo.zoo.files import CARD, DIGEST_BYTES, Architecture, read_card
+from capezoo.zoo.forward import _has_batch_norm
 from capezoo.zoo.listing import locate
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError, StoreError
@@ -36,12 +37,13 @@ from ecgcohorts.privacy.pseudonyms import load_key
 if TYPE_CHECKING:
     from torch import nn
 
-    from capezoo.embedding.folder import Embeddings
+    from capezoo.embedding.folder import EmbeddingInfo, Embeddings
     from ecgcohorts.index.cohort_index import CohortIndex
     from ecgcohorts.store.union import AnyStore
 
 RANDOM = "random"  # in place of weights: the architecture of the first published ones, never trained
 Progress = Callable[[str, int, int], None]  # what, done, total
+_BatchNorms = Literal["running", "per_cohort", "both"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,7 @@ def study(
     check: bool = True,
     digest_key: Path | None = None,
     device: str | None = None,
+    batch_norm: _BatchNorms = "running",
 ) -> Study:
     """Embed the store with each of `weights`, ask the questions, and return the study, which `out` then holds.
 
@@ -76,7 +79,8 @@ def study(
     an earlier study of the same weights, store and seed keeps its other answers. A question that the store cannot
     answer is listed in `left_out`, or, asked alone, raises Unanswerable. check: as for `capezoo.load`; what unchecked
     weights say of their training recordings is not believed. digest_key: file of the key of keyed training digests. device: that
-    embeds, auto, cpu, cuda or cuda:N; None: the CPU.
+    embeds, auto, cpu, cuda or cuda:N; None: the CPU. batch_norm: statistics kept in training (running), or those of each
+    cohort's own recordings (per_cohort), or a row for each of these (both); weights without BatchNorm have one row.
     Raises EcgError with the remedy for whatever does not fit together, and for test patients that pretraining has seen.
     """
     _require_alone(
@@ -87,6 +91,7 @@ def study(
     asked = {name: _config(name, values) for name, values in sorted(questions.items())}
     key = load_key(digest_key, for_new_store=False) if digest_key else None
     found = _contenders(weights, seed, check, lambda folder: trained_on(folder, store.index, key))
+    found = _with_norms(found, batch_norm)
     # Embedding takes minutes to hours; what cannot be tested is refused before it.
     _require_testable(asked, found, store, seed)
     made = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
@@ -187,6 +192,19 @@ def _contenders(
     return found
 
 
+def _with_norms(found: Sequence[_Contender], batch_norm: _BatchNorms) -> list[_Contender]:
+    """Return contenders with the statistics asked for, under a name that says so."""
+    rows = []
+    for one in found:
+        has_choice = _has_batch_norm(one.model)
+        if batch_norm != "per_cohort" or not has_choice:
+            rows.append(one)
+        if batch_norm != "running" and has_choice:
+            changes = {"name": f"{one.name}, BatchNorm per cohort", "batch_norm": "per_cohort"}
+            rows.append(replace(one, evaluated=one.evaluated.model_copy(update=changes)))
+    return rows
+
+
 def _random(folders: Sequence[Path], seed: int) -> "nn.Module":
     """Build an untrained encoder, so that every other row can be read against it."""
     # The architecture of the first weights: another one would differ in more than training.
@@ -204,18 +222,22 @@ def _embeddings(
     one: _Contender, store: "AnyStore", folder: Path, progress: Callable[[int, int], None], device: str | None
 ) -> "Embeddings":
     """Return the embeddings of an earlier study if weights and store are the same, else new ones."""
-    path = folder / "embeddings" / file_name(one.name)
+    path, norms = folder / "embeddings" / file_name(one.name), one.evaluated.batch_norm
     if path.exists():
         try:
             made = open_embeddings(path)
         except (StoreError, SpecError):
             # Damaged, or written by an earlier version: embedding again costs minutes, not results.
             made = None
-        wanted = (one.name, one.evaluated.weights, store.fingerprint, InputSpec.of_model(one.model))
-        if made and (made.info.name, made.info.weights, made.info.store_fingerprint, made.info.input) == wanted:
+        wanted = (one.name, one.evaluated.weights, store.fingerprint, InputSpec.of_model(one.model), norms)
+        if made and _made_of(made.info) == wanted:
             return made
         shutil.rmtree(path)
-    return embed_store(one.model, store, path, one.name, one.evaluated.card, progress, device=device)
+    return embed_store(one.model, store, path, one.name, one.evaluated.card, progress, device=device, batch_norm=norms)
+
+
+def _made_of(info: "EmbeddingInfo") -> tuple[Any, ...]:
+    return (info.name, info.weights, info.store_fingerprint, info.input, info.batch_norm)
 
 
 def _draw(folder: Path, figures: Sequence[Any]) -> None:

@@ -56,6 +56,13 @@ def _study(function: Callable[..., Answer]) -> Callable[..., Answer]:
             option("--store", type=STORE, multiple=True, required=True, help="store; repeat to read several as one"),
             option("-o", "--out", type=FOLDER, required=True, help="folder of the study, to make or to add to"),
             option("--seed", type=NATURAL, required=True, help="random seed of splits, heads and resampling"),
+            option(
+                "--batch-norm",
+                type=OneOf("running", "per_cohort", "both"),
+                default="running",
+                show_default=True,
+                help="statistics of BatchNorm: kept in training, estimated on each cohort's own recordings, or a row of each",
+            ),
             device,
             unchecked,
             digest_key,
@@ -78,12 +85,13 @@ def _asking(name: str) -> Command:
         store: Sequence[str],
         out: Path,
         seed: int,
+        batch_norm: str,
         device: str,
         unchecked: bool,
         digest_key: Path | None,
         **config: Any,
     ) -> Answer:
-        how = {"check": not unchecked, "digest_key": digest_key, "device": device}
+        how = {"check": not unchecked, "digest_key": digest_key, "device": device, "batch_norm": batch_norm}
         return _answered(weights, store, out, seed, {name: config}, how)
 
     # The function has no docstring of its own: the question's module says what it asks.
@@ -133,6 +141,7 @@ def _asking_all() -> Command:
         store: Sequence[str],
         out: Path,
         seed: int,
+        batch_norm: str,
         device: str,
         unchecked: bool,
         digest_key: Path | None,
@@ -150,7 +159,7 @@ def _asking_all() -> Command:
             questions[name] = {key: value for key, value in shared.items() if key in fields}
         for setting in settings:
             _set(questions, setting)
-        how = {"check": not unchecked, "digest_key": digest_key, "device": device}
+        how = {"check": not unchecked, "digest_key": digest_key, "device": device, "batch_norm": batch_norm}
         return _answered(weights, store, out, seed, questions, how)
 
     return ask

@@ -283,3 +283,23 @@ def test_tiny_cohorts_do_not_count_in_the_mean(scored):
 )
 def test_names_become_harmless_file_names(name, expected):
     assert file_name(name) == expected
+
+
+def test_weights_can_have_a_row_with_each_cohorts_own_batch_norm_statistics(study, simulated):
+    folder, before = study
+    store, weights = open_store(simulated / "store.zarr"), [str(folder / "a"), "random"]
+    made = ask(weights, store, folder / "both", 1, {"ood": QUICK}, batch_norm="both")
+    names = ["tiny_x", "tiny_x, BatchNorm per cohort", "random", "random, BatchNorm per cohort"]
+    assert [one.name for one in made.weights] == names
+    assert [one.batch_norm for one in made.weights] == ["running", "per_cohort"] * 2
+    kept, own = (open_embeddings(folder / "both" / "embeddings" / file_name(name)) for name in names[:2])
+    earlier = open_embeddings(folder / "out" / "embeddings" / "tiny_x_a_")
+    np.testing.assert_array_equal(kept.embedding, earlier.embedding)
+    assert np.abs(own.embedding - kept.embedding).max() > 0.01
+    assert (own.info.weights, own.info.batch_norm) == (kept.info.weights, "per_cohort")
+    # A card says what weights do as they are published.
+    assert {metric.name for metric in made.card_metrics(before.weights[0].weights)} >= {"age_mae_years"}
+    alone = ask(weights[:1], store, folder / "own", 1, {"ood": QUICK}, batch_norm="per_cohort")
+    assert [one.name for one in alone.weights] == names[1:2]
+    with pytest.raises(SpecError, match="expected one of"):
+        alone.card_metrics(before.weights[0].weights)
