@@ -1,6 +1,6 @@
 """What linear probes answer: a number, one class of several, or the presence of each of some labels; and their metrics."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -170,15 +170,29 @@ class TargetExam:
             for place in np.flatnonzero(self.outputs if len(outputs) > 1 else [])
         }
 
-    def interval(self, statistic: Statistic) -> "Interval":
-        """The interval of a statistic when patients are drawn anew: the same draws for all weights and scalers."""
+    def interval(self, each: Sequence[Statistic]) -> "Interval":
+        """The interval of a statistic when patients are drawn anew: the same draws for all weights and scalers.
+
+        each: the statistic of each initialisation, whose mean is meant; trained weights have one.
+        """
         from capezoo.evaluate.measure.statistics import patient_bootstrap
 
-        return patient_bootstrap(self.patients, statistic, self.resamples, derive_seed(self.seed, "probe", self.cohort))
+        return patient_bootstrap(self.patients, each, self.resamples, derive_seed(self.seed, "probe", self.cohort))
 
     def alone(self, statistic: Statistic) -> float:
         """Value without an interval."""
         return float(statistic(np.ones((1, len(self.entries))))[0])
+
+
+def differences(first: Sequence[Statistic], second: Sequence[Statistic]) -> list[Statistic]:
+    """Pair the statistics of each initialisation of two rows: first minus second."""
+    # Initialisation k of two rows is one network; a trained one stands against each.
+    count = max(len(first), len(second))
+    return [_minus(first[k % len(first)], second[k % len(second)]) for k in range(count)]
+
+
+def _minus(first: Statistic, second: Statistic) -> Statistic:
+    return lambda weights: first(weights) - second(weights)
 
 
 def _statistics(kind: Kind, truth: NDArray[np.float64], answer: NDArray[np.float64]) -> dict[str, Statistic]:

@@ -18,7 +18,7 @@ from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.parts import Home, Parts
 from capezoo.evaluate.measure.scalers import SCALERS, Features, ScalerName, fit_scaler
 from capezoo.evaluate.questions import Context, Figure, Table
-from capezoo.evaluate.questions._targets import Kind, Statistic, Target, TargetExam
+from capezoo.evaluate.questions._targets import Kind, Statistic, Target, TargetExam, differences
 from capezoo.specs.base import Spec, derive_seed
 from capezoo.specs.card import Metric
 from ecgcohorts.index.cohort_index import CohortIndex
@@ -34,7 +34,7 @@ EXAMPLES = (
     "--seed 0 --lr 1e-3 -o study",
 )
 _DEFAULT = ("age", "sex", "superclass", "subclass")
-# (cohort, scaler) -> (run, record, output)
+# (cohort, scaler) -> (initialisation, run, record, output); trained weights have one initialisation
 _Answers = dict[tuple[str, ScalerName], NDArray[np.float64]]
 _LOSSES: dict[Kind, Literal["linear", "bce", "softmax"]] = {"number": "linear", "labels": "bce", "classes": "softmax"}
 
@@ -67,9 +67,9 @@ class _Value(Spec):
     high: float | None
 
     @classmethod
-    def of(cls, exam: TargetExam, statistic: Statistic) -> "_Value":
-        """Draw the patients of an exam anew."""
-        found = exam.interval(statistic)
+    def of(cls, exam: TargetExam, each: Sequence[Statistic]) -> "_Value":
+        """Draw the patients of an exam anew, and with them the initialisations, if there are several."""
+        found = exam.interval(each)
         return cls(value=found.value, low=found.limits[0], high=found.limits[1])
 
 
@@ -106,8 +106,8 @@ class _Score(Spec):
     target: str
     cohort: str
     scaler: ScalerName
-    metrics: dict[str, _Value]  # of the answer averaged over runs
-    runs: tuple[float, ...]  # the main metric of each run
+    metrics: dict[str, _Value]  # of the answer averaged over runs; of several initialisations, their mean
+    runs: tuple[float, ...]  # the main metric of each run; of several initialisations, their mean
     classes: dict[str, _Value]  # AUROC of each class that this cohort has; of one label alone none
 
 
@@ -155,14 +155,16 @@ def run(context: Context, config: Config) -> Result:
     targets, left_out = _found(index, config.target or _DEFAULT, parts)
     exams = [exam for one in targets for exam in TargetExam.find(one, index, parts, seed, config.resamples)]
     scores: list[_Score] = []
-    differences: list[_Difference] = []
+    compared: list[_Difference] = []
     epochs: dict[str, tuple[int, ...]] = {}
     at_limit = 0
     for target in targets:
         mine = [exam for exam in exams if exam.target is target]
         answers = {}
         for subject in context.subjects:
-            answers[subject.name], trained = _sit(subject.features, target, mine, parts, config, seed)
+            sat = [_sit(features, target, mine, parts, config, seed) for features in subject.initialisations]
+            answers[subject.name] = {key: np.stack([answered[key] for answered, _ in sat]) for key in sat[0][0]}
+            trained = {scaler: tuple(n for _, counts in sat for n in counts[scaler]) for scaler in SCALERS}
             epochs |= {f"{subject.name}, {target.name}, {scaler}": count for scaler, count in trained.items()}
             at_limit += sum(n >= _settings(target, config).max_epochs for count in trained.values() for n in count)
             scores += [
@@ -172,13 +174,13 @@ def run(context: Context, config: Config) -> Result:
                 targets.index(target) * len(context.subjects) + len(answers), len(targets) * len(context.subjects)
             )
         pairs = list(combinations(answers.items(), 2))
-        differences += [_compared(exam, scaler, *pair) for pair in pairs for exam in mine for scaler in SCALERS]
+        compared += [_compared(exam, scaler, *pair) for pair in pairs for exam in mine for scaler in SCALERS]
     return Result(
         train_cohort=config.train_cohort,
         targets=tuple(_asked(one, parts) for one in targets),
         tests=tuple(_test_set(exam, parts) for exam in exams),
         scores=tuple(scores),
-        differences=tuple(differences),
+        differences=tuple(compared),
         epochs=epochs,
         at_limit=at_limit,
         left_out=left_out,
@@ -211,14 +213,11 @@ def tables(result: Result) -> Sequence[Table]:
         if len(result.names) > 1:
             shown.append(Table(f"{_title(one)}: paired differences", _paired(result, one), folded=True))
     rows = {
-        f"{test.target}, {test.cohort}": {
-            "records": test.records,
-            "patients": test.patients,
-            "no part of the mean": ", ".join(test.absent) or NOTHING,
-        }
+        f"{test.target}, {test.cohort}": [test.records, test.patients, ", ".join(test.absent) or NOTHING]
         for test in result.tests
     }
-    shown.append(Table("test records", pd.DataFrame.from_dict(rows, orient="index"), folded=True))
+    heads = ["records", "patients", "no part of the mean"]
+    shown.append(Table("test records", pd.DataFrame.from_dict(rows, orient="index", columns=heads), folded=True))
     if result.left_out:
         reasons = pd.DataFrame.from_dict(result.left_out, orient="index", columns=["why"])
         shown.append(Table("left out", reasons, folded=True))
@@ -336,16 +335,19 @@ def _examples(
 
 def _scored(weights: str, exam: TargetExam, scaler: ScalerName, answers: _Answers) -> _Score:
     found = answers[exam.cohort, scaler]
-    averaged = found.mean(axis=0)
+    each = [exam.statistics(one.mean(axis=0)) for one in found]
+    by_class = [exam.by_class(one.mean(axis=0)) for one in found]
     main = exam.target.metrics[0]
     return _Score(
         weights=weights,
         target=exam.target.name,
         cohort=exam.cohort,
         scaler=scaler,
-        metrics={name: _Value.of(exam, statistic) for name, statistic in exam.statistics(averaged).items()},
-        runs=tuple(exam.alone(exam.statistics(one)[main]) for one in found),
-        classes={name: _Value.of(exam, statistic) for name, statistic in exam.by_class(averaged).items()},
+        metrics={name: _Value.of(exam, [one[name] for one in each]) for name in exam.target.metrics},
+        runs=tuple(
+            np.mean([[exam.alone(exam.statistics(run)[main]) for run in one] for one in found], axis=0).tolist()
+        ),
+        classes={name: _Value.of(exam, [one[name] for one in by_class]) for name in by_class[0]},
     )
 
 
@@ -356,14 +358,17 @@ def _compared(
     second: tuple[str, _Answers],
 ) -> _Difference:
     main = exam.target.metrics[0]
-    a, b = (exam.statistics(answers[exam.cohort, scaler].mean(axis=0))[main] for _, answers in (first, second))
+    a, b = (
+        [exam.statistics(one.mean(axis=0))[main] for one in answers[exam.cohort, scaler]]
+        for _, answers in (first, second)
+    )
     return _Difference(
         first=first[0],
         second=second[0],
         target=exam.target.name,
         cohort=exam.cohort,
         scaler=scaler,
-        difference=_Value.of(exam, lambda weights: a(weights) - b(weights)),
+        difference=_Value.of(exam, differences(a, b)),
     )
 
 
