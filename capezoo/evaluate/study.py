@@ -128,9 +128,11 @@ def _config(name: str, values: Mapping[str, Any]) -> Spec:
 
 
 def _require_testable(asked: Mapping[str, Spec], found: Sequence[_Contender], store: "AnyStore", seed: int) -> None:
-    """Raise SpecError, before the long part, for an unknown home cohort or test patients that pretraining has seen."""
+    """Raise SpecError, before the long part, for what the store does not know, or test patients that pretraining has seen."""
     index = store.index
     for config in asked.values():
+        if require := getattr(config, "require", None):
+            require(index)
         if isinstance(config, Home):
             parts = config.parts(index, seed, store)
             for one in () if config.allow_seen else found:

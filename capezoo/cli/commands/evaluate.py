@@ -102,7 +102,7 @@ def _asking(name: str) -> Command:
 
 
 def _options_of(config: Any) -> Iterator[click.Option]:
-    """Yield an option for each field of a spec that a word or a number can set: no tuples."""
+    """Yield an option for each field of a spec that a word, a number, or several words can set."""
     for name, field in config.model_fields.items():
         kind = field.annotation
         settings: dict[str, Any] = {"help": field.description, "required": field.is_required()}
@@ -116,6 +116,8 @@ def _options_of(config: Any) -> Iterator[click.Option]:
             yield click.Option([flag], type=OneOf(*get_args(kind)), **settings)
         elif kind in (int, float, str):
             yield click.Option([flag], type={int: INTEGER, float: REAL, str: Name("NAME")}[kind], **settings)
+        elif kind == tuple[str, ...]:
+            yield click.Option([flag], type=Name("NAME"), multiple=True, **settings | {"show_default": False})
 
 
 def _asking_all() -> Command:
