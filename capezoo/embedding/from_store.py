@@ -105,7 +105,8 @@ def _blocks(
     if own:
         parts = [piece for part in parts for piece in _of_one(part, index["cohort"])]
     # Read and scaled in a thread of its own while the block before is computed.
-    with closing(read_ahead(_windows(store, spec, plan, starts, parts), _BLOCKS_AHEAD)) as windows:
+    made = _windows(store, spec, plan, starts, parts)
+    with closing(read_ahead(made, _BLOCKS_AHEAD, store.refuse_removed)) as windows:
         for cohort, run in groupby(parts, lambda part: int(index["cohort"][part.start]) if own else None):
             fitted = model if own is None or cohort is None else own.of(cohort)
             for block in _features(fitted, islice(windows, len(list(run))), device):
