@@ -84,10 +84,11 @@ def artefact(
 
     Trials that the folder has are kept, so the same command goes on after a stop, and one with more seeds adds them.
     """
-    from capezoo.evaluate.artefact.campaign import TRIALS, Campaign, in_words, plan
+    from capezoo.evaluate.artefact.campaign import TRIALS, Campaign, plan
+    from capezoo.evaluate.artefact.outcome import in_words
     from capezoo.evaluate.artefact.page import verdicts, write
     from capezoo.evaluate.artefact.rendering import Material
-    from capezoo.evaluate.artefact.run import Settings
+    from capezoo.evaluate.artefact.trial import Settings
     from ecgcohorts.store.union import open_named
 
     # Names first: a mistyped one is refused before recordings are read.

@@ -8,64 +8,25 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Literal, Self
 
+from capezoo.errors import Unanswerable
 from capezoo.evaluate.artefact.arms import ARMS, arm_named
+from capezoo.evaluate.artefact.outcome import Outcome, in_words
 from capezoo.evaluate.artefact.rendering import Material
-from capezoo.evaluate.artefact.run import Settings, made_with, run
+from capezoo.evaluate.artefact.run import made_with, run
 from capezoo.evaluate.artefact.signatures import Signature
-from capezoo.evaluate.artefact.trial import Cell, Trial
+from capezoo.evaluate.artefact.trial import Cell, Settings, Trial
 from capezoo.evaluate.artefact.verdict import Findings
-from capezoo.evaluate.results import RESULTS, Provenance
-from capezoo.specs.base import Spec, parse
-from ecgcohorts.errors import SourceError, SpecError
-from ecgcohorts.io.durable import write_file
+from capezoo.evaluate.results import Provenance
+from capezoo.specs.base import parse
+from ecgcohorts.errors import SpecError
 
 TRIALS = "trials"  # folder of finished trials, a file each
 # Steps of the two short trials that are timed: their difference is what a step costs, the rest what a trial costs anyway.
 _TIMED = (2, 12)
-# Bytes of results.json: five hundred trials make about 1 MB.
-_LIMIT = 64 << 20
 
 Tell = Callable[[str, int, int], None]  # what, done, total
 Say = Callable[[str], None]
-
-
-class Outcome(Spec):
-    """results.json of an artefact control."""
-
-    format: Literal["capezoo-artefact"] = "capezoo-artefact"
-    format_version: Literal[1] = 1
-    state: Literal["complete", "incomplete"]
-    left: tuple[str, ...]  # trials that were asked for and have not been run
-    cohort: str
-    patients: int
-    recipe: str
-    store_recipe: str
-    store_fingerprint: str
-    made_with: str  # fingerprint of settings and recordings
-    settings: Settings
-    trial_seconds: float  # of all trials together
-    findings: Findings
-    provenance: Provenance
-
-    def write(self, folder: Path) -> None:
-        """Write results.json whole."""
-        write_file(folder / RESULTS, (self.model_dump_json(indent=1) + "\n").encode())
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read results.json of a folder. Raises SourceError if it is missing, SpecError if it is something else."""
-        path = folder / RESULTS
-        if not path.is_file() or path.stat().st_size > _LIMIT:
-            raise SourceError(f"{path}: found no result, expected a file written by `capezoo evaluate artefact`.")
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            first = str(error).splitlines()[0]
-            raise SpecError(
-                f"{path}: found {first}, expected a file written by `capezoo evaluate artefact`. Run it again."
-            ) from None
 
 
 def plan(
@@ -127,7 +88,7 @@ class Campaign:
                 say(f"stopped at the budget: {len(left) - place} of {len(self.cells)} trials are left")
                 return
             tell("trials", len(self.cells) - len(left) + place, len(self.cells))
-            trial = run(self.material, cell, self.settings)
+            trial = self._run(cell)
             trial.save(self.folder / TRIALS / f"{cell.key}.npz")
             self.kept[cell.key] = trial
             done = len(self.cells) - len(left) + place + 1
@@ -158,6 +119,13 @@ class Campaign:
             provenance=Provenance.now(command),
         )
 
+    def _run(self, cell: Cell) -> Trial:
+        try:
+            return run(self.material, cell, self.settings)
+        # Whether a small cohort has enough people on every device depends on the seed.
+        except Unanswerable as error:
+            raise Unanswerable(f"{cell.key}: {error} Or begin at another --seed.") from None
+
     def _whole(self, path: Path) -> Trial:
         trial = Trial.load(path)
         # Numbers from other recordings or settings would be averaged with these, and nobody would see it.
@@ -184,14 +152,3 @@ class Campaign:
         # Always mixed batches: the other arms' costs follow from them, whichever of them is asked for first.
         short = cell.model_copy(update={"arm": "mixed"})
         return run(self.material, short, self.settings.model_copy(update={"steps": steps})).facts.seconds
-
-
-def in_words(seconds: float) -> str:
-    """Return a time that is an estimate as a person says it."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )

@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 import pandas as pd
 
-from capezoo.evaluate.artefact.campaign import Outcome, in_words
+from capezoo.evaluate.artefact.outcome import Outcome, in_words
 from capezoo.evaluate.artefact.verdict import (
     ALL,
     IN_DISTRIBUTION,

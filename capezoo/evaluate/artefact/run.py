@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 from torch import Tensor
 
 import ecgcohorts as ec
@@ -19,10 +19,9 @@ from capezoo.evaluate.artefact import heads
 from capezoo.evaluate.artefact.arms import Arm, arm_named
 from capezoo.evaluate.artefact.rendering import Material, Places, Strips
 from capezoo.evaluate.artefact.signatures import DEVICES, RENDERINGS, Signature
-from capezoo.evaluate.artefact.trial import Cell, Facts, Positives, Trial
+from capezoo.evaluate.artefact.trial import Cell, Facts, Positives, Settings, Trial
 from capezoo.objectives import ViewBatch
 from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, OptimiserSpec, derive_seed, fingerprint
-from capezoo.specs.base import Spec
 from capezoo.specs.run import ViewSpec
 from capezoo.training.norms import normalised_per_group
 from capezoo.training.optimiser import Optimiser
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 64  # windows embedded at a time
 _TENTH = 10
+# Of what a trial does. Raise it whenever its numbers change: trials of earlier code are then refused, not mixed in.
+_CODE = 1
 # The published view, and what makes the signature the cheapest way to know a recording again: whole leads left out and
 # another gain on either side.
 _VIEWS: dict[Positives, tuple[ViewSpec, ...]] = {
@@ -48,22 +49,9 @@ _VIEWS: dict[Positives, tuple[ViewSpec, ...]] = {
 _CPU = torch.device("cpu")
 
 
-class Settings(Spec):
-    """What all trials of a campaign share. The defaults were chosen before any result was looked at."""
-
-    steps: int = Field(default=250, gt=0, description="of training")
-    pairs: int = Field(default=32, gt=1, description="patients in a batch")
-    test_share: float = Field(default=0.35, gt=0, lt=1, description="of patients")
-    encoder: dict[str, JsonValue] = Field(
-        default={"widths": [8, 16, 24, 32], "embedding_dim": 48, "stem_stride": 8, "norm_momentum": 0.1},
-        description="of cape_resnet: small enough for a core, and statistics that settle in 250 steps",
-    )
-    lr: float = Field(default=3e-3, gt=0, description="of Adam, falling to 0 along half a cosine")
-
-
 def made_with(material: Material, settings: Settings) -> str:
     """Return the fingerprint of all that a trial depends on beside its cell."""
-    return fingerprint({"settings": settings.model_dump(mode="json"), "material": material.fingerprint})
+    return fingerprint({"code": _CODE, "settings": settings.model_dump(mode="json"), "material": material.fingerprint})
 
 
 def run(material: Material, cell: Cell, settings: Settings | None = None) -> Trial:

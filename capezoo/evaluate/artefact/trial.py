@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from capezoo.specs.base import Spec, parse
 from ecgcohorts.errors import EcgError, SourceError
@@ -49,6 +49,19 @@ class Cell(Spec):
     def key(self) -> str:
         """A name for files, different for every cell."""
         return f"{self.kind}-{self.strength_uv:g}uv-{self.arm}-{self.positives}-seed{self.seed}"
+
+
+class Settings(Spec):
+    """What all trials of a campaign share. The defaults were chosen before any result was looked at."""
+
+    steps: int = Field(default=250, gt=0, description="of training")
+    pairs: int = Field(default=32, gt=1, description="patients in a batch")
+    test_share: float = Field(default=0.35, gt=0, lt=1, description="of patients")
+    encoder: dict[str, JsonValue] = Field(
+        default={"widths": [8, 16, 24, 32], "embedding_dim": 48, "stem_stride": 8, "norm_momentum": 0.1},
+        description="of cape_resnet: small enough for a core, and statistics that settle in 250 steps",
+    )
+    lr: float = Field(default=3e-3, gt=0, description="of Adam, falling to 0 along half a cosine")
 
 
 class Facts(Spec):

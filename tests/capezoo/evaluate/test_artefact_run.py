@@ -9,9 +9,8 @@ import torch
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.artefact import heads, run
 from capezoo.evaluate.artefact.arms import ARMS
-from capezoo.evaluate.artefact.run import Settings
 from capezoo.evaluate.artefact.signatures import RENDERINGS, Signature
-from capezoo.evaluate.artefact.trial import Cell, Trial
+from capezoo.evaluate.artefact.trial import Cell, Settings, Trial
 from ecgcohorts.errors import RecipeMismatch, SpecError
 
 SMALL = Settings(steps=4, pairs=4, encoder={"widths": [4, 4], "embedding_dim": 8, "stem_stride": 8, "kernel": 4})
