@@ -51,7 +51,8 @@ def _study(function: Callable[..., Answer]) -> Callable[..., Answer]:
                 type=WEIGHTS,
                 multiple=True,
                 required=True,
-                help="weights, in the order of the tables; `random` for an untrained encoder; repeat for more",
+                help="weights, in the order of the tables; `random` for untrained encoders, `measurements` for simple measures "
+                "of the signals, `random-raw` for encoders without BatchNorm statistics; repeat for more",
             ),
             option("--store", type=STORE, multiple=True, required=True, help="store; repeat to read several as one"),
             option("-o", "--out", type=FOLDER, required=True, help="folder of the study, to make or to add to"),
