@@ -6,7 +6,7 @@ of them. Only people whom pretraining has not met are looked at: the test part o
 have seen. Intervals draw the people who are looked for; whom they are found among stays.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
@@ -27,7 +27,7 @@ from ecgcohorts.report.charts import Limits, intervals
 from ecgcohorts.report.page import NOTHING
 
 if TYPE_CHECKING:
-    from capezoo.evaluate.measure.statistics import Weights
+    from capezoo.evaluate.measure.statistics import Statistic
 
 EXAMPLES = (
     "capezoo evaluate identity --weights w/x --weights random --store store.zarr --seed 0 -o study",
@@ -120,10 +120,11 @@ def run(context: Context, config: Config) -> Result:
         raise Unanswerable(
             f"found held-out people with two recordings: {found}; expected {config.min_patients} in one cohort at least."
         )
-    # By weights: (cohort, when) -> histograms and ranks.
-    told: dict[str, list[_Told]] = {}
+    # By weights: of each search, what every initialisation tells; of trained weights there is one.
+    told: dict[str, list[tuple[_Told, ...]]] = {}
     for subject in context.subjects:
-        told[subject.name] = [one for crowd in crowds for one in crowd.told(subject.features, config)]
+        each = [[one for crowd in crowds for one in crowd.told(x, config)] for x in subject.initialisations]
+        told[subject.name] = list(zip(*each, strict=True))
         context.progress(len(told), len(context.subjects))
     scores = {name: tuple(s for one in mine for s in _scores(one, context.seed, config)) for name, mine in told.items()}
     differences = [
@@ -133,7 +134,7 @@ def run(context: Context, config: Config) -> Result:
         for one in _differences((first, second), pair, context.seed, config)
     ]
     return Result(
-        searches=tuple(one.search for one in next(iter(told.values()))),
+        searches=tuple(first.search for first, *_ in next(iter(told.values()))),
         left_out=left_out,
         seen=seen,
         min_gap_days=config.min_gap_days,
@@ -207,7 +208,7 @@ class _Told:
     same: NDArray[np.float64]  # (person, bin) share of a person's pairs in each bin of similarity
     other: NDArray[np.float64]  # the same of pairs with strangers
 
-    def statistic(self, measure: _Measure) -> "Callable[[Weights], NDArray[np.float64]]":
+    def statistic(self, measure: _Measure) -> "Statistic":
         """A measure as a statistic over (resample, person) weights."""
         from capezoo.evaluate.measure.statistics import weighted_mean
 
@@ -338,32 +339,41 @@ def _of_pairs(same: NDArray[np.float64], other: NDArray[np.float64], measure: _M
     return np.asarray(refused[row, after] + share * (refused[row, after - 1] - refused[row, after]))
 
 
-def _interval(
-    statistic: "Callable[[Weights], NDArray[np.float64]]", search: _Search, seed: int, config: Config
-) -> Limits:
+def _interval(statistics: "Sequence[Statistic]", search: _Search, seed: int, config: Config) -> dict[str, float | None]:
+    """Mean over initialisations, with its limits."""
     from capezoo.evaluate.measure.statistics import patient_bootstrap
 
     # One seed for a search: all weights and measures see the same draws of people.
     drawn = derive_seed(seed, "identity", search.cohort, search.when)
-    found = patient_bootstrap(np.arange(search.people), statistic, config.resamples, drawn)
+    found = patient_bootstrap(np.arange(search.people), statistics, config.resamples, drawn)
     low, high = found.limits
-    return low, found.value, high
+    return {"value": found.value, "low": low, "high": high}
 
 
-def _scores(told: _Told, seed: int, config: Config) -> Iterator[_Score]:
-    of = {"cohort": told.search.cohort, "when": told.search.when}
+def _scores(told: Sequence[_Told], seed: int, config: Config) -> Iterator[_Score]:
+    search = told[0].search
     for measure in _TITLES:
-        low, value, high = _interval(told.statistic(measure), told.search, seed, config)
-        yield _Score.model_validate(of | {"measure": measure, "value": value, "low": low, "high": high})
+        of = {"cohort": search.cohort, "when": search.when, "measure": measure}
+        yield _Score.model_validate(of | _interval([one.statistic(measure) for one in told], search, seed, config))
 
 
-def _differences(names: tuple[str, str], pair: tuple[_Told, _Told], seed: int, config: Config) -> Iterator[_Difference]:
-    search = pair[0].search
+def _differences(
+    names: tuple[str, str], pair: tuple[Sequence[_Told], Sequence[_Told]], seed: int, config: Config
+) -> Iterator[_Difference]:
+    first, second = pair
+    search, count = first[0].search, max(len(first), len(second))
     of = {"cohort": search.cohort, "when": search.when, "first": names[0], "second": names[1]}
     for measure in _TITLES:
-        a, b = (told.statistic(measure) for told in pair)
-        low, value, high = _interval(lambda weights, a=a, b=b: a(weights) - b(weights), search, seed, config)  # type: ignore[misc]
-        yield _Difference.model_validate(of | {"measure": measure, "value": value, "low": low, "high": high})
+        # Initialisation k of two rows is one network; a trained one stands against each.
+        each = [
+            _minus(first[k % len(first)].statistic(measure), second[k % len(second)].statistic(measure))
+            for k in range(count)
+        ]
+        yield _Difference.model_validate(of | {"measure": measure} | _interval(each, search, seed, config))
+
+
+def _minus(first: "Statistic", second: "Statistic") -> "Statistic":
+    return lambda weights: first(weights) - second(weights)
 
 
 def _difference_rows(result: Result) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from capezoo.errors import Unanswerable
+from capezoo.evaluate.measure.parts import unseen_people
 from capezoo.evaluate.measure.scalers import Features, fit_scaler
 from capezoo.evaluate.questions import Context, Figure, Table
 from capezoo.specs.base import Spec, derive_seed
@@ -45,6 +46,10 @@ class Config(Spec):
     max_patients: int = Field(1000, gt=0, description="patients of each cohort at most, drawn at random")
     min_patients: int = Field(30, gt=0, description="cohorts with fewer patients are left out and named")
     resamples: int = Field(500, gt=0, description="draws of patients for each interval")
+    split: str = Field(
+        "",
+        description="split kept in the store, whose part test alone is looked at; default: everybody, also trained on",
+    )
     probe_c: float = Field(1.0, gt=0, description="inverse strength of the probe's L2 penalty; scikit-learn's default")
 
 
@@ -69,8 +74,10 @@ def run(context: Context, config: Config) -> Result:
 
     Raises Unanswerable if fewer than two cohorts have `min_patients` patients.
     """
+    entries, _ = unseen_people(context.index, {}, config.split, context.store)
     patients = context.index["patient"]
-    chosen, kept, left_out = _balanced_sample(context.cohorts, patients, context.seed, config)
+    chosen, kept, left_out = _balanced_sample(context.cohorts[entries], patients[entries], context.seed, config)
+    chosen = entries[chosen]
     label, group = np.searchsorted(kept, context.cohorts[chosen]), patients[chosen]
     weights = {}
     for place, subject in enumerate(context.subjects):

@@ -158,6 +158,20 @@ def test_differences_are_paired_by_person(subject):
     assert [metric.name for metric in card_metrics(result, "x")] == ["person_found"]
 
 
+def test_a_number_of_several_initialisations_is_their_mean(subject):
+    x, patients = people(1.5)
+    one, two = subject(x, patients), subject(people(0.5)[0], patients)
+    trained = subject(people(1.5, seed=3)[0], patients, "y")
+    both = run(Context((replace(one, others=(two.embeddings,)), trained), 1), QUICK)
+    alone = [run(Context((each, trained), 1), QUICK) for each in (one, two)]
+    for measure in ("rank1", "auroc", "equal_error"):
+        assert value(both, measure) == pytest.approx(np.mean([value(each, measure) for each in alone]))
+        found = [next(d.value for d in each.differences if d.measure == measure) for each in (both, *alone)]
+        assert found[0] == pytest.approx(np.mean(found[1:]))
+    width = [score.high - score.low for score in (each.score("x", "a", "any", "rank1") for each in (both, alone[0]))]
+    assert width[0] > width[1]
+
+
 @pytest.mark.slow
 def test_intervals_hold_the_mean_of_many_crowds(subject):
     """Of 60 crowds about 95 % of intervals hold the mean over 200 other crowds, of the area and of the share found first."""
