@@ -51,9 +51,8 @@ def study(
     its `Config`. A folder of an earlier study of the same weights, store and seed keeps its other answers. A question that
     the store cannot answer is listed in `left_out`, or, asked alone, raises Unanswerable. check: as for `capezoo.load`; what
     unchecked weights say of their training recordings is not believed. digest_key: file of the key of keyed training digests.
-    device: that embeds, auto, cpu, cuda or cuda:N; None: the CPU. batch_norm: statistics kept in training (running), or
-    those of each cohort's own recordings (per_cohort), or a row for each of these (both); weights without BatchNorm have one
-    row.
+    device: that embeds, auto, cpu, cuda or cuda:N; None: the CPU. batch_norm: running statistics, those of each cohort's own
+    recordings, or a row for each of these.
     Raises EcgError with the remedy for whatever does not fit together, and for test patients that pretraining has seen.
     """
     _require_alone(
@@ -63,8 +62,8 @@ def study(
     # Settings first: a wrong key is refused before weights are loaded and the store is embedded.
     asked = {name: _config(name, values) for name, values in sorted(questions.items())}
     key = load_key(digest_key, for_new_store=False) if digest_key else None
-    found = find_rows(weights, seed, check, lambda folder: trained_on(folder, store.index, key))
-    found = with_norms(found, batch_norm)
+    rows = find_rows(weights, seed, check, lambda folder: trained_on(folder, store.index, key))
+    found = with_norms(rows, batch_norm)
     # Embedding takes minutes to hours; what cannot be tested is refused before it.
     _require_testable(asked, found, store, seed)
     made = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
@@ -74,8 +73,7 @@ def study(
     for name, config in asked.items():
         module: Any = plugins.load(KIND, name)
         answers, left_out = dict(made.answers), dict(made.left_out)
-        # A question asked again replaces its answer, and an answer its earlier refusal.
-        for before in (answers, left_out):
+        for before in (answers, left_out):  # asked again, an answer replaces the one before, or a refusal
             before.pop(name, None)
         try:
             subjects = embedder.subjects(found, _trains_on(config, store, seed))
