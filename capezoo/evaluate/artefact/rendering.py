@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -101,7 +102,7 @@ class Material:
     def __len__(self) -> int:
         return len(self.strips)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that a trial depends on; two stores of one cohort under two keys have the same."""
         digest = hashlib.sha256(f"{self.cohort} {self.recipe.digest} {self.store_recipe.digest}".encode())

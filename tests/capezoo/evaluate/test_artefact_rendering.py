@@ -8,6 +8,7 @@ import pytest
 import ecgcohorts as ec
 from capezoo.evaluate.artefact.rendering import Material
 from capezoo.evaluate.artefact.signatures import KINDS, RENDERINGS, Signature
+from capezoo.evaluate.artefact.spectra import device_amplitudes
 from ecgcohorts.errors import RecipeMismatch, SpecError
 
 RATE_HZ = 500.0
@@ -172,3 +173,22 @@ def replace_leads(store):
     leads = tuple(lead for lead in recipe.leads if lead != "V3")
     steps = type(recipe.steps[1])(leads=leads)
     return replace(store, manifest=store.manifest.model_copy(update={"recipe": recipe.changed("mine", steps)}))
+
+
+def test_amplitudes_of_own_devices_are_those_of_the_tones_they_hold(artefact_materials):
+    """Two devices: one hums 40 uV at 50 Hz, the other 12 uV at 35 and 80 Hz."""
+    material = artefact_materials["filtered"]
+    time_s = np.arange(4000) / 400
+    first = 40 * np.sin(2 * np.pi * 50 * time_s)
+    second = 12 * (np.sin(2 * np.pi * 35 * time_s) + np.cos(2 * np.pi * 80 * time_s))
+    device = np.arange(36) % 3
+    waves = np.stack([first, second, first])[device]
+    strips = np.repeat(np.rint(waves)[:, None], 8, axis=1).astype(np.int16)
+    made = replace(
+        material, strips=strips, device=np.where(device == 2, -1, device), devices=("hum", "other", "absent")
+    )
+    found = device_amplitudes(made, least=12)
+    assert list(found) == ["hum", "other"]
+    np.testing.assert_allclose(found["hum"], [0, 40, 0, 0], atol=0.5)
+    np.testing.assert_allclose(found["other"], [12, 0, 0, 12], atol=0.5)
+    assert device_amplitudes(made, least=13) == {}
