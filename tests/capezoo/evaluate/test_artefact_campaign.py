@@ -18,6 +18,7 @@ from capezoo.evaluate.artefact.page import write
 from capezoo.evaluate.artefact.rendering import Material
 from capezoo.evaluate.artefact.run import run
 from capezoo.evaluate.artefact.trial import Settings, Trial
+from capezoo.evaluate.page.report import build_report
 from ecgcohorts.errors import RecipeMismatch, SourceError, SpecError
 
 ARMS = ("mixed", "in_distribution")
@@ -189,6 +190,14 @@ def test_what_is_written_can_be_read_back_and_names_the_constant_answer(made, tm
     assert text.count("<th>constant answer</th>") == text.count("<table>")
     assert "What was fixed before any trial" in text
     assert not re.search(r"\bnan\b|None", text)
+
+
+def test_a_report_shows_a_control(made, tmp_path):
+    write(made.outcome("f"), tmp_path / "control")
+    text = build_report(tmp_path / "all.html", [tmp_path / "control"]).read_text()
+    for heading in ("Artefact control: in short", "What it shows, and what not"):
+        assert f">{heading}</h2>" in text
+    assert "No evaluation was given" not in text
 
 
 def test_results_of_something_else_are_refused(tmp_path):
