@@ -351,19 +351,15 @@ def _as_frame(rows: Sequence[tuple[str, list[str]]], columns: Sequence[str]) -> 
 
 
 def _text(estimate: Estimate | None, digits: int) -> str:
-    if estimate is None or estimate.value is None:
-        return NOTHING
-    if estimate.low is None or estimate.high is None:
-        return _value(estimate.value, digits)
-    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return _value(estimate.value if estimate else None, digits)
+    value, low, high = (_value(one, digits) for one in (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low} to {high})"
 
 
 def _value(value: float | None, digits: int) -> str:
-    return NOTHING if value is None else f"{value:.{digits}f}"
-
-
-def _condition(kind: str, strength: float, positives: str) -> str:
-    return f"{_sentence(kind.replace('_', ' '))} of {strength:g} uV, {positives} positives"
+    # Adding 0 turns a rounded -0.0 into 0.0.
+    return NOTHING if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _heading(kind: str, positives: str) -> str:
