@@ -28,7 +28,8 @@ class Outcome(Spec):
     store_fingerprint: str
     made_with: str  # fingerprint of settings and recordings
     settings: Settings
-    trial_seconds: float  # of all trials together
+    seconds: float  # of all trials together
+    cpu_seconds: float
     findings: Findings
     provenance: Provenance
 

@@ -101,40 +101,44 @@ def write(outcome: Outcome, folder: Path) -> Path:
     return folder / PAGE
 
 
-def verdicts(found: Findings) -> list[str]:
-    """Say in a sentence for each condition what mixed batches did that in-distribution ones did not."""
-    by_arm = {(one.kind, one.positives, one.strength_uv, one.arm): one.measures for one in found.arms}
-    said = []
+def in_short(found: Findings) -> pd.DataFrame:
+    """Return what mixed and in-distribution batches did, side by side: a row a condition, means over all seeds."""
+    by_arm = {one.where: one.measures for one in found.arms}
+    columns = [text for name in PRIMARY for text in (_WORDS[name][0], "larger with mixed in")]
+    rows: list[tuple[str, list[str]]] = []
     for one in found.differences:
         if (one.first, one.second) != (MIXED, IN_DISTRIBUTION):
             continue
-        first, second = (by_arm[one.kind, one.positives, one.strength_uv, arm] for arm in (one.first, one.second))
-        parts = []
+        measures = [by_arm[one.kind, one.positives, one.strength_uv, arm] for arm in (one.first, one.second)]
+        cells = []
         for name in PRIMARY:
-            words, digits = _WORDS[name]
             whole = name if name == PRIMARY[2] else f"{name}{ALL}"
-            parts.append(
-                f"{words} {_value(first[whole].value, digits)} with mixed and {_value(second[whole].value, digits)} with "
-                f"in-distribution batches, larger with mixed in {_counted(one, name)}"
-            )
-        said.append(f"{_condition(one.kind, one.strength_uv, one.positives)}: {'; '.join(parts)}.")
-    return said
+            pair = (_value(each[whole].value, _WORDS[name][1]) for each in measures)
+            cells += [" / ".join(pair), _counted(one, name)]
+        rows.append((f"{_heading(one.kind, one.positives)}, {one.strength_uv:g} uV", cells))
+    constant = [text for name in PRIMARY for text in (_value(_constant(name, found), _WORDS[name][1]), NOTHING)]
+    return _as_frame([*rows, (_CONSTANT, constant)] if rows else [], columns)
 
 
 def _counted(one: _Difference, name: str) -> str:
     """Say in how many seeds a measure is larger: of those that count and, where these are not all, of all."""
     said = []
-    for label, which in ((name, "seeds that count" if name != PRIMARY[2] else "seeds"), (f"{name}{ALL}", "all")):
+    for label, which in ((name, ""), (f"{name}{ALL}", " of all")):
         equal = f", equal in {one.equal[label]}" if one.equal[label] else ""
-        said.append(f"{one.larger[label]} of {one.measures[label].seeds} {which}{equal}")
+        said.append(f"{one.larger[label]} of {one.measures[label].seeds}{which}{equal}")
     return said[0] if one.measures[name].seeds == one.measures[f"{name}{ALL}"].seeds else f"{said[0]} ({said[1]})"
 
 
 def _in_short(outcome: Outcome) -> Markup:
     left = len(outcome.left)
     state = paragraph(f"Incomplete: {left} trials are left.") if left else Markup("")
-    said = verdicts(outcome.findings) or ["Mixed and in-distribution batches were not both run."]
-    return state + Markup("").join(map(paragraph, said))
+    rows = in_short(outcome.findings)
+    if not len(rows):
+        return state + paragraph("Mixed and in-distribution batches were not both run.")
+    caption = (
+        "Mixed / in-distribution batches, means over all seeds; then seeds that count, and of all where these differ."
+    )
+    return state + table(rows, caption)
 
 
 def _origin(outcome: Outcome) -> dict[str, object]:
@@ -146,7 +150,8 @@ def _origin(outcome: Outcome) -> dict[str, object]:
         "recipe": f"{outcome.recipe}, of a store of {outcome.store_recipe}",
         "settings": ", ".join(f"{name} = {value}" for name, value in settings.items()),
         "settings and recordings": outcome.made_with,
-        "time": f"{in_words(outcome.trial_seconds)} in {len(outcome.findings.trials)} trials, one thread",
+        "time": f"{in_words(outcome.seconds)} for {len(outcome.findings.trials)} trials in one thread, of which "
+        f"{in_words(outcome.cpu_seconds)} of processor time",
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(source.versions.items())),
     }
 
@@ -166,7 +171,9 @@ def _tables(found: Findings) -> Iterator[_Table]:
         "Means with 95 % intervals over seeds and patients. Shift and drop: over the seeds that count, and over all.",
     )
     yield _Table(
-        "Mixed batches against others", _compared(found), "Differences, and seeds in which the first is larger."
+        "Mixed batches against others",
+        _compared(found),
+        "Differences, and of the seeds that count those in which the first is larger; of all seeds where not all count.",
     )
     yield _Table("A device never met", _frame(found, UNSEEN, counted=True), "The fifth device, only in tests.")
     yield _Table("Plain and guarded scaler", _scalers(found), "Means over all seeds; |z| is the median over seeds.")
