@@ -16,7 +16,7 @@ from capezoo.evaluate.page.report import _over_studies, build_report
 from capezoo.evaluate.questions import map as maps
 from capezoo.evaluate.questions import ood, separability
 from capezoo.evaluate.results import Study, file_name
-from capezoo.evaluate.rows import find_rows
+from capezoo.evaluate.rows import never_trained
 from capezoo.evaluate.study import study as ask
 from capezoo.zoo import publish
 from ecgcohorts.errors import SourceError, SpecError
@@ -147,8 +147,8 @@ def test_what_a_store_cannot_answer_is_left_out_among_others_and_refused_alone(s
 def test_the_untrained_encoders_have_the_architecture_of_the_weights_beside_them(study):
     folder, result = study
     assert result.answers["ood"].result.weights[1].units == 12
-    rows = find_rows(["random", "random-raw"], 1, True, lambda folder: None)
-    beside = find_rows([str(folder / "a"), "random"], 1, True, lambda folder: None)[1]
+    rows = [never_trained(name, [], 1) for name in ("random", "random-raw")]
+    beside = never_trained("random", [folder / "a", folder / "b"], 1)
     assert [len(row.models) for row in (*rows, beside)] == [5, 5, 5]
     assert [row.models[0].num_features for row in (*rows, beside)] == [256, 256, 12]
     assert len({weights_digest(model) for model in rows[0].models}) == 5
@@ -163,7 +163,7 @@ def test_untrained_rows_know_the_signals_of_the_training_patients_and_no_others(
     made = folder / "out" / "embeddings"
     names = sorted(path.name for path in made.iterdir() if path.name.startswith("random"))
     assert len(names) == len({name.split("-")[1] for name in names}) * 2 == 10
-    row = find_rows([str(folder / "a"), "random"], 1, True, lambda folder: None)[1]
+    row = never_trained("random", [folder / "a"], 1)
     parts = result.answers["ood"].config.parts(store.index, 1, store)
     for entries in (parts.train, np.arange(len(store.index))):
         model = deepcopy(row.models[3])
