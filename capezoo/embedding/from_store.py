@@ -85,7 +85,8 @@ def _blocks(
     starts = window_starts(index["valid_start"], index["valid_stop"], spec.length)
     parts = [range(first, min(first + BATCH, each.stop)) for each in entries for first in each[::BATCH]]
     # Read and scaled in a thread of its own while the block before is computed.
-    with closing(read_ahead(_windows(store, spec, plan, starts, parts), _BLOCKS_AHEAD)) as windows:
+    made = _windows(store, spec, plan, starts, parts)
+    with closing(read_ahead(made, _BLOCKS_AHEAD, store.refuse_removed)) as windows:
         for block in _features(model, windows, device):
             if not np.isfinite(block).all():
                 raise SpecError(
