@@ -27,11 +27,15 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of a recording: reader, path as given, and entry inside the file ("" if the file holds one only)."""
+    """The origin of a recording: reader, path as given, and entry inside the file ("" if the file holds one only).
+
+    beside: the other files of its folder that it is read from, as far as a header alone names them.
+    """
 
     reader: str
     path: Path
     entry: str = ""
+    beside: tuple[str, ...] = ()
 
     def sha256(self) -> str:
         """Return the SHA-256 of the file at `path`, in hexadecimal."""
