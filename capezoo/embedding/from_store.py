@@ -69,7 +69,8 @@ def estimate_norms(
     count = -(-len(chosen) // _NORM_BLOCK)
     parts = [chosen[first::count] for first in range(count)]
     starts = window_starts(index["valid_start"], index["valid_stop"], spec.length)
-    with closing(read_ahead(_windows(store, spec, plan, starts, parts), _BLOCKS_AHEAD)) as windows:
+    made = _windows(store, spec, plan, starts, parts)
+    with closing(read_ahead(made, _BLOCKS_AHEAD, store.refuse_removed)) as windows:
         return estimate_batch_norm(model, windows, device)
 
 
