@@ -88,8 +88,9 @@ class Material:
         starts = central_starts(index["valid_start"], index["valid_stop"], length)
         if offsets is not None:
             starts = window_starts(offsets, index["valid_start"], index["valid_stop"], length)
-        with closing(read_ahead(_windows(self.store, self.spec, self.plan, starts, batches), _AHEAD)) as made:
-            yield from made
+        made = _windows(self.store, self.spec, self.plan, starts, batches)
+        with closing(read_ahead(made, _AHEAD, self.store.refuse_removed)) as ready:
+            yield from ready
 
 
 class _Heads(nn.Module):
