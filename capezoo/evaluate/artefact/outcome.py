@@ -37,6 +37,15 @@ class Outcome(Spec):
         """Write results.json whole."""
         write_file(folder / RESULTS, (self.model_dump_json(indent=1) + "\n").encode())
 
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Whether the results of a folder are those of an artefact control, by their first words."""
+        try:
+            with (folder / RESULTS).open("rb") as file:
+                return b'"capezoo-artefact"' in file.read(100)
+        except OSError:
+            return False
+
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read results.json of a folder. Raises SourceError if it is missing, SpecError if it is something else."""
