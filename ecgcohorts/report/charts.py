@@ -17,6 +17,8 @@ _COLOURS = tuple(
         ("#1f6f8b", "#c8553d", "#6a994e", "#7b4fa3", "#b8860b", "#46627f", "#a33b6f", "#2f8f83"), start=1
     )
 )
+# Our default, from low to high: neither so dark nor so light that a step is lost on one of the two backgrounds.
+_RAMP = ("#4a63b5", "#2f8aa8", "#2f9c86", "#7aa63c", "#c79a2b", "#d0603c")
 _INK, _FAINT, _RULE = "var(--ink,#1c2430)", "var(--faint,#5b6675)", "var(--rule,#d9dee5)"
 _BARS, _LINES = (360, 190), (420, 250)  # px, width and height without the legend
 _MAP_SIDE = 380  # px, of the square a map is drawn in
@@ -214,11 +216,15 @@ def intervals(title: str, names: Sequence[str], series: Mapping[str, Sequence[Li
     return _svg(title, (_LINES[0], bottom + 32), pieces, _legend(list(series), (_LINES[0], bottom + 32)))
 
 
-def scatter(title: str, points: NDArray[np.float64], codes: NDArray[np.int64], names: Sequence[str]) -> str:
-    """Return dots of one colour per name on one scale for both axes. points: (point, 2); codes: place in `names`.
+def scatter(
+    title: str, points: NDArray[np.float64], codes: NDArray[np.int64], names: Sequence[str], *, ordered: bool = False
+) -> str:
+    """Return dots of one colour per name on one scale for both axes. points: (point, 2).
 
-    After eight names colours come again, with squares for dots.
+    codes: place in `names`; a point of another code is not drawn. After eight names colours come again, with squares for dots.
+    ordered: the names are steps of one quantity, and their colours a ramp.
     """
+    marks = [_on_ramp(code, len(names), 3.4) if ordered else _dot(code) for code in range(len(names))]
     # One scale for both axes: distances in a map must not depend on the direction.
     spread = np.ptp(points, axis=0) if len(points) else np.zeros(2)
     middle = points.min(axis=0) + spread / 2 if len(points) else np.zeros(2)
@@ -233,9 +239,10 @@ def scatter(title: str, points: NDArray[np.float64], codes: NDArray[np.int64], n
             if len(mine):
                 # y of a picture grows downwards, y of a map upwards.
                 xy = (points[mine] - middle) * (scale, -scale) + (centre, top + centre)
-                pieces.append(f'<path d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in xy)}" {_dot(code)}/>')
+                pieces.append(f'<path d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in xy)}" {marks[code]}/>')
     size = (_MAP_SIDE, top + _MAP_SIDE)
-    return _svg(title, size, pieces, _legend(names, size))
+    strokes = [_on_ramp(code, len(names), 3) for code in range(len(names))] if ordered else None
+    return _svg(title, size, pieces, _legend(names, size, strokes))
 
 
 def _ticks(low: float, high: float, at_most: int = 6, least_step: float = 0.0) -> list[float]:
@@ -315,6 +322,11 @@ def _stroke(code: int, width: float, cap: str = "round") -> str:
 def _dot(code: int, size: float = 3.4) -> str:
     # A line of no length with a round cap is a dot: thousands of them fit in one path.
     return _stroke(code, size, "round" if code < len(_COLOURS) else "square") + ' stroke-opacity=".75"'
+
+
+def _on_ramp(code: int, steps: int, width: float) -> str:
+    colour = _RAMP[round(code / max(steps - 1, 1) * (len(_RAMP) - 1))]
+    return f'style="fill:none;stroke:{colour};stroke-width:{width};stroke-linecap:round" stroke-opacity=".75"'
 
 
 def _dashes(code: int, is_dashed: bool = False) -> str:

@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure import parts
 from capezoo.evaluate.questions import Context, Subject
-from capezoo.evaluate.questions.separability import Config, _balanced_sample, _between_share, _neighbour_purity, run
+from capezoo.evaluate.questions._separation import balanced_sample, neighbour_purity
+from capezoo.evaluate.questions.separability import Config, _between_share, run
 
 QUICK = Config(max_patients=80, resamples=100)
 
@@ -73,20 +74,19 @@ def test_between_share_is_the_textbook_ratio():
 
 def test_purity_does_not_count_the_record_itself():
     x = np.array([[0.0], [0.1], [5.0], [5.1]])
-    assert _neighbour_purity(x, np.array([0, 1, 0, 1]), 1).tolist() == [0, 0, 0, 0]
-    assert _neighbour_purity(x, np.array([0, 0, 1, 1]), 1).tolist() == [1, 1, 1, 1]
+    assert neighbour_purity(x, np.array([0, 1, 0, 1]), 1).tolist() == [0, 0, 0, 0]
+    assert neighbour_purity(x, np.array([0, 0, 1, 1]), 1).tolist() == [1, 1, 1, 1]
 
 
 def test_sample_is_one_record_per_patient_and_balanced():
     names = np.repeat(["a", "b", "tiny"], [300, 80, 5])
     patients = np.repeat(np.arange(77), 5)  # five records each: 60, 16, 1 patients
-    config = Config(min_patients=10)
-    chosen, kept, left_out = _balanced_sample(names, patients, 3, config)
+    chosen, kept, left_out = balanced_sample(names, patients, 3, fewest=10, most=1000)
     assert kept.tolist() == ["a", "b"]
     assert left_out == ("tiny",)
     assert len(set(patients[chosen].tolist())) == len(chosen) == 32
     assert (names[chosen] == "a").sum() == 16
-    again = _balanced_sample(names, patients, 4, config)[0]
+    again = balanced_sample(names, patients, 4, fewest=10, most=1000)[0]
     assert chosen.tolist() != again.tolist()
 
 
