@@ -77,11 +77,7 @@ def run(context: Context, config: Config) -> Result:
     entries, _ = unseen_people(context.index, {}, config.split, context.store)
     patients = context.index["patient"]
     chosen, kept, left_out = balanced_sample(
-        context.cohorts[entries],
-        patients[entries],
-        context.seed,
-        fewest=config.min_patients,
-        most=config.max_patients,
+        context.cohorts[entries], patients[entries], context.seed, fewest=config.min_patients, most=config.max_patients
     )
     chosen = entries[chosen]
     label, group = np.searchsorted(kept, context.cohorts[chosen]), patients[chosen]

@@ -134,7 +134,7 @@ def test_what_the_store_does_not_know_is_refused_before_embedding(subject, monke
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
 def test_umap_keeps_its_seed_and_its_map_beside_guests(subject):
     """Slow: UMAP compiles itself on first use."""
     settings = {"method": "both", "fit": ("north", "south"), "column": ("device",)}
