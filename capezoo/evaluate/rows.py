@@ -141,7 +141,7 @@ class Embedder:
         found = []
         for row in rows:
             made = [self._embeddings(row, place, trains_on, before) for place in range(len(row.models))]
-            found.append(Subject(made[0], row.trained_on, tuple(made[1:])))
+            found.append(Subject(made[0], row.trained_on, tuple(made[1:]), row.models, row.estimated))
         return tuple(found)
 
     def _embeddings(

@@ -77,7 +77,7 @@ def study(
             before.pop(name, None)
         try:
             subjects = embedder.subjects(found, _trains_on(config, store, seed))
-            result = module.run(Context(subjects, seed, _part_of(progress, name), store), config)
+            result = module.run(Context(subjects, seed, _part_of(progress, name), store, device), config)
             answers[name] = Answer(config=config, result=result, provenance=Provenance.now(command))
         except Unanswerable as error:
             # Of several, the others still have answers; alone, there would be a study of nothing.

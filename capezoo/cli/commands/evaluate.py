@@ -153,11 +153,13 @@ def _asking_all() -> Command:
         allow_seen: bool,
         settings: Sequence[str],
     ) -> Answer:
-        """Ask all questions; those that the store cannot answer are named."""
+        """Ask all questions but those that train encoders; those that the store cannot answer are named."""
         # What most questions share has an option; the rest is set by name, since two questions may have a key in common.
         shared = {"train_cohort": train_cohort, "split": split, "allow_seen": allow_seen}
         questions: dict[str, dict[str, Any]] = {}
         for name in plugins.names(_KIND):
+            if getattr(plugins.load(_KIND, name), "ON_REQUEST", False):
+                continue
             fields = plugins.load(_KIND, name).Config.model_fields
             questions[name] = {key: value for key, value in shared.items() if key in fields}
         for setting in settings:

@@ -67,6 +67,23 @@ class Home(Spec):
         return Parts(place["train"], place["validation"], tests)
 
 
+class Tuning(Home):
+    """How networks are tuned on the home cohort; all numbers are our defaults. `measure.tuning` does it."""
+
+    runs: int = Field(3, gt=0, description="networks of each kind, which differ in heads, order and windows")
+    lr: float = Field(1e-3, gt=0, description="of the heads; Adam")
+    encoder_lr: float = Field(3e-4, gt=0, description="of the encoder's last block")
+    layer_decay: Share = Field(1.0, description="factor on the rate from each block to the one before it; 1: all alike")
+    batch: int = Field(32, gt=1, description="records a step")
+    max_epochs: int = Field(30, gt=0, description="of a fine-tuned network at most")
+    head_epochs: int = Field(200, gt=0, description="of heads on a frozen encoder at most: they are cheap")
+    patience: int = Field(10, gt=0, description="epochs without a lower loss on validation patients, then it stops")
+    norms: Literal["train", "frozen"] = Field(
+        "train", description="BatchNorm while fine-tuning: statistics of its batches, or those it came with"
+    )
+    norm_momentum: float = Field(0.1, gt=0, le=1, description="share of a batch in running statistics; norms=train")
+
+
 def _kept(store: "AnyStore | None", name: str, needed: Sequence[str] = KEPT_PARTS) -> Split:
     if store is None:
         raise SpecError(f"found split {name!r} and embeddings without their store, expected both.")

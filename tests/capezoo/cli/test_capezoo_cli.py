@@ -14,6 +14,7 @@ from capezoo.embedding.folder import open_embeddings
 from capezoo.evaluate.results import Study
 from capezoo.zoo import listing
 from capezoo.zoo.files import WEIGHTS
+from ecgcohorts import plugins
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.store import open_store, open_stores
 
@@ -107,6 +108,7 @@ def test_the_whole_path(run, store, tmp_path):
     assert "age error elsewhere" in out
     study = Study.read(Path("s"))
     assert [weights.name for weights in study.weights] == ["tiny_z", "random"]
+    assert set(study.answers) | set(study.left_out) == set(plugins.names("capezoo.evaluate.questions")) - {"finetune"}
     assert study.answers["ood"].provenance.command.startswith(
         "capezoo evaluate all --weights w --weights random --store "
     )
