@@ -89,8 +89,8 @@ class Material:
         if offsets is not None:
             starts = window_starts(offsets, index["valid_start"], index["valid_stop"], length)
         made = _windows(self.store, self.spec, self.plan, starts, batches)
-        with closing(read_ahead(made, _AHEAD, self.store.refuse_removed)) as ready:
-            yield from ready
+        with closing(read_ahead(made, _AHEAD, self.store.refuse_removed)) as ahead:
+            yield from ahead
 
 
 class _Heads(nn.Module):

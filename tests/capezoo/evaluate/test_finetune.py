@@ -37,6 +37,9 @@ class Strips:
     def read(self, rows):
         return self.signals[rows]
 
+    def refuse_removed(self):
+        pass
+
 
 @pytest.fixture(scope="module")
 def store():
