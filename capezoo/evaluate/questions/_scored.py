@@ -115,7 +115,7 @@ def _compare(
     exam: "Exam", scaler: ScalerName, first: tuple[str, "Answers"], second: tuple[str, "Answers"]
 ) -> _Comparison:
     """Two sets of weights on the same records: runs paired by seed, answers paired by record."""
-    from capezoo.evaluate.measure.statistics import wilcoxon_p
+    from capezoo.evaluate.measure.ranks import signed_ranks
 
     a, b = (answers[exam.task, exam.cohort, scaler] for _, answers in (first, second))
     # Initialisation k of two rows is one network; a trained one stands against each.
@@ -135,7 +135,7 @@ def _compare(
         difference=interval.value,
         low=low,
         high=high,
-        wilcoxon_p=wilcoxon_p(*per_run) if a.shape[1] > 1 else None,
+        wilcoxon_p=signed_ranks(*per_run).p if a.shape[1] > 1 else None,
         delong_p=delong_p,
         delong_patients=delong_patients,
     )
