@@ -23,3 +23,16 @@ def _with_range(value: float | None, low: float | None, high: float | None, task
 
 def _p(value: float | None) -> str:
     return NOTHING if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _in_papers_way(mean: float, se: float | None, task: Task) -> str:
+    """Write mean and standard error as CAPE's Table 3 does: 7.880(028) is 7.880 +- 0.028, 0.939(06) is 0.939 +- 0.0006.
+
+    `*` stands for an error of 1 year or .01 and more, for which the notation has no digits.
+    """
+    if se is None:
+        return f"{mean:.3f}"
+    # The last digits of the error: three decimals of a year, four of an area, whose first two are always 0.
+    decimals, shown = (3, 3) if task == "age" else (4, 2)
+    last = round(se * 10**decimals)
+    return f"{mean:.3f}({'*' if last >= 10**shown else f'{last:0{shown}}'})"
