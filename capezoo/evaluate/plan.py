@@ -22,7 +22,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from capezoo import runs
-from capezoo.evaluate.measure.parts import Home
+from capezoo.evaluate.measure.parts import Tested
 from capezoo.evaluate.page.report import build_report
 from capezoo.evaluate.questions import KIND
 from capezoo.evaluate.results import RESULTS, Study
@@ -183,7 +183,7 @@ def _require_possible(plan: Plan, base: Path, configs: Mapping[tuple[int, str], 
         for question, values in _questions(plan, name, one_study).items():
             module: Any = plugins.load(KIND, question)
             config = parse(module.Config, values, f"study {name}, question {question}")
-            if isinstance(config, Home):
+            if isinstance(config, Tested):
                 config.parts(asked.index, plan.seeds[0], asked)
 
 

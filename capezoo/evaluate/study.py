@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from capezoo.distributed import _require_alone
 from capezoo.embedding.folder import weights_digest
 from capezoo.errors import Unanswerable
-from capezoo.evaluate.measure.parts import Home, Parts
+from capezoo.evaluate.measure.parts import Parts, Tested
 from capezoo.evaluate.questions import KIND, Context
 from capezoo.evaluate.results import RESULTS, Answer, EvaluatedWeights, Provenance, Study, file_name
 from capezoo.evaluate.rows import (
@@ -113,7 +113,7 @@ def _config(name: str, values: Mapping[str, Any]) -> Spec:
 
 def _trains_on(config: Spec, store: "AnyStore", seed: int) -> NDArray[np.int64]:
     """Entries on which a question trains, and on whose signals untrained rows may look; all of a question without a home."""
-    if isinstance(config, Home):
+    if isinstance(config, Tested):
         return config.parts(store.index, seed, store).train
     return np.arange(len(store.index))
 
@@ -124,7 +124,7 @@ def _require_testable(asked: Mapping[str, Spec], found: Sequence[Row], store: "A
     for config in asked.values():
         if require := getattr(config, "require", None):
             require(index)
-        if isinstance(config, Home):
+        if isinstance(config, Tested):
             parts = config.parts(index, seed, store)
             for one in () if config.allow_seen else found:
                 _require_unseen(one.name, index, parts, one.trained_on)

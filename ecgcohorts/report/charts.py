@@ -216,6 +216,45 @@ def intervals(title: str, names: Sequence[str], series: Mapping[str, Sequence[Li
     return _svg(title, (_LINES[0], bottom + 32), pieces, _legend(list(series), (_LINES[0], bottom + 32)))
 
 
+def columns(title: str, names: Sequence[str], series: Mapping[str, Sequence[Limits | None]], axis: str) -> str:
+    """Return values with their intervals upright: a column per name and, within it, one line per series.
+
+    The same as `intervals`, for pictures that are read from column to column. Raises ValueError if a series has another
+    length than `names`.
+    """
+    if any(len(row) != len(names) for row in series.values()):
+        raise ValueError(f"found {[len(row) for row in series.values()]} values, expected {len(names)} for each series")
+    longest = _LETTER * max(map(len, names), default=0)
+    # px between two series of a column; columns share what the width leaves.
+    pitch, top, bottom = 9, 44, 250
+    wide = max(pitch * len(series) + 14.0, (_LINES[0] - 60) / max(len(names), 1))
+    # Names that do not fit below their column lean, and the first of them needs room to its left.
+    leans = longest > wide - 6
+    left = round(max(46, 0.87 * longest - wide / 2 + 8)) if leans else 46
+    right = left + round(wide * len(names))
+    known = [number for row in series.values() for cell in row if cell for number in cell if number is not None]
+    y_ticks, rules = _rules(_ticks(min(known, default=0.0), max(known, default=1.0)), (left, right, top, bottom))
+
+    def py(y: float) -> float:
+        return bottom - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (bottom - top)
+
+    pieces = [_text(10, 34, axis, colour=_FAINT), *rules]
+    for place, name in enumerate(names):
+        middle = left + (place + 0.5) * wide
+        label = _text(middle, bottom + 16, name, anchor="end" if leans else "middle")
+        pieces.append(f'<g transform="rotate(-30 {middle:.1f} {bottom + 12})">{label}</g>' if leans else label)
+        for code, (whose, row) in enumerate(series.items()):
+            if cell := row[place]:
+                low, value, high = cell
+                x = middle + (code - (len(series) - 1) / 2) * pitch
+                if low is not None and high is not None:
+                    pieces.append(f'<path d="M{x:.1f} {py(low):.1f}V{py(high):.1f}" {_stroke(code, 2)}/>')
+                tip = f"<title>{escape(f'{whose}, {name}: {value:.3g}')}</title>"
+                pieces.append(f'<path d="M{x:.1f} {py(value):.1f}h0" {_dot(code, 7)}>{tip}</path>')
+    size = (max(_LINES[0], right + 10), bottom + round(24 + (0.5 * longest if leans else 0)))
+    return _svg(title, size, pieces, _legend(list(series), size))
+
+
 def scatter(
     title: str, points: NDArray[np.float64], codes: NDArray[np.int64], names: Sequence[str], *, ordered: bool = False
 ) -> str:

@@ -32,6 +32,7 @@ NAMES = plugins.names(KIND)
 EVIL = "<script>&'\""  # in names of weights and cohorts
 COHORTS = (f"a{EVIL}", f"b{EVIL}")
 QUICK = {"train_cohort": COHORTS[0], "max_epochs": 3, "resamples": 20, "runs": 2, "allow_seen": True, "max_records": 30}
+QUICK |= {"train_records": 40, "validation_records": 20, "test_records": 40, "min_patients": 5}
 QUICK |= {"head_epochs": 3}
 UNITS, LENGTH = 6, 256
 
@@ -120,7 +121,7 @@ def study_of(context: Context, answers: dict[str, Answer]) -> Study:
 
 
 def test_there_are_questions() -> None:
-    assert {"identity", "map", "ood", "separability"} <= set(NAMES)
+    assert {"grid", "identity", "map", "ood", "separability"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -148,7 +148,10 @@ def test_several_stores_as_one(run, simulated, tmp_path):
     for recording, values in one.items():
         np.testing.assert_allclose(two[recording], values, atol=1e-5)
     ood = ["evaluate", "ood", "--weights", "w", *both, "--train-cohort", "north", "-o", "s", "--seed", 0]
-    assert run(*ood, "--runs", 1, "--max-epochs", 1, "--allow-seen")[0] == 0
+    assert_one_line(run(*ood, "--shares", 0.6, 0.2, 0.1), "found fractions summing to 0.9, expected 1")
+    assert_one_line(run(*ood, "--shares", 0.6, "0.2", "x"), "--shares: found 'x', expected a number")
+    assert run(*ood, "--runs", 1, "--max-epochs", 1, "--allow-seen", "--shares", 0.6, 0.2, 0.2)[0] == 0
+    assert Study.read(Path("s")).answers["ood"].config.shares == (0.6, 0.2, 0.2)
     tested = Study.read(Path("s")).answers["ood"].result.tests
     assert {test.cohort for test in tested} == {"north", "river"}
     assert run("report", "-o", "r.html", "--study", "s", *both)[0] == 0

@@ -195,13 +195,23 @@ def test_simple_measures_and_raw_networks_are_rows_like_others(study, simulated,
     assert told == {"ood"}  # nothing is embedded again
 
 
+@pytest.mark.parametrize("question", [{"ood": {"train_cohort": "north"}}, {"grid": {}}])
+def test_patients_that_pretraining_has_seen_are_refused_before_the_long_part(question, study, simulated, tmp_path):
+    folder, _ = study
+    with pytest.raises(
+        SpecError, match=r"tiny_x: found test patients it was pretrained on \(\d+ of north, \d+ of river;"
+    ):
+        ask([str(folder / "a")], open_store(simulated / "store.zarr"), tmp_path / "out", 1, question)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unknown_cohort_is_refused_before_the_long_part(simulated, tmp_path):
     store = open_store(simulated / "store.zarr")
     with pytest.raises(SpecError, match="found no cohort 'mars', expected one of north, river"):
         ask(["random"], store, tmp_path / "out", 1, {"ood": OOD | {"train_cohort": "mars"}})
     with pytest.raises(SpecError, match="question ood: found unknown key 'colour', expected one of train_cohort, "):
         ask(["random"], store, tmp_path / "out", 1, {"ood": OOD | {"colour": 1}})
-    with pytest.raises(SpecError, match=r"found no question 'why', expected one of map, ood, "):
+    with pytest.raises(SpecError, match=r"found no question 'why', expected one of .*map, ood, "):
         ask(["random"], store, tmp_path / "out", 1, {"why": {}})
     assert not (tmp_path / "out").exists()
 
