@@ -39,7 +39,7 @@ def commands(patients: int, seed: int, steps: int, pairs: int, control_seeds: in
             f"capezoo pretrain --store store.zarr --out runs/{name} --run smoke --seed {seed} "
             f"--set name={name} --set sampler.name={sampler} --set sampler.groups={pairs} --set max_steps={steps}"
         )
-        yield f"capezoo publish runs/{name} weights/{name} --name {name} --store store.zarr"
+        yield f"capezoo publish runs/{name} weights/{name} --name {name} --digests plain --store store.zarr"
         yield f"capezoo verify weights/{name}"
         yield f"capezoo embed weights/{name} store.zarr -o embeddings/{name}.zarr"
     weights = " ".join(f"--weights weights/{name}" for name in SAMPLERS)
