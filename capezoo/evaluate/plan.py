@@ -183,6 +183,8 @@ def _require_possible(plan: Plan, base: Path, configs: Mapping[tuple[int, str], 
         for question, values in _questions(plan, name, one_study).items():
             module: Any = plugins.load(KIND, question)
             config = parse(module.Config, values, f"study {name}, question {question}")
+            if require := getattr(config, "require", None):
+                require(asked.index)
             if isinstance(config, Tested):
                 config.parts(asked.index, plan.seeds[0], asked)
 
@@ -265,6 +267,8 @@ def _option(key: str, value: Any) -> list[str]:
     flag = "--" + key.replace("_", "-")
     if isinstance(value, bool):
         return [flag] if value else []
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return _repeated(flag, value)
     return [flag, value if isinstance(value, str) else json.dumps(value)]
 
 

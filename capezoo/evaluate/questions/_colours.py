@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgcohorts.errors import SpecError, did_you_mean
-from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, CohortIndex
+from ecgcohorts.index.cohort_index import LABEL, QUALITY, SEX_CODES, CohortIndex
 
 _STANDARD = ("cohort", "device", "site", "sex", "age")
 # Our defaults. More colours than these nobody tells apart.
@@ -27,17 +27,17 @@ class Column:
     codes: NDArray[np.int64]
     ordered: bool = False
 
+    @staticmethod
+    def require(index: CohortIndex, name: str) -> None:
+        """Raise SpecError unless a column of this name can be drawn."""
+        known = [*_STANDARD, *index.labels, *(one for one in index.columns if one.startswith(QUALITY))]
+        if name not in known and name.removeprefix(LABEL) not in index.labels:
+            raise SpecError(f"found no column {name!r}, expected one of {', '.join(known)}.{did_you_mean(name, known)}")
+
     @property
     def texts(self) -> NDArray[np.str_]:
         """The value of each record, empty if unknown."""
         return np.array([*self.values, ""])[self.codes]
-
-
-def require_column(index: CohortIndex, name: str) -> None:
-    """Raise SpecError unless a column of this name can be drawn."""
-    known = [*_STANDARD, *index.labels, *(one for one in index.columns if one.startswith("q_"))]
-    if name not in known and name.removeprefix(LABEL) not in index.labels:
-        raise SpecError(f"found no column {name!r}, expected one of {', '.join(known)}.{did_you_mean(name, known)}")
 
 
 def columns_of(index: CohortIndex, entries: NDArray[np.int64], asked: Sequence[str]) -> list[Column]:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from capezoo.evaluate.measure.scalers import Features, fit_scaler
 from capezoo.evaluate.questions import Context, Figure, Table
-from capezoo.evaluate.questions._colours import Column, columns_of, require_column
+from capezoo.evaluate.questions._colours import Column, columns_of
 from capezoo.evaluate.questions._separation import Separation
 from capezoo.specs.base import Spec, derive_seed
 from ecgcohorts.errors import SpecError, require
@@ -67,7 +67,7 @@ class Config(Spec):
                 f"found --fit {', '.join(self.fit)}, expected cohorts that are drawn: {', '.join(self.cohort)}."
             )
         for name in self.column:
-            require_column(index, name)
+            Column.require(index, name)
 
 
 class _Map(Spec):
