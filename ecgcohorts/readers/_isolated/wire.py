@@ -150,7 +150,7 @@ def _announced(facts: dict[str, Any]) -> dict[str, NDArray]:
     return arrays
 
 
-def _origin(texts: list[str], path: Path) -> Origin:
+def _origin(texts: Sequence[str], path: Path) -> Origin:
     reader, entry, *beside = texts
     return Origin(reader, path, entry, tuple(beside))
 
