@@ -263,7 +263,6 @@ def test_known_objects_of_a_bucket_are_listed_and_not_fetched(make_cohort, bucke
     }
     assert not headed
     fetched.clear()
-    headed.clear()
     report = ingest(str(bucket), store, str(raw.spec), nightly)
     assert (report.written, report.known) == (False, len(raw.signals))
     assert not [name for name in (*fetched, *headed) if name.endswith((".hea", ".dat", ".mat"))]
