@@ -140,7 +140,7 @@ def dots(
         return bottom - (scaled(value) - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (bottom - top)
 
     # Beside the label: text at the line itself would lie among the dots.
-    told = f"{y_label}; dashed: {reference[0]}" if reference else y_label
+    told = "; ".join(filter(None, (y_label, f"dashed: {reference[0]}" if reference else "")))
     pieces.insert(0, _text(10, 34, told, colour=_FAINT))
     pieces.append(_text(right, bottom + 30, x_label, anchor="end", colour=_FAINT))
     for place, name in enumerate(names):

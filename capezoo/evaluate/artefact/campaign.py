@@ -103,7 +103,7 @@ class Campaign:
             raise SpecError(f"{self.folder}: found no finished trial, expected one at least. Allow a larger budget.")
         # By key and not as they came: a campaign that was resumed has the same results, to the last digit.
         trials = [self.kept[key] for key in sorted(self.kept)]
-        left = tuple(cell.key for cell in self.left)
+        left, cpu = tuple(cell.key for cell in self.left), [trial.facts.cpu_seconds for trial in trials]
         return Outcome(
             state="incomplete" if left else "complete",
             left=left,
@@ -115,7 +115,7 @@ class Campaign:
             made_with=self._made_with,
             settings=self.settings,
             seconds=round(sum(trial.facts.seconds for trial in trials), 1),
-            cpu_seconds=round(sum(trial.facts.cpu_seconds for trial in trials), 1),
+            cpu_seconds=round(sum(cpu), 1) if all(cpu) else None,
             findings=Findings.of(trials),
             provenance=Provenance.now(command),
         )

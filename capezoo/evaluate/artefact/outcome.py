@@ -29,7 +29,7 @@ class Outcome(Spec):
     made_with: str  # fingerprint of settings and recordings
     settings: Settings
     seconds: float  # of all trials together
-    cpu_seconds: float
+    cpu_seconds: float | None  # None: of an older trial nobody knows it
     findings: Findings
     provenance: Provenance
 

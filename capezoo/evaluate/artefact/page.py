@@ -122,11 +122,13 @@ def in_short(found: Findings) -> pd.DataFrame:
 
 def _counted(one: _Difference, name: str) -> str:
     """Say in how many seeds a measure is larger: of those that count and, where these are not all, of all."""
-    said = []
-    for label, which in ((name, ""), (f"{name}{ALL}", " of all")):
-        equal = f", equal in {one.equal[label]}" if one.equal[label] else ""
-        said.append(f"{one.larger[label]} of {one.measures[label].seeds}{which}{equal}")
-    return said[0] if one.measures[name].seeds == one.measures[f"{name}{ALL}"].seeds else f"{said[0]} ({said[1]})"
+    counted, every = (
+        f"{one.larger[label]} of {one.measures[label].seeds}"
+        + (f", equal in {one.equal[label]}" if one.equal[label] else "")
+        for label in (name, f"{name}{ALL}")
+    )
+    is_whole = one.measures[name].seeds == one.measures[f"{name}{ALL}"].seeds
+    return counted if is_whole else f"{counted} (all: {every})"
 
 
 def _in_short(outcome: Outcome) -> Markup:
@@ -135,14 +137,14 @@ def _in_short(outcome: Outcome) -> Markup:
     rows = in_short(outcome.findings)
     if not len(rows):
         return state + paragraph("Mixed and in-distribution batches were not both run.")
-    caption = (
-        "Mixed / in-distribution batches, means over all seeds; then seeds that count, and of all where these differ."
-    )
+    caption = "Mixed / in-distribution batches, means over all seeds; then of the seeds that count, and of all where not all count."
     return state + table(rows, caption)
 
 
 def _origin(outcome: Outcome) -> dict[str, object]:
     source, settings = outcome.provenance, outcome.settings.model_dump(mode="json")
+    known = outcome.cpu_seconds is not None
+    cpu = f", of which {in_words(outcome.cpu_seconds or 0.0)} of processor time" if known else ""
     return {
         "command": source.command or "called from Python",
         "commit": source.commit or "not from a checkout",
@@ -150,8 +152,7 @@ def _origin(outcome: Outcome) -> dict[str, object]:
         "recipe": f"{outcome.recipe}, of a store of {outcome.store_recipe}",
         "settings": ", ".join(f"{name} = {value}" for name, value in settings.items()),
         "settings and recordings": outcome.made_with,
-        "time": f"{in_words(outcome.seconds)} for {len(outcome.findings.trials)} trials in one thread, of which "
-        f"{in_words(outcome.cpu_seconds)} of processor time",
+        "time": f"{in_words(outcome.seconds)} for {len(outcome.findings.trials)} trials in one thread{cpu}",
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(source.versions.items())),
     }
 
