@@ -56,7 +56,7 @@ class _TunedScore(Spec):
     task: Task
     cohort: str
     value: float  # mean over the networks
-    low: float | None  # patients drawn anew, and networks with them
+    low: float | None  # patients drawn anew; networks are those there are
     high: float | None
     runs: tuple[float, ...]  # of each network
     records: int
@@ -144,16 +144,14 @@ def tables(result: Result) -> Sequence[Table]:
     how = "statistics of its batches" if result.norms == "train" else "the statistics it came with"
     caption = (
         f"Tuned on {result.train_cohort}: {counts}. Values are means over the networks of a row; their 95 % intervals draw "
-        f"patients and networks anew. While fine-tuning, BatchNorm has {how}. From random weights, fine-tuned means trained "
+        f"patients anew; those of each network stand below. While fine-tuning, BatchNorm has {how}. From random weights, fine-tuned means trained "
         "from scratch."
     )
     shown = []
     for task in (task for task in TASKS if task in result.train_records):
         shown.append(Table(_HEADINGS[task], _scores(result, task), caption))
         shown.append(Table("paired differences", _differences(result, task), folded=True))
-    epochs = {row.name: [", ".join(map(str, row.epochs))] for row in result.rows}
-    frame = pd.DataFrame.from_dict(epochs, orient="index", columns=["epochs of each network"])
-    return [*shown, Table("training", frame, folded=True)]
+    return [*shown, Table("each network", _networks(result), folded=True)]
 
 
 def figures(result: Result) -> Sequence[Figure]:
@@ -246,7 +244,7 @@ def _of(
 
 
 def _score(exam: "Exam", answers: NDArray[np.float64]) -> _TunedScore:
-    interval = exam.interval([exam.metric(one) for one in answers])
+    interval = exam.interval([_mean([exam.metric(one) for one in answers])])
     low, high = interval.limits
     return _TunedScore(
         task=exam.task,
@@ -272,7 +270,7 @@ def _difference(
 ) -> _Difference:
     """Network r of one row stands against network r of the other: same patients, order and first heads."""
     a, b = ([exam.metric(one) for one in answers[key][exam.task, exam.cohort]] for key in (first, second))
-    interval = exam.interval([_minus(*pair) for pair in zip(a, b, strict=True)])
+    interval = exam.interval([_minus(_mean(a), _mean(b))])
     low, high = interval.limits
     names = (f"{start}, {how}" for start, how in (first, second))
     return _Difference(
@@ -284,6 +282,11 @@ def _difference(
         low=low,
         high=high,
     )
+
+
+def _mean(statistics: "Sequence[Statistic]") -> "Statistic":
+    # Networks are not drawn anew: of two or three, such intervals reach from below 0 to above 1.
+    return lambda weights: np.mean([one(weights) for one in statistics], axis=0)
 
 
 def _minus(first: "Statistic", second: "Statistic") -> "Statistic":
@@ -323,6 +326,22 @@ def _scores(result: Result, task: Task) -> pd.DataFrame:
         rows["median age, always"] = [_number(constant[name], task) for name in cohorts] + [_number(mean, task)]
     last = f"mean of the others with {_FEWEST_IN_MEAN} patients or more"
     return pd.DataFrame.from_dict(rows, orient="index", columns=[*_columns(result, cohorts), last])
+
+
+def _networks(result: Result) -> pd.DataFrame:
+    """Epochs of each network, and what it gives in the cohorts with enough patients."""
+    rows: dict[str, dict[str, str]] = {}
+    for row in result.rows:
+        for number, epochs in enumerate(row.epochs):
+            cells = {"epochs": str(epochs)}
+            for task in (task for task in TASKS if task in result.train_records):
+                cells |= {
+                    f"{task}, {score.cohort}": _number(score.runs[number], task)
+                    for score in row.scores
+                    if score.task == task and (score.cohort == result.train_cohort or score.patients >= _FEWEST_IN_MEAN)
+                }
+            rows[f"{row.name}, network {number}"] = cells
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _differences(result: Result, task: Task) -> pd.DataFrame:
