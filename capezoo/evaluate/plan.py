@@ -26,6 +26,7 @@ from capezoo.evaluate.measure.parts import Tested
 from capezoo.evaluate.page.report import build_report
 from capezoo.evaluate.questions import KIND
 from capezoo.evaluate.results import RESULTS, Study
+from capezoo.evaluate.rows import NEVER_TRAINED
 from capezoo.evaluate.study import Progress, study
 from capezoo.specs.base import MAX_YAML_BYTES, Spec, parse
 from capezoo.specs.run import RunConfig
@@ -175,7 +176,11 @@ def _require_possible(plan: Plan, base: Path, configs: Mapping[tuple[int, str], 
     store = open_named(_paths(plan.store, base))
     for config in configs.values():
         TrainingData.prepare(store, config)
-    for one in plan.encoders.values():
+    for name, one in plan.encoders.items():
+        if one is None and name not in NEVER_TRAINED:
+            known = ", ".join(NEVER_TRAINED)
+            raise SpecError(f"encoder {name}: found neither run nor weights, expected one of them, or the name {known}."
+                            + did_you_mean(name, NEVER_TRAINED))  # fmt: skip
         if one is not None and one.weights is not None:
             locate(_weights(one.weights, base))
     for name, one_study in plan.studies.items():

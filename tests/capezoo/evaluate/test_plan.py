@@ -126,6 +126,7 @@ def test_the_commands_do_the_same(write, tmp_path, monkeypatch, capsys):
         ({"encoders": {"../x": {"run": "tiny.yaml"}}}, ["encoders"]),
         ({"encoders": {"x": {"run": "tiny.yaml", "set": {"sampler.groups": 4000}}}, "studies": ONE}, ["4000"]),
         ({"encoders": {"x": {"weights": "nothing-of-this-name"}}, "studies": ONE}, ["nothing-of-this-name"]),
+        ({"encoders": {"x": {"run": "tiny.yaml"}, "randm": None}, "studies": ONE}, ["randm", "Did you mean 'random'"]),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_trained(write, tmp_path, changes, words):
