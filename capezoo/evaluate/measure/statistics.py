@@ -173,17 +173,42 @@ class Bootstrap:
 
 
 def patient_draws(
-    patients: ArrayLike, statistic: Statistic | Sequence[Statistic], n_resamples: int = _RESAMPLES, seed: int = 0
+    patients: ArrayLike,
+    statistic: Statistic | Sequence[Statistic],
+    n_resamples: int = _RESAMPLES,
+    seed: int = 0,
+    halves_of: ArrayLike | None = None,
 ) -> Bootstrap:
     """Compute a statistic as it is, and when patients are drawn anew with replacement.
 
     statistic: (resample, record) weights -> (resample,) values; it is called once with all weights one. Several: one for
-    each initialisation of a network.
+    each initialisation of a network. halves_of: stratum of each record; then a draw is a random half of each stratum's
+    patients, with weights 0 and 1, for statistics of pairs of records: ask for the `centred` interval.
     """
     each = [statistic] if callable(statistic) else list(statistic)
     everyone = np.ones((1, len(np.asarray(patients))))
-    found = [np.stack([one(weights) for one in each]) for weights in _patient_weights(patients, n_resamples, seed)]
+    if halves_of is None:
+        blocks = _patient_weights(patients, n_resamples, seed)
+    else:
+        blocks = _half_weights(patients, halves_of, n_resamples, seed)
+    found = [np.stack([one(weights) for one in each]) for weights in blocks]
     return Bootstrap(np.array([one(everyone)[0] for one in each]), np.concatenate(found, axis=1), seed)
+
+
+def _half_weights(patients: ArrayLike, strata: ArrayLike, n_resamples: int, seed: int) -> Iterator[Weights]:
+    """Yield blocks of (resample, record): 1 where the record's patient is in a random half of its stratum, else 0."""
+    # A patient drawn twice would be their own nearest neighbour, and neighbours kept as they are vary too little. Halves
+    # have nobody twice, and a mean varies among them as means of all patients do among samples.
+    _, first, place = np.unique(np.asarray(patients), return_index=True, return_inverse=True)
+    parts = [np.flatnonzero(np.asarray(strata)[first] == one) for one in np.unique(np.asarray(strata))]
+    generator = np.random.Generator(np.random.PCG64(seed))
+    block = max(1, _CHUNK_CELLS // max(1, len(place)))
+    for start in range(0, n_resamples, block):
+        chosen = np.zeros((min(block, n_resamples - start), len(first)))
+        for row in chosen:
+            for part in parts:
+                row[generator.permutation(part)[: len(part) // 2]] = 1
+        yield chosen[:, place]
 
 
 def patient_bootstrap(

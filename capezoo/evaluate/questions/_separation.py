@@ -4,12 +4,17 @@ One record per patient and as many patients of every group: two ECGs of one pati
 a large group is easy to find by size alone.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.scalers import Features, fit_scaler
 from capezoo.specs.base import Spec, derive_seed
+
+if TYPE_CHECKING:
+    from capezoo.evaluate.measure.statistics import Statistic, Weights
 
 _FOLDS = 5  # of patients, for the probe of a map; as in `separability`
 
@@ -39,12 +44,27 @@ def balanced_sample(
     return np.sort(np.concatenate(parts)), kept, left_out
 
 
-def neighbour_purity(z: NDArray, label: NDArray[np.int64], neighbours: int) -> NDArray[np.float64]:
-    """Share of each record's nearest neighbours, itself not counted, that are of its own group: (record,)."""
+def neighbour_purity(z: NDArray, label: NDArray[np.int64], neighbours: int) -> "Statistic":
+    """Share of each record's nearest neighbours, itself not counted, that are of its own group, as a mean over records.
+
+    The statistic takes weights 0 and 1: only records of weight 1 have neighbours, and are some.
+    """
     from sklearn.neighbors import NearestNeighbors
 
-    found = NearestNeighbors(n_neighbors=min(neighbours, len(z) - 1)).fit(z).kneighbors(return_distance=False)
-    return np.asarray((label[found] == label[:, None]).mean(axis=1), np.float64)
+    neighbours = min(neighbours, len(z) - 1)
+    # Of so many a random half holds enough but once in millions; then those it holds are looked at.
+    found = NearestNeighbors(n_neighbors=min(6 * neighbours + 10, len(z) - 1)).fit(z).kneighbors(return_distance=False)
+    is_own = label[found] == label[:, None]
+
+    def purity(weights: "Weights") -> NDArray[np.float64]:
+        shares = []
+        for kept in weights > 0:
+            near = kept[found[kept]]
+            near &= near.cumsum(axis=1) <= neighbours
+            shares.append(np.mean((near & is_own[kept]).sum(axis=1) / np.maximum(near.sum(axis=1), 1)))
+        return np.array(shares, np.float64)
+
+    return purity
 
 
 def probe_aucs(
@@ -107,6 +127,6 @@ class Separation(Spec):
             values=tuple(kept.tolist()),
             patients=len(chosen) // len(kept),
             probe_auc=float(np.mean(probe_aucs(z, label, patients[chosen], fold_seed, folds=_FOLDS, c=1.0))),
-            neighbours=float(neighbour_purity(z, label, neighbours).mean()),
+            neighbours=float(neighbour_purity(z, label, neighbours)(np.ones((1, len(z))))[0]),
             silhouette=float(silhouette_score(z, label)),
         )

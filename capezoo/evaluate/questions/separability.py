@@ -23,7 +23,7 @@ from capezoo.specs.card import Metric
 from ecgcohorts.report.charts import Limits, intervals
 
 if TYPE_CHECKING:
-    from capezoo.evaluate.measure.statistics import Interval, Weights
+    from capezoo.evaluate.measure.statistics import Interval, Statistic, Weights
 
 EXAMPLES = (
     "capezoo evaluate separability --weights w/x --weights random --store store.zarr --seed 0 -o study",
@@ -124,32 +124,32 @@ def _metrics(
     drawn: Sequence[Features], label: NDArray[np.int64], group: NDArray[np.int64], seed: int, config: Config
 ) -> tuple[Metric, ...]:
     """Measure one sample: features (record, unit) of each initialisation, the cohort's code and the patient of each record."""
-    from sklearn.metrics import silhouette_samples
-
-    from capezoo.evaluate.measure.statistics import patient_bootstrap, weighted_mean
+    from capezoo.evaluate.measure.statistics import patient_bootstrap, patient_draws
 
     each = [fit_scaler(features, "guarded")(features) for features in drawn]
     # One seed for all measures and weights: they see the same draws of patients.
     resamples, boot_seed = config.resamples, derive_seed(seed, "separability", "bootstrap")
-    purity = patient_bootstrap(
-        group, [weighted_mean(neighbour_purity(z, label, config.neighbours)) for z in each], resamples, boot_seed
-    )
+    purities = [neighbour_purity(z, label, config.neighbours) for z in each]
+    purity = patient_draws(group, purities, resamples, boot_seed, label).interval(centred=True)
     shares = [partial(_between_share, z, label) for z in each]
     share = patient_bootstrap(group, shares, resamples, boot_seed, centred=True)
-    outlines = [weighted_mean(silhouette_samples(z, label)) for z in each]
-    outline = patient_bootstrap(group, outlines, resamples, boot_seed)
+    outlines = [_silhouette(z, label) for z in each]
+    outline = patient_draws(group, outlines, resamples, boot_seed, label).interval(centred=True)
     fold_seed = derive_seed(seed, "separability", "folds")
     probe = _over_folds([probe_aucs(z, label, group, fold_seed, folds=config.folds, c=config.probe_c) for z in each])
     several = f" of {len(each)} initialisations" if len(each) > 1 else ""
     bootstrap = f"patient bootstrap, {resamples} resamples{several}"
-    folds = f"t over {config.folds} folds" + (f" and {len(each)} initialisations" if several else "")
+    halves = f"halves of the patients, {resamples} resamples{several}, centred"
+    folds = f"t over {config.folds} folds, corrected for their overlap" + (
+        f" and {len(each)} initialisations" if several else ""
+    )
     return (
-        _metric("knn_purity", purity, len(label), f"{config.neighbours} nearest by Euclidean distance; {bootstrap}"),
+        _metric("knn_purity", purity, len(label), f"{config.neighbours} nearest by Euclidean distance; {halves}"),
         _metric(
             "between_cohort_variance", share, len(label), f"trace of between / total scatter; {bootstrap}, centred"
         ),
         _metric("probe_auc", probe, len(label), f"logistic regression, macro one-vs-rest; {folds}"),
-        _metric("silhouette", outline, len(label), f"Euclidean; {bootstrap}"),
+        _metric("silhouette", outline, len(label), f"Euclidean; {halves}"),
     )
 
 
@@ -157,15 +157,48 @@ def _over_folds(aucs: Sequence[Sequence[float]]) -> "Interval":
     """Mean of (initialisation, fold) areas with its t interval: over the folds, and of several also over initialisations."""
     from scipy import stats
 
-    from capezoo.evaluate.measure.statistics import Interval, t_interval
+    from capezoo.evaluate.measure.statistics import Interval
 
     table = np.array(aucs)
-    if len(table) == 1:
-        return t_interval(table[0])
-    # Both are samples. The two variances add up, and the fewer of them says how sure their sum is.
-    se = float(np.hypot(stats.sem(table.mean(axis=0)), stats.sem(table.mean(axis=1))))
-    half = float(stats.t.ppf(0.975, min(table.shape) - 1)) * se
+    several, folds = table.shape
+    # Folds share their training records. Without the second term, Nadeau and Bengio's (2003), intervals of simulated
+    # cohorts held the truth in 81 to 95 % of cases, with it in 86 to 99 %.
+    variance = table.mean(axis=0).var(ddof=1) * (1 / folds + 1 / (folds - 1))
+    degrees = folds - 1
+    if several > 1:
+        # Both are samples. The two variances add up, and the fewer of them says how sure their sum is.
+        variance += stats.sem(table.mean(axis=1)) ** 2
+        degrees = min(table.shape) - 1
+    half = float(stats.t.ppf(0.975, degrees) * np.sqrt(variance))
     return Interval(float(table.mean()), float(table.mean()) - half, float(table.mean()) + half)
+
+
+def _silhouette(z: NDArray, label: NDArray[np.int64]) -> "Statistic":
+    """The mean silhouette of the records of weight 1 among each other, as a statistic of weights 0 and 1.
+
+    Source: Rousseeuw 1987. A record alone in its cohort has 0.
+    """
+    from sklearn.metrics import pairwise_distances
+
+    distance = pairwise_distances(z)
+    # Equal records must be at distance 0 exactly, or a record would not be where it is.
+    np.fill_diagonal(distance, 0.0)
+    cohorts, own = np.unique(label, return_inverse=True)
+
+    def silhouette(weights: "Weights") -> NDArray[np.float64]:
+        kept, each = weights.astype(distance.dtype), np.arange(len(label))
+        sums = np.stack([kept[:, own == code] @ distance[own == code] for code in range(len(cohorts))], axis=1)
+        sizes = np.stack([kept[:, own == code].sum(axis=1) for code in range(len(cohorts))], axis=1)
+        others = sizes[:, own] - kept  # of one's own cohort, oneself left out
+        within = np.divide(sums[:, own, each], others, out=np.zeros_like(kept), where=others > 0)
+        means = sums / np.maximum(sizes, 1)[:, :, None]
+        means[:, own, each] = np.inf
+        nearest = means.min(axis=1)
+        larger = np.maximum(within, nearest)
+        value = np.divide(nearest - within, larger, out=np.zeros_like(kept), where=(larger > 0) & (others > 0))
+        return np.asarray((kept * value).sum(axis=1) / kept.sum(axis=1), np.float64)
+
+    return silhouette
 
 
 def _between_share(z: NDArray, label: NDArray[np.int64], weights: "Weights") -> NDArray[np.float64]:
