@@ -131,6 +131,13 @@ def test_equal_starts_give_equal_rows_and_no_difference_and_stay_as_they_were(st
         for how in ("frozen", "fine-tuned")
         for what in ("age error elsewhere, years", "sex AUROC elsewhere")
     }
+    sexes = [score for row in result.rows for score in row.scores if score.task == "sex"]
+    assert all(0 <= score.low <= score.value <= score.high <= 1 for score in sexes)
+    assert all(score.value == pytest.approx(np.mean(score.runs)) for score in sexes)
+    networks = finetune.tables(result)[-1].rows
+    assert (
+        networks.loc["a, frozen, network 1", "sex, away"] == f"{rows['a', 'frozen'].score('sex', 'away').runs[1]:.3f}"
+    )
     table = finetune.tables(result)[0].rows
     assert list(table.index) == ["a, frozen", "a, fine-tuned", "b, frozen", "b, fine-tuned", "median age, always"]
     assert list(table.columns)[:2] == ["home (tuned here)", "away"]
