@@ -45,7 +45,8 @@ def commands(patients: int, seed: int, steps: int, pairs: int, control_seeds: in
     weights = " ".join(f"--weights weights/{name}" for name in SAMPLERS)
     yield (
         f"capezoo evaluate all {weights} --weights random --store store.zarr --train-cohort north "
-        f"--seed {seed} --set ood.lr={HEAD_LR:g} --allow-seen -o study"  # one store for all: pretraining has seen the tests
+        f"--seed {seed} --set ood.lr={HEAD_LR:g} --set age_bins.lr={HEAD_LR:g} --set age_bins.runs=3 "
+        f"--allow-seen -o study"  # one store for all: pretraining has seen the tests
     )
     control = ""
     if control_seeds:
