@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +86,9 @@ def _numbers(name: str, values: NDArray[np.float64]) -> Column:
     if len(distinct) <= _BANDS + 1:
         place = np.where(known, np.searchsorted(distinct, values), -1)
         return Column(name, tuple(f"{one:g}" for one in distinct), place, ordered=len(distinct) > 2)
-    edges = np.unique(np.quantile(values[known], np.linspace(0, 1, _BANDS + 1)))
-    codes = np.clip(np.digitize(values, edges) - 1, 0, len(edges) - 2)
-    names = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges.tolist())]
+    # Upper edges, so that a value which many records share is a band and not the edge between two.
+    edges = np.unique(np.quantile(values[known], np.arange(1, _BANDS + 1) / _BANDS))
+    codes = np.minimum(np.searchsorted(edges, values), len(edges) - 1)
+    bands = [values[known & (codes == code)] for code in range(len(edges))]
+    names = [f"{band.min():.3g} to {band.max():.3g}" if np.ptp(band) else f"{band[0]:.3g}" for band in bands]
     return Column(name, tuple(names), np.where(known, codes, -1), ordered=True)

@@ -107,7 +107,9 @@ def run(context: Context, config: Config) -> Result:
     Units are z-scored with the guarded scaler over the records that maps are fitted on. t-SNE and UMAP start from PCA; PCA
     alone where records are too few. Of several initialisations the first is drawn: a mean of pictures is none.
     """
-    config.require(context.index)
+    # Beside embeddings lie labels, but no measures of quality. The store has both, of the same recordings in the same order.
+    index = context.index if context.store is None else context.store.index
+    config.require(index)
     known = np.isin(context.cohorts, config.cohort) if config.cohort else np.ones(len(context.cohorts), bool)
     cohorts, codes = np.unique(context.cohorts[known], return_inverse=True)
     places = np.flatnonzero(known)
@@ -117,7 +119,7 @@ def run(context: Context, config: Config) -> Result:
     fitted = np.isin(drawn, config.fit) if config.fit else np.ones(len(chosen), bool)
     methods = {"tsne": ["t-SNE"], "umap": ["UMAP"], "both": ["t-SNE", "UMAP"]}[config.method]
     patients = context.index["patient"][chosen]
-    columns = columns_of(context.index, chosen, config.column)
+    columns = columns_of(index, chosen, config.column)
     numbers: dict[str, dict[str, Separation]] = {column.name: {} for column in columns}
     maps = []
     for subject in context.subjects:

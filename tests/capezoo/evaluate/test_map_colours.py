@@ -1,6 +1,7 @@
 """Maps in the colours of any column, with projected cohorts and the numbers beside them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -92,6 +93,18 @@ def test_few_records_are_projected_on_the_axes_of_the_others(subject):
     np.testing.assert_allclose(np.abs(points), np.abs(z @ axes[:2].T), atol=2e-3)
 
 
+def test_measures_of_quality_are_taken_from_the_store(subject):
+    index = subject.embeddings.index
+    slack = np.where(index["cohort"] == 0, np.float32(0.1675), np.float32(1.5))
+    store = SimpleNamespace(index=CohortIndex(dict(index.columns) | {"q_edge_slack_s": slack}, index.cohorts))
+    config = Config(max_records=20, column=("q_edge_slack_s",))
+    with pytest.raises(SpecError, match="found no column 'q_edge_slack_s'"):
+        run(Context((subject,), 0), config)
+    column = run(Context((subject,), 0, store=store), config).columns[0]
+    assert column.values == ("0.1675", "1.5")
+    assert [column.codes.count(code) for code in (-1, 0, 1)] == [0, 20, 40]
+
+
 def test_values_numbers_and_bands(subject):
     index, every = subject.embeddings.index, np.arange(len(subject.embeddings.index))
     af, lvef, age, sex = columns_of(index, every, ["af", "label_lvef", "age", "sex"])
@@ -101,6 +114,11 @@ def test_values_numbers_and_bands(subject):
     counts = np.bincount(lvef.codes)
     assert counts.max() - counts.min() <= 2
     assert all(np.diff([index["label_lvef"][lvef.codes == k].mean() for k in range(5)]) > 0)
+    # CODE-15's two kinds of recorders and a few records between: no band may hold both.
+    two = np.r_[np.full(170, 0.1675), np.linspace(0.2, 1.3, 8), np.full(len(every) - 178, 1.5)]
+    slack = columns_of(CohortIndex(dict(index.columns) | {"label_slack": two}, index.cohorts), every, ["slack"])[0]
+    assert slack.values == ("0.168", "0.2 to 1.5")
+    assert np.bincount(slack.codes).tolist() == [170, len(every) - 170]
     years = index["age"]
     assert age.values == ("0 to 19", "20 to 39", "40 to 59", "60 to 79", "from 80")
     assert (age.codes == 4).sum() == (years >= 80).sum()
