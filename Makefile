@@ -38,7 +38,7 @@ demo: $(READY)
 
 effect: $(READY)
 	$(BIN)/python examples/in_distribution_effect.py $(DEMO)-effect --seeds 0 1 2 \
-	  --demo "--patients 200 --steps 200 --pairs 64 --control-seeds 0"
+	  --demo "--patients 200 --steps 200 --pairs 64 --control-seeds 0 --questions all"
 
 # Two to four processes of one OpenMP thread each: with more threads than cores, waiting for each other dominates.
 # Work is stolen in long stretches, so that the tests of a file share a process and what it has made for them.

@@ -26,7 +26,9 @@ STRENGTH_UV = 200  # of the devices' signatures, chosen from the sweep over stre
 CONTROL_PATIENTS = 400  # a quarter of two thirds of them, some 65, teach the heads of a device
 
 
-def commands(patients: int, seed: int, steps: int, pairs: int, control_seeds: int) -> Iterator[str]:
+def commands(
+    patients: int, seed: int, steps: int, pairs: int, control_seeds: int, questions: str = "ood"
+) -> Iterator[str]:
     """The commands of the demo, in order. `&` and `wait` as in a shell: two processes share the seeds of the control."""
     yield f"ecgcohorts simulate raw --patients {patients} --seed {seed}"
     yield "ecgcohorts inspect raw/river"
@@ -43,10 +45,13 @@ def commands(patients: int, seed: int, steps: int, pairs: int, control_seeds: in
         yield f"capezoo verify weights/{name}"
         yield f"capezoo embed weights/{name} store.zarr -o embeddings/{name}.zarr"
     weights = " ".join(f"--weights weights/{name}" for name in SAMPLERS)
+    settings = {
+        "ood": f"--lr {HEAD_LR:g}",
+        "all": f"--set ood.lr={HEAD_LR:g} --set age_bins.lr={HEAD_LR:g} --set age_bins.runs=3",
+    }
     yield (
-        f"capezoo evaluate all {weights} --weights random --store store.zarr --train-cohort north "
-        f"--seed {seed} --set ood.lr={HEAD_LR:g} --set age_bins.lr={HEAD_LR:g} --set age_bins.runs=3 "
-        f"--allow-seen -o study"  # one store for all: pretraining has seen the tests
+        f"capezoo evaluate {questions} {weights} --weights random --store store.zarr --train-cohort north "
+        f"--seed {seed} {settings[questions]} --allow-seen -o study"  # one store for all: pretraining has seen the tests
     )
     control = ""
     if control_seeds:
@@ -105,6 +110,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--pairs", type=int, default=32, help="patients in a batch")
     parser.add_argument("--control-seeds", type=int, default=10, help="of the artefact control; 0 leaves it out")
+    parser.add_argument("--questions", choices=("ood", "all"), default="ood", help="about the two encoders")
     options = parser.parse_args()
     if options.folder.exists() and any(options.folder.iterdir()):
         sys.exit(f"{options.folder} is not empty. Remove it (make clean), or name another folder.")
@@ -114,9 +120,8 @@ def main() -> None:
     with contextlib.chdir(options.folder):
         Path("demo.key").write_text("de" * 32 + "\n")  # a known key, so that everybody's demo store is the same
         try:
-            for command in commands(
-                options.patients, options.seed, options.steps, options.pairs, options.control_seeds
-            ):
+            sizes = options.patients, options.seed, options.steps, options.pairs, options.control_seeds
+            for command in commands(*sizes, options.questions):
                 run(command, behind)
         finally:
             # A demo that fails or is stopped leaves nobody computing.

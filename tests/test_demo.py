@@ -43,9 +43,10 @@ def accepted(words: list[str]) -> str:
     return str(command.name)
 
 
+@pytest.mark.parametrize("questions", ["ood", "all"])
 @pytest.mark.parametrize("seeds", [0, 1, 10])
-def test_every_line_is_a_command(demo, seeds):
-    lines = list(demo.commands(60, 0, 40, 32, seeds))
+def test_every_line_is_a_command(demo, seeds, questions):
+    lines = list(demo.commands(60, 0, 40, 32, seeds, questions))
     names = [accepted(shlex.split(line.removesuffix("&"))) for line in lines if line != "wait"]
     assert names[-1] == "report"
     assert names.count("artefact") == {0: 0, 1: 1, 10: 3}[seeds]
