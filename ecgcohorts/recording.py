@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgcohorts.leads import EIGHT_LEADS, positions, select
+from ecgcohorts.leads import CHEST_LEADS, EIGHT_LEADS, LIMB_LEADS, TWELVE_LEADS, positions, select
 
 Sex = Literal["male", "female"]
 # none: numbers that are no voltages, such as z-scores.
@@ -27,11 +27,15 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of a recording: reader, path as given, and entry inside the file ("" if the file holds one only)."""
+    """The origin of a recording: reader, path as given, and entry inside the file ("" if the file holds one only).
+
+    beside: the other files of its folder that it is read from, as far as a header alone names them.
+    """
 
     reader: str
     path: Path
     entry: str = ""
+    beside: tuple[str, ...] = ()
 
     def sha256(self) -> str:
         """Return the SHA-256 of the file at `path`, in hexadecimal."""
@@ -124,7 +128,8 @@ class Recording:
         """The 128-bit digest of the waveform, equal for copies of one recording in whatever file.
 
         It covers the native integers of I, II, V1-V6 (floating-point formats: whole microvolts), without columns at both
-        ends that are exactly 0 mV in all eight leads. Raises RejectedRecording if a lead is missing.
+        ends that are exactly 0 mV in all eight leads; of a file that lacks one of these, the standard leads that it has.
+        Raises RejectedRecording if there is none.
         """
         # Such columns are padding by the file, not signal: CODE-15 % pads every tracing to 4096 samples, on both sides.
         hashed = hashlib.sha256()
@@ -134,17 +139,26 @@ class Recording:
 
     def _to_digest(self) -> list[NDArray[np.int32]]:
         """Return the integers of `waveform_digest`, in parts of some leads each."""
-        if self.digital is None or any(lead not in self._positions for lead in EIGHT_LEADS):
-            eight_mv = self.leads_mv()
-            return [_trimmed(np.rint(np.nan_to_num(eight_mv, nan=-32.768) * 1000).astype(np.int32), eight_mv)]
+        leads = self._digested
+        if self.digital is None or any(lead not in self._positions for lead in leads):
+            signal_mv = self.leads_mv(leads)
+            return [_trimmed(np.rint(np.nan_to_num(signal_mv, nan=-32.768) * 1000).astype(np.int32), signal_mv)]
         assert self.baseline is not None
-        rows = [self._positions[lead] for lead in EIGHT_LEADS]
-        off_zero = (
-            self.digital[:, [0, -1]][rows] != self.baseline[rows, None] if self.digital.size else np.zeros((8, 2))
-        )
+        rows = [self._positions[lead] for lead in leads]
+        shape = len(rows), 2
+        off_zero = self.digital[:, [0, -1]][rows] != self.baseline[rows, None] if self.digital.size else np.zeros(shape)
         if off_zero.any(axis=0).all():
             return [self.digital[run] for _, run in _runs(rows)]
-        return [_trimmed(self.digital[rows], self.leads_mv())]
+        return [_trimmed(self.digital[rows], self.leads_mv(leads))]
+
+    @property
+    def _digested(self) -> Sequence[str]:
+        """The leads of `waveform_digest`."""
+        limbs = [lead for lead in LIMB_LEADS if lead in self._positions]
+        if len(limbs) >= 2 and all(lead in self._positions for lead in CHEST_LEADS):
+            return EIGHT_LEADS
+        # Wearables and ECG-ID have lead I alone: a recipe of one lead takes them, and copies are to be found among them too.
+        return [lead for lead in TWELVE_LEADS if lead in self._positions] or EIGHT_LEADS
 
     @cached_property
     def _positions(self) -> dict[str, int]:

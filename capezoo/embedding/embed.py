@@ -3,6 +3,7 @@
 One window per recording, the centre of its valid part: the same on every run.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capezoo.embedding.adapt import MV_PER_UNIT, Adaptation, Mains, MissingLeads, window_starts
-from capezoo.embedding.from_store import store_features
+from capezoo.embedding.from_store import _NO_BATCH_NORM, _NORM_BLOCK, BatchNorm, store_features
 from capezoo.specs.input import InputSpec
 from capezoo.specs.scaling import scaled
-from capezoo.zoo.forward import features
+from capezoo.zoo.forward import _has_batch_norm, estimate_batch_norm, features
 from ecgcohorts.errors import RecordingError, SpecError
 from ecgcohorts.leads import positions
 from ecgcohorts.preprocess.steps import SelectLeads
@@ -36,6 +37,7 @@ def embed(
     missing_leads: MissingLeads = "refuse",
     force_recipe: bool = False,
     device: str | None = None,
+    batch_norm: BatchNorm = "running",
 ) -> NDArray[np.float32]:
     """Return the embeddings of a store, in the order of its index, or of an array of raw signals: (record, unit).
 
@@ -44,15 +46,18 @@ def embed(
     `mains_hz`). `adaptation` tells what is done, with the same arguments.
     missing_leads: "refuse"; "derive" limb leads from two others; or "zero", which also feeds 0 mV where nothing can be
     derived. force_recipe: take a store of another recipe, if rate, unit and length fit. device: auto (a GPU if there is
-    one), cpu, cuda or cuda:N; by default where the model is.
+    one), cpu, cuda or cuda:N; by default where the model is. batch_norm: statistics kept in training (running), or those
+    of each cohort's own recordings, of all of an array (per_cohort); no label is read, and `model` stays as it is.
     Raises RecipeMismatch for a store of another recipe, SpecError for what cannot be adapted exactly, and
     RejectedRecording, naming the record, for signals that the recipe refuses.
     """
     given = {"rate_hz": rate_hz, "leads": leads, "unit": unit, "mains_hz": mains_hz}
     plan = _fit(model, source, given, missing_leads, force_recipe)
     if isinstance(source, np.ndarray):
-        return features(model, _array_windows(source, InputSpec.of_model(model), plan), device)
-    return store_features(model, source, plan, device=device)
+        windows = _array_windows(source, InputSpec.of_model(model), plan)
+        fitted = _fitted_to(model, windows, device) if batch_norm == "per_cohort" else model
+        return features(fitted, windows, device)
+    return store_features(model, source, plan, device=device, batch_norm=batch_norm)
 
 
 def adaptation(
@@ -72,6 +77,14 @@ def adaptation(
     """
     given = {"rate_hz": rate_hz, "leads": leads, "unit": unit, "mains_hz": mains_hz}
     return _fit(model, source, given, missing_leads, force_recipe)
+
+
+def _fitted_to(model: "nn.Module", windows: NDArray[np.float32], device: str | None) -> "nn.Module":
+    """Return a copy of a model with the BatchNorm statistics of these windows. Raises SpecError if it has none."""
+    if not _has_batch_norm(model):
+        raise SpecError(_NO_BATCH_NORM)
+    count = -(-len(windows) // _NORM_BLOCK)
+    return estimate_batch_norm(copy.deepcopy(model), (windows[first::count] for first in range(count)), device)
 
 
 def _fit(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from capezoo.distributed import _join
 from capezoo.embedding.adapt import Adaptation, MissingLeads
-from capezoo.embedding.from_store import Progress, _blocks
+from capezoo.embedding.from_store import BatchNorm, Progress, _blocks
 from capezoo.embedding.parts import RECORDS, _Parts
 from capezoo.specs.base import Spec, parse
 from capezoo.specs.input import InputSpec
@@ -48,6 +48,7 @@ class EmbeddingInfo(Spec):
     input: InputSpec
     adaptation: Adaptation
     window: Literal["centre"] = "centre"
+    batch_norm: BatchNorm = "running"
     device: str = "cpu"  # kind of what computed them: the last bits differ between kinds
     store_fingerprint: str
     records: int
@@ -90,10 +91,11 @@ def embed_store(
     missing_leads: MissingLeads = "refuse",
     force_recipe: bool = False,
     device: str | None = None,
+    batch_norm: BatchNorm = "running",
 ) -> Embeddings:
     """Write the embeddings of a store as `write_embeddings` does, and return them."""
     how: dict[str, Any] = {"missing_leads": missing_leads, "force_recipe": force_recipe, "device": device}
-    write_embeddings(model, store, out, name, card, progress, **how)
+    write_embeddings(model, store, out, name, card, progress, batch_norm=batch_norm, **how)
     return open_embeddings(out)
 
 
@@ -108,12 +110,13 @@ def write_embeddings(
     missing_leads: MissingLeads = "refuse",
     force_recipe: bool = False,
     device: str | None = None,
+    batch_norm: BatchNorm = "running",
 ) -> EmbeddingInfo:
     """Write the embeddings of a store as a Zarr v3 group with the index columns beside them; return its attributes.
 
     name: of the weights, for tables. card: SHA-256 of their card.json. progress: told records done and in all, of this
     process's share. missing_leads, force_recipe: as for `embed`; what was done is kept in the group's attributes.
-    device: auto (a GPU if there is one), cpu, cuda or cuda:N; None: where the model is.
+    device: auto (a GPU if there is one), cpu, cuda or cuda:N; None: where the model is. batch_norm: as for `embed`.
     Embeddings go to the disk as they come, beside their place. Called again after a kill, it goes on there and ends with
     the same bytes. Processes that torchrun started share the work, and all return once it is done.
     Raises SpecError if `out` exists, RecipeMismatch for another recipe, LockHeld if another process writes there.
@@ -123,6 +126,7 @@ def write_embeddings(
     spec, index = InputSpec.of_model(model), _kept(store.index)
     plan = Adaptation.of_recipe(spec, store.recipe, str(store.path), missing_leads, force_recipe)
     made_of: dict[str, Any] = {"name": name, "card": card, "origin": getattr(model, "origin", None), "adaptation": plan}
+    made_of["batch_norm"] = batch_norm
     info = _info(model, index, {**made_of, "input": spec, "device": device, "store_fingerprint": store.fingerprint})
     work = target.with_name(f".{target.name}.part")
     parts = _Parts(work, info.records, info.width)
@@ -139,7 +143,8 @@ def write_embeddings(
         wait()  # before the first is written: all ranks must share out the same
         mine = missing[rank::ranks]
         counter = _Counter(progress, parts, mine, alone=ranks == 1)
-        with closing(_blocks(model, store, plan, [parts.ranges[number] for number in mine], device)) as blocks:
+        ranges = [parts.ranges[number] for number in mine]
+        with closing(_blocks(model, store, plan, ranges, device, batch_norm)) as blocks:
             parts.write(mine, blocks, counter.add)
         wait()
         if rank == 0:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator
 
+from capezoo.embedding.from_store import BatchNorm
 from capezoo.evaluate.questions import KIND
 from capezoo.specs.base import SHA256, Spec, parse
 from capezoo.specs.card import Metric
@@ -49,6 +50,7 @@ class EvaluatedWeights(Spec):
     name: str
     weights: SHA256
     card: str | None
+    batch_norm: BatchNorm = "running"
 
 
 class Answer(Spec):
@@ -125,7 +127,8 @@ class Study(Spec):
     def card_metrics(self, weights: str) -> tuple[Metric, ...]:
         """Collect what the card of the weights with this tensor digest should say. Raises SpecError if they are not here."""
         # By digest, not by name: a card must not carry the numbers of other weights that were called the same.
-        name = next((one.name for one in self.weights if one.weights == weights), None)
+        rows = [one for one in self.weights if one.batch_norm == "running"]
+        name = next((one.name for one in rows if one.weights == weights), None)
         if name is None:
             names = ", ".join(f"{one.name} {one.weights[:12]}" for one in self.weights)
             raise SpecError(

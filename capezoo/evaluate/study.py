@@ -6,8 +6,7 @@ OUT/embeddings/<weights>/          kept: the next question about the same weight
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,46 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capezoo.distributed import _require_alone
-from capezoo.embedding.folder import embed_store, open_embeddings, weights_digest
-from capezoo.encoders import build
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.parts import Home, Parts
-from capezoo.evaluate.questions import KIND, Context, Subject
-from capezoo.evaluate.results import RESULTS, Answer, EvaluatedWeights, Provenance, Study, file_name
-from capezoo.specs.base import Spec, derive_seed, parse
-from capezoo.specs.input import InputSpec
-from capezoo.specs.run import EncoderSpec
-from capezoo.zoo.create import load
+from capezoo.evaluate.questions import KIND, Context
+from capezoo.evaluate.results import RESULTS, Answer, Provenance, Study, file_name
+from capezoo.evaluate.rows import BatchNorms, Embedder, Progress, Row, _part_of, find_rows, with_norms
+from capezoo.specs.base import Spec, parse
 from capezoo.zoo.digests import trained_on
-from capezoo.zoo.files import CARD, DIGEST_BYTES, Architecture, read_card
-from capezoo.zoo.listing import locate
 from ecgcohorts import plugins
-from ecgcohorts.errors import SpecError, StoreError
-from ecgcohorts.io.durable import sha256_of, write_file
+from ecgcohorts.errors import SpecError
+from ecgcohorts.io.durable import write_file
 from ecgcohorts.privacy.pseudonyms import load_key
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from capezoo.embedding.folder import Embeddings
     from ecgcohorts.index.cohort_index import CohortIndex
     from ecgcohorts.store.union import AnyStore
-
-RANDOM = "random"  # in place of weights: the architecture of the first published ones, never trained
-Progress = Callable[[str, int, int], None]  # what, done, total
-
-
-@dataclass(frozen=True, eq=False)
-class _Contender:
-    """Weights under evaluation, before anything is embedded."""
-
-    evaluated: EvaluatedWeights
-    model: "nn.Module"
-    trained_on: NDArray[np.uint8] | None  # (record, 16); None: unknown
-
-    @property
-    def name(self) -> str:
-        return self.evaluated.name
 
 
 def study(
@@ -69,14 +43,16 @@ def study(
     check: bool = True,
     digest_key: Path | None = None,
     device: str | None = None,
+    batch_norm: BatchNorms = "running",
 ) -> Study:
     """Embed the store with each of `weights`, ask the questions, and return the study, which `out` then holds.
 
-    weights: names or folders of published weights, or "random". questions: name -> values of its `Config`. A folder of
-    an earlier study of the same weights, store and seed keeps its other answers. A question that the store cannot
-    answer is listed in `left_out`, or, asked alone, raises Unanswerable. check: as for `capezoo.load`; what unchecked
-    weights say of their training recordings is not believed. digest_key: file of the key of keyed training digests. device: that
-    embeds, auto, cpu, cuda or cuda:N; None: the CPU.
+    weights: names or folders of published weights, or "random", "random-raw" or "measurements". questions: name -> values of
+    its `Config`. A folder of an earlier study of the same weights, store and seed keeps its other answers. A question that
+    the store cannot answer is listed in `left_out`, or, asked alone, raises Unanswerable. check: as for `capezoo.load`; what
+    unchecked weights say of their training recordings is not believed. digest_key: file of the key of keyed training digests.
+    device: that embeds, auto, cpu, cuda or cuda:N; None: the CPU. batch_norm: running statistics, those of each cohort's own
+    recordings, or a row for each of these.
     Raises EcgError with the remedy for whatever does not fit together, and for test patients that pretraining has seen.
     """
     _require_alone(
@@ -86,22 +62,22 @@ def study(
     # Settings first: a wrong key is refused before weights are loaded and the store is embedded.
     asked = {name: _config(name, values) for name, values in sorted(questions.items())}
     key = load_key(digest_key, for_new_store=False) if digest_key else None
-    found = _contenders(weights, seed, check, lambda folder: trained_on(folder, store.index, key))
+    rows = find_rows(weights, seed, check, lambda folder: trained_on(folder, store.index, key))
+    found = with_norms(rows, batch_norm)
     # Embedding takes minutes to hours; what cannot be tested is refused before it.
     _require_testable(asked, found, store, seed)
     made = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
     if (folder / RESULTS).is_file():
         made = _continued(folder, made)
-    embedded = [_embeddings(one, store, folder, _part(progress, f"embed {one.name}"), device) for one in found]
-    subjects = tuple(Subject(made, one.trained_on) for made, one in zip(embedded, found, strict=True))
+    embedder = Embedder(store, folder, progress, device)
     for name, config in asked.items():
         module: Any = plugins.load(KIND, name)
         answers, left_out = dict(made.answers), dict(made.left_out)
-        # A question asked again replaces its answer, and an answer its earlier refusal.
-        for before in (answers, left_out):
+        for before in (answers, left_out):  # asked again, an answer replaces the one before, or a refusal
             before.pop(name, None)
         try:
-            result = module.run(Context(subjects, seed, _part(progress, name), store), config)
+            subjects = embedder.subjects(found, _trains_on(config, store, seed))
+            result = module.run(Context(subjects, seed, _part_of(progress, name), store), config)
             answers[name] = Answer(config=config, result=result, provenance=Provenance.now(command))
         except Unanswerable as error:
             # Of several, the others still have answers; alone, there would be a study of nothing.
@@ -122,10 +98,19 @@ def _config(name: str, values: Mapping[str, Any]) -> Spec:
     return config
 
 
-def _require_testable(asked: Mapping[str, Spec], found: Sequence[_Contender], store: "AnyStore", seed: int) -> None:
-    """Raise SpecError, before the long part, for an unknown home cohort or test patients that pretraining has seen."""
+def _trains_on(config: Spec, store: "AnyStore", seed: int) -> NDArray[np.int64]:
+    """Entries on which a question trains, and on whose signals untrained rows may look; all of a question without a home."""
+    if isinstance(config, Home):
+        return config.parts(store.index, seed, store).train
+    return np.arange(len(store.index))
+
+
+def _require_testable(asked: Mapping[str, Spec], found: Sequence[Row], store: "AnyStore", seed: int) -> None:
+    """Raise SpecError, before the long part, for what the store does not know, or test patients that pretraining has seen."""
     index = store.index
     for config in asked.values():
+        if require := getattr(config, "require", None):
+            require(index)
         if isinstance(config, Home):
             parts = config.parts(index, seed, store)
             for one in () if config.allow_seen else found:
@@ -162,68 +147,8 @@ def _continued(folder: Path, made: Study) -> Study:
     return earlier
 
 
-def _contenders(
-    weights: Sequence[str], seed: int, check: bool, trained_on: Callable[[Path], NDArray[np.uint8] | None]
-) -> list[_Contender]:
-    """Load weights in the order given. Their names are those of the cards, with the folder where two are equal."""
-    folders = {name: locate(name) for name in weights if name != RANDOM}
-    names = {name: read_card(folder).name for name, folder in folders.items()}
-    found = []
-    for name in weights:
-        if name == RANDOM:
-            model = _random(list(folders.values()), seed)
-            evaluated = EvaluatedWeights(name=RANDOM, weights=weights_digest(model), card=None)
-            # Nothing was trained on, which is known: not None.
-            found.append(_Contender(evaluated, model, np.zeros((0, DIGEST_BYTES), np.uint8)))
-            continue
-        folder, label = folders[name], names[name]
-        # Two cards may have one name, and nothing may pass for the untrained encoder.
-        if label == RANDOM or list(names.values()).count(label) > 1:
-            label = f"{label} ({folder.name})"
-        model = load(folder, check=check)
-        evaluated = EvaluatedWeights(name=label, weights=weights_digest(model), card=sha256_of(folder / CARD))
-        # After loading: the digests are those of a folder that was found whole.
-        found.append(_Contender(evaluated, model, trained_on(folder) if check else None))
-    return found
-
-
-def _random(folders: Sequence[Path], seed: int) -> "nn.Module":
-    """Build an untrained encoder, so that every other row can be read against it."""
-    # The architecture of the first weights: another one would differ in more than training.
-    if folders:
-        architecture = Architecture.read(folders[0])
-        encoder, spec = architecture.encoder, architecture.input
-    else:
-        encoder, spec = EncoderSpec(), InputSpec()
-    model = build(encoder, derive_seed(seed, "random-encoder"))
-    model.spec = spec  # type: ignore[assignment]
-    return model.eval()
-
-
-def _embeddings(
-    one: _Contender, store: "AnyStore", folder: Path, progress: Callable[[int, int], None], device: str | None
-) -> "Embeddings":
-    """Return the embeddings of an earlier study if weights and store are the same, else new ones."""
-    path = folder / "embeddings" / file_name(one.name)
-    if path.exists():
-        try:
-            made = open_embeddings(path)
-        except (StoreError, SpecError):
-            # Damaged, or written by an earlier version: embedding again costs minutes, not results.
-            made = None
-        wanted = (one.name, one.evaluated.weights, store.fingerprint, InputSpec.of_model(one.model))
-        if made and (made.info.name, made.info.weights, made.info.store_fingerprint, made.info.input) == wanted:
-            return made
-        shutil.rmtree(path)
-    return embed_store(one.model, store, path, one.name, one.evaluated.card, progress, device=device)
-
-
 def _draw(folder: Path, figures: Sequence[Any]) -> None:
     # The answer before may have had pictures of other names.
     shutil.rmtree(folder, ignore_errors=True)
     for figure in figures:
         write_file(folder / f"{file_name(figure.title)}.svg", figure.svg.encode())
-
-
-def _part(progress: Progress | None, what: str) -> Callable[[int, int], None]:
-    return lambda done, total: None if progress is None else progress(what, done, total)

@@ -16,14 +16,14 @@ from capezoo.objectives._contract import Losses, Needs, ViewBatch
 from capezoo.objectives._heads import perceptron
 from capezoo.objectives._schedules import half_cosine
 from capezoo.objectives._teacher import Teacher
-from capezoo.specs.base import Share, Spec
+from capezoo.specs.base import Channels, Share, Spec
 
 
 class Config(Spec):
     """Heads and teacher; OpenECG states none of these, so they are the original's."""
 
-    hidden: int = Field(default=4096, gt=0, description="of projector and predictor; BYOL")
-    projection: int = Field(default=256, gt=0, description="BYOL")
+    hidden: Channels = Field(default=4096, description="of projector and predictor; BYOL")
+    projection: Channels = Field(default=256, description="BYOL")
     momentum: Share = Field(
         default=0.996, description="of the teacher at the start; it goes to 1 along half a cosine; BYOL"
     )

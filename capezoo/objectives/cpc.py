@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from capezoo.objectives import _contract
 from capezoo.objectives._contract import Losses, Needs, ViewBatch
-from capezoo.specs.base import Spec
+from capezoo.objectives._heads import _affordable
+from capezoo.specs.base import Spec, Taps
 
 
 class Config(Spec):
     """Horizon and negatives. The source's 14 tokens of 8.3 ms are 117 ms ahead."""
 
-    ahead: int = Field(default=14, gt=0, description="tokens from context to target; the source")
-    negatives: int = Field(
-        default=128, gt=0, description="per position, uniform over the other tokens of the recording; the source"
+    ahead: Taps = Field(default=14, description="tokens from context to target; the source")
+    negatives: Taps = Field(
+        default=128, description="per position, uniform over the other tokens of the recording; the source"
     )
     reduction: Literal["sum", "mean"] = Field(
         default="sum", description="over positions: the sum (the source), or the mean. The mean over recordings follows"
@@ -43,6 +44,7 @@ class Objective(_contract.Objective):
     def __init__(self, config: Config, encoder: nn.Module) -> None:
         super().__init__()
         self.config = config
+        _affordable(int(encoder.num_features), int(encoder.token_dim))  # type: ignore[arg-type]
         self.predictor = nn.Linear(encoder.num_features, encoder.token_dim, bias=False)  # type: ignore[arg-type]
 
     def forward(self, encoder: nn.Module, batch: ViewBatch) -> Losses:

@@ -15,19 +15,18 @@ from capezoo.distributed import gather, rank
 from capezoo.objectives import _contract
 from capezoo.objectives._contract import Losses, Needs, ViewBatch
 from capezoo.objectives._heads import perceptron
-from capezoo.specs.base import Spec
+from capezoo.specs.base import Channels, Spec
 
 
 class Config(Spec):
     """Temperature and projection. CAPE states that the projection is non-linear, not its size."""
 
     temperature: float = Field(default=0.1, gt=0, description="divides cosine similarity; PCLR, CMSC; unstated in CAPE")
-    head_width: int | None = Field(
-        default=None, gt=0, description="of the first layer; None: as wide as the embedding; PCLR's rule, SimCLR"
+    head_width: Channels | None = Field(
+        default=None, description="of the first layer; None: as wide as the embedding; PCLR's rule, SimCLR"
     )
-    head_out: int | None = Field(
+    head_out: Channels | None = Field(
         default=None,
-        gt=0,
         description="of the second layer; None: as the first, PCLR's rule, unstated in CAPE; SimCLR 128",
     )
 

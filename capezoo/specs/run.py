@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from capezoo.specs.base import PartSpec, Share, Spec, fingerprint
+from capezoo.specs.base import MAX_LAYERS, PartSpec, Share, Spec, fingerprint
 from capezoo.specs.input import InputSpec
 from ecgcohorts.errors import SpecError
 
@@ -30,6 +30,8 @@ class ViewSpec(PartSpec):
     """A view: a module of `capezoo.views`, one perturbation of a window, and its settings."""
 
 
+# What a stranger's run may ask for: a batch is made whole before anything else finds that it is too large.
+_MOST_VIEWS, _MOST_GROUPS = 64, 1 << 20
 Pairing = Literal["patient", "record", "adjacent"]
 Singles = Literal["drop", "self"]
 
@@ -47,10 +49,11 @@ class SamplerSpec(Spec):
         description="two views are recordings of one patient (CAPE), crops of one recording (SimCLR, BYOL), or "
         "neighbouring windows of one recording (CMSC)",
     )
-    views: int = Field(default=2, ge=1, description="of each patient or recording in a batch; CAPE")
+    views: int = Field(default=2, ge=1, le=_MOST_VIEWS, description="of each patient or recording in a batch; CAPE")
     groups: int = Field(
         default=512,
         ge=2,
+        le=_MOST_GROUPS,
         description="patients in the global batch, recordings where pairing is not by patient; CAPE (1,024 ECGs)",
     )
     singles: Singles = Field(
@@ -197,7 +200,9 @@ class RunConfig(Spec):
     input: InputSpec = InputSpec()
     sampler: SamplerSpec = SamplerSpec()
     views: tuple[ViewSpec, ...] = Field(
-        default=(ViewSpec(name="zero_span"),), description="applied in this order; CAPE masks, without numbers"
+        default=(ViewSpec(name="zero_span"),),
+        max_length=MAX_LAYERS,
+        description="applied in this order; CAPE masks, without numbers",
     )
     optimiser: OptimiserSpec = OptimiserSpec()
     held_out: HeldOutSpec = HeldOutSpec()

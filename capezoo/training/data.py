@@ -114,7 +114,7 @@ class TrainingData:
                     yield name, loader.load(0, step)
 
         # One thread across all cohorts: one for each would begin each with a wait.
-        return read_ahead(made(), _AHEAD)
+        return read_ahead(made(), _AHEAD, self.store.refuse_removed)
 
     @cached_property
     def probed(self) -> "CohortIndex | None":

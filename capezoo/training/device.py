@@ -193,6 +193,10 @@ class Courier:
             sampler or {},
         )
 
+    def refuse_removed(self) -> None:
+        """Raise StoreError if a patient was removed from the store since the run opened it."""
+        self._data.store.refuse_removed()
+
     def windows(self, rows: NDArray[np.int64], signal: NDArray[np.int16]) -> Tensor:
         """Bring windows (record, lead, time) of some rows to the device, scaled and unaltered."""
         known = self._data.lead_statistics(rows) or ()
@@ -237,5 +241,6 @@ class Feed:
         if self._next is None:
             self.fetch(step)
         assert self._next is not None
+        self._courier.refuse_removed()  # it was fetched a step ago
         loaded, self._next = self._courier.arrived(self._next), None
         return loaded

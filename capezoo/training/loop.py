@@ -333,7 +333,8 @@ def _measure(run: _Run, state: _State, report: Report) -> Report:
 def _probed_embeddings(run: _Run) -> NDArray[np.float32]:
     """Embed the central windows of held-out patients, as finished weights would."""
     encoder = run.trainee.encoder
-    with monitor._evaluating(encoder), closing(read_ahead(run.data.probe_windows(), 2)) as blocks:
+    ahead = read_ahead(run.data.probe_windows(), 2, run.data.store.refuse_removed)
+    with monitor._evaluating(encoder), closing(ahead) as blocks:
         windows = (run.courier.windows(rows, block) for rows, block in blocks)
         return np.concatenate([encoder(signal).float().cpu().numpy() for signal in windows])
 

@@ -1,24 +1,27 @@
 """A span of the window set to 0 on all leads. CAPE (arXiv 2509.10369) masks its views and says neither how long nor how often."""
 
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from capezoo.specs.base import Share, Spec
-from capezoo.specs.input import InputSpec
+from capezoo.specs.input import MAX_LENGTH, InputSpec
 from capezoo.views import Drawn, Shape
 from ecgcohorts.errors import SpecError
 
 DEFAULT_S = (0.35, 1.4)
 
 
+_Samples = Annotated[int, Field(le=MAX_LENGTH)]
+
+
 class Config(Spec):
     """How often, and how long."""
 
     probability: Share = Field(default=0.5, description="chance that a view is masked; unstated: our default")
-    samples: tuple[int, int] | None = Field(
+    samples: tuple[_Samples, _Samples] | None = Field(
         default=None,
         description="length of the span, both ends included; none: 0.35 to 1.4 s, 5-20 % of CAPE's 7 s; unstated: our "
         "default",

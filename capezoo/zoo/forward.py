@@ -68,6 +68,12 @@ def estimate_batch_norm(
     return model
 
 
+def _has_batch_norm(model: "nn.Module") -> bool:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return any(isinstance(layer, _BatchNorm) and layer.track_running_stats for layer in model.modules())
+
+
 def _features(
     model: "nn.Module", blocks: Iterable[NDArray[np.float32]], device: str | None = None
 ) -> Iterator[NDArray[np.float32]]:

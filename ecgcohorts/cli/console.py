@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from ecgcohorts.cli._job_log import LOG
+from ecgcohorts.cli._strangers import _visible
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -32,9 +32,6 @@ EXIT_CODES = {
     EXIT_DAMAGED: "damage was found",
     EXIT_STOPPED: "stopped with Ctrl-C; the same command goes on from there",
 }
-# Control characters but tab and line feed, marks that turn the order of letters, and halves of characters, which a file
-# name may hold and no terminal can print.
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _NAME_WIDTH = 24  # our default; names of formats, presets and recipes have up to 15 characters
 
 
@@ -66,11 +63,6 @@ def show(answer: Answer, as_json: bool) -> None:
         # After rich has laid the page out: its own codes stand in the style of a segment, those of others in the text.
         pieces = [Segment(_visible(one.text), one.style, one.control) for one in console.render(answer.text)]
         console.print(Segments(pieces))
-
-
-def _visible(text: str) -> str:
-    r"""Return a text with what steers a terminal written out, as \x1b: names and cards are the words of strangers."""
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ import ecgcohorts
 from ecgcohorts import plugins
 from ecgcohorts.cli._job_log import LOG, _JobLog
 from ecgcohorts.cli._memory import _complaint_about_memory
+from ecgcohorts.cli._strangers import _shown_safely
 from ecgcohorts.cli.console import EXIT_CODES, EXIT_REJECTED, EXIT_STOPPED, EXIT_WRONG, Answer, fail, show
 from ecgcohorts.cli.parameters import FILE, Argument, OneOf
 from ecgcohorts.errors import ContradictoryPatients, EcgError, NothingMatched, did_you_mean, needs_extra, require
@@ -253,7 +254,8 @@ def run(program: Program, arguments: Sequence[str]) -> None:
     """Run a command line. Errors that a user can mend give one line and an exit code, never a traceback."""
     log = _JobLog()
     try:
-        _run(program, arguments, log)
+        with _shown_safely():
+            _run(program, arguments, log)
     except SystemExit as stop:
         # Raised while the error is being handled, if there is one.
         log.end(int(stop.code or 0), stop.__context__)

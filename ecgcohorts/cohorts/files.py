@@ -1,5 +1,6 @@
 """Find the files of a cohort: which of its layouts they have, and what their headers say."""
 
+import contextlib
 import errno
 import os
 import posixpath
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from ecgcohorts import plugins
 from ecgcohorts.cohorts.schema import Layout, Windows
 from ecgcohorts.cohorts.windows import _in_windows
 from ecgcohorts.errors import (
@@ -21,9 +23,10 @@ from ecgcohorts.errors import (
     is_of_machine,
     machine_error,
 )
-from ecgcohorts.readers import Reader, files_beside, open_reader
+from ecgcohorts.readers import KIND, Reader, files_beside, open_reader
 from ecgcohorts.recording import Recording
 from ecgcohorts.sources import Archive, Source
+from ecgcohorts.sources.names import fault_of
 from ecgcohorts.sources.windows import Wanted, at_hand
 
 
@@ -35,7 +38,7 @@ class SourceItem:
     entry: str = ""
     header: Recording | None = field(default=None, repr=False)
     error: RecordingError | None = field(default=None, repr=False)
-    state: str = field(default="", repr=False)  # changes whenever the file does
+    state: str = field(default="", repr=False)  # changes whenever one of its files does
 
     @property
     def whole(self) -> str:
@@ -133,9 +136,59 @@ class Found(NamedTuple):
 
         only: paths to look at instead of all. skip: told path and state of a file, says whether it is left closed.
         """
-        for path in self.source.names(self.layout.files.pattern()) if only is None else only:
-            if skip is None or not skip(path, _state(self.source, path, Path(self.source.folder or "", path))):
-                yield path
+        pattern = self.layout.files.pattern()
+        if skip is None:
+            yield from self.source.names(pattern) if only is None else only
+            return
+        for names in (
+            self._with_namesakes(pattern) if only is None else ((path, *self._namesakes(path)) for path in only)
+        ):
+            for path in names:
+                if pattern.fullmatch(path):
+                    alike = set(self._namesakes(path)).intersection(names)
+                    if not skip(path, self._state(path, Path(self.source.folder or "", path), alike)):
+                        yield path
+
+    def _namesakes(self, path: str) -> tuple[str, ...]:
+        """Return what the other files of a recording are called where they are named like this one."""
+        suffixes = () if self.layout.arrays else getattr(plugins.load(KIND, self.layout.reader), "BESIDE", ())
+        return tuple(without_suffix(path) + suffix for suffix in suffixes)
+
+    def _with_namesakes(self, pattern: re.Pattern[str]) -> Iterator[tuple[str, ...]]:
+        """Yield the files of the layout, each together with the files that are named like it."""
+        # From the listing: to ask a bucket for each of them would take a request for every known recording.
+        suffixes = "|".join(re.escape(suffix) for suffix in self._namesakes(""))
+        wanted = re.compile(f"(?:{pattern.pattern})|.*(?:{suffixes})", re.DOTALL) if suffixes else pattern
+        alike: list[str] = []
+        for name in self.source.names(wanted):
+            # Paths are sorted, so those of one stem stand in one run of paths that begin with it.
+            if alike and not name.startswith(f"{without_suffix(alike[0])}."):
+                yield tuple(alike)
+                alike = []
+            alike.append(name)
+        yield tuple(alike)
+
+    def state(self, path: str, file: Path, beside: Iterable[str] = ()) -> str:
+        """Describe a file, and the others that its recording is read from, so that a change of any shows.
+
+        beside: their names, in the folder of the file. Raises OSError if the file itself is gone.
+        """
+        below = path[: path.rfind("/") + 1]
+        return self._with_others(path, file, [below + name for name in beside])
+
+    def _with_others(self, path: str, file: Path, others: Iterable[str]) -> str:
+        found = [self.source.state(path, file)]
+        for name in sorted(set(others)):
+            with contextlib.suppress(OSError):  # not there
+                if fault_of(name) is None and (state := self.source.state(name, file)):
+                    found.append(f"{name} {state}")
+        return "\0".join(found)
+
+    def _state(self, path: str, file: Path, others: Iterable[str]) -> str:
+        try:
+            return self._with_others(path, file, others)
+        except OSError:  # a link that leads nowhere
+            return ""
 
     def scan(self, paths: Iterable[str] | None = None) -> Iterator[SourceItem]:
         """Yield one item per recording of some files, or of all, in the order of paths and of entries inside a file.
@@ -159,10 +212,13 @@ class Found(NamedTuple):
             if isinstance(file, UnreadableRecording):
                 yield SourceItem(path, error=file)
                 continue
-            state = _state(source, path, file)
             trouble: MachineError | None = None
+            state, asked, below = "", None, path[: path.rfind("/") + 1]
             try:
                 for header in reader.scan(file):
+                    others = [below + name for name in header.source.beside] if header.source else []
+                    if others != asked:  # once, where a file has thousands of recordings
+                        state, asked = self._state(path, file, others), others
                     entry = header.source.entry if header.source else ""
                     if entry.removesuffix(Windows.named(entry)) in layout.files.exclude_entries:
                         continue
@@ -172,7 +228,7 @@ class Found(NamedTuple):
                 if error.reason is Reason.MISSING_FILE and not os.path.lexists(file):
                     trouble = machine_error(str(source), FileNotFoundError(errno.ENOENT, ""))
                 else:
-                    yield SourceItem(path, error=error, state=state)
+                    yield SourceItem(path, error=error, state=self._state(path, file, self._namesakes(path)))
             except Exception as error:  # one strange file must not end the scan of 100,000
                 if isinstance(error, MemoryError | OSError) and is_of_machine(error):
                     trouble = machine_error(str(source), error)
@@ -181,7 +237,7 @@ class Found(NamedTuple):
                         Reason.UNEXPECTED, type(error).__name__, f"a {layout.reader} file", "Look at this file.", path
                     )
                     unexpected.__cause__ = error
-                    yield SourceItem(path, error=unexpected, state=state)
+                    yield SourceItem(path, error=unexpected, state=self._state(path, file, self._namesakes(path)))
             if trouble is not None:
                 raise trouble  # out here: as its context, the first error would still name paths
 
@@ -213,10 +269,3 @@ def _no_files(layouts: Sequence[Layout], source: Source) -> SourceError:
         f"{source}: found {count} files{where}, but none like {wanted}. Name the folder that holds the recordings, "
         "or another cohort."
     )
-
-
-def _state(source: Source, path: str, file: Path) -> str:
-    try:
-        return source.state(path, file)
-    except OSError:  # a link that leads nowhere
-        return ""

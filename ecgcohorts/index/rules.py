@@ -30,6 +30,8 @@ def _as_part(name: str) -> str:
 
 
 _Part = Annotated[str, AfterValidator(_as_part)]
+# A store keeps the part of a recording in one byte, with -1 for none; a cohort that is left out is one more.
+_Parts = Field(max_length=126)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +119,7 @@ class ByPatient(_Model):
     """A person's part follows from a hash of the pseudonym and `seed`; it stays when recordings are added."""
 
     kind: Literal["patient"] = "patient"
-    fractions: dict[_Part, float]
+    fractions: dict[_Part, float] = _Parts
     seed: str
 
     @property
@@ -142,7 +144,7 @@ class ByTime(_Model):
 
     kind: Literal["time"] = "time"
     column: str
-    until: dict[_Part, float | None]
+    until: dict[_Part, float | None] = _Parts
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -176,7 +178,7 @@ class ByLabel(_Model):
 
     kind: Literal["label"] = "label"
     label: str
-    values: dict[_Part, tuple[float, ...]]
+    values: dict[_Part, tuple[float, ...]] = _Parts
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -200,7 +202,7 @@ class LeaveCohortOut(_Model):
 
     kind: Literal["cohort"] = "cohort"
     cohort: str
-    fractions: dict[_Part, float]
+    fractions: dict[_Part, float] = _Parts
     seed: str
     left_out: _Part = "test"
 
@@ -228,7 +230,7 @@ class Nested(_Model):
     """Shares of the persons, each containing all smaller ones. A person's code is that of their smallest share."""
 
     kind: Literal["nested"] = "nested"
-    percent: tuple[float, ...]
+    percent: tuple[float, ...] = _Parts
     seed: str
 
     @property

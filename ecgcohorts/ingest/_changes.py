@@ -21,11 +21,15 @@ class _Changes(BaseModel):
     def __str__(self) -> str:
         """Say what changed, without a remedy."""
         facts = ", ".join(f"{name} {count:,}" for name, count in self.facts.items())
-        parts = [f"facts of {self.recordings:,} recordings changed{f' ({facts})' if facts else ''}"]
+        parts = [f"facts of {_counted(self.recordings, 'recording')} changed{f' ({facts})' if facts else ''}"]
         if self.files:
-            parts.append(f"the files of {self.files:,} recordings were replaced")
+            parts.append(f"the files of {_counted(self.files, 'recording')} were replaced")
         if self.mended:
-            parts.append(f"the files of {self.mended:,} refused ones were replaced")
+            parts.append(f"the files of {_counted(self.mended, 'refused one')} were replaced")
         if self.refused:
-            parts.append(f"{self.refused:,} refused ones could be read again")
+            parts.append(f"{_counted(self.refused, 'refused one')} could be read again")
         return ", ".join(parts)
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

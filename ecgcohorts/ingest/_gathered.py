@@ -69,7 +69,7 @@ class _Gathered:
         self.sites, self.devices = _Codes[str](), _Codes[str]()
         self.files, self._entries, self._names = Texts(), Texts(), Texts()
         # One path and state per file, not per recording: an HDF5 file may hold thousands.
-        self._last_path: str | None = None
+        self._last: tuple[str, str] | None = None
         self._recording, self._patient = bytearray(), bytearray()
         self._cohort, self._file, self._site, self._device = (array("i") for _ in range(4))
         self._known, self._sex, self._mains = (array("b") for _ in range(3))
@@ -82,11 +82,11 @@ class _Gathered:
 
     def append(self, item: SourceItem, about: Description, recording: bytes, patient: bytes) -> None:
         """Add a recording, under the pseudonyms `recording` and `patient`."""
-        if item.path != self._last_path:
+        if (item.path, item.state) != self._last:
             self.files.append(item.path)
             # The state of the input is part of the plan's digest: changed content must not resume on old shards.
             self._state.append(_mark(item.path, item.state))
-            self._last_path = item.path
+            self._last = item.path, item.state
         self._file.append(len(self.files) - 1)
         self._entries.append(item.entry)
         # An id that follows from the path is not kept twice.
@@ -105,10 +105,10 @@ class _Gathered:
 
     def append_stored(self, index: CohortIndex, entry: int, time: int, labels: Sequence[float]) -> None:
         """Add a recording that the source does not show, with the facts that the entry of an index has of it."""
-        if self._last_path != "":
+        if self._last != ("", ""):
             self.files.append("")
             self._state.append(0)
-            self._last_path = ""
+            self._last = "", ""
         self._file.append(len(self.files) - 1)
         self._entries.append("")
         self._names.append("")

@@ -22,7 +22,7 @@ from ecgcohorts.ingest._ids import PSEUDONYM, _places_of, as_keys, ids_of
 from ecgcohorts.io.durable import drop, machine_errors, sync_folder
 from ecgcohorts.privacy.pseudonyms import PSEUDONYM_BYTES
 
-_VERSION = {b"ecgcohorts.seen": b"1"}
+_VERSION = {b"ecgcohorts.seen": b"2"}  # 2: the state of a file covers those read with it
 _COLUMNS = ("file", "content", "rules")
 _NO_WAVEFORM = bytes(PSEUDONYM_BYTES)
 _AT_ONCE, _ROWS_AT_ONCE = 1 << 12, 1 << 16  # recordings, hashed and written

@@ -349,11 +349,14 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
     try:
         if isinstance(file, UnreadableRecording):  # the source could not deliver it
             raise file
-        # One file may hold thousands of recordings.
-        was_checked = row > rows.restored and not (task.copies is not None and task.copies.has(row - 1))
-        if not was_checked or task.inputs[row - 1][0] != task.inputs[row][0]:
-            _check_unchanged(task, row, file)
-        recording = next(iter(task.reader.read(file, [entry])))
+        try:
+            recording = next(iter(task.reader.read(file, [entry])))
+        except Exception as error:
+            # A file that is another one now, or gone, is no fault of the recording. One without rights says so by itself.
+            if not (isinstance(error, UnreadableRecording) and error.lacks_rights):
+                _check_unchanged(task, rows, row, file, _header_again(task, row, file))
+            raise
+        _check_unchanged(task, rows, row, file, recording)
         stage = "recipe"
         recording = task.spec.apply_rules(task.partition.cohort, recording)
         strip = make_strip(recording, task.recipe, mains_hz, task.with_quality)
@@ -369,11 +372,26 @@ def _encode_row(task: EncodeTask, row: int, file: Path | UnreadableRecording, ro
     return None
 
 
-def _check_unchanged(task: EncodeTask, row: int, file: Path) -> None:
-    """Raise an error that ends the run if a file is not there or has changed since it was planned."""
-    where = f"recording {task.names[row]}"
+def _header_again(task: EncodeTask, row: int, file: Path) -> Recording | None:
+    with suppress(RecordingError):
+        entry = task.inputs[row][1]
+        return next((one for one in task.reader.scan(file) if one.source and one.source.entry == entry), None)
+    return None
+
+
+def _check_unchanged(task: EncodeTask, rows: "_Rows", row: int, file: Path, recording: Recording | None) -> None:
+    """Raise an error that ends the run if a file of a recording is not there or has changed since it was planned.
+
+    recording: as it was read from the files, its header alone if it could not be, or None.
+    """
+    path, where = task.inputs[row][0], f"recording {task.names[row]}"
+    # One file may hold thousands of recordings.
+    was_checked = row > rows.restored and not (task.copies is not None and task.copies.has(row - 1))
+    if was_checked and (task.inputs[row - 1][0], task.marks[row - 1]) == (path, task.marks[row]):
+        return
+    found = Found(task.layout, task.source)
     try:
-        mark = _mark(path := task.inputs[row][0], task.source.state(path, file))
+        mark = _mark(path, found.state(path, file, recording.source.beside if recording and recording.source else ()))
     except OSError as error:
         # Not the recording's fault: its header was read when the plan was made.
         problem: EcgError = machine_error(where, error)

@@ -40,7 +40,7 @@ from ecgcohorts.store.signals.array_metadata import SHARD_RECORDS_LIMIT
 from ecgcohorts.store.signals.chunks import Codec
 
 DUPLICATE, DUPLICATE_ID = "duplicate", "recording_id_twice"  # reasons
-_FORMAT_VERSION = b"2"  # 2: state of each file, and signals taken over
+_FORMAT_VERSION = b"3"  # 2: state of each file, and signals taken over; 3: of all files of a recording
 _VERSION, _HEADER, _SUM = b"ecgcohorts.plan", b"ecgcohorts.plan.header", b"ecgcohorts.plan.sha256"
 _OF_REFUSALS = ("stage", "reason", "error", "duplicate_of", "state")
 _LIBRARIES = ("numcodecs", "numpy", "pandas", "pcodec", "pyarrow", "scipy")

@@ -248,6 +248,9 @@ class Bucket:
         """Answer for a folder's method of this name: nothing of a bucket can be had without waiting."""
         return False
 
+    def let_go(self) -> None:
+        """Answer for a folder's method of this name: nothing stays open."""
+
     def put(self, name: str, content: bytes | Path, sha256: str | None = None) -> None:
         """Make or replace an object. Nobody sees half of it. sha256: noted beside it, for `noted_sha256`."""
         self._put(name, content, None, sha256)

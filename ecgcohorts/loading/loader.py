@@ -40,6 +40,7 @@ class _Strips(Protocol):
         targets: NDArray[np.int64] | None = None,
         threads: int | None = None,
     ) -> None: ...
+    def refuse_removed(self) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +69,9 @@ class Loader:
     A background thread makes `prefetch` batches ahead (0: the caller's thread makes each when asked), reading with
     `threads` threads (None: as many as suit the store). A batch counts as consumed, in the sampler's state, when it is
     handed out, not when it is read. If the sampler is set to another epoch, or given a state, within an iteration, that goes
-    on from there, and what was made ahead is dropped. An error of reading is raised in place of the batch. Holds prefetch + 2 batches in
-    memory, and those that the consumer keeps.
+    on from there, and what was made ahead is dropped. An error of reading is raised in place of the batch, and once a patient was
+    removed from the store, so is one for what was made ahead. Holds prefetch + 2 batches in memory, and those that the
+    consumer keeps.
     """
 
     # Many parameters because two are the data, one the window, and five say how to run; all but the data have defaults.
@@ -128,7 +130,7 @@ class Loader:
 
     def _at(self, places: Iterable[tuple[int, int]]) -> Generator[tuple[tuple[int, int], Batch], None, None]:
         made = ((place, self._noted(*place)) for place in places)
-        yield from read_ahead(made, self.prefetch) if self.prefetch else made
+        yield from read_ahead(made, self.prefetch, self.store.refuse_removed) if self.prefetch else made
 
     def load(self, epoch: int, step: int) -> Batch:
         """Plan, read and cut one batch. It depends on the arguments and the sampler's options only."""
@@ -160,11 +162,12 @@ class Loader:
             raise
 
 
-def read_ahead(items: Iterator[_T], depth: int) -> Generator[_T, None, None]:
+def read_ahead(items: Iterator[_T], depth: int, check: Callable[[], None]) -> Generator[_T, None, None]:
     """Yield items in order, made in one background thread that is at most `depth` (1 or more) ahead.
 
     `items` is run in that thread alone, from the first `next` on. An error of it is raised where its item would have come,
-    and ends it. Close the generator when done early: that waits for the item in the making, and ends the thread.
+    and ends it. check: called before each item is handed out, such as `refuse_removed` of the store that was read: what was
+    read before a patient was removed must not be used afterwards. Close the generator when done early: that waits for the item in the making, and ends the thread.
     """
     ready: queue.SimpleQueue[tuple[_T] | BaseException] = queue.SimpleQueue()
     slots = threading.Semaphore(depth)
@@ -190,6 +193,7 @@ def read_ahead(items: Iterator[_T], depth: int) -> Generator[_T, None, None]:
                 return
             if isinstance(made, BaseException):
                 raise made
+            check()
             yield made[0]
             # The item is the consumer's alone: kept here, its memory could not be used again.
             del made

@@ -78,7 +78,7 @@ def lines(
     x_ticks = _ticks(0.0, float(all_x.max()))
     left, right, top, bottom = 46, _LINES[0] - 10, 44, _LINES[1] - 30
     at = _ticks(float(all_y.min()), float(all_y.max()), least_step=float(log))
-    y_ticks, rules = _rules(at, (left, right, top, bottom), log)
+    y_ticks, rules = _rules(at, (left, right, top, bottom), _power_of_ten if log else _plain_number)
 
     def px(x: float) -> float:
         return left + (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (right - left)
@@ -99,6 +99,86 @@ def lines(
     names = [name for name in series if name not in dashed]
     marks = [_stroke(code, 2) + _dashes(code) for code in range(len(names))]
     return _svg(title, _LINES, pieces, _legend(names, _LINES, marks))
+
+
+def dots(
+    title: str,
+    names: Sequence[str],
+    series: Mapping[str, Sequence[Sequence[float]]],
+    x_label: str,
+    y_label: str = "",
+    *,
+    log_from: float = 0.0,
+    reference: tuple[str, float] | None = None,
+    hollow: Mapping[str, Sequence[Collection[int]]] | None = None,
+) -> str:
+    """Return a dot for every value and a bar for their mean: a column per name and, within it, a strip per series.
+
+    series: name -> values for each of `names`, none where there are none. hollow: name -> places, for each of `names`, of
+    values that are drawn as rings and are no part of the mean. log_from: the y axis is linear up to it and has
+    a power of ten a step above; values may then not be negative. reference: name and value of a dashed line.
+    """
+
+    # Values from 0 to thousands: a linear axis shows the largest alone, and a logarithmic one has no 0.
+    def scaled(y: float) -> float:
+        return y if not log_from else 1 + log10(y / log_from) if y > log_from else y / log_from
+
+    def shown(tick: float) -> str:
+        return f"{log_from * 10 ** (tick - 1):g}" if log_from and tick else _plain_number(tick)
+
+    left, right, top, bottom = 46, _LINES[0] - 10, 44, _LINES[1] - 30
+    known = [scaled(value) for columns in series.values() for column in columns for value in column]
+    known += [scaled(reference[1])] if reference else []
+    # A whole step is a power of ten; half of one has no round number.
+    at = _ticks(min(known, default=0.0), max(known, default=1.0), least_step=float(log_from > 0))
+    y_ticks, pieces = _rules(at, (left, right, top, bottom), shown)
+    column, strip = (right - left) / max(len(names), 1), (right - left) / max(len(names), 1) * 0.8 / max(len(series), 1)
+
+    def py(value: float) -> float:
+        return bottom - (scaled(value) - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (bottom - top)
+
+    # Beside the label: text at the line itself would lie among the dots.
+    told = f"{y_label}; dashed: {reference[0]}" if reference else y_label
+    pieces.insert(0, _text(10, 34, told, colour=_FAINT))
+    pieces.append(_text(right, bottom + 30, x_label, anchor="end", colour=_FAINT))
+    for place, name in enumerate(names):
+        pieces.append(_text(left + (place + 0.5) * column, bottom + 14, name, anchor="middle"))
+        for code, (label, columns) in enumerate(series.items()):
+            middle = left + (place + 0.5) * column + (code - (len(series) - 1) / 2) * strip
+            rings = hollow[label][place] if hollow else ()
+            meant = [value for order, value in enumerate(columns[place]) if order not in rings]
+            tips = [f"{label}, {name}: {value:.3g}" for value in columns[place]]
+            mean = py(float(np.mean(meant))) if meant else None
+            pieces += _strip((middle, strip), list(map(py, columns[place])), tips, mean, rings, code)
+    if reference:
+        pieces.append(
+            f'<path d="M{left} {py(reference[1]):.1f}H{right}" style="stroke:{_FAINT};stroke-dasharray:2 4"/>'
+        )
+    return _svg(title, _LINES, pieces, _legend(list(series), _LINES))
+
+
+def _strip(
+    at: tuple[float, float],
+    y: Sequence[float],
+    tips: Sequence[str],
+    mean: float | None,
+    rings: Collection[int],
+    code: int,
+) -> list[str]:
+    """Return the dots of one series in one column, rings for some of them, and a bar. at: middle and width, in px."""
+    middle, width = at
+    # Side by side in the order given, so that a value has its place in every column, and equal ones show.
+    step, pieces = min(3.0, width * 0.8 / max(len(y), 1)), []
+    for order, one in enumerate(y):
+        x, tip = middle + (order - (len(y) - 1) / 2) * step, f"<title>{escape(tips[order])}</title>"
+        if order in rings:
+            pieces.append(f'<circle cx="{x:.1f}" cy="{one:.1f}" r="2" {_stroke(code, 1)}>{tip}</circle>')
+        else:
+            pieces.append(f'<path d="M{x:.1f} {one:.1f}h0" {_dot(code, 5)}>{tip}</path>')
+    if mean is not None:
+        half = min(width / 2, 16.0)
+        pieces.append(f'<path d="M{middle - half:.1f} {mean:.1f}h{2 * half:.1f}" {_stroke(code, 1.5, "butt")}/>')
+    return pieces
 
 
 def intervals(title: str, names: Sequence[str], series: Mapping[str, Sequence[Limits | None]], axis: str) -> str:
@@ -174,15 +254,24 @@ def _ticks(low: float, high: float, at_most: int = 6, least_step: float = 0.0) -
     return [round(place * step, 12) for place in range(first, last + 1)]
 
 
-def _rules(at: list[float], box: tuple[int, int, int, int], log: bool = False) -> tuple[list[float], list[str]]:
+def _plain_number(value: float) -> str:
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
+
+
+def _power_of_ten(value: float) -> str:
+    return f"{10**value:g}"
+
+
+def _rules(
+    at: list[float], box: tuple[int, int, int, int], shown: Callable[[float], str] = _plain_number
+) -> tuple[list[float], list[str]]:
     """Return the ticks of the y axis, and a rule with its number for each. box: left, right, top, bottom in px."""
     left, right, top, bottom = box
     pieces = []
     for tick in at:
         y = bottom - (tick - at[0]) / (at[-1] - at[0]) * (bottom - top)
         pieces.append(f'<path d="M{left} {y:.1f}H{right}" style="stroke:{_RULE}"/>')
-        shown = f"{10**tick:g}" if log else f"{int(tick):,}" if float(tick).is_integer() else f"{tick:g}"
-        pieces.append(_text(left - 5, y + 3.5, shown, anchor="end"))
+        pieces.append(_text(left - 5, y + 3.5, shown(tick), anchor="end"))
     return at, pieces
 
 

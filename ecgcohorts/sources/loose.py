@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -22,19 +22,21 @@ class LooseFiles:
 
     only_here = False
 
-    def __init__(self, place: Place, scratch: Scratch | None = None) -> None:
+    def __init__(self, place: Place, scratch: Scratch | None = None, stamps: Mapping[str, str] | None = None) -> None:
         self._place = place
         self.folder = place.path if isinstance(place, Folder) else None
         self.scratch = Scratch() if scratch is None else scratch
-        self._stamps: dict[str, str] = {}  # of objects met last: listed or fetched
+        self._stamps: dict[str, str] = dict(stamps or {})  # of objects met last: listed or fetched
         self._stamping = Lock()
         if self.folder is not None and not self.folder.is_dir():
             what = "a file" if self.folder.exists() else "no such folder"
             raise SourceError(f"{place}: found {what}, expected the folder with the recordings. Check the path.")
 
-    def __reduce__(self) -> tuple[type["LooseFiles"], tuple[Place, Scratch | None]]:
-        # A Scratch that is sent makes its folder first; files that stay in theirs need none.
-        return LooseFiles, (self._place, self.scratch if self.folder is None else None)
+    def __reduce__(self) -> tuple[type["LooseFiles"], tuple[Place, Scratch | None, dict[str, str]]]:
+        # A Scratch that is sent makes its folder first; files that stay in theirs need none. With what was listed, so that
+        # another process need not ask for objects that it does not fetch.
+        with self._stamping:
+            return LooseFiles, (self._place, self.scratch if self.folder is None else None, dict(self._stamps))
 
     def __enter__(self) -> Self:
         return self
@@ -119,5 +121,7 @@ class LooseFiles:
             self._note(name, self._place.fetch(name, into / name, MAX_FILE_BYTES))
         except FileNotFoundError:
             (into / name).unlink(missing_ok=True)
+            with self._stamping:
+                self._stamps.pop(name, None)  # listed a while ago
         except ObjectStoreError as error:  # whose name may be that of a patient
             raise ObjectStoreError(str(error).replace(f"{self}/{name}", str(self))) from None

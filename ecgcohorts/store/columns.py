@@ -128,8 +128,8 @@ def _metadata(column: NDArray, chunk_shape: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def read_column(place: Place, manifest: Manifest, folder: str) -> NDArray:
-    """Read what `write_column` wrote into a folder of the store.
+def read_column(place: Place, manifest: Manifest, folder: str, most: int | None = None) -> NDArray:
+    """Read what `write_column` wrote into a folder of the store. most: rows that it may have.
 
     Every file's SHA-256 is checked before anything in it is believed. Raises StoreError if one is damaged or missing.
     """
@@ -144,6 +144,7 @@ def read_column(place: Place, manifest: Manifest, folder: str) -> NDArray:
             or chunk_shape[1:] != shape[1:]
             or shape[1:] not in ((), (_ID_BYTES,))
             or shape[0] < 0
+            or (most is not None and shape[0] > most)
             or not 0 < chunk_shape[0] <= _CHUNK_RECORDS
         ):
             raise StoreError(f"{where}: the index column has another layout. Use the version that wrote it.")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 
 from pydantic import ValidationError
 
@@ -12,6 +13,8 @@ from ecgcohorts.store.upgrade import upgraded
 
 _CURRENT_LIMIT = 4096  # bytes; it has about 120
 _MANIFEST_LIMIT = 1 << 30  # bytes; a manifest of 11 M records is about 1 MB
+# Our default. A request for CURRENT takes a bucket some 20 ms: at most 2 % of the time of one that reads without a pause.
+_BUCKET_ASKED_S = 1.0
 
 
 def _current_bytes(place: Place) -> bytes | None:
@@ -105,35 +108,59 @@ def _read_named(place: Place, named: Current) -> tuple[Manifest, bytes]:
 class _Watch:
     """Notices, before a read, that a patient was removed from a store since a snapshot of it was opened."""
 
-    def __init__(self, place: Place, manifest: Manifest) -> None:
-        self._place, self._removed = place, frozenset(manifest.removed)
-        self._seen: tuple[int, ...] | None = None  # the file CURRENT, when it was last found to remove nobody
+    def __init__(self, place: Place, manifest: Manifest, fingerprint: str) -> None:
+        self._place, self._manifest, self._fingerprint = place, manifest, fingerprint
+        self._seen: tuple[int, ...] | bytes | None = None  # CURRENT, when it was last found to remove nobody
+        self._asked_s: float | None = None  # when a bucket was last asked for it
 
-    def check(self) -> None:
-        """Raise StoreError if somebody was removed, or the store itself is gone."""
-        # Shards of the snapshot may be held open, and stay readable when their names are deleted; so does the index in
-        # memory. CURRENT is another file after each commit: to look at it takes 2 us, and it is read when it changes.
-        # In a bucket, objects that were deleted are gone at once.
-        if not isinstance(self._place, Folder):
+    # In another process the clock may be another, and so may the machine.
+    def __reduce__(self) -> tuple[type["_Watch"], tuple[Place, Manifest, str]]:
+        return _Watch, (self._place, self._manifest, self._fingerprint)
+
+    def check(self, at_once: bool = False) -> None:
+        """Raise StoreError if somebody was removed, or the store itself is gone.
+
+        A folder is asked each time, a bucket at most every `_BUCKET_ASKED_S` seconds unless it must be at once.
+        """
+        if isinstance(self._place, Folder):
+            self._ask()
             return
+        now = time.monotonic()
+        if not at_once and self._asked_s is not None and now - self._asked_s < _BUCKET_ASKED_S:
+            return
+        self._asked_s = now  # before the request: other threads go on meanwhile
+        try:
+            self._ask()
+        except BaseException:
+            self._asked_s = None  # the next read must not pass for the second that was not answered, or answered so
+            raise
+
+    def _ask(self) -> None:
+        # Shards of the snapshot may be held open, and stay readable when their names are deleted; so does the index in
+        # memory. CURRENT of a folder is another file after each commit: to look at it takes some us.
         while (seen := self._look()) != self._seen:
+            if isinstance(seen, bytes) and self._fingerprint.encode() in seen:
+                break  # the manifest that was opened: no need to fetch it again
             try:
                 manifest, _ = manifest_bytes(self._place)
             except StoreError:
                 if self._look() == seen:
                     raise
                 continue  # replaced between CURRENT and the manifest that it named
-            if not self._removed.issuperset(manifest.removed):
+            if not set(self._manifest.removed).issuperset(manifest.removed):
                 self._place.let_go()
                 raise StoreError(
                     f"{self._place}: a patient was removed from the store since you opened it, so that what you opened is "
                     "read no more. Open the store again; a training run begins again without that patient."
                 )
-            self._seen = seen
+            break
+        self._seen = seen
 
-    def _look(self) -> tuple[int, ...]:
-        assert isinstance(self._place, Folder)
+    def _look(self) -> tuple[int, ...] | bytes:
         try:
+            if not isinstance(self._place, Folder):
+                # Its 120 bytes and not its stamp: a stamp has whole seconds, and all CURRENTs are of about one size.
+                return self._place.get(CURRENT, _CURRENT_LIMIT)
             status = os.stat(self._place.path / CURRENT)
         except FileNotFoundError:
             self._place.let_go()

@@ -153,7 +153,7 @@ class AnyStore(ABC):
 
     @cached_property
     def _watches(self) -> list[_Watch]:
-        return [_Watch(member.place, member.manifest) for member in self.members]
+        return [_Watch(member.place, member.manifest, member.fingerprint) for member in self.members]
 
     @cached_property
     def _first_rows(self) -> NDArray[np.int64]:
@@ -212,8 +212,7 @@ class AnyStore(ABC):
     ) -> None:
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.n_rows:
             raise StoreError(f"found row {rows.min()} to {rows.max()}, expected 0 to {self.n_rows - 1}.")
-        for watch in self._watches:
-            watch.check()
+        self.refuse_removed()
         # The last segment that begins at or before a row; empty segments share a first row with the next one.
         segment_of = np.searchsorted(self._first_rows, rows, side="right") - 1
         for segment in np.unique(segment_of):
@@ -223,6 +222,15 @@ class AnyStore(ABC):
             with self._reading(segment):
                 self._arrays[segment].read_into(local, out, targets[here], cut, threads)
 
+    def refuse_removed(self) -> None:
+        """Raise StoreError if a patient was removed since the store was opened, or the store is gone.
+
+        Each read asks this first; so should whoever hands out what was read ahead. A folder is asked each time, which takes
+        5 us, a bucket at most once a second.
+        """
+        for watch in self._watches:
+            watch.check()
+
     def refuse_inside(self, out: Path) -> None:
         """Raise SourceError for a file or folder to write that would lie in the store, or take its place."""
         for member in self.members:
@@ -231,7 +239,10 @@ class AnyStore(ABC):
 
     def _member_of(self, segment: int) -> Member:
         """Return the store that holds a segment."""
-        return [one for one in self.members if one.first_row <= self._first_rows[segment]][-1]
+        return self.members[self._number_of_member(segment)]
+
+    def _number_of_member(self, segment: int) -> int:
+        return sum(one.first_row <= self._first_rows[segment] for one in self.members) - 1
 
     @contextlib.contextmanager
     def _reading(self, segment: int) -> Iterator[None]:
@@ -241,7 +252,9 @@ class AnyStore(ABC):
         try:
             yield
         except StoreError:
-            member = self._member_of(segment)
+            number = self._number_of_member(segment)
+            self._watches[number].check(at_once=True)
+            member = self.members[number]
             now, _ = manifest_bytes(member.place)
             still_there = member.place.sizes([member.manifest.file_name])
             if self._folders[segment] in {one.folder for one in now.segments} or still_there:

@@ -107,11 +107,13 @@ def _load(member: Member, index: CohortIndex, name: str, generation: int) -> Spl
     try:
         attributes = json.loads(member.manifest.read_file(member.place, f"{home}/{_GROUP}"))["attributes"]
         definition = SplitDefinition.model_validate(attributes["split"])
-    except (ValueError, KeyError, TypeError, ValidationError):
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError):
         raise StoreError(f"{folder}: the split's definition is damaged. Restore it from a copy.") from None
     if definition.name != name:
         raise StoreError(f"{folder}: this split calls itself {definition.name!r}. Restore it from a copy.")
-    part, mark = (read_column(member.place, member.manifest, f"{home}/{one}") for one in ("part", "mark"))
+    # No longer than the store: hundreds of chunks of nothing pack to some kB, and unpack to gigabytes.
+    rows_there = sum(segment.rows for segment in member.manifest.segments)
+    part, mark = (read_column(member.place, member.manifest, f"{home}/{one}", rows_there) for one in ("part", "mark"))
     rows = index["row"] - member.first_row
     known = np.flatnonzero((rows >= 0) & (rows < len(part)))
     # Two bytes a recording are enough: another recording has the same by chance once in 65,536, and all must match.

@@ -76,6 +76,9 @@ class FakeStore:
     def read(self, rows):
         return self.strips[rows]
 
+    def refuse_removed(self) -> None:
+        """Nobody is."""
+
 
 def ecg(seed, seconds=10.0, rate_hz=500):
     """(12, time) mV: spikes with weights of their own, exact limb-lead identities, no drift."""

@@ -5,12 +5,14 @@ import pytest
 
 import ecgcohorts as ec
 from capezoo import runs
+from capezoo.evaluate.measure.parts import unseen_people
 from capezoo.evaluate.questions import ood
 from capezoo.specs import RunConfig
 from capezoo.training.data import TrainingData
 from ecgcohorts.index.splits import by_patient
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.simulate import simulate
+from ecgcohorts.store.splits import load_split
 
 SHARES = {"train": 0.5, "val": 0.2, "test": 0.3}
 
@@ -72,3 +74,24 @@ def test_splits_without_the_parts_that_are_needed_are_refused(folder):
         prepared(store, "halves")
     with pytest.raises(ec.SpecError, match="found no split 'study1'"):
         prepared(store, "study1")
+
+
+def test_people_of_part_test_whom_pretraining_has_met_are_refused(folder):
+    store = ec.open(folder)
+    met = persons(prepared(store, "study-1").train)
+    mine = np.array([one.tobytes() in met for one in store.index["patient_id"]])
+    digests = store.index["waveform_digest"][mine]
+    entries, left_out = unseen_people(store.index, {"w": digests}, "study-1", store)
+    assert left_out == 0
+    assert set(load_split(store, "study-1").names(store.index)[entries]) == {"test"}
+    entries, left_out = unseen_people(store.index, {"w": digests})
+    assert left_out == len(met)
+    assert not persons(store.index.take(entries)) & met
+    with pytest.raises(ec.SpecError, match=rf"w: found {in_test(store)} people of part test of split 'study-1'"):
+        unseen_people(store.index, {"w": store.index["waveform_digest"]}, "study-1", store)
+    with pytest.raises(ec.SpecError, match="found parts a, b, expected test"):
+        unseen_people(store.index, {}, "halves", store)
+
+
+def in_test(store):
+    return len(persons(store.index.take(load_split(store, "study-1").names(store.index) == "test")))

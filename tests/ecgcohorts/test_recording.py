@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ecgcohorts.errors import RejectedRecording
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.recording import Recording
 
@@ -61,6 +62,20 @@ def test_derived_leads_do_not_count_in_the_digest():
     other = integers()
     other[2:6] += 1  # III, aVR, aVL, aVF
     assert of_integers(integers()).waveform_digest == of_integers(other).waveform_digest
+
+
+def test_a_file_of_few_leads_has_a_digest_of_those_it_has():
+    digital = integers()
+    lead_i = of_integers(digital[:1], leads=("ECG I",))
+    # A filtered copy beside the lead is no standard lead, as in ECG-ID.
+    beside = of_integers(digital[:2], leads=("Lead I", "ECG I filtered"))
+    as_float = Recording("r", ("I",), 400.0, analog_mv=np.pad(digital[:1] / 1000.0, ((0, 0), (7, 2))))
+    assert lead_i.waveform_digest == beside.waveform_digest == as_float.waveform_digest
+    other = of_integers(digital[:1] + 1, leads=("I",))
+    three = of_integers(digital[:3], leads=TWELVE_LEADS[:3])
+    assert len({one.waveform_digest for one in (lead_i, other, three, of_integers(digital))}) == 4
+    with pytest.raises(RejectedRecording, match="found no I, II, V1"):
+        _ = of_integers(digital[:1], leads=("EEG Fp1",)).waveform_digest
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,14 @@ with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_a
             if workers:
                 os.kill(workers[int(float(which) * len(workers))].pid, signal.SIGKILL)
         else:
+            since = time.monotonic()
             while len(ready()) < 2 or len(cluster.scheduler.workers) < 2:
                 time.sleep(0.05)
+                # On a busy machine a new worker may be given up before it has joined, and Dask starts no other.
+                if time.monotonic() - since > 30:
+                    cluster.scale(0)
+                    cluster.scale(2)
+                    since = time.monotonic()
         print("done", flush=True)
 """
 _S3 = """

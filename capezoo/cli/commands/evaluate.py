@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
+from capezoo.cli.commands import _artefact
 from capezoo.cli.parameters import WEIGHTS, device, digest_key, unchecked
 from ecgcohorts import plugins
 from ecgcohorts.cli.console import Answer, progress, table
@@ -15,17 +16,17 @@ from ecgcohorts.errors import SpecError, did_you_mean
 
 ORDER = 3
 _KIND = "capezoo.evaluate.questions"
-_ALL, _STUDY = "all", "study"
+_ALL, _STUDY, _ARTEFACT = "all", "study", "artefact"
 
 
 class _Questions(Group):
-    """A command for each question, with an option for each field of its Config; one for all of them, and for a plan."""
+    """A command for each question, with an option for each field of its Config; for all, a plan, the artefact control."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*plugins.names(_KIND), _ALL, _STUDY]
+        return [*plugins.names(_KIND), _ALL, _STUDY, _ARTEFACT]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        others = {_ALL: _asking_all, _STUDY: _carrying_out}
+        others = {_ALL: _asking_all, _STUDY: _carrying_out, _ARTEFACT: lambda: _artefact.artefact}
         if cmd_name in others:
             return others[cmd_name]()
         return _asking(cmd_name) if cmd_name in plugins.names(_KIND) else None
@@ -50,11 +51,19 @@ def _study(function: Callable[..., Answer]) -> Callable[..., Answer]:
                 type=WEIGHTS,
                 multiple=True,
                 required=True,
-                help="weights, in the order of the tables; `random` for an untrained encoder; repeat for more",
+                help="weights, in the order of the tables; `random` for untrained encoders, `measurements` for simple measures "
+                "of the signals, `random-raw` for encoders without BatchNorm statistics; repeat for more",
             ),
             option("--store", type=STORE, multiple=True, required=True, help="store; repeat to read several as one"),
             option("-o", "--out", type=FOLDER, required=True, help="folder of the study, to make or to add to"),
             option("--seed", type=NATURAL, required=True, help="random seed of splits, heads and resampling"),
+            option(
+                "--batch-norm",
+                type=OneOf("running", "per_cohort", "both"),
+                default="running",
+                show_default=True,
+                help="statistics of BatchNorm: kept in training, estimated on each cohort's own recordings, or a row of each",
+            ),
             device,
             unchecked,
             digest_key,
@@ -77,12 +86,13 @@ def _asking(name: str) -> Command:
         store: Sequence[str],
         out: Path,
         seed: int,
+        batch_norm: str,
         device: str,
         unchecked: bool,
         digest_key: Path | None,
         **config: Any,
     ) -> Answer:
-        how = {"check": not unchecked, "digest_key": digest_key, "device": device}
+        how = {"check": not unchecked, "digest_key": digest_key, "device": device, "batch_norm": batch_norm}
         return _answered(weights, store, out, seed, {name: config}, how)
 
     # The function has no docstring of its own: the question's module says what it asks.
@@ -93,7 +103,7 @@ def _asking(name: str) -> Command:
 
 
 def _options_of(config: Any) -> Iterator[click.Option]:
-    """Yield an option for each field of a spec that a word or a number can set: no tuples."""
+    """Yield an option for each field of a spec that a word, a number, or several words can set."""
     for name, field in config.model_fields.items():
         kind = field.annotation
         settings: dict[str, Any] = {"help": field.description, "required": field.is_required()}
@@ -107,6 +117,8 @@ def _options_of(config: Any) -> Iterator[click.Option]:
             yield click.Option([flag], type=OneOf(*get_args(kind)), **settings)
         elif kind in (int, float, str):
             yield click.Option([flag], type={int: INTEGER, float: REAL, str: Name("NAME")}[kind], **settings)
+        elif kind == tuple[str, ...]:
+            yield click.Option([flag], type=Name("NAME"), multiple=True, **settings | {"show_default": False})
 
 
 def _asking_all() -> Command:
@@ -132,6 +144,7 @@ def _asking_all() -> Command:
         store: Sequence[str],
         out: Path,
         seed: int,
+        batch_norm: str,
         device: str,
         unchecked: bool,
         digest_key: Path | None,
@@ -149,7 +162,7 @@ def _asking_all() -> Command:
             questions[name] = {key: value for key, value in shared.items() if key in fields}
         for setting in settings:
             _set(questions, setting)
-        how = {"check": not unchecked, "digest_key": digest_key, "device": device}
+        how = {"check": not unchecked, "digest_key": digest_key, "device": device, "batch_norm": batch_norm}
         return _answered(weights, store, out, seed, questions, how)
 
     return ask

@@ -129,6 +129,13 @@ def _pull(*, weights: str, to: Path, offline: bool) -> Answer:
     help="leads that the store has not: an error, derived from two limb leads, or fed as 0 mV as well",
 )
 @option("--force-recipe", is_flag=True, help="take a store of another recipe if rate, unit and length fit")
+@option(
+    "--batch-norm",
+    type=OneOf("running", "per_cohort"),
+    default="running",
+    show_default=True,
+    help="statistics of BatchNorm: kept in training, or estimated on each cohort's own recordings, without labels",
+)
 @device
 @unchecked
 @offline
@@ -139,6 +146,7 @@ def _embed(
     out: Path,
     missing_leads: str,
     force_recipe: bool,
+    batch_norm: str,
     device: str,
     unchecked: bool,
     offline: bool,
@@ -169,6 +177,7 @@ def _embed(
             missing_leads=missing_leads,  # type: ignore[arg-type]
             force_recipe=force_recipe,
             device=device,
+            batch_norm=batch_norm,  # type: ignore[arg-type]
         )
     # Of several processes one speaks: a launcher shows the output of all.
     speaks = distributed.rank() == 0

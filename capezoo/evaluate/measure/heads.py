@@ -25,12 +25,14 @@ _EVALUATION_BATCH = 8192
 
 
 class HeadConfig(BaseModel):
-    """A head with two hidden layers and one output, and its training."""
+    """A head of dense layers, and its training. Without hidden layers it is a linear probe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hidden: tuple[int, int]
-    loss: Literal["mse", "bce"]  # of sigmoid(output)
+    hidden: tuple[int, ...]
+    # mse and bce are of sigmoid(output), linear is the squared error of the output itself, softmax the cross-entropy.
+    loss: Literal["mse", "bce", "linear", "softmax"]
+    outputs: int = 1
     dropout: float = 0.2
     lr: float = 1e-4
     max_epochs: int = 100
@@ -42,7 +44,7 @@ class HeadConfig(BaseModel):
 
     def parameters(self, units: int) -> int:
         """Number of weights of one head on `units` features."""
-        widths = (units, *self.hidden, 1)
+        widths = (units, *self.hidden, self.outputs)
         return sum((a + 1) * b for a, b in pairwise(widths))
 
     def train(
@@ -68,7 +70,11 @@ SEX = HeadConfig(hidden=(256, 256), loss="bce")
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """inputs (group, record, unit) scaled features; target (record,) in 0..1; weight (record,) with mean near 1."""
+    """Scaled features and what is to be answered.
+
+    inputs: (group, record, unit). target: (record,), or (record, output) of heads with several outputs; in 0..1, except for the
+    loss `linear`. weight: (record,) with mean near 1.
+    """
 
     inputs: Tensor
     target: Tensor
@@ -92,15 +98,19 @@ class _Heads:
     params: list[Tensor] = field(repr=False)
     groups: int
     runs: int
+    loss: str
     epochs: NDArray[np.int64]  # (group, run) trained
     best_loss: NDArray[np.float64]  # (group, run) on the validation part
 
     @torch.no_grad()
     def predict(self, inputs: NDArray[np.float32], group: int = 0) -> NDArray[np.float64]:
-        """Return the answers of one group's heads in 0..1, (run, record), to scaled features (record, unit)."""
+        """Return the answers of one group's heads, (run, record), to scaled features (record, unit).
+
+        Heads with several outputs answer (run, record, output). Answers are in 0..1, except for the loss `linear`.
+        """
         mine = [p[group * self.runs : (group + 1) * self.runs] for p in self.params]
         blocks = torch.from_numpy(inputs).split(_EVALUATION_BATCH)
-        parts = [_forward(mine, block.expand(self.runs, *block.shape)).sigmoid() for block in blocks]
+        parts = [_answer(_forward(mine, block.expand(self.runs, *block.shape)), self.loss) for block in blocks]
         return torch.cat(parts, dim=1).double().numpy()
 
 
@@ -131,7 +141,8 @@ def _train(
         if on_epoch:
             on_epoch(len(watch.active))
     shape = (n_groups, runs)
-    return _Heads(best, n_groups, runs, watch.epochs.reshape(shape).numpy(), watch.best.reshape(shape).double().numpy())
+    epochs, losses = watch.epochs.reshape(shape).numpy(), watch.best.reshape(shape).double().numpy()
+    return _Heads(best, n_groups, runs, config.loss, epochs, losses)
 
 
 @contextmanager
@@ -149,7 +160,7 @@ def _one_thread() -> Iterator[None]:
 
 def _initial(units: int, config: HeadConfig, generator: torch.Generator) -> list[Tensor]:
     """Draw Glorot uniform weights and zero biases: Keras's default, unstated in the paper."""
-    widths = (units, *config.hidden, 1)
+    widths = (units, *config.hidden, config.outputs)
     params = []
     for fan_in, fan_out in pairwise(widths):
         # Source: Glorot and Bengio 2010, equation 16.
@@ -159,19 +170,31 @@ def _initial(units: int, config: HeadConfig, generator: torch.Generator) -> list
 
 
 def _forward(params: Sequence[Tensor], x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
-    """Return logits (head, record) for x (head, record, unit). masks: dropout factors per hidden layer."""
-    for layer in range(2):
+    """Return logits (head, record), or (head, record, output) if several, for x (head, record, unit).
+
+    masks: dropout factors per hidden layer.
+    """
+    for layer in range(len(params) // 2 - 1):
         x = torch.relu(torch.baddbmm(params[2 * layer + 1], x, params[2 * layer]))
         if masks is not None:
             x = x * masks[layer]
-    return torch.baddbmm(params[5], x, params[4]).squeeze(-1)
+    return torch.baddbmm(params[-1], x, params[-2]).squeeze(-1)
+
+
+def _answer(logit: Tensor, loss: str) -> Tensor:
+    return logit if loss == "linear" else logit.softmax(-1) if loss == "softmax" else logit.sigmoid()
 
 
 def _losses(logit: Tensor, target: Tensor, weight: Tensor, kind: str) -> Tensor:
-    """Return the weighted loss of each record, in the shape of `logit`."""
-    if kind == "mse":
-        return weight * (logit.sigmoid() - target) ** 2
-    return weight * F.binary_cross_entropy_with_logits(logit, target.expand_as(logit), reduction="none")
+    """Return the weighted loss of each record, (head, record)."""
+    if kind == "softmax":
+        return -weight * (target * logit.log_softmax(-1)).sum(-1)
+    if kind == "bce":
+        found = F.binary_cross_entropy_with_logits(logit, target.expand_as(logit), reduction="none")
+    else:
+        found = (_answer(logit, kind) - target) ** 2
+    # Keras's losses are means over the outputs.
+    return weight * (found.mean(-1) if target.ndim > weight.ndim else found)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Which records heads are trained on and tested on, and whether pretraining has met the patients they are tested on."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -66,16 +67,45 @@ class Home(Spec):
         return Parts(place["train"], place["validation"], tests)
 
 
-def _kept(store: "AnyStore | None", name: str) -> Split:
+def _kept(store: "AnyStore | None", name: str, needed: Sequence[str] = KEPT_PARTS) -> Split:
     if store is None:
         raise SpecError(f"found split {name!r} and embeddings without their store, expected both.")
     split = load_split(store, name)
-    if not set(KEPT_PARTS) <= set(split.parts):
+    if not set(needed) <= set(split.parts):
         raise SpecError(
-            f"split {name!r}: found parts {', '.join(split.parts)}, expected {', '.join(KEPT_PARTS)}. Make one: ecgcohorts "
+            f"split {name!r}: found parts {', '.join(split.parts)}, expected {', '.join(needed)}. Make one: ecgcohorts "
             "split STORE NAME --by patient --part train=0.5 --part val=0.1 --part test=0.4."
         )
     return split
+
+
+def unseen_people(
+    index: CohortIndex,
+    trained_on: Mapping[str, NDArray[np.uint8] | None],
+    split: str = "",
+    store: "AnyStore | None" = None,
+    allow_seen: bool = False,
+) -> tuple[NDArray[np.int64], int]:
+    """Entries of people of whom no weights have seen a recording, and how many people were left out for that.
+
+    trained_on: weights -> (record, 16) waveform digests, None if nobody knows. split: kept in the store, and only its part
+    test counts. Raises SpecError for an unknown split, for one whose test part has been seen, and if nobody knows;
+    allow_seen: none of these two, and nobody is left out.
+    """
+    is_asked = _kept(store, split, ("test",)).names(index) == "test" if split else np.ones(len(index), bool)
+    met = np.zeros(len(index), bool)
+    for name, digests in trained_on.items() if not allow_seen else ():
+        if digests is None:
+            raise SpecError(f"{name}: found no list of its training recordings, expected one: it may have met the people "
+                            "who are held out. A keyed list needs its key: --digest-key. To go on nevertheless: "
+                            "--allow-seen.")  # fmt: skip
+        mine = seen(index, digests)[1]
+        count = len(np.unique(index["patient"][is_asked & mine]))
+        if split and count:
+            raise SpecError(f"{name}: found {count} people of part test of split {split!r} that it was pretrained on, expected "
+                            "none. Pretrain on its part train: --set held_out.split. To go on nevertheless: --allow-seen.")  # fmt: skip
+        met |= mine
+    return np.flatnonzero(is_asked & ~met), len(np.unique(index["patient"][is_asked & met]))
 
 
 @dataclass(frozen=True, eq=False)

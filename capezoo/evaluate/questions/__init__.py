@@ -1,6 +1,7 @@
 """Evaluation questions, one a file. A question is a module of this package, or an entry point of the group KIND, with
 
 Config             a spec; one that trains on one cohort inherits `measure.parts.Home`
+                   `require(index)`, optional, raises SpecError, before anything is embedded, for names the store lacks
 Result             a spec: what was found, to JSON and back
 run                (Context, Config) -> Result; raises Unanswerable if the store has not what it takes
 tables, figures    Result -> what the report shows

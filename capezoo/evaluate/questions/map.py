@@ -63,6 +63,7 @@ def run(context: Context, config: Config) -> Result:
                                      for code, name in enumerate(cohorts)]))  # fmt: skip
     maps = []
     for subject in context.subjects:
+        # Of several initialisations the first: a mean of pictures is none.
         maps.append(_placed(subject.name, subject.features[chosen], context.seed, config.perplexity))
         context.progress(len(maps), len(context.subjects))
     return Result(

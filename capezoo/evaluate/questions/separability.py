@@ -6,6 +6,7 @@ by design of the training, and a large cohort is easy to find by size alone. Uni
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from capezoo.errors import Unanswerable
+from capezoo.evaluate.measure.parts import unseen_people
 from capezoo.evaluate.measure.scalers import Features, fit_scaler
 from capezoo.evaluate.questions import Context, Figure, Table
 from capezoo.specs.base import Spec, derive_seed
@@ -44,6 +46,10 @@ class Config(Spec):
     max_patients: int = Field(1000, gt=0, description="patients of each cohort at most, drawn at random")
     min_patients: int = Field(30, gt=0, description="cohorts with fewer patients are left out and named")
     resamples: int = Field(500, gt=0, description="draws of patients for each interval")
+    split: str = Field(
+        "",
+        description="split kept in the store, whose part test alone is looked at; default: everybody, also trained on",
+    )
     probe_c: float = Field(1.0, gt=0, description="inverse strength of the probe's L2 penalty; scikit-learn's default")
 
 
@@ -68,12 +74,15 @@ def run(context: Context, config: Config) -> Result:
 
     Raises Unanswerable if fewer than two cohorts have `min_patients` patients.
     """
+    entries, _ = unseen_people(context.index, {}, config.split, context.store)
     patients = context.index["patient"]
-    chosen, kept, left_out = _balanced_sample(context.cohorts, patients, context.seed, config)
+    chosen, kept, left_out = _balanced_sample(context.cohorts[entries], patients[entries], context.seed, config)
+    chosen = entries[chosen]
     label, group = np.searchsorted(kept, context.cohorts[chosen]), patients[chosen]
     weights = {}
     for place, subject in enumerate(context.subjects):
-        weights[subject.name] = _metrics(subject.features[chosen], label, group, context.seed, config)
+        drawn = [features[chosen] for features in subject.initialisations]
+        weights[subject.name] = _metrics(drawn, label, group, context.seed, config)
         context.progress(place + 1, len(context.subjects))
     return Result(
         cohorts=tuple(kept.tolist()),
@@ -134,31 +143,51 @@ def _balanced_sample(
 
 
 def _metrics(
-    features: Features, label: NDArray[np.int64], group: NDArray[np.int64], seed: int, config: Config
+    drawn: Sequence[Features], label: NDArray[np.int64], group: NDArray[np.int64], seed: int, config: Config
 ) -> tuple[Metric, ...]:
-    """Measure one sample: features (record, unit), the cohort's code and the patient of each record."""
+    """Measure one sample: features (record, unit) of each initialisation, the cohort's code and the patient of each record."""
     from sklearn.metrics import silhouette_samples
 
-    from capezoo.evaluate.measure.statistics import patient_bootstrap, t_interval, weighted_mean
+    from capezoo.evaluate.measure.statistics import patient_bootstrap, weighted_mean
 
-    z = fit_scaler(features, "guarded")(features)
+    each = [fit_scaler(features, "guarded")(features) for features in drawn]
     # One seed for all measures and weights: they see the same draws of patients.
     resamples, boot_seed = config.resamples, derive_seed(seed, "separability", "bootstrap")
     purity = patient_bootstrap(
-        group, weighted_mean(_neighbour_purity(z, label, config.neighbours)), resamples, boot_seed
+        group, [weighted_mean(_neighbour_purity(z, label, config.neighbours)) for z in each], resamples, boot_seed
     )
-    share = patient_bootstrap(
-        group, lambda weights: _between_share(z, label, weights), resamples, boot_seed, centred=True
-    )
-    outline = patient_bootstrap(group, weighted_mean(silhouette_samples(z, label)), resamples, boot_seed)
-    probe = t_interval(_probe_aucs(z, label, group, derive_seed(seed, "separability", "folds"), config))
-    drawn = f"patient bootstrap, {resamples} resamples"
+    shares = [partial(_between_share, z, label) for z in each]
+    share = patient_bootstrap(group, shares, resamples, boot_seed, centred=True)
+    outlines = [weighted_mean(silhouette_samples(z, label)) for z in each]
+    outline = patient_bootstrap(group, outlines, resamples, boot_seed)
+    fold_seed = derive_seed(seed, "separability", "folds")
+    probe = _over_folds([_probe_aucs(z, label, group, fold_seed, config) for z in each])
+    several = f" of {len(each)} initialisations" if len(each) > 1 else ""
+    bootstrap = f"patient bootstrap, {resamples} resamples{several}"
+    folds = f"t over {config.folds} folds" + (f" and {len(each)} initialisations" if several else "")
     return (
-        _metric("knn_purity", purity, len(z), f"{config.neighbours} nearest by Euclidean distance; {drawn}"),
-        _metric("between_cohort_variance", share, len(z), f"trace of between / total scatter; {drawn}, centred"),
-        _metric("probe_auc", probe, len(z), f"logistic regression, macro one-vs-rest; t over {config.folds} folds"),
-        _metric("silhouette", outline, len(z), f"Euclidean; {drawn}"),
+        _metric("knn_purity", purity, len(label), f"{config.neighbours} nearest by Euclidean distance; {bootstrap}"),
+        _metric(
+            "between_cohort_variance", share, len(label), f"trace of between / total scatter; {bootstrap}, centred"
+        ),
+        _metric("probe_auc", probe, len(label), f"logistic regression, macro one-vs-rest; {folds}"),
+        _metric("silhouette", outline, len(label), f"Euclidean; {bootstrap}"),
     )
+
+
+def _over_folds(aucs: Sequence[Sequence[float]]) -> "Interval":
+    """Mean of (initialisation, fold) areas with its t interval: over the folds, and of several also over initialisations."""
+    from scipy import stats
+
+    from capezoo.evaluate.measure.statistics import Interval, t_interval
+
+    table = np.array(aucs)
+    if len(table) == 1:
+        return t_interval(table[0])
+    # Both are samples. The two variances add up, and the fewer of them says how sure their sum is.
+    se = float(np.hypot(stats.sem(table.mean(axis=0)), stats.sem(table.mean(axis=1))))
+    half = float(stats.t.ppf(0.975, min(table.shape) - 1)) * se
+    return Interval(float(table.mean()), float(table.mean()) - half, float(table.mean()) + half)
 
 
 def _neighbour_purity(z: NDArray, label: NDArray[np.int64], neighbours: int) -> NDArray[np.float64]:

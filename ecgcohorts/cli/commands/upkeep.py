@@ -32,7 +32,7 @@ class _Part(click.ParamType):
     "verify",
     "ecgcohorts verify store.zarr -j 4",
     "ecgcohorts verify store.zarr --partition 3/16",
-    "ecgcohorts verify store.zarr --against ptb-xl/ --cohort ptb_xl",
+    "ecgcohorts verify store.zarr --against ptb-xl/ --cohort ptb_xl -j 4",
 )
 @argument("store", STORE, "store")
 @option("-j", "--workers", type=COUNT, default=1, help="processes")
@@ -41,7 +41,7 @@ class _Part(click.ParamType):
 )
 @option("--fingerprint", type=TEXT, help="64 digits that you noted elsewhere: is this the snapshot they name?")
 @option("--against", type=SOURCE, help="raw recordings, as for ingest: decode them again, compare all")
-@option("--cohort", type=COHORT, help="with --against: what they were ingested with")
+@option("--cohort", type=COHORT, help="with --against: what they were ingested with; NAME#LAYOUT as for ingest")
 @key
 def _verify(
     *,
@@ -84,22 +84,24 @@ def _verify(
     )
     if against is None or cohort is None:
         return Answer(facts, whole)
-    return _compared(facts, whole, (store, against, cohort, key))
+    return _compared(facts, whole, (store, against, cohort, key), workers)
 
 
-def _compared(facts: dict[str, object], whole: str, asked: tuple[str, str, str, Path | None]) -> Answer:
+def _compared(facts: dict[str, object], whole: str, asked: tuple[str, str, str, Path | None], workers: int) -> Answer:
     """Decode the source again, and add what that found to what is known of the store."""
     from ecgcohorts.ingest.against import verify_against
 
     store, against, cohort, key = asked
     with progress() as tell:
-        report = verify_against(store, against, cohort, key, lambda done, total: tell("compare", done, total))
+        report = verify_against(store, against, cohort, key, partial(tell, "compare"), workers)
     facts = facts | {"ok": report.ok, "against": report}
     if not report.ok:
         counts = f"{report.differing} differ, {report.gone} gone from the source, {report.unknown} never ingested"
         return _damaged(facts, (whole, *report.problems), f"{store}: {counts}.")
     refused = ", ".join(f"{count} {reason}" for reason, count in report.refused.items()) or "none"
     equal = f"{store}: {report.compared} recordings equal their source; not stored: {refused}"
+    if report.elsewhere:
+        equal += f"; not in this layout, hence not compared: {report.elsewhere}"
     return Answer(facts, f"{whole}\n{equal}")
 
 

@@ -1,8 +1,8 @@
 """ECG-ID: 310 recordings of 20 s of 90 volunteers, Saint Petersburg, Russia. Lead I only, raw and filtered.
 
 Layout `Person_01/rec_1.hea`; the person is the folder. With one lead no recipe of eight leads can be filled: cape-v1
-refuses every recording as `leads_missing` (11 of them before that, for their checksums), so a store of it is empty.
-The preset serves `ecgcohorts ingest --dry-run` and recipes of one lead to come.
+refuses every recording as `leads_missing` (11 of them before that, for their checksums). Name a recipe of lead I:
+docs/patient_pairs.md has one.
 """
 
 from ecgcohorts.cohorts.schema import About, Files, Layout, Where
@@ -20,7 +20,10 @@ SPEC = CohortSpec(
         records=310,
         patients=90,
         repeated_patients=89,
-        notes=("lead I alone: recipes of eight leads refuse it", "20 persons on several days, 10 days in all"),
+        notes=(
+            "lead I alone: recipes of eight leads refuse it, one of lead I takes it",
+            "20 persons on several days, 10 days in all",
+        ),
     ),
     layouts=(
         Layout(

@@ -20,6 +20,29 @@ _SUPERCLASSES = {
     "cd": ["1AVB", "2AVB", "3AVB", "LAFB", "LPFB", "CLBBB", "ILBBB", "CRBBB", "IRBBB", "IVCD", "WPW"],
     "hyp": ["LVH", "RVH", "LAO/LAE", "RAO/RAE", "SEHYP"],
 }
+# The same statements by diagnostic subclass; NORM is the superclass again. Source: the same rows.
+_SUBCLASSES = {
+    "imi": ["IMI", "ILMI", "IPMI", "IPLMI", "INJIN", "INJIL"],
+    "ami": ["AMI", "ASMI", "ALMI", "INJAS", "INJAL", "INJLA"],  # lateral injury too, as the table has it
+    "lmi": ["LMI"],
+    "pmi": ["PMI"],
+    "sttc": ["NDT", "DIG", "LNGQT", "ANEUR", "EL"],
+    "nst": ["NST_"],
+    "isc": ["ISC_"],
+    "isca": ["ISCAL", "ISCAN", "ISCAS", "ISCLA"],
+    "isci": ["ISCIL", "ISCIN"],
+    "avb": ["1AVB", "2AVB", "3AVB"],
+    "lafb_lpfb": ["LAFB", "LPFB"],
+    **{
+        "clbbb": ["CLBBB"],
+        "ilbbb": ["ILBBB"],
+        "crbbb": ["CRBBB"],
+        "irbbb": ["IRBBB"],
+        "ivcd": ["IVCD"],
+        "wpw": ["WPW"],
+    },
+    **{"lvh": ["LVH"], "rvh": ["RVH"], "lao_lae": ["LAO/LAE"], "rao_rae": ["RAO/RAE"], "sehyp": ["SEHYP"]},
+}
 # The six abnormalities of CODE by their nearest SCP code: complete bundle branch blocks, fibrillation without flutter.
 _SIX = {"avb1": ["1AVB"], "rbbb": ["CRBBB"], "lbbb": ["CLBBB"], "sb": ["SBRAD"], "af": ["AFIB"], "st": ["STACH"]}
 
@@ -61,6 +84,7 @@ SPEC = CohortSpec(
             site=(Where(column="site"),),
             labels={
                 **{name: _present(codes) for name, codes in {**_SUPERCLASSES, **_SIX}.items()},
+                **{f"sub_{name}": _present(codes) for name, codes in _SUBCLASSES.items()},
                 "strat_fold": Label(find=(Where(column="strat_fold"),)),  # 1-8 train, 9 validation, 10 test
             },
         ),

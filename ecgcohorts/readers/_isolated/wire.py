@@ -122,7 +122,7 @@ def _facts(recording: Recording, arrays: dict[str, NDArray]) -> dict[str, Any]:
         "sex": recording.sex,
         "labels": {key: float(value) for key, value in recording.labels.items()},
         "fields": dict(recording.fields),
-        "source": recording.source and [recording.source.reader, recording.source.entry],
+        "source": (origin := recording.source) and [origin.reader, origin.entry, *origin.beside],
         "notes": list(recording.notes),
         "unit": recording.unit,
         "arrays": list(arrays),
@@ -150,6 +150,11 @@ def _announced(facts: dict[str, Any]) -> dict[str, NDArray]:
     return arrays
 
 
+def _origin(texts: list[str], path: Path) -> Origin:
+    reader, entry, *beside = texts
+    return Origin(reader, path, entry, tuple(beside))
+
+
 def _recording(facts: dict[str, Any], arrays: dict[str, Any], path: Path) -> Recording:
     missing = arrays.pop("missing", None)
     source, moment = facts["source"], _maybe(facts["acquired_at"], str)
@@ -166,7 +171,7 @@ def _recording(facts: dict[str, Any], arrays: dict[str, Any], path: Path) -> Rec
         sex=cast("Sex | None", facts["sex"]),
         labels={key: _typed(value, float) for key, value in _typed(facts["labels"], dict).items()},
         fields={key: _typed(value, str) for key, value in _typed(facts["fields"], dict).items()},
-        source=None if source is None else Origin(_typed(source[0], str), path, _typed(source[1], str)),
+        source=None if source is None else _origin(list(_texts(source)), path),
         notes=tuple(_texts(facts["notes"])),
         unit=cast(Unit, facts["unit"]),
         **{name: _maybe(facts[name], str) for name in _TEXTS},

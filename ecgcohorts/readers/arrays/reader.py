@@ -89,7 +89,7 @@ def read(path: Path, entries: Sequence[str] | None = None) -> Iterator[Recording
     for entry in entries:
         file, record = _split(entry, manifest.description)
         data = manifest.file(path.parent, file)
-        yield _recording(_part(data, manifest.description, Origin("arrays", path, entry), record))
+        yield _recording(_part(data, manifest.description, Origin("arrays", path, entry, (file,)), record))
 
 
 def scan(path: Path) -> Iterator[Recording]:
@@ -108,7 +108,8 @@ def scan(path: Path) -> Iterator[Recording]:
             except StopIteration:
                 break
             except UnreadableRecording:
-                yield _header(_Part(path.parent / entry, manifest.description, Origin("arrays", path, entry)), 0)
+                origin = Origin("arrays", path, entry, (entry,))
+                yield _header(_Part(path.parent / entry, manifest.description, origin), 0)
                 break
             yield _header(part, n_samples)
 
@@ -159,11 +160,11 @@ def _parts(manifest: Manifest, path: Path, entry: str) -> Iterator[_Part]:
     """Yield the recordings of one data file of a manifest."""
     description, file = manifest.description, manifest.file(path.parent, entry)
     if not description.has_records:
-        yield _Part(file, description, Origin("arrays", path, entry))
+        yield _Part(file, description, Origin("arrays", path, entry, (entry,)))
         return
     records = Records.of(file, description)
     for number, name in enumerate(records.entries):
-        yield _Part(file, description, Origin("arrays", path, f"{entry}#{name}"), number, records)
+        yield _Part(file, description, Origin("arrays", path, f"{entry}#{name}", (entry,)), number, records)
 
 
 def _part(file: Path, description: ArrayDescription, source: Origin, entry: str | None) -> _Part:

@@ -6,6 +6,6 @@ through the `wfdb` package, with the same checks around it. Source: the WFDB spe
 """
 
 from ecgcohorts.readers.wfdb.header import sniff
-from ecgcohorts.readers.wfdb.reader import LONG, NEEDS, SUFFIXES, VARIANTS, beside, read, scan
+from ecgcohorts.readers.wfdb.reader import BESIDE, LONG, NEEDS, SUFFIXES, VARIANTS, beside, read, scan
 
-__all__ = ["LONG", "NEEDS", "SUFFIXES", "VARIANTS", "beside", "read", "scan", "sniff"]
+__all__ = ["BESIDE", "LONG", "NEEDS", "SUFFIXES", "VARIANTS", "beside", "read", "scan", "sniff"]

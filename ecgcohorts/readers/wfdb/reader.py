@@ -17,6 +17,7 @@ from ecgcohorts.recording import Origin, Recording
 SUFFIXES = (".hea",)
 NEEDS = ("wfdb",)  # for FLAC, several rates and skew only
 LONG = True  # reads parts of plain records of any length
+BESIDE = (".dat", ".mat")  # what signals of a header are called that are named like it
 VARIANTS = (
     "formats 8 16 24 32 61 80 160 212 310 311 and FLAC 508 516 524",
     "several files, segments and rates, skew, byte offsets",
@@ -72,6 +73,12 @@ def beside(path: Path, entries: Sequence[str] | None = None, samples: bool = Tru
     return found
 
 
+def _beside(header: Header) -> tuple[str, ...]:
+    # Headers of segments are not opened: what their signals are called is a guess, and right for most.
+    segments = dict.fromkeys(name for name, _ in header.segments if name != NULL)
+    return (*_signal_files(header), *(name + suffix for name in segments for suffix in (".hea", *BESIDE)))
+
+
 def _header(folder: OpenFolder, path: Path, long: bool) -> Header:
     data = folder.read(path.name, HEADER_LIMIT)
     header = Header.parse(data, str(path), long)
@@ -102,7 +109,7 @@ def _recording(path: Path, header: Header, found: Samples, n_samples: int) -> Re
         n_samples=n_samples,
         acquired_at=header.acquired_at,
         fields=header.fields,
-        source=Origin("wfdb", path),
+        source=Origin("wfdb", path, beside=_beside(header)),
         notes=header.notes + found.notes + (() if verified else (NO_CHECKSUM,)),
         unit=Samples.unit_of(signals),
     )

@@ -61,6 +61,9 @@ class Strips:
             np.int16
         )
 
+    def refuse_removed(self) -> None:
+        """Nobody is."""
+
 
 def store_of(records, **changes):
     columns = {name: np.zeros(records, dtype) for name, dtype in COLUMNS.items()}

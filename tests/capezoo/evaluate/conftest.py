@@ -8,10 +8,12 @@ import pytest
 
 from capezoo.embedding.adapt import Adaptation
 from capezoo.embedding.folder import EmbeddingInfo, Embeddings
+from capezoo.evaluate.artefact.rendering import Material
 from capezoo.evaluate.questions import Subject
 from capezoo.specs import InputSpec
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, CohortIndex
 from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.store import open_store
 
 COHORTS = ("north", "south", "west")
 
@@ -95,3 +97,32 @@ def make_info(name: str, index: CohortIndex, width: int, cohorts: tuple[str, ...
         "devices": (),
         "data": "0" * 64,
     }
+
+
+@pytest.fixture(scope="session")
+def artefact_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with three stores of the same 36 people: filtered.zarr, "other key.zarr" and raw.zarr."""
+    from ecgcohorts.ingest import IngestOptions, ingest
+    from ecgcohorts.simulate import HOSPITALS, simulate
+
+    folder = tmp_path_factory.mktemp("artefact")
+    simulate(folder / "raw", patients_per_cohort=36, seed=4, hospitals=[HOSPITALS["north"]])
+    for name, key, recipe in (("filtered", 1, "cape-v1"), ("other key", 2, "cape-v1"), ("raw", 1, "plain-500")):
+        key_file = folder / f"key{key}"
+        key_file.write_text(f"{key:02x}" * 32)
+        key_file.chmod(0o600)
+        source = folder / "raw" / "north"
+        ingest(
+            source,
+            folder / f"{name}.zarr",
+            str(source / "cohort.yaml"),
+            IngestOptions(key_file=key_file, recipe=recipe),
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def artefact_materials(artefact_stores: Path) -> dict[str, Material]:
+    """What the control makes of the stores, by their names."""
+    names = ("filtered", "other key", "raw")
+    return {name: Material.of(open_store(artefact_stores / f"{name}.zarr"), "north", mains_hz=50) for name in names}

@@ -102,3 +102,28 @@ def test_training_leaves_the_global_generator_alone(data):
     before = torch.random.get_rng_state()
     SMALL.train(*parts(*data), seeds=[0])
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_head_without_hidden_layers_finds_the_least_squares_line(data):
+    x, _ = data
+    truth = np.column_stack([3 * x[:, 0] - 4, x[:, 1] + 2 * x[:, 2]])
+    config = HeadConfig(hidden=(), loss="linear", outputs=2, lr=0.05, max_epochs=300, dropout=0.0, plateau_patience=20)
+    assert config.parameters(5) == 12
+    trained = config.train(*parts(x, truth), seeds=[0, 1])
+    answer = trained.predict(x[60:])
+    assert answer.shape == (2, 30, 2)
+    line = np.linalg.lstsq(np.c_[x[:60], np.ones(60)], truth[:60], rcond=None)[0]
+    np.testing.assert_allclose(answer[0], np.c_[x[60:], np.ones(30)] @ line, atol=0.05)
+
+
+@pytest.mark.parametrize("loss", ["bce", "softmax"])
+def test_several_outputs_are_probabilities_and_their_loss_is_keras_s(data, loss):
+    x, _ = data
+    truth = np.eye(3)[np.argmax(x[:, :3], axis=1)]
+    config = HeadConfig(hidden=(), loss=loss, outputs=3, lr=0.05, max_epochs=80, dropout=0.0)
+    trained = config.train(*parts(x, truth), seeds=[0])
+    answer = trained.predict(x[60:])[0]
+    assert (answer.argmax(axis=1) == truth[60:].argmax(axis=1)).mean() > 0.75
+    cross = {"softmax": -np.log(answer)[truth[60:] == 1], "bce": -np.log(np.where(truth[60:] == 1, answer, 1 - answer))}
+    assert trained.best_loss[0, 0] == pytest.approx(cross[loss].mean(), rel=1e-4)
+    assert (np.allclose(answer.sum(axis=1), 1)) == (loss == "softmax")

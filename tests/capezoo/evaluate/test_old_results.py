@@ -35,7 +35,7 @@ def test_everything_in_it_is_read(raw):
     for key in ("tests", "train_records", "comparisons"):
         assert found[key] == raw["ood"][key]
     assert found["train_cohort"] == raw["ood"]["config"]["train_cohort"]
-    identity = [one.model_dump() for one in study.weights]
+    identity = [one.model_dump(exclude_unset=True) for one in study.weights]
     assert [{**one, **who} for one, who in zip(found["weights"], identity, strict=True)] == raw["ood"]["weights"]
     measured = study.answers["separability"].result.model_dump(mode="json")
     for name, one in raw["separability"].items():

@@ -1,11 +1,14 @@
 """Clouds whose separation is known: apart, the same, and in between against scikit-learn and sums by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from capezoo.errors import Unanswerable
-from capezoo.evaluate.questions import Context
+from capezoo.evaluate.measure import parts
+from capezoo.evaluate.questions import Context, Subject
 from capezoo.evaluate.questions.separability import Config, _balanced_sample, _between_share, _neighbour_purity, run
 
 QUICK = Config(max_patients=80, resamples=100)
@@ -115,3 +118,33 @@ def test_a_collapsed_embedding_tells_nothing(separability):
     assert found.value("probe_auc") == 0.5
     assert found.value("between_cohort_variance") == 0
     assert found.value("silhouette") == 0
+
+
+def test_several_networks_have_their_mean_and_intervals_that_know_of_their_spread(embedded):
+    _, names, patients = clouds(0.0)
+    made = [embedded("x", clouds(shift)[0], names, patients) for shift in (0.2, 1.0, 2.0)]
+    row = Subject(made[0].embeddings, None, tuple(one.embeddings for one in made[1:]))
+    found = run(Context((row,), 1), QUICK).weights["x"]
+    alone = [run(Context((one,), 1), QUICK).weights["x"] for one in made]
+    for k, metric in enumerate(found):
+        assert metric.value == pytest.approx(np.mean([one[k].value for one in alone]))
+        assert metric.high - metric.low > max(one[k].high - one[k].low for one in alone)
+        assert "3 initialisations" in metric.method
+        assert "initialisations" not in alone[0][k].method
+
+
+def test_with_a_split_only_its_part_test_is_looked_at(embedded, monkeypatch):
+    """Cohorts stand apart for those in training and not for those held out."""
+    x, names, patients = clouds(0.0, sizes=(120, 120, 120))
+    trained = patients % 3 == 0
+    for axis, name in enumerate("abc"):
+        x[trained & (names == name), axis] += 60
+    split = SimpleNamespace(
+        parts=("train", "test"), names=lambda index: np.where(index["patient"] % 3 == 0, "train", "test")
+    )
+    monkeypatch.setattr(parts, "load_split", lambda store, name: split)
+    context = Context((embedded("x", x, names, patients),), 1, store=object())
+    whole, held_out = (run(context, QUICK.model_copy(update={"split": name})) for name in ("", "s"))
+    assert whole.value("x", "probe_auc") > 0.6
+    assert held_out.patients_per_cohort == 80
+    assert held_out.value("x", "probe_auc") == pytest.approx(0.5, abs=0.12)

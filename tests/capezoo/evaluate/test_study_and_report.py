@@ -1,17 +1,22 @@
 """Weights and a store in, results, maps and one HTML page out; also where pieces are missing."""
 
 import re
+from copy import deepcopy
+from hashlib import sha256
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from capezoo.embedding.folder import open_embeddings
+import capezoo
+from capezoo.embedding.folder import open_embeddings, weights_digest
+from capezoo.embedding.from_store import estimate_norms
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.page.report import _over_studies, build_report
 from capezoo.evaluate.questions import map as maps
 from capezoo.evaluate.questions import ood, separability
 from capezoo.evaluate.results import Study, file_name
+from capezoo.evaluate.rows import find_rows
 from capezoo.evaluate.study import study as ask
 from capezoo.zoo import publish
 from ecgcohorts.errors import SourceError, SpecError
@@ -130,8 +135,8 @@ def test_what_a_store_cannot_answer_is_left_out_among_others_and_refused_alone(s
     store = open_store(simulated / "store.zarr")
     few = {"separability": {"min_patients": 40}}
     with pytest.raises(Unanswerable, match="expected 40 in two cohorts"):
-        ask(["random"], store, tmp_path / "alone", 1, few)
-    result = ask(["random"], store, tmp_path / "out", 1, few | {"map": {"max_records": 20}})
+        ask(["measurements"], store, tmp_path / "alone", 1, few)
+    result = ask(["measurements"], store, tmp_path / "out", 1, few | {"map": {"max_records": 20}})
     assert list(result.answers) == ["map"]
     assert "expected 40 in two cohorts" in result.left_out["separability"]
     assert Study.read(tmp_path / "out") == result
@@ -139,12 +144,55 @@ def test_what_a_store_cannot_answer_is_left_out_among_others_and_refused_alone(s
     assert "Seed 1: left out. found patients: north 36, river 36" in text
 
 
-def test_the_untrained_encoder_has_the_architecture_of_the_weights_beside_it(study, simulated, tmp_path):
-    _, result = study
-    store = open_store(simulated / "store.zarr")
-    alone = ask(["random"], store, tmp_path / "out", 1, {"ood": QUICK})
+def test_the_untrained_encoders_have_the_architecture_of_the_weights_beside_them(study):
+    folder, result = study
     assert result.answers["ood"].result.weights[1].units == 12
-    assert alone.answers["ood"].result.weights[0].units == 256
+    rows = find_rows(["random", "random-raw"], 1, True, lambda folder: None)
+    beside = find_rows([str(folder / "a"), "random"], 1, True, lambda folder: None)[1]
+    assert [len(row.models) for row in (*rows, beside)] == [5, 5, 5]
+    assert [row.models[0].num_features for row in (*rows, beside)] == [256, 256, 12]
+    assert len({weights_digest(model) for model in rows[0].models}) == 5
+    assert [weights_digest(model) for model in rows[0].models] == [weights_digest(model) for model in rows[1].models]
+    assert len({row.evaluated.weights for row in (*rows, beside)}) == 3
+
+
+def test_untrained_rows_know_the_signals_of_the_training_patients_and_no_others(study, simulated):
+    """The statistics are those of the question's training part; without a home, of everyone."""
+    folder, result = study
+    store = open_store(simulated / "store.zarr")
+    made = folder / "out" / "embeddings"
+    names = sorted(path.name for path in made.iterdir() if path.name.startswith("random"))
+    assert len(names) == len({name.split("-")[1] for name in names}) * 2 == 10
+    row = find_rows([str(folder / "a"), "random"], 1, True, lambda folder: None)[1]
+    parts = result.answers["ood"].config.parts(store.index, 1, store)
+    for entries in (parts.train, np.arange(len(store.index))):
+        model = deepcopy(row.models[3])
+        estimate_norms(model, store, capezoo.adaptation(model, store), entries)
+        key = sha256(store.index["row"][entries].astype("<i8").tobytes()).hexdigest()[:16]
+        found = open_embeddings(made / f"random-3-{key}")
+        np.testing.assert_allclose(capezoo.embed(model, store), found.embedding, rtol=1e-4, atol=1e-6)
+        assert found.info.origin.startswith(f"untrained {weights_digest(row.models[3])[:16]}, BatchNorm statistics")
+    raw = capezoo.embed(row.models[3], store)
+    assert np.abs(raw - found.embedding).max() > 0.1 * np.abs(found.embedding).max()
+
+
+def test_simple_measures_and_raw_networks_are_rows_like_others(study, simulated, tmp_path):
+    folder, _ = study
+    asked = [str(folder / "a"), "random-raw", "measurements"], open_store(simulated / "store.zarr"), tmp_path / "s", 1
+    found = ask(*asked, {"ood": QUICK, "separability": {"resamples": 10}, "map": {"max_records": 5}})
+    names = [one.name for one in found.weights]
+    assert names == ["tiny_x", "random-raw", "measurements"]
+    ood_rows = {row.name: row for row in found.answers["ood"].result.weights}
+    assert (ood_rows["measurements"].units, ood_rows["measurements"].health.dead) == (8 * 19, 0)
+    assert set(ood_rows["measurements"].seen.values()) == {0}
+    assert len(ood_rows["random-raw"].scores[0].initialisations) == 5
+    assert list(found.answers["separability"].result.weights) == names
+    assert [one.name for one in found.answers["map"].result.maps] == names
+    metrics = {metric.name for metric in found.card_metrics(found.weights[0].weights)}
+    assert {"age_mae_years", "age_mae_years_mean_of_runs", "age_mae_years_of_measurements"} <= metrics
+    told = set()
+    ask(*asked, {"ood": QUICK | {"max_epochs": 2}}, progress=lambda what, *_: told.add(what))
+    assert told == {"ood"}  # nothing is embedded again
 
 
 def test_an_unknown_cohort_is_refused_before_the_long_part(simulated, tmp_path):
@@ -283,3 +331,23 @@ def test_tiny_cohorts_do_not_count_in_the_mean(scored):
 )
 def test_names_become_harmless_file_names(name, expected):
     assert file_name(name) == expected
+
+
+def test_weights_can_have_a_row_with_each_cohorts_own_batch_norm_statistics(study, simulated):
+    folder, before = study
+    store, weights = open_store(simulated / "store.zarr"), [str(folder / "a"), "random"]
+    made = ask(weights, store, folder / "both", 1, {"ood": QUICK}, batch_norm="both")
+    names = ["tiny_x", "tiny_x, BatchNorm per cohort", "random", "random, BatchNorm per cohort"]
+    assert [one.name for one in made.weights] == names
+    assert [one.batch_norm for one in made.weights] == ["running", "per_cohort"] * 2
+    kept, own = (open_embeddings(folder / "both" / "embeddings" / file_name(name)) for name in names[:2])
+    earlier = open_embeddings(folder / "out" / "embeddings" / "tiny_x_a_")
+    np.testing.assert_array_equal(kept.embedding, earlier.embedding)
+    assert np.abs(own.embedding - kept.embedding).max() > 0.01
+    assert (own.info.weights, own.info.batch_norm) == (kept.info.weights, "per_cohort")
+    # A card says what weights do as they are published.
+    assert {metric.name for metric in made.card_metrics(before.weights[0].weights)} >= {"age_mae_years"}
+    alone = ask(weights[:1], store, folder / "own", 1, {"ood": QUICK}, batch_norm="per_cohort")
+    assert [one.name for one in alone.weights] == names[1:2]
+    with pytest.raises(SpecError, match="expected one of"):
+        alone.card_metrics(before.weights[0].weights)

@@ -3,6 +3,7 @@
 import csv
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -48,17 +49,27 @@ def test_a_run_goes_on_after_an_outage_of_ten_seconds(folder, config, weights, t
     assert all(found[name].equal(expected[name]) for name in expected)
 
 
-def test_a_run_stops_with_the_reason_when_a_patient_is_removed(folder, config, tmp_path):
-    store = ec.open(folder)
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_a_run_stops_with_the_reason_when_a_patient_is_removed(folder, config, tmp_path, where, request):
+    url = None
+    if where == "bucket":
+        url = f"{request.getfixturevalue('bucket_url')}/s.zarr"
+        copy_store(folder, url)
+    store = ec.open(url or folder)
     with (tmp_path / "raw" / "truth.csv").open(newline="") as file:
         patient = next(row["patient_id"] for row in csv.DictReader(file) if row["cohort"] == "north")
-    gone: list[int] = []
+    steps: list[int] = []
 
     def remove(report) -> None:
-        if not gone:
-            gone.append(remove_patient(folder, "north", patient).recordings)
+        steps.append(report.step)
+        if report.step == 3:
+            assert remove_patient(folder, "north", patient).recordings
+            if url:
+                copy_store(folder, url)
+                time.sleep(1)  # a bucket is asked at most once a second
 
-    with pytest.raises(StoreError, match="Open the store again"):
+    with pytest.raises(StoreError, match="a patient was removed from the store since you opened it"):
         pretrain(store, config(**SMALL, max_steps=400), tmp_path / "run", progress=remove)
+    assert steps == [1, 2, 3]  # batches 4 to 6 had been read by then
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert status["state"] == "failed"

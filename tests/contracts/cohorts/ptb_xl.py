@@ -22,7 +22,17 @@ def write(root: Path, write_record: Callable[..., None]) -> dict[Path, dict[str,
             folder = root / f"records{rate}" / f"{number // 1000 * 1000:05d}"
             write_record(folder, f"{number:05d}_{letter}r", rate, rate * 10)
     first = {"norm": 1, "sb": 1, "mi": 0, "rbbb": 0, "strat_fold": 3}
-    second = {"norm": 0, "mi": 1, "cd": 1, "rbbb": 1, "af": 1, "strat_fold": 10}
+    second = {
+        "norm": 0,
+        "mi": 1,
+        "cd": 1,
+        "rbbb": 1,
+        "af": 1,
+        "sub_imi": 1,
+        "sub_crbbb": 1,
+        "sub_ami": 0,
+        "strat_fold": 10,
+    }
     return {
         root: {
             "00001_hr": {

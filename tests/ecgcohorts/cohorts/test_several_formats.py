@@ -67,6 +67,33 @@ def test_both_formats_become_one_cohort(mixed: Path, tmp_path: Path) -> None:
     assert not again.written
 
 
+def test_each_format_is_compared_with_the_store(
+    mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, description = shutil.copytree(mixed / "src", tmp_path / "src"), mixed / "ours.yaml"
+    store = tmp_path / "s.zarr"
+    for layout in ("old", "new"):
+        ingest(source, store, f"{description}#{layout}")
+    n = {kind: len(list(source.rglob(f"*.{kind}"))) for kind in ("xml", "hea")}
+    for layout, mine, others in (("old", n["hea"], n["xml"]), ("new", n["xml"], n["hea"])):
+        main(["verify", str(store), "--against", str(source), "--cohort", f"{description}#{layout}", "-j", "2"])
+        told = capsys.readouterr().out
+        assert (
+            f"{mine} recordings equal their source; not stored: none; not in this layout, hence not compared: {others}"
+            in told
+        )
+    shutil.copy(*sorted(source.rglob("*.xml"))[:2])
+    with pytest.raises(SystemExit) as end:
+        main(["verify", str(store), "--against", str(source), "--cohort", f"{description}#new"])
+    assert end.value.code == 4
+    for path in source.rglob("*.hea"):
+        path.unlink()
+    with pytest.raises(SystemExit) as end:  # of one format that is left, without its name: what is gone is told
+        main(["verify", str(store), "--against", str(source), "--cohort", str(description)])
+    assert end.value.code == 4
+    assert f"{n['hea']} gone from the source" in capsys.readouterr().err
+
+
 def test_a_layout_is_no_part_of_the_description(mixed: Path) -> None:
     whole, part = (CohortSpec.load(f"{mixed / 'ours.yaml'}{end}") for end in ("", "#new"))
     assert part.sha256 == whole.sha256

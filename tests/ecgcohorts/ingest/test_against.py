@@ -46,6 +46,26 @@ def test_an_untouched_source_agrees(raw, folder):
     assert seen[-1] == (len(raw.signals), len(raw.signals))
 
 
+def test_several_processes_find_what_one_finds(make_cohort, tmp_path):
+    """In the same order; more blocks than processes, and one with a header that is refused now."""
+    raw, store = make_cohort("north", 70), tmp_path / "s.zarr"
+    ingest(raw.folder, store, str(raw.spec), IngestOptions(shard_records=64, quality=False))
+    assert len(raw.signals) > 2 * 64
+    for number, name in enumerate(sorted(raw.signals)):
+        if number % 9 == 0:
+            data = bytearray((raw.folder / f"{name}.dat").read_bytes())
+            data[5000] ^= 8
+            (raw.folder / f"{name}.dat").write_bytes(data)
+        if number % 40 == 1:
+            (raw.folder / f"{name}.hea").write_text("CANARY no header\n")
+    one = verify_against(store, raw.folder, str(raw.spec))
+    assert one.differing == 16 + 4
+    seen: list[int] = []
+    two = verify_against(store, raw.folder, str(raw.spec), workers=2, progress=lambda done, total: seen.append(done))
+    assert two == one
+    assert seen == list(range(1, len(raw.signals) + 1))
+
+
 @pytest.mark.parametrize("sample", [0, 2500, 4999])
 def test_a_changed_raw_sample_is_found(raw, folder, sample):
     name, samples = next(iter(raw.signals.items()))

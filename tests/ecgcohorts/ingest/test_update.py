@@ -199,10 +199,10 @@ def test_commands_say_what_is_behind_and_end_with_3(source, tmp_path, capsys):
     for command in (["ingest", *words], ["ingest", *words, "--dry-run"]):
         assert code_of(*command) == 3
         told = capsys.readouterr().err
-        assert "facts of 1 recordings changed (age 1)" in told
+        assert "facts of 1 recording changed (age 1)" in told
         assert "--update" in told
     assert code_of("ingest", *words, "--update", "--dry-run") == 0
-    assert "would take over: facts of 1 recordings changed (age 1)" in capsys.readouterr().out
+    assert "would take over: facts of 1 recording changed (age 1)" in capsys.readouterr().out
     assert code_of("ingest", *words, "--update") == 0
     assert code_of("ingest", *words) == 0
     assert code_of("ingest", *words, "--update") == 0
@@ -270,7 +270,7 @@ def test_mended_and_replaced_files_are_told_before_an_update(source, tmp_path, c
     capsys.readouterr()
     assert code_of(*words) == 3
     told = capsys.readouterr().err
-    assert "the files of 1 recordings were replaced" in told
+    assert "the files of 1 recording were replaced" in told
     assert "the files of 2 refused ones were replaced" in told
     assert code_of(*words, "--update") == 0
     source.assert_is_fresh(store, spec)

@@ -63,6 +63,9 @@ class TinyStore:
         for row, start, n, target in zip(rows, first, length, targets, strict=True):
             out[target, :, :n], out[target, :, n:] = self.strips[row, :, start : start + n], MISSING
 
+    def refuse_removed(self) -> None:
+        """Nobody is."""
+
 
 def windows_of(array: ShardedArray):
     def read_windows(rows, first, length, out, targets, threads) -> None:
@@ -255,11 +258,27 @@ def test_anything_can_be_read_ahead():
         yield from enumerate([threading.current_thread()] * 3)
         raise StoreError("shard 7")
 
-    made = read_ahead(items(), 2)
+    made = read_ahead(items(), 2, lambda: None)
     found = [next(made) for _ in range(3)]
     assert [number for number, _ in found] == [0, 1, 2]
     assert len({thread for _, thread in found} - {threading.current_thread()}) == 1
     with pytest.raises(StoreError, match="shard 7"):
+        next(made)
+    assert list(made) == loader_threads() == []
+
+
+def test_what_was_read_ahead_is_not_handed_out_once_it_must_not_be_used():
+    """As when a patient is removed: also what is in the queue by then."""
+    gone = threading.Event()
+
+    def check():
+        if gone.is_set():
+            raise StoreError("a patient was removed")
+
+    made = read_ahead(iter(range(9)), 2, check)
+    assert next(made) == 0
+    gone.set()
+    with pytest.raises(StoreError, match="a patient was removed"):
         next(made)
     assert list(made) == loader_threads() == []
 

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from ecgcohorts.report import charts
 from ecgcohorts.report.charts import _LAYERS, _ticks, intervals, lines, scatter, stacked_bars
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -44,6 +45,7 @@ def test_text_is_escaped():
         lines(evil, {evil: (np.arange(3.0), np.arange(3.0))}, evil, evil),
         stacked_bars(evil, [evil], {evil: [1]}, evil),
         intervals(evil, [evil], {evil: [(0.0, 1.0, 2.0)]}, evil),
+        charts.dots(evil, [evil], {evil: [[1.0]]}, evil, evil, reference=(evil, 0.0)),
     ):
         assert "<script" not in svg
         ElementTree.fromstring(svg)
@@ -135,3 +137,47 @@ def test_intervals_reach_from_low_to_high_and_values_without_limits_are_dots():
     tips = [title.text for title in ElementTree.fromstring(svg).iter(f"{SVG}title")]
     assert tips == ["x, north: 2", "x, south: 3", "y, south: 1"]
     ElementTree.fromstring(intervals("none", [], {}, ""))
+
+
+def heights(svg, series=1):
+    """y of the dots of a series, and of its bars of means, from the picture."""
+    at = [float(y) for y in re.findall(rf'M[\d.]+ ([\d.]+)h0" style="[^"]*--c{series},[^"]*width:5;', svg)]
+    means = [float(y) for y in re.findall(rf'M[\d.]+ ([\d.]+)h[\d.]+" style="[^"]*--c{series},[^"]*width:1.5;', svg)]
+    return at, means
+
+
+def test_every_value_is_a_dot_and_their_mean_a_bar():
+    svg = charts.dots("auc", ["0", "200"], {"x": [[0.5, 0.6, 0.7], [1.0]], "z": [[], [0.5, 0.5]]}, "uV")
+    at, means = heights(svg)
+    assert len(at) == 4
+    assert at[0] - at[1] == pytest.approx(at[1] - at[2], abs=0.11)  # a linear axis, to a tenth of a px
+    assert means == pytest.approx([at[1], at[3]], abs=0.11)
+    at, means = heights(svg, 2)
+    assert (len(at), len(means)) == (2, 1)
+    assert "<title>x, 0: 0.6</title>" in svg
+    ElementTree.fromstring(svg)
+
+
+def test_an_axis_that_is_logarithmic_from_a_value_on_still_has_zero():
+    svg = charts.dots("years", ["200"], {"x": [[0.0, 0.05, 0.1, 1.0, 10.0, 100.0]]}, "uV", log_from=0.1)
+    at, _ = heights(svg)
+    steps = -np.diff(at)
+    assert steps == pytest.approx([steps[0], steps[0], *[2 * steps[0]] * 3], abs=0.11)
+    assert [tick for tick in ("0", "0.1", "1", "10", "100") if f">{tick}</text>" not in svg] == []
+
+
+def test_a_reference_lies_within_the_axis_even_where_no_dot_is_near():
+    svg = charts.dots("auc", ["0"], {"x": [[0.9, 0.95]]}, "uV", reference=("chance", 0.5))
+    (y,) = re.findall(r'M46 ([\d.]+)H410" style="[^"]*dasharray', svg)
+    assert 44 <= float(y) <= 220
+    assert "dashed: chance</text>" in svg
+    ElementTree.fromstring(charts.dots("none", [], {}, "uV"))
+
+
+def test_hollow_values_are_drawn_and_are_no_part_of_the_mean():
+    svg = charts.dots("years", ["200"], {"x": [[1.0, 2.0, 9.0]]}, "uV", hollow={"x": [{2}]})
+    at, means = heights(svg)
+    assert len(at) == 2
+    assert means == pytest.approx([np.mean(at)], abs=0.11)
+    assert svg.count("<circle") == 1
+    assert "<title>x, 200: 9</title>" in svg

@@ -22,6 +22,7 @@ from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.samplers import PatientPairSampler
 from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.commit import publish
+from ecgcohorts.store.reader import open_store
 from ecgcohorts.store.remote.copy import copy_store
 from ecgcohorts.store.schema import (
     Accounting,
@@ -167,10 +168,72 @@ def test_an_open_store_keeps_its_snapshot_or_says_so(folder, url, tmp_path):
     remove_patient(folder, "north", RAW[2])
     copy_store(folder, url)
     assert ec.verify(url).ok
-    with pytest.raises(StoreError, match=r"Open the store again"):
-        store.read(rows)
-    with pytest.raises(StoreError, match="Open the store again"):
-        old.read(rows)
+    for some in (store, old):  # the rewritten segment is gone, whenever the bucket was last asked
+        for _ in range(2):
+            with pytest.raises(StoreError, match="a patient was removed from the store since you opened it"):
+                some.read(rows)
+
+
+def removed_there(folder: Path, url: str) -> None:
+    remove_patient(folder, "north", RAW[2])
+    copy_store(folder, url)
+    time.sleep(1)  # a bucket is asked at most once a second
+
+
+@pytest.mark.parametrize("generation", [None, 3])
+def test_a_removal_is_noticed_where_nothing_was_rewritten(folder, url, generation):
+    """By readers of other cohorts, of other snapshots and in other processes: what they opened lists the patient."""
+    save_split(folder, splits.by_patient(ec.open(folder).index, {"train": 0.5, "test": 0.5}, "b"))
+    copy_store(folder, url)
+    store = open_store(url, generation)
+    untouched = store.index["row"][store.index["cohort"] == store.index.cohort_code("south")]
+    store.read(untouched)
+    sent, both = pickle.dumps(store), ec.open([url])
+    both.read([0])
+    removed_there(folder, url)
+    for one in (store, store, pickle.loads(sent), both):
+        with pytest.raises(StoreError, match=r"s\.zarr: a patient was removed from the store since you opened it"):
+            one.read(untouched)
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_loader_of_a_bucket_ends_with_the_reason(folder, url, prefetch):
+    store = ec.open(url)
+    loader = Loader(store, PatientPairSampler(store.index, 1, seed=0), prefetch=prefetch)
+    batches = loader.endless()
+    next(batches)
+    removed_there(folder, url)
+    with pytest.raises(StoreError, match="a patient was removed from the store since you opened it"):
+        next(batches)
+
+
+def test_a_bucket_is_asked_at_most_once_a_second_who_was_removed(url, requests_served):
+    store = ec.open(url)
+    requests_served.clear()
+    begun = time.monotonic()
+    while len(requests_served) < 100:
+        store.read([0])
+    asked = sum(path.endswith("CURRENT") for path in requests_served)
+    assert not any("manifest" in path for path in requests_served)
+    assert 1 <= asked <= 1 + (time.monotonic() - begun)
+
+
+def test_an_outage_is_not_taken_for_an_answer(url, monkeypatch):
+    """Who was not told that nobody was removed asks again at the next read."""
+    store, real, asked = ec.open(url), Bucket.get, []
+
+    def get(self: Bucket, name: str, limit: int | None = None) -> bytes:
+        asked.append(name)
+        if len(asked) == 1:
+            raise ObjectStoreError("down")
+        return real(self, name, limit)
+
+    monkeypatch.setattr(Bucket, "get", get)
+    with pytest.raises(ObjectStoreError, match="down"):
+        store.read([0])
+    store.read([0])
+    store.read([0])
+    assert asked.count("CURRENT") == 2
 
 
 def test_an_object_that_was_replaced_is_not_read_as_the_old_one(url):
@@ -302,11 +365,13 @@ def test_a_batch_of_pairs_takes_at_most_1_2_requests_a_pair(tmp_path, bucket_url
     )
     remote.read(np.arange(0, remote.n_rows, 512))  # the index of every shard, kept from here on
     asked = counted(monkeypatch)
+    remote.refuse_removed()  # once a second
     requests_served.clear()
     batch, same = loader.load(0, 0), expected.load(0, 0)
     np.testing.assert_array_equal(batch.signal, same.signal)
     assert 0.7 * PAIRS < len(asked) <= 1.2 * PAIRS  # fewer than one: patients who stand side by side
-    assert len(requests_served) == len(asked)  # one call is one request
+    signals = [path for path in requests_served if not path.endswith("CURRENT")]
+    assert len(signals) == len(asked)  # one call is one request
     places = remote._arrays[0]._places
     assert sum(asked) < 3 * places[:, 1][places[:, 1] < 2**63].mean() * 2 * PAIRS
 
