@@ -82,6 +82,14 @@ class Encoder(TokenEncoder):
             found.append(tokens)
         return found
 
+    def inner_outputs(self, tokens: Tensor) -> list[Tensor]:
+        """Return what each layer adds, before its dropout, residual sum and norm."""
+        found = []
+        for layer in self.layers:
+            added, tokens = layer(tokens, with_inner=True)
+            found.append(added)
+        return found
+
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return {"stem": r"^stem", "blocks": r"^layers\.(\d+)"}
 
@@ -97,14 +105,12 @@ class _Layer(nn.Module):
         self.dropout = nn.Dropout1d(config.dropout)
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        normed: Tensor = self.norm(tokens + self._drop(self.inner(tokens)))
-        return normed
-
-    def inner(self, tokens: Tensor) -> Tensor:
-        """What is added to the tokens, before dropout: the layer's own output, which data2vec takes for its targets."""
+    def forward(self, tokens: Tensor, with_inner: bool = False) -> Any:
+        """with_inner: return also, and first, what is added to the tokens, before dropout."""
         seen = self._drop(F.gelu(self.convolution(tokens)))
-        return F.glu(self.mix(seen), dim=-1)
+        added = F.glu(self.mix(seen), dim=-1)
+        normed = self.norm(tokens + self._drop(added))
+        return (added, normed) if with_inner else normed
 
     def _drop(self, tokens: Tensor) -> Tensor:
         dropped: Tensor = self.dropout(tokens.transpose(1, 2))
@@ -146,8 +152,10 @@ class StateSpace(nn.Module):
     def _responses(self, n: int) -> Tensor:
         """Impulse responses (channel, state, n), kept: they depend on step sizes and length alone."""
         if self._made is None or self._made.shape[-1] < n:
-            steps = self.get_buffer("log_step").double().exp()
-            self._made = impulse_responses(steps, self.readout.shape[-1], n).to(self.readout.dtype)
+            # Kept for later calls, some of which train: autograd takes no tensor that was made in inference mode.
+            with torch.inference_mode(False):
+                steps = self.get_buffer("log_step").double().exp()
+                self._made = impulse_responses(steps, self.readout.shape[-1], n).to(self.readout.dtype)
         return self._made[..., :n]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:

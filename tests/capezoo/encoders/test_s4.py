@@ -119,6 +119,22 @@ def test_weights_bring_the_steps_they_were_made_with():
     assert "log_step" in first.state_dict()
 
 
+def test_kernels_made_without_autograd_are_trained_through_afterwards():
+    space = StateSpace(3, 8, False, (0.001, 0.1))
+    with torch.inference_mode():
+        space(torch.randn(1, 30, 3))
+    space(torch.randn(1, 30, 3)).sum().backward()
+    assert space.readout.grad.any()
+
+
+def test_inner_outputs_are_what_layers_add():
+    model = built(**SMALL)
+    tokens = model.tokens(torch.randn(2, 8, 60, generator=torch.Generator().manual_seed(0)))
+    inner, stages = model.inner_outputs(tokens), model.contextualise(tokens)
+    for layer, before, added, after in zip(model.layers, [tokens, *stages], inner, stages, strict=False):
+        torch.testing.assert_close(layer.norm(before + added), after)
+
+
 def test_dropout_takes_a_channel_for_the_whole_sequence():
     layer = encoders.build(EncoderSpec(name="s4", config={**SMALL, "dropout": 0.5}), seed=0).layers[0].train()
     dropped = layer._drop(torch.ones(4, 30, 16))
