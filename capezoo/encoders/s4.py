@@ -5,6 +5,7 @@ matrices and step sizes are fixed: then a kernel is a fixed set of impulse respo
 nothing has to be derived to compute it. The studies take 12 leads at 240 Hz, 2.5 s.
 """
 
+from contextlib import nullcontext
 from math import log, prod
 from typing import Any, Self
 
@@ -135,8 +136,8 @@ class StateSpace(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         n, x = tokens.shape[1], tokens.transpose(1, 2)
-        # No transform in half precision on a CPU, and too little of it on a GPU.
-        with torch.autocast(tokens.device.type, enabled=False):
+        # No transform in half precision on a CPU, and too little of it on a GPU. Shapes alone have no autocast.
+        with nullcontext() if tokens.is_meta else torch.autocast(tokens.device.type, enabled=False):
             exact = x.to(torch.promote_types(x.dtype, torch.float32))
             kernel = self.kernel(n).to(exact.dtype)
             # Twice as long, so that what leaves one end does not come in at the other.
