@@ -15,7 +15,7 @@ import ecgcohorts as ec
 from capezoo import runs
 from capezoo.specs import settings
 from capezoo.training.loop import pretrain
-from capezoo.zoo import verify
+from capezoo.zoo import publish, verify
 from capezoo.zoo.files import read_card
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.simulate import HOSPITALS, simulate
@@ -74,44 +74,98 @@ def test_features_that_know_win_over_noise(example, task):
     knowing = noise.copy()
     knowing[:, 0] += 3 * (y - y.mean()) / y.std()
     fit, test = patients < 100, patients >= 100
+    both = np.concatenate([noise, knowing], axis=1)
+    features = {"trained": [knowing], "untrained": [noise, *rng.normal(size=(4, 300, 8))], "measurements": [noise],
+                "trained_and_measurements": [both]}  # fmt: skip
     given = {
-        name: example.answers(task, x[fit], y[fit], patients[fit], x[test])
-        for name, x in (("trained", knowing), ("untrained", noise))
+        name: [example.answers(task, x[fit], y[fit], patients[fit], x[test]) for x in each]
+        for name, each in features.items()
     }
     found = example.compare(task, given, y[test], patients[test])
-    assert found["gain"].low > 0
+    assert {name for name, one in found.items() if one.low > 0} >= set(example.GAINS)
     assert found["gain"].value == pytest.approx(abs(found["trained"].value - found["untrained"].value))
+    alone = [example.compare(task, given | {"untrained": [one]}, y[test], patients[test]) for one in given["untrained"]]
+    assert found["untrained"].value == pytest.approx(np.mean([one["untrained"].value for one in alone]))
+    assert found["gain"].value == pytest.approx(np.mean([one["gain"].value for one in alone]))
 
 
 def test_from_a_store_and_a_run_to_a_table(made):
     folder, lines = made
-    assert [line.split(",")[:2] for line in lines] == [["run", " age"], ["run", " sex"]]
+    assert [line.split(",")[:2] for line in lines if line[0] != " "] == [["run", " age"], ["run", " sex"]]
+    assert len(lines) == 2 * (1 + 5 + 3)
     kept, store = json.loads((folder / "p.json").read_text()), ec.open(folder / "s.zarr")
     assert kept["store"] == store.fingerprint
     for one in kept["probes"]:
         assert one["fitted_on"] + one["tested_on"] <= len(store.index)
-        assert one["gain"][1] <= one["gain"][0] <= one["gain"][2]
+        for name in ("gain", "gain_over_measurements", "gain_with_measurements"):
+            assert one[name][1] <= one[name][0] <= one[name][2]
+        assert one["untrained"] != one["untrained_raw"]
 
 
-@pytest.mark.parametrize("low", [-0.01, 0.01])
-def test_only_what_surely_gained_is_bundled(made, low, tmp_path, monkeypatch):
+def test_published_weights_are_probed_as_their_run_is(example, made, tmp_path):
     folder, _ = made
-    kept = json.loads((folder / "p.json").read_text())
-    for one in kept["probes"]:
-        one["gain"] = [0.1, 0.05, 0.2]
-    kept["probes"][1]["gain"][1] = low
-    (tmp_path / "p.json").write_text(json.dumps(kept))
+    weights = publish(folder / "run", tmp_path / "w", digests="plain")
+    store = ec.open(folder / "s.zarr")
+    (of_run, _), (of_weights, config) = (example.run_or_weights(str(one)) for one in (folder / "run", weights))
+    assert config.seed == 0
+    np.testing.assert_allclose(capezoo.embed(of_run, store), capezoo.embed(of_weights, store), rtol=1e-4, atol=1e-6)
+
+
+def test_untrained_networks_begin_as_the_run_did(example, made):
+    folder, _ = made
+    store, config = ec.open(folder / "s.zarr"), example.run_or_weights(str(folder / "run"))[1]
+    raw, fair = (example.untrained(config, store, entries) for entries in (None, np.arange(20)))
+    assert len(raw) == len(fair) == 5
+    for one, other in zip(raw, fair, strict=True):
+        changed = {name for name, tensor in one.state_dict().items() if not tensor.equal(other.state_dict()[name])}
+        assert changed
+        assert all("running_" in name or "num_batches" in name for name in changed)
+    assert not raw[0].stem.weight.equal(raw[1].stem.weight)
+
+
+@pytest.fixture
+def bundle(made, tmp_path, monkeypatch):
+    """bundle(): the run of two steps, whose probes are those of a good one, but for what `lacking` gained nothing over."""
+    folder, _ = made
     out = tmp_path / "cape_resnet.tried"
-    given = [folder / "s.zarr", folder / "run", tmp_path / "p.json", out, "--summary", "Tried.", "--commit", "abc"]
-    monkeypatch.setattr(sys, "argv", ["bundle_weights.py", *map(str, given)])
-    if low <= 0:
-        with pytest.raises(SystemExit, match="sex: the gain may be nothing"):
-            module_of("bundle_weights").main()
-        assert not out.exists()
-        return
-    module_of("bundle_weights").main()
+
+    def call(*more: str, lacking: str = "", run: str = "run"):
+        kept = json.loads((folder / "p.json").read_text())
+        for one in kept["probes"]:
+            one |= {"gain": [0.1, 0.05, 0.2], "gain_over_measurements": [0.1, 0.01, 0.2]}
+        if lacking:
+            kept["probes"][1][lacking][1] = -0.01
+        (tmp_path / "p.json").write_text(json.dumps(kept))
+        given = [folder / "s.zarr", folder / run, tmp_path / "p.json", out, "--summary", "Tried.", "--commit", "abc"]
+        monkeypatch.setattr(sys, "argv", ["bundle_weights.py", *map(str, given), *more])
+        module_of("bundle_weights").main()
+        return read_card(out)
+
+    return call, out
+
+
+@pytest.mark.parametrize(
+    ("lacking", "what"), [("gain", "its random initialisation"), ("gain_over_measurements", "simple measures")]
+)
+def test_what_may_have_gained_nothing_is_not_bundled_but_for_trying(bundle, lacking, what):
+    call, out = bundle
+    with pytest.raises(SystemExit, match=f"run, sex_auroc: the gain over {what} .*may be nothing"):
+        call(lacking=lacking)
+    assert not out.exists()
+    card = call("--for-trying", lacking=lacking)
+    assert card.known_failures[0].startswith("Bundled for trying the software only. sex_auroc: the gain over")
+
+
+def test_what_surely_gained_is_bundled_and_its_metrics_can_be_written_anew(bundle):
+    call, out = bundle
+    card = call()
     assert verify(out).ok
-    card = read_card(out)
-    assert {metric.name for metric in card.metrics} >= {"age_mae_years", "sex_auroc_gain_over_it"}
+    names = {metric.name for metric in card.metrics}
+    assert names >= {"age_mae_years", "sex_auroc_gain_over_it", "age_mae_years_of_measurements"}
     assert card.training.commit == "abc"
     assert capezoo.load(out).num_features == 64
+    assert not any("trying the software only" in text for text in card.known_failures)
+    again = call("--for-trying", lacking="gain")
+    assert verify(out).ok
+    assert (again.sha256, again.half_cosine, again.training) == (card.sha256, card.half_cosine, card.training)
+    assert "for trying the software only" in (out / "README.md").read_text()

@@ -22,10 +22,11 @@ from typing import Annotated, Any, Self
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from capezoo import runs
-from capezoo.evaluate.measure.parts import Home
+from capezoo.evaluate.measure.parts import Tested
 from capezoo.evaluate.page.report import build_report
 from capezoo.evaluate.questions import KIND
 from capezoo.evaluate.results import RESULTS, Study
+from capezoo.evaluate.rows import NEVER_TRAINED
 from capezoo.evaluate.study import Progress, study
 from capezoo.specs.base import MAX_YAML_BYTES, Spec, parse
 from capezoo.specs.run import RunConfig
@@ -175,7 +176,11 @@ def _require_possible(plan: Plan, base: Path, configs: Mapping[tuple[int, str], 
     store = open_named(_paths(plan.store, base))
     for config in configs.values():
         TrainingData.prepare(store, config)
-    for one in plan.encoders.values():
+    for name, one in plan.encoders.items():
+        if one is None and name not in NEVER_TRAINED:
+            known = ", ".join(NEVER_TRAINED)
+            raise SpecError(f"encoder {name}: found neither run nor weights, expected one of them, or the name {known}."
+                            + did_you_mean(name, NEVER_TRAINED))  # fmt: skip
         if one is not None and one.weights is not None:
             locate(_weights(one.weights, base))
     for name, one_study in plan.studies.items():
@@ -183,7 +188,9 @@ def _require_possible(plan: Plan, base: Path, configs: Mapping[tuple[int, str], 
         for question, values in _questions(plan, name, one_study).items():
             module: Any = plugins.load(KIND, question)
             config = parse(module.Config, values, f"study {name}, question {question}")
-            if isinstance(config, Home):
+            if require := getattr(config, "require", None):
+                require(asked.index)
+            if isinstance(config, Tested):
                 config.parts(asked.index, plan.seeds[0], asked)
 
 
@@ -265,6 +272,8 @@ def _option(key: str, value: Any) -> list[str]:
     flag = "--" + key.replace("_", "-")
     if isinstance(value, bool):
         return [flag] if value else []
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return _repeated(flag, value)
     return [flag, value if isinstance(value, str) else json.dumps(value)]
 
 

@@ -26,12 +26,9 @@ from capezoo.evaluate.results import EvaluatedWeights, file_name
 from capezoo.specs.base import derive_seed
 from capezoo.specs.input import InputSpec
 from capezoo.specs.run import EncoderSpec
-from capezoo.zoo.create import load
-from capezoo.zoo.files import CARD, DIGEST_BYTES, Architecture, read_card
+from capezoo.zoo.files import DIGEST_BYTES, Architecture
 from capezoo.zoo.forward import _has_batch_norm
-from capezoo.zoo.listing import locate
 from ecgcohorts.errors import SpecError, StoreError
-from ecgcohorts.io.durable import sha256_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +38,7 @@ if TYPE_CHECKING:
 
 _RANDOM, _RAW, _MEASUREMENTS = "random", "random-raw", "measurements"
 NEVER_TRAINED = (_RANDOM, _RAW, _MEASUREMENTS)  # in place of weights
-# Our default. Sex AUROC of one network in five lies .02 beside their mean: one alone says little.
+# Our default. Sex AUROC of five networks lay between .62 and .74: one alone says little.
 _INITIALISATIONS = 5
 Progress = Callable[[str, int, int], None]  # what, done, total
 BatchNorms = Literal["running", "per_cohort", "both"]
@@ -62,36 +59,6 @@ class Row:
         return self.evaluated.name
 
 
-def find_rows(
-    weights: Sequence[str], seed: int, check: bool, trained_on: Callable[[Path], NDArray[np.uint8] | None]
-) -> list[Row]:
-    """Load weights in the order given. Their names are those of the cards, with the folder where two are equal.
-
-    trained_on: tells which recordings the weights of a folder were trained on, if they say so.
-    """
-    folders = {name: locate(name) for name in weights if name not in NEVER_TRAINED}
-    names = {name: read_card(folder).name for name, folder in folders.items()}
-    found = []
-    for name in weights:
-        if name in NEVER_TRAINED:
-            models = _never_trained(name, list(folders.values()), seed)
-            digest = hashlib.sha256("\0".join([name, *map(weights_digest, models)]).encode()).hexdigest()
-            evaluated = EvaluatedWeights(name=name, weights=digest, card=None)
-            estimated = name == _RANDOM and any(key.endswith("running_mean") for key in models[0].state_dict())
-            # Nothing was trained on, which is known: not None.
-            found.append(Row(evaluated, models, np.zeros((0, DIGEST_BYTES), np.uint8), estimated))
-            continue
-        folder, label = folders[name], names[name]
-        # Two cards may have one name, and nothing may pass for what was never trained.
-        if label in NEVER_TRAINED or list(names.values()).count(label) > 1:
-            label = f"{label} ({folder.name})"
-        model = load(folder, check=check)
-        evaluated = EvaluatedWeights(name=label, weights=weights_digest(model), card=sha256_of(folder / CARD))
-        # After loading: the digests are those of a folder that was found whole.
-        found.append(Row(evaluated, (model,), trained_on(folder) if check else None))
-    return found
-
-
 def with_norms(found: Sequence[Row], batch_norm: BatchNorms) -> list[Row]:
     """Return rows with the BatchNorm statistics asked for, under a name that says so."""
     rows = []
@@ -105,20 +72,31 @@ def with_norms(found: Sequence[Row], batch_norm: BatchNorms) -> list[Row]:
     return rows
 
 
-def _never_trained(name: str, folders: Sequence[Path], seed: int) -> "tuple[nn.Module, ...]":
-    """Build what other rows are read against."""
+def never_trained(name: str, folders: Sequence[Path], seed: int) -> Row:
+    """Return the row of one of the names NEVER_TRAINED. folders: of the published weights beside it, in their order."""
     # The architecture and the window of the first weights: others would differ in more than training.
     if folders:
         architecture = Architecture.read(folders[0])
         encoder, spec = architecture.encoder, architecture.input
     else:
         encoder, spec = EncoderSpec(), InputSpec()
-    if name == _MEASUREMENTS:
-        from capezoo.evaluate.measure.measurements import Measurements
+    models = (_measurements(spec),) if name == _MEASUREMENTS else _untrained(encoder, spec, seed)
+    estimated = name == _RANDOM and any(key.endswith("running_mean") for key in models[0].state_dict())
+    digest = hashlib.sha256("\0".join([name, *map(weights_digest, models)]).encode()).hexdigest()
+    # Nothing was trained on, which is known: not None.
+    nothing = np.zeros((0, DIGEST_BYTES), np.uint8)
+    return Row(EvaluatedWeights(name=name, weights=digest, card=None), models, nothing, estimated)
 
-        # In mV where there are any: a scaled window has lost its amplitude, which is half of what there is to measure.
-        scaled = {} if spec.unit == "none" else {"normalisation": "none"}
-        return (Measurements(spec.model_copy(update=scaled)).eval(),)
+
+def _measurements(spec: InputSpec) -> "nn.Module":
+    from capezoo.evaluate.measure.measurements import Measurements
+
+    # In mV where there are any: a scaled window has lost its amplitude, which is half of what there is to measure.
+    in_mv = {} if spec.unit == "none" else {"normalisation": "none"}
+    return Measurements(spec.model_copy(update=in_mv)).eval()
+
+
+def _untrained(encoder: EncoderSpec, spec: InputSpec, seed: int) -> "tuple[nn.Module, ...]":
     models = []
     for k in range(_INITIALISATIONS):
         model = build(encoder, derive_seed(seed, "random-encoder", *([k] if k else [])))
@@ -141,7 +119,7 @@ class Embedder:
         found = []
         for row in rows:
             made = [self._embeddings(row, place, trains_on, before) for place in range(len(row.models))]
-            found.append(Subject(made[0], row.trained_on, tuple(made[1:])))
+            found.append(Subject(made[0], row.trained_on, tuple(made[1:]), row.models, row.estimated))
         return tuple(found)
 
     def _embeddings(

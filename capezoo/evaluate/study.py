@@ -6,7 +6,7 @@ OUT/embeddings/<weights>/          kept: the next question about the same weight
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capezoo.distributed import _require_alone
+from capezoo.embedding.folder import weights_digest
 from capezoo.errors import Unanswerable
-from capezoo.evaluate.measure.parts import Home, Parts
+from capezoo.evaluate.measure.parts import Parts, Tested
 from capezoo.evaluate.questions import KIND, Context
-from capezoo.evaluate.results import RESULTS, Answer, Provenance, Study, file_name
-from capezoo.evaluate.rows import BatchNorms, Embedder, Progress, Row, _part_of, find_rows, with_norms
+from capezoo.evaluate.results import RESULTS, Answer, EvaluatedWeights, Provenance, Study, file_name
+from capezoo.evaluate.rows import (
+    NEVER_TRAINED,
+    BatchNorms,
+    Embedder,
+    Progress,
+    Row,
+    _part_of,
+    never_trained,
+    with_norms,
+)
 from capezoo.specs.base import Spec, parse
+from capezoo.zoo.create import load
 from capezoo.zoo.digests import trained_on
+from capezoo.zoo.files import CARD, read_card
+from capezoo.zoo.listing import locate
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError
-from ecgcohorts.io.durable import write_file
+from ecgcohorts.io.durable import sha256_of, write_file
 from ecgcohorts.privacy.pseudonyms import load_key
 
 if TYPE_CHECKING:
@@ -62,7 +75,7 @@ def study(
     # Settings first: a wrong key is refused before weights are loaded and the store is embedded.
     asked = {name: _config(name, values) for name, values in sorted(questions.items())}
     key = load_key(digest_key, for_new_store=False) if digest_key else None
-    rows = find_rows(weights, seed, check, lambda folder: trained_on(folder, store.index, key))
+    rows = _rows(weights, seed, check, lambda folder: trained_on(folder, store.index, key))
     found = with_norms(rows, batch_norm)
     # Embedding takes minutes to hours; what cannot be tested is refused before it.
     _require_testable(asked, found, store, seed)
@@ -77,7 +90,7 @@ def study(
             before.pop(name, None)
         try:
             subjects = embedder.subjects(found, _trains_on(config, store, seed))
-            result = module.run(Context(subjects, seed, _part_of(progress, name), store), config)
+            result = module.run(Context(subjects, seed, _part_of(progress, name), store, device), config)
             answers[name] = Answer(config=config, result=result, provenance=Provenance.now(command))
         except Unanswerable as error:
             # Of several, the others still have answers; alone, there would be a study of nothing.
@@ -100,7 +113,7 @@ def _config(name: str, values: Mapping[str, Any]) -> Spec:
 
 def _trains_on(config: Spec, store: "AnyStore", seed: int) -> NDArray[np.int64]:
     """Entries on which a question trains, and on whose signals untrained rows may look; all of a question without a home."""
-    if isinstance(config, Home):
+    if isinstance(config, Tested):
         return config.parts(store.index, seed, store).train
     return np.arange(len(store.index))
 
@@ -111,7 +124,7 @@ def _require_testable(asked: Mapping[str, Spec], found: Sequence[Row], store: "A
     for config in asked.values():
         if require := getattr(config, "require", None):
             require(index)
-        if isinstance(config, Home):
+        if isinstance(config, Tested):
             parts = config.parts(index, seed, store)
             for one in () if config.allow_seen else found:
                 _require_unseen(one.name, index, parts, one.trained_on)
@@ -145,6 +158,28 @@ def _continued(folder: Path, made: Study) -> Study:
             f"{folder / RESULTS}: found a study of another {what}. Name another folder, or remove this one."
         )
     return earlier
+
+
+def _rows(
+    weights: Sequence[str], seed: int, check: bool, trained_on: Callable[[Path], NDArray[np.uint8] | None]
+) -> list[Row]:
+    """Load weights in the order given. Their names are those of the cards, with the folder where two are equal."""
+    folders = {name: locate(name) for name in weights if name not in NEVER_TRAINED}
+    names = {name: read_card(folder).name for name, folder in folders.items()}
+    found = []
+    for name in weights:
+        if name in NEVER_TRAINED:
+            found.append(never_trained(name, list(folders.values()), seed))
+            continue
+        folder, label = folders[name], names[name]
+        # Two cards may have one name, and nothing may pass for what was never trained.
+        if label in NEVER_TRAINED or list(names.values()).count(label) > 1:
+            label = f"{label} ({folder.name})"
+        model = load(folder, check=check)
+        evaluated = EvaluatedWeights(name=label, weights=weights_digest(model), card=sha256_of(folder / CARD))
+        # After loading: the digests are those of a folder that was found whole.
+        found.append(Row(evaluated, (model,), trained_on(folder) if check else None))
+    return found
 
 
 def _draw(folder: Path, figures: Sequence[Any]) -> None:

@@ -168,6 +168,18 @@ class TrainingData:
             "sampler": self.sampler.describe(),
             "cohorts": _uses(self._used),
             "held_out": [] if self.held_out is None else _uses(self.held_out),
+            "crop_slack_samples": self._crop_slack(),
+        }
+
+    def _crop_slack(self) -> dict[str, dict[str, int]]:
+        """By how many samples recordings of each cohort are longer than a window: least and median."""
+        # Two crops of a short recording are nearly the same window: pairs of such a cohort are easier than others.
+        slack = self._used["valid_stop"] - self._used["valid_start"] - self.config.input.length
+        by_cohort = {name: slack[self._used["cohort"] == code] for code, name in enumerate(self._used.cohorts)}
+        return {
+            name: {"least": int(part.min()), "median": int(np.median(part))}
+            for name, part in by_cohort.items()
+            if len(part)
         }
 
     def digests(self) -> NDArray[np.uint8]:

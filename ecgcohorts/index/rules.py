@@ -30,8 +30,8 @@ def _as_part(name: str) -> str:
 
 
 _Part = Annotated[str, AfterValidator(_as_part)]
-# A store keeps the part of a recording in one byte, with -1 for none; a cohort that is left out is one more.
-_Parts = Field(max_length=126)
+MAX_PARTS = 127  # codes are int8
+_Parts = Field(max_length=MAX_PARTS)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,13 +16,12 @@ from pydantic import ValidationError
 
 from ecgcohorts.errors import SpecError, expectation
 from ecgcohorts.index.cohort_index import CohortIndex, number_ids
-from ecgcohorts.index.rules import UNASSIGNED, IdentityMap, Nested, People, Rule, SplitDefinition
+from ecgcohorts.index.rules import MAX_PARTS, UNASSIGNED, IdentityMap, Nested, People, Rule, SplitDefinition
 
 # Recommended by the authors: Wagner 2020, "Cross-validation folds".
 PTB_XL_FOLDS = {"train": range(1, 9), "val": (9,), "test": (10,)}
 # Our default: about even steps on a logarithmic axis.
 NESTED_PERCENT = (1, 2, 5, 10, 20, 50, 100)
-MAX_PARTS = 127  # codes are int8
 _ALL_TRAIN: Mapping[str, float] = MappingProxyType({"train": 1.0})
 
 Same = Iterable[tuple[str | bytes, str | bytes]]  # pseudonyms of one person, as hexadecimal text or 16 bytes

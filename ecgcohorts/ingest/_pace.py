@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ecgcohorts.ingest.encode import Staged
 from ecgcohorts.ingest.plan import Partition, PlanHeader
@@ -17,6 +17,7 @@ class _Pace:
         self._header, self._tell = header, tell
         self._left = {partition.number: partition for partition in header.partitions}
         self._lock = threading.Lock()
+        self._before = self._notes()  # what killed processes left says nothing of anybody at work
         for partition in done:
             del self._left[partition.number]
         self._told = self._done = header.n_rows - sum(partition.rows for partition in self._left.values())
@@ -30,13 +31,21 @@ class _Pace:
     def look(self) -> None:
         """Tell how far it is."""
         with self._lock:
-            # Only of those at work: a folder is listed once, where asking for each of thousands would take its time.
-            names = {path.name for path in self._header.staging.glob("*.on")}
+            names = {name for name, when in self._notes().items() if self._before.get(name) != when}
             under_way = (Staged(self._header.staging, one) for one in self._left.values())
             rows = sum(one.rows_under_way() for one in under_way if one.now.name in names)
             # Never backwards: a process may have ended whose partition is not yet counted as finished.
             self._told = max(self._told, self._done + rows)
             self._tell("encode", self._told, self._header.n_rows)
+
+    def _notes(self) -> dict[str, int]:
+        """Return the notes of processes, each with its time."""
+        # Only of those at work: a folder is listed once, where asking for each of thousands would take its time.
+        found = {}
+        for path in self._header.staging.glob("*.on"):
+            with suppress(FileNotFoundError):  # its process has just ended
+                found[path.name] = path.stat().st_mtime_ns
+        return found
 
 
 @contextmanager

@@ -392,7 +392,7 @@ def _put_role(page: _Page, role: Role, columns: Columns, headers: Columns, items
     rule = places[0] if len(places) == 1 else places
     if source is not None:
         page.put(f"    {role}", rule, "guess", "by its name")
-        _put_meaning(page, role, source)
+        _put_meaning(page, role, source, items if source is headers else [])
     elif places:
         page.put(f"    {role}", rule, why=f"found in {known} of {len(items)} recordings looked at")
     else:
@@ -414,12 +414,15 @@ def _has(header: Recording, role: Role) -> bool:
     return values[role] is not None
 
 
-def _put_meaning(page: _Page, role: Role, source: Columns) -> None:
-    """Put what the values of a column mean, if its name alone does not say."""
+def _put_meaning(page: _Page, role: Role, source: Columns, items: list[SourceItem]) -> None:
+    """Put what the values of a column mean, if its name alone does not say. items: with headers, if these are the column."""
     if role == "age" and (unit := source.age_unit) != "years":
         page.put("    age_unit", unit, "guess", "by its name")
     elif role == "sex":
-        known, open_codes = source.sex_codes()
+        # Codes of a format that its reader knows (1 and 2 in MFER) beside some that it does not (0, 3).
+        headers = [item.header for item in items if item.header and item.header.sex]
+        said = {one.fields.get(source.by_role["sex"], "").casefold(): str(one.sex) for one in headers}
+        known, open_codes = source.sex_codes(said)
         if open_codes:
             why = f"found {', '.join(open_codes)}; fill in each code, in quotes, as male or female"
             page.put("    sex_codes", known, "unknown", why)

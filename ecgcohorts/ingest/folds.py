@@ -14,7 +14,8 @@ import numpy as np
 
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import NothingMatched, SourceError, SpecError
-from ecgcohorts.index.splits import MAX_PARTS, PTB_XL_FOLDS, make_split
+from ecgcohorts.index.rules import MAX_PARTS
+from ecgcohorts.index.splits import PTB_XL_FOLDS, make_split
 from ecgcohorts.ingest._ids import as_keys
 from ecgcohorts.ingest.trace import _check_out, _traced, _write
 from ecgcohorts.sources import open_source

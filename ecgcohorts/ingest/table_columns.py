@@ -7,7 +7,7 @@ they mean.
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -145,10 +145,10 @@ class Columns:
         folded = _fold(self.by_role["age"])
         return next((unit for unit in ("months", "weeks", "days") if unit in folded), "years")
 
-    def sex_codes(self) -> tuple[dict[str, str], list[str]]:
+    def sex_codes(self, said: Mapping[str, str] | None = None) -> tuple[dict[str, str], list[str]]:
         """Return known codes of the sex column with their meaning, and codes whose meaning only a person can tell.
 
-        The values m, f, male and female need no code, so they are in neither.
+        said: meanings that are known from elsewhere, such as what the reader of a format makes of its codes. The values m, f, male and female need no code, so they are in neither.
         """
         column = _fold(self.by_role["sex"])
         folded = {cohort_values.plain(text).casefold() for text in self.of("sex")} - _NOTHING
@@ -160,6 +160,8 @@ class Columns:
             yes, no = ("female", "male") if column == "isfemale" else ("male", "female")
             if column in ("ismale", "isfemale") and code in ("true", "false", "1", "0", "yes", "no"):
                 known[code] = yes if code in ("true", "1", "yes") else no
+            elif said and code in said and cohort_values.sex(code) is None:
+                known[code] = said[code]
             elif code in _MALE | _FEMALE and cohort_values.sex(code) is None:
                 known[code] = "male" if code in _MALE else "female"
         return known, sorted(code for code in folded - set(known) if cohort_values.sex(code) is None)

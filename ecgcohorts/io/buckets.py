@@ -10,7 +10,6 @@ else has replaced it.
 import contextlib
 import hashlib
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,16 +19,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from ecgcohorts.errors import ObjectStoreError, SpecError, StoreError, install_line
+from ecgcohorts.io._complaints import _NO_ANSWER, _complaint, _reason
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "azure")
-_CODE = re.compile(r"<Code>(\w{1,64})</Code>")  # of S3's and Azure's XML answers
-_STATUS = re.compile(r"status code: (\d{3})")
-_NO_ANSWER = re.compile(r"after [1-9]\d* retries|HTTP error")  # of object_store's text
-# Where the environment holds no credentials, a cloud's own machine is asked for some: Google's; Amazon's and Azure's.
-_METADATA = re.compile(r"metadata\.google\.internal|169\.254\.169\.254|/latest/(api/token|meta-data)")
 _RETRY_SECONDS = "ECGCOHORTS_RETRY_SECONDS"
 _MOST_RETRY_SECONDS = 86_400  # a day
 _FIRST_BACKOFF = 0.1  # seconds; our default
@@ -178,27 +173,35 @@ class Bucket:
 
         Raises ObjectStoreError for more than `limit` bytes, and if the object is replaced meanwhile.
         """
-        return self._blocks_of(name, self.stamp(name), limit)
+        return (block for block, _ in self._blocks_of(name, limit) if block)
 
-    def _blocks_of(self, name: str, expected: _Stamp, limit: int | None) -> Iterator[memoryview]:
-        if limit is not None and expected.size > limit:
-            raise ObjectStoreError(f"{self.path}/{name}: found {expected.size} bytes, expected at most {limit}.")
-        # In ranges: one answer of a hundred MB would run into a time limit on a slow line.
-        for start in range(0, expected.size, _BLOCK_BYTES):
-            block, stamp = self.get_range(name, start, min(start + _BLOCK_BYTES, expected.size))
-            if stamp != expected:
+    def _blocks_of(self, name: str, limit: int | None) -> Iterator[tuple[memoryview, _Stamp]]:
+        # In ranges: one answer of a hundred MB would run into a time limit on a slow line. The first one tells the size, too:
+        # most objects are small, and to ask before would double their requests.
+        start, expected = 0, None
+        while expected is None or start < expected.size:
+            try:
+                block, stamp = self.get_range(name, start, start + _BLOCK_BYTES)
+            except ObjectStoreError:  # an empty object has no range
+                if start or (stamp := self.stamp(name)).size:
+                    raise
+                block = memoryview(b"")
+            if limit is not None and stamp.size > limit:
+                raise ObjectStoreError(f"{self.path}/{name}: found {stamp.size} bytes, expected at most {limit}.")
+            if stamp != (expected or stamp) or (not block and start < stamp.size):
                 raise ObjectStoreError(f"{self.path}/{name}: replaced while it was being read. Try again.")
-            yield block
+            start, expected = start + len(block), stamp
+            yield block, stamp
 
     def fetch(self, name: str, path: Path, limit: int | None = None) -> "_Stamp":
         """Write an object into a new file, in bounded memory, and return its stamp.
 
         Raises ObjectStoreError for more than `limit` bytes.
         """
-        stamp = self.stamp(name)
         with path.open("xb") as file:
-            for block in self._blocks_of(name, stamp, limit):
+            for block, told in self._blocks_of(name, limit):
                 file.write(block)
+                stamp = told
         return stamp
 
     @contextlib.contextmanager
@@ -363,7 +366,7 @@ class Bucket:
         where = f"{self.path}/{name}" if name else self.path
         if isinstance(error, FileNotFoundError):
             return FileNotFoundError(f"{where}: no such object")
-        return ObjectStoreError(f"{where}: {_complaint(error)}")
+        return ObjectStoreError(f"{where}: {_complaint(error, _retry_seconds())}")
 
 
 def _refuse_forked() -> None:
@@ -421,29 +424,3 @@ def _retry_seconds() -> float:
 
 def _stamp(meta: Any) -> _Stamp:
     return _Stamp(int(meta["size"]), int(meta["last_modified"].timestamp()))
-
-
-def _complaint(error: Exception) -> str:
-    """Tell an outage from a refusal: one passes by itself, the other does not."""
-    reason, text = _reason(error), str(error)
-    status = int(next(iter(_STATUS.findall(text)), 0))
-    if _METADATA.search(text):
-        return f"found no credentials for it ({reason}). Give them in the environment, such as AWS_ACCESS_KEY_ID."
-    if status in (401, 403):
-        return f"the object store refuses the credentials ({reason}). Check them and the region in the environment."
-    if status >= 500 or _NO_ANSWER.search(text):
-        return (
-            f"the object store does not answer ({reason}); tried for {_retry_seconds():g} s. If it is down, run the same "
-            f"command when it is up again; {_RETRY_SECONDS}=600 tries for longer. If not, check the endpoint in the environment."
-        )
-    return (
-        f"the object store refuses or does not answer ({reason}). Check the URL, and endpoint, region and credentials in "
-        "the environment."
-    )
-
-
-def _reason(error: Exception) -> str:
-    """Name the kind of an error in a few words: its text may hold addresses, signatures and headers."""
-    text = str(error)
-    found = [type(error).__name__, *_STATUS.findall(text)[:1], *_CODE.findall(text)[:1]]
-    return " ".join(found)

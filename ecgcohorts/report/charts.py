@@ -17,6 +17,8 @@ _COLOURS = tuple(
         ("#1f6f8b", "#c8553d", "#6a994e", "#7b4fa3", "#b8860b", "#46627f", "#a33b6f", "#2f8f83"), start=1
     )
 )
+# Our default, from low to high: neither so dark nor so light that a step is lost on one of the two backgrounds.
+_RAMP = ("#4a63b5", "#2f8aa8", "#2f9c86", "#7aa63c", "#c79a2b", "#d0603c")
 _INK, _FAINT, _RULE = "var(--ink,#1c2430)", "var(--faint,#5b6675)", "var(--rule,#d9dee5)"
 _BARS, _LINES = (360, 190), (420, 250)  # px, width and height without the legend
 _MAP_SIDE = 380  # px, of the square a map is drawn in
@@ -138,7 +140,7 @@ def dots(
         return bottom - (scaled(value) - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (bottom - top)
 
     # Beside the label: text at the line itself would lie among the dots.
-    told = f"{y_label}; dashed: {reference[0]}" if reference else y_label
+    told = "; ".join(filter(None, (y_label, f"dashed: {reference[0]}" if reference else "")))
     pieces.insert(0, _text(10, 34, told, colour=_FAINT))
     pieces.append(_text(right, bottom + 30, x_label, anchor="end", colour=_FAINT))
     for place, name in enumerate(names):
@@ -214,11 +216,54 @@ def intervals(title: str, names: Sequence[str], series: Mapping[str, Sequence[Li
     return _svg(title, (_LINES[0], bottom + 32), pieces, _legend(list(series), (_LINES[0], bottom + 32)))
 
 
-def scatter(title: str, points: NDArray[np.float64], codes: NDArray[np.int64], names: Sequence[str]) -> str:
-    """Return dots of one colour per name on one scale for both axes. points: (point, 2); codes: place in `names`.
+def columns(title: str, names: Sequence[str], series: Mapping[str, Sequence[Limits | None]], axis: str) -> str:
+    """Return values with their intervals upright: a column per name and, within it, one line per series.
 
-    After eight names colours come again, with squares for dots.
+    The same as `intervals`, for pictures that are read from column to column. Raises ValueError if a series has another
+    length than `names`.
     """
+    if any(len(row) != len(names) for row in series.values()):
+        raise ValueError(f"found {[len(row) for row in series.values()]} values, expected {len(names)} for each series")
+    longest = _LETTER * max(map(len, names), default=0)
+    # px between two series of a column; columns share what the width leaves.
+    pitch, top, bottom = 9, 44, 250
+    wide = max(pitch * len(series) + 14.0, (_LINES[0] - 60) / max(len(names), 1))
+    # Names that do not fit below their column lean, and the first of them needs room to its left.
+    leans = longest > wide - 6
+    left = round(max(46, 0.87 * longest - wide / 2 + 8)) if leans else 46
+    right = left + round(wide * len(names))
+    known = [number for row in series.values() for cell in row if cell for number in cell if number is not None]
+    y_ticks, rules = _rules(_ticks(min(known, default=0.0), max(known, default=1.0)), (left, right, top, bottom))
+
+    def py(y: float) -> float:
+        return bottom - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (bottom - top)
+
+    pieces = [_text(10, 34, axis, colour=_FAINT), *rules]
+    for place, name in enumerate(names):
+        middle = left + (place + 0.5) * wide
+        label = _text(middle, bottom + 16, name, anchor="end" if leans else "middle")
+        pieces.append(f'<g transform="rotate(-30 {middle:.1f} {bottom + 12})">{label}</g>' if leans else label)
+        for code, (whose, row) in enumerate(series.items()):
+            if cell := row[place]:
+                low, value, high = cell
+                x = middle + (code - (len(series) - 1) / 2) * pitch
+                if low is not None and high is not None:
+                    pieces.append(f'<path d="M{x:.1f} {py(low):.1f}V{py(high):.1f}" {_stroke(code, 2)}/>')
+                tip = f"<title>{escape(f'{whose}, {name}: {value:.3g}')}</title>"
+                pieces.append(f'<path d="M{x:.1f} {py(value):.1f}h0" {_dot(code, 7)}>{tip}</path>')
+    size = (max(_LINES[0], right + 10), bottom + round(24 + (0.5 * longest if leans else 0)))
+    return _svg(title, size, pieces, _legend(list(series), size))
+
+
+def scatter(
+    title: str, points: NDArray[np.float64], codes: NDArray[np.int64], names: Sequence[str], *, ordered: bool = False
+) -> str:
+    """Return dots of one colour per name on one scale for both axes. points: (point, 2).
+
+    codes: place in `names`; a point of another code is not drawn. After eight names colours come again, with squares for dots.
+    ordered: the names are steps of one quantity, and their colours a ramp.
+    """
+    marks = [_on_ramp(code, len(names), 3.4) if ordered else _dot(code) for code in range(len(names))]
     # One scale for both axes: distances in a map must not depend on the direction.
     spread = np.ptp(points, axis=0) if len(points) else np.zeros(2)
     middle = points.min(axis=0) + spread / 2 if len(points) else np.zeros(2)
@@ -233,9 +278,10 @@ def scatter(title: str, points: NDArray[np.float64], codes: NDArray[np.int64], n
             if len(mine):
                 # y of a picture grows downwards, y of a map upwards.
                 xy = (points[mine] - middle) * (scale, -scale) + (centre, top + centre)
-                pieces.append(f'<path d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in xy)}" {_dot(code)}/>')
+                pieces.append(f'<path d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in xy)}" {marks[code]}/>')
     size = (_MAP_SIDE, top + _MAP_SIDE)
-    return _svg(title, size, pieces, _legend(names, size))
+    strokes = [_on_ramp(code, len(names), 3) for code in range(len(names))] if ordered else None
+    return _svg(title, size, pieces, _legend(names, size, strokes))
 
 
 def _ticks(low: float, high: float, at_most: int = 6, least_step: float = 0.0) -> list[float]:
@@ -315,6 +361,11 @@ def _stroke(code: int, width: float, cap: str = "round") -> str:
 def _dot(code: int, size: float = 3.4) -> str:
     # A line of no length with a round cap is a dot: thousands of them fit in one path.
     return _stroke(code, size, "round" if code < len(_COLOURS) else "square") + ' stroke-opacity=".75"'
+
+
+def _on_ramp(code: int, steps: int, width: float) -> str:
+    colour = _RAMP[round(code / max(steps - 1, 1) * (len(_RAMP) - 1))]
+    return f'style="fill:none;stroke:{colour};stroke-width:{width};stroke-linecap:round" stroke-opacity=".75"'
 
 
 def _dashes(code: int, is_dashed: bool = False) -> str:

@@ -6,7 +6,7 @@ import pytest
 import ecgcohorts as ec
 from capezoo import runs
 from capezoo.evaluate.measure.parts import unseen_people
-from capezoo.evaluate.questions import ood
+from capezoo.evaluate.questions import grid, ood
 from capezoo.specs import RunConfig
 from capezoo.training.data import TrainingData
 from ecgcohorts.index.splits import by_patient
@@ -95,3 +95,18 @@ def test_people_of_part_test_whom_pretraining_has_met_are_refused(folder):
 
 def in_test(store):
     return len(persons(store.index.take(load_split(store, "study-1").names(store.index) == "test")))
+
+
+def test_every_cohort_of_a_grid_is_divided_as_the_split_says(folder):
+    store = ec.open(folder)
+    data = prepared(store, "study-1")
+    parts = grid.Config(split="study-1").parts(store.index, 0, store)
+    assert set(parts.tests) == {"north", "coast"}
+    tested = persons(store.index.take(np.concatenate(list(parts.tests.values()))))
+    assert tested
+    assert not tested & (persons(data.train) | persons(data.held_out))
+    assert persons(store.index.take(parts.train)) == persons(data.train)
+    # Who may have been met in pretraining is unknown where the split says nothing.
+    assert set(grid.Config(split="north-only").parts(store.index, 0, store).tests) == {"north"}
+    with pytest.raises(ec.SpecError, match="found parts a, b, expected train, val, test"):
+        grid.Config(split="halves").parts(store.index, 0, store)

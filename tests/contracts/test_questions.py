@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from capezoo import encoders
 from capezoo.cli.program import main
 from capezoo.embedding.adapt import Adaptation
 from capezoo.embedding.folder import EmbeddingInfo, Embeddings
@@ -19,18 +21,43 @@ from capezoo.evaluate.page.report import build_report
 from capezoo.evaluate.questions import KIND, Context, Subject, about
 from capezoo.evaluate.results import Answer, EvaluatedWeights, Provenance, Study
 from capezoo.evaluate.study import study
-from capezoo.specs import InputSpec
+from capezoo.specs import EncoderSpec, InputSpec
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError
 from ecgcohorts.index.cohort_index import BYTE_COLUMNS, COLUMNS, CohortIndex
-from ecgcohorts.preprocess.recipes import CAPE_V1
+from ecgcohorts.preprocess.recipes import CAPE_V1, Recipe
 from ecgcohorts.report.page import table
 
 NAMES = plugins.names(KIND)
 EVIL = "<script>&'\""  # in names of weights and cohorts
 COHORTS = (f"a{EVIL}", f"b{EVIL}")
 QUICK = {"train_cohort": COHORTS[0], "max_epochs": 3, "resamples": 20, "runs": 2, "allow_seen": True, "max_records": 30}
-UNITS = 6
+QUICK |= {"train_records": 40, "validation_records": 20, "test_records": 40, "min_patients": 5}
+QUICK |= {"head_epochs": 3}
+UNITS, LENGTH = 6, 256
+
+
+@dataclass(frozen=True, eq=False)
+class Strips:
+    """A store in memory: noise, louder in the old."""
+
+    index: CohortIndex
+    signals: Any
+    recipe: Recipe = CAPE_V1
+    path: str = "memory"
+
+    def read(self, rows: Any) -> Any:
+        return self.signals[rows]
+
+    def refuse_removed(self) -> None:
+        """Nobody is removed from memory."""
+
+
+def network(seed: int) -> Any:
+    """An encoder that takes a moment to train."""
+    model = encoders.build(EncoderSpec(config={"widths": [2], "embedding_dim": UNITS, "stem_stride": 16}), seed)
+    model.spec = InputSpec(length=LENGTH)
+    return model.eval()
 
 
 def quick(module: ModuleType) -> Any:
@@ -56,7 +83,7 @@ def subject(name: str, index: CohortIndex, seed: int) -> Subject:
         devices=(),
         data="0" * 64,
     )
-    return Subject(Embeddings(Path(name), info, index, x.astype(np.float32)))
+    return Subject(Embeddings(Path(name), info, index, x.astype(np.float32)), models=(network(seed),))
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +95,7 @@ def context() -> Context:
     columns = {name: np.zeros(n, dtype) for name, dtype in COLUMNS.items()}
     columns |= {name: rng.integers(0, 256, (n, 16)).astype("u1") for name in BYTE_COLUMNS}
     columns |= {"row": np.arange(n), "patient": patient, "cohort": (patient // 40).astype("i4")}
+    columns["valid_stop"] = np.full(n, LENGTH + 20, "i4")
     columns |= {
         "age": rng.uniform(20, 85, 80)[patient].astype("f4"),
         "sex": rng.integers(0, 2, 80)[patient].astype("i1"),
@@ -75,7 +103,9 @@ def context() -> Context:
         "days": np.tile([0, 30], 80).astype("f4"),
     }
     index = CohortIndex(columns, COHORTS)
-    return Context((subject(f"x{EVIL}", index, 1), subject(f"y{EVIL}", index, 2)), seed=3)
+    noise = rng.normal(size=(n, len(CAPE_V1.leads), LENGTH + 20)) * columns["age"][:, None, None] * 10
+    store = Strips(index, np.rint(noise).astype("i2"))
+    return Context((subject(f"x{EVIL}", index, 1), subject(f"y{EVIL}", index, 2)), seed=3, store=store)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +121,7 @@ def study_of(context: Context, answers: dict[str, Answer]) -> Study:
 
 
 def test_there_are_questions() -> None:
-    assert {"identity", "map", "ood", "separability"} <= set(NAMES)
+    assert {"grid", "identity", "map", "ood", "separability"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,11 +167,11 @@ def test_a_result_goes_to_json_and_back(name: str, results: dict[str, Any]) -> N
 def test_the_same_seed_gives_the_same_numbers(name: str, context: Context, results: dict[str, Any]) -> None:
     module = plugins.load(KIND, name)
     steps: list[tuple[int, int]] = []
-    again = module.run(Context(context.subjects, context.seed, lambda *step: steps.append(step)), quick(module))
+    again = module.run(replace(context, progress=lambda *step: steps.append(step)), quick(module))
     assert again == results[name]
     assert steps[-1][0] == steps[-1][1]
     assert [done for done, _ in steps] == sorted({done for done, _ in steps})
-    other = module.run(Context(context.subjects, context.seed + 1), quick(module))
+    other = module.run(replace(context, seed=context.seed + 1), quick(module))
     assert other != results[name]
 
 

@@ -131,6 +131,21 @@ def test_a_reader_names_the_files_it_opens_beside_its_own(
         assert list(open_source(alone).names()) == [path.name]  # headers only
 
 
+def test_a_recording_says_which_other_files_it_is_read_from(
+    name: str, reader: ModuleType, made: tuple[Path, Expected]
+) -> None:
+    """So that a change of one is noticed by whoever knows the recording."""
+    path, _ = made
+    beside = readers.files_beside(name)
+    for recording in reader.scan(path):
+        assert recording.source is not None
+        named = any_of(recording.source.beside)
+        entry = recording.source.entry
+        files = [str(one.relative_to(path.parent)) for one in path.parent.rglob("*") if one.is_file()]
+        opened = [one for one in files if any_of(beside(path, [entry])).fullmatch(one)]
+        assert all(named.fullmatch(one) for one in opened)
+
+
 @pytest.mark.parametrize("how", ["missing", "folder", "link", "loop", "pipe", "empty"])
 def test_what_is_no_regular_file_is_refused_at_once(
     how: str, reader: ModuleType, made: tuple[Path, Expected], tmp_path: Path

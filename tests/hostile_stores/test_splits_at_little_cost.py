@@ -96,6 +96,6 @@ def test_a_split_is_refused_at_little_cost(hostile: Any, case: str) -> None:
 
 def test_a_split_of_more_parts_than_a_byte_counts_is_refused(hostile: Any) -> None:
     index = ec.open(hostile.folder).index
-    assert len(splits.by_patient(index, {f"p{number}": 1 / 126 for number in range(126)}, "a").definition.parts) == 126
-    with pytest.raises(SpecError, match="126"):
-        splits.by_patient(index, {f"p{number}": 1 / 127 for number in range(127)}, "a")
+    assert len(splits.by_patient(index, {f"p{number}": 1 / 127 for number in range(127)}, "a").definition.parts) == 127
+    with pytest.raises(SpecError, match="127"):
+        splits.by_patient(index, {f"p{number}": 1 / 128 for number in range(128)}, "a")

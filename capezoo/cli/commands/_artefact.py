@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from ecgcohorts.cli.console import EXIT_STOPPED, Answer, fail, progress
+from ecgcohorts.cli.console import EXIT_STOPPED, Answer, fail, progress, table
 from ecgcohorts.cli.parameters import COUNT, FOLDER, NATURAL, STORE, Name, Number, OneOf, option
 from ecgcohorts.cli.program import command, command_line
 
@@ -84,9 +84,11 @@ def artefact(
 
     Trials that the folder has are kept, so the same command goes on after a stop, and one with more seeds adds them.
     """
+    from rich.console import Group as Lines
+
     from capezoo.evaluate.artefact.campaign import TRIALS, Campaign, plan
     from capezoo.evaluate.artefact.outcome import in_words
-    from capezoo.evaluate.artefact.page import verdicts, write
+    from capezoo.evaluate.artefact.page import in_short, write
     from capezoo.evaluate.artefact.rendering import Material
     from capezoo.evaluate.artefact.trial import Settings
     from ecgcohorts.store.union import open_named
@@ -110,9 +112,10 @@ def artefact(
     if not campaign.kept:
         return Answer({"state": "incomplete", "out": None, **facts}, cost)
     outcome = campaign.outcome(opened.fingerprint, command_line())
-    shown = verdicts(outcome.findings)
-    where = write(outcome, out)
+    where, found = write(outcome, out), in_short(outcome.findings)
     state = [f"incomplete: {len(outcome.left)} trials are left; the same command goes on"] if outcome.left else []
-    return Answer(
-        {"state": outcome.state, "out": where, "verdicts": shown, **facts}, "\n".join([*shown, *state, str(where)])
-    )
+    # Nothing to compare where one of the two arms was not asked for.
+    rows = [[str(name), *map(str, cells)] for name, cells in zip(found.index, found.to_numpy(), strict=True)]
+    shown = [table(rows, ["mixed / in-distribution", *found.columns], right=range(1, 7))] if rows else []
+    answer = {"state": outcome.state, "out": where, "differences": outcome.findings.differences, **facts}
+    return Answer(answer, Lines(*shown, *state, str(where)))

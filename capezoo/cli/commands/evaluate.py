@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 
@@ -103,7 +103,7 @@ def _asking(name: str) -> Command:
 
 
 def _options_of(config: Any) -> Iterator[click.Option]:
-    """Yield an option for each field of a spec that a word, a number, or several words can set."""
+    """Yield an option for each field of a spec that a word, a number, or several of one kind can set."""
     for name, field in config.model_fields.items():
         kind = field.annotation
         settings: dict[str, Any] = {"help": field.description, "required": field.is_required()}
@@ -115,10 +115,18 @@ def _options_of(config: Any) -> Iterator[click.Option]:
             yield click.Option([f"{flag}/--no-{flag[2:]}" if field.default else flag], is_flag=True, **settings)
         elif get_origin(kind) is Literal:
             yield click.Option([flag], type=OneOf(*get_args(kind)), **settings)
+        elif get_origin(kind) is tuple and set(_bare(kind)) == {float}:
+            places = len(_bare(kind))
+            yield click.Option([flag], type=REAL, nargs=places, metavar=" ".join("X" * places), **settings)
         elif kind in (int, float, str):
             yield click.Option([flag], type={int: INTEGER, float: REAL, str: Name("NAME")}[kind], **settings)
         elif kind == tuple[str, ...]:
             yield click.Option([flag], type=Name("NAME"), multiple=True, **settings | {"show_default": False})
+
+
+def _bare(kind: Any) -> list[Any]:
+    """Return the kinds of a tuple's values, without the bounds that pydantic checks."""
+    return [one.__origin__ if get_origin(one) is Annotated else one for one in get_args(kind)]
 
 
 def _asking_all() -> Command:
@@ -153,11 +161,13 @@ def _asking_all() -> Command:
         allow_seen: bool,
         settings: Sequence[str],
     ) -> Answer:
-        """Ask all questions; those that the store cannot answer are named."""
+        """Ask all questions but those that train encoders; those that the store cannot answer are named."""
         # What most questions share has an option; the rest is set by name, since two questions may have a key in common.
         shared = {"train_cohort": train_cohort, "split": split, "allow_seen": allow_seen}
         questions: dict[str, dict[str, Any]] = {}
         for name in plugins.names(_KIND):
+            if getattr(plugins.load(_KIND, name), "ON_REQUEST", False):
+                continue
             fields = plugins.load(_KIND, name).Config.model_fields
             questions[name] = {key: value for key, value in shared.items() if key in fields}
         for setting in settings:

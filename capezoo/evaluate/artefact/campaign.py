@@ -103,7 +103,7 @@ class Campaign:
             raise SpecError(f"{self.folder}: found no finished trial, expected one at least. Allow a larger budget.")
         # By key and not as they came: a campaign that was resumed has the same results, to the last digit.
         trials = [self.kept[key] for key in sorted(self.kept)]
-        left = tuple(cell.key for cell in self.left)
+        left, cpu = tuple(cell.key for cell in self.left), [trial.facts.cpu_seconds for trial in trials]
         return Outcome(
             state="incomplete" if left else "complete",
             left=left,
@@ -114,7 +114,8 @@ class Campaign:
             store_fingerprint=store_fingerprint,
             made_with=self._made_with,
             settings=self.settings,
-            trial_seconds=round(sum(trial.facts.seconds for trial in trials), 1),
+            seconds=round(sum(trial.facts.seconds for trial in trials), 1),
+            cpu_seconds=round(sum(cpu), 1) if all(cpu) else None,
             findings=Findings.of(trials),
             provenance=Provenance.now(command),
         )
@@ -144,9 +145,12 @@ class Campaign:
             few, more = (self._short_s(cell, steps) for steps in _TIMED)
             step_s = max(more - few, 0.0) / (_TIMED[1] - _TIMED[0])
             self._timed = max(few - _TIMED[0] * step_s, 0.0), step_s
-        fixed_s, step_s = self._timed
-        arm = ARMS[cell.arm]
-        return fixed_s + step_s * self.settings.steps * arm.times_pairs * arm.trained
+        # A machine that is busier now than it was for the short trials is so for all arms.
+        slower = [trial.facts.seconds / self._modelled_s(trial.cell.arm, self._timed) for trial in self.kept.values()]
+        return self._modelled_s(cell.arm, self._timed) * (median(slower) if slower else 1.0)
+
+    def _modelled_s(self, arm: str, timed: tuple[float, float]) -> float:
+        return timed[0] + timed[1] * self.settings.steps * ARMS[arm].times_pairs * ARMS[arm].trained
 
     def _short_s(self, cell: Cell, steps: int) -> float:
         # Always mixed batches: the other arms' costs follow from them, whichever of them is asked for first.

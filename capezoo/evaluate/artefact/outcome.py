@@ -28,13 +28,23 @@ class Outcome(Spec):
     store_fingerprint: str
     made_with: str  # fingerprint of settings and recordings
     settings: Settings
-    trial_seconds: float  # of all trials together
+    seconds: float  # of all trials together
+    cpu_seconds: float | None  # None: of an older trial nobody knows it
     findings: Findings
     provenance: Provenance
 
     def write(self, folder: Path) -> None:
         """Write results.json whole."""
         write_file(folder / RESULTS, (self.model_dump_json(indent=1) + "\n").encode())
+
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Whether the results of a folder are those of an artefact control, by their first words."""
+        try:
+            with (folder / RESULTS).open("rb") as file:
+                return b'"capezoo-artefact"' in file.read(100)
+        except OSError:
+            return False
 
     @classmethod
     def read(cls, folder: Path) -> Self:

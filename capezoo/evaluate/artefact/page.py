@@ -101,44 +101,50 @@ def write(outcome: Outcome, folder: Path) -> Path:
     return folder / PAGE
 
 
-def verdicts(found: Findings) -> list[str]:
-    """Say in a sentence for each condition what mixed batches did that in-distribution ones did not."""
-    by_arm = {(one.kind, one.positives, one.strength_uv, one.arm): one.measures for one in found.arms}
-    said = []
+def in_short(found: Findings) -> pd.DataFrame:
+    """Return what mixed and in-distribution batches did, side by side: a row a condition, means over all seeds."""
+    by_arm = {one.where: one.measures for one in found.arms}
+    columns = [text for name in PRIMARY for text in (_WORDS[name][0], "larger with mixed in")]
+    rows: list[tuple[str, list[str]]] = []
     for one in found.differences:
         if (one.first, one.second) != (MIXED, IN_DISTRIBUTION):
             continue
-        first, second = (by_arm[one.kind, one.positives, one.strength_uv, arm] for arm in (one.first, one.second))
-        parts = []
+        measures = [by_arm[one.kind, one.positives, one.strength_uv, arm] for arm in (one.first, one.second)]
+        cells = []
         for name in PRIMARY:
-            words, digits = _WORDS[name]
             whole = name if name == PRIMARY[2] else f"{name}{ALL}"
-            parts.append(
-                f"{words} {_value(first[whole].value, digits)} with mixed and {_value(second[whole].value, digits)} with "
-                f"in-distribution batches, larger with mixed in {_counted(one, name)}"
-            )
-        said.append(f"{_condition(one.kind, one.strength_uv, one.positives)}: {'; '.join(parts)}.")
-    return said
+            pair = (_value(each[whole].value, _WORDS[name][1]) for each in measures)
+            cells += [" / ".join(pair), _counted(one, name)]
+        rows.append((f"{_heading(one.kind, one.positives)}, {one.strength_uv:g} uV", cells))
+    constant = [text for name in PRIMARY for text in (_value(_constant(name, found), _WORDS[name][1]), NOTHING)]
+    return _as_frame([*rows, (_CONSTANT, constant)] if rows else [], columns)
 
 
 def _counted(one: _Difference, name: str) -> str:
     """Say in how many seeds a measure is larger: of those that count and, where these are not all, of all."""
-    said = []
-    for label, which in ((name, "seeds that count" if name != PRIMARY[2] else "seeds"), (f"{name}{ALL}", "all")):
-        equal = f", equal in {one.equal[label]}" if one.equal[label] else ""
-        said.append(f"{one.larger[label]} of {one.measures[label].seeds} {which}{equal}")
-    return said[0] if one.measures[name].seeds == one.measures[f"{name}{ALL}"].seeds else f"{said[0]} ({said[1]})"
+    counted, every = (
+        f"{one.larger[label]} of {one.measures[label].seeds}"
+        + (f", equal in {one.equal[label]}" if one.equal[label] else "")
+        for label in (name, f"{name}{ALL}")
+    )
+    is_whole = one.measures[name].seeds == one.measures[f"{name}{ALL}"].seeds
+    return counted if is_whole else f"{counted} (all: {every})"
 
 
 def _in_short(outcome: Outcome) -> Markup:
     left = len(outcome.left)
     state = paragraph(f"Incomplete: {left} trials are left.") if left else Markup("")
-    said = verdicts(outcome.findings) or ["Mixed and in-distribution batches were not both run."]
-    return state + Markup("").join(map(paragraph, said))
+    rows = in_short(outcome.findings)
+    if not len(rows):
+        return state + paragraph("Mixed and in-distribution batches were not both run.")
+    caption = "Mixed / in-distribution batches, means over all seeds; then of the seeds that count, and of all where not all count."
+    return state + table(rows, caption)
 
 
 def _origin(outcome: Outcome) -> dict[str, object]:
     source, settings = outcome.provenance, outcome.settings.model_dump(mode="json")
+    known = outcome.cpu_seconds is not None
+    cpu = f", of which {in_words(outcome.cpu_seconds or 0.0)} of processor time" if known else ""
     return {
         "command": source.command or "called from Python",
         "commit": source.commit or "not from a checkout",
@@ -146,7 +152,7 @@ def _origin(outcome: Outcome) -> dict[str, object]:
         "recipe": f"{outcome.recipe}, of a store of {outcome.store_recipe}",
         "settings": ", ".join(f"{name} = {value}" for name, value in settings.items()),
         "settings and recordings": outcome.made_with,
-        "time": f"{in_words(outcome.trial_seconds)} in {len(outcome.findings.trials)} trials, one thread",
+        "time": f"{in_words(outcome.seconds)} for {len(outcome.findings.trials)} trials in one thread{cpu}",
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(source.versions.items())),
     }
 
@@ -166,7 +172,9 @@ def _tables(found: Findings) -> Iterator[_Table]:
         "Means with 95 % intervals over seeds and patients. Shift and drop: over the seeds that count, and over all.",
     )
     yield _Table(
-        "Mixed batches against others", _compared(found), "Differences, and seeds in which the first is larger."
+        "Mixed batches against others",
+        _compared(found),
+        "Differences, and of the seeds that count those in which the first is larger; of all seeds where not all count.",
     )
     yield _Table("A device never met", _frame(found, UNSEEN, counted=True), "The fifth device, only in tests.")
     yield _Table("Plain and guarded scaler", _scalers(found), "Means over all seeds; |z| is the median over seeds.")
@@ -343,19 +351,15 @@ def _as_frame(rows: Sequence[tuple[str, list[str]]], columns: Sequence[str]) -> 
 
 
 def _text(estimate: Estimate | None, digits: int) -> str:
-    if estimate is None or estimate.value is None:
-        return NOTHING
-    if estimate.low is None or estimate.high is None:
-        return _value(estimate.value, digits)
-    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return _value(estimate.value if estimate else None, digits)
+    value, low, high = (_value(one, digits) for one in (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low} to {high})"
 
 
 def _value(value: float | None, digits: int) -> str:
-    return NOTHING if value is None else f"{value:.{digits}f}"
-
-
-def _condition(kind: str, strength: float, positives: str) -> str:
-    return f"{_sentence(kind.replace('_', ' '))} of {strength:g} uV, {positives} positives"
+    # Adding 0 turns a rounded -0.0 into 0.0.
+    return NOTHING if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _heading(kind: str, positives: str) -> str:

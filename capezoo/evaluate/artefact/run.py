@@ -60,7 +60,7 @@ def run(material: Material, cell: Cell, settings: Settings | None = None) -> Tri
     Raises SpecError for an unknown kind or arm, RecipeMismatch for a signature that the material cannot wear, Unanswerable
     if its patients are too few, TrainingDiverged if the loss is no number.
     """
-    begun = time.perf_counter()
+    begun = time.perf_counter(), time.process_time()
     settings = settings or Settings()
     arm, signature = arm_named(cell.arm), Signature(cell.kind, cell.strength_uv, cell.seed)
     material.refuse(signature)
@@ -258,7 +258,12 @@ def _plans(sampler: "BatchPlanner") -> "Iterator[BatchPlan]":
 
 
 def _asked(
-    learner: _Learner, roles: _Roles, own: Strips, signature: Signature, losses: list[float], begun: float
+    learner: _Learner,
+    roles: _Roles,
+    own: Strips,
+    signature: Signature,
+    losses: list[float],
+    begun: tuple[float, float],
 ) -> Trial:
     """Embed and ask heads and probe."""
     material, test = learner.material, roles.test
@@ -283,7 +288,8 @@ def _asked(
     scores = heads.device_scores(seen, device, len(roles.names), derive_seed(learner.cell.seed, "probe"))
     some = max(1, len(losses) // _TENTH)
     facts = Facts(
-        seconds=time.perf_counter() - begun,
+        seconds=time.perf_counter() - begun[0],
+        cpu_seconds=time.process_time() - begun[1],
         steps=len(losses),
         loss_start=float(np.mean(losses[:some])) if losses else None,
         loss_end=float(np.mean(losses[-some:])) if losses else None,

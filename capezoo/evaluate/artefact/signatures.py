@@ -19,6 +19,8 @@ DEVICES = ("A", "B", "C", "D")
 UNSEEN = "E"  # rendered in tests only
 RENDERINGS = (*DEVICES, UNSEEN)
 
+# The kinds are not equally strong. At 200 uV, on PTB-XL after cape-v1, a tone is 113 to 143 uV rms (2 where the notch takes
+# it), noise 110 to 141, a band edge takes out 2 to 26, and quantisation and gain change 6 to 39.
 # For each of the renderings.
 _TONE_HZ = (35.0, 50.0, 65.0, 80.0, 43.0)
 _LEAD_SCALE = (0.8, 1.2)

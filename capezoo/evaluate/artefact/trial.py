@@ -68,6 +68,7 @@ class Facts(Spec):
     """What else is worth knowing of a trial."""
 
     seconds: float = Field(ge=0, description="that it took")
+    cpu_seconds: float = Field(0.0, ge=0, description="of processor time")
     steps: int = Field(ge=0, description="of training")
     loss_start: float | None = Field(description="mean over its first tenth; none: nothing was trained")
     loss_end: float | None = Field(description="mean over its last tenth")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 Task = Literal["age", "sex"]
 TASKS: tuple[Task, ...] = ("age", "sex")
 KEPT_PARTS = ("train", "val", "test")  # of a split kept in a store
+_NAMES = ("train", "validation", "test")
+
+
+@runtime_checkable
+class Tested(Protocol):
+    """Settings of any question that tests on patients whom pretraining must not have seen."""
+
+    @property
+    def allow_seen(self) -> bool: ...
+
+    def parts(self, index: CohortIndex, seed: int, store: "AnyStore | None" = None) -> "Parts":
+        """Say who is trained on and who is tested: the same for all weights."""
 
 
 class Home(Spec):
@@ -42,29 +54,83 @@ class Home(Spec):
         store: that keeps `split`, whose test part is tested in every cohort that it divides; of others, all are. Raises
         SpecError for an unknown cohort, an unknown split, and one without the parts that are needed.
         """
-        names = ("train", "validation", "test")
-        here = index.where(cohort=self.train_cohort)
-        part_of = None
-        if self.split:
-            split = _kept(store, self.split)
-            parts = dict(zip(names, map(split.of(here).__getitem__, KEPT_PARTS), strict=True))
-            part_of = split.names(index)
-        else:
-            # Keyed by patient and seed: the same patients are tested whatever weights are compared and whatever is asked.
-            parts = here.split_by_patient(dict(zip(names, self.shares, strict=True)), f"ood-{seed}")
-        place = {name: np.flatnonzero(np.isin(index["row"], part["row"])) for name, part in parts.items()}
+        split = _kept(store, self.split) if self.split else None
+        place = _divided(index, self.train_cohort, split or self.shares, seed)
+        part_of = split.names(index) if split else None
         tests = {}
         for code, name in enumerate(index.cohorts):
             entries = place["test"] if name == self.train_cohort else np.flatnonzero(index["cohort"] == code)
             # A split of one cohort says nothing about another, all of which is tested then.
             if part_of is not None and any(part is not None for part in part_of[entries]):
                 entries = entries[part_of[entries] == "test"]
-            if len(entries) > self.test_records:
-                generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "ood-test", name)))
-                entries = np.sort(generator.choice(entries, self.test_records, replace=False))
             if len(entries):
-                tests[name] = entries
+                tests[name] = _some(entries, self.test_records, derive_seed(seed, "ood-test", name))
         return Parts(place["train"], place["validation"], tests)
+
+
+class Tuning(Home):
+    """How networks are tuned on the home cohort; all numbers are our defaults. `measure.tuning` does it."""
+
+    runs: int = Field(3, gt=0, description="networks of each kind, which differ in heads, order and windows")
+    lr: float = Field(1e-3, gt=0, description="of the heads; Adam")
+    encoder_lr: float = Field(3e-4, gt=0, description="of the encoder's last block")
+    layer_decay: Share = Field(1.0, description="factor on the rate from each block to the one before it; 1: all alike")
+    batch: int = Field(32, gt=1, description="records a step")
+    max_epochs: int = Field(30, gt=0, description="of a fine-tuned network at most")
+    head_epochs: int = Field(200, gt=0, description="of heads on a frozen encoder at most: they are cheap")
+    patience: int = Field(10, gt=0, description="epochs without a lower loss on validation patients, then it stops")
+    norms: Literal["train", "frozen"] = Field(
+        "train", description="BatchNorm while fine-tuning: statistics of its batches, or those it came with"
+    )
+    norm_momentum: float = Field(0.1, gt=0, le=1, description="share of a batch in running statistics; norms=train")
+
+
+class EveryHome(Spec):
+    """Settings of every question that trains in each cohort and tests there: its `Config` inherits them."""
+
+    train_records: int = Field(
+        10_000, gt=0, description="records of each cohort that heads are trained on, at most, drawn at random; CAPE"
+    )
+    validation_records: int = Field(2_000, gt=0, description="records for early stopping; CAPE")
+    test_records: int = Field(
+        2_000, gt=0, description="records tested; CAPE. A cohort with fewer is divided in the proportion of the three"
+    )
+    split: str = Field("", description="split kept in the store, with parts train, val and test; default: none")
+    allow_seen: bool = Field(False, description="accept test patients whom pretraining has seen, or may have seen")
+
+    def parts(self, index: CohortIndex, seed: int, store: "AnyStore | None" = None) -> "Parts":
+        """Divide every cohort by patient and draw its records; `train` and `validation` are those of all cohorts together.
+
+        store: that keeps `split`, which leaves out the cohorts that it does not divide. Raises SpecError for an unknown
+        split, and one without the parts that are needed.
+        """
+        split = _kept(store, self.split) if self.split else None
+        sizes = dict(zip(_NAMES, (self.train_records, self.validation_records, self.test_records), strict=True))
+        shares = tuple(size / sum(sizes.values()) for size in sizes.values())
+        drawn: dict[str, list[NDArray[np.int64]]] = {part: [] for part in _NAMES}
+        for name in index.cohorts:
+            for part, entries in _divided(index, name, split or shares, seed).items():
+                drawn[part].append(_some(entries, sizes[part], derive_seed(seed, f"grid-{part}", name)))
+        tests = {name: at for name, at in zip(index.cohorts, drawn["test"], strict=True) if len(at)}
+        return Parts(np.concatenate(drawn["train"]), np.concatenate(drawn["validation"]), tests)
+
+
+def _divided(index: CohortIndex, cohort: str, by: Split | Sequence[float], seed: int) -> dict[str, NDArray[np.int64]]:
+    """Entries of one cohort's training, validation and test part: of a kept split, or by shares of its patients."""
+    here = index.where(cohort=cohort)
+    if isinstance(by, Split):
+        parts = dict(zip(_NAMES, map(by.of(here).__getitem__, KEPT_PARTS), strict=True))
+    else:
+        # Keyed by patient and seed: the same patients are tested whatever weights are compared and whatever is asked.
+        parts = here.split_by_patient(dict(zip(_NAMES, by, strict=True)), f"ood-{seed}")
+    return {name: np.flatnonzero(np.isin(index["row"], part["row"])) for name, part in parts.items()}
+
+
+def _some(entries: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
+    """Draw `most` of the entries at random, in ascending order, or return all if they are no more."""
+    if len(entries) <= most:
+        return entries
+    return np.sort(np.random.Generator(np.random.PCG64(seed)).choice(entries, most, replace=False))
 
 
 def _kept(store: "AnyStore | None", name: str, needed: Sequence[str] = KEPT_PARTS) -> Split:
@@ -110,11 +176,17 @@ def unseen_people(
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Entries of the index: two parts of the home cohort, and the test entries of every cohort."""
+    """Entries of the index: two parts of the home cohort or cohorts, and the test entries of every cohort."""
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     tests: dict[str, NDArray[np.int64]]
+
+    def of(self, index: CohortIndex, cohort: str) -> "Parts":
+        """Return what of these parts is of one cohort."""
+        code = index.cohorts.index(cohort)
+        train, validation = (part[index["cohort"][part] == code] for part in (self.train, self.validation))
+        return Parts(train, validation, {cohort: self.tests.get(cohort, np.zeros(0, np.int64))})
 
     def tests_seen(
         self, index: CohortIndex, trained_on: NDArray[np.uint8] | None

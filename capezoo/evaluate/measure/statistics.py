@@ -5,6 +5,7 @@ Resampling draws patients, never records: two ECGs of one patient are not two in
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,18 +52,6 @@ def t_interval(values: ArrayLike, level: float = _LEVEL) -> Interval:
     mean, se = float(array.mean()), float(stats.sem(array)) if len(array) > 1 else float("nan")
     half = float(stats.t.ppf((1 + level) / 2, len(array) - 1)) * se if len(array) > 1 else float("nan")
     return Interval(mean, mean - half, mean + half)
-
-
-def wilcoxon_p(first: ArrayLike, second: ArrayLike) -> float:
-    """Return the exact two-sided p of the signed-rank test over paired runs; 1 if every pair is equal.
-
-    n runs never give a p below 2 / 2**n: ten runs no less than 0.00195.
-    """
-    difference = np.asarray(first, float) - np.asarray(second, float)
-    if not difference.any():
-        return 1.0
-    # With ties or zeros scipy falls back to enumerating sign flips, which is exact as well; only for n <= 13.
-    return float(stats.wilcoxon(difference, method="auto").pvalue)
 
 
 def auroc(positive: ArrayLike, score: ArrayLike, weights: Weights | None = None) -> NDArray[np.float64]:
@@ -115,7 +104,7 @@ def delong_test(positive: ArrayLike, first: ArrayLike, second: ArrayLike) -> _Pa
     return _Paired(difference, z, float(2 * stats.norm.sf(abs(z))))
 
 
-def _patient_draws(patients: ArrayLike, n_resamples: int, seed: int) -> Iterator[Weights]:
+def _patient_weights(patients: ArrayLike, n_resamples: int, seed: int) -> Iterator[Weights]:
     """Yield blocks of (resample, record): how often each record's patient was drawn, with replacement."""
     _, place = np.unique(np.asarray(patients), return_inverse=True)
     n_patients = int(place.max()) + 1 if len(place) else 0
@@ -130,6 +119,98 @@ def _patient_draws(patients: ArrayLike, n_resamples: int, seed: int) -> Iterator
         yield counts[:, place].astype(float)
 
 
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """A statistic, and what it is when patients are drawn anew; of each initialisation of a network, if there are several.
+
+    values: (initialisation,). draws: (initialisation, resample), NaN where a draw has no value. Two made with the same
+    patients and seed have the same draws: their difference is paired, and one network stands against each of several.
+    """
+
+    values: NDArray[np.float64]
+    draws: NDArray[np.float64]
+    seed: int  # of the draws of initialisations
+
+    @classmethod
+    def mean(cls, parts: Sequence[Self]) -> Self:
+        """Return the mean over cohorts of other patients, each drawn for itself and counting alike."""
+        # Initialisations are drawn once for all cohorts: a lucky network is lucky in every one.
+        values, draws = ([getattr(part, name) for part in parts] for name in ("values", "draws"))
+        return cls(np.mean(values, axis=0), np.mean(draws, axis=0), parts[0].seed)
+
+    def __sub__(self, other: "Bootstrap") -> "Bootstrap":
+        return Bootstrap(self.values - other.values, self.draws - other.draws, self.seed)
+
+    @property
+    def value(self) -> float:
+        """The statistic; of several initialisations, their mean."""
+        return float(np.mean(self.values))
+
+    def interval(self, level: float = _LEVEL, centred: bool = False) -> Interval:
+        """Return the percentile interval; limits are NaN if no draw has a value. centred: as in `patient_bootstrap`."""
+        drawn = self._drawn(level)
+        if not len(drawn):
+            return Interval(self.value, float("nan"), float("nan"))
+        shift = drawn.mean() - self.value if centred else 0.0
+        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) - shift
+        return Interval(self.value, float(low), float(high))
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p that the statistic is 0, from the draws' standard deviation; 1 if it always is; None if unknown."""
+        drawn = self._drawn(_LEVEL)
+        # Shares of draws beyond 0 have no p below 1 / resamples, which no control over a family of tests would pass.
+        error = float(drawn.std(ddof=1)) if len(drawn) > 1 else 0.0
+        if error == 0:
+            return 1.0 if self.value == 0 else None
+        return float(2 * stats.norm.sf(abs(self.value) / error))
+
+    def _drawn(self, level: float) -> NDArray[np.float64]:
+        share = _initialisation_draws(len(self.values), self.draws.shape[1], self.seed, level)
+        drawn = np.einsum("ij,ji->i", share, self.draws)
+        # A rare class may be missing from a draw; such a draw has no AUROC.
+        return drawn[np.isfinite(drawn)]
+
+
+def patient_draws(
+    patients: ArrayLike,
+    statistic: Statistic | Sequence[Statistic],
+    n_resamples: int = _RESAMPLES,
+    seed: int = 0,
+    halves_of: ArrayLike | None = None,
+) -> Bootstrap:
+    """Compute a statistic as it is, and when patients are drawn anew with replacement.
+
+    statistic: (resample, record) weights -> (resample,) values; it is called once with all weights one. Several: one for
+    each initialisation of a network. halves_of: stratum of each record; then a draw is a random half of each stratum's
+    patients, with weights 0 and 1, for statistics of pairs of records: ask for the `centred` interval.
+    """
+    each = [statistic] if callable(statistic) else list(statistic)
+    everyone = np.ones((1, len(np.asarray(patients))))
+    if halves_of is None:
+        blocks = _patient_weights(patients, n_resamples, seed)
+    else:
+        blocks = _half_weights(patients, halves_of, n_resamples, seed)
+    found = [np.stack([one(weights) for one in each]) for weights in blocks]
+    return Bootstrap(np.array([one(everyone)[0] for one in each]), np.concatenate(found, axis=1), seed)
+
+
+def _half_weights(patients: ArrayLike, strata: ArrayLike, n_resamples: int, seed: int) -> Iterator[Weights]:
+    """Yield blocks of (resample, record): 1 where the record's patient is in a random half of its stratum, else 0."""
+    # A patient drawn twice would be their own nearest neighbour, and neighbours kept as they are vary too little. Halves
+    # have nobody twice, and a mean varies among them as means of all patients do among samples.
+    _, first, place = np.unique(np.asarray(patients), return_index=True, return_inverse=True)
+    parts = [np.flatnonzero(np.asarray(strata)[first] == one) for one in np.unique(np.asarray(strata))]
+    generator = np.random.Generator(np.random.PCG64(seed))
+    block = max(1, _CHUNK_CELLS // max(1, len(place)))
+    for start in range(0, n_resamples, block):
+        chosen = np.zeros((min(block, n_resamples - start), len(first)))
+        for row in chosen:
+            for part in parts:
+                row[generator.permutation(part)[: len(part) // 2]] = 1
+        yield chosen[:, place]
+
+
 def patient_bootstrap(
     patients: ArrayLike,
     statistic: Statistic | Sequence[Statistic],
@@ -138,26 +219,13 @@ def patient_bootstrap(
     level: float = _LEVEL,
     centred: bool = False,
 ) -> Interval:
-    """Return the percentile interval of a statistic when patients are drawn anew.
+    """Return the percentile interval of a statistic when patients are drawn anew, as `patient_draws` does.
 
-    statistic: (resample, record) weights -> (resample,) values; it is called once with all weights one. Several: one for
-    each initialisation of a network; the value is their mean, and patients and initialisations are drawn together.
-    Resamples where it is NaN (no case of one class drawn) are left out. centred: subtract what drawing with replacement
-    adds on average, for statistics that grow with noise; without it their interval may miss the value.
+    Of several initialisations, the value is their mean, and they are drawn together with the patients. Resamples where
+    it is NaN (no case of one class drawn) are left out. centred: subtract what drawing with replacement adds on average,
+    for statistics that grow with noise; without it their interval may miss the value.
     """
-    each = [statistic] if callable(statistic) else list(statistic)
-    everyone = np.ones((1, len(np.asarray(patients))))
-    value = float(np.mean([one(everyone)[0] for one in each]))
-    found = [np.stack([one(weights) for one in each]) for weights in _patient_draws(patients, n_resamples, seed)]
-    draws = np.einsum(
-        "ij,ji->i", _initialisation_draws(len(each), n_resamples, seed, level), np.concatenate(found, axis=1)
-    )
-    # A rare class may be missing from a draw; such a draw has no AUROC.
-    draws = draws[np.isfinite(draws)]
-    if not len(draws):
-        return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]) - (draws.mean() - value if centred else 0.0)
-    return Interval(value, float(low), float(high))
+    return patient_draws(patients, statistic, n_resamples, seed).interval(level, centred)
 
 
 def _initialisation_draws(count: int, n_resamples: int, seed: int, level: float) -> Weights:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Self
 
 import numpy as np
@@ -11,12 +12,13 @@ from capezoo.evaluate.measure import heads
 from capezoo.evaluate.measure.parts import TASKS, Parts, Task
 from capezoo.evaluate.measure.scalers import SCALERS, Features, ScalerName, fit_scaler
 from capezoo.evaluate.measure.statistics import (
+    Bootstrap,
     Interval,
-    Weights,
+    Statistic,
     auroc,
     delong_test,
     one_per_patient,
-    patient_bootstrap,
+    patient_draws,
     weighted_mean,
 )
 from capezoo.specs.base import derive_seed
@@ -27,6 +29,7 @@ FEWEST = 2  # labelled records of each kind below which nothing is trained or sc
 AGE_CAP = 90.0
 # The age head answers (age - 7) / 100; CAPE's public code.
 _AGE_SHIFT, _AGE_RANGE = 7.0, 100.0
+WIDTHS = (32, 64, 128, 256)  # of a hidden layer in the published search
 _HEADS: dict[Task, heads.HeadConfig] = {"age": heads.AGE, "sex": heads.SEX}
 
 # (task, cohort, scaler) -> (run, record) answers: years for age, probability of female for sex; with a leading axis of
@@ -58,7 +61,7 @@ class Exam:
                     found.append(cls(task, cohort, at, truth[is_known], index["patient"][at], seed, resamples))
         return found
 
-    def metric(self, answer: NDArray[np.float64]) -> Callable[[Weights], NDArray[np.float64]]:
+    def metric(self, answer: NDArray[np.float64]) -> Statistic:
         """Error in years or AUROC of one (record,) answer, as a statistic over (resample, record) weights."""
         if self.task == "age":
             return weighted_mean(np.abs(answer - self.truth))
@@ -70,12 +73,22 @@ class Exam:
         one = np.ones((1, len(self.truth)))
         return [float(self.metric(answer)(one)[0]) for answer in answers]
 
-    def interval(self, statistics: Sequence[Callable[[Weights], NDArray[np.float64]]]) -> Interval:
-        """The interval of a statistic when patients are drawn anew: the same draws for all weights and scalers.
+    def run_mean(self, answers: NDArray[np.float64]) -> Statistic:
+        """The mean over runs of their metrics, not the metric of their mean, as a statistic of (run, record) answers."""
+        if self.task == "age":
+            return weighted_mean(np.abs(answers - self.truth).mean(axis=0))
+        return lambda weights: np.mean([auroc(self.truth == 1, answer, weights) for answer in answers], axis=0)
+
+    def draws(self, statistics: Sequence[Statistic]) -> Bootstrap:
+        """A statistic when patients are drawn anew: the same draws for all weights and scalers.
 
         statistics: one of each initialisation, whose mean is meant; those of trained weights are one.
         """
-        return patient_bootstrap(self.patients, statistics, self.resamples, derive_seed(self.seed, "boot", self.cohort))
+        return patient_draws(self.patients, statistics, self.resamples, derive_seed(self.seed, "boot", self.cohort))
+
+    def interval(self, statistics: Sequence[Statistic]) -> Interval:
+        """The interval of a statistic from those draws."""
+        return self.draws(statistics).interval()
 
     def delong(self, first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float | None, int] | None:
         """p of DeLong's test between two (record,) answers, and the number of patients in it; None for age."""
@@ -115,37 +128,76 @@ def _is_trainable(index: CohortIndex, parts: Parts, task: Task) -> bool:
 
 
 def sit(
-    features: Features, index: CohortIndex, parts: Parts, sat: Sequence[Exam], *, runs: int, lr: float, max_epochs: int
+    features: Features,
+    index: CohortIndex,
+    parts: Parts,
+    sat: Sequence[Exam],
+    *,
+    runs: int,
+    lr: float,
+    max_epochs: int,
+    scalers: Sequence[ScalerName] = SCALERS,
+    hidden: tuple[int, int] | None = None,
 ) -> tuple[Answers, dict[str, tuple[int, ...]]]:
-    """Train heads for the one task of the exams `sat`, with both scalers, and return their answers.
+    """Train heads for the one task of the exams `sat`, with each of `scalers`, and return their answers.
 
-    features: (entry of the index, unit). Beside them: "task scaler" -> epochs of each of `runs` heads.
+    features: (entry of the index, unit). hidden: widths of the two hidden layers; None: the published ones. Beside the
+    answers: "task scaler" -> epochs of each of `runs` heads.
     """
     task, seed = sat[0].task, sat[0].seed
+    train, validation, scale = _taught(features, index, parts, task, scalers)
+    config = _HEADS[task].model_copy(update={"lr": lr, "max_epochs": max_epochs})
+    if hidden:
+        config = config.model_copy(update={"hidden": hidden})
+    # Neither weights nor scaler are in the key: run r draws alike for all of them, so that runs pair.
+    trained = config.train(train, validation, [derive_seed(seed, "ood-head", task, run) for run in range(runs)])
+    answers: Answers = {}
+    epochs: dict[str, tuple[int, ...]] = {}
+    for place, name in enumerate(scalers):
+        # Equal inputs were taught once.
+        group = min(place, len(train.inputs) - 1)
+        epochs[f"{task} {name}"] = tuple(trained.epochs[group].tolist())
+        for exam in sat:
+            found = trained.predict(scale[name](features[exam.entries]), group)
+            answers[task, exam.cohort, name] = found * _AGE_RANGE + _AGE_SHIFT if task == "age" else found
+    return answers, epochs
+
+
+def searched(
+    features: Features, index: CohortIndex, parts: Parts, exam: Exam, *, lr: float, max_epochs: int, scaler: ScalerName
+) -> tuple[int, int]:
+    """Return the widths of two hidden layers, of WIDTHS each, whose head has the least loss on the validation part."""
+    train, validation, _ = _taught(features, index, parts, exam.task, [scaler])
+    config = _HEADS[exam.task].model_copy(update={"lr": lr, "max_epochs": max_epochs})
+    # One head a shape: the published search says no more, and sixteen shapes cost as much as sixteen runs.
+    seeds = [derive_seed(exam.seed, "ood-head", exam.task, 0)]
+    losses = {}
+    for hidden in product(WIDTHS, WIDTHS):
+        trained = config.model_copy(update={"hidden": hidden}).train(train, validation, seeds)
+        losses[hidden] = float(trained.best_loss[0, 0])
+    return min(losses, key=lambda hidden: losses[hidden])
+
+
+def head_parameters(task: Task, units: int, hidden: tuple[int, int] | None) -> tuple[tuple[int, ...], int]:
+    """Return widths and number of weights of a task's head; hidden: None: the published widths."""
+    config = _HEADS[task] if hidden is None else _HEADS[task].model_copy(update={"hidden": hidden})
+    return config.hidden, config.parameters(units)
+
+
+def _taught(
+    features: Features, index: CohortIndex, parts: Parts, task: Task, scalers: Sequence[ScalerName]
+) -> tuple[heads.Examples, heads.Examples, dict[ScalerName, Callable[[Features], Features]]]:
+    """What heads are trained and validated on, a group for each scaler or one if all scale alike; and the scalers."""
     (train_x, train_y), (val_x, val_y) = (
         _known(features, index, part, task) for part in (parts.train, parts.validation)
     )
-    scalers = {name: fit_scaler(train_x, name) for name in SCALERS}
-    inputs = {name: (scaler(train_x), scaler(val_x)) for name, scaler in scalers.items()}
+    scale: dict[ScalerName, Callable[[Features], Features]] = {name: fit_scaler(train_x, name) for name in scalers}
+    inputs = [(one(train_x), one(val_x)) for one in scale.values()]
     # Heads of one run draw alike, so equal inputs give equal heads: train them once.
-    same = all(np.array_equal(a, b) for a, b in zip(inputs["plain"], inputs["guarded"], strict=True))
-    used = SCALERS[:1] if same else SCALERS
-    config = _HEADS[task].model_copy(update={"lr": lr, "max_epochs": max_epochs})
-    trained = config.train(
-        _examples([inputs[name][0] for name in used], train_y, train_y, task),
-        _examples([inputs[name][1] for name in used], val_y, train_y, task),
-        # Neither weights nor scaler are in the key: run r draws alike for all of them, so that runs pair.
-        [derive_seed(seed, "ood-head", task, run) for run in range(runs)],
-    )
-    answers: Answers = {}
-    epochs: dict[str, tuple[int, ...]] = {}
-    for place, name in enumerate(SCALERS):
-        group = 0 if same else place
-        epochs[f"{task} {name}"] = tuple(trained.epochs[group].tolist())
-        for exam in sat:
-            found = trained.predict(scalers[name](features[exam.entries]), group)
-            answers[task, exam.cohort, name] = found * _AGE_RANGE + _AGE_SHIFT if task == "age" else found
-    return answers, epochs
+    if all(np.array_equal(a, b) for pair in inputs[1:] for a, b in zip(pair, inputs[0], strict=True)):
+        inputs = inputs[:1]
+    train, validation = zip(*inputs, strict=True)
+    return _examples(list(train), train_y, train_y, task), _examples(list(validation), val_y, train_y, task), scale
 
 
 def _known(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from capezoo.evaluate.artefact.outcome import Outcome
+from capezoo.evaluate.artefact.page import sections as control_sections
 from capezoo.evaluate.questions import KIND, about
 from capezoo.evaluate.results import Study
 from capezoo.training.curves import Table, panels, read
@@ -36,12 +38,17 @@ def build_report(
 ) -> Path:
     """Write the report and return where it is.
 
-    studies: folders written by `capezoo evaluate`; several of them (one per seed) are also compared pairwise.
+    studies: folders written by `capezoo evaluate`; several of them (one per seed) are also compared pairwise. Those of
+    artefact controls are shown before all else.
     runs: folders of pretraining runs, for their curves. store: for cohort table and example ECGs.
     Raises SourceError if a folder named is not what it should be, or `out` cannot be written.
     """
-    results = [Study.read(Path(folder)) for folder in studies]
-    sections = [Section("In short", _in_short(results))]
+    folders = [Path(folder) for folder in studies]
+    controls = [Outcome.read(folder) for folder in folders if Outcome.is_in(folder)]
+    results = [Study.read(folder) for folder in folders if not Outcome.is_in(folder)]
+    sections = [section for control in controls for section in control_sections(control)]
+    if results or not controls:
+        sections.append(Section("In short", _in_short(results)))
     if store is not None:
         sections += [Section("Cohorts", _cohorts(store)), Section("ECGs", _examples(store))]
     if runs:
@@ -51,7 +58,7 @@ def build_report(
         sections.append(Section(about(name)[0], _answers(name, results)))
     if results:
         sections.append(Section("Where the numbers come from", _sources(results)))
-    write_text(Path(out), page(title, sections, f"evaluations: {len(results)}, training runs: {len(runs)}"))
+    write_text(Path(out), page(title, sections, f"evaluations: {len(folders)}, training runs: {len(runs)}"))
     return Path(out)
 
 

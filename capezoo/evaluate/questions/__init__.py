@@ -9,6 +9,7 @@ EXAMPLES           commands for the help of `capezoo evaluate NAME`
 headline           optional, Result -> weights -> measure -> number: what stands in "In short"
 paired             optional, the same: the measures compared over several studies, if there are more than those
 card_metrics       optional, (Result, weights) -> metrics for the card of these weights
+ON_REQUEST         optional, true: it takes so long that `capezoo evaluate all` leaves it out
 
 Its docstring begins `Title: one sentence.`, the heading in the report and the help of `capezoo evaluate NAME`. Study,
 report, results.json and command line collect questions from the registry: a new file is all that a new question needs.
@@ -28,6 +29,7 @@ from ecgcohorts.errors import SpecError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
     from capezoo.embedding.folder import Embeddings
     from ecgcohorts.index.cohort_index import CohortIndex
@@ -44,6 +46,8 @@ class Subject:
     embeddings: "Embeddings"
     trained_on: NDArray[np.uint8] | None = None  # (record, 16) waveform digests
     others: tuple["Embeddings", ...] = ()  # of further initialisations: an untrained encoder is several networks
+    models: tuple["nn.Module", ...] = ()  # of each initialisation one, for questions that train them further
+    estimated: bool = False  # their BatchNorm statistics are to be those of the recordings that a question trains on
 
     @property
     def name(self) -> str:
@@ -68,7 +72,8 @@ class Context:
     subjects: tuple[Subject, ...]
     seed: int
     progress: Callable[[int, int], None] = lambda done, total: None  # told steps done, and steps in all
-    store: "AnyStore | None" = None  # that the embeddings are of, for splits kept in it
+    store: "AnyStore | None" = None  # that the embeddings are of, for splits kept in it and for signals
+    device: str | None = None  # what computes, for questions that train encoders; None: the CPU
 
     def __post_init__(self) -> None:
         if not self.subjects:

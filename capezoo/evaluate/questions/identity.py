@@ -154,9 +154,8 @@ def tables(result: Result) -> Sequence[Table]:
                 rows[f"{name}, {search.cohort}"] = found
             rows[f"chance, {search.cohort}"] = [f"{search.chance[measure]:.3f}" for measure in _TITLES]
         frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(_TITLES.values()))
-        gap = (
-            f"{result.min_gap_days:g} days or more from the recording that is asked; " if when == "another day" else ""
-        )
+        days = "a day" if result.min_gap_days == 1 else f"{result.min_gap_days:g} days"
+        gap = f"{days} or more from the recording that is asked; " if when == "another day" else ""
         shown.append(Table(_PHRASES[when], frame, f"{gap}95 % intervals, people drawn anew"))
     if result.differences:
         shown.append(Table("paired differences", _difference_rows(result), folded=True))

@@ -1,5 +1,6 @@
 """Raw recordings."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,20 +195,29 @@ def _recipes() -> Answer:
     return Answer(facts, table(rows, ("recipe", "leads", "Hz", "band, Hz", "window, s", "about"), right=(1, 2, 3, 4)))
 
 
-@command("simulate", "ecgcohorts simulate raw --patients 5", "ecgcohorts simulate raw --patients 2 --seed 7 --json")
+@command(
+    "simulate",
+    "ecgcohorts simulate raw --patients 5",
+    "ecgcohorts simulate raw --patients 400 --seed 7 --hospital north",
+)
 @argument("out", FOLDER, "new or empty folder")
 @option("--patients", type=COUNT, default=200, help="patients in each cohort")
 @option("--seed", type=NATURAL, default=0, help="random seed; the same one gives the same bytes")
-def _simulate(*, out: Path, patients: int, seed: int) -> Answer:
+@option("--hospital", type=OneOf("north", "river", "coast"), multiple=True, help="only this one; repeat for more")
+def _simulate(*, out: Path, patients: int, seed: int, hospital: Sequence[str]) -> Answer:
     """Write three raw cohorts with known physiology.
 
     One is of WFDB, one of MUSE XML, one of HDF5 files; each has the signature of a device of its own.
     """
-    from ecgcohorts.simulate import simulate
+    from ecgcohorts.simulate import HOSPITALS, simulate
 
     with progress() as tell:
         report = simulate(
-            out, patients_per_cohort=patients, seed=seed, progress=lambda done, total: tell("simulate", done, total)
+            out,
+            patients_per_cohort=patients,
+            seed=seed,
+            hospitals=[found for name, found in HOSPITALS.items() if not hospital or name in hospital],
+            progress=lambda done, total: tell("simulate", done, total),
         )
     return Answer(report, str(report))
 

@@ -150,7 +150,7 @@ def _announced(facts: dict[str, Any]) -> dict[str, NDArray]:
     return arrays
 
 
-def _origin(texts: list[str], path: Path) -> Origin:
+def _origin(texts: Sequence[str], path: Path) -> Origin:
     reader, entry, *beside = texts
     return Origin(reader, path, entry, tuple(beside))
 
@@ -171,7 +171,7 @@ def _recording(facts: dict[str, Any], arrays: dict[str, Any], path: Path) -> Rec
         sex=cast("Sex | None", facts["sex"]),
         labels={key: _typed(value, float) for key, value in _typed(facts["labels"], dict).items()},
         fields={key: _typed(value, str) for key, value in _typed(facts["fields"], dict).items()},
-        source=None if source is None else _origin(list(_texts(source)), path),
+        source=None if source is None else _origin(_texts(source), path),
         notes=tuple(_texts(facts["notes"])),
         unit=cast(Unit, facts["unit"]),
         **{name: _maybe(facts[name], str) for name in _TEXTS},

@@ -14,6 +14,7 @@ from capezoo.embedding.folder import open_embeddings
 from capezoo.evaluate.results import Study
 from capezoo.zoo import listing
 from capezoo.zoo.files import WEIGHTS
+from ecgcohorts import plugins
 from ecgcohorts.ingest import IngestOptions, ingest
 from ecgcohorts.store import open_store, open_stores
 
@@ -107,6 +108,7 @@ def test_the_whole_path(run, store, tmp_path):
     assert "age error elsewhere" in out
     study = Study.read(Path("s"))
     assert [weights.name for weights in study.weights] == ["tiny_z", "random"]
+    assert set(study.answers) | set(study.left_out) == set(plugins.names("capezoo.evaluate.questions")) - {"finetune"}
     assert study.answers["ood"].provenance.command.startswith(
         "capezoo evaluate all --weights w --weights random --store "
     )
@@ -146,7 +148,10 @@ def test_several_stores_as_one(run, simulated, tmp_path):
     for recording, values in one.items():
         np.testing.assert_allclose(two[recording], values, atol=1e-5)
     ood = ["evaluate", "ood", "--weights", "w", *both, "--train-cohort", "north", "-o", "s", "--seed", 0]
-    assert run(*ood, "--runs", 1, "--max-epochs", 1, "--allow-seen")[0] == 0
+    assert_one_line(run(*ood, "--shares", 0.6, 0.2, 0.1), "found fractions summing to 0.9, expected 1")
+    assert_one_line(run(*ood, "--shares", 0.6, "0.2", "x"), "--shares: found 'x', expected a number")
+    assert run(*ood, "--runs", 1, "--max-epochs", 1, "--allow-seen", "--shares", 0.6, 0.2, 0.2)[0] == 0
+    assert Study.read(Path("s")).answers["ood"].config.shares == (0.6, 0.2, 0.2)
     tested = Study.read(Path("s")).answers["ood"].result.tests
     assert {test.cohort for test in tested} == {"north", "river"}
     assert run("report", "-o", "r.html", "--study", "s", *both)[0] == 0

@@ -36,6 +36,9 @@ class Strips:
     def read(self, rows):
         return self.signals[rows]
 
+    def refuse_removed(self):
+        pass
+
 
 def make_store(*patients, gains=(1, 10)):
     """Cohorts a and b, their recordings by turns in the index as far as both last; those of b are ten times as large."""

@@ -18,6 +18,7 @@ from capezoo.evaluate.artefact.page import write
 from capezoo.evaluate.artefact.rendering import Material
 from capezoo.evaluate.artefact.run import run
 from capezoo.evaluate.artefact.trial import Settings, Trial
+from capezoo.evaluate.page.report import build_report
 from ecgcohorts.errors import RecipeMismatch, SourceError, SpecError
 
 ARMS = ("mixed", "in_distribution")
@@ -59,7 +60,7 @@ def instant(made: Campaign, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def comparable(outcome: Outcome) -> dict:
     """All of an outcome but the time it took."""
-    return outcome.model_dump(mode="json", exclude={"trial_seconds"})
+    return outcome.model_dump(mode="json", exclude={"seconds", "cpu_seconds"})
 
 
 def test_all_of_a_seed_comes_before_the_next():
@@ -191,6 +192,14 @@ def test_what_is_written_can_be_read_back_and_names_the_constant_answer(made, tm
     assert not re.search(r"\bnan\b|None", text)
 
 
+def test_a_report_shows_a_control(made, tmp_path):
+    write(made.outcome("f"), tmp_path / "control")
+    text = build_report(tmp_path / "all.html", [tmp_path / "control"]).read_text()
+    for heading in ("Artefact control: in short", "What it shows, and what not"):
+        assert f">{heading}</h2>" in text
+    assert "No evaluation was given" not in text
+
+
 def test_results_of_something_else_are_refused(tmp_path):
     with pytest.raises(SourceError, match="found no result"):
         Outcome.read(tmp_path)
@@ -217,12 +226,12 @@ def test_the_command_runs_goes_on_and_answers_in_json(artefact_stores, tmp_path,
     assert not (tmp_path / "results.json").exists()
     assert command(artefact_stores, tmp_path) == 0
     told = capsys.readouterr()
-    assert "Tone of 200 uV, hard positives: age shift" in told.out
+    assert re.search(r"^tone, hard positives, 0 uV +0\.00 / 0\.00 .*equal in 1", told.out, re.MULTILINE)
     assert told.out.endswith(f"{tmp_path / 'report.html'}\n")
     assert command(artefact_stores, tmp_path, "--json") == 0
     told = capsys.readouterr()
     answer = json.loads(told.out)
-    assert (answer["state"], answer["left"], len(answer["verdicts"])) == ("complete", [], 2)
+    assert (answer["state"], answer["left"], len(answer["differences"])) == ("complete", [], 2)
     assert told.err == "4 trials, 4 of them done: about 0 s for the rest\n"
 
 

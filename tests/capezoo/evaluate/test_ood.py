@@ -8,10 +8,12 @@ import pytest
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.tasks import Exam, targets
 from capezoo.evaluate.questions import Context, Subject, ood
+from capezoo.evaluate.questions._wording import _in_papers_way
 from capezoo.evaluate.results import Answer, EvaluatedWeights, Provenance, Study
 from ecgcohorts.errors import SourceError, SpecError
+from ecgcohorts.report.page import NOTHING
 
-CONFIG = ood.Config(train_cohort="north", lr=3e-3, max_epochs=25, resamples=200)
+CONFIG = ood.Config(train_cohort="north", runs=3, lr=3e-3, max_epochs=25, resamples=200)
 SEED = 5
 
 
@@ -293,3 +295,109 @@ def test_networks_of_another_store_are_refused(make_embeddings):
     z, other = make_embeddings("z"), make_embeddings("z", store_fingerprint="e" * 64)
     with pytest.raises(SpecError, match="found embeddings of two stores"):
         ask(Subject(z, None, (other,)))
+
+
+# CAPE's Table 3: mean, standard error (None: the table says only that it is large) and what the paper prints.
+TABLE_3 = {
+    ("age", "x"): ["7.880(028)", "24.232(*)", "14.326(*)", "5.786(018)", "7.786(019)", "12.002"],
+    ("age", "z"): ["7.833(031)", "7.962(031)", "7.378(020)", "5.875(017)", "7.681(017)", "7.346"],
+    ("sex", "x"): ["0.939(06)", "0.600(*)", "0.659(*)", "0.974(04)", "0.937(05)", "0.822"],
+    ("sex", "z"): ["0.937(08)", "0.935(08)", "0.942(07)", "0.977(03)", "0.947(06)", "0.948"],
+}
+P_AGE = {"bidmc": 0.003906, "code": 0.001953, "shzs": 0.001953, "ukb": 0.001953, "ptb_xl": 0.009766}
+
+
+def published(task, name):
+    """The numbers of a row of Table 3, as heads would have left them."""
+    scores = []
+    for cohort, text in zip(P_AGE, TABLE_3[task, name], strict=False):
+        mean, error = text.rstrip(")").split("(")
+        se = 2.4 if error == "*" else float(error) / (1000 if task == "age" else 10_000)
+        scores.append(
+            ood._Score(task=task, cohort=cohort, scaler="plain", runs=(float(mean),), mean=float(mean), se=se, runs_low=None,
+                       runs_high=None, averaged=float(mean), low=None, high=None, records=10_000, patients=9_000)
+        )  # fmt: skip
+    return scores
+
+
+def test_the_papers_table_3_is_printed_as_in_the_paper(result):
+    weights = [result.weights[0].model_copy(update={"name": name, "scores": (*published("age", name), *published("sex", name))})
+               for name in ("x", "z")]  # fmt: skip
+    compared = [
+        ood._Comparison(first="x", second="z", task=task, cohort=cohort, scaler="plain", difference=1.0, low=None, high=None,
+                        wilcoxon_p=p, delong_p=1e-9 if task == "sex" else None, delong_patients=9_000)
+        for task in ("age", "sex") for cohort, p in P_AGE.items()
+    ]  # fmt: skip
+    made = result.model_copy(
+        update={"train_cohort": "bidmc", "weights": tuple(weights), "comparisons": tuple(compared), "tests": ()}
+    )
+    for task in ("age", "sex"):
+        table = ood._table_3(made, task)
+        assert list(table.columns) == [*P_AGE, "mean"]
+        for name in ("x", "z"):
+            assert table.loc[f"{name}, plain"].tolist() == TABLE_3[task, name]
+        published_p = ["0.0039", "0.0020", "0.0020", "0.0020", "0.0098", NOTHING]
+        assert table.loc["p, Wilcoxon: x against z, plain"].tolist() == published_p
+    assert table.loc["p, DeLong: x against z, plain"].tolist() == [*["< 0.0001"] * 5, NOTHING]
+
+
+@pytest.mark.parametrize(
+    ("mean", "se", "task", "text"),
+    [
+        (24.62347, 2.4215, "age", "24.623(*)"),  # the recorded runs of the public repository
+        (7.52036, 0.0099, "age", "7.520(010)"),
+        (0.60179, 0.0152, "sex", "0.602(*)"),
+        (0.946729, 0.0001, "sex", "0.947(01)"),
+        (12.0, 0.9994, "age", "12.000(999)"),
+        (12.0, 0.9996, "age", "12.000(*)"),  # rounds to 1.000, which three digits cannot say
+        (0.9, 0.00994, "sex", "0.900(99)"),
+        (0.9, 0.00996, "sex", "0.900(*)"),
+        (0.9, 0.0, "sex", "0.900(00)"),
+        (0.9, None, "sex", "0.900"),
+    ],
+)
+def test_the_papers_notation(mean, se, task, text):
+    assert _in_papers_way(mean, se, task) == text
+
+
+def test_every_comparison_has_p_of_patients_and_of_heads_with_their_q(result):
+    for row in result.comparisons:
+        assert row.q >= row.p
+        assert row.wilcoxon_q >= row.wilcoxon_p
+        assert row.rank_biserial in (-1.0, 1.0) or abs(row.rank_biserial) < 1
+        if row.task == "sex":
+            assert row.delong_q >= row.delong_p
+            assert len(row.delong_runs) == 3
+            assert min(row.delong_runs) <= 1
+        else:
+            assert (row.delong_p, row.delong_q, row.delong_runs) == (None, None, ())
+    south = next(c for c in result.comparisons if (c.task, c.cohort, c.scaler) == ("age", "south", "plain"))
+    assert south.rank_biserial == 1.0
+    assert south.p < 1e-4
+    # Six comparisons with one scaler; the least p of six is multiplied by six at most.
+    plain = [c for c in result.comparisons if c.scaler == "plain"]
+    assert len(plain) == 6
+    assert min(c.q for c in plain) <= 6 * min(c.p for c in plain)
+
+
+def test_one_protocol_is_the_papers_by_default():
+    config = ood.Config(train_cohort="north")
+    assert (config.runs, config.shares, config.test_records, config.lr) == (10, (0.5, 0.1, 0.4), 10_000, 1e-4)
+
+
+def test_two_patients_have_no_p(make_embeddings):
+    """Two people on whom the heads err alike: the bootstrap sees no spread, and would be certain."""
+    made = make_embeddings("z")
+    west = np.unique(made.index["patient"][made.index["cohort"] == 2])[:2]
+    kept = np.flatnonzero((made.index["cohort"] != 2) | np.isin(made.index["patient"], west))
+    subjects = [
+        Subject(dataclasses.replace(one, index=one.index.take(kept), embedding=one.embedding[kept]))
+        for one in (made, make_embeddings("x", seed=3))
+    ]
+    found = ask(*subjects, config=CONFIG.model_copy(update={"max_epochs": 3, "resamples": 50}))
+    for row in found.comparisons:
+        few = row.cohort == "west"
+        assert (row.p is None) == (row.q is None) == few
+        assert row.wilcoxon_p is not None
+        if row.task == "sex":
+            assert (row.delong_p is None) == (row.delong_runs == ()) == few

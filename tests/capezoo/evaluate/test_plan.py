@@ -81,6 +81,16 @@ def test_a_plan_is_carried_out_and_gone_on_with(write, tmp_path, monkeypatch):
     assert trained == ["x", "z", "z"]
 
 
+def test_several_words_are_an_option_given_several_times(write, tmp_path, capsys):
+    one = {"a": {"encoders": ["x"], "questions": {"map": {"column": ["age", "sex"], "method": "tsne"}}}}
+    main(["evaluate", "study", "--plan", str(write(studies=one)), "-o", str(tmp_path / "out"), "--dry-run"])
+    assert "--column age --column sex --method tsne" in capsys.readouterr().out
+    one["a"]["questions"]["map"] = {"column": ["aeg"]}
+    with pytest.raises(SpecError, match=r"found no column 'aeg', expected one of cohort, .*Did you mean 'age'"):
+        plans.carry_out(write(studies=one), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_commands_do_the_same(write, tmp_path, monkeypatch, capsys):
     """Each number can be had again by the command that stands behind it, typed into a terminal."""
     monkeypatch.chdir(tmp_path)
@@ -116,6 +126,7 @@ def test_the_commands_do_the_same(write, tmp_path, monkeypatch, capsys):
         ({"encoders": {"../x": {"run": "tiny.yaml"}}}, ["encoders"]),
         ({"encoders": {"x": {"run": "tiny.yaml", "set": {"sampler.groups": 4000}}}, "studies": ONE}, ["4000"]),
         ({"encoders": {"x": {"weights": "nothing-of-this-name"}}, "studies": ONE}, ["nothing-of-this-name"]),
+        ({"encoders": {"x": {"run": "tiny.yaml"}, "randm": None}, "studies": ONE}, ["randm", "Did you mean 'random'"]),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_trained(write, tmp_path, changes, words):

@@ -4,12 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, silhouette_score
+from sklearn.neighbors import NearestNeighbors
 
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure import parts
 from capezoo.evaluate.questions import Context, Subject
-from capezoo.evaluate.questions.separability import Config, _balanced_sample, _between_share, _neighbour_purity, run
+from capezoo.evaluate.questions._separation import balanced_sample, neighbour_purity
+from capezoo.evaluate.questions.separability import Config, _between_share, _silhouette, run
 
 QUICK = Config(max_patients=80, resamples=100)
 
@@ -73,20 +75,36 @@ def test_between_share_is_the_textbook_ratio():
 
 def test_purity_does_not_count_the_record_itself():
     x = np.array([[0.0], [0.1], [5.0], [5.1]])
-    assert _neighbour_purity(x, np.array([0, 1, 0, 1]), 1).tolist() == [0, 0, 0, 0]
-    assert _neighbour_purity(x, np.array([0, 0, 1, 1]), 1).tolist() == [1, 1, 1, 1]
+    assert neighbour_purity(x, np.array([0, 1, 0, 1]), 1)(np.ones((1, 4))).tolist() == [0.0]
+    assert neighbour_purity(x, np.array([0, 0, 1, 1]), 1)(np.ones((1, 4))).tolist() == [1.0]
+    # Without the second record, the first one's nearest is the third, of another cohort.
+    assert neighbour_purity(x, np.array([0, 0, 1, 1]), 1)(np.array([[1.0, 0, 1, 1]])).tolist() == [pytest.approx(2 / 3)]
+
+
+def test_purity_and_silhouette_of_a_half_are_those_of_its_records_alone():
+    rng = np.random.default_rng(0)
+    label = np.repeat([0, 1, 2], 30)
+    z = (rng.normal(size=(90, 4)) + label[:, None]).astype(np.float32)
+    halves = np.stack([rng.permutation(90) < 45 for _ in range(3)]).astype(float)
+    halves[2, label == 2] = 0
+    halves[2, 89] = 1  # alone in its cohort
+    kept = [np.flatnonzero(half) for half in halves]
+    near = [NearestNeighbors(n_neighbors=5).fit(z[at]).kneighbors(return_distance=False) for at in kept]
+    purity = [(label[at][found] == label[at][:, None]).mean() for at, found in zip(kept, near, strict=True)]
+    np.testing.assert_allclose(neighbour_purity(z, label, 5)(halves), purity, rtol=1e-12)
+    outline = [silhouette_score(z[at], label[at]) for at in kept]
+    np.testing.assert_allclose(_silhouette(z, label)(halves), outline, rtol=1e-4)
 
 
 def test_sample_is_one_record_per_patient_and_balanced():
     names = np.repeat(["a", "b", "tiny"], [300, 80, 5])
     patients = np.repeat(np.arange(77), 5)  # five records each: 60, 16, 1 patients
-    config = Config(min_patients=10)
-    chosen, kept, left_out = _balanced_sample(names, patients, 3, config)
+    chosen, kept, left_out = balanced_sample(names, patients, 3, fewest=10, most=1000)
     assert kept.tolist() == ["a", "b"]
     assert left_out == ("tiny",)
     assert len(set(patients[chosen].tolist())) == len(chosen) == 32
     assert (names[chosen] == "a").sum() == 16
-    again = _balanced_sample(names, patients, 4, config)[0]
+    again = balanced_sample(names, patients, 4, fewest=10, most=1000)[0]
     assert chosen.tolist() != again.tolist()
 
 

@@ -9,10 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from capezoo.evaluate.measure import statistics as st
 
-# Ten recorded heads of two encoders on the same external records: age error in years (CODE-15, PTB-XL).
+# Ten recorded heads on the same external records: age error in years, X on CODE-15 and Z on PTB-XL.
 X_CODE = [15.6116, 20.1596, 15.8508, 29.3555, 31.6461, 29.1054, 38.4405, 22.5271, 16.9614, 26.5772]
-Z_CODE = [8.7611, 8.7193, 8.6132, 8.4714, 8.6664, 8.3510, 8.6678, 8.6210, 8.6745, 8.4715]
-X_PTB = [7.5754, 7.5782, 7.5954, 7.6371, 7.6857, 7.5520, 7.6063, 7.6135, 7.6228, 7.6896]
 Z_PTB = [7.4875, 7.5217, 7.4908, 7.4910, 7.4951, 7.5587, 7.5438, 7.5005, 7.5671, 7.5481]
 
 # The worked example of the pauc package: AUC 0.708, interval 0.378 to 1.
@@ -42,21 +40,6 @@ def test_t_interval_of_the_recorded_runs():
     assert errors[1] == pytest.approx(0.0099, abs=5e-5)
     assert interval.high - interval.value == pytest.approx(2.2622 * 2.4215, rel=1e-3)
     assert np.isnan(st.t_interval([3.0]).low)
-
-
-def test_wilcoxon_of_the_recorded_runs_is_exact():
-    assert st.wilcoxon_p(X_CODE, Z_CODE) == pytest.approx(2 / 1024)
-    assert st.wilcoxon_p(X_PTB, Z_PTB) == pytest.approx(4 / 1024)
-    assert st.wilcoxon_p(X_PTB, X_PTB) == 1.0
-
-
-def test_wilcoxon_with_a_tie_equals_all_sign_flips():
-    difference = np.array([0.5, 0.5, -1.0, 2.0, 3.0])
-    rank = stats.rankdata(abs(difference))
-    flips = [sum(r for bit, r in enumerate(rank) if mask >> bit & 1) for mask in range(32)]
-    observed = rank[difference > 0].sum()
-    p = min(1.0, 2 * min(np.mean(np.array(flips) >= observed), np.mean(np.array(flips) <= observed)))
-    assert st.wilcoxon_p(difference, np.zeros(5)) == pytest.approx(p)
 
 
 def test_auroc_equals_scikit_learn_with_ties_and_weights():

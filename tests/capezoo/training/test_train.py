@@ -53,6 +53,7 @@ def test_the_run_folder(undisturbed, store, config):
     trained_on = {use["name"]: use["patients"] for use in data["cohorts"]}
     held_out = {use["name"]: use["patients"] for use in data["held_out"]}
     assert {name: trained_on[name] + held_out[name] for name in trained_on} == {"cohort_a": 40, "cohort_b": 30}
+    assert set(data["crop_slack_samples"]) == {"cohort_a", "cohort_b"}
     digests = np.frombuffer((undisturbed / "training_digests.bin").read_bytes(), np.uint8).reshape(-1, 16)
     assert len(digests) == 2 * sum(trained_on.values())
     assert {bytes(d) for d in digests} < {bytes(d) for d in store.index["waveform_digest"]}
@@ -109,6 +110,20 @@ def test_small_cohorts_are_refused_or_left_out_and_named(tmp_path, memory_store,
     data = json.loads((run / "data.json").read_text())
     assert list(data["sampler"]["left_out"]) == ["cohort_b"]
     assert [use["name"] for use in data["cohorts"]] == ["cohort_a"]
+
+
+def test_how_much_longer_recordings_are_than_a_window_is_kept_by_cohort(store, config):
+    columns = dict(store.index.columns)
+    in_b = columns["cohort"] == 1
+    columns["valid_start"] = np.zeros(len(in_b), "i4")
+    columns["valid_stop"] = np.where(in_b, config().input.length + 134, config().input.length + 1200).astype("i4")
+    columns["valid_stop"][np.flatnonzero(in_b)[::3]] += 800
+    index = replace(store.index, columns=columns)
+    known = TrainingData.prepare(replace(store, index=index), config(held_out=HeldOutSpec(fraction=0.0))).summary()
+    assert known["crop_slack_samples"] == {
+        "cohort_a": {"least": 1200, "median": 1200},
+        "cohort_b": {"least": 134, "median": 134},
+    }
 
 
 def test_chosen_cohorts_only(store, tmp_path, config, rows_of):

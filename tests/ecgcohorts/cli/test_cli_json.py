@@ -126,6 +126,11 @@ def test_with_the_key(make_cohort: Callable[..., Any], ask: Ask, tmp_path: Path)
 def test_raw_recordings(ask: Ask) -> None:
     made = ask("simulate", "raw", "--patients", 2)
     assert {name: patients for name, (patients, _) in made["counts"].items()} == {"north": 2, "river": 2, "coast": 2}
+    assert list(ask("simulate", "one", "--patients", 2, "--hospital", "river")["counts"]) == ["river"]
+    whole, alone = (
+        {path.name: path.read_bytes() for path in Path(out, "river").rglob("*.*")} for out in ("raw", "one")
+    )
+    assert alone == whole
     assert ask("inspect", "raw/north")["formats"].keys() == {"wfdb"}
     assert {"wfdb", "muse_xml"} <= {one["format"] for one in ask("formats")}
     assert all(one.keys() >= {"cohort", "title", "licence"} for one in ask("cohorts"))

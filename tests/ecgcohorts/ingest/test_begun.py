@@ -1,5 +1,6 @@
 """A killed process leaves what it has encoded: the next one goes on there, and the bytes are those of one that was not killed."""
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -160,3 +161,48 @@ def test_progress_counts_recordings_within_a_shard(raw, tmp_path, monkeypatch):
     assert told == sorted(told)
     assert (told[0], told[-1]) == (0, n)
     assert len(set(told)) > n // 2
+
+
+def test_progress_does_not_count_what_a_killed_process_noted(raw, tmp_path, monkeypatch):
+    plan, store = tmp_path / "run.plan", tmp_path / "s.zarr"
+    plan_to_file(raw.folder, store, str(raw.spec), plan)
+    monkeypatch.setattr(encode, "_KEEP_SECONDS", 1e9)  # nothing of it is kept
+    killed_at(monkeypatch, 5, lambda: encode_partition(plan, 0))
+    assert list((store / ".staging").rglob("*.on"))
+    told: list[int] = []
+    ingest(raw.folder, store, str(raw.spec), progress=lambda what, done, total: told.append(done))
+    assert (told[0], told[-1]) == (0, len(raw.signals))
+
+
+def test_locks_that_hold_within_a_node_only_cost_work_and_no_byte(raw, tmp_path, monkeypatch):
+    """Two nodes encode one partition at once, and neither sees the other's lock (NFS with local_lock, Lustre with localflock)."""
+    plans = [tmp_path / "whole.plan", tmp_path / "run.plan"]
+    for name, plan in zip(("whole.zarr", "s.zarr"), plans, strict=True):
+        plan_to_file(raw.folder, tmp_path / name, str(raw.spec), plan)
+    encode_partition(plans[0], 0)
+    commit_plan(plans[0])
+    real, other = encode._encode_row, []
+
+    def encode_row(task, row, *rest):
+        if row == 4 and not other:
+            other.append(os.fork())
+            if not other[0]:
+                try:
+                    encode_partition(plans[1], 0)
+                finally:
+                    os._exit(0)
+            time.sleep(0.2)
+        return real(task, row, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", lambda *of: None)
+        patch.setattr(encode, "_encode_row", encode_row)
+        with contextlib.suppress(ec.EcgError, OSError):  # the other may have taken the file away
+            encode_partition(plans[1], 0)
+        os.waitpid(other[0], 0)
+    # Submitted again, as after any failure: what the two have written together is no whole shard, and is not taken for one.
+    encode_partition(plans[1], 0)
+    commit_plan(plans[1])
+    whole, found = (files_of(tmp_path / name) for name in ("whole.zarr", "s.zarr"))
+    assert found == whole
+    assert ec.verify(tmp_path / "s.zarr").ok

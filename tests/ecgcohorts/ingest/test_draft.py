@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import victims
 import yaml
 
 from ecgcohorts.cohorts.spec import CohortSpec
@@ -299,6 +300,21 @@ def test_columns_are_found_by_name_and_kept_if_their_values_make_sense() -> None
         "device": [""],
     }
     assert Columns.guess(values).by_role == {"patient": "PATIENT-ID", "age": "Age_in_months"}
+
+
+def test_codes_that_the_reader_knows_are_filled_in(tmp_path: Path) -> None:
+    """MFER says 1 and 2, and 0 or 3 now and then: a person is asked about these alone."""
+    writer = victims.writer_of("mfer")
+    for number, code in enumerate((1, 2, 3, 0, 2)):
+        channels = [
+            writer.Channel(lead, row) for lead, row in zip(writer.EIGHT, writer.beats(5000) + number, strict=True)
+        ]
+        people = (str(1001 + number).encode(), b"", writer.PEOPLE[2], bytes([code]))
+        (tmp_path / f"{number}.mwf").write_bytes(writer.document(channels, people=people))
+    made = draft(tmp_path)
+    layout = yaml.safe_load(made.text)["layouts"][0]
+    assert layout["sex_codes"] == {"1": "male", "2": "female"}
+    assert comments(made)["sex_codes"].startswith("unknown: found 0, 3; fill in")
 
 
 @pytest.mark.parametrize(

@@ -257,8 +257,12 @@ def test_known_objects_of_a_bucket_are_listed_and_not_fetched(make_cohort, bucke
     monkeypatch.setattr(Bucket, "get_range", counting)
     send()
     assert ingest(str(bucket), store, str(raw.spec), nightly).total.stored == len(raw.signals)
+    # A header to plan and to encode, signals to encode; none is asked for its size before.
+    assert {name: fetched[name] for name in fetched if name.endswith((".hea", ".dat"))} == {
+        f"{name}.{kind}": n for name in raw.signals for kind, n in (("hea", 2), ("dat", 1))
+    }
+    assert not headed
     fetched.clear()
-    headed.clear()
     report = ingest(str(bucket), store, str(raw.spec), nightly)
     assert (report.written, report.known) == (False, len(raw.signals))
     assert not [name for name in (*fetched, *headed) if name.endswith((".hea", ".dat", ".mat"))]

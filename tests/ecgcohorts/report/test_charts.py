@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ecgcohorts.report import charts
-from ecgcohorts.report.charts import _LAYERS, _ticks, intervals, lines, scatter, stacked_bars
+from ecgcohorts.report.charts import _LAYERS, _ticks, columns, intervals, lines, scatter, stacked_bars
 
 SVG = "{http://www.w3.org/2000/svg}"
 DOT = re.compile(r"M([\d.-]+) ([\d.-]+)h0")
@@ -46,6 +46,7 @@ def test_text_is_escaped():
         stacked_bars(evil, [evil], {evil: [1]}, evil),
         intervals(evil, [evil], {evil: [(0.0, 1.0, 2.0)]}, evil),
         charts.dots(evil, [evil], {evil: [[1.0]]}, evil, evil, reference=(evil, 0.0)),
+        columns(evil, [evil], {evil: [(0.0, 1.0, 2.0)]}, evil),
     ):
         assert "<script" not in svg
         ElementTree.fromstring(svg)
@@ -181,3 +182,33 @@ def test_hollow_values_are_drawn_and_are_no_part_of_the_mean():
     assert means == pytest.approx([np.mean(at)], abs=0.11)
     assert svg.count("<circle") == 1
     assert "<title>x, 200: 9</title>" in svg
+
+
+def test_columns_are_intervals_upright():
+    svg = columns(
+        "a", ["north", "south"], {"x": [(1.0, 2.0, 4.0), (None, 3.0, None)], "y": [None, (0.0, 1.0, 2.0)]}, "u"
+    )
+    bars = [tuple(map(float, bar)) for bar in re.findall(r"M[\d.]+ ([\d.]+)V([\d.]+)", svg)]
+    dots = [(float(x), float(y)) for x, y in re.findall(r'd="M([\d.]+) ([\d.]+)h0"[^>]*><title>', svg)]
+    assert (len(bars), len(dots)) == (2, 3)
+    (low, high), (_, y) = bars[0], dots[0]
+    assert low > high  # upwards
+    assert (low - y) / (low - high) == pytest.approx(1 / 3, abs=0.01)
+    assert dots[1][0] > dots[0][0] + 50  # south stands right of north
+    assert 0 < dots[2][0] - dots[1][0] < 20  # and y beside x
+    tips = [title.text for title in ElementTree.fromstring(svg).iter(f"{SVG}title")]
+    assert tips == ["x, north: 2", "x, south: 3", "y, south: 1"]
+    ElementTree.fromstring(columns("none", [], {}, ""))
+    with pytest.raises(ValueError, match=r"found \[1\] values, expected 2 for each series"):
+        columns("a", ["north", "south"], {"x": [None]}, "u")
+
+
+def test_long_names_below_columns_lean_and_stay_in_the_picture():
+    svg = columns("a", ["a very long name of a cohort, longer than its column"] * 6, {"x": [(1.0, 2.0, 4.0)] * 6}, "u")
+    width, height = (float(n) for n in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())
+    turned = [(float(x), float(y)) for x, y in re.findall(r"rotate\(-30 ([\d.]+) ([\d.]+)\)", svg)]
+    length = 6.2 * 50
+    assert len(turned) == 6
+    assert min(x for x, _ in turned) - 0.87 * length > 0
+    assert max(y for _, y in turned) + 0.5 * length < height
+    assert max(x for x, _ in turned) < width

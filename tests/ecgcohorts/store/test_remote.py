@@ -20,6 +20,7 @@ from ecgcohorts.io.durable import write_file
 from ecgcohorts.loading.loader import Loader
 from ecgcohorts.preprocess.recipes import CAPE_V1
 from ecgcohorts.samplers import PatientPairSampler
+from ecgcohorts.store import manifests
 from ecgcohorts.store.columns import write_index
 from ecgcohorts.store.commit import publish
 from ecgcohorts.store.reader import open_store
@@ -229,6 +230,7 @@ def test_an_outage_is_not_taken_for_an_answer(url, monkeypatch):
         return real(self, name, limit)
 
     monkeypatch.setattr(Bucket, "get", get)
+    monkeypatch.setattr(manifests, "_BUCKET_ASKED_S", 60.0)
     with pytest.raises(ObjectStoreError, match="down"):
         store.read([0])
     store.read([0])
