@@ -81,8 +81,14 @@ class DecayingCodes(nn.Module):
         nearest = (codes.square().sum(1) - 2 * vectors @ codes.T).argmin(1)
         if self.training:
             sums = torch.zeros_like(self.sums).index_add_(0, nearest, vectors.to(self.sums.dtype))
-            self._seen = sums, torch.bincount(nearest, minlength=len(codes)).to(sums.dtype)
+            self._seen = sums, self.hits(nearest)
         return nearest
+
+    def hits(self, nearest: Tensor) -> Tensor:
+        """Return how many of these places each code has, (code,)."""
+        # Not by bincount, which waits for a GPU.
+        ones = torch.ones_like(nearest, dtype=self.counts.dtype)
+        return torch.zeros_like(self.counts).index_add_(0, nearest, ones)
 
     @torch.no_grad()
     def move(self) -> None:

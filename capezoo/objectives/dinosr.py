@@ -55,7 +55,7 @@ class Objective(SpanObjective):
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss = F.cross_entropy(exact.transpose(1, 2), code, reduction="none")
         # How many codes are in use, as if all were used alike: 1 if the teacher has collapsed.
-        share = torch.bincount(code.flatten(), minlength=len(self.codebook.counts)).to(seen.dtype) / code.numel()
+        share = self.codebook.hits(code.flatten()) / code.numel()
         return Losses(mean_where(loss, hidden), {"code_perplexity": torch.special.entr(share).sum().exp()})
 
     @torch.no_grad()

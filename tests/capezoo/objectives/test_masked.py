@@ -53,7 +53,7 @@ def seen_by(net: Any, objective: Any, signal: torch.Tensor, hidden: torch.Tensor
 
 
 def test_spans_hide_the_measured_share_and_some_rows_not_at_all() -> None:
-    hidden = spans(20_000, 300, 0.065, 10, generator())
+    hidden = spans(10_000, 300, 0.065, 10, generator())
     near = [min(t, 5) + 1 + min(299 - t, 4) for t in range(299)] + [1]  # middles that hide a token
     expected = torch.tensor([1 - 0.9935**k for k in near])
     assert expected.mean() == pytest.approx(0.0626, abs=2e-4)
@@ -77,7 +77,7 @@ def test_a_span_reaches_four_before_its_middle_and_five_after() -> None:
 def test_blocks_cover_and_leave_what_was_measured() -> None:
     for share, kept, too_few in ((0.85, 89, 0.22), (1.0, 123, 0.02)):
         options: dict[str, Any] = {"targets": 4, "shares": ((0.15, 0.2), (share, share))}
-        counts, context = blocks(6000, 300, generator(), shortest=64, **options)
+        counts, context = blocks(3000, 300, generator(), shortest=64, **options)
         assert (counts.sum(1) == 4 * 64).all()  # 45 to 60 of 300 would be shorter
         assert not counts[:, 299].any()
         assert (counts > 0).float().mean().item() == pytest.approx(0.588, abs=5e-3)
@@ -87,7 +87,7 @@ def test_blocks_cover_and_leave_what_was_measured() -> None:
         assert mixed.float().mean().item() == pytest.approx(too_few, abs=0.02)
         # What was left before that: targets of the same length, and nothing that is too short.
         options["shares"] = ((64.5 / 300, 64.5 / 300), (share, share))
-        _, before = blocks(6000, 300, generator(1), shortest=1, **options)
+        _, before = blocks(3000, 300, generator(1), shortest=1, **options)
         assert before.float().sum(1).mean().item() == pytest.approx(kept, abs=1.5)
 
 
