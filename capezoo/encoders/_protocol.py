@@ -150,6 +150,13 @@ class TokenEncoder(_SignalEncoder):
         *inner, last = self.context(tokens, len(self.feature_info), keep)
         return [*inner, self.final_norm(last.transpose(1, 2)).transpose(1, 2)]
 
+    def inner_outputs(self, tokens: Tensor) -> list[Tensor]:
+        """Return what each stage adds to its input, each (batch, token, channel), for methods that predict that.
+
+        An encoder whose stages do more than add gives its stage outputs, as here.
+        """
+        return self.contextualise(tokens)
+
     def outputs(self, x: Tensor, n_stages: int) -> list[Tensor]:
         return [stage.transpose(1, 2) for stage in self.context(self.tokens(x), n_stages)]
 

@@ -1,9 +1,11 @@
-"""Small networks on top of an embedding. They are thrown away after training."""
+"""Small networks on top of an embedding or of tokens. They are thrown away after training."""
 
 from itertools import pairwise
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from capezoo.encoders.s4 import StateSpace
 from ecgcohorts.errors import SpecError
 
 _MOST_WEIGHTS = 1 << 30  # as many as an encoder may have; each width may be harmless where a product is not
@@ -38,3 +40,26 @@ def perceptron(*widths: int, norm: bool = False, keras: bool = False) -> nn.Sequ
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers)
+
+
+class StatePredictor(nn.Module):
+    """One layer of state spaces that see both ways, and a linear map: (batch, token, width) -> (batch, token, out).
+
+    Source: the scaling study, with 64 states and dropout of single numbers, where its encoder has 8 and drops channels.
+    """
+
+    def __init__(self, width: int, out: int, dropout: float, state: int = 64) -> None:
+        super().__init__()
+        _affordable(width, 2 * width)
+        _affordable(width, out)
+        self.convolution = StateSpace(width, state, causal=False, steps=(0.001, 0.1))
+        self.mix = nn.Linear(width, 2 * width)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, out)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        seen = self.dropout(F.gelu(self.convolution(tokens)))
+        added = self.dropout(F.glu(self.mix(seen), dim=-1))
+        predicted: Tensor = self.out(self.norm(tokens + added))
+        return predicted

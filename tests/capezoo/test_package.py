@@ -7,11 +7,13 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 
 import capezoo
-from capezoo import runs
+from capezoo import objectives, runs
 from capezoo.encoders import _timm, build
 from capezoo.specs import RunConfig
+from capezoo.training.optimiser import Optimiser
 from ecgcohorts import errors, plugins
 from ecgcohorts.errors import SpecError, install_line
 
@@ -81,7 +83,7 @@ def test_runs_go_to_json_and_back_and_build(name: str) -> None:
     config = runs.get(name, 3, cohort)
     assert (config.name, config.seed) == ("cape_code15" if cohort else name, 3)
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
-    assert build(config.encoder, 0).num_features in (64, 256)
+    assert build(config.encoder, 0).num_features in (64, 256, 512)
 
 
 def test_published_runs_differ_in_their_batches_only() -> None:
@@ -92,13 +94,37 @@ def test_published_runs_differ_in_their_batches_only() -> None:
     assert runs.get("cape_single", 1, "code15").cohorts == ("code15",)
 
 
+@pytest.mark.parametrize("name", ["cpc", "data2vec", "dinosr", "hubert_sinkhorn", "jepa"])
+def test_runs_of_the_scaling_study_have_its_three_learning_rates(name: str) -> None:
+    config = runs.get(f"scaling_{name}", seed=0)
+    assert (config.input.rate_hz, config.input.length, len(config.input.leads)) == (240, 600, 12)
+    assert (config.sampler.groups, config.epochs, config.optimiser.weight_decay) == (64, 10, 1e-3)
+    with torch.device("meta"):
+        encoder = build(config.encoder, 0)
+        objective = objectives.build(config.objective, encoder, 0)
+    assert sum(p.numel() for p in encoder.parameters()) == (2_932_736 if name == "cpc" else 2_949_120)
+    both = torch.nn.ModuleDict({"encoder": encoder, "objective": objective})
+    optimiser = Optimiser(both.named_parameters(), config.optimiser, torch.device("cpu"))
+    optimiser.at_step(optimiser.torch.param_groups, 0, 10)
+    rates = {id(p): group["lr"] for group in optimiser.torch.param_groups for p in group["params"]}
+    for key, parameter in both.named_parameters():
+        if parameter.requires_grad:
+            is_slow = key.startswith("encoder.layers") or key == "objective.mask_token"
+            expected = 3e-5 if key.startswith("encoder.stem") else 3e-4 if is_slow else 3e-3
+            assert rates[id(parameter)] == pytest.approx(expected), key
+    small = runs.get(f"scaling_{name}_small", seed=0)
+    assert (small.encoder.config["width"], small.max_steps, small.optimiser.rate_factors) == (64, 500, {})
+
+
 def test_smoke_is_small() -> None:
     parameters = sum(p.numel() for p in build(runs.get("smoke", seed=0).encoder, 0).parameters())
     assert parameters == 339_808
 
 
 def test_unknown_run_names_the_known_ones_and_the_nearest() -> None:
-    known = "byol_small, cape_single, cape_x, cape_z, cpc_small, simclr_small, smoke"
+    study = ("cpc", "data2vec", "dinosr", "hubert_sinkhorn", "jepa")
+    scaling = ", ".join(f"scaling_{name}, scaling_{name}_small" for name in study)
+    known = f"byol_small, cape_single, cape_x, cape_z, cpc_small, {scaling}, simclr_small, smoke"
     with pytest.raises(SpecError, match=rf"found no run 'smok', expected one of {known}\. Did you mean 'smoke'"):
         runs.get("smok", 0)
 

@@ -39,6 +39,10 @@ HELPERS = Path(__file__).with_name("conftest.py")
 SMALL: dict[str, dict[str, Any]] = {
     "byol": {"hidden": 16, "projection": 8},
     "cpc": {"ahead": 2, "negatives": 8},
+    "data2vec": {"span": 3, "mask_share": 0.5},
+    "dinosr": {"span": 3, "mask_share": 0.5, "codes": 16},
+    "hubert_sinkhorn": {"span": 3, "mask_share": 0.5, "prototypes": [8, 16]},
+    "jepa": {"shortest": 3},
 }
 VIT = {"patch": 16, "embedding_dim": 16, "head_dim": 8, "depth": 2}
 

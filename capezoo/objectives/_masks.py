@@ -1,0 +1,54 @@
+"""Which tokens are hidden: pure functions of sizes and a generator, drawn on the CPU, so that every device hides the same."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def spans(rows: int, n: int, share: float, length: int, generator: torch.Generator) -> Tensor:
+    """Hide spans of `length` tokens: bool (rows, n). Each token is the middle of one with probability share / length.
+
+    Of 10 tokens a span reaches 4 before its middle and 5 after. Some rows have none. As in the public code of the scaling
+    study, the last token is hidden only where it is a middle itself.
+    """
+    middle = torch.rand(rows, n, generator=generator) < share / length
+    before = (length - 1) // 2
+    # A token is hidden by middles from `length - 1 - before` places before it to `before` after it.
+    near = F.pad(middle.float(), (length - 1 - before, before)).unfold(-1, length, 1)
+    hidden = near.amax(-1) > 0
+    hidden[:, -1] = middle[:, -1]
+    return hidden
+
+
+def blocks(
+    rows: int,
+    n: int,
+    generator: torch.Generator,
+    *,
+    targets: int,
+    shares: tuple[tuple[float, float], ...],
+    shortest: int,
+) -> tuple[Tensor, Tensor]:
+    """Draw blocks to predict and the context to predict them from: int64 (rows, n) and bool (rows, n).
+
+    The first counts the blocks that hold a token. shares: of `n`, from and to, of a target and of the context; one length
+    each for all rows. The context loses what targets hold; where fewer than `shortest` tokens are left of it, `shortest`
+    random ones take its place, those of targets among them. n: more than `shortest`.
+    """
+    draws = torch.rand(2, generator=generator).tolist()
+    size, extent = (int(n * (low + (high - low) * u)) for (low, high), u in zip(shares, draws, strict=True))
+    size, place = min(max(size, shortest), n - 1), torch.arange(n)
+    # The last start is never drawn, as in the public code: the last token is no target.
+    start = torch.randint(n - size, (rows, targets, 1), generator=generator)
+    counts = ((place >= start) & (place < start + size)).sum(1)
+    begin = torch.randint(n - extent + 1, (rows, 1), generator=generator)
+    context = (place >= begin) & (place < begin + extent) & (counts == 0)
+    anywhere = torch.rand(rows, n, generator=generator).argsort(1).argsort(1) < shortest
+    return counts, torch.where(context.sum(1, keepdim=True) < shortest, anywhere, context)
+
+
+def mean_where(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean of `values` weighed by `weight`, of the same shape; 0 with a gradient of 0 if all weights are 0."""
+    # Weighed and not picked: the number of hidden tokens would have to be read back from a GPU.
+    weight = weight.to(values.dtype)
+    return (values * weight).sum() / weight.sum().clamp(min=1)
