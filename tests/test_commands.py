@@ -202,7 +202,8 @@ def test_wrong_values_of_options_are_refused_by_name(found: Found, run: Callable
             assert_refused(run(*found.words, name), f"found {name} without a value, expected {name} ")
         if isinstance(param.type, Number | OneOf):
             example = shlex.split(found.command.examples[0])
-            assert_refused(run(*example, name, "nonsense"), f"{name}: found 'nonsense', expected")
+            words = ["nonsense"] * param.nargs
+            assert_refused(run(*example, name, *words), f"{name}: found 'nonsense', expected")
 
 
 @every_command

@@ -12,7 +12,6 @@ from ecgcohorts.readers import KIND
 # Measured with 200,000 simulated recordings, WFDB and XML, on a core of 2.8 GHz (docs/benchmarks.md).
 _SECONDS_A_RECORDING = 0.0105
 _COMPRESSED = 0.54
-_REQUESTS_A_FILE = 2  # its size first, then its content
 _NAMES_A_LISTING = 1000  # S3's largest page
 
 
@@ -31,8 +30,8 @@ class _Cost:
         if is_url(files.source.address):
             several = 2 if hasattr(plugins.load(KIND, files.layout.reader), "beside") else 1
             inputs = header.n_inputs + header.known
-            # The plan reads a file of each recording, the encoder all of them.
-            requests = inputs * several // _NAMES_A_LISTING + 1 + _REQUESTS_A_FILE * (inputs + several * rows)
+            # The plan reads a file of each recording, the encoder all of them, with one request each.
+            requests = inputs * several // _NAMES_A_LISTING + 1 + inputs + several * rows
         return cls(round(rows * strip * _COMPRESSED), rows * _SECONDS_A_RECORDING, requests)
 
     def __str__(self) -> str:

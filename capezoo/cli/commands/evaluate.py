@@ -242,9 +242,10 @@ def _answered(
     with progress() as tell:
         made = study(weights, open_named(store), out, seed, questions, command=command_line(), progress=tell, **how)
     rows = made.headline()
-    columns = list(dict.fromkeys(key for row in rows.values() for key in row))
-    numbers = [[name, *(_short(row.get(key)) for key in columns)] for name, row in rows.items()]
-    shown = [table(numbers, ["", *columns], right=range(1, 1 + len(columns)))] if columns else []
+    # A line a measure: there are more of them than weights, and a terminal is not wide.
+    measures = dict.fromkeys(key for row in rows.values() for key in row)
+    numbers = [[measure, *(_short(row.get(measure)) for row in rows.values())] for measure in measures]
+    shown = [table(numbers, ["", *rows], right=range(1, 1 + len(rows)))] if numbers else []
     lines = [f"{name}: {why}" for name, why in made.left_out.items()]
     results = out / "results.json"
     return Answer(

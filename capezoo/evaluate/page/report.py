@@ -88,7 +88,7 @@ def _in_short(studies: Sequence[Study]) -> Markup:
     if not studies:
         return paragraph("No evaluation was given.")
     parts = facts(dict(map(about, studies[0].answers)))
-    numbers = pd.DataFrame.from_dict(studies[0].headline(), orient="index")
+    numbers = pd.DataFrame(studies[0].headline())
     if numbers.size:
         parts += table(numbers)
     if len(studies) > 1 and all(len(study.weights) > 1 for study in studies):

@@ -115,9 +115,9 @@ def test_the_whole_path(run, store, tmp_path):
     assert run("publish", "r", "w2", "--digests", "plain", "--study", "s")[0] == 0
     metrics = json.loads(run("info", "w2", "--json")[1])["metrics"]
     ends = ("", "_mean_of_runs", "_of_random")
-    assert {metric["name"] for metric in metrics} == {
-        name + end for name in ("age_mae_years", "sex_auroc") for end in ends
-    }
+    expected = {name + end for name in ("age_mae_years", "sex_auroc") for end in ends}
+    expected |= {"probe_age_mae", "probe_sex_auroc", "person_found", "person_found_another_day"}
+    assert {metric["name"] for metric in metrics} == expected
     assert all("capezoo evaluate all --weights w --weights random" in metric["method"] for metric in metrics)
     code, out, err = run("report", "-o", "r.html", "--study", "s", "--run-folder", "r", "--store", store)
     assert (code, out.strip(), err) == (0, "r.html", "")

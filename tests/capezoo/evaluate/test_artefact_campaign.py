@@ -218,7 +218,8 @@ def command(store: Path, out: Path, *more: str, cohort: str = "north") -> int:
     return 0
 
 
-def test_the_command_runs_goes_on_and_answers_in_json(artefact_stores, tmp_path, capsys):
+def test_the_command_runs_goes_on_and_answers_in_json(artefact_stores, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     assert command(artefact_stores, tmp_path, "--budget-minutes", "0", "--json") == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["state"] == "incomplete"

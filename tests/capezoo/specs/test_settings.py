@@ -59,7 +59,7 @@ def test_nothing_set_changes_nothing() -> None:
         ("encoder.name=vgg", "'vgg', expected one of cape_resnet"),
         ("sampler.groups=many", "--set: found 'many' for 'sampler.groups', expected: a whole number"),
         ("sampler.groups=1.5", "--set: found 1.5 for 'sampler.groups'"),
-        ("compute.batch_norm=both", "for 'compute.batch_norm', expected: 'sync' or 'local'"),
+        ("compute.batch_norm=both", "for 'compute.batch_norm', expected: 'sync', 'local' or 'per_cohort'"),
         ("epochs.x=1", "'epochs.x', but 'epochs' has no keys of its own: epochs=VALUE"),
         ("epochs", "--set: found 'epochs', expected KEY=VALUE"),
         ("=3", "expected KEY=VALUE"),
