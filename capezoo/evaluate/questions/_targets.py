@@ -58,7 +58,9 @@ class Target:
         """
         name, kind, columns = _parsed(index, asked)
         truth = np.column_stack(list(columns.values()))
-        found: Kind = next((one for one in _KINDS if one == kind), _kind_of(truth[train]))
+        # A few whole years in a small training part are a number all the same.
+        told = _kind_of(truth[train]) if name != "age" else "number"
+        found: Kind = next((one for one in _KINDS if one == kind), told)
         if found != "labels" and len(columns) > 1:
             raise SpecError(
                 f"target {asked!r}: found values beside 0 and 1 in the training part, expected labels. Ask for each alone."
@@ -109,6 +111,14 @@ class Target:
         """Mark entries of which all outputs, or all of `outputs`, are known."""
         truth = self.truth[entries] if outputs is None else self.truth[entries][:, outputs]
         return np.asarray(np.isfinite(truth).all(axis=1))
+
+    def weights(self, entries: NDArray[np.int64], train: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """What entries count in a loss, None for alike: sexes are balanced, as in CAPE, and diagnoses are not."""
+        if self.name != "sex" or self.kind != "labels":
+            return None
+        # Over the training part alone: a validation part may have one sex only.
+        share = float(self.truth[train].mean())
+        return np.where(self.truth[entries, 0] == 1, 0.5 / share, 0.5 / (1 - share))
 
     def scored(self, entries: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Mark outputs that can be scored in some entries: a number of two records, a class with one record that has it and
