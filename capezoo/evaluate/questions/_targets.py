@@ -160,13 +160,9 @@ class TargetExam:
             if scored.any():
                 yield cls(target, cohort, known, scored, index["patient"][known], seed, resamples)
 
-    @property
-    def truth(self) -> NDArray[np.float64]:
-        return self.target.truth[self.entries][:, self.outputs]
-
     def statistics(self, answer: NDArray[np.float64]) -> dict[str, Statistic]:
         """Metrics of (record, output) answers. With one output left of several, its mean is over that one."""
-        found = _statistics(self.target.kind, self.truth, answer[:, self.outputs])
+        found = _statistics(self.target.kind, self.target.truth[self.entries], answer, self.outputs)
         if len(self.target.outputs) > 1 and "AUROC" in found:
             auroc, f1 = found.values()
             return {"macro AUROC": auroc, "micro AUROC": auroc, "macro F1": f1}
@@ -205,17 +201,26 @@ def _minus(first: Statistic, second: Statistic) -> Statistic:
     return lambda weights: first(weights) - second(weights)
 
 
-def _statistics(kind: Kind, truth: NDArray[np.float64], answer: NDArray[np.float64]) -> dict[str, Statistic]:
+def _statistics(
+    kind: Kind,
+    truth: NDArray[np.float64],
+    answer: NDArray[np.float64],
+    counted: NDArray[np.bool_] | None = None,
+) -> dict[str, Statistic]:
     """Return the metrics of (record, output) answers, each as a statistic over (resample, record) weights.
 
     Macro: the mean over classes with a record that has it and one that has not, in the part or draw at hand; the same rule for
-    the value and for every draw. F1: of probabilities above 1/2, for exclusive classes of the most probable.
+    the value and for every draw. F1: of probabilities above 1/2, for exclusive classes of the most probable. counted: outputs
+    that can be scored here, None for all.
     """
     if kind == "number":
         error, target = (answer - truth)[:, 0], truth[:, 0]
         return {"MAE": _mean_of(np.abs(error)), "R2": lambda weights: _r2(target, error, weights)}
-    positive = truth == 1
+    # Chosen among all classes: a probe is not told which ones a cohort has.
     chosen = answer > 0.5 if kind == "labels" else np.eye(answer.shape[1], dtype=bool)[answer.argmax(axis=1)]
+    if counted is not None:
+        truth, answer, chosen = truth[:, counted], answer[:, counted], chosen[:, counted]
+    positive = truth == 1
     if answer.shape[1] == 1:
         return {
             "AUROC": _class_auroc(positive[:, 0], answer[:, 0]),

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, r2_score, roc_auc_score
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.parts import Parts
 from capezoo.evaluate.questions import Context, Subject
-from capezoo.evaluate.questions._targets import _SETS, Target, _statistics
+from capezoo.evaluate.questions._targets import _SETS, Target, TargetExam, _statistics
 from capezoo.evaluate.questions.probe import Config, _sit, run, tables
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SpecError
@@ -96,6 +96,17 @@ def test_one_rule_for_a_class_that_a_part_or_a_draw_lacks(answers):
     assert _statistics("labels", absent, answer)["macro AUROC"](weights[:1])[0] == pytest.approx(
         roc_auc_score(truth[:, rest], answer[:, rest], average="macro")
     )
+
+
+def test_a_class_that_a_cohort_lacks_can_be_the_wrong_answer():
+    truth = np.eye(3)[np.arange(40) % 2]
+    answer = np.where(np.arange(40)[:, None] < 30, truth * 0.4, 0.1) + np.array([0.1, 0.1, 0.2])
+    target, entries = Target("grade", "classes", ("0", "1", "2"), truth), np.arange(40)
+    exam = TargetExam(target, "north", entries, target.scored(entries), entries, 0, 10)
+    assert exam.outputs.tolist() == [True, True, False]
+    found = {name: exam.alone(one) for name, one in exam.statistics(answer).items()}
+    expected = f1_score(truth.argmax(axis=1), answer.argmax(axis=1), labels=[0, 1], average="macro")
+    assert found["macro F1"] == pytest.approx(expected)
 
 
 def test_kinds_are_told_by_the_values_and_by_the_word_after_the_equals_sign(make_embeddings):
