@@ -21,7 +21,9 @@ class _Changes(BaseModel):
     def __str__(self) -> str:
         """Say what changed, without a remedy."""
         facts = ", ".join(f"{name} {count:,}" for name, count in self.facts.items())
-        parts = [f"facts of {_counted(self.recordings, 'recording')} changed{f' ({facts})' if facts else ''}"]
+        parts = []
+        if self.recordings or not (self.files or self.mended or self.refused):
+            parts.append(f"facts of {_counted(self.recordings, 'recording')} changed{f' ({facts})' if facts else ''}")
         if self.files:
             parts.append(f"the files of {_counted(self.files, 'recording')} were replaced")
         if self.mended:

@@ -40,7 +40,6 @@ class _Strips(Protocol):
         targets: NDArray[np.int64] | None = None,
         threads: int | None = None,
     ) -> None: ...
-    def refuse_removed(self) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +129,9 @@ class Loader:
 
     def _at(self, places: Iterable[tuple[int, int]]) -> Generator[tuple[tuple[int, int], Batch], None, None]:
         made = ((place, self._noted(*place)) for place in places)
-        yield from read_ahead(made, self.prefetch, self.store.refuse_removed) if self.prefetch else made
+        # Strips of one's own, an array in memory for example, need not know of removals.
+        check: Callable[[], None] = getattr(self.store, "refuse_removed", lambda: None)
+        yield from read_ahead(made, self.prefetch, check) if self.prefetch else made
 
     def load(self, epoch: int, step: int) -> Batch:
         """Plan, read and cut one batch. It depends on the arguments and the sampler's options only."""

@@ -65,9 +65,6 @@ class OneArray(SimpleNamespace):
     ) -> None:
         self.array.read_into(rows, out, targets, Windows(first, length), threads)
 
-    def refuse_removed(self) -> None:
-        """Nobody is."""
-
 
 class PlainDataset(torch.utils.data.Dataset[torch.Tensor]):
     """What one writes first: a strip by its number, and a crop."""

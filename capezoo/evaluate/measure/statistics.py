@@ -179,7 +179,7 @@ def patient_draws(
     seed: int = 0,
     halves_of: ArrayLike | None = None,
 ) -> Bootstrap:
-    """Compute a statistic as it is, and when patients are drawn anew with replacement.
+    """Compute a statistic as it is, and when patients are drawn anew with replacement; a single patient has no draws.
 
     statistic: (resample, record) weights -> (resample,) values; it is called once with all weights one. Several: one for
     each initialisation of a network. halves_of: stratum of each record; then a draw is a random half of each stratum's
@@ -191,8 +191,10 @@ def patient_draws(
         blocks = _patient_weights(patients, n_resamples, seed)
     else:
         blocks = _half_weights(patients, halves_of, n_resamples, seed)
-    found = [np.stack([one(weights) for one in each]) for weights in blocks]
-    return Bootstrap(np.array([one(everyone)[0] for one in each]), np.concatenate(found, axis=1), seed)
+    found = np.concatenate([np.stack([one(weights) for one in each]) for weights in blocks], axis=1)
+    if len(np.unique(np.asarray(patients))) < 2:
+        found[:] = np.nan  # one patient, drawn again and again, would have an interval without width
+    return Bootstrap(np.array([one(everyone)[0] for one in each]), found, seed)
 
 
 def _half_weights(patients: ArrayLike, strata: ArrayLike, n_resamples: int, seed: int) -> Iterator[Weights]:

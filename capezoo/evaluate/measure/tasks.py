@@ -82,9 +82,14 @@ class Exam:
     def draws(self, statistics: Sequence[Statistic]) -> Bootstrap:
         """A statistic when patients are drawn anew: the same draws for all weights and scalers.
 
-        statistics: one of each initialisation, whose mean is meant; those of trained weights are one.
+        statistics: one of each initialisation, whose mean is meant; those of trained weights are one. A sex with a single
+        patient has no draws.
         """
-        return patient_draws(self.patients, statistics, self.resamples, derive_seed(self.seed, "boot", self.cohort))
+        found = patient_draws(self.patients, statistics, self.resamples, derive_seed(self.seed, "boot", self.cohort))
+        # Of a sex with one patient every draw that has him is alike: the interval would know of no others.
+        if self.task == "sex" and min(len(np.unique(self.patients[self.truth == one])) for one in (0, 1)) < FEWEST:
+            found.draws[:] = np.nan
+        return found
 
     def interval(self, statistics: Sequence[Statistic]) -> Interval:
         """The interval of a statistic from those draws."""

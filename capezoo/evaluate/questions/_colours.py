@@ -87,7 +87,9 @@ def _numbers(name: str, values: NDArray[np.float64]) -> Column:
         place = np.where(known, np.searchsorted(distinct, values), -1)
         return Column(name, tuple(f"{one:g}" for one in distinct), place, ordered=len(distinct) > 2)
     # Upper edges, so that a value which many records share is a band and not the edge between two.
-    edges = np.unique(np.quantile(values[known], np.arange(1, _BANDS + 1) / _BANDS))
+    # Edges are values that occur: one between two values may follow another that equals the lower, with nothing between.
+    shares = np.arange(1, _BANDS + 1) / _BANDS
+    edges = np.unique(np.quantile(values[known], shares, method="inverted_cdf"))
     codes = np.minimum(np.searchsorted(edges, values), len(edges) - 1)
     bands = [values[known & (codes == code)] for code in range(len(edges))]
     names = [f"{band.min():.3g} to {band.max():.3g}" if np.ptp(band) else f"{band[0]:.3g}" for band in bands]

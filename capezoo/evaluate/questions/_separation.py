@@ -116,6 +116,8 @@ class Separation(Spec):
 
         known = np.flatnonzero(values != "")
         try:
+            # A probe needs a patient of every value in each fold.
+            fewest = max(fewest, _FOLDS)
             places, kept, _ = balanced_sample(values[known], patients[known], seed, fewest=fewest, most=most)
         except Unanswerable:
             return None

@@ -58,7 +58,9 @@ class Target:
         """
         name, kind, columns = _parsed(index, asked)
         truth = np.column_stack(list(columns.values()))
-        found: Kind = next((one for one in _KINDS if one == kind), _kind_of(truth[train]))
+        # A few whole years in a small training part are a number all the same.
+        told = _kind_of(truth[train]) if name != "age" else "number"
+        found: Kind = next((one for one in _KINDS if one == kind), told)
         if found != "labels" and len(columns) > 1:
             raise SpecError(
                 f"target {asked!r}: found values beside 0 and 1 in the training part, expected labels. Ask for each alone."
@@ -110,6 +112,14 @@ class Target:
         truth = self.truth[entries] if outputs is None else self.truth[entries][:, outputs]
         return np.asarray(np.isfinite(truth).all(axis=1))
 
+    def weights(self, entries: NDArray[np.int64], train: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """What entries count in a loss, None for alike: sexes are balanced, as in CAPE, and diagnoses are not."""
+        if self.name != "sex" or self.kind != "labels":
+            return None
+        # Over the training part alone: a validation part may have one sex only.
+        share = float(self.truth[train].mean())
+        return np.where(self.truth[entries, 0] == 1, 0.5 / share, 0.5 / (1 - share))
+
     def scored(self, entries: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Mark outputs that can be scored in some entries: a number of two records, a class with one record that has it and
         one that has not."""
@@ -150,13 +160,9 @@ class TargetExam:
             if scored.any():
                 yield cls(target, cohort, known, scored, index["patient"][known], seed, resamples)
 
-    @property
-    def truth(self) -> NDArray[np.float64]:
-        return self.target.truth[self.entries][:, self.outputs]
-
     def statistics(self, answer: NDArray[np.float64]) -> dict[str, Statistic]:
         """Metrics of (record, output) answers. With one output left of several, its mean is over that one."""
-        found = _statistics(self.target.kind, self.truth, answer[:, self.outputs])
+        found = _statistics(self.target.kind, self.target.truth[self.entries], answer, self.outputs)
         if len(self.target.outputs) > 1 and "AUROC" in found:
             auroc, f1 = found.values()
             return {"macro AUROC": auroc, "micro AUROC": auroc, "macro F1": f1}
@@ -195,17 +201,26 @@ def _minus(first: Statistic, second: Statistic) -> Statistic:
     return lambda weights: first(weights) - second(weights)
 
 
-def _statistics(kind: Kind, truth: NDArray[np.float64], answer: NDArray[np.float64]) -> dict[str, Statistic]:
+def _statistics(
+    kind: Kind,
+    truth: NDArray[np.float64],
+    answer: NDArray[np.float64],
+    counted: NDArray[np.bool_] | None = None,
+) -> dict[str, Statistic]:
     """Return the metrics of (record, output) answers, each as a statistic over (resample, record) weights.
 
     Macro: the mean over classes with a record that has it and one that has not, in the part or draw at hand; the same rule for
-    the value and for every draw. F1: of probabilities above 1/2, for exclusive classes of the most probable.
+    the value and for every draw. F1: of probabilities above 1/2, for exclusive classes of the most probable. counted: outputs
+    that can be scored here, None for all.
     """
     if kind == "number":
         error, target = (answer - truth)[:, 0], truth[:, 0]
         return {"MAE": _mean_of(np.abs(error)), "R2": lambda weights: _r2(target, error, weights)}
-    positive = truth == 1
+    # Chosen among all classes: a probe is not told which ones a cohort has.
     chosen = answer > 0.5 if kind == "labels" else np.eye(answer.shape[1], dtype=bool)[answer.argmax(axis=1)]
+    if counted is not None:
+        truth, answer, chosen = truth[:, counted], answer[:, counted], chosen[:, counted]
+    positive = truth == 1
     if answer.shape[1] == 1:
         return {
             "AUROC": _class_auroc(positive[:, 0], answer[:, 0]),

@@ -53,7 +53,7 @@ class Config(Spec):
         30.0, gt=1, description="of t-SNE; scikit-learn's and openTSNE's default, unstated in CAPE"
     )
     neighbours: int = Field(15, gt=1, description="of each record, for UMAP and for the share of neighbours")
-    max_patients: int = Field(300, gt=0, description="patients of each value, for the numbers; our default")
+    max_patients: int = Field(300, ge=5, description="patients of each value, for the numbers; our default")
     min_patients: int = Field(30, gt=0, description="values with fewer patients are drawn, but have no part in numbers")
 
     def require(self, index: CohortIndex) -> None:

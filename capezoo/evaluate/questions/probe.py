@@ -308,8 +308,8 @@ def _sit(
     shift = float(target.truth[train].mean()) if is_number else 0.0
     scale = (float(target.truth[train].std()) or 1.0) if is_number else 1.0
     trained = _settings(target, config).train(
-        _examples([scalers[name](features[train]) for name in SCALERS], target, train, (shift, scale)),
-        _examples([scalers[name](features[validation]) for name in SCALERS], target, validation, (shift, scale)),
+        _examples([scalers[name](features[train]) for name in SCALERS], target, train, train, (shift, scale)),
+        _examples([scalers[name](features[validation]) for name in SCALERS], target, validation, train, (shift, scale)),
         # Neither weights nor scaler are in the key: run r draws alike for all of them, so that runs pair.
         [derive_seed(seed, "probe", target.name, run) for run in range(config.runs)],
     )
@@ -322,15 +322,12 @@ def _sit(
 
 
 def _examples(
-    inputs: list[Features], target: Target, entries: NDArray[np.int64], scale: tuple[float, float]
+    inputs: list[Features], target: Target, entries: NDArray[np.int64], train: NDArray[np.int64], scale: Sequence[float]
 ) -> "Examples":
     from capezoo.evaluate.measure.heads import Examples
 
     truth = (target.truth[entries] - scale[0]) / scale[1]
-    # CAPE balances sexes, but not diagnoses.
-    share = float(truth.mean()) if target.name == "sex" else 0.5
-    weight = np.where(truth[:, 0] == 1, 0.5 / share, 0.5 / (1 - share)) if target.name == "sex" else None
-    return Examples.of(inputs, truth[:, 0] if truth.shape[1] == 1 else truth, weight)
+    return Examples.of(inputs, truth[:, 0] if truth.shape[1] == 1 else truth, target.weights(entries, train))
 
 
 def _scored(weights: str, exam: TargetExam, scaler: ScalerName, answers: _Answers) -> _Score:
@@ -406,7 +403,7 @@ def _test_set(exam: TargetExam, parts: Parts) -> _TestSet:
 
 def _title(one: _Asked) -> str:
     words = {"number": "number", "labels": f"{len(one.outputs)} labels", "classes": f"{len(one.outputs)} classes"}
-    return one.name.capitalize() + (f" ({words[one.kind]})" if len(one.outputs) > 1 else "")
+    return one.name[:1].upper() + one.name[1:] + (f" ({words[one.kind]})" if len(one.outputs) > 1 else "")
 
 
 def _scores(result: Result, one: _Asked, tests: Sequence[_TestSet], metrics: Sequence[str]) -> pd.DataFrame:

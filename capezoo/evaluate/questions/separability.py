@@ -43,7 +43,7 @@ class Config(Spec):
     neighbours: int = Field(15, gt=0, description="of each record, whose cohorts are looked at")
     folds: int = Field(5, gt=1, description="of patients, for the linear probe")
     # Neighbours and silhouette take time with the square of it.
-    max_patients: int = Field(1000, gt=0, description="patients of each cohort at most, drawn at random")
+    max_patients: int = Field(1000, ge=5, description="patients of each cohort at most, drawn at random")
     min_patients: int = Field(30, gt=0, description="cohorts with fewer patients are left out and named")
     resamples: int = Field(500, gt=0, description="draws of patients for each interval")
     split: str = Field(
@@ -76,8 +76,9 @@ def run(context: Context, config: Config) -> Result:
     """
     entries, _ = unseen_people(context.index, {}, config.split, context.store)
     patients = context.index["patient"]
+    fewest = max(config.min_patients, config.folds)  # a probe needs a patient of every cohort in each fold
     chosen, kept, left_out = balanced_sample(
-        context.cohorts[entries], patients[entries], context.seed, fewest=config.min_patients, most=config.max_patients
+        context.cohorts[entries], patients[entries], context.seed, fewest=fewest, most=config.max_patients
     )
     chosen = entries[chosen]
     label, group = np.searchsorted(kept, context.cohorts[chosen]), patients[chosen]

@@ -119,6 +119,12 @@ def test_values_numbers_and_bands(subject):
     slack = columns_of(CohortIndex(dict(index.columns) | {"label_slack": two}, index.cohorts), every, ["slack"])[0]
     assert slack.values == ("0.168", "0.2 to 1.5")
     assert np.bincount(slack.codes).tolist() == [170, len(every) - 170]
+    # Five of twelve at one value: the second fifth ends between it and the next.
+    few = np.r_[np.zeros(5), np.arange(1.0, 8.0)]
+    shared = columns_of(CohortIndex(dict(index.columns) | {"label_few": np.resize(few, len(every))}, index.cohorts),
+                        every[:12], ["few"])[0]  # fmt: skip
+    assert shared.values == ("0", "1 to 3", "4 to 5", "6 to 7")
+    assert np.bincount(shared.codes).tolist() == [5, 3, 2, 2]
     years = index["age"]
     assert age.values == ("0 to 19", "20 to 39", "40 to 59", "60 to 79", "from 80")
     assert (age.codes == 4).sum() == (years >= 80).sum()

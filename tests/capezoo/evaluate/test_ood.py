@@ -189,6 +189,16 @@ def test_error_is_the_mean_over_patients_records_by_hand():
     assert exam.per_run(np.array([[31.0, 38.0, 50.0], [30.0, 40.0, 56.0]])) == [1.0, 2.0]
 
 
+def test_a_sex_with_one_patient_has_an_area_and_no_interval():
+    truth, answer = np.array([1, 1, 0, 0, 0.0]), np.array([0.9, 0.3, 0.4, 0.2, 0.1])
+    area = Exam("sex", "x", np.arange(5), truth, np.array([0, 0, 1, 2, 3]), seed=1, resamples=50)
+    found = area.interval([area.metric(answer)])
+    assert found.value == pytest.approx(5 / 6)
+    assert found.limits == (None, None)
+    two = dataclasses.replace(area, patients=np.array([0, 4, 1, 2, 3]))
+    assert None not in two.interval([two.metric(answer)]).limits
+
+
 def test_a_cohort_without_labels_is_tested_for_nothing(make_embeddings):
     made = make_embeddings("z")
     columns = dict(made.index.columns)

@@ -8,9 +8,10 @@ import pytest
 from sklearn.metrics import f1_score, r2_score, roc_auc_score
 
 from capezoo.errors import Unanswerable
+from capezoo.evaluate.measure.parts import Parts
 from capezoo.evaluate.questions import Context, Subject
-from capezoo.evaluate.questions._targets import _SETS, Target, _statistics
-from capezoo.evaluate.questions.probe import Config, run, tables
+from capezoo.evaluate.questions._targets import _SETS, Target, TargetExam, _statistics
+from capezoo.evaluate.questions.probe import Config, _sit, run, tables
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SpecError
 from ecgcohorts.index.cohort_index import CohortIndex
@@ -97,6 +98,17 @@ def test_one_rule_for_a_class_that_a_part_or_a_draw_lacks(answers):
     )
 
 
+def test_a_class_that_a_cohort_lacks_can_be_the_wrong_answer():
+    truth = np.eye(3)[np.arange(40) % 2]
+    answer = np.where(np.arange(40)[:, None] < 30, truth * 0.4, 0.1) + np.array([0.1, 0.1, 0.2])
+    target, entries = Target("grade", "classes", ("0", "1", "2"), truth), np.arange(40)
+    exam = TargetExam(target, "north", entries, target.scored(entries), entries, 0, 10)
+    assert exam.outputs.tolist() == [True, True, False]
+    found = {name: exam.alone(one) for name, one in exam.statistics(answer).items()}
+    expected = f1_score(truth.argmax(axis=1), answer.argmax(axis=1), labels=[0, 1], average="macro")
+    assert found["macro F1"] == pytest.approx(expected)
+
+
 def test_kinds_are_told_by_the_values_and_by_the_word_after_the_equals_sign(make_embeddings):
     subject = labelled(
         make_embeddings,
@@ -115,6 +127,31 @@ def test_kinds_are_told_by_the_values_and_by_the_word_after_the_equals_sign(make
     assert np.nansum(kinds["grade"].truth, axis=1).tolist() == [1.0] * len(index)
     with pytest.raises(SpecError, match=r"grade\+flag.*expected labels. Ask for each alone"):
         Target.find(index, "grade+flag", part, part)
+
+
+def test_a_few_whole_years_are_a_number(make_embeddings):
+    subject = labelled(make_embeddings, years=lambda index, x: np.rint(index["age"]))
+    index = subject.embeddings.index
+    part = np.flatnonzero(np.isfinite(index["age"]))[:12]
+    whole = CohortIndex(dict(index.columns) | {"age": np.rint(index["age"])}, index.cohorts)
+    assert Target.find(whole, "years", part, part).kind == "classes"
+    assert Target.find(whole, "age", part, part).kind == "number"
+
+
+def test_sexes_are_balanced_over_the_training_part_whatever_the_validation_part_has(make_embeddings):
+    subject = labelled(make_embeddings)
+    index = subject.embeddings.index
+    women, men = (np.flatnonzero(index["sex"] == code) for code in (1, 0))
+    train = np.r_[women[:30], men[:10]]
+    target = Target.find(index, "sex", train, women[30:40])
+    np.testing.assert_allclose(target.weights(train, train), np.repeat([2 / 3, 2.0], [30, 10]))
+    np.testing.assert_allclose(target.weights(women[30:40], train), 2 / 3)
+    assert Target.find(index, "sex=classes", train, train).weights(train, train) is None
+    # Everyone in the validation part is a woman: nothing to divide by.
+    config = Config(train_cohort="north", max_epochs=2)
+    made = subject.features
+    parts = Parts(train, women[30:40], {})
+    assert _sit(made, target, [], parts, config, seed=0)[1]["plain"] == (2,)
 
 
 def test_probes_find_what_the_units_tell_and_only_that(make_embeddings):
@@ -168,6 +205,9 @@ def test_labels_that_a_part_lacks_are_named_and_cost_no_record(make_embeddings):
     assert "Left out, as no training record has it or all have: never." in text
     assert "constant answer" in text
     assert alone.name == "here"
+    assert "LVEF_low" in [
+        one.title for one in tables(answered(labelled(make_embeddings, LVEF_low=signal(2)), "LVEF_low"))
+    ]
 
 
 def test_what_cannot_be_asked_is_refused_in_one_line(make_embeddings):

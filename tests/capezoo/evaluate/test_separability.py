@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure import parts
 from capezoo.evaluate.questions import Context, Subject
-from capezoo.evaluate.questions._separation import balanced_sample, neighbour_purity
+from capezoo.evaluate.questions._separation import Separation, balanced_sample, neighbour_purity
 from capezoo.evaluate.questions.separability import Config, _between_share, _silhouette, run
 
 QUICK = Config(max_patients=80, resamples=100)
@@ -128,6 +128,16 @@ def test_one_cohort_is_refused(separability):
     x, names, patients = clouds(0.0, sizes=(50, 20, 5))
     with pytest.raises(Unanswerable, match="found patients: a 50, b 20, c 5; expected 30 in two cohorts"):
         separability(x, names, patients, seed=0)
+
+
+def test_cohorts_need_a_patient_in_each_fold(separability):
+    x, names, patients = clouds(0.0, sizes=(20, 20, 3))
+    assert separability(x, names, patients, seed=0, config=Config(resamples=20, min_patients=2)).left_out == ("c",)
+    with pytest.raises(Unanswerable, match="found patients: a 20, b 20, c 3; expected 25 in two cohorts"):
+        separability(x, names, patients, seed=0, config=Config(resamples=20, min_patients=2, folds=25))
+    few = np.flatnonzero(names == "c")[:3].tolist() + np.flatnonzero(names == "b")[:3].tolist()
+    told = {"seed": 0, "neighbours": 2, "fewest": 1, "most": 9}
+    assert Separation.of(x[few].astype("f4"), names[few], patients[few], **told) is None
 
 
 def test_a_collapsed_embedding_tells_nothing(separability):

@@ -114,6 +114,13 @@ def test_patient_bootstrap_draws_patients_not_records():
     assert (single.high - single.low) / 2 == pytest.approx(1.96 * stats.sem(values), rel=0.15)
 
 
+def test_one_patient_has_no_interval_however_many_records():
+    found = st.patient_bootstrap(np.zeros(9, int), st.weighted_mean(np.arange(9.0)))
+    assert found.value == 4
+    assert found.limits == (None, None)
+    assert st.patient_draws(np.zeros(9, int), st.weighted_mean(np.arange(9.0))).p is None
+
+
 def test_patient_bootstrap_does_not_depend_on_the_block_size(monkeypatch):
     patients, values = np.repeat(np.arange(30), 2), np.arange(60.0)
     whole = st.patient_bootstrap(patients, st.weighted_mean(values), n_resamples=50)

@@ -9,6 +9,7 @@ import pytest
 import ecgcohorts as ec
 from ecgcohorts.cli.program import main
 from ecgcohorts.ingest import IngestOptions, commit_plan, encode_partition, ingest, plan_to_file
+from ecgcohorts.ingest._changes import _Changes
 from ecgcohorts.io import durable
 from ecgcohorts.store import commit
 
@@ -303,3 +304,12 @@ def test_a_memory_of_a_later_store_is_not_believed(source, tmp_path):
     assert ingest(source.folder, store, str(spec), OPTIONS).changes.files == 1
     ingest(source.folder, store, str(spec), UPDATE)
     source.assert_is_fresh(store, spec)
+
+
+def test_changes_are_said_without_those_that_there_are_none_of():
+    assert (
+        str(_Changes(files=1, refused=2))
+        == "the files of 1 recording were replaced, 2 refused ones could be read again"
+    )
+    assert str(_Changes(recordings=2, facts={"age": 2})) == "facts of 2 recordings changed (age 2)"
+    assert str(_Changes()) == "facts of 0 recordings changed"

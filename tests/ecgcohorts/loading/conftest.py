@@ -33,9 +33,6 @@ class ArrayStore:
         for row, start, n, target in zip(rows, first, length, targets, strict=True):
             out[target, :, :n], out[target, :, n:] = self.strips[row, :, start : start + n], -32768
 
-    def refuse_removed(self) -> None:
-        """Nobody is."""
-
 
 @pytest.fixture
 def store() -> ArrayStore:

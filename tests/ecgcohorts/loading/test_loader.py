@@ -63,9 +63,6 @@ class TinyStore:
         for row, start, n, target in zip(rows, first, length, targets, strict=True):
             out[target, :, :n], out[target, :, n:] = self.strips[row, :, start : start + n], MISSING
 
-    def refuse_removed(self) -> None:
-        """Nobody is."""
-
 
 def windows_of(array: ShardedArray):
     def read_windows(rows, first, length, out, targets, threads) -> None:
