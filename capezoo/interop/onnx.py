@@ -62,15 +62,22 @@ def _exported(model: "nn.Module", spec: InputSpec) -> bytes:
     x = torch.zeros(TRACED_BATCH, len(spec.leads), spec.length, device=next(model.parameters()).device)
     # Without gradients, blocks that a backward pass would recompute are traced as plain ones.
     with torch.no_grad():
-        program = torch.onnx.export(
-            model,
-            (x,),
-            input_names=[SIGNAL],
-            output_names=[LOGITS if model.num_classes else EMBEDDING],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                model,
+                (x,),
+                input_names=[SIGNAL],
+                output_names=[LOGITS if model.num_classes else EMBEDDING],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            # Its message is a page about the exporter's own insides.
+            raise SpecError(
+                f"found {type(model).__module__}, which torch's exporter cannot write as ONNX ({type(error).__name__}); "
+                "expected a network of convolutions or attention. Use it in PyTorch."
+            ) from error
     assert program is not None
     proto = program.model_proto
     _forget_where(proto.graph)

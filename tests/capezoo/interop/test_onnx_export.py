@@ -110,3 +110,12 @@ def test_the_command_exports_published_weights(tmp_path, capsys, monkeypatch) ->
     assert capsys.readouterr().out.strip() == str(tmp_path / "tiny.onnx")
     assert given[0].spec == InputSpec(length=400)
     assert torch.equal(given[0].stem.weight, model.stem.weight)
+
+
+def test_what_the_exporter_cannot_write_is_refused_in_one_line(tmp_path):
+    """S4 computes with Fourier transforms of complex numbers, which torch's exporter has no form for."""
+    model = capezoo.create_model("s4", config={"width": 8, "depth": 1})
+    with pytest.raises(SpecError, match=r"s4, which torch's exporter cannot write as ONNX") as refused:
+        onnx_export.export_onnx(model, tmp_path / "s4.onnx")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "s4.onnx").exists()
