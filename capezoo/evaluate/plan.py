@@ -151,17 +151,26 @@ def steps_of(plan: Plan, base: Path, out: Path) -> Iterator[_Step]:
         for name, one in plan.encoders.items():
             if one is not None and one.run is not None:
                 config = configs[seed, name]
-                yield _training(config, _command_of(plan, name, one, seed, folder, stores), folder, name, stores)
+                yield _training(config, _command_of(plan, name, one, config, folder, base), folder, name, stores)
                 yield _publishing(config, folder, name, stores)
         for name, one_study in plan.studies.items():
             yield from _asking(plan, name, one_study, seed, folder, base)
 
 
 def _run(plan: Plan, one: _EncoderPlan, seed: int, base: Path) -> RunConfig:
-    assert one.run is not None
-    is_file = one.run.endswith((".yaml", ".yml"))
-    config = runs.load(base / one.run, seed) if is_file else runs.get(one.run, seed, one.cohort)
+    named = _run_named(one, base)
+    config = runs.load(Path(named), seed) if _is_file(named) else runs.get(named, seed, one.cohort)
     return changed(config, _settings(plan, one))
+
+
+def _run_named(one: _EncoderPlan, base: Path) -> str:
+    """Return what `capezoo pretrain --run` is given: a name, or where the file is."""
+    assert one.run is not None
+    return str(base / one.run) if _is_file(one.run) else one.run
+
+
+def _is_file(run: str) -> bool:
+    return run.endswith((".yaml", ".yml"))
 
 
 def _settings(plan: Plan, one: _EncoderPlan) -> list[str]:
@@ -272,8 +281,10 @@ def _option(key: str, value: Any) -> list[str]:
     flag = "--" + key.replace("_", "-")
     if isinstance(value, bool):
         return [flag] if value else []
-    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
-        return _repeated(flag, value)
+    if isinstance(value, list | tuple):
+        # Words are an option given several times, numbers one option of several values.
+        numbers = [json.dumps(one) for one in value if not isinstance(one, str)]
+        return [flag, *numbers] if numbers else _repeated(flag, value)
     return [flag, value if isinstance(value, str) else json.dumps(value)]
 
 
@@ -298,10 +309,16 @@ def _weights(weights: str, base: Path) -> str:
     return str(base / weights) if (base / weights).is_dir() else weights
 
 
-def _command_of(plan: Plan, name: str, one: _EncoderPlan, seed: int, folder: Path, stores: tuple[str, ...]) -> str:
-    assert one.run is not None
+def _command_of(plan: Plan, name: str, one: _EncoderPlan, config: RunConfig, folder: Path, base: Path) -> str:
+    stores = _paths(plan.store, base)
     words = ["capezoo", "pretrain", *_repeated("--store", stores), "--out", str(folder / "runs" / name)]
-    words += ["--seed", str(seed), "--run", one.run, *(("--cohort", one.cohort) if one.cohort else ())]
+    words += [
+        "--seed",
+        str(config.seed),
+        "--run",
+        _run_named(one, base),
+        *(("--cohort", one.cohort) if one.cohort else ()),
+    ]
     return shlex.join([*words, *_repeated("--set", _settings(plan, one))])
 
 
