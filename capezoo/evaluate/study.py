@@ -5,6 +5,7 @@ OUT/figures/<question>/*.svg       the pictures of the report, one a file
 OUT/embeddings/<weights>/          kept: the next question about the same weights and store reads them
 """
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -152,34 +153,65 @@ def _continued(folder: Path, made: Study) -> Study:
     differing = [
         name for name in ("seed", "store_fingerprint", "weights") if getattr(earlier, name) != getattr(made, name)
     ]
-    if differing:
-        what = " and ".join(name.replace("_fingerprint", "") for name in differing)
-        raise SpecError(
-            f"{folder / RESULTS}: found a study of another {what}. Name another folder, or remove this one."
-        )
-    return earlier
+    if not differing:
+        return earlier
+    others = {"seed": "another seed", "store_fingerprint": "another store"}
+    found = [others[one] for one in differing if one in others]
+    # Untrained networks are drawn by the seed: with another one they differ as a matter of course.
+    if "weights" in differing and (told := _told_apart(earlier.weights, made.weights, earlier.seed == made.seed)):
+        found.append(f"other weights ({told})")
+    raise SpecError(
+        f"{folder / RESULTS}: found a study of {' and '.join(found)}. Name another folder, or remove this one."
+    )
+
+
+def _told_apart(found: Sequence[EvaluatedWeights], asked: Sequence[EvaluatedWeights], same_seed: bool) -> str:
+    """Say how the weights of a study differ from those it is asked for; nothing if only the seed makes the difference."""
+    names, wanted = ([one.name for one in rows] for rows in (found, asked))
+    if names != wanted:
+        return f"{', '.join(names)}; asked for {', '.join(wanted)}"
+    changed = [one.name for one, other in zip(found, asked, strict=True) if one != other]
+    if trained := [name for name in changed if name.split(",")[0] not in NEVER_TRAINED]:
+        return f"others named {', '.join(trained)}"
+    # Whoever comes back to an old study has changed nothing, and the rows have the same name.
+    return f"{', '.join(changed)}, as another version of capezoo makes it" if same_seed else ""
 
 
 def _rows(
     weights: Sequence[str], seed: int, check: bool, trained_on: Callable[[Path], NDArray[np.uint8] | None]
 ) -> list[Row]:
     """Load weights in the order given. Their names are those of the cards, with the folder where two are equal."""
+    if again := sorted({name for name in weights if weights.count(name) > 1}):
+        raise SpecError(f"weights: found {', '.join(again)} more than once, expected each once.")
     folders = {name: locate(name) for name in weights if name not in NEVER_TRAINED}
-    names = {name: read_card(folder).name for name, folder in folders.items()}
+    labels = _labels(folders)
     found = []
     for name in weights:
         if name in NEVER_TRAINED:
             found.append(never_trained(name, list(folders.values()), seed))
             continue
-        folder, label = folders[name], names[name]
-        # Two cards may have one name, and nothing may pass for what was never trained.
-        if label in NEVER_TRAINED or list(names.values()).count(label) > 1:
-            label = f"{label} ({folder.name})"
-        model = load(folder, check=check)
-        evaluated = EvaluatedWeights(name=label, weights=weights_digest(model), card=sha256_of(folder / CARD))
+        folder, model = folders[name], load(folders[name], check=check)
+        evaluated = EvaluatedWeights(name=labels[name], weights=weights_digest(model), card=sha256_of(folder / CARD))
         # After loading: the digests are those of a folder that was found whole.
         found.append(Row(evaluated, (model,), trained_on(folder) if check else None))
     return found
+
+
+def _labels(folders: Mapping[str, Path]) -> dict[str, str]:
+    """Return the name of each card, with as much of its folder as tells it from others of that name."""
+    names = {word: read_card(folder).name for word, folder in folders.items()}
+    # Not resolved: a link may be called what its user calls the weights.
+    places = {word: Path(os.path.abspath(folder)).parts for word, folder in folders.items()}
+    labels = {}
+    for word, own in places.items():
+        same = [places[other] for other in folders if other != word and names[other] == names[word]]
+        if own in same:
+            raise SpecError(f"{word}: found these weights more than once, expected each once.")
+        depth = next(depth for depth in range(1, len(own) + 1) if all(one[-depth:] != own[-depth:] for one in same))
+        # Two cards may have one name, and nothing may pass for what was never trained.
+        is_clear = not same and names[word] not in NEVER_TRAINED
+        labels[word] = names[word] if is_clear else f"{names[word]} ({'/'.join(own[-depth:])})"
+    return labels
 
 
 def _draw(folder: Path, figures: Sequence[Any]) -> None:
