@@ -13,7 +13,7 @@ OUT/report.html                   all tables and figures on one page
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,18 +27,18 @@ from capezoo.evaluate.page.report import build_report
 from capezoo.evaluate.questions import KIND
 from capezoo.evaluate.results import RESULTS, Study
 from capezoo.evaluate.rows import NEVER_TRAINED
-from capezoo.evaluate.study import Progress, study
+from capezoo.evaluate.study import Progress, _require_unseen, study
 from capezoo.specs.base import MAX_YAML_BYTES, Spec, parse
 from capezoo.specs.run import RunConfig
 from capezoo.specs.settings import changed
 from capezoo.training.data import TrainingData, fitted
 from capezoo.training.loop import pretrain
-from capezoo.zoo.files import CONFIG, read_card
+from capezoo.zoo.files import CARD, CONFIG, read_card
 from capezoo.zoo.listing import locate
 from capezoo.zoo.publish import About, licences_of, publish
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError, did_you_mean
-from ecgcohorts.io.durable import make_folder, write_file
+from ecgcohorts.io.durable import make_folder, sha256_of, write_file
 from ecgcohorts.io.yaml_text import read_yaml
 from ecgcohorts.store.union import open_named
 
@@ -183,8 +183,7 @@ def _settings(plan: Plan, one: _EncoderPlan) -> list[str]:
 def _require_possible(plan: Plan, base: Path, configs: Mapping[tuple[int, str], RunConfig]) -> None:
     """Raise what a step would raise, before the first one."""
     store = open_named(_paths(plan.store, base))
-    for config in configs.values():
-        TrainingData.prepare(store, config)
+    seen = {key: TrainingData.prepare(store, config).digests() for key, config in configs.items()}
     for name, one in plan.encoders.items():
         if one is None and name not in NEVER_TRAINED:
             known = ", ".join(NEVER_TRAINED)
@@ -199,8 +198,12 @@ def _require_possible(plan: Plan, base: Path, configs: Mapping[tuple[int, str], 
             config = parse(module.Config, values, f"study {name}, question {question}")
             if require := getattr(config, "require", None):
                 require(asked.index)
-            if isinstance(config, Tested):
-                config.parts(asked.index, plan.seeds[0], asked)
+            for seed in plan.seeds if isinstance(config, Tested) else ():
+                parts = config.parts(asked.index, seed, asked)
+                for encoder in () if config.allow_seen else one_study.encoders or plan.encoders:
+                    # What a finished run would be refused for: found out before it, this costs no training.
+                    if (seed, encoder) in seen:
+                        _require_unseen(encoder, asked.index, parts, seen[seed, encoder])
 
 
 def _questions(plan: Plan, name: str, one: _StudyPlan) -> dict[str, dict[str, Any]]:
@@ -274,7 +277,7 @@ def _asking(plan: Plan, name: str, one: _StudyPlan, seed: int, folder: Path, bas
         def ask(tell: Progress, command: str = command, asked: Mapping[str, Any] = {question: values}) -> None:
             study(weights, open_named(stores), out, seed, asked, command=command, progress=tell)
 
-        yield _Step(command, out, partial(_answered, out, question, values), ask)
+        yield _Step(command, out, partial(_answered, out, question, values, weights, stores), ask)
 
 
 def _option(key: str, value: Any) -> list[str]:
@@ -288,12 +291,30 @@ def _option(key: str, value: Any) -> list[str]:
     return [flag, value if isinstance(value, str) else json.dumps(value)]
 
 
-def _answered(out: Path, question: str, values: Mapping[str, Any]) -> bool:
+def _answered(
+    out: Path, question: str, values: Mapping[str, Any], weights: Sequence[str], stores: tuple[str, ...]
+) -> bool:
+    """Tell whether a question has its answer. What `study` refuses to add to the folder is no answer: it is asked again."""
     if not (out / RESULTS).is_file():
         return False
     module: Any = plugins.load(KIND, question)
-    answer = Study.read(out).answers.get(question)
-    return answer is not None and answer.config == parse(module.Config, values, question)
+    made = Study.read(out)
+    answer = made.answers.get(question)
+    if answer is None or answer.config != parse(module.Config, values, question):
+        return False
+    rows = [(None, one.name) if one.card is None else (one.card, "") for one in made.weights]
+    return rows == list(map(_known_as, weights)) and made.store_fingerprint == open_named(stores).fingerprint
+
+
+def _known_as(weights: str) -> tuple[str | None, str]:
+    """Return the digest of a card, or the name of what was never trained."""
+    if weights in NEVER_TRAINED:
+        return None, weights
+    try:
+        return sha256_of(locate(weights) / CARD), ""
+    except SpecError:
+        # Weights that the plan has still to make, or that were cleared away.
+        return None, ""
 
 
 def _place(plan: Plan, name: str, folder: Path, base: Path) -> str:

@@ -127,6 +127,10 @@ def test_the_commands_do_the_same(write, tmp_path, monkeypatch, capsys):
         ({"studies": {"a": {"questions": {"ood": {"rums": 3}}}}}, ["question ood", "unknown key 'rums'"]),
         ({"studies": {"a": {"questions": {"ood": {"train_cohort": "nowhere"}}}}}, ["nowhere"]),
         ({"split": "none-such"}, ["none-such"]),
+        (
+            {"studies": {"a": {"questions": {"ood": OOD | {"allow_seen": False}}}}},
+            ["x: found test patients", "overlap"],
+        ),
         ({"encoders": {"x": {"run": "tiny.yaml", "weights": "w"}}}, ["either weights or run"]),
         ({"encoders": {"../x": {"run": "tiny.yaml"}}}, ["encoders"]),
         ({"encoders": {"x": {"run": "tiny.yaml", "set": {"sampler.groups": 4000}}}, "studies": ONE}, ["4000"]),
@@ -145,6 +149,10 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(write, tmp_path,
 def test_weights_of_another_plan_and_a_strangers_results_are_refused(write, tmp_path):
     out = tmp_path / "out"
     plans.carry_out(write(encoders={"x": {"run": "tiny.yaml"}}, studies=ONE), out)
+    # An answer about x alone is none about x and the untrained network.
+    both = {"a": {"questions": {"separability": {"resamples": 20}}}}
+    with pytest.raises(SpecError, match="found a study of other weights"):
+        plans.carry_out(write(encoders={"x": {"run": "tiny.yaml"}, "random": None}, studies=both), out)
     changed = write(encoders={"x": {"run": "tiny.yaml", "set": {"max_steps": 3}}}, studies=ONE)
     with pytest.raises(SpecError, match="weights of another run"):
         plans.carry_out(changed, out)
