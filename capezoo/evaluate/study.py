@@ -80,30 +80,40 @@ def study(
     found = with_norms(rows, batch_norm)
     # Embedding takes minutes to hours; what cannot be tested is refused before it.
     _require_testable(asked, found, store, seed)
-    made = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
-    if (folder / RESULTS).is_file():
-        made = _continued(folder, made)
+    asking = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
+    made = _continued(folder, asking)
     embedder = Embedder(store, folder, progress, device)
     for name, config in asked.items():
         module: Any = plugins.load(KIND, name)
-        answers, left_out = dict(made.answers), dict(made.left_out)
-        for before in (answers, left_out):  # asked again, an answer replaces the one before, or a refusal
-            before.pop(name, None)
+        answer, refusal = None, ""
         try:
             subjects = embedder.subjects(found, _trains_on(config, store, seed))
             result = module.run(Context(subjects, seed, _part_of(progress, name), store, device), config)
-            answers[name] = Answer(config=config, result=result, provenance=Provenance.now(command))
+            answer = Answer(config=config, result=result, provenance=Provenance.now(command))
         except Unanswerable as error:
             # Of several, the others still have answers; alone, there would be a study of nothing.
             if len(asked) == 1:
                 raise
-            left_out[name] = str(error)
-        made = made.model_copy(update={"answers": dict(sorted(answers.items())), "left_out": left_out})
+            refusal = str(error)
+        # Read anew: another process may have answered another question meanwhile.
+        made = _answered(_continued(folder, asking), name, answer or refusal)
         # After every answer: whoever stops a long study keeps those it has.
         made.write(folder)
-        if name in answers:
-            _draw(folder / "figures" / name, module.figures(answers[name].result))
+        if answer:
+            _draw(folder / "figures" / name, module.figures(answer.result))
     return made
+
+
+def _answered(earlier: Study, name: str, told: Answer | str) -> Study:
+    """Return a study with an answer to a question, or why there is none, in the place of what it said before."""
+    answers, left_out = dict(earlier.answers), dict(earlier.left_out)
+    for before in (answers, left_out):
+        before.pop(name, None)
+    if isinstance(told, Answer):
+        answers[name] = told
+    else:
+        left_out[name] = told
+    return earlier.model_copy(update={"answers": dict(sorted(answers.items())), "left_out": left_out})
 
 
 def _config(name: str, values: Mapping[str, Any]) -> Spec:
@@ -147,7 +157,9 @@ def _require_unseen(name: str, index: "CohortIndex", parts: Parts, trained_on: N
 
 
 def _continued(folder: Path, made: Study) -> Study:
-    """The study that the folder holds. Raises SpecError unless it is of the same weights, store and seed."""
+    """The study that the folder holds, or `made`. Raises SpecError unless it is of the same weights, store and seed."""
+    if not (folder / RESULTS).is_file():
+        return made
     earlier = Study.read(folder)
     # Numbers of other weights, another store or another split side by side would look comparable.
     differing = [

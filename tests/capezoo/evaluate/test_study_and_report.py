@@ -147,6 +147,20 @@ def test_a_study_with_rows_of_another_version_says_which(simulated, tmp_path):
         ask(["measurements"], store, tmp_path, 2, few)
 
 
+def test_two_processes_may_ask_in_one_folder(simulated, tmp_path, monkeypatch):
+    """The answer of the one that was quicker stays."""
+    store, real = open_store(simulated / "store.zarr"), separability.run
+
+    def slow(*asked):
+        ask(["measurements"], store, tmp_path, 1, {"map": {"max_records": 5}})
+        return real(*asked)
+
+    monkeypatch.setattr(separability, "run", slow)
+    found = ask(["measurements"], store, tmp_path, 1, {"separability": {"resamples": 10}})
+    assert list(found.answers) == ["map", "separability"]
+    assert Study.read(tmp_path) == found
+
+
 def test_what_a_store_cannot_answer_is_left_out_among_others_and_refused_alone(simulated, tmp_path):
     store = open_store(simulated / "store.zarr")
     few = {"separability": {"min_patients": 40}}
@@ -335,6 +349,37 @@ def test_several_studies_are_paired(study, scored):
     assert float(row["mean difference"]) == pytest.approx(base - other, rel=0.02, abs=0.02)
     assert "age error elsewhere, years, plain" in table.index
     assert "kNN purity" in table.index
+
+
+def test_studies_are_paired_by_the_names_of_their_rows(study):
+    """Rows in another order are the same rows; a study without one of the two says nothing of their difference."""
+    _, result = study
+
+    def called(*names):
+        rows = [result.weights[0].model_copy(update={"name": name}) for name in names]
+        found = {name: (metric,) for name, metric in zip(names, numbers(names), strict=True)}
+        answer = result.answers["separability"]
+        changed = answer.model_copy(update={"result": answer.result.model_copy(update={"weights": found})})
+        return result.model_copy(update={"weights": tuple(rows), "answers": {"separability": changed}})
+
+    def numbers(names):
+        metrics = next(iter(result.answers["separability"].result.weights.values()))
+        for name in names:
+            value = {"x": 0.1, "z": 0.2, "random": 0.9}.get(name[0] if name != "random" else name)
+            yield next(one for one in metrics if one.name == "knn_purity").model_copy(update={"value": value})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(separability, "_TITLES", {"knn_purity": "kNN purity"})
+        x_z = called("x", "z")
+        for other, first in (
+            (called("z", "x"), "0.1, 0.1"),
+            (called("random", "z", "x"), "0.1, 0.1"),
+            (called("z", "random"), "0.1"),
+            (called("x", "random"), "0.1"),
+            (called("x", "random", "z"), "0.1, 0.1"),
+            (called("x-seed-1", "z-seed-1"), "0.1, 0.1"),
+        ):
+            assert _over_studies([x_z, other]).loc["kNN purity", "first"] == first
 
 
 def test_tables_say_what_results_hold(study, scored):
