@@ -44,6 +44,7 @@ from ecgcohorts.store.union import open_named
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
 _FORMAT = "capezoo-plan-results"
+_TAKEN = ("runs", "weights")  # folders beside those of studies
 
 
 class _EncoderPlan(Spec):
@@ -87,6 +88,10 @@ class Plan(Spec):
         """Read a plan. Raises SourceError for a file that is missing, SpecError naming the first thing wrong in it."""
         plan = parse(cls, read_yaml(path, MAX_YAML_BYTES, "plan"), str(path))
         for name, one in plan.studies.items():
+            if name in _TAKEN:
+                raise SpecError(
+                    f"{path}: found a study named {name}, which is a folder of the plan's own. Name it otherwise."
+                )
             for encoder in one.encoders:
                 if encoder not in plan.encoders:
                     raise SpecError(

@@ -153,6 +153,7 @@ class Campaign:
         return timed[0] + timed[1] * self.settings.steps * ARMS[arm].times_pairs * ARMS[arm].trained
 
     def _short_s(self, cell: Cell, steps: int) -> float:
-        # Always mixed batches: the other arms' costs follow from them, whichever of them is asked for first.
-        short = cell.model_copy(update={"arm": "mixed"})
+        # Mixed batches: the other arms' costs follow from them, whichever of them is asked for first. With the cohort's own
+        # devices there may be patients enough where there are too few for four made-up ones.
+        short = cell if ARMS[cell.arm].own_devices else cell.model_copy(update={"arm": "mixed"})
         return run(self.material, short, self.settings.model_copy(update={"steps": steps})).facts.seconds

@@ -157,6 +157,15 @@ def test_cost_is_projected_from_two_short_trials(material, tmp_path, instant):
     assert len(instant) == 2
 
 
+def test_own_devices_are_timed_where_four_made_up_ones_would_be_too_many(material, tmp_path):
+    two = replace(material, device=np.arange(36) % 2, devices=("a", "b"))
+    nine = Settings(steps=2, pairs=9)
+    campaign = Campaign(two, plan("tone", (200,), ("own_devices",), "hard", (2,)), tmp_path, nine)
+    assert campaign.projected_s() > 0
+    campaign.run()
+    assert not campaign.left
+
+
 def test_a_budget_is_kept_and_the_rest_is_named(material, tmp_path, instant):
     said = []
     settings = Settings(steps=50, pairs=4)  # 10 s a trial

@@ -126,6 +126,7 @@ def test_the_commands_do_the_same(write, tmp_path, monkeypatch, capsys):
         ({"studies": {"a": {"encoders": ["y"], "questions": {"map": {}}}}}, ["no encoder 'y'", "x, z, random"]),
         ({"studies": {"a": {"questions": {"ood": {"rums": 3}}}}}, ["question ood", "unknown key 'rums'"]),
         ({"studies": {"a": {"questions": {"ood": {"train_cohort": "nowhere"}}}}}, ["nowhere"]),
+        ({"studies": {"weights": {"questions": {"map": {}}}}}, ["a study named weights", "Name it otherwise"]),
         ({"split": "none-such"}, ["none-such"]),
         (
             {"studies": {"a": {"questions": {"ood": OOD | {"allow_seen": False}}}}},
