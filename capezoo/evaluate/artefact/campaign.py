@@ -17,7 +17,7 @@ from capezoo.evaluate.artefact.run import made_with, run
 from capezoo.evaluate.artefact.signatures import Signature
 from capezoo.evaluate.artefact.trial import Cell, Settings, Trial
 from capezoo.evaluate.artefact.verdict import Findings
-from capezoo.evaluate.results import Provenance
+from capezoo.evaluate.results import RESULTS, Provenance
 from capezoo.specs.base import parse
 from ecgcohorts.errors import SpecError
 
@@ -59,8 +59,13 @@ class Campaign:
     def __init__(
         self, material: Material, cells: Sequence[Cell], folder: Path, settings: Settings | None = None
     ) -> None:
-        """Look at the folder. Raises SpecError if it has trials of other recordings or with other settings, SourceError if
-        one is damaged, RecipeMismatch if the material cannot wear a signature of `cells`."""
+        """Look at the folder. Raises SpecError if it has trials of other recordings or with other settings, or results of
+        something else, SourceError if a trial is damaged, RecipeMismatch if the material cannot wear a signature of `cells`."""
+        if (folder / RESULTS).exists() and not Outcome.is_in(folder):
+            raise SpecError(
+                f"{folder / RESULTS}: found results of something else, expected those of an artefact control, or none. Name "
+                "another folder with -o."
+            )
         self.material, self.cells, self.folder = material, tuple(cells), folder
         self.settings = settings or Settings()
         self._made_with = made_with(material, self.settings)

@@ -132,6 +132,16 @@ def test_trials_of_something_else_are_refused(material, made, artefact_materials
         Campaign(recordings, CELLS, made.folder, settings)
 
 
+def test_the_results_of_a_study_are_not_written_over(material, tmp_path):
+    study = b'{"format": "capezoo-results"}'
+    (tmp_path / "results.json").write_bytes(study)
+    with pytest.raises(
+        SpecError, match=r"results\.json: found results of something else.* Name another folder with -o"
+    ):
+        Campaign(material, CELLS, tmp_path, TINY)
+    assert (tmp_path / "results.json").read_bytes() == study
+
+
 def test_a_trial_under_another_name_and_a_damaged_one_are_refused(material, made, tmp_path):
     whole = (made.folder / TRIALS / f"{CELLS[0].key}.npz").read_bytes()
     (tmp_path / TRIALS).mkdir()
