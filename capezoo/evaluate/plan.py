@@ -13,7 +13,7 @@ OUT/report.html                   all tables and figures on one page
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,23 +27,24 @@ from capezoo.evaluate.page.report import build_report
 from capezoo.evaluate.questions import KIND
 from capezoo.evaluate.results import RESULTS, Study
 from capezoo.evaluate.rows import NEVER_TRAINED
-from capezoo.evaluate.study import Progress, study
+from capezoo.evaluate.study import Progress, _require_unseen, study
 from capezoo.specs.base import MAX_YAML_BYTES, Spec, parse
 from capezoo.specs.run import RunConfig
 from capezoo.specs.settings import changed
 from capezoo.training.data import TrainingData, fitted
 from capezoo.training.loop import pretrain
-from capezoo.zoo.files import CONFIG, read_card
+from capezoo.zoo.files import CARD, CONFIG, read_card
 from capezoo.zoo.listing import locate
 from capezoo.zoo.publish import About, licences_of, publish
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError, did_you_mean
-from ecgcohorts.io.durable import make_folder, write_file
+from ecgcohorts.io.durable import make_folder, sha256_of, write_file
 from ecgcohorts.io.yaml_text import read_yaml
 from ecgcohorts.store.union import open_named
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
 _FORMAT = "capezoo-plan-results"
+_TAKEN = ("runs", "weights")  # folders beside those of studies
 
 
 class _EncoderPlan(Spec):
@@ -87,6 +88,10 @@ class Plan(Spec):
         """Read a plan. Raises SourceError for a file that is missing, SpecError naming the first thing wrong in it."""
         plan = parse(cls, read_yaml(path, MAX_YAML_BYTES, "plan"), str(path))
         for name, one in plan.studies.items():
+            if name in _TAKEN:
+                raise SpecError(
+                    f"{path}: found a study named {name}, which is a folder of the plan's own. Name it otherwise."
+                )
             for encoder in one.encoders:
                 if encoder not in plan.encoders:
                     raise SpecError(
@@ -151,17 +156,26 @@ def steps_of(plan: Plan, base: Path, out: Path) -> Iterator[_Step]:
         for name, one in plan.encoders.items():
             if one is not None and one.run is not None:
                 config = configs[seed, name]
-                yield _training(config, _command_of(plan, name, one, seed, folder, stores), folder, name, stores)
+                yield _training(config, _command_of(plan, name, one, config, folder, base), folder, name, stores)
                 yield _publishing(config, folder, name, stores)
         for name, one_study in plan.studies.items():
             yield from _asking(plan, name, one_study, seed, folder, base)
 
 
 def _run(plan: Plan, one: _EncoderPlan, seed: int, base: Path) -> RunConfig:
-    assert one.run is not None
-    is_file = one.run.endswith((".yaml", ".yml"))
-    config = runs.load(base / one.run, seed) if is_file else runs.get(one.run, seed, one.cohort)
+    named = _run_named(one, base)
+    config = runs.load(Path(named), seed) if _is_file(named) else runs.get(named, seed, one.cohort)
     return changed(config, _settings(plan, one))
+
+
+def _run_named(one: _EncoderPlan, base: Path) -> str:
+    """Return what `capezoo pretrain --run` is given: a name, or where the file is."""
+    assert one.run is not None
+    return str(base / one.run) if _is_file(one.run) else one.run
+
+
+def _is_file(run: str) -> bool:
+    return run.endswith((".yaml", ".yml"))
 
 
 def _settings(plan: Plan, one: _EncoderPlan) -> list[str]:
@@ -174,8 +188,7 @@ def _settings(plan: Plan, one: _EncoderPlan) -> list[str]:
 def _require_possible(plan: Plan, base: Path, configs: Mapping[tuple[int, str], RunConfig]) -> None:
     """Raise what a step would raise, before the first one."""
     store = open_named(_paths(plan.store, base))
-    for config in configs.values():
-        TrainingData.prepare(store, config)
+    seen = {key: TrainingData.prepare(store, config).digests() for key, config in configs.items()}
     for name, one in plan.encoders.items():
         if one is None and name not in NEVER_TRAINED:
             known = ", ".join(NEVER_TRAINED)
@@ -190,8 +203,12 @@ def _require_possible(plan: Plan, base: Path, configs: Mapping[tuple[int, str], 
             config = parse(module.Config, values, f"study {name}, question {question}")
             if require := getattr(config, "require", None):
                 require(asked.index)
-            if isinstance(config, Tested):
-                config.parts(asked.index, plan.seeds[0], asked)
+            for seed in plan.seeds if isinstance(config, Tested) else ():
+                parts = config.parts(asked.index, seed, asked)
+                for encoder in () if config.allow_seen else one_study.encoders or plan.encoders:
+                    # What a finished run would be refused for: found out before it, this costs no training.
+                    if (seed, encoder) in seen:
+                        _require_unseen(encoder, asked.index, parts, seen[seed, encoder])
 
 
 def _questions(plan: Plan, name: str, one: _StudyPlan) -> dict[str, dict[str, Any]]:
@@ -265,24 +282,44 @@ def _asking(plan: Plan, name: str, one: _StudyPlan, seed: int, folder: Path, bas
         def ask(tell: Progress, command: str = command, asked: Mapping[str, Any] = {question: values}) -> None:
             study(weights, open_named(stores), out, seed, asked, command=command, progress=tell)
 
-        yield _Step(command, out, partial(_answered, out, question, values), ask)
+        yield _Step(command, out, partial(_answered, out, question, values, weights, stores), ask)
 
 
 def _option(key: str, value: Any) -> list[str]:
     flag = "--" + key.replace("_", "-")
     if isinstance(value, bool):
         return [flag] if value else []
-    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
-        return _repeated(flag, value)
+    if isinstance(value, list | tuple):
+        # Words are an option given several times, numbers one option of several values.
+        numbers = [json.dumps(one) for one in value if not isinstance(one, str)]
+        return [flag, *numbers] if numbers else _repeated(flag, value)
     return [flag, value if isinstance(value, str) else json.dumps(value)]
 
 
-def _answered(out: Path, question: str, values: Mapping[str, Any]) -> bool:
+def _answered(
+    out: Path, question: str, values: Mapping[str, Any], weights: Sequence[str], stores: tuple[str, ...]
+) -> bool:
+    """Tell whether a question has its answer. What `study` refuses to add to the folder is no answer: it is asked again."""
     if not (out / RESULTS).is_file():
         return False
     module: Any = plugins.load(KIND, question)
-    answer = Study.read(out).answers.get(question)
-    return answer is not None and answer.config == parse(module.Config, values, question)
+    made = Study.read(out)
+    answer = made.answers.get(question)
+    if answer is None or answer.config != parse(module.Config, values, question):
+        return False
+    rows = [(None, one.name) if one.card is None else (one.card, "") for one in made.weights]
+    return rows == list(map(_known_as, weights)) and made.store_fingerprint == open_named(stores).fingerprint
+
+
+def _known_as(weights: str) -> tuple[str | None, str]:
+    """Return the digest of a card, or the name of what was never trained."""
+    if weights in NEVER_TRAINED:
+        return None, weights
+    try:
+        return sha256_of(locate(weights) / CARD), ""
+    except SpecError:
+        # Weights that the plan has still to make, or that were cleared away.
+        return None, ""
 
 
 def _place(plan: Plan, name: str, folder: Path, base: Path) -> str:
@@ -298,10 +335,16 @@ def _weights(weights: str, base: Path) -> str:
     return str(base / weights) if (base / weights).is_dir() else weights
 
 
-def _command_of(plan: Plan, name: str, one: _EncoderPlan, seed: int, folder: Path, stores: tuple[str, ...]) -> str:
-    assert one.run is not None
+def _command_of(plan: Plan, name: str, one: _EncoderPlan, config: RunConfig, folder: Path, base: Path) -> str:
+    stores = _paths(plan.store, base)
     words = ["capezoo", "pretrain", *_repeated("--store", stores), "--out", str(folder / "runs" / name)]
-    words += ["--seed", str(seed), "--run", one.run, *(("--cohort", one.cohort) if one.cohort else ())]
+    words += [
+        "--seed",
+        str(config.seed),
+        "--run",
+        _run_named(one, base),
+        *(("--cohort", one.cohort) if one.cohort else ()),
+    ]
     return shlex.join([*words, *_repeated("--set", _settings(plan, one))])
 
 

@@ -136,6 +136,9 @@ class Embedder:
             # Their digest is known once they are estimated, which takes a while: this says as much.
             weights = f"untrained {weights[:16]}, BatchNorm statistics of rows {of_rows}"
         path = self._folder / name
+        # Names that differ may be one name of a file: `a b` and `a_b`. The later row would take the earlier one's place.
+        if path in self._opened:
+            path = path.with_name(f"{name}-{weights_digest(model)[:16]}")
         self._opened[path] = before.get(path) or self._open(path, row, model, weights) or self._made(
             path, row, place, trains_on, weights
         )  # fmt: skip

@@ -5,6 +5,7 @@ OUT/figures/<question>/*.svg       the pictures of the report, one a file
 OUT/embeddings/<weights>/          kept: the next question about the same weights and store reads them
 """
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -79,30 +80,40 @@ def study(
     found = with_norms(rows, batch_norm)
     # Embedding takes minutes to hours; what cannot be tested is refused before it.
     _require_testable(asked, found, store, seed)
-    made = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
-    if (folder / RESULTS).is_file():
-        made = _continued(folder, made)
+    asking = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
+    made = _continued(folder, asking)
     embedder = Embedder(store, folder, progress, device)
     for name, config in asked.items():
         module: Any = plugins.load(KIND, name)
-        answers, left_out = dict(made.answers), dict(made.left_out)
-        for before in (answers, left_out):  # asked again, an answer replaces the one before, or a refusal
-            before.pop(name, None)
+        answer, refusal = None, ""
         try:
             subjects = embedder.subjects(found, _trains_on(config, store, seed))
             result = module.run(Context(subjects, seed, _part_of(progress, name), store, device), config)
-            answers[name] = Answer(config=config, result=result, provenance=Provenance.now(command))
+            answer = Answer(config=config, result=result, provenance=Provenance.now(command))
         except Unanswerable as error:
             # Of several, the others still have answers; alone, there would be a study of nothing.
             if len(asked) == 1:
                 raise
-            left_out[name] = str(error)
-        made = made.model_copy(update={"answers": dict(sorted(answers.items())), "left_out": left_out})
+            refusal = str(error)
+        # Read anew: another process may have answered another question meanwhile.
+        made = _answered(_continued(folder, asking), name, answer or refusal)
         # After every answer: whoever stops a long study keeps those it has.
         made.write(folder)
-        if name in answers:
-            _draw(folder / "figures" / name, module.figures(answers[name].result))
+        if answer:
+            _draw(folder / "figures" / name, module.figures(answer.result))
     return made
+
+
+def _answered(earlier: Study, name: str, told: Answer | str) -> Study:
+    """Return a study with an answer to a question, or why there is none, in the place of what it said before."""
+    answers, left_out = dict(earlier.answers), dict(earlier.left_out)
+    for before in (answers, left_out):
+        before.pop(name, None)
+    if isinstance(told, Answer):
+        answers[name] = told
+    else:
+        left_out[name] = told
+    return earlier.model_copy(update={"answers": dict(sorted(answers.items())), "left_out": left_out})
 
 
 def _config(name: str, values: Mapping[str, Any]) -> Spec:
@@ -146,40 +157,73 @@ def _require_unseen(name: str, index: "CohortIndex", parts: Parts, trained_on: N
 
 
 def _continued(folder: Path, made: Study) -> Study:
-    """The study that the folder holds. Raises SpecError unless it is of the same weights, store and seed."""
+    """The study that the folder holds, or `made`. Raises SpecError unless it is of the same weights, store and seed."""
+    if not (folder / RESULTS).is_file():
+        return made
     earlier = Study.read(folder)
     # Numbers of other weights, another store or another split side by side would look comparable.
     differing = [
         name for name in ("seed", "store_fingerprint", "weights") if getattr(earlier, name) != getattr(made, name)
     ]
-    if differing:
-        what = " and ".join(name.replace("_fingerprint", "") for name in differing)
-        raise SpecError(
-            f"{folder / RESULTS}: found a study of another {what}. Name another folder, or remove this one."
-        )
-    return earlier
+    if not differing:
+        return earlier
+    others = {"seed": "another seed", "store_fingerprint": "another store"}
+    found = [others[one] for one in differing if one in others]
+    # Untrained networks are drawn by the seed: with another one they differ as a matter of course.
+    if "weights" in differing and (told := _told_apart(earlier.weights, made.weights, earlier.seed == made.seed)):
+        found.append(f"other weights ({told})")
+    raise SpecError(
+        f"{folder / RESULTS}: found a study of {' and '.join(found)}. Name another folder, or remove this one."
+    )
+
+
+def _told_apart(found: Sequence[EvaluatedWeights], asked: Sequence[EvaluatedWeights], same_seed: bool) -> str:
+    """Say how the weights of a study differ from those it is asked for; nothing if only the seed makes the difference."""
+    names, wanted = ([one.name for one in rows] for rows in (found, asked))
+    if names != wanted:
+        return f"{', '.join(names)}; asked for {', '.join(wanted)}"
+    changed = [one.name for one, other in zip(found, asked, strict=True) if one != other]
+    if trained := [name for name in changed if name.split(",")[0] not in NEVER_TRAINED]:
+        return f"others named {', '.join(trained)}"
+    # Whoever comes back to an old study has changed nothing, and the rows have the same name.
+    return f"{', '.join(changed)}, as another version of capezoo makes it" if same_seed else ""
 
 
 def _rows(
     weights: Sequence[str], seed: int, check: bool, trained_on: Callable[[Path], NDArray[np.uint8] | None]
 ) -> list[Row]:
     """Load weights in the order given. Their names are those of the cards, with the folder where two are equal."""
+    if again := sorted({name for name in weights if weights.count(name) > 1}):
+        raise SpecError(f"weights: found {', '.join(again)} more than once, expected each once.")
     folders = {name: locate(name) for name in weights if name not in NEVER_TRAINED}
-    names = {name: read_card(folder).name for name, folder in folders.items()}
+    labels = _labels(folders)
     found = []
     for name in weights:
         if name in NEVER_TRAINED:
             found.append(never_trained(name, list(folders.values()), seed))
             continue
-        folder, label = folders[name], names[name]
-        # Two cards may have one name, and nothing may pass for what was never trained.
-        if label in NEVER_TRAINED or list(names.values()).count(label) > 1:
-            label = f"{label} ({folder.name})"
-        model = load(folder, check=check)
-        evaluated = EvaluatedWeights(name=label, weights=weights_digest(model), card=sha256_of(folder / CARD))
+        folder, model = folders[name], load(folders[name], check=check)
+        evaluated = EvaluatedWeights(name=labels[name], weights=weights_digest(model), card=sha256_of(folder / CARD))
         # After loading: the digests are those of a folder that was found whole.
         found.append(Row(evaluated, (model,), trained_on(folder) if check else None))
     return found
+
+
+def _labels(folders: Mapping[str, Path]) -> dict[str, str]:
+    """Return the name of each card, with as much of its folder as tells it from others of that name."""
+    names = {word: read_card(folder).name for word, folder in folders.items()}
+    # Not resolved: a link may be called what its user calls the weights.
+    places = {word: Path(os.path.abspath(folder)).parts for word, folder in folders.items()}
+    labels = {}
+    for word, own in places.items():
+        same = [places[other] for other in folders if other != word and names[other] == names[word]]
+        if own in same:
+            raise SpecError(f"{word}: found these weights more than once, expected each once.")
+        depth = next(depth for depth in range(1, len(own) + 1) if all(one[-depth:] != own[-depth:] for one in same))
+        # Two cards may have one name, and nothing may pass for what was never trained.
+        is_clear = not same and names[word] not in NEVER_TRAINED
+        labels[word] = names[word] if is_clear else f"{names[word]} ({'/'.join(own[-depth:])})"
+    return labels
 
 
 def _draw(folder: Path, figures: Sequence[Any]) -> None:

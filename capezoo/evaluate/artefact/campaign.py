@@ -17,7 +17,7 @@ from capezoo.evaluate.artefact.run import made_with, run
 from capezoo.evaluate.artefact.signatures import Signature
 from capezoo.evaluate.artefact.trial import Cell, Settings, Trial
 from capezoo.evaluate.artefact.verdict import Findings
-from capezoo.evaluate.results import Provenance
+from capezoo.evaluate.results import RESULTS, Provenance
 from capezoo.specs.base import parse
 from ecgcohorts.errors import SpecError
 
@@ -59,8 +59,13 @@ class Campaign:
     def __init__(
         self, material: Material, cells: Sequence[Cell], folder: Path, settings: Settings | None = None
     ) -> None:
-        """Look at the folder. Raises SpecError if it has trials of other recordings or with other settings, SourceError if
-        one is damaged, RecipeMismatch if the material cannot wear a signature of `cells`."""
+        """Look at the folder. Raises SpecError if it has trials of other recordings or with other settings, or results of
+        something else, SourceError if a trial is damaged, RecipeMismatch if the material cannot wear a signature of `cells`."""
+        if (folder / RESULTS).exists() and not Outcome.is_in(folder):
+            raise SpecError(
+                f"{folder / RESULTS}: found results of something else, expected those of an artefact control, or none. Name "
+                "another folder with -o."
+            )
         self.material, self.cells, self.folder = material, tuple(cells), folder
         self.settings = settings or Settings()
         self._made_with = made_with(material, self.settings)
@@ -153,6 +158,7 @@ class Campaign:
         return timed[0] + timed[1] * self.settings.steps * ARMS[arm].times_pairs * ARMS[arm].trained
 
     def _short_s(self, cell: Cell, steps: int) -> float:
-        # Always mixed batches: the other arms' costs follow from them, whichever of them is asked for first.
-        short = cell.model_copy(update={"arm": "mixed"})
+        # Mixed batches: the other arms' costs follow from them, whichever of them is asked for first. With the cohort's own
+        # devices there may be patients enough where there are too few for four made-up ones.
+        short = cell if ARMS[cell.arm].own_devices else cell.model_copy(update={"arm": "mixed"})
         return run(self.material, short, self.settings.model_copy(update={"steps": steps})).facts.seconds

@@ -14,6 +14,7 @@ from capezoo.evaluate.artefact.outcome import Outcome
 from capezoo.evaluate.artefact.page import sections as control_sections
 from capezoo.evaluate.questions import KIND, about
 from capezoo.evaluate.results import Study
+from capezoo.evaluate.rows import NEVER_TRAINED
 from capezoo.training.curves import Table, panels, read
 from ecgcohorts import plugins
 from ecgcohorts.errors import SourceError
@@ -63,10 +64,10 @@ def build_report(
 
 
 def _over_studies(studies: Sequence[Study]) -> pd.DataFrame:
-    """Compare the first with the second set of weights of every study, paired by study: one row per measure."""
+    """Compare the first with the second set of weights of the first study, paired by study: one row per measure."""
     pairs: dict[str, list[tuple[float, float]]] = {}
-    for study in studies:
-        first, second = list(study.headline(over_studies=True).values())[:2]
+    for study, names in _comparable(studies):
+        first, second = map(study.headline(over_studies=True).__getitem__, names)
         for measure, a in first.items():
             b = second.get(measure)
             # A study that lacks a measure for one of the two says nothing about their difference.
@@ -84,6 +85,23 @@ def _over_studies(studies: Sequence[Study]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def _comparable(studies: Sequence[Study]) -> list[tuple[Study, tuple[str, str]]]:
+    """Return the studies with the first two weights of the first study among them, and what these are called there."""
+    first, second = (one.name for one in studies[0].weights[:2])
+    found = []
+    for study in studies:
+        names = [one.name for one in study.weights]
+        if {first, second} <= set(names):
+            found.append((study, (first, second)))
+            continue
+        # Weights may be named for their seed, and then their places tell which they are. One that plays the other part
+        # here, or was never trained, is none of them.
+        not_it, pairs = {first, second, *NEVER_TRAINED}, list(zip((first, second), names, strict=False))
+        if len(pairs) == 2 and all(a == b or (a not in NEVER_TRAINED and b not in not_it) for a, b in pairs):
+            found.append((study, (names[0], names[1])))
+    return found
+
+
 def _in_short(studies: Sequence[Study]) -> Markup:
     if not studies:
         return paragraph("No evaluation was given.")
@@ -91,9 +109,11 @@ def _in_short(studies: Sequence[Study]) -> Markup:
     numbers = pd.DataFrame(studies[0].headline())
     if numbers.size:
         parts += table(numbers)
-    if len(studies) > 1 and all(len(study.weights) > 1 for study in studies):
-        names = " and ".join(one.name for one in studies[0].weights[:2])
-        parts += heading(f"{names}, paired over {len(studies)} evaluations")
+    paired = _comparable(studies) if len(studies[0].weights) > 1 else []
+    if len(paired) > 1:
+        called = {names for _, names in paired}
+        names = " and ".join(called.pop()) if len(called) == 1 else "First and second weights"
+        parts += heading(f"{names}, paired over {len(paired)} evaluations")
         parts += table(_over_studies(studies), "values in the order of the evaluations")
     return parts
 

@@ -132,6 +132,16 @@ def test_trials_of_something_else_are_refused(material, made, artefact_materials
         Campaign(recordings, CELLS, made.folder, settings)
 
 
+def test_the_results_of_a_study_are_not_written_over(material, tmp_path):
+    study = b'{"format": "capezoo-results"}'
+    (tmp_path / "results.json").write_bytes(study)
+    with pytest.raises(
+        SpecError, match=r"results\.json: found results of something else.* Name another folder with -o"
+    ):
+        Campaign(material, CELLS, tmp_path, TINY)
+    assert (tmp_path / "results.json").read_bytes() == study
+
+
 def test_a_trial_under_another_name_and_a_damaged_one_are_refused(material, made, tmp_path):
     whole = (made.folder / TRIALS / f"{CELLS[0].key}.npz").read_bytes()
     (tmp_path / TRIALS).mkdir()
@@ -155,6 +165,15 @@ def test_cost_is_projected_from_two_short_trials(material, tmp_path, instant):
     # 5 s a trial and .1 s a step; batches four times as large; no step at all.
     assert campaign.projected_s() == pytest.approx((5 + 25) + (5 + 100) + 5)
     assert len(instant) == 2
+
+
+def test_own_devices_are_timed_where_four_made_up_ones_would_be_too_many(material, tmp_path):
+    two = replace(material, device=np.arange(36) % 2, devices=("a", "b"))
+    nine = Settings(steps=2, pairs=9)
+    campaign = Campaign(two, plan("tone", (200,), ("own_devices",), "hard", (2,)), tmp_path, nine)
+    assert campaign.projected_s() > 0
+    campaign.run()
+    assert not campaign.left
 
 
 def test_a_budget_is_kept_and_the_rest_is_named(material, tmp_path, instant):

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 import yaml
@@ -92,25 +93,29 @@ def test_several_words_are_an_option_given_several_times(write, tmp_path, capsys
 
 
 def test_the_commands_do_the_same(write, tmp_path, monkeypatch, capsys):
-    """Each number can be had again by the command that stands behind it, typed into a terminal."""
-    monkeypatch.chdir(tmp_path)
-    path = write()
-    main(["evaluate", "study", "--plan", "plan.yaml", "-o", "by_hand", "--dry-run"])
+    """Each number can be had again by the command that stands behind it, typed into a terminal, also beside the plan."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    plan = "../plan.yaml"
+    asked = {"ood": OOD | {"shares": [0.6, 0.1, 0.3]}, "separability": {"resamples": 20}}
+    path = write(studies={"transfer": {"questions": asked}})
+    main(["evaluate", "study", "--plan", plan, "-o", "by_hand", "--dry-run"])
     commands = capsys.readouterr().out.splitlines()
-    assert not (tmp_path / "by_hand").exists()
+    assert not Path("by_hand").exists()
     for command in commands:
         main(shlex.split(command)[1:])
     capsys.readouterr()
     main(["evaluate", "study", "--plan", str(path), "-o", "planned", "--json"])
     made = json.loads(capsys.readouterr().out)
-    by_hand = Study.read(tmp_path / "by_hand" / "seed-3" / "transfer")
-    planned = Study.read(tmp_path / "planned" / "seed-3" / "transfer")
+    by_hand = Study.read(Path("by_hand") / "seed-3" / "transfer")
+    planned = Study.read(Path("planned") / "seed-3" / "transfer")
     found = [{name: one.result for name, one in study.answers.items()} for study in (by_hand, planned)]
     assert set(found[0]) == {"ood", "separability"}
     assert found[0] == found[1]
-    assert [command.replace("by_hand", "planned") for command in commands] == made["commands"]
+    here = [command.replace("by_hand", "planned").replace("../", f"{tmp_path}/") for command in commands]
+    assert here == made["commands"]
     # What was made by hand is what the plan would have made.
-    main(["evaluate", "study", "--plan", "plan.yaml", "-o", "by_hand", "--json"])
+    main(["evaluate", "study", "--plan", plan, "-o", "by_hand", "--json"])
     assert json.loads(capsys.readouterr().out)["seconds"] == {}
 
 
@@ -121,7 +126,12 @@ def test_the_commands_do_the_same(write, tmp_path, monkeypatch, capsys):
         ({"studies": {"a": {"encoders": ["y"], "questions": {"map": {}}}}}, ["no encoder 'y'", "x, z, random"]),
         ({"studies": {"a": {"questions": {"ood": {"rums": 3}}}}}, ["question ood", "unknown key 'rums'"]),
         ({"studies": {"a": {"questions": {"ood": {"train_cohort": "nowhere"}}}}}, ["nowhere"]),
+        ({"studies": {"weights": {"questions": {"map": {}}}}}, ["a study named weights", "Name it otherwise"]),
         ({"split": "none-such"}, ["none-such"]),
+        (
+            {"studies": {"a": {"questions": {"ood": OOD | {"allow_seen": False}}}}},
+            ["x: found test patients", "overlap"],
+        ),
         ({"encoders": {"x": {"run": "tiny.yaml", "weights": "w"}}}, ["either weights or run"]),
         ({"encoders": {"../x": {"run": "tiny.yaml"}}}, ["encoders"]),
         ({"encoders": {"x": {"run": "tiny.yaml", "set": {"sampler.groups": 4000}}}, "studies": ONE}, ["4000"]),
@@ -140,6 +150,10 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(write, tmp_path,
 def test_weights_of_another_plan_and_a_strangers_results_are_refused(write, tmp_path):
     out = tmp_path / "out"
     plans.carry_out(write(encoders={"x": {"run": "tiny.yaml"}}, studies=ONE), out)
+    # An answer about x alone is none about x and the untrained network.
+    both = {"a": {"questions": {"separability": {"resamples": 20}}}}
+    with pytest.raises(SpecError, match="found a study of other weights"):
+        plans.carry_out(write(encoders={"x": {"run": "tiny.yaml"}, "random": None}, studies=both), out)
     changed = write(encoders={"x": {"run": "tiny.yaml", "set": {"max_steps": 3}}}, studies=ONE)
     with pytest.raises(SpecError, match="weights of another run"):
         plans.carry_out(changed, out)

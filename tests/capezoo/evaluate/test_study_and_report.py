@@ -4,6 +4,7 @@ import re
 from copy import deepcopy
 from hashlib import sha256
 from html.parser import HTMLParser
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -127,10 +128,37 @@ def test_a_folder_gathers_answers_to_the_same_weights_store_and_seed(study, simu
     assert again.answers["ood"] == both.answers["ood"]
     assert Study.read(tmp_path / "out") == again
     with pytest.raises(
-        SpecError, match=r"results.json: found a study of another seed and weights. Name another folder"
+        SpecError,
+        match=r"results.json: found a study of another seed and other weights \(tiny_x; asked for random\). Name another",
     ):
         ask(["random"], store, tmp_path / "out", 2, {"map": {}})
     assert Study.read(tmp_path / "out") == again
+
+
+def test_a_study_with_rows_of_another_version_says_which(simulated, tmp_path):
+    """What an update of the program has changed is no fault of who goes on with an old study."""
+    store, few = open_store(simulated / "store.zarr"), {"map": {"max_records": 5}}
+    made = ask(["measurements"], store, tmp_path, 1, few)
+    old = made.weights[0].model_copy(update={"weights": "0" * 64})
+    made.model_copy(update={"weights": (old,)}).write(tmp_path)
+    with pytest.raises(SpecError, match=r"other weights \(measurements, as another version of capezoo makes it\)"):
+        ask(["measurements"], store, tmp_path, 1, few)
+    with pytest.raises(SpecError, match=r"found a study of another seed\. Name another folder"):
+        ask(["measurements"], store, tmp_path, 2, few)
+
+
+def test_two_processes_may_ask_in_one_folder(simulated, tmp_path, monkeypatch):
+    """The answer of the one that was quicker stays."""
+    store, real = open_store(simulated / "store.zarr"), separability.run
+
+    def slow(*asked):
+        ask(["measurements"], store, tmp_path, 1, {"map": {"max_records": 5}})
+        return real(*asked)
+
+    monkeypatch.setattr(separability, "run", slow)
+    found = ask(["measurements"], store, tmp_path, 1, {"separability": {"resamples": 10}})
+    assert list(found.answers) == ["map", "separability"]
+    assert Study.read(tmp_path) == found
 
 
 def test_what_a_store_cannot_answer_is_left_out_among_others_and_refused_alone(simulated, tmp_path):
@@ -218,7 +246,7 @@ def test_an_unknown_cohort_is_refused_before_the_long_part(simulated, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_contenders_of_one_name_are_told_apart(study, simulated, tmp_path):
+def test_contenders_of_one_name_are_told_apart(study, simulated, run_folder, tmp_path):
     folder, _ = study
     store = open_store(simulated / "store.zarr")
     weights = [str(folder / "b"), str(folder / "a"), "random"]
@@ -226,6 +254,19 @@ def test_contenders_of_one_name_are_told_apart(study, simulated, tmp_path):
     assert [one.name for one in found] == ["tiny_x (b)", "tiny_x (a)", "random"]
     assert found[0].card == found[1].card
     assert found[2].card is None
+    with pytest.raises(SpecError, match="found random more than once, expected each once"):
+        ask(["random", "random"], store, tmp_path / "twice", 1, {"map": {}})
+    with pytest.raises(SpecError, match=r"found these weights more than once"):
+        ask([weights[0], weights[0] + "/"], store, tmp_path / "twice", 1, {"map": {}})
+    # As a plan of two seeds leaves them; and one whose name makes the same file name as another's.
+    copied = [copytree(weights[1], tmp_path / name / "a") for name in ("seed-0", "seed-1")]
+    few = {"map": {"max_records": 5}, "separability": {"resamples": 10}}
+    found = ask([*map(str, copied), "random-raw"], store, tmp_path / "seeds", 1, few)
+    assert [one.name for one in found.weights] == ["tiny_x (seed-0/a)", "tiny_x (seed-1/a)", "random-raw"]
+    publish(run_folder, tmp_path / "c", name="tiny_x (seed-0_a)", digests="plain")
+    found = ask([*map(str, copied), str(tmp_path / "c")], store, tmp_path / "files", 1, few)
+    assert [one.name for one in found.answers["map"].result.maps] == [one.name for one in found.weights]
+    assert len(list((tmp_path / "files" / "embeddings").iterdir())) == 3
 
 
 class Page(HTMLParser):
@@ -308,6 +349,37 @@ def test_several_studies_are_paired(study, scored):
     assert float(row["mean difference"]) == pytest.approx(base - other, rel=0.02, abs=0.02)
     assert "age error elsewhere, years, plain" in table.index
     assert "kNN purity" in table.index
+
+
+def test_studies_are_paired_by_the_names_of_their_rows(study):
+    """Rows in another order are the same rows; a study without one of the two says nothing of their difference."""
+    _, result = study
+
+    def called(*names):
+        rows = [result.weights[0].model_copy(update={"name": name}) for name in names]
+        found = {name: (metric,) for name, metric in zip(names, numbers(names), strict=True)}
+        answer = result.answers["separability"]
+        changed = answer.model_copy(update={"result": answer.result.model_copy(update={"weights": found})})
+        return result.model_copy(update={"weights": tuple(rows), "answers": {"separability": changed}})
+
+    def numbers(names):
+        metrics = next(iter(result.answers["separability"].result.weights.values()))
+        for name in names:
+            value = {"x": 0.1, "z": 0.2, "random": 0.9}.get(name[0] if name != "random" else name)
+            yield next(one for one in metrics if one.name == "knn_purity").model_copy(update={"value": value})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(separability, "_TITLES", {"knn_purity": "kNN purity"})
+        x_z = called("x", "z")
+        for other, first in (
+            (called("z", "x"), "0.1, 0.1"),
+            (called("random", "z", "x"), "0.1, 0.1"),
+            (called("z", "random"), "0.1"),
+            (called("x", "random"), "0.1"),
+            (called("x", "random", "z"), "0.1, 0.1"),
+            (called("x-seed-1", "z-seed-1"), "0.1, 0.1"),
+        ):
+            assert _over_studies([x_z, other]).loc["kNN purity", "first"] == first
 
 
 def test_tables_say_what_results_hold(study, scored):
