@@ -118,7 +118,8 @@ def main() -> None:
     begun = time.monotonic()
     behind: list[subprocess.Popen[bytes]] = []
     with contextlib.chdir(options.folder):
-        Path("demo.key").write_text("de" * 32 + "\n")  # a known key, so that everybody's demo store is the same
+        Path("demo.key").touch(0o600)  # as keys are kept
+        Path("demo.key").write_text("de" * 32 + "\n")  # a known one, so that everybody's demo store is the same
         try:
             sizes = options.patients, options.seed, options.steps, options.pairs, options.control_seeds
             for command in commands(*sizes, options.questions):
