@@ -36,11 +36,11 @@ from capezoo.training.data import TrainingData
 from capezoo.zoo.create import load
 from capezoo.zoo.files import read_card
 from capezoo.zoo.listing import locate
+from ecgcohorts.cohorts.values import AGE_CAP_YEARS
 from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
 
 PENALTIES = np.logspace(0, 5, 11)  # of the ridge; their inverses for the logistic regression
 FOLDS = 5
-AGE_CAP = 90.0  # ages from here on are stored as 90
 INITIALISATIONS = 5
 ROWS = ("trained", "untrained", "untrained_raw", "measurements", "trained_and_measurements")
 # Title -> what is compared with what.
@@ -81,7 +81,7 @@ def known(index: CohortIndex, task: str, cohorts: list[str]) -> tuple[NDArray[np
     """Rows with a label in some cohorts, their labels and patients."""
     if task == "age":
         label = index["age"].astype(float)
-        there = np.isfinite(label) & (label < AGE_CAP)
+        there = np.isfinite(label) & (label < AGE_CAP_YEARS)
     else:
         label = (index["sex"] == SEX_CODES["male"]).astype(float)
         there = np.isin(index["sex"], [SEX_CODES["male"], SEX_CODES["female"]])

@@ -156,7 +156,7 @@ class StateSpace(nn.Module):
             # Kept for later calls, some of which train: autograd takes no tensor that was made in inference mode.
             with torch.inference_mode(False):
                 steps = self.get_buffer("log_step").double().exp()
-                self._made = impulse_responses(steps, self.readout.shape[-1], n).to(self.readout.dtype)
+                self._made = _impulse_responses(steps, self.readout.shape[-1], n).to(self.readout.dtype)
         return self._made[..., :n]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
@@ -168,7 +168,7 @@ class StateSpace(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
 
-def impulse_responses(steps: Tensor, state: int, n: int) -> Tensor:
+def _impulse_responses(steps: Tensor, state: int, n: int) -> Tensor:
     """Return the first `n` states after an impulse, of HiPPO-LegS at each step size: (channel, state, n), float64."""
     place = torch.arange(state, dtype=torch.float64, device=steps.device)
     root = (2 * place + 1).sqrt()

@@ -17,17 +17,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from capezoo import runs
-from capezoo.evaluate.measure.parts import Tested
 from capezoo.evaluate.page.report import build_report
 from capezoo.evaluate.questions import KIND
 from capezoo.evaluate.results import RESULTS, Study
 from capezoo.evaluate.rows import NEVER_TRAINED
-from capezoo.evaluate.study import Progress, _require_unseen, study
+from capezoo.evaluate.study import Progress, _require_testable, study
 from capezoo.specs.base import MAX_YAML_BYTES, Spec, parse
 from capezoo.specs.run import RunConfig
 from capezoo.specs.settings import changed
@@ -41,6 +40,9 @@ from ecgcohorts.errors import SpecError, did_you_mean
 from ecgcohorts.io.durable import make_folder, sha256_of, write_file
 from ecgcohorts.io.yaml_text import read_yaml
 from ecgcohorts.store.union import open_named
+
+if TYPE_CHECKING:
+    from ecgcohorts.store.reader import AnyStore
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
 _FORMAT = "capezoo-plan-results"
@@ -144,12 +146,12 @@ def carry_out(plan_file: Path, out: Path, tell: Progress = lambda what, done, to
 
 def steps_of(plan: Plan, base: Path, out: Path) -> Iterator[_Step]:
     """Yield the commands of a plan in their order, after a check of every one. base: what paths are relative to."""
-    recipe = open_named(_paths(plan.store, base)).recipe
+    store = open_named(_paths(plan.store, base))
     configs = {
-        (seed, name): fitted(_run(plan, one, seed, base), recipe)
+        (seed, name): fitted(_run(plan, one, seed, base), store.recipe)
         for seed in plan.seeds for name, one in plan.encoders.items() if one is not None and one.run is not None
     }  # fmt: skip
-    _require_possible(plan, base, configs)
+    _require_possible(plan, base, store, configs)
     stores = _paths(plan.store, base)
     for seed in plan.seeds:
         folder = out / f"seed-{seed}"
@@ -185,9 +187,8 @@ def _settings(plan: Plan, one: _EncoderPlan) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in given.items()]
 
 
-def _require_possible(plan: Plan, base: Path, configs: Mapping[tuple[int, str], RunConfig]) -> None:
-    """Raise what a step would raise, before the first one."""
-    store = open_named(_paths(plan.store, base))
+def _require_possible(plan: Plan, base: Path, store: "AnyStore", configs: Mapping[tuple[int, str], RunConfig]) -> None:
+    """Raise what a step would raise, before the first one. store: that of the plan."""
     seen = {key: TrainingData.prepare(store, config).digests() for key, config in configs.items()}
     for name, one in plan.encoders.items():
         if one is None and name not in NEVER_TRAINED:
@@ -197,18 +198,15 @@ def _require_possible(plan: Plan, base: Path, configs: Mapping[tuple[int, str], 
         if one is not None and one.weights is not None:
             locate(_weights(one.weights, base))
     for name, one_study in plan.studies.items():
-        asked = open_named(_paths(one_study.store or plan.store, base))
+        asked = open_named(_paths(one_study.store, base)) if one_study.store else store
+        questions: dict[str, Spec] = {}
         for question, values in _questions(plan, name, one_study).items():
             module: Any = plugins.load(KIND, question)
-            config = parse(module.Config, values, f"study {name}, question {question}")
-            if require := getattr(config, "require", None):
-                require(asked.index)
-            for seed in plan.seeds if isinstance(config, Tested) else ():
-                parts = config.parts(asked.index, seed, asked)
-                for encoder in () if config.allow_seen else one_study.encoders or plan.encoders:
-                    # What a finished run would be refused for: found out before it, this costs no training.
-                    if (seed, encoder) in seen:
-                        _require_unseen(encoder, asked.index, parts, seen[seed, encoder])
+            questions[question] = parse(module.Config, values, f"study {name}, question {question}")
+        for seed in plan.seeds:
+            # What a finished run would be refused for: found out before it, this costs no training.
+            rows = [encoder for encoder in one_study.encoders or plan.encoders if (seed, encoder) in seen]
+            _require_testable(questions, {encoder: seen[seed, encoder] for encoder in rows}, asked, seed)
 
 
 def _questions(plan: Plan, name: str, one: _StudyPlan) -> dict[str, dict[str, Any]]:

@@ -79,7 +79,7 @@ def study(
     rows = _rows(weights, seed, check, lambda folder: trained_on(folder, store.index, key))
     found = with_norms(rows, batch_norm)
     # Embedding takes minutes to hours; what cannot be tested is refused before it.
-    _require_testable(asked, found, store, seed)
+    _require_testable(asked, {row.name: row.trained_on for row in found}, store, seed)
     asking = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
     made = _continued(folder, asking)
     embedder = Embedder(store, folder, progress, device)
@@ -129,16 +129,21 @@ def _trains_on(config: Spec, store: "AnyStore", seed: int) -> NDArray[np.int64]:
     return np.arange(len(store.index))
 
 
-def _require_testable(asked: Mapping[str, Spec], found: Sequence[Row], store: "AnyStore", seed: int) -> None:
-    """Raise SpecError, before the long part, for what the store does not know, or test patients that pretraining has seen."""
+def _require_testable(
+    asked: Mapping[str, Spec], trained_on: Mapping[str, NDArray[np.uint8] | None], store: "AnyStore", seed: int
+) -> None:
+    """Raise SpecError, before the long part, for what the store does not know, or test patients that pretraining has seen.
+
+    asked: settings of each question. trained_on: digests of the recordings that each row was trained on, by its name.
+    """
     index = store.index
     for config in asked.values():
         if require := getattr(config, "require", None):
             require(index)
         if isinstance(config, Tested):
             parts = config.parts(index, seed, store)
-            for one in () if config.allow_seen else found:
-                _require_unseen(one.name, index, parts, one.trained_on)
+            for name, digests in () if config.allow_seen else trained_on.items():
+                _require_unseen(name, index, parts, digests)
 
 
 def _require_unseen(name: str, index: "CohortIndex", parts: Parts, trained_on: NDArray[np.uint8] | None) -> None:

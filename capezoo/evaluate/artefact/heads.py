@@ -1,7 +1,5 @@
 """What embeddings tell: age and sex by heads fitted at home, and the device by a probe."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,21 +82,6 @@ def device_scores(features: Features, device: Whole, devices: int, seed: int) ->
         probe = LogisticRegression(C=_DEVICE_C, max_iter=3000).fit(scaler(features[known]), device[known])
         scores[new] = probe.predict_proba(scaler(features[new]))
     return scores
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute in one thread: products this small gain nothing from a second, and their sums would come out otherwise."""
-    import torch
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _ridge(x: NDArray, y: Floats, new: NDArray) -> Floats:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from capezoo.evaluate.artefact.signatures import Signal, Signature
 from ecgcohorts import plugins
 from ecgcohorts.cohorts.spec import KIND as PRESETS
+from ecgcohorts.cohorts.values import AGE_CAP_YEARS
 from ecgcohorts.errors import RecipeMismatch
 from ecgcohorts.preprocess import quality
 from ecgcohorts.preprocess.filter import resample_and_filter
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 # At which a signature is made for a store that has no raw signals left; the rate of most sources.
 _SOURCE_HZ = 500.0
-_OLDEST = 90.0  # ages from here on are one number in a store
 
 Strips = NDArray[np.int16]  # (recording, lead, time) in steps of the recipe, MISSING where there is no signal
 Places = NDArray[np.int64]
@@ -92,7 +92,7 @@ class Material:
             stop=index["valid_stop"][chosen].astype(np.int64),
             notch_hz=_notches(index, cohort, wanted, is_raw, mains_hz)[chosen],
             digest=index["waveform_digest"][chosen],
-            age=np.where(age < _OLDEST, age, np.nan),
+            age=np.where(age < AGE_CAP_YEARS, age, np.nan),
             sex=np.where(sex >= 0, sex, np.nan),
             device=index["device"][chosen].astype(np.int64),
             devices=index.devices,

@@ -20,6 +20,7 @@ from capezoo.evaluate.artefact.arms import Arm, arm_named
 from capezoo.evaluate.artefact.rendering import Material, Places, Strips
 from capezoo.evaluate.artefact.signatures import DEVICES, RENDERINGS, Signature
 from capezoo.evaluate.artefact.trial import Cell, Facts, Positives, Settings, Trial
+from capezoo.evaluate.measure.heads import one_thread
 from capezoo.objectives import ViewBatch
 from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, OptimiserSpec, derive_seed, fingerprint
 from capezoo.specs.run import ViewSpec
@@ -64,7 +65,7 @@ def run(material: Material, cell: Cell, settings: Settings | None = None) -> Tri
     settings = settings or Settings()
     arm, signature = arm_named(cell.arm), Signature(cell.kind, cell.strength_uv, cell.seed)
     material.refuse(signature)
-    with heads.one_thread():
+    with one_thread():
         roles = _draw_roles(material, arm, cell.seed, settings)
         own = material.render(roles.train, roles.of(roles.train), roles.signature(signature))
         learner = _Learner(material, arm, cell, settings)

@@ -64,7 +64,7 @@ class Home(Spec):
             if part_of is not None and any(part is not None for part in part_of[entries]):
                 entries = entries[part_of[entries] == "test"]
             if len(entries):
-                tests[name] = _some(entries, self.test_records, derive_seed(seed, "ood-test", name))
+                tests[name] = draw(entries, self.test_records, derive_seed(seed, "ood-test", name))
         return Parts(place["train"], place["validation"], tests)
 
 
@@ -110,7 +110,7 @@ class EveryHome(Spec):
         drawn: dict[str, list[NDArray[np.int64]]] = {part: [] for part in _NAMES}
         for name in index.cohorts:
             for part, entries in _divided(index, name, split or shares, seed).items():
-                drawn[part].append(_some(entries, sizes[part], derive_seed(seed, f"grid-{part}", name)))
+                drawn[part].append(draw(entries, sizes[part], derive_seed(seed, f"grid-{part}", name)))
         tests = {name: at for name, at in zip(index.cohorts, drawn["test"], strict=True) if len(at)}
         return Parts(np.concatenate(drawn["train"]), np.concatenate(drawn["validation"]), tests)
 
@@ -126,7 +126,7 @@ def _divided(index: CohortIndex, cohort: str, by: Split | Sequence[float], seed:
     return {name: np.flatnonzero(np.isin(index["row"], part["row"])) for name, part in parts.items()}
 
 
-def _some(entries: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
+def draw(entries: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
     """Draw `most` of the entries at random, in ascending order, or return all if they are no more."""
     if len(entries) <= most:
         return entries

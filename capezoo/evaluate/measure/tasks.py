@@ -22,11 +22,10 @@ from capezoo.evaluate.measure.statistics import (
     weighted_mean,
 )
 from capezoo.specs.base import derive_seed
+from ecgcohorts.cohorts.values import AGE_CAP_YEARS
 from ecgcohorts.index.cohort_index import SEX_CODES, CohortIndex
 
 FEWEST = 2  # labelled records of each kind below which nothing is trained or scored
-# Ages from here on are stored as 90; CAPE leaves them out of age metrics as well.
-AGE_CAP = 90.0
 # The age head answers (age - 7) / 100; CAPE's public code.
 _AGE_SHIFT, _AGE_RANGE = 7.0, 100.0
 WIDTHS = (32, 64, 128, 256)  # of a hidden layer in the published search
@@ -112,7 +111,8 @@ def targets(
     """Truth of some entries (years, or 1 for female) and whether it is known; ages from 90 on count as unknown."""
     if task == "age":
         age = index["age"][entries].astype(np.float64)
-        return age, np.isfinite(age) & (age < AGE_CAP)
+        # From the cap on ages are stored as the cap; CAPE leaves them out of age metrics as well.
+        return age, np.isfinite(age) & (age < AGE_CAP_YEARS)
     sex = index["sex"][entries]
     return (sex == SEX_CODES["female"]).astype(np.float64), np.isin(sex, list(SEX_CODES.values()))
 

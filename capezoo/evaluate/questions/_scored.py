@@ -13,6 +13,7 @@ from capezoo.evaluate.measure.parts import Parts, Task
 from capezoo.evaluate.measure.scalers import SCALERS, Health, ScalerName
 from capezoo.evaluate.questions import Subject
 from capezoo.specs.base import Spec
+from ecgcohorts.cohorts.values import AGE_CAP_YEARS
 from ecgcohorts.index.cohort_index import CohortIndex
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _measured(
 
 
 def _test_set(index: CohortIndex, parts: Parts, cohort: str) -> _TestSet:
-    from capezoo.evaluate.measure.tasks import AGE_CAP, targets
+    from capezoo.evaluate.measure.tasks import targets
 
     entries = parts.tests[cohort]
     age, has_age = targets(index, entries, "age")
@@ -206,7 +207,7 @@ def _test_set(index: CohortIndex, parts: Parts, cohort: str) -> _TestSet:
         records=len(entries),
         patients=len(np.unique(index["patient"][entries])),
         age_known=int(has_age.sum()),
-        age_90=int((age >= AGE_CAP).sum()),
+        age_90=int((age >= AGE_CAP_YEARS).sum()),
         sex_known=int(targets(index, entries, "sex")[1].sum()),
         constant_age_mae=constant,
     )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.parts import Parts
 from capezoo.specs.base import derive_seed
+from ecgcohorts.cohorts.values import AGE_CAP_YEARS
 from ecgcohorts.errors import SpecError, did_you_mean
 from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, CohortIndex
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["number", "labels", "classes"]
 _KINDS: tuple[Kind, ...] = ("number", "labels", "classes")
-# Ages from here on are stored as 90; CAPE leaves them out of age metrics as well.
-_AGE_CAP = 90.0
 # Our default: more whole numbers than this are a measurement, not classes.
 _MOST_CLASSES = 20
 # Records below which nothing is trained or scored.
@@ -265,7 +264,7 @@ def _column(index: CohortIndex, name: str) -> NDArray[np.float64]:
     """Values of a label, of age below 90, or of sex with 1 for female; NaN unknown."""
     if name == "age":
         age = index["age"].astype(np.float64)
-        return np.where(age < _AGE_CAP, age, np.nan)
+        return np.where(age < AGE_CAP_YEARS, age, np.nan)
     if name == "sex":
         sex = index["sex"]
         return np.where(np.isin(sex, list(SEX_CODES.values())), sex == SEX_CODES["female"], np.nan)

@@ -19,6 +19,7 @@ from capezoo.evaluate.measure.parts import Home
 from capezoo.evaluate.measure.scalers import SCALERS, ScalerName
 from capezoo.evaluate.questions import Context, Figure, Table
 from capezoo.specs.base import Spec
+from ecgcohorts.cohorts.values import AGE_CAP_YEARS
 from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.report.charts import Limits, intervals, lines
 from ecgcohorts.report.page import NOTHING
@@ -33,7 +34,7 @@ EXAMPLES = (
 )
 _DECADES = tuple(range(0, 90, 10))
 # A store caps ages here; what lies above is known to be 90 or more, and no better.
-_OLDEST = 90
+_OLDEST = int(AGE_CAP_YEARS)
 _STEP = 5  # years, of the distribution of ages
 # Patients; our default. A decade of a cohort with fewer has no interval, and cohorts are not compared over it.
 _FEWEST_IN_DECADE = 5

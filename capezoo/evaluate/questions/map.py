@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from capezoo.evaluate.measure.parts import draw
 from capezoo.evaluate.measure.scalers import Features, fit_scaler
 from capezoo.evaluate.questions import Context, Figure, Table
 from capezoo.evaluate.questions._colours import Column, columns_of
@@ -113,7 +114,7 @@ def run(context: Context, config: Config) -> Result:
     known = np.isin(context.cohorts, config.cohort) if config.cohort else np.ones(len(context.cohorts), bool)
     cohorts, codes = np.unique(context.cohorts[known], return_inverse=True)
     places = np.flatnonzero(known)
-    chosen = np.sort(np.concatenate([_some(places[codes == code], config.max_records, context.seed, str(name))
+    chosen = np.sort(np.concatenate([draw(places[codes == code], config.max_records, derive_seed(context.seed, "map", str(name)))
                                      for code, name in enumerate(cohorts)]))  # fmt: skip
     drawn = context.cohorts[chosen]
     fitted = np.isin(drawn, config.fit) if config.fit else np.ones(len(chosen), bool)
@@ -232,13 +233,6 @@ def _placed(name: str, features: Features, fitted: NDArray[np.bool_], method: st
         perplexity=config.perplexity if is_tsne else None,
         points=tuple((float(x), float(y)) for x, y in points.round(3)),
     )
-
-
-def _some(places: NDArray[np.int64], at_most: int, seed: int, name: str) -> NDArray[np.int64]:
-    if len(places) <= at_most:
-        return places
-    generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "map", name)))
-    return generator.choice(places, at_most, replace=False)
 
 
 def _by_pca(z: Features, others: Features) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

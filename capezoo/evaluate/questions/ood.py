@@ -5,7 +5,7 @@ task that differ in initial weights and order only, the same test records for al
 beside the plain one, intervals that draw patients, the error of a constant answer, and the health of the features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -223,11 +223,9 @@ def _scores(result: Result, task: Task) -> pd.DataFrame:
     """
     cohorts = _tested(result, task)
     rows: dict[str, list[str]] = {}
-    for weights in result.weights:
-        for scaler in SCALERS:
-            found = [_score_text(weights.score(task, cohort, scaler)) for cohort in cohorts]
-            mean = _mean_elsewhere(result, weights, task, scaler)
-            rows[f"{weights.name}, {scaler}"] = [*found, NOTHING if mean is None else _number(mean, task)]
+    for name, weights, scaler, scores in _rows(result, task):
+        mean = _mean_elsewhere(result, weights, task, scaler)
+        rows[name] = [*map(_score_text, scores), NOTHING if mean is None else _number(mean, task)]
     if task == "age":
         constant = {test.cohort: test.constant_age_mae for test in result.tests}
         # The same cohorts as in the mean of the scores, or the two could not be compared.
@@ -247,14 +245,12 @@ def _table_3(result: Result, task: Task) -> pd.DataFrame:
     """Mean and standard error over runs in the paper's notation, and p of every pair: a column per cohort, and row means."""
     cohorts = _tested(result, task)
     rows: dict[str, list[str]] = {}
-    for weights in result.weights:
-        for scaler in SCALERS:
-            scores = [weights.score(task, cohort, scaler) for cohort in cohorts]
-            counted = [s.mean for s in scores if s is not None and s.patients >= _FEWEST]
-            rows[f"{weights.name}, {scaler}"] = [
-                *(_in_papers_way(s.mean, s.se, task) if s else NOTHING for s in scores),
-                f"{np.mean(counted):.3f}" if counted else NOTHING,
-            ]
+    for name, _, _, scores in _rows(result, task):
+        counted = [s.mean for s in scores if s is not None and s.patients >= _FEWEST]
+        rows[name] = [
+            *(_in_papers_way(s.mean, s.se, task) if s else NOTHING for s in scores),
+            f"{np.mean(counted):.3f}" if counted else NOTHING,
+        ]
     found = {(c.first, c.second, c.scaler, c.cohort): c for c in result.comparisons if c.task == task}
     for first, second, scaler in dict.fromkeys(key[:3] for key in found):
         pair = [found.get((first, second, scaler, cohort)) for cohort in cohorts]
@@ -267,15 +263,19 @@ def _table_3(result: Result, task: Task) -> pd.DataFrame:
 
 def _runs(result: Result, task: Task) -> pd.DataFrame:
     """Mean over runs and its standard error, as the paper prints them."""
+    rows = {
+        name: [_number(s.mean, task) + ("" if s.se is None else f" ± {s.se:.2g}") if s else NOTHING for s in scores]
+        for name, _, _, scores in _rows(result, task)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=_tested(result, task))
+
+
+def _rows(result: Result, task: Task) -> Iterator[tuple[str, _Measured, ScalerName, list[_Score | None]]]:
+    """Yield the rows of a table of scores, a row per weights and scaler: its name, both, and a score per cohort tested."""
     cohorts = _tested(result, task)
-    rows: dict[str, list[str]] = {}
     for weights in result.weights:
         for scaler in SCALERS:
-            scores = [weights.score(task, cohort, scaler) for cohort in cohorts]
-            rows[f"{weights.name}, {scaler}"] = [
-                _number(s.mean, task) + ("" if s.se is None else f" ± {s.se:.2g}") if s else NOTHING for s in scores
-            ]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=cohorts)
+            yield f"{weights.name}, {scaler}", weights, scaler, [weights.score(task, name, scaler) for name in cohorts]
 
 
 def _comparisons(result: Result, task: Task) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import torch
 from scipy import signal
 
 from capezoo import encoders
-from capezoo.encoders.s4 import StateSpace, impulse_responses
+from capezoo.encoders.s4 import StateSpace, _impulse_responses
 from capezoo.specs import EncoderSpec
 from ecgcohorts.errors import SpecError
 
@@ -55,7 +55,7 @@ def test_the_system_is_hippo():
 def test_impulse_responses_are_those_of_scipy(step):
     a, b = hippo(8)
     ad, bd, *_ = signal.cont2discrete((a, b, np.eye(8), np.zeros((8, 1))), step, method="bilinear")
-    found = impulse_responses(torch.tensor([step], dtype=torch.float64), 8, 301)[0].numpy()
+    found = _impulse_responses(torch.tensor([step], dtype=torch.float64), 8, 301)[0].numpy()
     expected = np.stack([np.linalg.matrix_power(ad, n) @ bd for n in range(301)], axis=-1)[:, 0]
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
     # SciPy's own simulation gives what is seen one step later: its output precedes the update of the state.

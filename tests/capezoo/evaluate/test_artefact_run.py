@@ -11,6 +11,7 @@ from capezoo.evaluate.artefact import heads, run
 from capezoo.evaluate.artefact.arms import ARMS
 from capezoo.evaluate.artefact.signatures import RENDERINGS, Signature
 from capezoo.evaluate.artefact.trial import Cell, Settings, Trial
+from capezoo.evaluate.measure.heads import one_thread
 from ecgcohorts.errors import RecipeMismatch, SpecError
 
 SMALL = Settings(steps=4, pairs=4, encoder={"widths": [4, 4], "embedding_dim": 8, "stem_stride": 8, "kernel": 4})
@@ -220,6 +221,6 @@ def test_the_probe_finds_a_device_and_invents_none():
 
 def test_one_thread_is_given_back():
     before = torch.get_num_threads()
-    with heads.one_thread():
+    with one_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
