@@ -97,8 +97,8 @@ def test_a_plan_of_unknown_things_is_refused(wrong, expected):
 def test_a_campaign_stopped_and_resumed_ends_equal(material, made, tmp_path, monkeypatch):
     def stopped(material, cell, settings, calls=[]):  # noqa: B006 - remembers its calls
         calls.append(cell)
-        # Two short trials are timed before the first.
-        if len(calls) == 2 + 4:
+        # Three short trials come before the first: two that are timed, and one to warm up.
+        if len(calls) == 3 + 4:
             raise KeyboardInterrupt
         return run(material, cell, settings)
 
@@ -159,12 +159,21 @@ def test_signatures_that_the_store_cannot_wear_are_refused_before_anything_runs(
         Campaign(material, plan("quantisation", [200], ARMS, "hard", [0]), tmp_path, TINY)
 
 
-def test_cost_is_projected_from_two_short_trials(material, tmp_path, instant):
+def test_cost_is_projected_from_two_short_trials(material, tmp_path, instant, monkeypatch):
+    """The first trial of a process takes longer, here by 9 s, and must not pass for what a step costs."""
+    real = module.run
+
+    def first_one_slowly(*arguments):
+        trial = real(*arguments)
+        late = 0 if len(instant) > 1 else 9
+        return replace(trial, facts=trial.facts.model_copy(update={"seconds": trial.facts.seconds + late}))
+
+    monkeypatch.setattr(module, "run", first_one_slowly)
     arms = ("in_distribution", "mixed_more_pairs", "random_weights")
     campaign = Campaign(material, plan("tone", [200], arms, "hard", [0]), tmp_path, Settings(steps=250, pairs=4))
     # 5 s a trial and .1 s a step; batches four times as large; no step at all.
     assert campaign.projected_s() == pytest.approx((5 + 25) + (5 + 100) + 5)
-    assert len(instant) == 2
+    assert len(instant) == 3
 
 
 def test_own_devices_are_timed_where_four_made_up_ones_would_be_too_many(material, tmp_path):
