@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from capezoo.embedding.embed import adaptation, embed
+    from capezoo.embedding.files import embed_files
     from capezoo.interop.onnx import export_onnx
     from capezoo.interop.timm import register_with_timm
     from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, RunConfig, WeightCard
@@ -34,6 +35,7 @@ _HOME = {
     "adaptation": "capezoo.embedding.embed",
     "create_model": "capezoo.zoo",
     "embed": "capezoo.embedding.embed",
+    "embed_files": "capezoo.embedding.files",
     "export_onnx": "capezoo.interop.onnx",
     "list_models": "capezoo.zoo",
     "load": "capezoo.zoo",
@@ -53,6 +55,7 @@ __all__ = [
     "adaptation",
     "create_model",
     "embed",
+    "embed_files",
     "export_onnx",
     "list_models",
     "load",

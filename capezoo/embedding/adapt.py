@@ -5,7 +5,7 @@ exactly. Missing leads are refused unless the caller chooses a policy. Nothing e
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,6 @@ from capezoo.specs.scaling import OF_STATISTICS
 from ecgcohorts.errors import SpecError, StoreError
 from ecgcohorts.leads import LIMB_LEADS, positions, select
 from ecgcohorts.preprocess.steps import Recipe
-
-if TYPE_CHECKING:
-    pass
 
 MV_PER_UNIT = {"V": 1000.0, "mV": 1.0, "uV": 0.001}
 _UNITS = (*MV_PER_UNIT, "none")
@@ -117,10 +114,20 @@ class Adaptation(Spec):
             raise SpecError(
                 f"found leads={given['leads']!r}, expected a list of names in the order of the array's axis."
             )
+        _require_shape(signal, tuple(given["leads"]))
+        return cls.of_raw(spec, given, missing_leads, "the array")
+
+    @classmethod
+    def of_raw(
+        cls, spec: InputSpec, given: dict[str, Any], missing_leads: MissingLeads = "refuse", what: str = "the recording"
+    ) -> Self:
+        """Return what must be done to raw signals, whatever holds them. given: their rate_hz, leads, unit and mains_hz.
+
+        what: their name in messages. Raises SpecError for a unit, a recipe or a lead that does not fit.
+        """
         if given["unit"] not in _UNITS:
             raise SpecError(f"found unit {given['unit']!r}, expected one of {', '.join(_UNITS)}.")
         leads = tuple(given["leads"])
-        _require_shape(signal, leads)
         recipe = spec.the_recipe()
         if (given["unit"] == "none") != (recipe.unit == "none"):
             raise SpecError(
@@ -130,17 +137,17 @@ class Adaptation(Spec):
         spec.require_recipe(recipe, f"recipe {recipe.name}", ("leads",))
         if spec.normalisation == "cohort_lead_z":
             raise SpecError(
-                "found an array, expected a store: weights of cohort_lead_z scale by the statistics of a whole cohort, and an "
-                "array is of none. Ingest the recordings."
+                f"found {what}, expected a store: weights of cohort_lead_z scale by the statistics of a whole cohort, which raw "
+                "signals have not. Ingest the recordings."
             )
         if spec.normalisation in OF_STATISTICS and not recipe.record_statistics:
             raise SpecError(
                 f"recipe {recipe.name}: keeps no statistics of whole recordings, expected the step record_statistics for "
                 f"{spec.normalisation}."
             )
-        derived, zeroed = _plan_leads(spec.leads, leads, missing_leads, "the array")
+        derived, zeroed = _plan_leads(spec.leads, leads, missing_leads, what)
         made = {"kind": "array", "recipe": recipe.name, "missing_leads": missing_leads, "derived": derived}
-        return parse(cls, {**given, **made, "leads": leads, "zeroed": zeroed}, "the array's description")
+        return parse(cls, {**given, **made, "leads": leads, "zeroed": zeroed}, f"the description of {what}")
 
     def fit(self, windows: NDArray[np.float32], names: Sequence[str], spec: InputSpec) -> NDArray[np.float32]:
         """Choose, order, derive and zero leads as planned: (record, name, time) to (record, lead of the spec, time)."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from capezoo.distributed import _join
 from capezoo.embedding.adapt import Adaptation, MissingLeads
 from capezoo.embedding.from_store import BatchNorm, Progress, _blocks
-from capezoo.embedding.parts import RECORDS, _Parts
+from capezoo.embedding.parts import RECORDS, _Parts, claim
 from capezoo.specs.base import Spec, parse
 from capezoo.specs.input import InputSpec
 from ecgcohorts.errors import SpecError, StoreError
@@ -136,7 +136,7 @@ def write_embeddings(
             held.enter_context(writer_lock(work, "folder"))
             _require_new(target)  # again: another run may have finished it meanwhile
             # Another torch may round otherwise, and half of each would be the embeddings of neither.
-            if parts.claim({**info.model_dump(mode="json"), "torch": version("torch")}):
+            if claim(work, {**info.model_dump(mode="json"), "torch": version("torch")}):
                 log.warning("%s: dropped what was left of other embeddings, which were never finished.", target)
         wait()
         missing = parts.missing()

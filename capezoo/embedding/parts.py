@@ -22,23 +22,25 @@ RECORDS = 4 * BATCH  # of a part: 23 s of a killed embedding at 44 ECGs a second
 _CRC_BYTES = 4
 
 
+def claim(work: Path, made_of: Mapping[str, Any]) -> bool:
+    """Drop the parts in a work folder unless they are of the same making. Returns whether there were some of another."""
+    place, parts = work / "claim.json", work / "parts"
+    claimed = json.dumps(made_of, sort_keys=True).encode()
+    if place.is_file() and place.read_bytes() == claimed:
+        return False
+    foreign = parts.is_dir()
+    shutil.rmtree(parts, ignore_errors=True)
+    write_file(place, claimed)
+    return foreign
+
+
 class _Parts:
     """The parts of some embeddings (records, width), in a folder of their own."""
 
     def __init__(self, work: Path, records: int, width: int) -> None:
-        self._folder, self._claim, self._width = work / "parts", work / "claim.json", width
+        self._folder, self._width = work / "parts", width
         # Whole blocks: a part has the bits that it has in one pass over the store.
         self.ranges = [range(first, min(first + RECORDS, records)) for first in range(0, records, RECORDS)]
-
-    def claim(self, made_of: Mapping[str, Any]) -> bool:
-        """Drop what is there unless it is of the same making. Returns whether there was something of another."""
-        claimed = json.dumps(made_of, sort_keys=True).encode()
-        if self._claim.is_file() and self._claim.read_bytes() == claimed:
-            return False
-        foreign = self._folder.is_dir()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        write_file(self._claim, claimed)
-        return foreign
 
     def missing(self) -> list[int]:
         """Return the numbers of parts that are not there whole."""

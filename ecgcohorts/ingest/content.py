@@ -79,9 +79,10 @@ class FileClass(NamedTuple):
         return _of_text(head, text, whole)
 
 
+NUMPY = FileClass(Kind.ARRAY, "NumPy")
 # First bytes -> class. Sources: the formats' own specifications.
 _MAGIC: tuple[tuple[bytes, FileClass], ...] = (
-    (b"\x93NUMPY", FileClass(Kind.ARRAY, "NumPy")),
+    (b"\x93NUMPY", NUMPY),
     (b"MATLAB 5.0 MAT-file", FileClass(Kind.ARRAY, "MATLAB 5")),
     (b"MATLAB 7.3 MAT-file", FileClass(Kind.ARRAY, "MATLAB 7.3")),
     (b"\x89HDF\r\n\x1a\n", FileClass(Kind.ARRAY, "HDF5 of no known layout")),

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capezoo.cli.parameters import DEVICE, device, digest_key, offline, unchecked, weights
-from ecgcohorts.cli.console import EXIT_DAMAGED, EXIT_NOT_FOUND, Answer, progress, table
-from ecgcohorts.cli.parameters import FILE, FOLDER, Name, OneOf, argument, option, stores
+from capezoo.cli.parameters import DEVICE, digest_key, offline, unchecked, weights
+from ecgcohorts.cli.console import EXIT_DAMAGED, EXIT_NOT_FOUND, Answer, table
+from ecgcohorts.cli.parameters import FILE, FOLDER, Name, argument, option, stores
 from ecgcohorts.cli.program import command
 from ecgcohorts.errors import EcgError
 
@@ -116,79 +115,6 @@ def _pull(*, weights: str, to: Path, offline: bool) -> Answer:
 
     made = pull(weights, to, offline)
     return Answer({"folder": made}, f"{made}")
-
-
-@command("embed", "capezoo embed weights/z store.zarr -o embeddings", "capezoo embed w a.zarr b.zarr -o e --offline")
-@weights
-@stores
-@option("-o", "--out", type=FOLDER, required=True, help="folder to make")
-@option(
-    "--missing-leads",
-    type=OneOf("refuse", "derive", "zero"),
-    default="refuse",
-    help="leads that the store has not: an error, derived from two limb leads, or fed as 0 mV as well",
-)
-@option("--force-recipe", is_flag=True, help="take a store of another recipe if rate, unit and length fit")
-@option(
-    "--batch-norm",
-    type=OneOf("running", "per_cohort"),
-    default="running",
-    show_default=True,
-    help="statistics of BatchNorm: kept in training, or estimated on each cohort's own recordings, without labels",
-)
-@device
-@unchecked
-@offline
-def _embed(
-    *,
-    weights: str,
-    store: Sequence[str],
-    out: Path,
-    missing_leads: str,
-    force_recipe: bool,
-    batch_norm: str,
-    device: str,
-    unchecked: bool,
-    offline: bool,
-) -> Answer | None:
-    """Embed every recording of a store.
-
-    The index columns stand beside the embeddings. Stopped, the same command goes on where it was. Processes of torchrun
-    share the work.
-    """
-    from capezoo import distributed
-    from capezoo.embedding.folder import write_embeddings
-    from capezoo.zoo.create import load
-    from capezoo.zoo.files import CARD, read_card
-    from capezoo.zoo.listing import locate
-    from ecgcohorts.io.durable import sha256_of
-    from ecgcohorts.store.union import open_named
-
-    folder, opened = locate(weights, offline), open_named(store)
-    name, card = read_card(folder).name, sha256_of(folder / CARD)
-    with progress() as tell:
-        info = write_embeddings(
-            load(folder, check=not unchecked),
-            opened,
-            out,
-            name,
-            card,
-            partial(tell, f"embed {name}"),
-            missing_leads=missing_leads,  # type: ignore[arg-type]
-            force_recipe=force_recipe,
-            device=device,
-            batch_norm=batch_norm,  # type: ignore[arg-type]
-        )
-    # Of several processes one speaks: a launcher shows the output of all.
-    speaks = distributed.rank() == 0
-    distributed.leave()
-    if not speaks:
-        return None
-    steps = list(info.adaptation.steps(info.input))
-    text = f"{out}: {info.records} embeddings of {info.width} features by {name}"
-    text += f" ({info.origin})" if info.origin else ""
-    facts = {"out": out, "records": info.records, "width": info.width, "name": name, "adapted": steps}
-    return Answer(facts, "\n  ".join([text, *steps]))
 
 
 @command(

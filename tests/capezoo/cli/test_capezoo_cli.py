@@ -286,7 +286,9 @@ def test_options_of_several_values_are_repeated(run, store):
         run(*ood, "--weights", "w", "random"), "found 'random' after the last argument", "--name A --name B"
     )
     assert_one_line(run(*ood, "--weights", "a,b"), "found no weights 'a,b'")
-    assert_one_line(run("embed", "w", "-o", "e"), "found no STORE, expected: capezoo embed [OPTIONS] WEIGHTS STORE...")
+    assert_one_line(
+        run("embed", "w", "-o", "e"), "found no SOURCE, expected: capezoo embed [OPTIONS] WEIGHTS SOURCE..."
+    )
 
 
 def test_as_a_program(run_folder, tmp_path):

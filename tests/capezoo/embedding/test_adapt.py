@@ -166,7 +166,7 @@ def test_a_store_of_another_kind_is_refused(model, store, change, found, expecte
         ({"unit": "mmHg"}, "found unit 'mmHg', expected one of V, mV, uV"),
         ({"unit": None}, "found an array without unit, expected rate_hz, leads and unit"),
         ({"rate_hz": None, "leads": None}, "found an array without rate_hz, leads, expected"),
-        ({"rate_hz": "fast"}, "the array's description: found 'fast' for 'rate_hz', expected: .*number"),
+        ({"rate_hz": "fast"}, "the description of the array: found 'fast' for 'rate_hz', expected: .*number"),
         ({"leads": "II"}, "found leads='II', expected a list of names"),
         ({"leads": EIGHT_LEADS}, r"found an array of shape \(1, 12, 5000\), expected \(record, 8 leads, time\)"),
         ({"leads": ("I", "I", *TWELVE_LEADS[2:])}, "found lead I twice, expected each lead once"),
@@ -186,7 +186,7 @@ def test_arrays_that_are_not_described_are_refused(model, signals, change, messa
         (lambda x: x.transpose(0, 2, 1), r"shape \(1, 5000, 12\), .* Give x.transpose\(0, 2, 1\)"),
         (lambda x: x.astype(complex), "found an array of complex128, expected real numbers"),
         (lambda x: x.astype(object), "found an array of object, expected real numbers"),
-        (lambda x: x.tolist(), "found list, expected a store, or a numpy array"),
+        (lambda x: x.tolist(), "found list, expected a store, files, recordings, or an array"),
         (lambda x: x * 1000, "record 0: found an amplitude of .* mV, expected 0.1 to 10 mV. Check gain and unit"),
         (lambda x: x / 1000, "record 0: found an amplitude of .* mV, expected 0.1 to 10 mV. Check gain and unit"),
         (lambda x: x * np.nan, "record 0: found nothing but 0 mV or missing samples, expected an ECG"),
@@ -290,7 +290,7 @@ def test_scalings_that_need_more_than_is_known_are_refused(kept, store, signals)
     plain.spec = InputSpec(leads=("I",), normalisation="cohort_lead_z")
     with pytest.raises(SpecError, match=r"recipe cape-v1, which keeps no statistics .* for cohort_lead_z"):
         capezoo.embed(plain, store)
-    with pytest.raises(SpecError, match=r"an array is of none\. Ingest the recordings"):
+    with pytest.raises(SpecError, match=r"raw signals have not\. Ingest the recordings"):
         capezoo.embed(scaled_lead("cohort_lead_z", "I"), np.stack(signals), **WHOLE)
     plain.spec = InputSpec(leads=("I",), normalisation="record_lead_z")
     with pytest.raises(SpecError, match=r"recipe cape-v1: keeps no statistics of whole recordings"):
