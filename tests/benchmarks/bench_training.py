@@ -32,7 +32,7 @@ import results
 
 from capezoo import runs
 from capezoo.devices import _Arriving
-from capezoo.encoders.cape_resnet import _SameConv1d
+from capezoo.encoders._conv import SameConv
 from capezoo.specs import RunConfig
 from capezoo.specs.settings import changed
 from capezoo.training import device
@@ -219,7 +219,7 @@ def ceiling_tflops(on: torch.device, dtype: torch.dtype) -> float:
 
 def layout_ratio(on: torch.device, dtype: torch.dtype, batch: int) -> float:
     """How many times as fast the widest long convolution is, forward and backward, with channels last in memory."""
-    layer = _SameConv1d(64, 128, 16).to(on, dtype)
+    layer = SameConv(64, 128, 16, bias=False).to(on, dtype)
     signal = torch.ones(batch, 64, 1, 2800, device=on, dtype=dtype)
 
     def seconds(layout: torch.memory_format) -> float:

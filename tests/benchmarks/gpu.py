@@ -35,7 +35,7 @@ import wheels as needed
 import capezoo
 from capezoo import runs
 from capezoo.devices import _Arriving
-from capezoo.encoders.cape_resnet import _SameConv1d
+from capezoo.encoders._conv import SameConv
 from capezoo.specs import RunConfig
 from capezoo.specs.settings import changed
 from capezoo.training import device
@@ -168,7 +168,7 @@ def widths(setting: Setting) -> Found:
 def _layer_ms(
     channels: int, filters: int, stride: int, samples: int, batch: int, on: torch.device, dtype: torch.dtype
 ) -> float:
-    layer = _SameConv1d(channels, filters, 16, stride).to(on, dtype)
+    layer = SameConv(channels, filters, 16, stride, bias=False).to(on, dtype)
     signal = torch.ones(batch, channels, 1, samples, device=on, dtype=dtype)
     x = signal.contiguous(memory_format=torch.channels_last).requires_grad_()
     return 1e3 * bench.best_seconds(lambda: layer(x).sum().backward(), on, 6)

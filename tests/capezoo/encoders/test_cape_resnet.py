@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from capezoo.encoders import build, cape_resnet
-from capezoo.encoders.cape_resnet import Config, Encoder, _SameConv1d
+from capezoo.encoders._conv import SameConv, same_padding
+from capezoo.encoders.cape_resnet import Config, Encoder
 from capezoo.specs import EncoderSpec
 from ecgcohorts.errors import SpecError
 
@@ -64,7 +65,7 @@ def same_conv(x: NDArray, weight: NDArray, stride: int) -> NDArray:
 def test_convolution_pads_as_tensorflow(length: int, kernel: int, stride: int) -> None:
     generator = torch.Generator().manual_seed(length)
     x = torch.randn(2, 3, length, generator=generator, dtype=torch.float64)
-    conv = _SameConv1d(3, 5, kernel, stride).double()
+    conv = SameConv(3, 5, kernel, stride, bias=False).double()
     got = conv(x.unsqueeze(2)).squeeze(2).detach().numpy()
     np.testing.assert_allclose(got, same_conv(x.numpy(), conv.weight.detach().numpy(), stride), atol=1e-12)
 
@@ -72,7 +73,7 @@ def test_convolution_pads_as_tensorflow(length: int, kernel: int, stride: int) -
 def test_the_published_paddings() -> None:
     """Even kernel 16: 7 and 8 at stride 1; 6 and 6 at stride 4 of a multiple of 4; 6 and 7 from 175 to 44."""
     totals = {(2800, 1): 15, (2800, 4): 12, (700, 4): 12, (175, 4): 13, (44, 4): 12}
-    assert {key: cape_resnet._same_padding(key[0], 16, key[1]) for key in totals} == totals
+    assert {key: same_padding(key[0], 16, key[1]) for key in totals} == totals
 
 
 def same_pool(x: NDArray, size: int) -> NDArray:

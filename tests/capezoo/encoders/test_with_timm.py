@@ -18,12 +18,13 @@ from ecgcohorts.errors import SpecError
 SMALL = {
     "cape_resnet": {"widths": [4, 6, 6], "embedding_dim": 8},
     "ecg_vit": {"embedding_dim": 32, "head_dim": 16, "depth": 3},
+    "net1d": {"stem_width": 4, "widths": [4, 8, 8], "blocks": [1, 2, 1], "group_width": 4},
     "resnet50_1d": {"embedding_dim": 64},
     "ribeiro_resnet": {"widths": [4, 4, 6], "embedding_dim": 8},
     "s4": {"width": 8, "depth": 3, "dropout": 0.0},
     "xresnet1d": {"depth": 18, "widths": [4, 4, 4, 4]},
 }
-BLOCKS = {"cape_resnet": 3, "ecg_vit": 3, "resnet50_1d": 16, "ribeiro_resnet": 3, "s4": 3, "xresnet1d": 8}
+BLOCKS = {"cape_resnet": 3, "ecg_vit": 3, "net1d": 4, "resnet50_1d": 16, "ribeiro_resnet": 3, "s4": 3, "xresnet1d": 8}
 # Layer groups from input to output: the stem, every unit or block, the classifier with a transformer's last norm.
 GROUPS = {name: 1 + blocks + 1 for name, blocks in BLOCKS.items()}
 NAMES = capezoo.list_models()
