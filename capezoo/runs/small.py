@@ -46,7 +46,8 @@ def _smoke(seed: int) -> RunConfig:
 
 def _simclr(seed: int) -> RunConfig:
     """SimCLR: the loss of CAPE on two crops of one recording."""
-    return _like_smoke("simclr_small", seed, {"sampler": SamplerSpec(groups=32, pairing="record")})
+    changes = {"objective": ObjectiveSpec(name="simclr"), "sampler": SamplerSpec(groups=32, pairing="record")}
+    return _like_smoke("simclr_small", seed, changes)
 
 
 def _byol(seed: int) -> RunConfig:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from capezoo.specs.base import Share, Spec
 from capezoo.specs.input import MAX_LENGTH, InputSpec
-from capezoo.views import Drawn, Shape
+from capezoo.views import Drawn, Shape, _draws
 from ecgcohorts.errors import SpecError
 
 DEFAULT_S = (0.35, 1.4)
@@ -40,21 +40,15 @@ class View:
     def __init__(self, config: Config, of: InputSpec) -> None:
         self.probability = config.probability
         # In seconds, so that it hides as much of a beat at every rate; at 400 Hz these are 140 and 560 samples.
-        self.samples = config.samples or tuple(max(1, round(seconds * of.rate_hz)) for seconds in DEFAULT_S)
+        shortest, longest = (max(1, round(seconds * of.rate_hz)) for seconds in DEFAULT_S)
+        self.samples = config.samples or (shortest, longest)
         if config.probability > 0 and self.samples[1] > of.length:
             raise SpecError(f"view zero_span: found a span of {self.samples[1]} samples in a window of {of.length}, "
                             "expected a shorter one. Set its samples.")  # fmt: skip
 
     def draw(self, shape: Shape, generator: torch.Generator) -> Drawn:
         """start, stop: int64 (batch, view), first sample of the span and one past the last; equal: no span."""
-        each, length = shape[:2], shape[-1]
-        shortest, longest = self.samples
-        masked = torch.rand(each, generator=generator) < self.probability
-        span = torch.randint(shortest, longest + 1, each, generator=generator)
-        # float64: with float32 the last start of a long window would come up less often than the others
-        uniform = torch.rand(each, generator=generator, dtype=torch.float64)
-        start = (uniform * (length - span + 1)).long()
-        return {"start": start, "stop": torch.where(masked, start + span, start)}
+        return _draws.spans(shape[:2], shape[-1], self.samples, self.probability, generator)
 
     def apply(self, signal: Tensor, drawn: Drawn) -> Tensor:
         start, stop = (drawn[edge][..., None, None] for edge in ("start", "stop"))

@@ -83,7 +83,8 @@ def test_runs_go_to_json_and_back_and_build(name: str) -> None:
     config = runs.get(name, 3, cohort)
     assert (config.name, config.seed) == ("cape_code15" if cohort else name, 3)
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
-    assert build(config.encoder, 0).num_features in (64, 256, 512)
+    with torch.device("meta"):  # shapes are enough
+        assert build(config.encoder, 0).num_features in (64, 256, 512, 2048)
 
 
 def test_published_runs_differ_in_their_batches_only() -> None:
@@ -116,6 +117,20 @@ def test_runs_of_the_scaling_study_have_its_three_learning_rates(name: str) -> N
     assert (small.encoder.config["width"], small.max_steps, small.optimiser.rate_factors) == (64, 500, {})
 
 
+@pytest.mark.parametrize(("name", "heads"), [("simclr", 4_458_624), ("byol", 9_449_728 + 2_109_696)])
+def test_runs_of_openecg_are_resnet_50_on_whole_recordings(name: str, heads: int) -> None:
+    config = runs.get(f"openecg_{name}", seed=0)
+    assert (config.input.rate_hz, config.input.length, len(config.input.leads)) == (100, 1000, 12)
+    with torch.device("meta"):
+        encoder = build(config.encoder, 0)
+        objective = objectives.build(config.objective, encoder, 0)
+    assert sum(p.numel() for p in encoder.parameters()) == 15_959_168
+    assert sum(p.numel() for p in objective.parameters() if p.requires_grad) == heads
+    small = runs.get(f"openecg_{name}_small", seed=0)
+    assert (small.encoder.config["embedding_dim"], small.sampler.groups, small.max_steps) == (256, 32, 500)
+    assert small.views == config.views
+
+
 def test_smoke_is_small() -> None:
     parameters = sum(p.numel() for p in build(runs.get("smoke", seed=0).encoder, 0).parameters())
     assert parameters == 339_808
@@ -124,7 +139,8 @@ def test_smoke_is_small() -> None:
 def test_unknown_run_names_the_known_ones_and_the_nearest() -> None:
     study = ("cpc", "data2vec", "dinosr", "hubert_sinkhorn", "jepa")
     scaling = ", ".join(f"scaling_{name}, scaling_{name}_small" for name in study)
-    known = f"byol_small, cape_single, cape_x, cape_z, cpc_small, {scaling}, simclr_small, smoke"
+    opened = ", ".join(f"openecg_{name}, openecg_{name}_small" for name in ("byol", "simclr"))
+    known = f"byol_small, cape_single, cape_x, cape_z, cpc_small, {opened}, {scaling}, simclr_small, smoke"
     with pytest.raises(SpecError, match=rf"found no run 'smok', expected one of {known}\. Did you mean 'smoke'"):
         runs.get("smok", 0)
 

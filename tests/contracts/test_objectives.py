@@ -88,7 +88,7 @@ def trained_ones(*modules: nn.Module) -> list[nn.Parameter]:
 
 
 def test_there_are_objectives() -> None:
-    assert {"byol", "cpc", "data2vec", "dinosr", "hubert_sinkhorn", "info_nce", "jepa"} <= set(NAMES)
+    assert {"byol", "cpc", "data2vec", "dinosr", "hubert_sinkhorn", "info_nce", "jepa", "simclr"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

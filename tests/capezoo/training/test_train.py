@@ -15,7 +15,7 @@ import yaml
 
 from capezoo import encoders
 from capezoo.errors import TrainingDiverged
-from capezoo.objectives import info_nce
+from capezoo.objectives import _contrastive
 from capezoo.specs import HeldOutSpec, OptimiserSpec, RunConfig, SamplerSpec, derive_seed
 from capezoo.training import checkpoint, device
 from capezoo.training.checkpoint import trained
@@ -153,14 +153,14 @@ def test_no_patient_is_trained_on_and_held_out(store, config):
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_run(poison, store, tmp_path, monkeypatch, config):
 
-    real = info_nce.info_nce
+    real = _contrastive.info_nce
     calls = {"n": 0}
 
     def poisoned(*given: object) -> torch.Tensor:
         calls["n"] += 1
         return real(*given) * (poison if calls["n"] == 4 else 1.0)
 
-    monkeypatch.setattr(info_nce, "info_nce", poisoned)
+    monkeypatch.setattr(_contrastive, "info_nce", poisoned)
     with pytest.raises(
         TrainingDiverged, match=r"step 3: found loss (nan|inf) .* cohort cohort_[ab].* rows \d+( \d+){15}\.$"
     ):

@@ -25,7 +25,10 @@ def drawn(seed: int = 0, n: int = N, length: int = LENGTH, name: str = "zero_spa
 
 
 def test_there_are_views() -> None:
-    assert {"zero_span", "gain", "lead_mask"} <= set(NAMES)
+    assert {
+        *("zero_span", "gain", "lead_mask", "lead_spans", "gaussian_noise", "baseline_wander", "mains_hum"),
+        *("axis_rotation", "crop_resize", "time_warp", "permutation", "sign_flip"),
+    } <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -145,3 +148,10 @@ def test_views_follow_each_other_from_one_generator() -> None:
     assert torch.equal(span["stop"], torch.where(masked, start + length, start))
     low, high = np.log(0.5), np.log(2.0)
     assert torch.equal(gain["gain"], (low + (high - low) * torch.rand((6, 2), generator=generator)).exp())
+
+
+def test_a_gain_of_its_own_for_each_lead() -> None:
+    chain, signal = built("gain", per_lead=True, range=(0.33, 3.0)), torch.ones(4, 2, 8, 5)
+    gain = views.draw(chain, tuple(signal.shape), torch.Generator().manual_seed(0))[0]["gain"]
+    assert gain.shape == (4, 2, 8)
+    assert torch.equal(views.apply(chain, signal, [{"gain": gain}]), gain[..., None].expand(-1, -1, -1, 5))
