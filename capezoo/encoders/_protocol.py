@@ -30,8 +30,10 @@ class _SignalEncoder(nn.Module, ABC):
     """(batch, lead, time) in mV -> (batch, num_features), or logits if `num_classes` is not 0.
 
     (batch, lead, 1, time), the form of timm's data tools, is taken too. A subclass builds its layers, calls
-    `complete`, and gives `outputs` and `group_matcher`.
+    `complete`, and gives `outputs` and `group_matcher`. `config` is its spec; `config.in_leads` says what it takes.
     """
+
+    config: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,7 +148,7 @@ class TokenEncoder(_SignalEncoder):
         """
         if keep is not None and not self.can_drop:
             name = type(self).__module__.rpartition(".")[2]
-            raise SpecError(f"encoder {name} cannot drop tokens. Use one that can, such as ecg_vit.")
+            raise SpecError(f"encoder {name} cannot drop tokens. Use one that can, such as vit1d.")
         *inner, last = self.context(tokens, len(self.feature_info), keep)
         return [*inner, self.final_norm(last.transpose(1, 2)).transpose(1, 2)]
 

@@ -104,9 +104,7 @@ def check(objective: Objective, encoder: nn.Module, config: "RunConfig") -> int:
             raise SpecError(f"{who} needs tokens, {its} has none. Use an encoder that has.")
         return 0
     if needs.drops_tokens and not encoder.can_drop:
-        raise SpecError(
-            f"{who} needs an encoder that can drop tokens, {its} cannot. Use one that can, such as ecg_vit."
-        )
+        raise SpecError(f"{who} needs an encoder that can drop tokens, {its} cannot. Use one that can, such as vit1d.")
     if needs.causal is not None and encoder.causal != needs.causal:
         kinds = {True: "causal", False: "not causal"}
         raise SpecError(f"{who} needs an encoder that is {kinds[needs.causal]}, {its} is {kinds[encoder.causal]}.")

@@ -21,7 +21,7 @@ from capezoo.specs.run import (
 ENCODER = EncoderSpec(config={"widths": [16, 32, 48, 64], "embedding_dim": 64, "stem_stride": 4, "norm_momentum": 0.1})
 # 112 tokens of 62.5 ms, less than a QRS complex. Attention looks back only, or there would be nothing to predict.
 CAUSAL_VIT = EncoderSpec(
-    name="ecg_vit", config={"patch": 25, "embedding_dim": 64, "head_dim": 32, "depth": 4, "causal": True}
+    name="vit1d", config={"patch": 25, "embedding_dim": 64, "head_dim": 32, "depth": 4, "causal": True}
 )
 # CAPE's 0.1 is for 1,024 ECGs; our default for batches of 32 to 128. Simulated cohorts, 200 steps of 32 pairs, seed 0:
 # held-out loss 1.56, 1.05, 1.05, 1.55, 1.92 at 5e-4, 2e-3, 1e-2, 3e-2, 0.1; effective rank 38, 35, 27, 22, 15 of 64.

@@ -26,7 +26,7 @@ def signal(model: nn.Module, n: int = 3) -> torch.Tensor:
 
 
 def test_there_are_encoders() -> None:
-    assert {"cape_resnet", "ecg_vit", "resnet50_1d", "ribeiro_resnet", "xresnet1d"} <= set(NAMES)
+    assert {"cape_resnet", "resnet50_1d", "ribeiro_resnet", "vit1d", "xresnet1d"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -204,7 +204,7 @@ def config_for(name: str, **sampler: Any) -> RunConfig:
     spec = SamplerSpec(**({"groups": GROUPS} | wanted))
     objective, window = ObjectiveSpec(name=name), InputSpec(length=LENGTH)
     return RunConfig(
-        name="x", seed=0, objective=objective, sampler=spec, input=window, encoder=EncoderSpec(name="ecg_vit")
+        name="x", seed=0, objective=objective, sampler=spec, input=window, encoder=EncoderSpec(name="vit1d")
     )
 
 
@@ -218,7 +218,7 @@ def test_a_run_that_gives_too_little_is_refused_and_both_sides_named(name: str) 
     ):
         check(objective, least, config_for(name, views=3, pairing="record"))
     if needs.tokens:
-        with pytest.raises(SpecError, match=f"objective {name} needs tokens, encoder ecg_vit has none"):
+        with pytest.raises(SpecError, match=f"objective {name} needs tokens, encoder vit1d has none"):
             check(objective, Plain(), config_for(name))
         short = config_for(name).model_copy(update={"input": InputSpec(length=TOKEN * (objective.least_tokens() - 1))})
         with pytest.raises(SpecError, match=f"objective {name} needs {objective.least_tokens()} tokens or more"):
@@ -240,10 +240,10 @@ def test_every_ability_is_asked_for_by_name() -> None:
     ):
         check(objective, Least().float(), config)
     config = config_for("info_nce", pairing="adjacent")
-    with pytest.raises(SpecError, match="needs an encoder that can drop tokens, encoder ecg_vit cannot"):
+    with pytest.raises(SpecError, match="needs an encoder that can drop tokens, encoder vit1d cannot"):
         check(objective, Least().float(), config)
     objective.needs = Needs(views=2, causal=False)
-    with pytest.raises(SpecError, match="needs an encoder that is not causal, encoder ecg_vit is causal"):
+    with pytest.raises(SpecError, match="needs an encoder that is not causal, encoder vit1d is causal"):
         check(objective, Least().float(), config)
 
 

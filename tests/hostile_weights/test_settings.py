@@ -37,7 +37,7 @@ from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, RunConfig, View
 from ecgcohorts.errors import SpecError
 
 encoder = encoders.build(EncoderSpec(config={"widths": [8], "embedding_dim": 8}), seed=0)
-tokens = encoders.build(EncoderSpec(name="ecg_vit", config=json.loads(sys.argv[1])), seed=0)
+tokens = encoders.build(EncoderSpec(name="vit1d", config=json.loads(sys.argv[1])), seed=0)
 
 def build(kind, name, settings):
     if kind == "objective":

@@ -17,14 +17,22 @@ from ecgcohorts.errors import SpecError
 # Small forms of every encoder; a new one without an entry here fails below.
 SMALL = {
     "cape_resnet": {"widths": [4, 6, 6], "embedding_dim": 8},
-    "ecg_vit": {"embedding_dim": 32, "head_dim": 16, "depth": 3},
     "net1d": {"stem_width": 4, "widths": [4, 8, 8], "blocks": [1, 2, 1], "group_width": 4},
+    "vit1d": {"embedding_dim": 32, "head_dim": 16, "depth": 3},
     "resnet50_1d": {"embedding_dim": 64},
     "ribeiro_resnet": {"widths": [4, 4, 6], "embedding_dim": 8},
     "s4": {"width": 8, "depth": 3, "dropout": 0.0},
     "xresnet1d": {"depth": 18, "widths": [4, 4, 4, 4]},
 }
-BLOCKS = {"cape_resnet": 3, "ecg_vit": 3, "net1d": 4, "resnet50_1d": 16, "ribeiro_resnet": 3, "s4": 3, "xresnet1d": 8}
+BLOCKS = {
+    "cape_resnet": 3,
+    "net1d": 4,
+    "resnet50_1d": 16,
+    "ribeiro_resnet": 3,
+    "s4": 3,
+    "vit1d": 3,
+    "xresnet1d": 8,
+}
 # Layer groups from input to output: the stem, every unit or block, the classifier with a transformer's last norm.
 GROUPS = {name: 1 + blocks + 1 for name, blocks in BLOCKS.items()}
 NAMES = capezoo.list_models()
@@ -155,12 +163,12 @@ def test_timm_arguments_that_work_and_that_do_not() -> None:
         library.create_model("capezoo_cape_resnet", in_chans=3)
     with pytest.raises(TypeError, match="drop_path_rate"):
         library.create_model("capezoo_cape_resnet", drop_path_rate=0.1)
-    with pytest.raises(SpecError, match="found 0 weight sets of 'ecg_vit'"):
-        library.create_model("capezoo_ecg_vit", pretrained=True)
+    with pytest.raises(SpecError, match="found 0 weight sets of 'vit1d'"):
+        library.create_model("capezoo_vit1d", pretrained=True)
 
 
 def test_importing_everything_registers_nothing() -> None:
     """Without timm nothing can be entered in its registry."""
-    script = "import capezoo, capezoo.interop.timm, capezoo.interop.onnx, capezoo.encoders.ecg_vit, sys; print('timm' in sys.modules)"
+    script = "import capezoo, capezoo.interop.timm, capezoo.interop.onnx, capezoo.encoders.vit1d, sys; print('timm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.strip() == "False", done.stderr

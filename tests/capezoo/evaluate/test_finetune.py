@@ -184,7 +184,7 @@ def test_rates_fall_from_the_last_block_to_the_stem():
     groups = tuning._rates(network(), QUICK.model_copy(update={"encoder_lr": 0.1, "layer_decay": 0.5}))
     assert [group["lr"] for group in groups] == pytest.approx([0.025, 0.05, 0.1])
     assert sum(len(group["params"]) for group in groups) == len(list(network().parameters()))
-    vit = encoders.build(EncoderSpec(name="ecg_vit", config={"depth": 2, "embedding_dim": 64}), 0)
+    vit = encoders.build(EncoderSpec(name="vit1d", config={"depth": 2, "embedding_dim": 64}), 0)
     assert [group["lr"] for group in tuning._rates(vit, QUICK)] == pytest.approx([3e-4] * 3)
 
 

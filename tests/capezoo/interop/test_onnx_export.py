@@ -20,7 +20,7 @@ from ecgcohorts.errors import SpecError, install_line
 
 SMALL = {
     "cape_resnet": {"widths": [4, 6], "embedding_dim": 8},
-    "ecg_vit": {"embedding_dim": 32, "head_dim": 16, "depth": 2},
+    "vit1d": {"embedding_dim": 32, "head_dim": 16, "depth": 2},
 }
 
 
@@ -33,10 +33,10 @@ def made(name: str, num_classes: int = 0, seed: int = 0) -> torch.nn.Module:
     return model
 
 
-@pytest.fixture(scope="module", params=["cape_resnet", "ecg_vit"])
+@pytest.fixture(scope="module", params=["cape_resnet", "vit1d"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, Path]:
     """A model and its file, with a classifier on the transformer."""
-    model = made(request.param, num_classes=3 if request.param == "ecg_vit" else 0)
+    model = made(request.param, num_classes=3 if request.param == "vit1d" else 0)
     model.set_grad_checkpointing(True)  # must not end up in the file
     return model, capezoo.export_onnx(model, tmp_path_factory.mktemp("onnx") / "new" / "model.onnx")
 

@@ -25,7 +25,7 @@ def batch_of(signal: torch.Tensor) -> ViewBatch:
 
 def vit(**config: object) -> torch.nn.Module:
     small = {"patch": 2, "embedding_dim": 16, "head_dim": 8, "depth": 2, "in_leads": 3} | config
-    return encoders.build(EncoderSpec(name="ecg_vit", config=small), seed=0)
+    return encoders.build(EncoderSpec(name="vit1d", config=small), seed=0)
 
 
 class Alike(torch.nn.Module):

@@ -57,7 +57,7 @@ def run_of(name: str, config: Any, **changes: Any) -> RunConfig:
         "checkpoint_every": 5,
     }
     if needs.tokens:
-        values["encoder"] = EncoderSpec(name="ecg_vit", config=VIT | {"causal": needs.causal is not False})
+        values["encoder"] = EncoderSpec(name="vit1d", config=VIT | {"causal": needs.causal is not False})
     return config(**(values | changes))
 
 

@@ -204,7 +204,7 @@ def test_a_mixed_run_learns_other_weights_and_goes_on_after_a_kill_with_the_same
 
 def test_what_would_mean_nothing_is_refused_before_a_folder_is_made(store, tmp_path, config):
     for changes, message in (
-        ({"encoder": EncoderSpec(name="ecg_vit", config={"depth": 1})}, "network without BatchNorm, expected one"),
+        ({"encoder": EncoderSpec(name="vit1d", config={"depth": 1})}, "network without BatchNorm, expected one"),
         ({"compute": ComputeSpec(batch_norm="per_cohort", compile=True)}, "compile=true with compute.batch_norm"),
     ):
         with pytest.raises(SpecError, match=message):

@@ -56,13 +56,13 @@ def test_what_is_bundled_may_be():
 
 def test_what_may_not_be_bundled_is_found(bundle):
     assert what_is_wrong_with(bundle) == []
-    shutil.copytree(bundle / "cape_resnet.tiny", bundle / "ecg_vit.tiny")
+    shutil.copytree(bundle / "cape_resnet.tiny", bundle / "vit1d.tiny")
     shutil.copytree(bundle / "cape_resnet.tiny", bundle / "cape_resnet.damaged")
     (bundle / "cape_resnet.damaged" / README).write_text("other")
     shutil.copytree(bundle / "cape_resnet.tiny", bundle / "cape_resnet.large")
     (bundle / "cape_resnet.large" / WEIGHTS).write_bytes(bytes(LIMIT))
     found = "\n".join(what_is_wrong_with(bundle))
-    for words in ("ecg_vit.tiny: not ENCODER.TAG", "damaged: README.md: sha256", "large: more than 15000000 bytes"):
+    for words in ("vit1d.tiny: not ENCODER.TAG", "damaged: README.md: sha256", "large: more than 15000000 bytes"):
         assert words in found
 
 

@@ -73,7 +73,7 @@ def test_a_torchvision_of_another_torch_is_one_sentence(monkeypatch):
         raise RuntimeError("operator torchvision::nms does not exist")
 
     monkeypatch.setattr(_timm, "import_module", broken)
-    for arguments in ({"name": "ecg_vit"}, {"features_only": True}):
+    for arguments in ({"name": "vit1d"}, {"features_only": True}):
         with pytest.raises(ImportError, match=r"^your torchvision does not match torch [^\n]* torch torchvision$"):
             capezoo.create_model(**arguments)
     assert capezoo.create_model().num_features == 256  # needs nothing of timm's
@@ -98,7 +98,13 @@ def test_weights_by_name_and_by_only_weight_set(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("CAPEZOO_CACHE", str(cache))
     monkeypatch.setattr(listing, "BUNDLED", tmp_path / "nothing")
     assert capezoo.list_models() == [
-        *("cape_resnet", "ecg_vit", "net1d", "resnet50_1d", "ribeiro_resnet", "s4", "xresnet1d")
+        "cape_resnet",
+        "net1d",
+        "resnet50_1d",
+        "ribeiro_resnet",
+        "s4",
+        "vit1d",
+        "xresnet1d",
     ]
     assert capezoo.list_models(pretrained=True) == []
     with pytest.raises(SpecError, match=r"found 0 weight sets of 'cape_resnet' \(none\)"):
