@@ -59,7 +59,7 @@ def _small(objective: str, seed: int) -> RunConfig:
     moves: dict[str, Any] = {} if causal else {"momentum": 0.99}
     # Dropout takes whole channels, and of 64 there are fewer to spare than of 512: with 0.2 a probe of JEPA for age erred by
     # 14.7 years after 200 steps, and by 13.6 without.
-    config = {"in_leads": 12, "width": 64, "dropout": 0.0, "causal": causal}
+    config: dict[str, Any] = {"in_leads": 12, "width": 64, "dropout": 0.0, "causal": causal}
     changes = {
         "name": f"scaling_{objective}_small",
         "encoder": EncoderSpec(name="s4", config=config),
