@@ -52,7 +52,9 @@ _METHODS = {
         EncoderSpec(name="s4", config={**_STATES, "causal": True}),
         1e-3,
     ),
-    **{name: _Method({"momentum": _MOMENTUM}, _S4) for name in ("data2vec", "dinosr", "hubert_sinkhorn", "jepa")},
+    # As large a part of the window as 64 of 300 tokens.
+    "jepa": _Method({"momentum": _MOMENTUM, "shortest": 37}, _S4, 1e-3),
+    **{name: _Method({"momentum": _MOMENTUM}, _S4) for name in ("data2vec", "dinosr", "hubert_sinkhorn")},
 }
 
 
