@@ -91,7 +91,8 @@ def pairing(objective: "Objective", settings: Settings) -> Pairing:
         )
     if needs.views == 1 or "record" in needs.pairing:
         return "record"
-    return "patient" if "patient" in needs.pairing else "adjacent"
+    # A patient has one recording here, of which neighbours are as good a pair as any two.
+    return "adjacent" if "adjacent" in needs.pairing else "patient"
 
 
 def check(
