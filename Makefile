@@ -16,7 +16,7 @@ help:
 	@echo "make test-frameworks  docs/frameworks.md, adapters and examples for JAX and TensorFlow, in three environments of 17 GB"
 	@echo "make test-peers  exports read back with Hugging Face datasets and WebDataset, in an environment of their own"
 	@echo "make check  format, lint, types, import rules, tests"
-	@echo "make gpu    on a machine with a GPU: measured beside expected, in twelve parts, into GPU_OUT/results.json (under 8 minutes)"
+	@echo "make gpu    on a machine with a GPU: measured beside expected, in thirteen parts, into GPU_OUT/results.json (under 8 minutes)"
 	@echo "make gpu-wheels  ours and the small wheels that such a machine lacks, for its Python (GPU_PYTHON=3.12)"
 	@echo "make bench  speed against peers, in one run"
 	@echo "make tables the tables of docs/benchmarks.md, the run at scale included (about 40 minutes, 35 GB)"

@@ -169,3 +169,49 @@ def test_what_surely_gained_is_bundled_and_its_metrics_can_be_written_anew(bundl
     assert verify(out).ok
     assert (again.sha256, again.half_cosine, again.training) == (card.sha256, card.half_cosine, card.training)
     assert "for trying the software only" in (out / "README.md").read_text()
+
+
+def called(name: str, *arguments: object) -> subprocess.CompletedProcess:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_methods_are_trained_and_probed_once_and_told_in_one_table(made, tmp_path):
+    store, out = made[0] / "s.zarr", tmp_path / "methods"
+    few = ("--set", "max_steps=2", "--set", "sampler.groups=8", "--set", "curves=false")
+    two = ("--variant", "fast", "--variant", "slow", "objective.config.momentum=0.999")
+    asked = (out, "--store", store, "--run", "byol_small", "--seed", 0, "--seed", 1, *few, *two)
+    done = called("methods_small", *asked)
+    assert done.returncode == 0, done.stderr
+    rows = (out / "table.md").read_text().splitlines()
+    assert [row.split(" | ")[0] for row in rows[2:]] == ["| byol_small fast", "| byol_small slow"]
+    assert (out / "curves.svg").read_text().startswith("<svg")
+    told = json.loads((out / "results.json").read_text())
+    assert set(told[0]["tasks"]) == {"age", "sex"}  # no PTB-XL, no superclasses
+    assert len(told[0]["tasks"]["age"]["each"]) == 2
+    assert told[0]["tasks"]["age"]["untrained"] == told[1]["tasks"]["age"]["untrained"]
+    value, gain = (told[0]["tasks"]["age"][name][0] for name in ("untrained", "gain"))
+    assert gain == pytest.approx(value - np.mean(told[0]["tasks"]["age"]["each"]))
+    trained = [path.stat().st_mtime_ns for path in sorted(out.glob("*/metrics.csv"))]
+    assert called("methods_small", *asked).returncode == 0
+    assert [path.stat().st_mtime_ns for path in sorted(out.glob("*/metrics.csv"))] == trained
+    assert json.loads((out / "results.json").read_text()) == told
+    wrong = called("methods_small", out, "--store", store, "--run", "scaling_jepa_small")
+    assert "expected one of recipe plain-240. Add --store." in wrong.stderr
+
+
+@pytest.mark.slow
+def test_the_control_of_several_methods_makes_one_table(made, tmp_path):
+    store, out = made[0] / "s.zarr", tmp_path / "control"
+    asked = ("--method", "byol", "--method", "cpc", "--seed", 1, "--seeds", 1, "--set", "steps=2", "--set", "pairs=4")
+    done = called("methods_on_the_control", store, "north", out, *asked)
+    assert done.returncode == 0, done.stderr
+    rows = (out / "table.md").read_text().splitlines()
+    assert len(rows) == 2 + 2 * 3
+    assert [row.split(" | ")[0] for row in rows[2::3]] == ["| byol, cape_resnet", "| cpc, s4"]
+    assert " of 1 |" in rows[2]
+    assert "of a probe for the device" in (out / "device.svg").read_text()
+    assert "1/3 tone-200uv-mixed-hard-seed1" in done.stderr
+    assert called("methods_on_the_control", store, "north", out, *asked).stdout == done.stdout

@@ -54,11 +54,15 @@ def _published(objective: str, seed: int) -> RunConfig:
 
 def _small(objective: str, seed: int) -> RunConfig:
     """The same with a narrow encoder, batches of 32, and 500 steps."""
+    causal = objective == "cpc"
     # With momentum 0.9996 a teacher would go a fifth of the way in so few steps.
-    moves: dict[str, Any] = {} if objective == "cpc" else {"momentum": 0.99}
+    moves: dict[str, Any] = {} if causal else {"momentum": 0.99}
+    # Dropout takes whole channels, and of 64 there are fewer to spare than of 512: with 0.2 a probe of JEPA for age erred by
+    # 14.7 years after 200 steps, and by 13.6 without.
+    config: dict[str, Any] = {"in_leads": 12, "width": 64, "dropout": 0.0, "causal": causal}
     changes = {
         "name": f"scaling_{objective}_small",
-        "encoder": EncoderSpec(name="s4", config={"in_leads": 12, "width": 64, "causal": objective == "cpc"}),
+        "encoder": EncoderSpec(name="s4", config=config),
         "objective": ObjectiveSpec(name=objective, config=moves),
         "sampler": SamplerSpec(name="random_batches", pairing="record", views=1, groups=32),
         "held_out": HeldOutSpec(every_steps=100, batches_per_cohort=2),
@@ -68,8 +72,10 @@ def _small(objective: str, seed: int) -> RunConfig:
         "checkpoint_every": 100,
     }
     run = _published(objective, seed)
-    # One learning rate: with a hundredth of it the stem would end as it began.
-    changes["optimiser"] = run.optimiser.model_copy(update={"rate_factors": {}})
+    # With a hundredth of the rate the stem would end as it began. An encoder that learns as fast as the head runs after its
+    # teacher: after 200 steps of JEPA the effective rank was 3 of 64 so, 14 with a tenth, and 6 untrained. CPC has no teacher.
+    factors = {} if causal else {"encoder": 0.1, "objective.mask_token": 0.1}
+    changes["optimiser"] = run.optimiser.model_copy(update={"rate_factors": factors})
     return RunConfig.model_validate(dict(run) | changes)
 
 

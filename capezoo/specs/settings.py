@@ -1,12 +1,13 @@
 """Changes to a run as a person types them: `optimiser.lr=1e-3`. Every key is known and every value checked."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
 
 from capezoo.specs import PartSpec, RunConfig, parse
+from capezoo.specs.base import AnySpec
 from ecgcohorts import plugins
 from ecgcohorts.errors import SpecError
 
@@ -23,12 +24,11 @@ def changed(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     # Only what was given: leads, rate and length that were not follow the recipe.
     values["input"] = config.input.model_dump(exclude_unset=True)
     given: set[str] = set()
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not (key and equals):
-            raise SpecError(f"{WHERE}: found {setting!r}, expected KEY=VALUE, such as optimiser.lr=1e-3.")
+    for key, text in _pairs(settings):
         if key == "seed":
-            raise SpecError(f"{WHERE}: found {setting!r}, expected the seed as an option of its own: --seed {text}.")
+            raise SpecError(
+                f"{WHERE}: found {f'{key}={text}'!r}, expected the seed as an option of its own: --seed {text}."
+            )
         _put(values, key.split("."), value_of(text))
         given.add(key)
     asked = values["input"]
@@ -40,6 +40,22 @@ def changed(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     made = parse(RunConfig, values, WHERE)
     _require_parts(made)
     return made
+
+
+def with_values(spec: AnySpec, settings: Sequence[str]) -> AnySpec:
+    """Return any spec with each KEY=VALUE set, in the words of `changed`. Raises SpecError as that does."""
+    values = spec.model_dump()
+    for key, text in _pairs(settings):
+        _put(values, key.split("."), value_of(text))
+    return parse(type(spec), values, WHERE)
+
+
+def _pairs(settings: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not (key and equals):
+            raise SpecError(f"{WHERE}: found {setting!r}, expected KEY=VALUE, such as optimiser.lr=1e-3.")
+        yield key, text
 
 
 def _require_parts(config: RunConfig) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 sys.path.append(str(Path(__file__).parent))
+import bench_methods
 import bench_training as bench
 import results
 import wheels as needed
@@ -63,6 +64,7 @@ EXPECTED = {
     "share of pauses": "below 5%",
     "resumed": "equal, or within rounding",
     "held-out loss": "below the untrained one",
+    "failed methods": "none",
 }
 Found = dict[str, Any]
 
@@ -284,8 +286,19 @@ def cape_z(setting: Setting) -> Found:
     return {"held-out loss": last.loss, **known, "seconds": time.perf_counter() - begun}
 
 
+def methods(setting: Setting) -> Found:
+    """ECGs a second and memory of every method at its published size."""
+    few = ["sampler.groups=4"] if setting.steps else []
+    configs = bench_methods.published("*_small" if setting.steps else "*")
+    made = {name: changed(config, few) for name, config in configs.items()}
+    found = bench_methods.measured(made, setting.steps, alone=False)
+    failed = [name for name, one in found.items() if "failed" in one]
+    return {"failed methods": ", ".join(failed) or "none", "table": found}
+
+
 PARTS: tuple[Callable[[Setting], Found], ...] = (
     wheels, waits, float32, arrivals, widths, memory, compiled, loader, idle, whole, resume, cape_z,
+    methods,
 )  # fmt: skip
 
 
@@ -362,6 +375,8 @@ def main() -> None:
         sys.stdout.write(f"{about['seconds']:6.0f} s  {part.__name__}\n")
         sys.stdout.flush()
     sys.stdout.write(told(found) + "\n")
+    if "table" in found.get("methods", {}):
+        sys.stdout.write(bench_methods.table(found["methods"]["table"]) + "\n")
     failed = [name for name, numbers in found.items() if "failed" in numbers]
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 sys.path.append(str(Path(__file__).parent))
+import bench_methods
 import bench_training as bench
 import gpu
 
@@ -106,7 +107,7 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(setting, tmp_path, monk
 def test_every_expectation_is_of_a_part_and_the_parts_stand_in_their_order():
     assert [part.__name__ for part in gpu.PARTS] == [
         *("wheels", "waits", "float32", "arrivals", "widths", "memory", "compiled", "loader", "idle"),
-        *("whole", "resume", "cape_z"),
+        *("whole", "resume", "cape_z", "methods"),
     ]
     named = dict.fromkeys(gpu.EXPECTED, 0.5)
     lines = gpu.told({"all": named}).splitlines()
@@ -130,3 +131,14 @@ def test_it_runs_through_on_a_cpu_in_two_steps(tmp_path):
     assert found["cape_z"]["held-out loss"] > 0
     assert found["memory"]["ECG/s from memory"] > 0
     assert found["versions"]["torch"]
+    assert found["methods"]["failed methods"] == "none"
+    assert {"byol_small", "scaling_jepa_small"} <= found["methods"]["table"].keys()
+    assert "| `scaling_jepa_small` |" in done.stdout
+
+
+def test_published_methods_are_timed_once_each():
+    """CAPE's three runs are one network and loss; ours are no published sizes."""
+    found = bench_methods.published()
+    assert len([name for name in found if name.startswith("cape_")]) == 1
+    assert {"scaling_cpc", "scaling_jepa"} <= found.keys()
+    assert not [name for name in found if name.endswith("_small")]

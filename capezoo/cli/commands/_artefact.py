@@ -24,10 +24,17 @@ def _arms() -> Sequence[str]:
     return tuple(ARMS)
 
 
+def _methods() -> Sequence[str]:
+    from ecgcohorts import plugins
+
+    return plugins.names("capezoo.objectives")
+
+
 @command(
     "artefact",
     "capezoo evaluate artefact --store store.zarr --cohort ptb_xl --strength 0 --strength 200 --seed 0 --seeds 10 -o control",
     "capezoo evaluate artefact --store store.zarr --cohort ptb_xl --arm mixed --arm mixed_per_device --seed 0 --seeds 3 -o arms",
+    "capezoo evaluate artefact --store store.zarr --cohort ptb_xl --method byol --seed 0 --seeds 3 -o byol",
     "capezoo evaluate artefact --store raw.zarr --cohort ptb_xl --kind quantisation --seed 0 --budget-minutes 30 -o steps",
 )
 @option("--store", type=STORE, multiple=True, required=True, help="store; repeat to read several as one")
@@ -47,6 +54,19 @@ def _arms() -> Sequence[str]:
     multiple=True,
     default=("mixed", "in_distribution"),
     help="how to pretrain; repeat for more",
+)
+@option(
+    "--method",
+    type=Name("METHOD", _methods),
+    default="info_nce",
+    help="objective to pretrain with, and a small encoder that it can use; one in a folder",
+)
+@option(
+    "--set",
+    "changes",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="of the method: lr=1e-3, objective.config.momentum=0.9, encoder_name=s4, encoder.width=16",
 )
 @option("--positives", type=OneOf("hard", "easy"), default="hard", help="how unlike the two views of a patient are")
 @option("--seed", type=NATURAL, required=True, help="first random seed, of patients, devices, weights and batches")
@@ -70,6 +90,8 @@ def artefact(
     strength: Sequence[float],
     kind: str,
     arms: Sequence[str],
+    method: str,
+    changes: Sequence[str],
     positives: str,
     seed: int,
     seeds: int,
@@ -87,16 +109,16 @@ def artefact(
     from rich.console import Group as Lines
 
     from capezoo.evaluate.artefact.campaign import TRIALS, Campaign, plan
+    from capezoo.evaluate.artefact.methods import settings_of
     from capezoo.evaluate.artefact.outcome import in_words
     from capezoo.evaluate.artefact.page import in_short, write
     from capezoo.evaluate.artefact.rendering import Material
-    from capezoo.evaluate.artefact.trial import Settings
     from ecgcohorts.store.union import open_named
 
     # Names first: a mistyped one is refused before recordings are read.
     cells = plan(kind, strength, arms, positives, range(seed, seed + seeds))
+    settings = settings_of(method, changes, steps=steps, pairs=pairs)
     opened = open_named(store)
-    settings = Settings(steps=steps, pairs=pairs)
     campaign = Campaign(Material.of(opened, cohort, recipe, patients=patients), cells, out, settings)
     projected_s, left = campaign.projected_s(), len(campaign.left)
     cost = f"{len(cells)} trials, {len(cells) - left} of them done: about {in_words(projected_s)} for the rest"

@@ -11,6 +11,7 @@ from statistics import median
 
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.artefact.arms import ARMS, arm_named
+from capezoo.evaluate.artefact.methods import require_norm
 from capezoo.evaluate.artefact.outcome import Outcome, in_words
 from capezoo.evaluate.artefact.rendering import Material
 from capezoo.evaluate.artefact.run import made_with, run
@@ -61,7 +62,8 @@ class Campaign:
         self, material: Material, cells: Sequence[Cell], folder: Path, settings: Settings | None = None
     ) -> None:
         """Look at the folder. Raises SpecError if it has trials of other recordings or with other settings, or results of
-        something else, SourceError if a trial is damaged, RecipeMismatch if the material cannot wear a signature of `cells`."""
+        something else or an arm that the encoder cannot have, SourceError if a trial is damaged, RecipeMismatch if the
+        material cannot wear a signature of `cells`."""
         if (folder / RESULTS).exists() and not Outcome.is_in(folder):
             raise SpecError(
                 f"{folder / RESULTS}: found results of something else, expected those of an artefact control, or none. Name "
@@ -72,6 +74,7 @@ class Campaign:
         self._made_with = made_with(material, self.settings)
         self._timed: tuple[float, float] | None = None
         for cell in cells:
+            require_norm(cell.arm, self.settings)
             material.refuse(Signature(cell.kind, cell.strength_uv, cell.seed))
         self.kept = {trial.cell.key: trial for trial in map(self._whole, sorted((folder / TRIALS).glob("*.npz")))}
 

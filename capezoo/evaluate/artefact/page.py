@@ -95,7 +95,9 @@ def write(outcome: Outcome, folder: Path) -> Path:
     for name, svg, _ in _figures(found):
         write_file(folder / "figures" / f"{name}.svg", svg.encode())
     text = page(
-        "Artefact control", sections(outcome), f"{outcome.cohort}, {outcome.patients} patients, one recording each"
+        "Artefact control",
+        sections(outcome),
+        f"{outcome.cohort}, {outcome.patients} patients, one recording each; {outcome.settings.objective.name}",
     )
     write_file(folder / PAGE, text.encode())
     return folder / PAGE

@@ -10,20 +10,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
-from torch import Tensor
+from torch import Tensor, nn
 
 import ecgcohorts as ec
 from capezoo import encoders, objectives, views
 from capezoo.errors import TrainingDiverged, Unanswerable
-from capezoo.evaluate.artefact import heads
+from capezoo.evaluate.artefact import heads, methods
 from capezoo.evaluate.artefact.arms import Arm, arm_named
 from capezoo.evaluate.artefact.rendering import Material, Places, Strips
 from capezoo.evaluate.artefact.signatures import DEVICES, RENDERINGS, Signature
 from capezoo.evaluate.artefact.trial import Cell, Facts, Positives, Settings, Trial
 from capezoo.evaluate.measure.heads import one_thread
 from capezoo.objectives import ViewBatch
-from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, OptimiserSpec, derive_seed, fingerprint
+from capezoo.specs import EncoderSpec, InputSpec, OptimiserSpec, derive_seed, fingerprint
 from capezoo.specs.run import ViewSpec
+from capezoo.training.device import seeded
 from capezoo.training.norms import normalised_per_group
 from capezoo.training.optimiser import Optimiser
 from capezoo.zoo.forward import estimate_batch_norm, features
@@ -136,14 +137,22 @@ class _Learner:
 
     def __init__(self, material: Material, arm: Arm, cell: Cell, settings: Settings) -> None:
         self.material, self.arm, self.cell, self.settings = material, arm, cell, settings
-        self.input = InputSpec.of_recipe(material.recipe)
-        config: dict[str, JsonValue] = {**settings.encoder, "in_leads": len(self.input.leads)}
+        whole = InputSpec.of_recipe(material.recipe)
+        config: dict[str, JsonValue] = {**settings.encoder, "in_leads": len(whole.leads)}
         if arm.statistics == "group_norm":
             config["norm"] = "group"
+        encoder = EncoderSpec(name=settings.encoder_name, config=config)
         # Seeds without the arm: all arms begin with the same weights.
-        self.encoder = encoders.build(EncoderSpec(config=config), derive_seed(cell.seed, "encoder"))
-        self.objective = objectives.build(ObjectiveSpec(), self.encoder, derive_seed(cell.seed, "objective"))
-        self.views = views.build(_VIEWS[cell.positives], self.input)
+        self.encoder = encoders.build(encoder, derive_seed(cell.seed, "encoder"))
+        self.objective = objectives.build(settings.objective, self.encoder, derive_seed(cell.seed, "objective"))
+        self.pairing = methods.pairing(self.objective, settings)
+        # Two neighbours have to fit into the shortest recording.
+        half = int(self._stop(np.arange(len(material))).min()) // 2
+        length = min(whole.length, half) if self.pairing == "adjacent" else whole.length
+        self.input = whole.model_copy(update={"length": length})
+        methods.check(self.objective, self.encoder, encoder, self.input, self.pairing, settings)
+        # Views are to make two windows unlike; a method that takes one sees it as it is.
+        self.views = views.build(_VIEWS[cell.positives] if self.objective.needs.views > 1 else (), self.input)
 
     def learn(self, roles: _Roles, own: Strips, signature: Signature) -> list[float]:
         """Pretrain on the training patients; return the loss of each step."""
@@ -165,6 +174,7 @@ class _Learner:
             rates.torch.zero_grad(set_to_none=True)
             loss.backward()
             rates.torch.step()
+            self.objective.after_step(self.encoder, step, self.settings.steps)
             losses.append(loss.item())
             if not np.isfinite(losses[-1]):
                 raise TrainingDiverged(f"{self.cell.key}: the loss of step {step} is {losses[-1]}. Lower the rate.")
@@ -173,7 +183,11 @@ class _Learner:
     def _cut(self, wardrobe: list[Strips], plan: "BatchPlan", stop: Places, step: int) -> Tensor:
         """Cut the windows of a batch, each from one of the renderings: (pair, view, lead, time) in mV."""
         length, worn = self.input.length, self._drawn_devices(plan.rows.shape, len(wardrobe), step)
-        starts = window_starts(plan.offsets, np.zeros_like(plan.rows), stop[plan.rows], length)
+        beside = self.pairing == "adjacent"
+        # Two neighbours are placed as one stretch.
+        offsets, stretch = (plan.offsets[:, :1], 2 * length) if beside else (plan.offsets, length)
+        starts = window_starts(offsets, np.zeros_like(plan.rows), stop[plan.rows], stretch)
+        starts = starts + beside * np.array([0, length])
         taken = [
             [wardrobe[which][row, :, first : first + length] for which, row, first in zip(*one, strict=True)]
             for one in zip(worn.tolist(), plan.rows.tolist(), starts.tolist(), strict=True)
@@ -185,16 +199,23 @@ class _Learner:
         generator = torch.Generator().manual_seed(derive_seed(self.cell.seed, "views", step))
         shape = cast(views.Shape, tuple(signal.shape))
         signal = views.apply(self.views, signal, views.draw(self.views, shape, generator))
+        group = torch.from_numpy(plan.patients)
+        if self.objective.needs.views == 1:
+            # The same windows as for two views, so that every method sees as many.
+            signal, group = signal.flatten(0, 1).unsqueeze(1), group.repeat_interleave(2)
+            parts = None if parts is None else parts.repeat(2)
         batch = ViewBatch(
             signal=signal,
             valid=torch.full(signal.shape[:2], shape[-1]),
-            group=torch.from_numpy(plan.patients),
+            group=group,
             cohort=plan.cohort,
             step=step,
             total_steps=self.settings.steps,
             generator=generator,
         )
-        with normalised_per_group(self.encoder, parts):
+        everything = nn.ModuleList([self.encoder, self.objective])
+        dropout = seeded(derive_seed(self.cell.seed, "forward", step), _CPU)
+        with normalised_per_group(everything, parts), dropout:
             return cast(Tensor, self.objective(self.encoder, batch).total)
 
     def _wardrobe(self, roles: _Roles, own: Strips, signature: Signature) -> list[Strips]:

@@ -6,13 +6,14 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from capezoo.specs.base import Spec, parse
+from capezoo.specs.run import EncoderSpec, ObjectiveSpec
 from ecgcohorts.errors import EcgError, SourceError
 from ecgcohorts.io.durable import write_file
 
@@ -57,11 +58,21 @@ class Settings(Spec):
     steps: int = Field(default=250, gt=0, description="of training")
     pairs: int = Field(default=32, gt=1, description="patients in a batch")
     test_share: float = Field(default=0.35, gt=0, lt=1, description="of patients")
+    objective: ObjectiveSpec = Field(default=ObjectiveSpec(), description="what is minimised")
+    encoder_name: str = Field(default=EncoderSpec().name, description="of the family of the encoder")
     encoder: dict[str, JsonValue] = Field(
         default={"widths": [8, 16, 24, 32], "embedding_dim": 48, "stem_stride": 8, "norm_momentum": 0.1},
-        description="of cape_resnet: small enough for a core, and statistics that settle in 250 steps",
+        description="its settings; of cape_resnet: small enough for a core, and statistics that settle in 250 steps",
     )
     lr: float = Field(default=3e-3, gt=0, description="of Adam, falling to 0 along half a cosine")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out objective and family where they are the first method's: trials made before there were others still fit."""
+        fields: dict[str, Any] = serialise(self)
+        if (self.objective, self.encoder_name) == (ObjectiveSpec(), EncoderSpec().name):
+            del fields["objective"], fields["encoder_name"]
+        return fields
 
 
 class Facts(Spec):
