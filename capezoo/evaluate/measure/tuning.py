@@ -6,11 +6,9 @@ a recording in other epochs. A fine-tuned network starts where the frozen one do
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
-from math import inf, isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,28 +19,20 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from capezoo.devices import _device_named
-from capezoo.embedding.adapt import Adaptation
-from capezoo.embedding.adapt import window_starts as central_starts
-from capezoo.embedding.from_store import _windows, estimate_norms
 from capezoo.evaluate.measure.heads import AGE, SEX
 from capezoo.evaluate.measure.parts import Parts, Task, Tuning
-from capezoo.evaluate.measure.scalers import fit_scaler
 from capezoo.evaluate.measure.tasks import targets
+from capezoo.evaluate.measure.training import Fit, Inputs, Scaled, Windows, blocks, offsets, order
 from capezoo.specs.base import derive_seed
 from capezoo.specs.input import InputSpec
 from capezoo.training.device import seeded
-from capezoo.zoo.forward import BATCH, _features
-from ecgcohorts.errors import SpecError
-from ecgcohorts.loading.loader import read_ahead
-from ecgcohorts.samplers import window_starts
+from capezoo.zoo.forward import _features
 
 if TYPE_CHECKING:
     from ecgcohorts.store.reader import AnyStore
 
 _HEADS = {"age": AGE, "sex": SEX}
 _CROPS = 8  # of each recording, on whose features heads of a frozen encoder are trained in turn; our default
-_AHEAD = 2  # batches read while one is computed
-Inputs = tuple[Tensor, NDArray[np.int64]]  # windows or features, and the entries of the index they are of
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +45,9 @@ class Material:
     spec: InputSpec
 
     @cached_property
-    def plan(self) -> Adaptation:
-        """How the store is made to fit. Raises RecipeMismatch if it does not."""
-        return Adaptation.of_recipe(self.spec, self.store.recipe, str(self.store.path))
+    def windows(self) -> Windows:
+        """Windows of the signals, as the encoder sees them."""
+        return Windows(self.store, self.spec)
 
     @cached_property
     def truth(self) -> tuple[Tensor, Tensor]:
@@ -80,35 +70,17 @@ class Material:
         age, known = targets(self.store.index, self.parts.train, "age")
         return float(age[known].mean()), float(age[known].std()) or 1.0
 
-    def windows(
-        self, batches: Sequence[NDArray[np.int64]], offsets: NDArray[np.float64] | None = None
-    ) -> Iterator[NDArray]:
-        """Yield windows (record, lead, time) of entries of the index. offsets: of each entry, in [0, 1); None: the centre."""
-        index, length = self.store.index, self.spec.length
-        starts = central_starts(index["valid_start"], index["valid_stop"], length)
-        if offsets is not None:
-            starts = window_starts(offsets, index["valid_start"], index["valid_stop"], length)
-        made = _windows(self.store, self.spec, self.plan, starts, batches)
-        with closing(read_ahead(made, _AHEAD, self.store.refuse_removed)) as ahead:
-            yield from ahead
-
 
 class _Heads(nn.Module):
     """A head for each task on features scaled by the training part: (record, unit) -> (record, task)."""
 
-    mean: Tensor
-    inverse: Tensor
-
     def __init__(self, features: NDArray[np.float32], tasks: Sequence[Task]) -> None:
         super().__init__()
-        scaler = fit_scaler(features, "guarded")
-        self.clip = scaler.clip
-        self.register_buffer("mean", torch.from_numpy(scaler.mean).float())
-        self.register_buffer("inverse", torch.from_numpy(scaler.inverse).float())
+        self.scaled = Scaled(features)
         self.heads = nn.ModuleList(_head(features.shape[1], task) for task in tasks)
 
     def forward(self, features: Tensor) -> Tensor:
-        scaled = ((features - self.mean) * self.inverse).clamp(-self.clip, self.clip)
+        scaled = self.scaled(features)
         return torch.cat([head(scaled) for head in self.heads], dim=1)
 
 
@@ -167,8 +139,8 @@ class Tuner:
                 yield torch.from_numpy(features[places]), home[places]
 
         optimiser = torch.optim.Adam(heads.parameters(), lr=config.lr)
-        how = _Fit(heads, optimiser, batches, lambda: [(validation, parts.validation)], torch.device("cpu"))
-        epochs = how.run(self._material, config.head_epochs, config.patience, seed)
+        how = self._fit(heads, optimiser, batches, lambda: [(validation, parts.validation)], torch.device("cpu"))
+        epochs = how.run(config.head_epochs, config.patience, seed)
         return self._answered(self._untuned, heads, epochs)
 
     def whole(self, seed: int) -> "Tuned":
@@ -185,25 +157,43 @@ class Tuner:
         )
 
         def batches(epoch: int) -> Iterator[Inputs]:
-            draws = np.random.Generator(np.random.PCG64(derive_seed(seed, "windows", epoch)))
-            offsets = draws.random(len(material.store.index))
+            drawn = offsets(len(material.store.index), derive_seed(seed, "windows", epoch))
             entries = [parts.train[places] for places in self._batches(seed, epoch)]
-            yield from zip(map(torch.from_numpy, material.windows(entries, offsets)), entries, strict=True)
+            yield from zip(map(torch.from_numpy, material.windows.at(entries, drawn)), entries, strict=True)
 
         def validation() -> Iterator[Inputs]:
-            entries = _blocks(parts.validation)
-            yield from zip(map(torch.from_numpy, material.windows(entries)), entries, strict=True)
+            entries = blocks(parts.validation)
+            yield from zip(map(torch.from_numpy, material.windows.at(entries)), entries, strict=True)
 
-        how = _Fit(network, optimiser, batches, validation, self._there, still if config.norms == "frozen" else ())
-        epochs = how.run(material, config.max_epochs, config.patience, seed)
+        how = self._fit(network, optimiser, batches, validation, self._there, still if config.norms == "frozen" else ())
+        epochs = how.run(config.max_epochs, config.patience, seed)
         network.cpu()
         return self._answered(self._tests(network.encoder), heads, epochs)
 
+    def _fit(
+        self,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        batches: Callable[[int], Iterator[Inputs]],
+        validation: "Callable[[], Iterator[Inputs] | list[Inputs]]",
+        device: torch.device,
+        still: Sequence[nn.Module] = (),
+    ) -> Fit:
+        losses = partial(_losses, self._material)
+
+        def loss(output: Tensor, entries: NDArray[np.int64]) -> Tensor:
+            return losses(output, entries).mean(dim=0).sum()
+
+        def score() -> float:
+            found = [losses(network(inputs.to(device)), entries) for inputs, entries in validation()]
+            return float(torch.cat(found).mean(dim=0).sum())
+
+        return Fit(network, optimiser, batches, loss, score, device, still, "Lower lr and encoder_lr.")
+
     def _batches(self, seed: int, epoch: int) -> list[NDArray[np.int64]]:
         """Places in the training part, in the order of an epoch: the same whatever is tuned."""
-        draws = np.random.Generator(np.random.PCG64(derive_seed(seed, "order", epoch)))
-        order, size = draws.permutation(len(self._material.parts.train)), self._config.batch
-        return [order[first : first + size] for first in range(0, len(order), size)]
+        places = np.arange(len(self._material.parts.train))
+        return order(places, self._config.batch, derive_seed(seed, "order", epoch))
 
     def _answered(self, tests: Mapping[str, NDArray[np.float32]], heads: _Heads, epochs: int) -> "Tuned":
         with torch.no_grad():
@@ -245,7 +235,7 @@ class Tuner:
             return encoder
         material = self._material
         entries = np.flatnonzero(material.store.index["cohort"] == cohort)
-        return estimate_norms(copy.deepcopy(encoder), material.store, material.plan, entries, self._device)
+        return material.windows.begun(encoder, entries, self._device)
 
     @cached_property
     def _untuned(self) -> dict[str, NDArray[np.float32]]:
@@ -262,7 +252,7 @@ class Tuner:
     def _of(
         self, encoder: nn.Module, entries: NDArray[np.int64], offsets: NDArray[np.float64] | None = None
     ) -> NDArray[np.float32]:
-        windows = self._material.windows(_blocks(entries), offsets)
+        windows = self._material.windows.at(blocks(entries), offsets)
         return np.concatenate(list(_features(encoder, windows, self._device)))
 
 
@@ -274,64 +264,16 @@ class Tuned:
     answers: Mapping[str, NDArray[np.float64]]
 
 
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """One training with early stopping: what is trained, and on what."""
-
-    network: nn.Module
-    optimiser: torch.optim.Optimizer
-    batches: Callable[[int], Iterator[Inputs]]  # of an epoch
-    validation: Callable[[], "Iterator[Inputs] | list[Inputs]"]
-    device: torch.device
-    still: Sequence[nn.Module] = ()  # kept in evaluation mode
-
-    def run(self, material: Material, max_epochs: int, patience: int, seed: int) -> int:
-        """Train, keep the state of the lowest validation loss, and return the epochs made.
-
-        Raises SpecError if the loss was never a number.
-        """
-        lowest, best, waited, made = inf, copy.deepcopy(self.network.state_dict()), 0, 0
-        while made < max_epochs and waited < patience:
-            self.network.train()
-            for layer in self.still:
-                layer.eval()
-            # Dropout draws from the global generators.
-            with seeded(derive_seed(seed, "dropout", made), self.device):
-                for inputs, entries in self.batches(made):
-                    self.optimiser.zero_grad(set_to_none=True)
-                    self._loss(material, inputs, entries).mean(dim=0).sum().backward()
-                    self.optimiser.step()
-            made += 1
-            self.network.eval()
-            with torch.no_grad():
-                losses = [self._loss(material, inputs, entries) for inputs, entries in self.validation()]
-            loss = float(torch.cat(losses).mean(dim=0).sum())
-            waited += 1
-            if loss < lowest:
-                lowest, best, waited = loss, copy.deepcopy(self.network.state_dict()), 0
-        if not isfinite(lowest):
-            raise SpecError(
-                "found a validation loss that is no number in every epoch, expected numbers. Lower lr and encoder_lr."
-            )
-        self.network.load_state_dict(best)
-        self.network.eval()
-        return made
-
-    def _loss(self, material: Material, inputs: Tensor, entries: NDArray[np.int64]) -> Tensor:
-        """Weighted loss of each record and task (record, task), 0 where the truth is not known."""
-        output = self.network(inputs.to(self.device))
-        value, weight = (one[torch.from_numpy(entries)].to(self.device) for one in material.truth)
-        each = [
-            (output[:, place] - value[:, place]).square()
-            if task == "age"
-            else F.binary_cross_entropy_with_logits(output[:, place], value[:, place], reduction="none")
-            for place, task in enumerate(material.tasks)
-        ]
-        return torch.stack(each, dim=1) * weight
-
-
-def _blocks(entries: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    return [entries[first : first + BATCH] for first in range(0, len(entries), BATCH)]
+def _losses(material: Material, output: Tensor, entries: NDArray[np.int64]) -> Tensor:
+    """Weighted loss of each record and task (record, task), 0 where the truth is not known."""
+    value, weight = (one[torch.from_numpy(entries)].to(output.device) for one in material.truth)
+    each = [
+        (output[:, place] - value[:, place]).square()
+        if task == "age"
+        else F.binary_cross_entropy_with_logits(output[:, place], value[:, place], reduction="none")
+        for place, task in enumerate(material.tasks)
+    ]
+    return torch.stack(each, dim=1) * weight
 
 
 def _rates(encoder: nn.Module, config: Tuning) -> list[dict[str, object]]:

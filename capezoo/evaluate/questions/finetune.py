@@ -6,7 +6,6 @@ from scratch. Patients and records are those of `ood`; heads, loss and early sto
 learned at once.
 """
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
@@ -226,13 +225,7 @@ def _tuned(
 
 def _begun(subject: Subject, place: int, material: "Material") -> "nn.Module":
     """Return an encoder as training begins; `random` has the BatchNorm statistics of the training part."""
-    from capezoo.embedding.from_store import estimate_norms
-
-    model = copy.deepcopy(subject.models[place])
-    # Divided by 1, the features of a random network leave every range that heads can learn from.
-    if subject.estimated:
-        estimate_norms(model, material.store, material.plan, material.parts.train)
-    return model
+    return material.windows.begun(subject.models[place], material.parts.train if subject.estimated else None)
 
 
 def _of(

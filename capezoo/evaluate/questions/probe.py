@@ -18,6 +18,7 @@ from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.parts import Home, Parts
 from capezoo.evaluate.measure.scalers import SCALERS, Features, ScalerName, fit_scaler
 from capezoo.evaluate.questions import Context, Figure, Table
+from capezoo.evaluate.questions._sets import SETS
 from capezoo.evaluate.questions._targets import Kind, Statistic, Target, TargetExam, differences
 from capezoo.specs.base import Spec, derive_seed
 from capezoo.specs.card import Metric
@@ -44,8 +45,8 @@ class Config(Home):
 
     target: tuple[str, ...] = Field(
         (),
-        description="age, sex, superclass, subclass, a label (NAME, or NAME=number, =labels, =classes), or labels answered by "
-        "one probe (NAME+NAME); repeat for more; default: the first four",
+        description="age, sex, a label (NAME, or NAME=number, =labels, =classes), labels answered by one probe (NAME+NAME), or "
+        f"a set of labels ({', '.join(SETS)}); repeat for more; default: age, sex, superclass, subclass",
     )
     runs: int = Field(1, gt=0, description="probes per target, whose answers are averaged; CAPE has 1")
     lr: float = Field(1e-4, gt=0, description="learning rate for labels; CAPE's. Small cohorts need more")

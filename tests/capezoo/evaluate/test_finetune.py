@@ -15,6 +15,7 @@ from capezoo.embedding.adapt import Adaptation
 from capezoo.embedding.folder import EmbeddingInfo, Embeddings
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure import tuning
+from capezoo.evaluate.measure.training import Fit
 from capezoo.evaluate.measure.tuning import Material, Tuner
 from capezoo.evaluate.questions import Context, Subject, finetune
 from capezoo.evaluate.questions.finetune import Config
@@ -188,27 +189,24 @@ def test_rates_fall_from_the_last_block_to_the_stem():
     assert [group["lr"] for group in tuning._rates(vit, QUICK)] == pytest.approx([3e-4] * 3)
 
 
-def test_training_stops_early_and_keeps_the_best_state(store):
+def test_training_stops_early_and_keeps_the_best_state():
     losses = iter([3.0, 1.0, 2.0, 2.0, 2.0])
     states = []
 
-    class Given(tuning._Fit):
-        def _loss(self, material, inputs, entries):
-            if self.network.training:
-                return self.network(inputs).square()
-            states.append(copy.deepcopy(self.network.state_dict()))
-            return torch.full((1, 1), next(losses))
+    def score():
+        states.append(copy.deepcopy(layer.state_dict()))
+        return next(losses)
 
     layer, entries = nn.Linear(2, 1), np.zeros(4, np.int64)
-    batches = [(torch.ones(4, 2), entries)]
-    fit = Given(
+    fit = Fit(
         layer,
         torch.optim.SGD(layer.parameters(), 0.1),
-        lambda epoch: iter(batches),
-        lambda: batches,
+        lambda epoch: iter([(torch.ones(4, 2), entries)]),
+        lambda output, entries: output.square().mean(),
+        score,
         torch.device("cpu"),
     )
-    assert fit.run(material_of(store), max_epochs=9, patience=2, seed=0) == 4
+    assert fit.run(max_epochs=9, patience=2, seed=0) == 4
     assert torch.equal(layer.weight, states[1]["weight"])
     assert not torch.equal(states[1]["weight"], states[3]["weight"])
 
