@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from capezoo.embedding.embed import adaptation, embed
     from capezoo.embedding.files import embed_files
     from capezoo.interop.onnx import export_onnx
+    from capezoo.interop.sklearn import EcgEmbedder
     from capezoo.interop.timm import register_with_timm
     from capezoo.specs import EncoderSpec, InputSpec, ObjectiveSpec, RunConfig, WeightCard
     from capezoo.training.loop import pretrain
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from capezoo.zoo.verify import verify
 
 _HOME = {
+    "EcgEmbedder": "capezoo.interop.sklearn",
     "EncoderSpec": "capezoo.specs",
     "InputSpec": "capezoo.specs",
     "ObjectiveSpec": "capezoo.specs",
@@ -47,6 +49,7 @@ _HOME = {
     "verify": "capezoo.zoo",
 }
 __all__ = [
+    "EcgEmbedder",
     "EncoderSpec",
     "InputSpec",
     "ObjectiveSpec",
