@@ -97,7 +97,15 @@ def test_weights_by_name_and_by_only_weight_set(folder, tmp_path, monkeypatch):
     cache.mkdir()
     monkeypatch.setenv("CAPEZOO_CACHE", str(cache))
     monkeypatch.setattr(listing, "BUNDLED", tmp_path / "nothing")
-    assert capezoo.list_models() == ["cape_resnet", "ecg_vit", "resnet50_1d", "ribeiro_resnet", "s4", "xresnet1d"]
+    assert capezoo.list_models() == [
+        "cape_resnet",
+        "ecg_vit",
+        "resnet50_1d",
+        "ribeiro_resnet",
+        "s4",
+        "wav2vec2",
+        "xresnet1d",
+    ]
     assert capezoo.list_models(pretrained=True) == []
     with pytest.raises(SpecError, match=r"found 0 weight sets of 'cape_resnet' \(none\)"):
         capezoo.create_model("cape_resnet", pretrained=True)
