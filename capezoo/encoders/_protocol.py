@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -131,6 +132,20 @@ class TokenEncoder(_SignalEncoder):
     token_dim: int
     causal: bool = False
     can_drop: bool = False
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of a token's features, see `features_and_tokens`."""
+        return self.token_dim
+
+    def features_and_tokens(self, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Return features before their norm, after it, and the tokens made of them, for methods that predict features.
+
+        Each is (batch, token, channel). An encoder without a norm between stem and tokens gives None, its tokens as a
+        LayerNorm without weights leaves them, and its tokens.
+        """
+        tokens = self.tokens(x)
+        return None, F.layer_norm(tokens, tokens.shape[-1:]), tokens
 
     @abstractmethod
     def tokens(self, x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ class Needs:
     """What a method asks of a run; `check` compares it with sampler and encoder once, at the start.
 
     pairing: what may make two views positive; nothing is asked where there is one view. causal: None if either will do.
+    one_each: a context for every token, so an encoder that does not shorten the signal after its tokens.
     """
 
     views: int
@@ -27,6 +28,7 @@ class Needs:
     tokens: bool = False
     drops_tokens: bool = False
     causal: bool | None = None
+    one_each: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,12 @@ def check(objective: Objective, encoder: nn.Module, config: "RunConfig") -> int:
     if needs.causal is not None and encoder.causal != needs.causal:
         kinds = {True: "causal", False: "not causal"}
         raise SpecError(f"{who} needs an encoder that is {kinds[needs.causal]}, {its} is {kinds[encoder.causal]}.")
-    tokens = _tokens_in_context(encoder, len(config.input.leads), config.input.length)
+    before, tokens = _tokens_in_context(encoder, len(config.input.leads), config.input.length)
+    if needs.one_each and before != tokens:
+        raise SpecError(
+            f"{who} needs a context for every token, {its} makes {tokens} of {before}. Use one that keeps them all, such as "
+            "wav2vec2 or s4."
+        )
     if needs.tokens and tokens < objective.least_tokens():
         raise SpecError(
             f"{who} needs {objective.least_tokens()} tokens or more in a window, {its} makes {tokens} of "
@@ -117,12 +124,13 @@ def check(objective: Objective, encoder: nn.Module, config: "RunConfig") -> int:
     return tokens
 
 
-def _tokens_in_context(encoder: TokenEncoder, leads: int, length: int) -> int:
-    """How many tokens one window gives after the last stage, by trying: nothing but the network itself knows."""
+def _tokens_in_context(encoder: TokenEncoder, leads: int, length: int) -> tuple[int, int]:
+    """How many tokens one window gives before and after the stages, by trying: nothing but the network itself knows."""
     # In evaluation mode: a batch of zeros would move the running statistics of batch norms.
     training = encoder.training
     with torch.no_grad():
         try:
-            return encoder.eval().contextualise(encoder.tokens(torch.zeros(1, leads, length)))[-1].shape[1]
+            tokens = encoder.eval().tokens(torch.zeros(1, leads, length))
+            return tokens.shape[1], encoder.contextualise(tokens)[-1].shape[1]
         finally:
             encoder.train(training)

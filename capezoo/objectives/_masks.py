@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_FEWEST_SPANS = 2  # of a row; wav2vec 2.0's public code
+
 
 def spans(rows: int, n: int, share: float, length: int, generator: torch.Generator) -> Tensor:
     """Hide spans of `length` tokens: bool (rows, n). Each token is the middle of one with probability share / length.
@@ -17,6 +19,26 @@ def spans(rows: int, n: int, share: float, length: int, generator: torch.Generat
     near = F.pad(middle.float(), (length - 1 - before, before)).unfold(-1, length, 1)
     hidden = near.amax(-1) > 0
     hidden[:, -1] = middle[:, -1]
+    return hidden
+
+
+def equal_spans(
+    rows: int, n: int, share: float, length: int, generator: torch.Generator, *, thin: bool = True
+) -> Tensor:
+    """Hide as many spans of `length` tokens in every row: bool (rows, n). Source: wav2vec 2.0's public code, fairseq.
+
+    Their number is share * n / length, rounded up or down at random, once for the batch, and 2 at least. Starts differ
+    within a row, spans may overlap; the last token is never hidden. thin: rows lose random tokens until all have as many as
+    the one with fewest, so that the share falls with the number of rows. n: `length` + 2 or more.
+    """
+    number = max(_FEWEST_SPANS, int(share * n / length + torch.rand((), generator=generator).item()))
+    starts = torch.rand(rows, n - length, generator=generator).topk(min(number, n - length)).indices
+    begun = torch.zeros(rows, n, dtype=torch.long).scatter_(1, starts, 1).cumsum(1)
+    # Spans that have begun by now but not by `length` tokens ago.
+    hidden = begun > F.pad(begun, (length, 0))[:, :n]
+    if thin:
+        order = torch.rand(rows, n, generator=generator).masked_fill(~hidden, 2.0).argsort(1)
+        hidden = torch.zeros_like(hidden).scatter_(1, order[:, : int(hidden.sum(1).min())], True)
     return hidden
 
 
@@ -52,3 +74,14 @@ def mean_where(values: Tensor, weight: Tensor) -> Tensor:
     # Weighed and not picked: the number of hidden tokens would have to be read back from a GPU.
     weight = weight.to(values.dtype)
     return (values * weight).sum() / weight.sum().clamp(min=1)
+
+
+def others(counts: Tensor, most: int, number: int, generator: torch.Generator) -> Tensor:
+    """Draw, for each of `most` places in a row, `number` others among the first counts[row]: int64 (rows, most, number).
+
+    With replacement. counts: int64 (rows,), 2 or more.
+    """
+    uniform = torch.rand(len(counts), most, number, generator=generator)
+    drawn = (uniform * (counts[:, None, None] - 1)).long()
+    # Of one place fewer, moved up from the place itself on: uniform over the others, and no draw is rejected.
+    return drawn + (drawn >= torch.arange(most)[:, None])

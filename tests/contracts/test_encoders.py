@@ -13,7 +13,17 @@ from ecgcohorts.errors import SpecError
 NAMES = plugins.names("capezoo.encoders")
 LENGTH = 800  # samples; any length an encoder meets
 # Of networks whose published size would take most of the time here: narrower ones of the same build.
-NARROWER = {"net1d": {"stem_width": 16, "widths": [16, 32, 32, 48, 48, 64, 64]}}
+NARROWER = {
+    "net1d": {"stem_width": 16, "widths": [16, 32, 32, 48, 48, 64, 64]},
+    "wav2vec2": {
+        "stem_width": 16,
+        "embedding_dim": 32,
+        "head_dim": 16,
+        "depth": 3,
+        "position_kernel": 8,
+        "position_groups": 4,
+    },
+}
 
 
 def built(name: str, num_classes: int = 0, **config) -> nn.Module:

@@ -22,6 +22,14 @@ SMALL = {
     "resnet50_1d": {"embedding_dim": 64},
     "ribeiro_resnet": {"widths": [4, 4, 6], "embedding_dim": 8},
     "s4": {"width": 8, "depth": 3, "dropout": 0.0},
+    "wav2vec2": {
+        "stem_width": 8,
+        "embedding_dim": 16,
+        "head_dim": 8,
+        "depth": 3,
+        "position_kernel": 4,
+        "position_groups": 2,
+    },
     "xresnet1d": {"depth": 18, "widths": [4, 4, 4, 4]},
 }
 BLOCKS = {
@@ -31,6 +39,7 @@ BLOCKS = {
     "ribeiro_resnet": 3,
     "s4": 3,
     "vit1d": 3,
+    "wav2vec2": 3,
     "xresnet1d": 8,
 }
 # Layer groups from input to output: the stem, every unit or block, the classifier with a transformer's last norm.

@@ -43,6 +43,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "dinosr": {"span": 3, "mask_share": 0.5, "codes": 16},
     "hubert_sinkhorn": {"span": 3, "mask_share": 0.5, "prototypes": [8, 16]},
     "jepa": {"shortest": 3},
+    "wav2vec2": {"span": 3, "codes": 8, "projection": 16, "negatives": 4},
+    "wav2vec2_cmsc": {"span": 3, "codes": 8, "projection": 16, "negatives": 4},
 }
 VIT = {"patch": 16, "embedding_dim": 16, "head_dim": 8, "depth": 2}
 
