@@ -10,6 +10,7 @@ from pydantic import Field
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.parts import Parts
 from capezoo.evaluate.measure.scalers import SCALERS, Features, ScalerName, fit_scaler
+from capezoo.evaluate.questions._sets import SETS
 from capezoo.evaluate.questions._targets import Kind, Target, TargetExam
 from capezoo.specs.base import Spec, derive_seed
 from ecgcohorts.index.cohort_index import CohortIndex
@@ -27,8 +28,8 @@ class Probing(Spec):
 
     target: tuple[str, ...] = Field(
         (),
-        description="age, sex, superclass, subclass, a label (NAME, or NAME=number, =labels, =classes), or labels answered by "
-        "one probe (NAME+NAME); repeat for more; default: the first four",
+        description="age, sex, a label (NAME, or NAME=number, =labels, =classes), labels answered by one probe (NAME+NAME), or "
+        f"a set of labels ({', '.join(SETS)}); repeat for more; default: age, sex, superclass, subclass",
     )
     runs: int = Field(1, gt=0, description="probes per target, whose answers are averaged; CAPE has 1")
     lr: float = Field(1e-4, gt=0, description="learning rate for labels; CAPE's. Small cohorts need more")

@@ -1,6 +1,6 @@
 """What linear probes answer: a number, one class of several, or the presence of each of some labels; and their metrics."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.parts import Parts
+from capezoo.evaluate.questions._sets import SETS
 from capezoo.specs.base import derive_seed
 from ecgcohorts.cohorts.values import AGE_CAP_YEARS
 from ecgcohorts.errors import SpecError, did_you_mean
@@ -21,19 +22,9 @@ Kind = Literal["number", "labels", "classes"]
 _KINDS: tuple[Kind, ...] = ("number", "labels", "classes")
 # Our default: more whole numbers than this are a measurement, not classes.
 _MOST_CLASSES = 20
+_MOST_NAMED = 30  # labels in a message
 # Records below which nothing is trained or scored.
 _FEWEST = 2
-# Class -> label column of the preset `ptb_xl`, which has the SCP statements of each; classes as CAPE's public code has them.
-_SETS: Mapping[str, Mapping[str, str]] = {
-    "superclass": {"NORM": "norm", "MI": "mi", "STTC": "sttc", "CD": "cd", "HYP": "hyp"},
-    "subclass": {
-        **{"NORM": "norm", "IMI": "sub_imi", "STTC": "sub_sttc", "NST_": "sub_nst", "LVH": "sub_lvh"},
-        **{"LAFB/LPFB": "sub_lafb_lpfb", "RVH": "sub_rvh", "RAO/RAE": "sub_rao_rae", "IRBBB": "sub_irbbb"},
-        **{"IVCD": "sub_ivcd", "LMI": "sub_lmi", "AMI": "sub_ami", "_AVB": "sub_avb", "ISCA": "sub_isca"},
-        **{"SEHYP": "sub_sehyp", "ISCI": "sub_isci", "ISC_": "sub_isc", "CRBBB": "sub_crbbb"},
-        **{"CLBBB": "sub_clbbb", "LAO/LAE": "sub_lao_lae", "ILBBB": "sub_ilbbb", "PMI": "sub_pmi", "WPW": "sub_wpw"},
-    },
-}
 
 Statistic = Callable[["Weights"], NDArray[np.float64]]
 
@@ -50,7 +41,7 @@ class Target:
 
     @classmethod
     def find(cls, index: CohortIndex, asked: str, train: NDArray[np.int64], validation: NDArray[np.int64]) -> "Target":
-        """Find `age`, `sex`, `superclass`, `subclass`, or labels NAME, NAME=KIND or NAME+NAME.
+        """Find `age`, `sex`, a set such as `superclass`, or labels NAME, NAME=KIND or NAME+NAME.
 
         Without KIND, a label of zeros and ones is a label, one of at most 20 whole numbers is of classes, and any other a
         number: by the values in the training part. Raises SpecError for an unknown name, Unanswerable for too few records.
@@ -252,14 +243,14 @@ def _parsed(index: CohortIndex, asked: str) -> tuple[str, str, dict[str, NDArray
     name, _, kind = asked.partition("=")
     if kind and kind not in _KINDS:
         raise SpecError(f"target {asked!r}: found kind {kind!r}, expected one of {', '.join(_KINDS)}.")
-    if name in _SETS:
-        missing = [label for label in _SETS[name].values() if label not in index.labels]
+    if name in SETS:
+        missing = [label for label in SETS[name].values() if label not in index.labels]
         if missing:
             raise Unanswerable(
-                f"{name}: found no label {missing[0]!r}, expected those of the cohort preset ptb_xl. Take them over from "
-                "the source of PTB-XL: ecgcohorts ingest --update."
+                f"{name}: found no label {missing[0]!r}, expected {len(SETS[name])} labels as cohort presets name them. "
+                "Take them over from the source: ecgcohorts ingest --update."
             )
-        return name, kind, {title: _column(index, label) for title, label in _SETS[name].items()}
+        return name, kind, {title: _column(index, label) for title, label in SETS[name].items()}
     names = [one.removeprefix(LABEL) for one in name.split("+")]
     return name, kind, {one: _column(index, one) for one in names}
 
@@ -273,10 +264,14 @@ def _column(index: CohortIndex, name: str) -> NDArray[np.float64]:
         sex = index["sex"]
         return np.where(np.isin(sex, list(SEX_CODES.values())), sex == SEX_CODES["female"], np.nan)
     if name not in index.labels:
-        known = ["age", "sex", *_SETS, *index.labels]
-        hint = did_you_mean(name, known)
+        known = ["age", "sex", *SETS]
+        # A store of two systems has more than a hundred labels: a list of them would hide the rest of the message.
+        labels = (
+            ", ".join(index.labels) if len(index.labels) <= _MOST_NAMED else f"{len(index.labels)} labels of the store"
+        )
+        hint = did_you_mean(name, [*known, *index.labels])
         raise SpecError(
-            f"found no label {name!r}, expected one of {', '.join(known)}, or several with + between.{hint}"
+            f"found no label {name!r}, expected one of {', '.join(known)}, {labels}, or several with + between.{hint}"
         )
     return index[f"{LABEL}{name}"].astype(np.float64)
 

@@ -5,7 +5,7 @@ Challenge of 2021, which holds the same recordings. The release gives no patient
 another patient. The two hospitals are told apart by the record number: 10,247 records from Shaoxing, 34,905 from Ningbo.
 """
 
-from ecgcohorts.cohorts.presets._snomed import FROM_NINGBO, SIX, present
+from ecgcohorts.cohorts.presets._snomed import FROM_NINGBO, OTHERS, SIX, present
 from ecgcohorts.cohorts.schema import About, Cohort, Files, Layout, Overlap, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
@@ -43,8 +43,8 @@ SPEC = CohortSpec(
             mains_hz=50,
             sentinel="clipping",
             # none has the code of fibrillation and 7,615 have flutter: fibrillation is among those (assumed).
-            # Source: the counts in dx_mapping_scored.csv of the Challenge.
-            unlabelled=("af",),
+            # Source: the counts in dx_mapping_scored.csv and dx_mapping_unscored.csv of the Challenge, as for Shaoxing.
+            unlabelled=("af", "dx_veb", "dx_ste"),
         ),
         Cohort(
             name="chapman_ningbo_shaoxing",
@@ -52,6 +52,7 @@ SPEC = CohortSpec(
             title="Shaoxing People's Hospital, China",
             mains_hz=50,
             sentinel="clipping",
+            unlabelled=("dx_brady", "dx_irbbb", "dx_lanfb", "dx_pr", "dx_sa", "dx_veb"),
         ),
     ),
     layouts=(
@@ -65,7 +66,7 @@ SPEC = CohortSpec(
             sex=(Where(header="Sex"),),
             acquired_at=(),  # the date in a header is that of the conversion
             labels={
-                **{name: present(*codes) for name, codes in SIX.items()},
+                **{name: present(*codes) for name, codes in {**SIX, **OTHERS}.items()},
                 "af_or_flutter": present(*SIX["af"], _FLUTTER),
                 "sinus_rhythm": present(_SINUS_RHYTHM),
             },

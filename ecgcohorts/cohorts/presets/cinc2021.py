@@ -7,7 +7,7 @@ the records, gives those of HR records (HR00001 is ecg_id 1). The date in a head
 acquisition time is taken from it.
 """
 
-from ecgcohorts.cohorts.presets._snomed import FROM_NINGBO, SIX, present
+from ecgcohorts.cohorts.presets._snomed import FROM_NINGBO, OTHERS, SIX, present
 from ecgcohorts.cohorts.schema import About, Cohort, Files, Layout, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
@@ -33,31 +33,60 @@ SPEC = CohortSpec(
         ),
     ),
     # A label is "unlabelled" where not one record of the source carries it: nobody looked, so 0 would be a claim.
-    # Source: the counts in dx_mapping_scored.csv.
+    # Source: the counts in dx_mapping_scored.csv and dx_mapping_unscored.csv.
     cohorts=(
-        Cohort(name="cpsc2018", path=r"(^|/)A\d{4}$", title="CPSC 2018, China", mains_hz=50, unlabelled=("sb", "st")),
-        Cohort(name="cpsc2018_extra", path=r"(^|/)Q\d{4}$", title="CPSC 2018 extra, China", mains_hz=50),
+        Cohort(
+            name="cpsc2018",
+            path=r"(^|/)A\d{4}$",
+            title="CPSC 2018, China",
+            mains_hz=50,
+            unlabelled=(
+                *("sb", "st", "dx_afl", "dx_brady", "dx_irbbb", "dx_lad", "dx_lanfb", "dx_lpr", "dx_lqrsv", "dx_lqt"),
+                *("dx_nsivcb", "dx_pr", "dx_pvc", "dx_qab", "dx_rad", "dx_sa", "dx_tab", "dx_tinv"),
+            ),
+        ),
+        Cohort(
+            name="cpsc2018_extra",
+            path=r"(^|/)Q\d{4}$",
+            title="CPSC 2018 extra, China",
+            mains_hz=50,
+            unlabelled=("dx_lad", "dx_lanfb", "dx_lpr", "dx_lqrsv", "dx_veb"),
+        ),
         Cohort(
             name="incart",
             path=r"(^|/)I\d{4}$",
             title="INCART, Russia",
             mains_hz=50,
-            unlabelled=("avb1", "lbbb", "sb"),
+            unlabelled=(
+                *("avb1", "lbbb", "sb", "dx_afl", "dx_irbbb", "dx_lad", "dx_lanfb", "dx_lpr", "dx_lqrsv", "dx_lqt"),
+                *("dx_nsr", "dx_pr", "dx_pvc", "dx_qab", "dx_rad", "dx_tab"),
+            ),
         ),
         Cohort(
             name="cinc2021_ptb",  # as converted; `ptb` is left to the original
             path=r"(^|/)S\d{4}$",
             title="PTB Diagnostic ECG, Germany",
             mains_hz=50,
-            unlabelled=("avb1", "rbbb", "lbbb", "sb"),
+            unlabelled=(
+                *("avb1", "rbbb", "lbbb", "sb", "dx_brady", "dx_irbbb", "dx_lad", "dx_lanfb", "dx_lpr", "dx_lqrsv"),
+                *("dx_lqt", "dx_nsivcb", "dx_pac", "dx_pr", "dx_pvc", "dx_qab", "dx_rad", "dx_sa", "dx_tab", "dx_tinv"),
+                *("dx_veb", "dx_std", "dx_ste"),
+            ),
         ),
-        Cohort(name="cinc2021_ptb_xl", path=r"(^|/)HR\d{5}$", title="PTB-XL, Germany", mains_hz=50),
+        Cohort(
+            name="cinc2021_ptb_xl",
+            path=r"(^|/)HR\d{5}$",
+            title="PTB-XL, Germany",
+            mains_hz=50,
+            unlabelled=("dx_brady", "dx_pvc"),
+        ),
         Cohort(
             name="georgia",
             path=r"(^|/)E\d{5}$",
             title="Georgia 12-lead, Emory University, USA",
             mains_hz=60,
             sentinel="clipping",  # -32768 is a sample at the foot of the range, in six or more records
+            unlabelled=("dx_lpr", "dx_pr"),
         ),
         Cohort(
             name="ningbo",
@@ -65,7 +94,7 @@ SPEC = CohortSpec(
             title="Ningbo First Hospital, China",
             mains_hz=50,
             sentinel="clipping",
-            unlabelled=("af",),
+            unlabelled=("af", "dx_veb", "dx_ste"),
         ),
         Cohort(
             name="chapman_shaoxing",
@@ -73,6 +102,7 @@ SPEC = CohortSpec(
             title="Shaoxing People's Hospital, China",
             mains_hz=50,
             sentinel="clipping",
+            unlabelled=("dx_brady", "dx_irbbb", "dx_lanfb", "dx_pr", "dx_sa", "dx_veb"),
         ),
     ),
     layouts=(
@@ -92,7 +122,7 @@ SPEC = CohortSpec(
             age_codes={"300": 90},  # 204 records of the folder ptb-xl, as PTB-XL writes "over 89"
             sex=(Where(header="Sex"),),
             acquired_at=(),
-            labels={name: present(*codes) for name, codes in SIX.items()},
+            labels={name: present(*codes) for name, codes in {**SIX, **OTHERS}.items()},
         ),
     ),
 )

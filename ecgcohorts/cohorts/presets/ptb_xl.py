@@ -3,6 +3,8 @@
 Layout of releases 1.0.1 to 1.0.3: `ptbxl_database.csv` beside `records500/`; the 100 Hz copies are left alone.
 """
 
+import re
+
 from ecgcohorts.cohorts.schema import About, Files, Label, Layout, Overlap, Table, Where
 from ecgcohorts.cohorts.spec import CohortSpec
 
@@ -43,8 +45,35 @@ _SUBCLASSES = {
     },
     **{"lvh": ["LVH"], "rvh": ["RVH"], "lao_lae": ["LAO/LAE"], "rao_rae": ["RAO/RAE"], "sehyp": ["SEHYP"]},
 }
+# The statements that are no diagnosis, and those that are both. Source: the same table, rows `form` and `rhythm`.
+_FORM_OR_RHYTHM = (
+    *(
+        "ABQRS",
+        "PVC",
+        "STD_",
+        "VCLVH",
+        "QWAVE",
+        "LOWT",
+        "NT_",
+        "PAC",
+        "LPR",
+        "INVT",
+        "LVOLT",
+        "HVOLT",
+        "TAB_",
+        "STE_",
+        "PRC(S)",
+    ),
+    *("SR", "AFIB", "STACH", "SARRH", "SBRAD", "PACE", "SVARR", "BIGU", "AFLT", "SVTAC", "PSVT", "TRIGU"),
+)
+_STATEMENTS = (*(code for codes in _SUPERCLASSES.values() for code in codes), *_FORM_OR_RHYTHM)
 # The six abnormalities of CODE by their nearest SCP code: complete bundle branch blocks, fibrillation without flutter.
 _SIX = {"avb1": ["1AVB"], "rbbb": ["CRBBB"], "lbbb": ["CLBBB"], "sb": ["SBRAD"], "af": ["AFIB"], "st": ["STACH"]}
+
+
+def _column(code: str) -> str:
+    """NST_ -> scp_nst, LAO/LAE -> scp_lao_lae, PRC(S) -> scp_prc_s."""
+    return "scp_" + "_".join(re.findall(r"\w+", code.lower())).strip("_")
 
 
 def _present(codes: list[str]) -> Label:
@@ -85,6 +114,7 @@ SPEC = CohortSpec(
             labels={
                 **{name: _present(codes) for name, codes in {**_SUPERCLASSES, **_SIX}.items()},
                 **{f"sub_{name}": _present(codes) for name, codes in _SUBCLASSES.items()},
+                **{_column(code): _present([code]) for code in _STATEMENTS},
                 "strat_fold": Label(find=(Where(column="strat_fold"),)),  # 1-8 train, 9 validation, 10 test
             },
         ),

@@ -21,6 +21,11 @@ _STATEMENTS = {
     "st": "21",
     "normal_ecg": "1",
 }
+# The others of the 44 that code.csv of the release lists, each a column aha_<number>.
+_OTHERS = (
+    *(23, 30, 31, 36, 37, 51, 54, 60, 80, 81, 83, 84, 85, 86, 87, 88, 101, 102, 105, 108, 120, 121, 125, 140, 142, 143),
+    *(145, 146, 147, 148, 152, 153, 155, 160, 161, 165, 166),
+)
 
 SPEC = CohortSpec(
     name="sph",
@@ -51,7 +56,10 @@ SPEC = CohortSpec(
             age=(Where(column="Age"),),
             sex=(Where(column="Sex"),),
             acquired_at=(Where(column="Date"),),
-            labels={name: Label(find=(Where(column="AHA_Code"),), codes=(code,)) for name, code in _STATEMENTS.items()},
+            labels={
+                name: Label(find=(Where(column="AHA_Code"),), codes=(code,))
+                for name, code in {**_STATEMENTS, **{f"aha_{number}": str(number) for number in _OTHERS}}.items()
+            },
         ),
     ),
 )

@@ -11,7 +11,8 @@ from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.parts import Parts
 from capezoo.evaluate.questions import Context, Subject
 from capezoo.evaluate.questions._probing import _sit
-from capezoo.evaluate.questions._targets import _SETS, Target, TargetExam, _statistics
+from capezoo.evaluate.questions._sets import SETS
+from capezoo.evaluate.questions._targets import Target, TargetExam, _statistics
 from capezoo.evaluate.questions.probe import Config, run, tables
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SpecError
@@ -216,7 +217,12 @@ def test_what_cannot_be_asked_is_refused_in_one_line(make_embeddings):
     for target, kind, words in (
         ("afib", SpecError, r"found no label 'afib', expected one of age, sex, .*Did you mean 'af'"),
         ("af=binary", SpecError, r"found kind 'binary', expected one of number, labels, classes"),
-        ("superclass", Unanswerable, r"superclass: found no label 'norm', expected those of the cohort preset ptb_xl"),
+        (
+            "superclass",
+            Unanswerable,
+            r"superclass: found no label 'norm', expected 5 labels as cohort presets name them",
+        ),
+        ("challenge_24", Unanswerable, r"challenge_24: found no label 'avb1', expected 24 labels"),
         ("foreign", Unanswerable, r"foreign: found too few known values"),
     ):
         with pytest.raises(kind, match=words) as error:
@@ -234,5 +240,60 @@ def test_classes_of_ptb_xl_are_those_of_its_own_table(shared):
         for row in rows:
             if row[heads.index(column)]:
                 published.setdefault(row[heads.index(column)], set()).add(row[0])
-        assert {title: set(labels[label].codes) for title, label in _SETS[name].items()} == published
+        assert {title: set(labels[label].codes) for title, label in SETS[name].items()} == published
         assert len(published) == count
+
+
+@pytest.mark.shared
+def test_statements_of_ptb_xl_are_those_of_its_own_table(shared):
+    labels = CohortSpec.load("ptb_xl").layouts[0].labels
+    with (shared / "ptb_xl" / "scp_statements.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name, column, count in (
+        ("scp_all", "", 71),
+        ("scp_diagnostic", "diagnostic", 44),
+        ("scp_form", "form", 19),
+        ("scp_rhythm", "rhythm", 12),
+    ):
+        published = {row[""] for row in rows if not column or row[column] == "1.0"}
+        assert set(SETS[name]) == published
+        assert len(published) == count
+        assert {title: labels[label].codes for title, label in SETS[name].items()} == {one: (one,) for one in published}
+
+
+@pytest.mark.shared
+def test_the_24_classes_are_the_scored_codes_of_2020_with_their_merges(shared):
+    labels = CohortSpec.load("cinc2021").layouts[0].labels
+    with (shared / "metadata/antonior92-dx/dx_mapping_scored.csv").open(newline="") as file:
+        published = {row["SNOMED CT Code"]: row["Abbreviation"] for row in csv.DictReader(file)}
+    assert len(published) == 27
+    assert len(SETS["challenge_24"]) == 24
+    found = {code: title for title, label in SETS["challenge_24"].items() for code in labels[label].codes}
+    assert {code: title for code, title in found.items() if code in published} == {
+        code: next(title for title in SETS["challenge_24"] if name in title.split("/"))
+        for code, name in published.items()
+    }
+    # Beside the scored codes a column has the words of the first headers, and LBBB the complete one of 2021.
+    assert {code for code in found if code.isdigit()} - set(published) == {"733534002"}
+
+
+def test_sets_ask_for_labels_that_presets_have():
+    presets = {name: set(CohortSpec.load(name).label_names) for name in ("ptb_xl", "cinc2021", "chapman_ningbo", "sph")}
+    presets |= {name: set(CohortSpec.load(name).label_names) for name in ("code15", "code_test")}
+    have = {name: {one for one, labels in presets.items() if set(of.values()) <= labels} for name, of in SETS.items()}
+    of_the_challenge = {"cinc2021", "chapman_ningbo"}
+    assert have == {
+        **{
+            name: {"ptb_xl"}
+            for name in ("superclass", "subclass", "scp_all", "scp_diagnostic", "scp_form", "scp_rhythm")
+        },
+        "code_six": set(presets),
+        "cpsc_nine": of_the_challenge,
+        "challenge_24": of_the_challenge,
+        "aha": {"sph"},
+    }
+    assert {name: len(of) for name, of in SETS.items()} == {
+        **{"superclass": 5, "subclass": 23, "scp_all": 71, "scp_diagnostic": 44, "scp_form": 19, "scp_rhythm": 12},
+        **{"code_six": 6, "cpsc_nine": 9, "challenge_24": 24, "aha": 44},
+    }
+    assert all(len(set(of.values())) == len(of) for of in SETS.values())

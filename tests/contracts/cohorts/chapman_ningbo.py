@@ -33,7 +33,7 @@ def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, d
                 "cohort": "chapman_ningbo_ningbo",
                 "age_years": 0,
                 "sex": None,
-                "labels": {"af": unknown, "af_or_flutter": 1, "lbbb": 1},
+                "labels": {"af": unknown, "af_or_flutter": 1, "dx_afl": 1, "lbbb": 1},
             },
             "JS45551": {"cohort": "chapman_ningbo_ningbo", "age_years": 90, "sex": "female", "labels": {"sb": 1}},
         }

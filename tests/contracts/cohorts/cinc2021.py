@@ -48,12 +48,21 @@ def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, d
     unknown = float("nan")
     return {
         published: {
-            "A0001": {"cohort": "cpsc2018", "mains_hz": 50, "labels": {"rbbb": 1, "af": 0, "sb": unknown}},
+            "A0001": {
+                "cohort": "cpsc2018",
+                "mains_hz": 50,
+                "labels": {"rbbb": 1, "af": 0, "sb": unknown, "dx_std": 0, "dx_pvc": unknown},
+            },
             "Q0001": {"cohort": "cpsc2018_extra", "age_years": None, "sex": "female", "labels": {"st": 1, "sb": 0}},
             "I0001": {"cohort": "incart", "mains_hz": 50, "patient_id": None, "labels": {"af": 1, "avb1": unknown}},
             "S0001": {"cohort": "cinc2021_ptb", "age_years": 81, "sex": "female", "labels": {"af": unknown}},
             "HR00001": {"cohort": "cinc2021_ptb_xl", "patient_id": None, "acquired_at": None},
-            "E00001": {"cohort": "georgia", "mains_hz": 60, "sex": "male", "labels": {"af": 0}},
+            "E00001": {
+                "cohort": "georgia",
+                "mains_hz": 60,
+                "sex": "male",
+                "labels": {"af": 0, "dx_lqrsv": 1, "dx_pac": 1, "dx_lpr": unknown},
+            },
             "JS00001": {"cohort": "chapman_shaoxing", "age_years": None, "sex": None, "labels": {"lbbb": 1}},
             "JS10647": {"cohort": "ningbo", "age_years": 90, "labels": {"sb": 1, "af": unknown}},
             "S23074": {"cohort": "ningbo", "mains_hz": 50, "age_years": 77, "labels": {"sb": 1, "af": unknown}},

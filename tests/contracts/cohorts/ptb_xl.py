@@ -21,7 +21,7 @@ def write(root: Path, write_record: Callable[..., None]) -> dict[Path, dict[str,
         for letter, rate in (("h", 500), ("l", 100)):
             folder = root / f"records{rate}" / f"{number // 1000 * 1000:05d}"
             write_record(folder, f"{number:05d}_{letter}r", rate, rate * 10)
-    first = {"norm": 1, "sb": 1, "mi": 0, "rbbb": 0, "strat_fold": 3}
+    first = {"norm": 1, "sb": 1, "mi": 0, "rbbb": 0, "scp_norm": 1, "scp_sbrad": 1, "scp_prc_s": 0, "strat_fold": 3}
     second = {
         "norm": 0,
         "mi": 1,
@@ -51,7 +51,7 @@ def write(root: Path, write_record: Callable[..., None]) -> dict[Path, dict[str,
                 "age_years": None,
                 "device": None,
                 "acquired_at": None,
-                "labels": {"af": 0},
+                "labels": {"af": 0, "scp_aflt": 1, "scp_afib": 0},
             },
         }
     }

@@ -34,7 +34,7 @@ def write(root: Path, write_wfdb: Callable[..., None]) -> dict[Path, dict[str, d
                 "sex": "male",
                 "acquired_at": datetime(2020, 3, 4),
                 "mains_hz": 50,
-                "labels": {"sb": 1, "st": 0, "af": 0, "normal_ecg": 0},
+                "labels": {"sb": 1, "st": 0, "af": 0, "normal_ecg": 0, "aha_23": 1, "aha_30": 0},
             },
             "A00002": {"patient_id": "S00002", "sex": "female", "labels": {"normal_ecg": 1, "sb": 0}},
             "A00003": {"patient_id": "S00001", "age_years": 90, "labels": {"af": 1, "rbbb": 1, "lbbb": 0}},

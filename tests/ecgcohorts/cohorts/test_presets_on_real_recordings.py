@@ -55,7 +55,7 @@ def test_ptb_xl(shared: Path) -> None:
     one = next(d for d in found if d.recording_id == "00001_hr")
     assert (one.patient_id, one.age_years, one.sex, one.device) == ("15709", 56, "female", "CS-12 E")
     assert one.acquired_at == datetime(1984, 11, 9, 9, 17, 34)
-    assert {name for name, value in one.labels.items() if value == 1} == {"norm"}
+    assert {name for name, value in one.labels.items() if value == 1} == {"norm", "scp_norm", "scp_lvolt", "scp_sr"}
     assert one.labels["strat_fold"] == 3
 
 
@@ -245,8 +245,11 @@ def test_a_folder_of_philips_exports_with_and_without_its_table(shared: Path, tm
 
 
 def test_a_label_of_the_challenge_is_unlabelled_where_no_record_of_the_source_has_it(shared: Path) -> None:
-    with (shared / "metadata/physionetchallenges-evaluation-2021/dx_mapping_scored.csv").open(newline="") as file:
-        counts = {row["SNOMEDCTCode"]: row for row in csv.DictReader(file)}
+    counts = {}
+    for which in ("scored", "unscored"):
+        table = shared / f"metadata/physionetchallenges-evaluation-2021/dx_mapping_{which}.csv"
+        with table.open(newline="") as file:
+            counts |= {row["SNOMEDCTCode"]: row for row in csv.DictReader(file)}
     columns = {
         "cpsc2018": "CPSC",
         "cpsc2018_extra": "CPSC_Extra",
