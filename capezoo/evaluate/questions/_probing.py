@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 # (cohort, scaler) -> (initialisation, run, record, output); trained weights have one initialisation
 _Answers = dict[tuple[str, ScalerName], NDArray[np.float64]]
 _LOSSES: dict[Kind, Literal["linear", "bce", "softmax"]] = {"number": "linear", "labels": "bce", "classes": "softmax"}
+# What may be asked for, in the help of every question that trains probes.
+_WHAT = (
+    "age, sex, a label (NAME, or NAME=number, =labels, =classes), labels answered by one probe (NAME+NAME), or a set of "
+    f"labels ({', '.join(SETS)}); repeat for more"
+)
 
 
 class Probing(Spec):
@@ -28,8 +33,7 @@ class Probing(Spec):
 
     target: tuple[str, ...] = Field(
         (),
-        description="age, sex, a label (NAME, or NAME=number, =labels, =classes), labels answered by one probe (NAME+NAME), or "
-        f"a set of labels ({', '.join(SETS)}); repeat for more; default: age, sex, superclass, subclass",
+        description=f"{_WHAT}; default: age, sex, superclass, subclass",
     )
     runs: int = Field(1, gt=0, description="probes per target, whose answers are averaged; CAPE has 1")
     lr: float = Field(1e-4, gt=0, description="learning rate for labels; CAPE's. Small cohorts need more")
