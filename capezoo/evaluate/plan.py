@@ -16,12 +16,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import Field, JsonValue, StringConstraints
 
 from capezoo import runs
+from capezoo.evaluate.artefact.outcome import in_words
+from capezoo.evaluate.costs import Costs
+from capezoo.evaluate.families import EncoderPlan, members, named
 from capezoo.evaluate.page.report import build_report
 from capezoo.evaluate.questions import KIND
 from capezoo.evaluate.results import RESULTS, Study
@@ -49,23 +53,6 @@ _FORMAT = "capezoo-plan-results"
 _TAKEN = ("runs", "weights")  # folders beside those of studies
 
 
-class _EncoderPlan(Spec):
-    """An encoder: published weights, or a run to train."""
-
-    weights: str | None = Field(None, description="name or folder of published weights")
-    run: str | None = Field(None, description="named run to train, or a file of one's own in YAML")
-    cohort: str | None = Field(None, description="of a run of one cohort")
-    settings: dict[str, JsonValue] = Field(default_factory=dict, alias="set", description="changes to the run, by key")
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if (self.weights is None) == (self.run is None):
-            raise ValueError("give either weights or run")
-        if self.weights is not None and (self.cohort or self.settings):
-            raise ValueError("cohort and set belong to a run")
-        return self
-
-
 class _StudyPlan(Spec):
     """Questions to ask of some of the encoders on one store."""
 
@@ -82,7 +69,7 @@ class Plan(Spec):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((0,), min_length=1)
     split: str = Field("", description="split kept in the store: runs train on its part train, questions test on test")
     train_cohort: str = Field("", description="home of every question that has one and names no other")
-    encoders: dict[_Name, _EncoderPlan | None] = Field(min_length=1, description="`random:` and the like need no value")
+    encoders: dict[_Name, EncoderPlan | None] = Field(min_length=1, description="`random:` and the like need no value")
     studies: dict[_Name, _StudyPlan] = Field(min_length=1)
 
     @classmethod
@@ -105,41 +92,65 @@ class Plan(Spec):
 
 @dataclass(frozen=True)
 class _Step:
-    """One command of a plan. folder: what it makes; run: does what `command` does, from Python."""
+    """One command of a plan. folder: what it makes; run: does what `command` does, from Python; trains: if it trains."""
 
     command: str
     folder: Path
     is_done: Callable[[], bool] = field(repr=False)
     run: Callable[[Progress], object] = field(repr=False)
+    trains: RunConfig | None = field(default=None, repr=False)
 
 
-def carry_out(plan_file: Path, out: Path, tell: Progress = lambda what, done, total: None) -> dict[str, Any]:
+def carry_out(
+    plan_file: Path,
+    out: Path,
+    tell: Progress = lambda what, done, total: None,
+    budget_s: float = inf,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
     """Take all steps of a plan that are not done, write the report, and return what OUT/results.json then holds.
 
-    Raises EcgError with the remedy for whatever does not fit together, before anything is trained.
+    budget_s: stop before a training that would not end within it, and before anything once it is used up; what the trainings
+    will take is told first. Raises EcgError with the remedy for whatever does not fit together, before anything is trained.
     """
     plan = Plan.read(plan_file)
     steps = list(steps_of(plan, plan_file.parent, out))
     made = _earlier(out / RESULTS, plan)
+    # Projected only for who asks: it takes three short trainings.
+    store = open_named(_paths(plan.store, plan_file.parent))
+    costs = _projected(store, steps, say) if budget_s < inf else None
+    all_begun = time.perf_counter()
     for place, step in enumerate(steps):
         tell("all steps", place, len(steps))
         if step.is_done():
             continue
         begun = time.perf_counter()
+        next_s = costs.of(step.trains) if costs and step.trains else 0.0
+        if begun - all_begun + next_s >= budget_s:
+            break
         make_folder(step.folder.parent)
         step.run(_numbered(tell, f"{place + 1} of {len(steps)}: "))
         made["seconds"][step.command] = round(time.perf_counter() - begun, 1)
         _write(out / RESULTS, plan, steps, made)
-    tell("all steps", len(steps), len(steps))
+    else:
+        tell("all steps", len(steps), len(steps))
+    if not out.is_dir():
+        return _values(plan, steps, made)
+    return _reported(plan, store, out, steps, made)
+
+
+def _projected(store: "AnyStore", steps: Sequence[_Step], say: Callable[[str], None]) -> Costs:
+    """Say what the trainings that are left will take."""
+    costs, left = Costs(store), [step.trains for step in steps if step.trains is not None and not step.is_done()]
+    total = sum(map(costs.of, left))
+    say(f"{len(left)} trainings are left: about {in_words(total)}; publishing, embedding and probes come on top")
+    return costs
+
+
+def _reported(plan: Plan, store: "AnyStore", out: Path, steps: Sequence[_Step], made: dict[str, Any]) -> dict[str, Any]:
     asked = list(dict.fromkeys(step.folder for step in steps if (step.folder / RESULTS).is_file()))
-    trained = [step.folder for step in steps if step.command.startswith("capezoo pretrain")]
-    build_report(
-        out / "report.html",
-        asked,
-        [run for run in trained if run.is_dir()],
-        open_named(_paths(plan.store, plan_file.parent)),
-        plan.title,
-    )
+    trained = [step.folder for step in steps if step.trains is not None]
+    build_report(out / "report.html", asked, [run for run in trained if run.is_dir()], store, plan.title)
     made["headline"] = {folder.relative_to(out).as_posix(): Study.read(folder).headline() for folder in asked}
     return _write(out / RESULTS, plan, steps, made)
 
@@ -147,6 +158,7 @@ def carry_out(plan_file: Path, out: Path, tell: Progress = lambda what, done, to
 def steps_of(plan: Plan, base: Path, out: Path) -> Iterator[_Step]:
     """Yield the commands of a plan in their order, after a check of every one. base: what paths are relative to."""
     store = open_named(_paths(plan.store, base))
+    plan = _expanded(plan, store, base)
     configs = {
         (seed, name): fitted(_run(plan, one, seed, base), store.recipe)
         for seed in plan.seeds for name, one in plan.encoders.items() if one is not None and one.run is not None
@@ -164,13 +176,33 @@ def steps_of(plan: Plan, base: Path, out: Path) -> Iterator[_Step]:
             yield from _asking(plan, name, one_study, seed, folder, base)
 
 
-def _run(plan: Plan, one: _EncoderPlan, seed: int, base: Path) -> RunConfig:
+def _expanded(plan: Plan, store: "AnyStore", base: Path) -> Plan:
+    """Return the plan with the members of each family in its place."""
+
+    def made(one: EncoderPlan) -> RunConfig:
+        return fitted(_run(plan, one, plan.seeds[0], base), store.recipe)
+
+    encoders: dict[str, EncoderPlan | None] = {}
+    families: dict[str, tuple[str, ...]] = {}
+    for name, one in plan.encoders.items():
+        mine = members(name, one, store, made) if one is not None and one.is_family else {name: one}
+        if again := sorted(set(mine) & set(encoders)):
+            raise SpecError(f"encoder {name}: found {again[0]} twice, expected different names. Rename one of the two.")
+        families[name] = tuple(mine)
+        encoders |= mine
+    studies = {
+        name: one.model_copy(update={"encoders": named(one.encoders, families)}) for name, one in plan.studies.items()
+    }
+    return plan.model_copy(update={"encoders": encoders, "studies": studies})
+
+
+def _run(plan: Plan, one: EncoderPlan, seed: int, base: Path) -> RunConfig:
     named = _run_named(one, base)
     config = runs.load(Path(named), seed) if _is_file(named) else runs.get(named, seed, one.cohort)
     return changed(config, _settings(plan, one))
 
 
-def _run_named(one: _EncoderPlan, base: Path) -> str:
+def _run_named(one: EncoderPlan, base: Path) -> str:
     """Return what `capezoo pretrain --run` is given: a name, or where the file is."""
     assert one.run is not None
     return str(base / one.run) if _is_file(one.run) else one.run
@@ -180,7 +212,7 @@ def _is_file(run: str) -> bool:
     return run.endswith((".yaml", ".yml"))
 
 
-def _settings(plan: Plan, one: _EncoderPlan) -> list[str]:
+def _settings(plan: Plan, one: EncoderPlan) -> list[str]:
     given = dict(one.settings)
     if plan.split:
         given.setdefault("held_out.split", plan.split)
@@ -232,7 +264,7 @@ def _training(config: RunConfig, command: str, folder: Path, name: str, stores: 
         )
 
     # Published weights are the end of a run: its folder may be cleared away.
-    return _Step(command, run, lambda: _published(folder / "weights" / name, config), train)
+    return _Step(command, run, lambda: _published(folder / "weights" / name, config), train, config)
 
 
 def _publishing(config: RunConfig, folder: Path, name: str, stores: tuple[str, ...]) -> _Step:
@@ -333,7 +365,7 @@ def _weights(weights: str, base: Path) -> str:
     return str(base / weights) if (base / weights).is_dir() else weights
 
 
-def _command_of(plan: Plan, name: str, one: _EncoderPlan, config: RunConfig, folder: Path, base: Path) -> str:
+def _command_of(plan: Plan, name: str, one: EncoderPlan, config: RunConfig, folder: Path, base: Path) -> str:
     stores = _paths(plan.store, base)
     words = ["capezoo", "pretrain", *_repeated("--store", stores), "--out", str(folder / "runs" / name)]
     words += [
@@ -371,8 +403,13 @@ def _earlier(path: Path, plan: Plan) -> dict[str, Any]:
         raise SpecError(f"{path}: found something else than the results of a plan. Name another folder: -o.") from None
 
 
-def _write(path: Path, plan: Plan, steps: list[_Step], made: Mapping[str, Any]) -> dict[str, Any]:
-    values = {"format": _FORMAT, "plan": plan.model_dump(mode="json", by_alias=True),
-              "commands": [step.command for step in steps], **made}  # fmt: skip
+def _values(plan: Plan, steps: Sequence[_Step], made: Mapping[str, Any]) -> dict[str, Any]:
+    left = [step.command for step in steps if not step.is_done()]
+    return {"format": _FORMAT, "plan": plan.model_dump(mode="json", by_alias=True), "left": left,
+            "commands": [step.command for step in steps], **made}  # fmt: skip
+
+
+def _write(path: Path, plan: Plan, steps: Sequence[_Step], made: Mapping[str, Any]) -> dict[str, Any]:
+    values = _values(plan, steps, made)
     write_file(path, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
     return values

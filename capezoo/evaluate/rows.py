@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from capezoo.embedding.folder import Embeddings
+    from capezoo.specs.card import Training
     from ecgcohorts.store.union import AnyStore
 
 _RANDOM, _RAW, _MEASUREMENTS = "random", "random-raw", "measurements"
@@ -52,6 +53,7 @@ class Row:
     models: "tuple[nn.Module, ...]"
     trained_on: NDArray[np.uint8] | None  # (record, 16); None: unknown
     estimated: bool = False  # BatchNorm statistics are those of recordings that the question trains on
+    training: "Training | None" = None  # what the card says of it
 
     @property
     def name(self) -> str:
@@ -119,7 +121,7 @@ class Embedder:
         found = []
         for row in rows:
             made = [self._embeddings(row, place, trains_on, before) for place in range(len(row.models))]
-            found.append(Subject(made[0], row.trained_on, tuple(made[1:]), row.models, row.estimated))
+            found.append(Subject(made[0], row.trained_on, tuple(made[1:]), row.models, row.estimated, row.training))
         return tuple(found)
 
     def _embeddings(

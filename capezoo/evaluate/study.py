@@ -210,7 +210,8 @@ def _rows(
         folder, model = folders[name], load(folders[name], check=check)
         evaluated = EvaluatedWeights(name=labels[name], weights=weights_digest(model), card=sha256_of(folder / CARD))
         # After loading: the digests are those of a folder that was found whole.
-        found.append(Row(evaluated, (model,), trained_on(folder) if check else None))
+        told = (trained_on(folder), read_card(folder).training) if check else (None, None)
+        found.append(Row(evaluated, (model,), told[0], training=told[1]))
     return found
 
 

@@ -156,6 +156,12 @@ class HeldOutSpec(Spec):
         default=None,
         description="split kept in the store, instead of `fraction`: its part train trains, val is watched, no other is used",
     )
+    train_percent: float = Field(
+        default=100.0,
+        gt=0,
+        le=100,
+        description="of the training patients, by a hash with `salt`: a larger share contains every smaller one",
+    )
     every_steps: int = Field(default=250, gt=0, description="between two evaluations; our default")
     batches_per_cohort: int = Field(default=8, gt=0, description="at most, fixed by the seed; our default")
 

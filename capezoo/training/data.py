@@ -15,6 +15,7 @@ from capezoo.specs.scaling import lead_statistics
 from ecgcohorts import plugins
 from ecgcohorts.errors import PlanImpossible, SpecError
 from ecgcohorts.index.cohort_index import draw_ids
+from ecgcohorts.index.rules import IdentityMap, Nested, People
 from ecgcohorts.loading.loader import read_ahead
 from ecgcohorts.samplers import RampSampler, window_starts
 from ecgcohorts.store.splits import load_split
@@ -77,6 +78,9 @@ class TrainingData:
             shares = {"held_out": config.held_out.fraction, "train": 1 - config.held_out.fraction}
             parts = index.split_by_patient(shares, config.held_out.salt)
             index, held_out = parts["train"], parts["held_out"]
+        if config.held_out.train_percent < 100:
+            rule = Nested(percent=(config.held_out.train_percent,), seed=config.held_out.salt)
+            index = index.take(rule.codes(index, People.of(index, IdentityMap.of(()))) == 0)
         try:
             sampler = _sampler(config.sampler, index, config.seed).on_rank(rank, world_size)
         except PlanImpossible as error:

@@ -10,12 +10,13 @@ from capezoo.cli.commands import _artefact
 from capezoo.cli.parameters import WEIGHTS, device, digest_key, unchecked
 from ecgcohorts import plugins
 from ecgcohorts.cli.console import Answer, progress, table
-from ecgcohorts.cli.parameters import FILE, FOLDER, INTEGER, NATURAL, REAL, STORE, TEXT, Name, OneOf, option
+from ecgcohorts.cli.parameters import FILE, FOLDER, INTEGER, NATURAL, REAL, STORE, TEXT, Name, Number, OneOf, option
 from ecgcohorts.cli.program import Command, Group, command, command_line
 from ecgcohorts.errors import SpecError, did_you_mean
 
 ORDER = 3
 _KIND = "capezoo.evaluate.questions"
+_NOT_NEGATIVE = Number(float, "a number, 0 or greater", lambda value: 0 <= value < float("inf"))
 _ALL, _STUDY, _ARTEFACT = "all", "study", "artefact"
 
 
@@ -187,7 +188,12 @@ def _carrying_out() -> Command:
     @option("--plan", "plan_file", type=FILE, required=True, help="stores, encoders and questions, in YAML")
     @option("-o", "--out", type=FOLDER, required=True, help="folder to make, or to go on in")
     @option("--dry-run", is_flag=True, help="check everything, and list the commands that the plan stands for")
-    def carry_out(*, plan_file: Path, out: Path, dry_run: bool) -> Answer:
+    @option(
+        "--budget-minutes",
+        type=_NOT_NEGATIVE,
+        help="stop in time before it is used up; 0 shows what the trainings that are left would take",
+    )
+    def carry_out(*, plan_file: Path, out: Path, dry_run: bool, budget_minutes: float | None) -> Answer:
         """Train, publish and evaluate as one file says.
 
         A plan that was stopped goes on with the same command. The folder then holds one report, all results, and the
@@ -199,11 +205,17 @@ def _carrying_out() -> Command:
             steps = list(plan.steps_of(plan.Plan.read(plan_file), plan_file.parent, out))
             lines = [step.command for step in steps]
             return Answer({"commands": lines, "done": [step.is_done() for step in steps]}, "\n".join(lines))
+        budget_s = float("inf") if budget_minutes is None else budget_minutes * 60
         with progress() as tell:
-            made = plan.carry_out(plan_file, out, tell)
+            made = plan.carry_out(plan_file, out, tell, budget_s, lambda text: click.echo(text, err=True))
+        if "headline" not in made:
+            return Answer({"report": None, "results": None, **made}, "nothing was run")
         rows = [[f"{made['seconds'].get(line, 0.0):.1f} s", line] for line in made["commands"]]
         report, results = out / "report.html", out / "results.json"
-        return Answer({"report": report, "results": results, **made}, _lines(table(rows, right=(0,)), str(report)))
+        left = [f"{len(made['left'])} commands are left; the same command goes on"] if made["left"] else []
+        return Answer(
+            {"report": report, "results": results, **made}, _lines(table(rows, right=(0,)), *left, str(report))
+        )
 
     return carry_out
 

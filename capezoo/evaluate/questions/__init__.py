@@ -9,6 +9,7 @@ EXAMPLES           commands for the help of `capezoo evaluate NAME`
 headline           optional, Result -> weights -> measure -> number: what stands in "In short"
 paired             optional, the same: the measures compared over several studies, if there are more than those
 card_metrics       optional, (Result, weights) -> metrics for the card of these weights
+over_seeds         optional, results of several studies -> tables of what they say together, if each is of another seed
 ON_REQUEST         optional, true: it takes so long that `capezoo evaluate all` leaves it out
 
 Its docstring begins `Title: one sentence.`, the heading in the report and the help of `capezoo evaluate NAME`. Study,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from capezoo.embedding.folder import Embeddings
+    from capezoo.specs.card import Training
     from ecgcohorts.index.cohort_index import CohortIndex
     from ecgcohorts.store.reader import AnyStore
 
@@ -48,6 +50,7 @@ class Subject:
     others: tuple["Embeddings", ...] = ()  # of further initialisations: an untrained encoder is several networks
     models: tuple["nn.Module", ...] = ()  # of each initialisation one, for questions that train them further
     estimated: bool = False  # their BatchNorm statistics are to be those of the recordings that a question trains on
+    training: "Training | None" = None  # what their card says of it
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from ecgcohorts.errors import SpecError, did_you_mean
 from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, CohortIndex
 
 if TYPE_CHECKING:
-    from capezoo.evaluate.measure.statistics import Interval, Weights
+    from capezoo.evaluate.measure.statistics import Bootstrap, Interval, Weights
 
 Kind = Literal["number", "labels", "classes"]
 _KINDS: tuple[Kind, ...] = ("number", "labels", "classes")
@@ -171,9 +171,13 @@ class TargetExam:
 
         each: the statistic of each initialisation, whose mean is meant; trained weights have one.
         """
-        from capezoo.evaluate.measure.statistics import patient_bootstrap
+        return self.draws(each).interval()
 
-        return patient_bootstrap(self.patients, each, self.resamples, derive_seed(self.seed, "probe", self.cohort))
+    def draws(self, each: Sequence[Statistic]) -> "Bootstrap":
+        """Draw patients anew, as for `interval`; the draws of two statistics pair."""
+        from capezoo.evaluate.measure.statistics import patient_draws
+
+        return patient_draws(self.patients, each, self.resamples, derive_seed(self.seed, "probe", self.cohort))
 
     def alone(self, statistic: Statistic) -> float:
         """Value without an interval."""

@@ -7,27 +7,20 @@ the plain one, intervals that draw patients, and what a constant answer gets.
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from pydantic import Field
 
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.parts import Home, Parts
-from capezoo.evaluate.measure.scalers import SCALERS, Features, ScalerName, fit_scaler
+from capezoo.evaluate.measure.scalers import SCALERS, ScalerName
 from capezoo.evaluate.questions import Context, Figure, Table
-from capezoo.evaluate.questions._sets import SETS
+from capezoo.evaluate.questions._probing import Probing, _Answers, _settings, _sit, _trainable
 from capezoo.evaluate.questions._targets import Kind, Statistic, Target, TargetExam, differences
-from capezoo.specs.base import Spec, derive_seed
+from capezoo.specs.base import Spec
 from capezoo.specs.card import Metric
-from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.report.charts import Limits, intervals
 from ecgcohorts.report.page import NOTHING
-
-if TYPE_CHECKING:
-    from capezoo.evaluate.measure.heads import Examples, HeadConfig
 
 EXAMPLES = (
     "capezoo evaluate probe --weights w/x --weights random --store store.zarr --train-cohort ptb_xl --split folds --seed 0 -o study",
@@ -35,29 +28,10 @@ EXAMPLES = (
     "--seed 0 --lr 1e-3 -o study",
 )
 _DEFAULT = ("age", "sex", "superclass", "subclass")
-# (cohort, scaler) -> (initialisation, run, record, output); trained weights have one initialisation
-_Answers = dict[tuple[str, ScalerName], NDArray[np.float64]]
-_LOSSES: dict[Kind, Literal["linear", "bce", "softmax"]] = {"number": "linear", "labels": "bce", "classes": "softmax"}
 
 
-class Config(Home):
-    """What is answered, and how the probes are trained."""
-
-    target: tuple[str, ...] = Field(
-        (),
-        description="age, sex, a label (NAME, or NAME=number, =labels, =classes), labels answered by one probe (NAME+NAME), or "
-        f"a set of labels ({', '.join(SETS)}); repeat for more; default: age, sex, superclass, subclass",
-    )
-    runs: int = Field(1, gt=0, description="probes per target, whose answers are averaged; CAPE has 1")
-    lr: float = Field(1e-4, gt=0, description="learning rate for labels; CAPE's. Small cohorts need more")
-    demographic_lr: float = Field(5e-3, gt=0, description="learning rate for age and sex; CAPE's")
-    max_epochs: int = Field(300, gt=0, description="at most, for age and sex at most 100; CAPE")
-    resamples: int = Field(1000, gt=0, description="draws of patients for each interval; our default")
-
-    def require(self, index: CohortIndex) -> None:
-        """Raise SpecError for a target that this store does not know."""
-        for name in self.target:
-            Target.require(index, name)
+class Config(Probing, Home):
+    """What is answered in the home cohort and elsewhere, and how the probes are trained."""
 
 
 class _Value(Spec):
@@ -153,7 +127,9 @@ def run(context: Context, config: Config) -> Result:
     """
     index, seed = context.index, context.seed
     parts = config.parts(index, seed, context.store)
-    targets, left_out = _found(index, config.target or _DEFAULT, parts)
+    targets, left_out = _trainable(index, config.target or _DEFAULT, parts)
+    if not targets:
+        raise Unanswerable(" ".join(left_out.values()))
     exams = [exam for one in targets for exam in TargetExam.find(one, index, parts, seed, config.resamples)]
     scores: list[_Score] = []
     compared: list[_Difference] = []
@@ -273,62 +249,6 @@ def card_metrics(result: Result, weights: str) -> tuple[Metric, ...]:
             key = f"probe_{test.target}_{name.lower().replace(' ', '_')}"
             found.append(Metric(name=key, cohort=test.cohort, n=test.records, method=how, **one.model_dump()))
     return tuple(found)
-
-
-def _found(index: CohortIndex, asked: Sequence[str], parts: Parts) -> tuple[list[Target], dict[str, str]]:
-    targets, left_out = [], {}
-    for name in dict.fromkeys(asked):
-        try:
-            targets.append(Target.find(index, name, parts.train, parts.validation))
-        except Unanswerable as error:
-            left_out[name] = str(error)
-    if not targets:
-        raise Unanswerable(" ".join(left_out.values()))
-    return targets, left_out
-
-
-def _settings(target: Target, config: Config) -> "HeadConfig":
-    from capezoo.evaluate.measure.heads import HeadConfig
-
-    linear = HeadConfig(hidden=(), outputs=len(target.outputs), loss=_LOSSES[target.kind], dropout=0.0)
-    # Age and sex: CAPE's public code. So are epochs, factor and patience of diagnoses, which other labels share.
-    if target.name in ("age", "sex"):
-        return linear.model_copy(update={"lr": config.demographic_lr, "max_epochs": min(100, config.max_epochs)})
-    changed = {"lr": config.lr, "max_epochs": config.max_epochs, "plateau_factor": 0.5, "plateau_patience": 5}
-    return linear.model_copy(update=changed)
-
-
-def _sit(
-    features: Features, target: Target, exams: Sequence[TargetExam], parts: Parts, config: Config, seed: int
-) -> tuple[_Answers, dict[str, tuple[int, ...]]]:
-    """Train with both scalers: (cohort, scaler) -> (run, record, output) answers, and scaler -> epochs of each run."""
-    train, validation = (part[target.known(part)] for part in (parts.train, parts.validation))
-    scalers = {name: fit_scaler(features[train], name) for name in SCALERS}
-    # CAPE answers years as they are. Numbers of any unit need a common scale, or the rate would have to fit the unit.
-    is_number = target.kind == "number"
-    shift = float(target.truth[train].mean()) if is_number else 0.0
-    scale = (float(target.truth[train].std()) or 1.0) if is_number else 1.0
-    trained = _settings(target, config).train(
-        _examples([scalers[name](features[train]) for name in SCALERS], target, train, train, (shift, scale)),
-        _examples([scalers[name](features[validation]) for name in SCALERS], target, validation, train, (shift, scale)),
-        # Neither weights nor scaler are in the key: run r draws alike for all of them, so that runs pair.
-        [derive_seed(seed, "probe", target.name, run) for run in range(config.runs)],
-    )
-    answers = {}
-    for group, name in enumerate(SCALERS):
-        for exam in exams:
-            found = trained.predict(scalers[name](features[exam.entries]), group) * scale + shift
-            answers[exam.cohort, name] = found.reshape(config.runs, len(exam.entries), -1)
-    return answers, {name: tuple(trained.epochs[group].tolist()) for group, name in enumerate(SCALERS)}
-
-
-def _examples(
-    inputs: list[Features], target: Target, entries: NDArray[np.int64], train: NDArray[np.int64], scale: Sequence[float]
-) -> "Examples":
-    from capezoo.evaluate.measure.heads import Examples
-
-    truth = (target.truth[entries] - scale[0]) / scale[1]
-    return Examples.of(inputs, truth[:, 0] if truth.shape[1] == 1 else truth, target.weights(entries, train))
 
 
 def _scored(weights: str, exam: TargetExam, scaler: ScalerName, answers: _Answers) -> _Score:

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+import ecgcohorts as ec
 from capezoo.cli.program import main
+from capezoo.evaluate import costs
 from capezoo.evaluate import plan as plans
 from capezoo.evaluate.results import Study
+from capezoo.training.data import TrainingData
 from ecgcohorts.errors import EcgError, SourceError, SpecError
 
 RUN = {
@@ -166,3 +169,98 @@ def test_weights_of_another_plan_and_a_strangers_results_are_refused(write, tmp_
         plans.carry_out(tmp_path / "list.yaml", tmp_path / "new")
     with pytest.raises((SourceError, SpecError), match="nowhere"):
         plans.carry_out(tmp_path / "nowhere.yaml", tmp_path / "new")
+
+
+FAMILY = {"run": "tiny.yaml", "set": {"sampler.singles": "self", "sampler.groups": 2}}
+
+
+def commands_of(path, out):
+    return [step.command for step in plans.steps_of(plans.Plan.read(path), path.parent, out)]
+
+
+def test_a_family_is_the_run_without_each_cohort_and_on_growing_shares(write, tmp_path):
+    encoders = {"x": FAMILY | {"leave_out": "each"}, "s": FAMILY | {"percent": [25, 100]}, "random": None}
+    studies = {"a": {"encoders": ["x"], "questions": {"separability": {}}}, "b": {"questions": {"separability": {}}}}
+    commands = commands_of(write(encoders=encoders, studies=studies), tmp_path / "out")
+    trained = [command for command in commands if command.startswith("capezoo pretrain")]
+    names = ["x", "x-without-north", "x-without-river", "s-25pct", "s-100pct"]
+    assert [Path(shlex.split(one)[shlex.split(one).index("--out") + 1]).name for one in trained] == names
+    # Two steps of the whole run, whoever is left; typed alone, each command says who is trained on.
+    assert all("'max_steps=2'" in one or "max_steps=2" in one for one in trained)
+    assert "'cohorts=[\"river\"]'" in trained[1]
+    assert "held_out.train_percent=25" in trained[3]
+    asked = [command for command in commands if command.startswith("capezoo evaluate")]
+    assert [one.count("--weights ") for one in asked] == [3, 6]
+
+
+def test_members_of_a_family_have_equal_steps_or_equal_epochs(write, tmp_path, simulated):
+    """The named run goes 6 times through all patients; a share does so in fewer steps, or takes more epochs for as many."""
+    settings = FAMILY["set"] | {"max_steps": None, "epochs": 6}
+    for equal in ("steps", "epochs"):
+        path = write(
+            encoders={"s": {"run": "tiny.yaml", "set": settings, "percent": [25, 100], "equal": equal}}, studies={
+                "a": {"questions": {"separability": {}}}}
+        )  # fmt: skip
+        steps = [step.trains for step in plans.steps_of(plans.Plan.read(path), path.parent, tmp_path) if step.trains]
+        data = [TrainingData.prepare(ec.open(simulated / "store.zarr"), config) for config in steps]
+        small, whole = (one.total_steps for one in data)
+        assert whole == 6 * data[1].steps_per_epoch
+        assert small == (whole if equal == "steps" else 6 * data[0].steps_per_epoch)
+        assert data[0].steps_per_epoch < data[1].steps_per_epoch
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        ({"run": "tiny.yaml", "leave_out": ["nroth"]}, ["encoder x: found no cohort 'nroth'", "Did you mean 'north'"]),
+        ({"run": "tiny.yaml", "leave_out": "every"}, ["leave_out"]),
+        ({"run": "tiny.yaml", "leave_out": "each", "percent": [10]}, ["either leave_out or percent"]),
+        ({"run": "tiny.yaml", "percent": [50, 10]}, ["ascending"]),
+        ({"run": "tiny.yaml", "percent": [0]}, ["percent"]),
+        ({"weights": "w", "percent": [10]}, ["belong to a run"]),
+        (
+            {"run": "tiny.yaml", "set": {"cohorts": ["north"]}, "leave_out": "each"},
+            ["found 1 cohort to train on (north)"],
+        ),
+        ({"run": "tiny.yaml", "percent": [1, 100]}, ["encoder x-1pct:", "sampler.groups"]),
+    ],
+)
+def test_a_family_that_cannot_be_trained_is_refused_first(write, tmp_path, one, words):
+    with pytest.raises(EcgError) as refused:
+        plans.carry_out(write(encoders={"x": one}, studies=ONE), tmp_path / "out")
+    for word in words:
+        assert word in str(refused.value)
+    assert not (tmp_path / "out").exists()
+    two = {"x": {"run": "tiny.yaml", "leave_out": "each"}, "x-without-north": {"run": "tiny.yaml"}}
+    with pytest.raises(SpecError, match="found x-without-north twice"):
+        plans.carry_out(write(encoders=two, studies=ONE), tmp_path / "out")
+
+
+def test_a_budget_stops_before_a_training_and_the_next_call_goes_on(write, tmp_path, monkeypatch, capsys):
+    """The cost is told first; nothing is written where nothing fits; a study that is not whole is not asked."""
+    path, out = write(studies=ONE | {"b": {"questions": {"separability": {"resamples": 20}}}}), tmp_path / "out"
+    takes = {"patient_pairs": 100.0, "in_distribution": 5000.0}
+    monkeypatch.setattr(costs.Costs, "of", lambda self, config: takes[config.sampler.name])
+    main(["evaluate", "study", "--plan", str(path), "-o", str(out), "--budget-minutes", "0"])
+    told = capsys.readouterr()
+    assert "2 trainings are left: about 85 min" in told.err
+    assert "nothing was run" in told.out
+    assert not out.exists()
+    # The first training fits, the second would end too late.
+    main(["evaluate", "study", "--plan", str(path), "-o", str(out), "--budget-minutes", "60", "--json"])
+    made = json.loads(capsys.readouterr().out)
+    assert len(made["left"]) == 4
+    assert made["headline"] == {}
+    monkeypatch.undo()
+    assert plans.carry_out(path, out)["left"] == []
+
+
+def test_what_a_training_takes_is_timed_once_a_kind(write, tmp_path, simulated, monkeypatch):
+    seconds = iter([9.0, 3.0, 18.0])
+    monkeypatch.setattr(costs.Costs, "_short_s", lambda self, config, steps: next(seconds))
+    store, path = ec.open(simulated / "store.zarr"), write()
+    config = next(step.trains for step in plans.steps_of(plans.Plan.read(path), path.parent, tmp_path) if step.trains)
+    found = costs.Costs(store)
+    # Half a second a step and 2 beside; held-out patients are looked at every second step.
+    assert found.of(config) == pytest.approx(2 * 0.5 + 2 * (1 + 1))
+    assert found.of(config.model_copy(update={"max_steps": 10, "seed": 5})) == pytest.approx(10 * 0.5 + 2 * (1 + 5))

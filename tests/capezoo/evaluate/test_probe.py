@@ -10,9 +10,10 @@ from sklearn.metrics import f1_score, r2_score, roc_auc_score
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.parts import Parts
 from capezoo.evaluate.questions import Context, Subject
+from capezoo.evaluate.questions._probing import _sit
 from capezoo.evaluate.questions._sets import SETS
 from capezoo.evaluate.questions._targets import Target, TargetExam, _statistics
-from capezoo.evaluate.questions.probe import Config, _sit, run, tables
+from capezoo.evaluate.questions.probe import Config, run, tables
 from ecgcohorts.cohorts.spec import CohortSpec
 from ecgcohorts.errors import SpecError
 from ecgcohorts.index.cohort_index import CohortIndex
