@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PARAMETERS, ENTRIES, FEATURES = 30_819_014, 509, 1024
+BUFFERS = r".*\.(running_mean|running_var|num_batches_tracked)"
 PUBLISHED = (64, (64, 160, 160, 400, 400, 1024, 1024), (2, 2, 2, 3, 3, 4, 4), 16)
 NARROW = (4, (4, 8, 12), (1, 2, 1), 4)  # filters of the stem, of each stage, blocks, channels of a group
 
