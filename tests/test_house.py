@@ -48,6 +48,7 @@ PLUGIN_KINDS = (
     "ecgcohorts.preprocess.recipes",
     "capezoo.encoders",
     "capezoo.objectives",
+    "capezoo.zoo.importers",
     "capezoo.evaluate.questions",
     "ecgcohorts.cli.commands",
     "capezoo.cli.commands",

@@ -204,10 +204,13 @@ def write_weights(
     digests: Path | bytes | None = None,
     half: bool = False,
     where: str = _THIS_FOLDER,
+    *,
+    licence: str | None = None,
 ) -> Path:
     """Write a weight folder and return it.
 
-    model: built from `card.encoder`. digests: waveform digests of all training recordings, or their file.
+    model: built from `card.encoder`. digests: waveform digests of all training recordings, or their file. licence: text of
+    LICENSE, by default that of Apache-2.0.
     Raises SpecError if `out` exists, or if half precision changes embeddings.
     """
     from safetensors.torch import save
@@ -231,7 +234,8 @@ def write_weights(
         write_file(aside / WEIGHTS, save(state, {METADATA_KEY: architecture.to_text()}))
         write_file(aside / CONFIG, (architecture.model_dump_json(indent=2) + "\n").encode())
         write_file(aside / GOLDEN, GoldenOutput.of(model, card.input).to_bytes())
-        write_file(aside / LICENCE, files("capezoo.zoo").joinpath("apache-2.0.txt").read_bytes())
+        text = licence.encode() if licence else files("capezoo.zoo").joinpath("apache-2.0.txt").read_bytes()
+        write_file(aside / LICENCE, text)
         if digests is not None:
             write_file(aside / DIGESTS, digests if isinstance(digests, bytes) else digests.read_bytes())
         # The licence is left out: it is the same text for all weights, and SHA256SUMS covers it.

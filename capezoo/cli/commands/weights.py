@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capezoo.cli.parameters import DEVICE, digest_key, offline, unchecked, weights
+from ecgcohorts import plugins
 from ecgcohorts.cli.console import EXIT_DAMAGED, EXIT_NOT_FOUND, Answer, table
 from ecgcohorts.cli.parameters import FILE, FOLDER, Name, argument, option, stores
 from ecgcohorts.cli.program import command
-from ecgcohorts.errors import EcgError
+from ecgcohorts.errors import EcgError, SpecError
 
 if TYPE_CHECKING:
     from capezoo.specs import WeightCard
 
 ORDER = 2
+_IMPORTERS = "capezoo.zoo.importers"
 
 
 @command("list", "capezoo list", 'capezoo list "cape*" --json')
@@ -115,6 +117,40 @@ def _pull(*, weights: str, to: Path, offline: bool) -> Answer:
 
     made = pull(weights, to, offline)
     return Answer({"folder": made}, f"{made}")
+
+
+@command(
+    "import", "capezoo import", "capezoo import ecgfounder", "capezoo import ecgfounder 12_lead.pth weights/founder"
+)
+@argument(
+    "model", Name("MODEL", lambda: plugins.names(_IMPORTERS)), "public encoder; default: list them", required=False
+)
+@argument("file", FILE, "its weights; default: say where to get them", required=False)
+@argument("out", FOLDER, "folder to make", required=False)
+def _import(*, model: str | None, file: Path | None, out: Path | None) -> Answer:
+    """Turn the weights of a public encoder into weights like any other.
+
+    The file is one that others published: nothing in it is run. Licence, input and known faults go into the card.
+    """
+    from capezoo.zoo.importers import import_weights, public_model
+
+    if model is None:
+        known = {name: public_model(name) for name in plugins.names(_IMPORTERS)}
+        facts = [
+            {"name": name, "title": one.title, "licence": one.licence, "where": one.where}
+            for name, one in known.items()
+        ]
+        return Answer(facts, table([[name, one.title, one.licence, one.source] for name, one in known.items()]))
+    public = public_model(model)
+    if file is None:
+        known_of = {"name": model, "title": public.title, "licence": public.licence, "where": public.where}
+        lines = [f"{public.title}: {public.source}. Licence: {public.licence}.", public.where, *public.known_failures]
+        return Answer(known_of, "\n".join([*lines, f"Then: capezoo import {model} FILE OUT"]))
+    if out is None:
+        raise SpecError(f"found no folder to make, expected one: capezoo import {model} {file} OUT.")
+    made = import_weights(model, file, out)
+    lines = [f"{made}: {public.title}, {public.source}. Licence: {public.licence}.", *public.known_failures]
+    return Answer({"out": made, "licence": public.licence}, "\n  ".join(lines))
 
 
 @command(
