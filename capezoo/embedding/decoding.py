@@ -130,6 +130,7 @@ class Decoder:
             "rate_hz": recording.rate_hz,
             "duration_s": recording.duration_s,
             "adapted": "; ".join(self._windows.plan(recording).steps(self._windows.spec)),
+            "digest": recording.waveform_digest.hex(),
             "flags": ",".join(flag.name.lower() for flag in Flag if flag & quality.flags and flag.name),
         }
         if self.with_header:

@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from ecgcohorts.readers.arrays.description import ArrayDescription
 
+    Instead = Callable[[pd.DataFrame, NDArray[np.float32]], pd.DataFrame]
+
 log = logging.getLogger(__name__)
 
 # Told what is being done, how much of it is done, and how much there is (0: unknown).
@@ -57,6 +59,7 @@ class FilesEmbedded:
     width: int
     refused: int
     refused_list: Path | None
+    trained_on: int = 0  # recordings that are known to have trained the weights
     reasons: Mapping[str, int] = field(default_factory=dict)
     others: Mapping[str, int] = field(default_factory=dict)  # files that are no recordings, by what they are
     adapted: Mapping[str, int] = field(default_factory=dict)
@@ -80,6 +83,8 @@ def embed_files(
     workers: int = 1,
     device: str | None = None,
     progress: Tell | None = None,
+    trained_on: NDArray[np.uint8] | None = None,
+    instead: "Instead | None" = None,
 ) -> FilesEmbedded:
     """Embed every recording in files, folders, archives and buckets; write a table with a row for each.
 
@@ -90,7 +95,9 @@ def embed_files(
     if there are any, NAME.refused.csv, the files and recordings without a row, and why.
     name, card: of the weights, for the record. mains_hz, missing_leads, device: as for `embed`. arrays: how to read .npy
     files that no manifest describes. workers: processes that read and filter beside this one. progress: told of files
-    looked at and recordings done. Called again after a kill, it goes on there and ends with the same table.
+    looked at and recordings done. trained_on: waveform digests (record, 16) of the recordings that the weights were trained on,
+    for a column `trained_on`. instead: given the facts of some recordings and their features, returns the columns to
+    write in place of these. Called again after a kill, it goes on there and ends with the same table.
     Raises SpecError if `out` exists or has another suffix, SourceError if there is no recording, LockHeld if another
     process writes there, MachineError if a process dies.
     """
@@ -117,7 +124,7 @@ def embed_files(
         portions = Portions(work, width)
         decoder = Decoder(found, RawWindows(spec, mains_hz, missing_leads), portions, with_header)
         _embed(model, decoder, workers, device, progress)
-        return _finished(target, decoder, made_of, width)
+        return _finished(target, decoder, made_of, width, _Columns(with_header, trained_on, instead))
 
 
 def _embed(model: "nn.Module", decoder: Decoder, workers: int, device: str | None, progress: Tell | None) -> None:
@@ -160,15 +167,18 @@ def _digest(found: Listing) -> str:
     return digest.hexdigest()
 
 
-def _finished(target: Path, decoder: Decoder, made_of: dict[str, Any], width: int) -> FilesEmbedded:
+def _finished(
+    target: Path, decoder: Decoder, made_of: dict[str, Any], width: int, columns: "_Columns"
+) -> FilesEmbedded:
     """Put the portions together, and write what is to stand beside the table before it."""
     found, portions = decoder.found, decoder.portions
-    refused, adapted, records = list(found.unreadable), Counter[str](), 0
+    refused, adapted, records, seen = list(found.unreadable), Counter[str](), 0, 0
     for number in range(len(decoder.tasks)):
         part = _whole(portions, number)
         refused += part.refused
         records += len(part.facts)
         adapted.update(fact["adapted"] for fact in part.facts)
+        seen += sum(columns.trained_on(fact) for fact in part.facts)
     listed = target.with_suffix(".refused.csv") if refused else None
     counts: dict[str, dict[str, int]] = {
         "reasons": Counter(one.reason for one in refused),
@@ -180,23 +190,38 @@ def _finished(target: Path, decoder: Decoder, made_of: dict[str, Any], width: in
 
         make_folder(target.parent)
         write_file(listed, pd.DataFrame(refused, columns=list(Refusal._fields)).to_csv(index=False).encode())
-    said = {**made_of, "records": records, "width": width, "refused": len(refused), **counts}
+    said = {**made_of, "records": records, "width": width, "trained_on": seen, "refused": len(refused), **counts}
     write_file(target.with_suffix(".json"), json.dumps(said, indent=2).encode())
-    write_table(target, _pieces(decoder), records)
+    write_table(target, (columns.of(_whole(portions, number)) for number in range(len(decoder.tasks))), records)
     shutil.rmtree(target.with_name(f".{target.name}.part"))
-    return FilesEmbedded(target, records, width, len(refused), listed, **counts)
+    return FilesEmbedded(target, records, width, len(refused), listed, seen, **counts)
 
 
-def _pieces(decoder: Decoder) -> "Iterator[tuple[pd.DataFrame, NDArray[np.float32]]]":
-    import pandas as pd
+class _Columns:
+    """Turns the facts and features of a portion into columns and features of the table."""
 
-    text = [*_TEXT, *(_HEADER_TEXT if decoder.with_header else ())]
-    numbers = [*_NUMBERS, *(_HEADER_NUMBERS if decoder.with_header else ())]
-    for number in range(len(decoder.tasks)):
-        part = _whole(decoder.portions, number)
-        facts = pd.DataFrame(part.facts, columns=[*text, *numbers])
+    def __init__(self, with_header: bool, trained_on: NDArray[np.uint8] | None, instead: "Instead | None") -> None:
+        self._text = [*_TEXT, *(_HEADER_TEXT if with_header else ())]
+        self._numbers = [*_NUMBERS, *(_HEADER_NUMBERS if with_header else ())]
+        self._known = None if trained_on is None else {row.tobytes().hex() for row in trained_on}
+        self._instead = instead
+
+    def trained_on(self, fact: Mapping[str, Any]) -> bool:
+        """Whether the weights are known to have been trained on a recording."""
+        return self._known is not None and fact["digest"] in self._known
+
+    def of(self, part: Part) -> "tuple[pd.DataFrame, NDArray[np.float32]]":
+        """Return columns, and features unless others take their place."""
+        import pandas as pd
+
+        facts = pd.DataFrame(part.facts, columns=[*self._text, *self._numbers])
         # The same types in every portion, also in one where nothing is known.
-        yield facts.astype(dict.fromkeys(text, "string") | dict.fromkeys(numbers, "float64")), part.signals
+        facts = facts.astype(dict.fromkeys(self._text, "string") | dict.fromkeys(self._numbers, "float64"))
+        if self._known is not None:
+            facts["trained_on"] = np.array([self.trained_on(fact) for fact in part.facts], bool)
+        if self._instead is None:
+            return facts, part.signals
+        return pd.concat([facts, self._instead(facts, part.signals)], axis=1), part.signals[:, :0]
 
 
 def _whole(portions: Portions, number: int) -> Part:

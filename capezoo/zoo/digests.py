@@ -39,6 +39,12 @@ def training_digests(folder: Path) -> NDArray[np.uint8] | None:
     return data.reshape(-1, DIGEST_BYTES)
 
 
+def plain_digests(folder: Path) -> NDArray[np.uint8] | None:
+    """Return (record, 16) digests as `training_digests` does; None also if they are keyed."""
+    rows, training = training_digests(folder), read_card(folder).training
+    return None if training is None or training.digest_key is not None else rows
+
+
 def _keyed(digests: NDArray[np.uint8], key: PseudonymKey) -> NDArray[np.uint8]:
     """Return HMAC-SHA256 of each digest, first 128 bits, in the order of the digests: (record, 16) of both."""
     # A use of its own, so that the key of a store can serve: no pseudonym is ever made of such a text.

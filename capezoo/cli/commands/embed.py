@@ -77,6 +77,7 @@ def _embed(
     same command goes on where it was. For stores, processes of torchrun share the work.
     """
     from capezoo.zoo.create import load
+    from capezoo.zoo.digests import plain_digests
     from capezoo.zoo.files import CARD, read_card
     from capezoo.zoo.listing import locate
     from ecgcohorts.io.durable import sha256_of
@@ -89,8 +90,9 @@ def _embed(
     _refuse_unused(how, for_stores=all(stores))
     model = load(folder, check=not unchecked)
     both = {"missing_leads": missing_leads, "device": device}
-    embed = _embed_stores if all(stores) else _embed_files
-    return embed(model, source, out, made_by | both, how)
+    if all(stores):
+        return _embed_stores(model, source, out, made_by | both, how)
+    return _embed_files(model, source, out, made_by | both | {"trained_on": plain_digests(folder)}, how)
 
 
 def _is_store(source: str) -> bool:
@@ -195,6 +197,8 @@ def _arrays(how: dict[str, Any]) -> "ArrayDescription | None":
 def _in_words(done: "FilesEmbedded", name: str) -> str:
     lines = [f"{done.table}: {done.records:,} embeddings of {done.width} features by {name}"]
     lines += [f"  {count:,}: {what}" for what, count in Counter(done.adapted).most_common(_SHOWN)]
+    if done.trained_on:
+        lines.append(f"{done.trained_on:,} of them trained these weights: column trained_on")
     if done.refused:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in Counter(done.reasons).most_common(_SHOWN))
         lines.append(f"refused: {done.refused:,} ({reasons}); each with its reason in {done.refused_list}")

@@ -1,0 +1,233 @@
+"""Features and labels brought together: rows of tables that `capezoo embed` wrote, and of a table of one's own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ecgcohorts.errors import NothingMatched, SourceError, SpecError, did_you_mean
+
+Kind = Literal["binary", "classes", "number"]
+_FEATURE = "feature_"
+_MOST_CLASSES = 20  # our default; more values of a number are a quantity
+_READERS: Mapping[str, Callable[..., pd.DataFrame]] = {
+    ".csv": pd.read_csv,
+    ".tsv": lambda path, **how: pd.read_csv(path, sep="\t", **how),
+    ".parquet": pd.read_parquet,
+}
+# Texts that tables write for two classes; the second of each is the positive one.
+_WORDS = (("no", "yes"), ("false", "true"), ("negative", "positive"), ("female", "male"), ("f", "m"), ("0", "1"))
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Recordings with a known answer, the same for every table of features, in one order.
+
+    features: by table, (record, unit). covariates: (record, covariate), NaN where unknown. target: (record,), numbers; of
+    classes, their place in `classes`, of which the last of two is the positive one. patient: (record,), equal for one person.
+    """
+
+    features: Mapping[str, NDArray[np.float32]]
+    covariates: NDArray[np.float64]
+    covariate_names: tuple[str, ...]
+    target: NDArray[np.float64]
+    kind: Kind
+    classes: tuple[str, ...]
+    patient: NDArray[np.int64]
+    file: tuple[str, ...]
+    unlabelled: int  # recordings with features and no answer
+    unmatched: int  # labelled rows without a recording
+    has_patients: bool  # else every recording counts as a person of its own
+    trained_on: Mapping[str, int]  # by table: recordings known to have trained its encoder
+
+
+def read_labelled(
+    tables: Mapping[str, str | Path],
+    labels: str | Path,
+    target: str,
+    *,
+    key: str = "file",
+    patient: str | None = None,
+    covariates: Sequence[str] = (),
+    kind: Kind | None = None,
+    unseen: bool = False,
+) -> Labelled:
+    """Bring tables of features and one of labels together.
+
+    tables: written by `embed_files`, by name. labels: .csv, .tsv or .parquet with a row for each file. key: its column of
+    files; names match whole, else without folders, else without suffix as well. patient: its column of ids; without one
+    every recording counts as a person of its own. covariates: columns of numbers, or of sex, to add to the features.
+    kind: binary, classes or number; else told from the values. unseen: leave out everybody of whom a recording is known to
+    have trained an encoder. Raises SpecError for a column that is not there or holds no such values, SourceError for a table that cannot be read
+    or names a file twice, NothingMatched if no file of the labels has features.
+    """
+    known = _read(Path(labels))
+    wanted = [key, target, *covariates, *([patient] if patient else [])]
+    _require_columns(known, wanted, labels)
+    known = known[known[target].notna()].reset_index(drop=True)
+    read = {name: _features(Path(path)) for name, path in tables.items()}
+    first = next(iter(read.values()))
+    files = _full_names(first)
+    at = _matched(files, known[key].astype(str), str(labels))
+    # What one encoder takes and another refuses would compare them on different recordings.
+    for other in read.values():
+        at = np.where(files.isin(_full_names(other)), at, -1)
+    there = at >= 0
+    if not there.any():
+        raise NothingMatched(
+            f"{labels}: found no file of column {key!r} among {len(files):,} recordings with features, such as "
+            f"{known[key].iloc[0] if len(known) else 'none'!r} and {files.iloc[0]!r}. Name the column of files: --key."
+        )
+    met = {name: _trained_on(table, files) & there for name, table in read.items()}
+    people = at if patient is None else np.where(there, pd.factorize(known[patient])[0][at], -1)
+    if unseen:
+        known_to_some = np.logical_or.reduce(list(met.values()))
+        there &= ~np.isin(people, people[known_to_some])
+        met = {name: seen & there for name, seen in met.items()}
+        if not there.any():
+            raise NothingMatched(f"{labels}: found nobody whom no encoder was trained on. Label others.")
+    rows, chosen, people = known.iloc[at[there]].reset_index(drop=True), files[there], people[there]
+    features = {name: _of_files(table, chosen) for name, table in read.items()}
+    values, found, classes = _target(rows[target], kind, f"{labels}: column {target!r}")
+    if patient and rows[patient].isna().any():
+        raise SpecError(
+            f"{labels}: found rows without {patient!r}, expected an id in each. Fill them in, or leave them out."
+        )
+    return Labelled(
+        features=features,
+        covariates=_covariates(rows, covariates, str(labels)),
+        covariate_names=tuple(covariates),
+        target=values,
+        kind=found,
+        classes=classes,
+        patient=people.astype(np.int64),
+        file=tuple(chosen),
+        unlabelled=int((~there).sum()),
+        unmatched=len(known) - len(set(at[there].tolist())),
+        has_patients=patient is not None,
+        trained_on={name: int(seen.sum()) for name, seen in met.items()},
+    )
+
+
+def _require_columns(table: pd.DataFrame, wanted: Sequence[str], where: str | Path) -> None:
+    for column in wanted:
+        if column not in table:
+            remedy = did_you_mean(column, list(map(str, table))) or " Name a column of the table."
+            raise SpecError(f"{where}: found no column {column!r} among {', '.join(map(str, table))}.{remedy}")
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if path.suffix not in _READERS:
+        raise SpecError(f"{path}: found suffix {path.suffix!r}, expected one of {', '.join(_READERS)}.")
+    try:
+        return _READERS[path.suffix](path)
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise SourceError(f"{path}: found no table ({type(error).__name__}: {error}). Check the file.") from None
+
+
+def _features(path: Path) -> pd.DataFrame:
+    table = _read(path)
+    names = [name for name in table if str(name).startswith(_FEATURE)]
+    if not names or "file" not in table:
+        raise SpecError(f"{path}: found no columns file and {_FEATURE}0, expected a table that `capezoo embed` wrote.")
+    table["entry"] = table["entry"].fillna("").astype(str) if "entry" in table else ""
+    if table[["file", "entry"]].duplicated().any():
+        raise SourceError(f"{path}: found a recording twice, expected a row for each. Embed the files again.")
+    return table
+
+
+def _full_names(table: pd.DataFrame) -> pd.Series:
+    return table["file"] + np.where(table["entry"] == "", "", "#" + table["entry"])
+
+
+def _trained_on(table: pd.DataFrame, files: pd.Series) -> NDArray[np.bool_]:
+    """Tell which files are known to have trained the encoder of a table; of tables that do not say, none."""
+    if "trained_on" not in table:
+        return np.zeros(len(files), bool)
+    here = table[table["trained_on"].astype(str).str.casefold() == "true"]
+    return files.isin(_full_names(here)).to_numpy(bool)
+
+
+def _of_files(table: pd.DataFrame, files: pd.Series) -> NDArray[np.float32]:
+    place = pd.Index(_full_names(table)).get_indexer(files)
+    names = [name for name in table if str(name).startswith(_FEATURE)]
+    return table[names].to_numpy(np.float32)[place]
+
+
+def _matched(files: pd.Series, keys: pd.Series, where: str) -> NDArray[np.int64]:
+    """Return the row of the labels for each file, -1 if there is none: by the whole name, without folders, or without suffix."""
+    for short in (lambda name: name, lambda name: name.rpartition("/")[2], lambda name: Path(name).stem):
+        here, there = files.map(short), pd.Index(keys.map(short))
+        if not here.isin(there).any():
+            continue
+        wanted = there[there.isin(here)]
+        if wanted.has_duplicates:
+            twice = wanted[wanted.duplicated()][0]
+            raise SourceError(f"{where}: found {twice!r} in two rows, expected one for each file. Remove one of them.")
+        return np.asarray(there.get_indexer(here), np.int64)
+    return np.full(len(files), -1)
+
+
+def _target(column: pd.Series, kind: Kind | None, what: str) -> tuple[NDArray[np.float64], Kind, tuple[str, ...]]:
+    """Return the answers as numbers, their kind, and the names of classes."""
+    as_numbers = pd.to_numeric(column, errors="coerce")
+    is_numeric, distinct = bool(as_numbers.notna().all()), column.nunique()
+    whole = is_numeric and bool((as_numbers == as_numbers.round()).all())
+    if kind is None:
+        few = distinct <= _MOST_CLASSES and (not is_numeric or whole)
+        kind = "binary" if distinct == 2 else "classes" if few else "number"
+    if kind == "number":
+        if not is_numeric:
+            bad = column[as_numbers.isna()].iloc[0]
+            raise SpecError(f"{what}: found {bad!r}, expected numbers. Correct it, or say --kind classes.")
+        return as_numbers.to_numpy(np.float64), kind, ()
+    texts = column.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value)).str.strip()
+    names = sorted(texts.unique(), key=lambda text: (pd.to_numeric(text, errors="coerce"), text))
+    if distinct < 2 or (kind == "binary" and len(names) != 2) or len(names) > _MOST_CLASSES:
+        raise SpecError(
+            f"{what}: found {len(names)} values, expected {'2' if kind == 'binary' else f'2 to {_MOST_CLASSES}'} for {kind}."
+        )
+    for pair in _WORDS:
+        if kind == "binary" and {name.casefold() for name in names} == set(pair):
+            names.sort(key=lambda name: pair.index(name.casefold()))
+    place = {name: number for number, name in enumerate(names)}
+    return texts.map(place).to_numpy(np.float64), kind, tuple(names)
+
+
+def _covariates(rows: pd.DataFrame, names: Sequence[str], where: str) -> NDArray[np.float64]:
+    found = np.empty((len(rows), len(names)))
+    for place, name in enumerate(names):
+        column = rows[name]
+        numbers = pd.to_numeric(column, errors="coerce")
+        if numbers.isna().sum() > column.isna().sum():
+            sexes = column.astype(str).str.strip().str.casefold().map({"male": 0, "m": 0, "female": 1, "f": 1, "w": 1})
+            if sexes.isna().sum() > column.isna().sum():
+                raise SpecError(f"{where}: found texts in {name!r}, expected numbers, or male and female.")
+            numbers = sexes
+        found[:, place] = numbers
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Covariates:
+    """Further columns for files, by name of the file."""
+
+    keys: pd.Series
+    values: NDArray[np.float64]
+    where: str
+
+    def of(self, files: pd.Series) -> NDArray[np.float64]:
+        """Return the covariates of files, NaN where the table has no row."""
+        at = _matched(files, self.keys, self.where)
+        return np.where((at >= 0)[:, None], self.values[at], np.nan)
+
+
+def read_covariates(path: Path, key: str, names: Sequence[str]) -> Covariates:
+    """Read a table of covariates. Raises SpecError for a column that is not there or holds no numbers."""
+    table = _read(path)
+    _require_columns(table, [key, *names], path)
+    return Covariates(table[key].astype(str), _covariates(table, names, str(path)), str(path))

@@ -1,0 +1,214 @@
+"""Cross-validate simple models on features of frozen encoders, and compare encoders on the same recordings.
+
+Every model is one of scikit-learn. Patients are never on both sides: not of the folds, and not of the inner folds that choose
+a model's setting. All numbers are of answers given to recordings that the model had not seen.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capezoo.errors import Unanswerable
+from capezoo.evaluate.labelled.examples import Labelled
+from capezoo.evaluate.measure.statistics import Bootstrap, Weights, auroc, patient_draws, weighted_mean
+
+Method = Literal["linear", "knn", "boosting"]
+_FOLDS, _INNER = 5, 3  # our defaults
+# Regularisation and neighbours that are tried: our defaults, each grid spans what 100 to 100,000 recordings ask for.
+_STRENGTHS = tuple(10.0**power for power in range(-5, 3))
+_NEIGHBOURS = (5, 15, 45)
+_BINS = 10  # of calibration, equally full; the usual number
+_ALONE = "covariates alone"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What one table of features answers. metrics: by name. answers: (record,) or (record, class), each of a model that has
+    not seen the recording or its patient.
+    """
+
+    name: str
+    metrics: Mapping[str, Bootstrap]
+    answers: NDArray[np.float64]
+    settings: tuple[str, ...]  # chosen in each fold
+    table: Mapping[str, Any] = field(default_factory=dict)  # binary: threshold, confusion, calibration
+
+
+def probe(
+    data: Labelled, method: Method = "linear", *, folds: int = _FOLDS, seed: int = 0, resamples: int = 1000
+) -> list[Row]:
+    """Return a row for each table of features and, if there are covariates, one for these alone.
+
+    Raises Unanswerable if there are fewer patients, or fewer of a class, than folds.
+    """
+    parts = _folds(data, folds, seed)
+    inputs = {name: np.hstack([features, data.covariates]) for name, features in data.features.items()}
+    if data.covariate_names:
+        inputs[_ALONE] = data.covariates
+    rows = []
+    for name, x in inputs.items():
+        answers, settings = _answered(data, x, method, parts, seed)
+        metrics = {
+            metric: patient_draws(data.patient, statistic, resamples, seed)
+            for metric, statistic in _metrics(data, answers).items()
+        }
+        table = _decided(data, answers, parts) if data.kind == "binary" else {}
+        rows.append(Row(name, metrics, answers, settings, table))
+    return rows
+
+
+def _folds(data: Labelled, folds: int, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+    people = len(np.unique(data.patient))
+    if people < 2 * folds:
+        raise Unanswerable(
+            f"found {people} patients with an answer, expected {2 * folds} for {folds} folds. Label more."
+        )
+    if data.kind == "number":
+        return list(GroupKFold(folds, shuffle=True, random_state=seed).split(data.target, groups=data.patient))
+    for place, name in enumerate(data.classes):
+        count = len(np.unique(data.patient[data.target == place]))
+        if count < folds:
+            raise Unanswerable(
+                f"found {count} patients of class {name!r}, expected {folds} or more. Label more, or fold less."
+            )
+    divided = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return list(divided.split(data.target, data.target, groups=data.patient))
+
+
+def fitted(
+    x: NDArray[Any], target: NDArray[np.float64], patient: NDArray[np.int64], kind: str, method: Method, seed: int
+) -> Any:
+    """Return a model of scikit-learn, its setting chosen by inner folds of patients."""
+    from sklearn.model_selection import GridSearchCV, GroupKFold
+
+    model, grid, scoring = _model(kind, method, seed)
+    if not grid:
+        return model.fit(x, target)
+    inner = list(GroupKFold(_INNER, shuffle=True, random_state=seed).split(x, target, groups=patient))
+    return GridSearchCV(model, grid, scoring=scoring, cv=inner, error_score="raise").fit(x, target)
+
+
+def _model(kind: str, method: Method, seed: int) -> tuple[Any, dict[str, Any], str]:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    is_number = kind == "number"
+    scoring = "neg_mean_absolute_error" if is_number else "neg_log_loss"
+    if method == "boosting":  # knows what is missing, and stops by itself
+        kinds = HistGradientBoostingRegressor, HistGradientBoostingClassifier
+        return kinds[not is_number](early_stopping=True, random_state=seed), {}, scoring
+    if method == "knn":
+        last: Any = KNeighborsRegressor(weights="distance") if is_number else KNeighborsClassifier(weights="distance")
+        grid: dict[str, Any] = {f"{type(last).__name__.lower()}__n_neighbors": list(_NEIGHBOURS)}
+    elif is_number:
+        last, grid = Ridge(), {"ridge__alpha": [1 / strength for strength in _STRENGTHS]}
+    else:
+        last, grid = LogisticRegression(max_iter=2000), {"logisticregression__C": list(_STRENGTHS)}
+    return make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), last), grid, scoring
+
+
+def _answered(
+    data: Labelled, x: NDArray[Any], method: Method, parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]], seed: int
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    width = (len(data.classes),) if data.kind == "classes" else ()
+    answers, settings = np.full((len(x), *width), np.nan), []
+    for train, test in parts:
+        model = fitted(x[train], data.target[train], data.patient[train], data.kind, method, seed)
+        answers[test] = answer(model, x[test], data.kind, len(data.classes))
+        settings.append(", ".join(f"{key}={value:g}" for key, value in getattr(model, "best_params_", {}).items()))
+    return answers, tuple(settings)
+
+
+def answer(model: Any, x: NDArray[Any], kind: str, classes: int) -> NDArray[np.float64]:
+    """Return numbers, the probability of the positive class, or of every class."""
+    if kind == "number":
+        return np.asarray(model.predict(x), np.float64)
+    probabilities = np.zeros((len(x), classes))
+    probabilities[:, model.classes_.astype(np.int64)] = model.predict_proba(x)
+    return probabilities[:, 1] if kind == "binary" else probabilities
+
+
+def _metrics(data: Labelled, answers: NDArray[np.float64]) -> dict[str, Callable[[Weights], NDArray[np.float64]]]:
+    truth = data.target
+    if data.kind == "number":
+        error, spread = np.abs(answers - truth), np.abs(truth - np.median(truth))
+        return {"mae": weighted_mean(error), "mae_of_the_median": weighted_mean(spread)}
+    if data.kind == "binary":
+        return {
+            "auroc": lambda weights: auroc(truth == 1, answers, weights),
+            "average_precision": lambda weights: _average_precision(truth == 1, answers, weights),
+            "brier": weighted_mean((answers - truth) ** 2),
+        }
+    # One class against the others; a class without a case in a draw is left out of that draw's mean.
+    return {
+        "macro_auroc": lambda weights: np.nanmean(
+            [auroc(truth == place, answers[:, place], weights) for place in range(len(data.classes))], axis=0
+        ),
+        "accuracy": weighted_mean(answers.argmax(1) == truth),
+    }
+
+
+def _average_precision(
+    positive: NDArray[np.bool_], score: NDArray[np.float64], weights: Weights
+) -> NDArray[np.float64]:
+    """Return the mean of precision over recall, ties as one step; NaN without a positive. Source: scikit-learn's definition."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.flatnonzero(np.r_[np.diff(score[order]) != 0, True])
+    up = np.cumsum(weights[:, order] * positive[order], axis=1)[:, ends]
+    seen = np.cumsum(weights[:, order], axis=1)[:, ends]
+    precision = np.divide(up, seen, out=np.zeros_like(up), where=seen > 0)
+    gained = np.diff(up, axis=1, prepend=0.0)
+    total = up[:, -1]
+    return np.divide((precision * gained).sum(1), total, out=np.full(len(total), np.nan), where=total > 0)
+
+
+def _decided(
+    data: Labelled, answers: NDArray[np.float64], parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+) -> dict[str, Any]:
+    """Return decisions at a threshold that other folds chose, and how well probabilities are calibrated."""
+    truth, said = data.target == 1, np.zeros(len(answers), bool)
+    thresholds = []
+    for train, test in parts:
+        # The threshold of a fold is chosen on the answers to all others: none of its patients has a say in it.
+        thresholds.append(youden(truth[train], answers[train]))
+        said[test] = answers[test] >= thresholds[-1]
+    outcomes = [
+        [int(((truth == is_true) & (said == is_said)).sum()) for is_said in (False, True)] for is_true in (False, True)
+    ]
+    return {
+        "threshold": float(np.median(thresholds)),
+        "sensitivity": float(said[truth].mean()),
+        "specificity": float((~said[~truth]).mean()),
+        "confusion": outcomes,  # rows: truth, negative first; columns: said
+        "calibration": calibration(truth, answers),
+    }
+
+
+def youden(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+    """Return the threshold with the largest sum of sensitivity and specificity."""
+    from sklearn.metrics import roc_curve
+
+    false, true, thresholds = roc_curve(positive, score)
+    return float(thresholds[1:][np.argmax((true - false)[1:])])
+
+
+def calibration(positive: NDArray[np.bool_], probability: NDArray[np.float64]) -> dict[str, Any]:
+    """Return mean probability, share of positives and count of equally full bins, and their mean distance (ECE)."""
+    bins = [part for part in np.array_split(np.argsort(probability, kind="stable"), _BINS) if len(part)]
+    said, seen, count = (np.array([measure(part) for part in bins]) for measure in
+                         (lambda part: probability[part].mean(), lambda part: positive[part].mean(), len))  # fmt: skip
+    return {
+        "probability": said.tolist(),
+        "share": seen.tolist(),
+        "count": count.tolist(),
+        "expected_error": float(np.average(np.abs(said - seen), weights=count)),
+    }
