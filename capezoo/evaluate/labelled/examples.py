@@ -1,6 +1,6 @@
 """Features and labels brought together: rows of tables that `capezoo embed` wrote, and of a table of one's own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -65,7 +65,7 @@ def read_labelled(
     have trained an encoder. Raises SpecError for a column that is not there or holds no such values, SourceError for a table that cannot be read
     or names a file twice, NothingMatched if no file of the labels has features.
     """
-    known = _read(Path(labels))
+    known = _read(Path(labels), text=(key, patient))
     wanted = [key, target, *covariates, *([patient] if patient else [])]
     _require_columns(known, wanted, labels)
     known = known[known[target].notna()].reset_index(drop=True)
@@ -80,8 +80,9 @@ def read_labelled(
     if not there.any():
         raise NothingMatched(
             f"{labels}: found no file of column {key!r} among {len(files):,} recordings with features, such as "
-            f"{known[key].iloc[0] if len(known) else 'none'!r} and {files.iloc[0]!r}. Name the column of files: --key."
+            f"{str(known[key].iloc[0]) if len(known) else 'none'!r} and {files.iloc[0]!r}. Name the column of files: --key."
         )
+    unlabelled, unmatched = int((~there).sum()), len(known) - len(set(at[there].tolist()))
     met = {name: _trained_on(table, files) & there for name, table in read.items()}
     people = at if patient is None else np.where(there, pd.factorize(known[patient])[0][at], -1)
     if unseen:
@@ -106,8 +107,8 @@ def read_labelled(
         classes=classes,
         patient=people.astype(np.int64),
         file=tuple(chosen),
-        unlabelled=int((~there).sum()),
-        unmatched=len(known) - len(set(at[there].tolist())),
+        unlabelled=unlabelled,
+        unmatched=unmatched,
         has_patients=patient is not None,
         trained_on={name: int(seen.sum()) for name, seen in met.items()},
     )
@@ -120,11 +121,13 @@ def _require_columns(table: pd.DataFrame, wanted: Sequence[str], where: str | Pa
             raise SpecError(f"{where}: found no column {column!r} among {', '.join(map(str, table))}.{remedy}")
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, text: Collection[str | None] = ()) -> pd.DataFrame:
+    """Read a table. text: columns of names: as numbers, 007 and 7 would be one."""
     if path.suffix not in _READERS:
         raise SpecError(f"{path}: found suffix {path.suffix!r}, expected one of {', '.join(_READERS)}.")
+    how = {} if path.suffix == ".parquet" else {"dtype": {name: str for name in text if name}}
     try:
-        return _READERS[path.suffix](path)
+        return _READERS[path.suffix](path, **how)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise SourceError(f"{path}: found no table ({type(error).__name__}: {error}). Check the file.") from None
 
@@ -228,6 +231,6 @@ class Covariates:
 
 def read_covariates(path: Path, key: str, names: Sequence[str]) -> Covariates:
     """Read a table of covariates. Raises SpecError for a column that is not there or holds no numbers."""
-    table = _read(path)
+    table = _read(path, text=(key,))
     _require_columns(table, [key, *names], path)
     return Covariates(table[key].astype(str), _covariates(table, names, str(path)), str(path))

@@ -1,7 +1,8 @@
-"""`capezoo embed`: raw files and stores to tables, and what it refuses in a line."""
+"""`embed`, `probe`, `predict`: from raw files to a table, to a tested answer, to answers for new files."""
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -17,12 +18,12 @@ def weights_folder(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def run(capsys, tmp_path, monkeypatch):
-    """run("x", "-o", ...) -> (exit code, stdout, stderr) of `capezoo embed`, in an empty folder."""
+    """run("x", "-o", ...) -> (exit code, stdout, stderr) of `capezoo embed` or another command, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: object) -> tuple[int, str, str]:
+    def call(*arguments: object, command: str = "embed") -> tuple[int, str, str]:
         try:
-            cli.main(["embed", *(str(argument) for argument in arguments)])
+            cli.main([command, *(str(argument) for argument in arguments)])
             code = 0
         except SystemExit as stop:
             code = int(stop.code or 0)
@@ -76,3 +77,33 @@ def test_what_cannot_be_embedded(run, simulated, weights_folder, arguments, mess
     assert code == 2
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_from_labels_to_answers_for_new_files(run, simulated, weights_folder, tmp_path):
+    files = sorted((simulated / "raw" / "river").rglob("*.xml"))
+    assert run(weights_folder, *files[:60], "-o", "x.parquet", "-j", "2")[0] == 0
+    rng = np.random.default_rng(0)
+    rows = {"file": [file.name for file in files[:60]], "patient": [file.name[:-5] for file in files[:60]]}
+    pd.DataFrame({**rows, "ill": rng.permutation([0, 1] * 30), "age": rng.uniform(20, 90, 60)}).to_csv(
+        "l.csv", index=False
+    )
+    how = ["x.parquet", "--labels", "l.csv", "--target", "ill", "--folds", 3, "--with", "age"]
+    publish = ["--publish", "m", "--weights", weights_folder]
+    code, out, err = run(*how, *publish, "-o", "answers.csv", command="probe")
+    assert (code, err) == (0, "")
+    assert "ill (binary): 60 recordings, each taken for a person of its own: 30 0, 30 1" in out
+    assert "of these recordings trained its encoder" in out
+    assert "x - covariates alone" in out
+    assert len(pd.read_csv("answers.csv")) == 60
+    code, out, err = run("m", *files[60:64], "-o", "new.csv", "--covariates", "l.csv", command="predict")
+    assert (code, err) == (0, "")
+    new = pd.read_csv("new.csv")
+    assert new["file"].tolist() == [str(file) for file in files[60:64]]
+    assert new["ill: 1"].between(0, 1).all()
+    assert set(new["ill"]) <= {0, 1}
+    assert "feature_0" not in new
+    code, _, err = run(*how, "--publish", "m", command="probe")
+    assert (code, "expected one table of features, the method linear, and --weights" in err) == (2, True)
+    code, _, err = run("m", files[0], "-o", "y.csv", command="predict")
+    assert (code, "found no table of covariates, expected age" in err) == (2, True)
+    assert run("m/encoder", command="verify")[0] == 0
