@@ -121,8 +121,9 @@ class _Positions(nn.Module):
         self.groups = groups
         self.direction = nn.Parameter(torch.empty(dim, dim // groups, kernel))
         nn.init.normal_(self.direction, std=sqrt(4 / (kernel * dim)))
-        # At the start the weight is `direction` itself.
-        self.gain = nn.Parameter(_length(self.direction.detach()))
+        # At the start the weight is `direction` itself. Shapes alone have no length: to ask would load 400 modules.
+        length = torch.ones(1, 1, kernel) if self.direction.is_meta else _length(self.direction.detach())
+        self.gain = nn.Parameter(length)
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, tokens: Tensor) -> Tensor:
