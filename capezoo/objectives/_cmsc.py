@@ -13,7 +13,7 @@ _SHORTEST = 1e-8  # length that an embedding is divided by at least; the public 
 class CmscConfig(Spec):
     """Temperature and gradient of the contrast."""
 
-    temperature: float = Field(default=0.1, gt=0, description="divides cosine similarity; CLOCS, ECG-FM")
+    temperature: float = Field(default=0.1, gt=0, description="divides cosine similarity of windows; CLOCS, ECG-FM")
     normalise_gradient: bool = Field(
         default=False,
         description="the gradient passes through the lengths that cosines are divided by; ECG-FM's public code detaches "
