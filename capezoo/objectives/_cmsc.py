@@ -30,12 +30,14 @@ def across_views(first: Tensor, second: Tensor, group: Tensor, config: CmscConfi
     with torch.autocast(first.device.type, enabled=False):
         first, second = (_on_the_sphere(view, config.normalise_gradient) for view in (first, second))
         score = first @ second.T / config.temperature
+        # A patient may be there twice: his windows share the weight, as in the public code.
         same = (group[:, None] == group).to(score.dtype)
         wanted = same / same.sum(1, keepdim=True)
         return (F.cross_entropy(score, wanted) + F.cross_entropy(score.T, wanted)) / 2
 
 
 def _on_the_sphere(view: Tensor, normalise_gradient: bool) -> Tensor:
+    # Autocast would leave cosines in bfloat16, where all above 0.998 are 1.
     exact = view.to(torch.promote_types(view.dtype, torch.float32))
     length = exact.norm(dim=1, keepdim=True).clamp(min=_SHORTEST)
     return exact / (length if normalise_gradient else length.detach())

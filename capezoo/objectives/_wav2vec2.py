@@ -81,6 +81,7 @@ class HiddenCodesObjective(_contract.Objective):
         super().__init__()
         self.settings = config
         dim, width = int(encoder.feature_dim), -(-config.projection // config.groups)  # type: ignore[arg-type]
+        # Between 0 and 1, as fairseq has it, and not small as the tokens of vision transformers.
         self.mask_token = nn.Parameter(torch.rand(int(encoder.token_dim)))  # type: ignore[arg-type]
         self.quantiser = GumbelCodes(dim, config.groups, config.codes, width)
         _affordable(int(encoder.num_features), config.projection)  # type: ignore[arg-type]
@@ -100,6 +101,7 @@ class HiddenCodesObjective(_contract.Objective):
         chosen = self.quantiser(wanted, drawn.present, temperature, batch.generator)
         score = self._scores(_at(context, drawn.places), chosen, drawn.among)
         each = F.cross_entropy(score.transpose(1, 2), torch.zeros_like(drawn.places), reduction="none")
+        # By argmax equal scores would count as right: the own code stands first.
         right = (score[..., :1] > score[..., 1:]).all(-1)
         return Parts(
             contrast=mean_where(each, drawn.present),
@@ -127,6 +129,7 @@ class HiddenCodesObjective(_contract.Objective):
             pairs = predicted @ codes.transpose(1, 2) / self.settings.contrast_temperature
             # Told by places and not by values, which may differ in their last bit.
             alike = (chosen.places[:, :, None] == chosen.places[:, None]).all(-1)
+            # Taken before the others are left out: a place has the same codes as itself.
             own = torch.diagonal(pairs, dim1=1, dim2=2)[..., None]
             return torch.cat([own, pairs.masked_fill(alike, -torch.inf).gather(2, among)], dim=-1)
 

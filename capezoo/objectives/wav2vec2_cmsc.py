@@ -44,6 +44,7 @@ class Objective(HiddenCodesObjective):
         signal = batch.signal.flatten(0, 1)
         parts = self.parts(encoder, signal, batch)
         seen = encoder.contextualise(parts.tokens)[-1] if self.config.second_pass else parts.context  # type: ignore[operator]
+        # Over hidden places too: an embedding is the mean of all.
         first, second = seen.mean(1).unflatten(0, (-1, 2)).unbind(1)
         cmsc = across_views(first, second, batch.group, self.config)
         return Losses(self.weighed(parts) + self.config.cmsc_weight * cmsc, parts.terms() | {"cmsc": cmsc.detach()})

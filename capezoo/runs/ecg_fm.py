@@ -55,6 +55,8 @@ def _small(seed: int) -> RunConfig:
         "attention_dropout": 0.0,
     }
     run = _published(seed)
+    # In 300 steps of 5e-5 Adam moves no weight by more than 0.015: twenty times the published rate. Of twice 64 codes about
+    # 100 are in use after 100 steps.
     changes = {
         "name": "ecg_fm_small",
         "encoder": EncoderSpec(name="wav2vec2", config={"in_leads": 12, **narrow}),
