@@ -67,6 +67,7 @@ class Encoder(TokenEncoder):
         dim, stem = config.embedding_dim, config.stem_width
         self.stem = nn.Sequential()
         for i, (kernel, stride) in enumerate(zip(config.kernels, config.strides, strict=True)):
+            # No padding: a last sample without its pair is left out, and 2,500 samples make 156 tokens.
             convolution = Conv(stem if i else config.in_leads, stem, kernel, stride, padding=0)
             nn.init.kaiming_normal_(convolution.weight)
             # The first alone is normed, each channel over time: the source's "default" mode.
@@ -121,8 +122,9 @@ class _Positions(nn.Module):
         self.groups = groups
         self.direction = nn.Parameter(torch.empty(dim, dim // groups, kernel))
         nn.init.normal_(self.direction, std=sqrt(4 / (kernel * dim)))
-        # At the start the weight is `direction` itself.
-        self.gain = nn.Parameter(_length(self.direction.detach()))
+        # At the start the weight is `direction` itself. Shapes alone have no length: to ask would load 400 modules.
+        length = torch.ones(1, 1, kernel) if self.direction.is_meta else _length(self.direction.detach())
+        self.gain = nn.Parameter(length)
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -155,6 +157,7 @@ class _Layer(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        # One product in place of three small ones.
         query, key, value = self.qkv(tokens).unflatten(-1, (3, -1, self.head_dim)).permute(2, 0, 3, 1, 4)
         dropout = self.attention_dropout if self.training else 0.0
         seen = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)

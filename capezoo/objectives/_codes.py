@@ -62,7 +62,9 @@ class GumbelCodes(nn.Module):
                 soft = F.softmax(noisy / temperature, dim=-1)
                 # The difference is exactly 0: `choice - soft + soft`, as usual, would round codes apart that are equal.
                 choice = choice + (soft - soft.detach())
+            # Not a look-up: the gradient of a choice is that of a mixture of all codes.
             chosen = torch.einsum("...gc,gcw->...gw", choice, self.codes).flatten(-2)
+            # Without the noise, which would make any scores look diverse.
             best = F.one_hot(scores.detach().argmax(-1), scores.shape[-1]).to(scores.dtype)
             used, likely = (_perplexity(share, present) for share in (best, F.softmax(scores, dim=-1)))
         return Chosen(chosen, places, used, likely)

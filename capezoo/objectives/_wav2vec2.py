@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import log
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from capezoo.objectives._masks import equal_spans, mean_where, others
 from capezoo.objectives._schedules import exponential
 from capezoo.specs.base import Channels, Share, Spec, Taps
 
+_Above0 = Annotated[float, Field(gt=0)]
 TERMS = ("contrast", "accuracy", "code_perplexity", "penalty")
 
 
@@ -29,19 +30,21 @@ class HiddenCodesConfig(Spec):
     thin: bool = Field(
         default=True,
         description="rows lose hidden tokens at random until all of a batch have as many, so that the share hidden depends "
-        "on the batch: 0.50 of one row of 156 tokens, 0.36 of 128; the public code. No: 0.50, and rows count by their tokens",
+        "on the batch: 0.50 of one row of 156 tokens, 0.36 of 128; the public code. False: 0.50 whatever the batch, and rows count by their tokens",
     )
     groups: int = Field(default=2, gt=0, le=64, description="of codes, one chosen from each; wav2vec 2.0, ECG-FM")
     codes: Channels = Field(default=320, description="in a group; wav2vec 2.0, ECG-FM")
     projection: Channels = Field(
         default=256, description="features of codes, side by side, and of predictions; wav2vec 2.0, ECG-FM"
     )
-    gumbel_temperature: tuple[float, float] = Field(
+    gumbel_temperature: tuple[_Above0, _Above0] = Field(
         default=(2.0, 0.5), description="first and last; wav2vec 2.0, ECG-FM"
     )
     gumbel_factor: Share = Field(default=0.999995, gt=0, description="on it at every step; wav2vec 2.0, ECG-FM")
     negatives: Taps = Field(default=100, description="of the same row, with replacement; wav2vec 2.0, ECG-FM")
-    contrast_temperature: float = Field(default=0.1, gt=0, description="divides cosine similarity; wav2vec 2.0, ECG-FM")
+    contrast_temperature: float = Field(
+        default=0.1, gt=0, description="divides cosine similarity with codes; wav2vec 2.0, ECG-FM"
+    )
     diversity_weight: float = Field(
         default=0.1, ge=0, description="of the share of codes not in use; wav2vec 2.0, ECG-FM"
     )
@@ -78,6 +81,7 @@ class HiddenCodesObjective(_contract.Objective):
         super().__init__()
         self.settings = config
         dim, width = int(encoder.feature_dim), -(-config.projection // config.groups)  # type: ignore[arg-type]
+        # Between 0 and 1, as fairseq has it, and not small as the tokens of vision transformers.
         self.mask_token = nn.Parameter(torch.rand(int(encoder.token_dim)))  # type: ignore[arg-type]
         self.quantiser = GumbelCodes(dim, config.groups, config.codes, width)
         _affordable(int(encoder.num_features), config.projection)  # type: ignore[arg-type]
@@ -97,6 +101,7 @@ class HiddenCodesObjective(_contract.Objective):
         chosen = self.quantiser(wanted, drawn.present, temperature, batch.generator)
         score = self._scores(_at(context, drawn.places), chosen, drawn.among)
         each = F.cross_entropy(score.transpose(1, 2), torch.zeros_like(drawn.places), reduction="none")
+        # By argmax equal scores would count as right: the own code stands first.
         right = (score[..., :1] > score[..., 1:]).all(-1)
         return Parts(
             contrast=mean_where(each, drawn.present),
@@ -124,6 +129,7 @@ class HiddenCodesObjective(_contract.Objective):
             pairs = predicted @ codes.transpose(1, 2) / self.settings.contrast_temperature
             # Told by places and not by values, which may differ in their last bit.
             alike = (chosen.places[:, :, None] == chosen.places[:, None]).all(-1)
+            # Taken before the others are left out: a place has the same codes as itself.
             own = torch.diagonal(pairs, dim1=1, dim2=2)[..., None]
             return torch.cat([own, pairs.masked_fill(alike, -torch.inf).gather(2, among)], dim=-1)
 

@@ -26,6 +26,7 @@ class Config(CmscConfig):
 class Objective(_contract.Objective):
     """It has no weights: what attracts are the embeddings themselves."""
 
+    # Not crops of one recording: where they overlap the same samples would have to be found again.
     needs = Needs(views=2, pairing=("adjacent", "patient"))
 
     def __init__(self, config: Config, encoder: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""wav2vec 2.0 and CMSC on one pass of the encoder: what ECG-FM is pretrained with.
+"""The sum of wav2vec 2.0 and CMSC on one pass of the encoder: what ECG-FM is pretrained with.
 
 Source: Oh et al., arXiv 2203.06889, and ECG-FM, arXiv 2408.05178, read from its public code. Both windows of a pair have
 tokens hidden, and codes to find, as in `wav2vec2`; the mean over the encoder's outputs, hidden places among them, must find
@@ -6,8 +6,8 @@ the neighbouring window as in `cmsc`. The sum weighs both alike. The method is m
 random lead masking is done here.
 
 There are two versions of the public code: one takes the means from the pass with hidden tokens, as here by default, the other
-from a second pass of the transformer without (`second_pass`), which takes nearly twice as long. Masks, thinning, gradients and what several
-processes share are as in `wav2vec2` and `cmsc`.
+from a second pass of the transformer without (`second_pass`). Masks, thinning, gradients and what several processes share are
+as in `wav2vec2` and `cmsc`.
 """
 
 from math import log
@@ -44,6 +44,7 @@ class Objective(HiddenCodesObjective):
         signal = batch.signal.flatten(0, 1)
         parts = self.parts(encoder, signal, batch)
         seen = encoder.contextualise(parts.tokens)[-1] if self.config.second_pass else parts.context  # type: ignore[operator]
+        # Over hidden places too: an embedding is the mean of all.
         first, second = seen.mean(1).unflatten(0, (-1, 2)).unbind(1)
         cmsc = across_views(first, second, batch.group, self.config)
         return Losses(self.weighed(parts) + self.config.cmsc_weight * cmsc, parts.terms() | {"cmsc": cmsc.detach()})

@@ -131,6 +131,31 @@ def test_runs_of_openecg_are_resnet_50_on_whole_recordings(name: str, heads: int
     assert small.views == config.views
 
 
+def test_ecg_fm_has_the_numbers_of_its_study() -> None:
+    config = runs.get("ecg_fm", seed=0)
+    assert (config.input.rate_hz, config.input.length, len(config.input.leads)) == (500, 2500, 12)
+    assert (config.input.normalisation, config.sampler.pairing, config.epochs) == ("record_lead_z", "adjacent", 200)
+    assert 2 * config.sampler.groups == 64 * 2 * 4 * 2  # pairs, segments, devices, accumulated steps
+    chosen = config.optimiser
+    assert (chosen.kind, chosen.lr, chosen.betas, chosen.eps) == ("adamw", 5e-5, (0.9, 0.98), 1e-6)
+    assert (chosen.weight_decay, chosen.schedule, chosen.warmup_steps) == (0.01, "constant", 0)
+    small = runs.get("ecg_fm_small", seed=0)
+    assert sum(p.numel() for p in build(small.encoder, 0).parameters()) == 263_456
+    changed = {
+        "name",
+        "encoder",
+        "objective",
+        "sampler",
+        "optimiser",
+        "held_out",
+        "probes",
+        "epochs",
+        "max_steps",
+        "checkpoint_every",
+    }
+    assert {key for key, value in config if value != getattr(small, key)} == changed
+
+
 def test_smoke_is_small() -> None:
     parameters = sum(p.numel() for p in build(runs.get("smoke", seed=0).encoder, 0).parameters())
     assert parameters == 339_808
