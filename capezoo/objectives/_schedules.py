@@ -6,3 +6,8 @@ from math import cos, pi
 def half_cosine(start: float, end: float, step: int, total: int) -> float:
     """Go from `start` at step 0 to `end` at step `total` along half a cosine."""
     return end + (start - end) / 2 * (1 + cos(pi * (step / total)))
+
+
+def linear(start: float, end: float, step: int, total: int) -> float:
+    """Go from `start` at step 0 to `end` at step `total` along a line, and stay there."""
+    return start + (end - start) * min(step / total, 1.0)

@@ -43,6 +43,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "dinosr": {"span": 3, "mask_share": 0.5, "codes": 16},
     "hubert_sinkhorn": {"span": 3, "mask_share": 0.5, "prototypes": [8, 16]},
     "jepa": {"shortest": 3},
+    "jepa_vit": {"heads": 2, "shortest": 3},
+    "mae": {"width": 16, "depth": 1, "heads": 2},
 }
 VIT = {"patch": 16, "embedding_dim": 16, "head_dim": 8, "depth": 2}
 
