@@ -69,6 +69,47 @@ def blocks(
     return counts, torch.where(context.sum(1, keepdim=True) < shortest, anywhere, context)
 
 
+def scattered(rows: int, n: int, keep: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Keep `keep` of `n` tokens of each row, any with the same chance: places kept and dropped, int64, ascending."""
+    order = torch.rand(rows, n, generator=generator).argsort(1)
+    return order[:, :keep].sort(1).values, order[:, keep:].sort(1).values
+
+
+def gaps(rows: int, n: int, keep: int, shortest: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Keep `keep` of `n` tokens of each row and drop the rest in blocks: places kept and dropped, int64, ascending.
+
+    A block has `shortest` tokens up to all that remain to be dropped, and falls into a stretch of kept ones in proportion
+    to its length. What remains and is shorter joins a block; a stretch that is shorter than its block goes whole. As
+    Weimann and Conrad do, of all rows at once.
+    """
+    place, whole = torch.arange(n), torch.ones(rows, n, dtype=torch.bool)
+    left = torch.full((rows, 1), n - keep)
+    # Only rows that are not done: most have two or three blocks, one of thousands has ten.
+    while len(row := left[:, 0].nonzero()[:, 0]):
+        kept, more = whole[row], left[row]
+        # The stretch around a kept token drawn evenly: a longer one is met more often.
+        met = torch.rand(kept.shape, generator=generator).masked_fill(~kept, -1).argmax(1, keepdim=True)
+        size_draw, place_draw, side_draw = torch.rand(3, len(row), 1, generator=generator)
+        start = torch.where(~kept & (place < met), place + 1, 0).amax(1, keepdim=True)
+        stop = torch.where(~kept & (place > met), place, n).amin(1, keepdim=True)
+        size = torch.where(more >= shortest, shortest + (size_draw * (more - shortest + 1)).long(), more)
+        size = torch.minimum(size, stop - start)
+        free = start + (place_draw * (stop - start - size + 1)).long()
+        # A remainder goes to an end of its stretch where a block is, not to an end of the recording.
+        at_start = (start > 0) & ((stop == n) | (side_draw < 0.5))
+        joined = torch.where(at_start, start, torch.where(stop < n, stop - size, free))
+        begin = torch.where(more >= shortest, free, joined)
+        whole[row] = kept & ((place < begin) | (place >= begin + size))
+        left[row] = more - size
+    order = (~whole).int().argsort(dim=1, stable=True)
+    return order[:, :keep], order[:, keep:]
+
+
+def at(places: Tensor, tokens: Tensor) -> Tensor:
+    """(batch, token, channel) -> those at `places`, (batch, chosen), of each row."""
+    return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
 def mean_where(values: Tensor, weight: Tensor) -> Tensor:
     """Mean of `values` weighed by `weight`, of the same shape; 0 with a gradient of 0 if all weights are 0."""
     # Weighed and not picked: the number of hidden tokens would have to be read back from a GPU.

@@ -11,3 +11,8 @@ def half_cosine(start: float, end: float, step: int, total: int) -> float:
 def exponential(start: float, end: float, factor: float, step: int) -> float:
     """Multiply `start` by `factor` at every step, down to `end`."""
     return max(start * factor**step, end)
+
+
+def linear(start: float, end: float, step: int, total: int) -> float:
+    """Go from `start` at step 0 to `end` at step `total` along a line, and stay there."""
+    return start + (end - start) * min(step / total, 1.0)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,13 +30,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "jepa": {"shortest": 8, "dropout": 0.0},
     "wav2vec2": {"span": 4, "negatives": 20, "dropout": 0.0},
     "wav2vec2_cmsc": {"span": 4, "negatives": 20, "dropout": 0.0},
+    "jepa_vit": {"width": 32, "heads": 2},
+    "mae": {"width": 32, "depth": 1, "heads": 2},
 }
 
 
 class Least(TokenEncoder):
     """The least causal encoder: linear tokens, and their running mean. No norm, so ranks do not need to share one."""
 
-    token_dim, causal = DIM, True
+    token_dim, causal, can_drop = DIM, True, True
+    config = SimpleNamespace(in_leads=8)
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,6 +51,8 @@ class Least(TokenEncoder):
         return torch.einsum("dl,bltn->btd", self.weight, x.unflatten(-1, (-1, TOKEN))) / TOKEN
 
     def context(self, tokens: Tensor, n_stages: int, keep: Tensor | None = None) -> list[Tensor]:
+        if keep is not None:
+            tokens = tokens.gather(1, keep[..., None].expand(-1, -1, DIM))
         count = torch.arange(1, tokens.shape[1] + 1, dtype=tokens.dtype)
         return [torch.tanh(tokens).cumsum(1) / count[:, None]]
 
@@ -90,7 +96,7 @@ def trained_ones(*modules: nn.Module) -> list[nn.Parameter]:
 
 
 def test_there_are_objectives() -> None:
-    hidden = {"data2vec", "dinosr", "hubert_sinkhorn", "jepa", "wav2vec2", "wav2vec2_cmsc"}
+    hidden = {"data2vec", "dinosr", "hubert_sinkhorn", "jepa", "jepa_vit", "mae", "wav2vec2", "wav2vec2_cmsc"}
     assert {"byol", "cmsc", "cpc", "info_nce", "simclr"} | hidden <= set(NAMES)
 
 
@@ -231,7 +237,7 @@ def test_a_run_that_gives_too_little_is_refused_and_both_sides_named(name: str) 
 
 
 class Demanding(Objective):
-    """Asks for what no bundled objective asks yet."""
+    """Asks for several things at once."""
 
     needs = Needs(views=2, pairing=("adjacent",), drops_tokens=True)
 
@@ -243,8 +249,10 @@ def test_every_ability_is_asked_for_by_name() -> None:
     ):
         check(objective, Least().float(), config)
     config = config_for("info_nce", pairing="adjacent")
+    least = Least().float()
+    least.can_drop = False
     with pytest.raises(SpecError, match="needs an encoder that can drop tokens, encoder vit1d cannot"):
-        check(objective, Least().float(), config)
+        check(objective, least, config)
     objective.needs = Needs(views=2, causal=False)
     with pytest.raises(SpecError, match="needs an encoder that is not causal, encoder vit1d is causal"):
         check(objective, Least().float(), config)

@@ -45,6 +45,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "jepa": {"shortest": 3},
     "wav2vec2": {"span": 3, "codes": 8, "projection": 16, "negatives": 4},
     "wav2vec2_cmsc": {"span": 3, "codes": 8, "projection": 16, "negatives": 4},
+    "jepa_vit": {"heads": 2, "shortest": 3},
+    "mae": {"width": 16, "depth": 1, "heads": 2},
 }
 VIT = {"patch": 16, "embedding_dim": 16, "head_dim": 8, "depth": 2}
 
