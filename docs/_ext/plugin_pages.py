@@ -204,7 +204,7 @@ def teacher_of(name: str) -> str:
     from capezoo.specs import ObjectiveSpec
 
     run = next((config for config in configs().values() if config.objective.name == name), None)
-    encoder = outline(run.encoder.name, **run.encoder.config) if run else outline("ecg_vit", causal=True)
+    encoder = outline(run.encoder.name, **run.encoder.config) if run else outline("vit1d", causal=True)
     with torch.device("meta"):
         objective = objectives.build(run.objective if run else ObjectiveSpec(name=name), encoder, seed=0)
     return "yes" if any(isinstance(module, Teacher) for module in objective.modules()) else "no"
