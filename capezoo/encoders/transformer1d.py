@@ -84,6 +84,7 @@ class Encoder(TokenEncoder):
         place = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
         if keep is not None:
             tokens, place = tokens.gather(1, keep[..., None].expand(-1, -1, tokens.shape[2])), keep
+        # Places are those before any token was dropped.
         angle = None
         if self.config.positions == "rotary":
             angle = _angles(place, self.config.width // self.config.heads)[:, None]
@@ -138,5 +139,6 @@ def _angles(place: Tensor, channels: int) -> Tensor:
 def _turned(x: Tensor, angle: Tensor) -> Tensor:
     """Turn each pair of channels, one of the first half and one of the second, by its angle: products know distances."""
     first, second = x.chunk(2, dim=-1)
+    # Angles stay float32 until here: in bfloat16 a place beyond 256 is not told from the next.
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from capezoo.objectives._contract import Losses, Needs, Objective, ViewBatch, check
-from capezoo.objectives._heads import perceptron
+from capezoo.objectives._perceptron import perceptron
 from capezoo.objectives._schedules import half_cosine
 from capezoo.objectives._teacher import Teacher
 from capezoo.specs.base import parse
