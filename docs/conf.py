@@ -10,10 +10,10 @@ project = "ecgcohorts"
 author = "ecgcohorts contributors"
 copyright = "ecgcohorts contributors, Apache-2.0"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "plain_docstrings", "command_help"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "plain_docstrings", "command_help", "plugin_pages"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "parts/_*"]
 suppress_warnings = ["config.cache"]
 
 autodoc_default_options = {"member-order": "bysource", "exclude-members": "model_config"}

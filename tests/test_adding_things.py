@@ -1,7 +1,7 @@
 """Adding a thing is adding one file: each kind is added to a copy of the tree, used by its commands, and held to its contract.
 
-The files are in tests/adding, at the place each has in the tree; the reader and its writer are those of
-docs/adding_a_format.md.
+The files are in tests/adding, at the place each has in the tree; the reader, its writer and one objective are those of
+docs/adding_a_format.md and docs/adding_a_method.md.
 """
 
 import json
@@ -24,6 +24,7 @@ ADDED = {
     "cohort preset": ("ecgcohorts/cohorts/presets/acme_hospital.py", "tests/contracts/cohorts/acme_hospital.py"),
     "recipe": ("ecgcohorts/preprocess/recipes/plain_125.py",),
     "encoder": ("capezoo/encoders/patches.py",),
+    "objective": ("capezoo/objectives/simsiam.py",),
     "objective with a teacher": ("capezoo/objectives/slow_copy.py",),
     "objective on tokens": ("capezoo/objectives/next_token.py",),
     "view": ("capezoo/views/flip.py",),
@@ -31,9 +32,10 @@ ADDED = {
     "question": ("capezoo/evaluate/questions/spread.py",),
     "command": ("ecgcohorts/cli/commands/count.py",),
 }
+OF_PAGES = {"acme.py": "adding_a_format.md", "write_acme.py": "adding_a_format.md", "simsiam.py": "adding_a_method.md"}
 # Tests collected from the registries, of the names that were added.
 CONTRACTS = ("tests/contracts", "tests/test_commands.py")
-WORDS = "acme or patches or slow_copy or next_token or flip or added or spread or count or plain-125"
+WORDS = "acme or patches or simsiam or slow_copy or next_token or flip or added or spread or count or plain-125"
 
 USE = """
 import json, pathlib, sys
@@ -62,6 +64,9 @@ if __name__ == "__main__":
     ecgcohorts("ingest raw store.zarr --cohort acme_hospital --recipe plain-125 --key key".split())
     for run in ("added_slow_copy", "added_next_token"):
         capezoo(f"pretrain --store store.zarr --out {run} --seed 0 --run {run}".split())
+    method = ("objective.name=simsiam", 'objective.config={"width": 16, "bottleneck": 8}', "name=added_simsiam")
+    settings = [part for setting in method for part in ("--set", setting)]
+    capezoo(["pretrain", *"--store store.zarr --out added_simsiam --seed 0 --run added_slow_copy".split(), *settings])
     capezoo("publish added_slow_copy weights --store store.zarr --digests plain".split())
     capezoo("evaluate spread --weights weights --store store.zarr --seed 0 -o study".split())
     ecgcohorts("count store.zarr --json".split())
@@ -71,8 +76,8 @@ if __name__ == "__main__":
 def text_of(file: str) -> str:
     """What is added at a place of the tree."""
     name = Path(file).name
-    if name in ("acme.py", "write_acme.py"):
-        page = (ROOT / "docs" / "adding_a_format.md").read_text("utf-8")
+    if name in OF_PAGES:
+        page = (ROOT / "docs" / OF_PAGES[name]).read_text("utf-8")
         (code,) = re.findall(rf"^```python\n# {name}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
         return code
     return (ROOT / "tests" / "adding" / file).read_text("utf-8")
@@ -137,7 +142,7 @@ def test_a_format_a_preset_and_a_recipe_make_a_store(used: tuple[Path, str]) -> 
     assert manifest["recipe"]["name"] == "plain-125"
 
 
-@pytest.mark.parametrize("name", ["added_slow_copy", "added_next_token"])
+@pytest.mark.parametrize("name", ["added_slow_copy", "added_next_token", "added_simsiam"])
 def test_encoder_objectives_and_view_make_a_run(name: str, used: tuple[Path, str]) -> None:
     place, _ = used
     config = yaml.safe_load((place / name / "config.yaml").read_text("utf-8"))

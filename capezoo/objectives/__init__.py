@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from capezoo.objectives._contract import Losses, Needs, Objective, ViewBatch, check
+from capezoo.objectives._perceptron import perceptron
 from capezoo.objectives._schedules import half_cosine
+from capezoo.objectives._teacher import Teacher
 from capezoo.specs.base import parse
 from ecgcohorts import plugins
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from capezoo.specs.run import ObjectiveSpec
 
 
-__all__ = ["Losses", "Needs", "Objective", "ViewBatch", "build", "check", "half_cosine"]
+__all__ = ["Losses", "Needs", "Objective", "Teacher", "ViewBatch", "build", "check", "half_cosine", "perceptron"]
 
 
 def build(spec: "ObjectiveSpec", encoder: "nn.Module", seed: int) -> "Objective":

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from capezoo.objectives._heads import _affordable
+from capezoo.objectives._perceptron import _affordable
 
 _LEAST = 1e-7  # added to a share before its logarithm; fairseq
 

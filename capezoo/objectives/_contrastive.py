@@ -21,6 +21,7 @@ class Contrastive(_contract.Objective):
         self.head, self.temperature = head, temperature
 
     def forward(self, encoder: nn.Module, batch: ViewBatch) -> Losses:
+        # Both views at once, as SimCLR: a BatchNorm of the encoder sees the whole batch.
         projected = self.head(encoder(batch.signal.flatten(0, 1)))  # (group * view, dim)
         first, second = projected.unflatten(0, (-1, 2)).unbind(1)
         return Losses(info_nce(first, second, self.temperature, batch.group))

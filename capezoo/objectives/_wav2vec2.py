@@ -13,8 +13,8 @@ from capezoo.encoders import TokenEncoder
 from capezoo.objectives import _contract
 from capezoo.objectives._codes import Chosen, GumbelCodes
 from capezoo.objectives._contract import ViewBatch
-from capezoo.objectives._heads import _affordable
 from capezoo.objectives._masks import equal_spans, mean_where, others
+from capezoo.objectives._perceptron import _affordable
 from capezoo.objectives._schedules import exponential
 from capezoo.specs.base import Channels, Share, Spec, Taps
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from capezoo.objectives import _contract
 from capezoo.objectives._contract import Losses, Needs, ViewBatch
-from capezoo.objectives._heads import perceptron
+from capezoo.objectives._perceptron import perceptron
 from capezoo.objectives._schedules import half_cosine
 from capezoo.objectives._teacher import Teacher
 from capezoo.specs.base import Channels, Share, Spec

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from capezoo.objectives import _contract
 from capezoo.objectives._contract import Losses, Needs, ViewBatch
-from capezoo.objectives._heads import _affordable
+from capezoo.objectives._perceptron import _affordable
 from capezoo.specs.base import Spec, Taps
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from capezoo.objectives._clusters import Prototypes, sinkhorn
 from capezoo.objectives._contract import Losses, ViewBatch
-from capezoo.objectives._heads import perceptron
 from capezoo.objectives._masked import SpanConfig, SpanObjective
 from capezoo.objectives._masks import mean_where
+from capezoo.objectives._perceptron import perceptron
 from capezoo.objectives._schedules import half_cosine
 from capezoo.specs.base import MAX_LAYERS, Channels, Share
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from capezoo.objectives._contract import Needs
 from capezoo.objectives._contrastive import Contrastive
-from capezoo.objectives._heads import perceptron
+from capezoo.objectives._perceptron import perceptron
 from capezoo.specs.base import Channels, Spec
 
 

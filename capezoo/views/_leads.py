@@ -14,6 +14,7 @@ def mixing(of: InputSpec) -> Tensor:
 
     What is added to a window goes through it, so that III stays II - I, and so on, as in any recording.
     """
+    # Asked of the one module that knows the derivations, by what it makes of I alone and of II alone.
     limb = select(np.eye(len(EIGHT_LEADS))[:2], ("I", "II"), LIMB_LEADS)
     chest = np.eye(len(EIGHT_LEADS))[2:]
     rows = dict(zip((*LIMB_LEADS, *EIGHT_LEADS[2:]), np.concatenate([limb, chest]), strict=True))

@@ -50,6 +50,7 @@ class View:
 
     def __init__(self, config: Config, of: InputSpec) -> None:
         missing = [lead for lead in EIGHT_LEADS if lead not in of.leads]
+        # Scaled lead by lead, III is no longer II - I, and three axes cannot be found again.
         if missing or of.normalisation not in ("none", "window_z"):
             found = f"no {', '.join(missing)}" if missing else f"normalisation {of.normalisation}, each lead by itself"
             raise SpecError(f"view axis_rotation needs I, II and V1 to V6 on one scale: found {found}. Leave it out.")
@@ -60,8 +61,10 @@ class View:
         """change: float32 (batch, view, lead, lead), what is added to each lead of every other."""
         each, largest = (*shape[:2], 3), radians(self.config.degrees)
         turn = _rotation(uniform((-largest, largest), each, generator).double())
+        # In double until the end: a turn of nearly nothing is a small difference of large numbers.
         scale = uniform(self.config.scale, each, generator).double()
         difference = turn * scale[..., None, :] - torch.eye(3, dtype=torch.float64)
+        # The pseudo-inverse, and not Dower's own table: rounded to three digits, the two do not undo each other.
         of_eight = self.mixing @ torch.linalg.pinv(_INVERSE_DOWER) @ difference @ _INVERSE_DOWER
         change = torch.zeros((*shape[:2], len(self.mixing), len(self.mixing)))
         change[..., self.eight] = of_eight.float()

@@ -45,6 +45,7 @@ class View:
         }
 
     def apply(self, signal: Tensor, drawn: Drawn) -> Tensor:
+        # Waves are made where the signal is: three numbers a wave travel to the device, not one a sample.
         seconds = torch.arange(signal.shape[-1], device=signal.device) / self.rate_hz
         angle = 2 * pi * drawn["hz"][..., None] * seconds + drawn["phase"][..., None]
         wander = (drawn["amplitude"][..., None] * angle.cos()).sum(2)

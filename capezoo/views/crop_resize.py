@@ -39,6 +39,7 @@ class View:
     def draw(self, shape: Shape, generator: torch.Generator) -> Drawn:
         """first, step: (batch, view), place of the first sample, and samples between two of the view."""
         share = uniform(self.share, shape[:2], generator)
+        # In gaps between samples, one fewer than samples, so that a share of 1 is the window itself.
         first = torch.rand(shape[:2], generator=generator) * (1 - share) * (shape[-1] - 1)
         return {"first": first, "step": share}
 

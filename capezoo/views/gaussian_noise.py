@@ -30,6 +30,7 @@ class View:
         """noise: float32 (batch, view, lead, time), in mV."""
         std = uniform(self.std, shape[:2], generator)[..., None, None]
         white = torch.randn((*shape[:2], self.mixing.shape[1], shape[-1]), generator=generator)
+        # Mixed here and not in `apply`, which would have to copy the matrix to the device at each step.
         return {"noise": self.mixing @ (std * white)}
 
     def apply(self, signal: Tensor, drawn: Drawn) -> Tensor:

@@ -28,6 +28,7 @@ class View:
     """Lengths are uniform, starts over all places where the span fits."""
 
     def __init__(self, config: Config, of: InputSpec) -> None:
+        # Seconds, for the beat that a span hides; at least a sample, where a rate is low.
         shortest, longest = (max(1, round(seconds * of.rate_hz)) for seconds in config.seconds)
         self.probability, self.samples = config.probability, (shortest, longest)
         if longest > of.length:

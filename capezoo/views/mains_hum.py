@@ -31,6 +31,7 @@ class View:
 
     def __init__(self, config: Config, of: InputSpec) -> None:
         require_millivolts(of, "mains_hum")
+        # A faster hum would come out as a slower wave, and at 100 Hz one of 50 Hz may vanish with its phase.
         if max(config.hz) >= of.rate_hz / 2:
             raise SpecError(f"view mains_hum: found a hum of {max(config.hz):g} Hz, expected less than half the rate of the "
                             f"window, {of.rate_hz / 2:g} Hz. Leave the view out, or set its hz.")  # fmt: skip
@@ -40,6 +41,7 @@ class View:
     def draw(self, shape: Shape, generator: torch.Generator) -> Drawn:
         """height: (batch, view, lead), in mV; hz, phase: (batch, view)."""
         amplitude = uniform(self.amplitude, shape[:2], generator)[..., None]
+        # Both signs: a lead is a difference of electrodes, and the one that hums more decides.
         share = uniform((-1.0, 1.0), (*shape[:2], self.mixing.shape[1]), generator)
         return {
             "height": (amplitude * share) @ self.mixing.T,

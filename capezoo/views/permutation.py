@@ -27,6 +27,7 @@ class View:
         part = torch.arange(shape[-1]) * self.config.parts // shape[-1]
         cut = torch.rand(shape[:2], generator=generator) < self.config.probability
         place = torch.rand((*shape[:2], self.config.parts), generator=generator).argsort(-1)
+        # Where nothing is cut the parts keep their order, and so does every sample.
         place = torch.where(cut[..., None], place, torch.arange(self.config.parts))
         # Stable, so that samples of a part stay in order.
         return {"source": place[..., part].argsort(dim=-1, stable=True)}

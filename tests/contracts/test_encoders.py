@@ -14,6 +14,7 @@ NAMES = plugins.names("capezoo.encoders")
 LENGTH = 800  # samples; any length an encoder meets
 # Of networks whose published size would take most of the time here: narrower ones of the same build.
 NARROWER = {
+    "transformer1d": {"width": 32, "heads": 2, "feed_forward": 64},
     "net1d": {"stem_width": 16, "widths": [16, 32, 32, 48, 48, 64, 64]},
     "wav2vec2": {
         "stem_width": 16,

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from capezoo import encoders, objectives
 from capezoo.objectives._clusters import DecayingCodes, Prototypes, far_apart, sinkhorn
 from capezoo.objectives._contract import ViewBatch
-from capezoo.objectives._heads import StatePredictor, perceptron
+from capezoo.objectives._heads import StatePredictor
 from capezoo.objectives._masks import blocks, mean_where, spans
+from capezoo.objectives._perceptron import perceptron
 from capezoo.specs import EncoderSpec, ObjectiveSpec
 from ecgcohorts.errors import SpecError
 
