@@ -208,6 +208,20 @@ def _info(model: "nn.Module", index: CohortIndex, made_of: dict[str, Any]) -> Em
     )
 
 
+def without_embeddings(
+    model: "nn.Module", store: "AnyStore", name: str, card: str | None = None, batch_norm: BatchNorm = "running"
+) -> Embeddings:
+    """Say whose embeddings of which store these would be, for who trains a model on its signals: they have no units.
+
+    Raises RecipeMismatch for another recipe, as `embed_store` does.
+    """
+    spec, index = InputSpec.of_model(model), _kept(store.index)
+    plan = Adaptation.of_recipe(spec, store.recipe, str(store.path))
+    made_of = {"name": name, "card": card, "adaptation": plan, "batch_norm": batch_norm, "input": spec, "device": None}
+    info = _info(model, index, {**made_of, "store_fingerprint": store.fingerprint})
+    return Embeddings(Path(), info, index, np.zeros((len(index), 0), np.float32))
+
+
 def open_embeddings(path: str | Path) -> Embeddings:
     """Read an embeddings folder into memory. Raises StoreError if it is none, or not what was written."""
     import zarr

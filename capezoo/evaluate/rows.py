@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capezoo.embedding.adapt import Adaptation
-from capezoo.embedding.folder import embed_store, open_embeddings, weights_digest
+from capezoo.embedding.folder import embed_store, open_embeddings, weights_digest, without_embeddings
 from capezoo.embedding.from_store import estimate_norms
 from capezoo.encoders import build
 from capezoo.evaluate.questions import Subject
@@ -114,8 +114,15 @@ class Embedder:
         self._store, self._folder, self._progress, self._device = store, folder / "embeddings", progress, device
         self._opened: dict[Path, Embeddings] = {}
 
-    def subjects(self, rows: Sequence[Row], trains_on: NDArray[np.int64]) -> tuple[Subject, ...]:
-        """Embed the store with each row. trains_on: entries of the index that a question trains on."""
+    def subjects(self, rows: Sequence[Row], trains_on: NDArray[np.int64], embeds: bool = True) -> tuple[Subject, ...]:
+        """Embed the store with each row. trains_on: entries of the index that a question trains on.
+
+        embeds: false for a question that asks models alone; then its subjects have features of no units.
+        """
+        if not embeds:
+            made_of = [(without_embeddings(row.models[0], self._store, row.name, row.evaluated.card, row.evaluated.batch_norm), row)
+                       for row in rows]  # fmt: skip
+            return tuple(Subject(made, row.trained_on, (), row.models, row.estimated) for made, row in made_of)
         # Only what the question before had: ten untrained embeddings of a million recordings fill 10 GB.
         before, self._opened = self._opened, {}
         found = []

@@ -87,7 +87,7 @@ def study(
         module: Any = plugins.load(KIND, name)
         answer, refusal = None, ""
         try:
-            subjects = embedder.subjects(found, _trains_on(config, store, seed))
+            subjects = embedder.subjects(found, _trains_on(config, store, seed), getattr(module, "EMBEDS", True))
             result = module.run(Context(subjects, seed, _part_of(progress, name), store, device), config)
             answer = Answer(config=config, result=result, provenance=Provenance.now(command))
         except Unanswerable as error:

@@ -75,11 +75,11 @@ def _has_batch_norm(model: "nn.Module") -> bool:
 
 
 def _features(
-    model: "nn.Module", blocks: Iterable[NDArray[np.float32]], device: str | None = None
+    model: "nn.Module", blocks: Iterable[NDArray[np.float32]], device: str | None = None, pooled: bool = True
 ) -> Iterator[NDArray[np.float32]]:
     """Embed windows block by block, in float32 without TF32. On a GPU a block is on its way while the next is computed.
 
-    device: auto, cpu, cuda or cuda:N; the model comes back from there. None: where the model is. Mode and device are
+    pooled: features (window, unit), or what stands before the pooling, of an encoder (window, channel, token). device: auto, cpu, cuda or cuda:N; the model comes back from there. None: where the model is. Mode and device are
     the model's own again while a block is handed out.
     """
     import torch
@@ -96,9 +96,11 @@ def _features(
             # Entered anew for each block: a generator that waits inside would switch the mode of its caller too.
             with torch.inference_mode(), _float32_products(False, there), _evaluation(model):
                 x = x.pin_memory().to(there, non_blocking=True) if on_gpu else x.to(there)
-                # timm's name for `without the classifier`; the model may have one.
-                pooled = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
-                now = _Arriving(pooled.float(), there)
+                found = model.forward_features(x)  # type: ignore[operator]
+                if pooled:
+                    # timm's name for `without the classifier`; the model may have one.
+                    found = model.forward_head(found, pre_logits=True)  # type: ignore[operator]
+                now = _Arriving(found.float(), there)
             if before is not None:
                 yield before.wait().numpy()
             before = now

@@ -34,7 +34,7 @@ EVIL = "<script>&'\""  # in names of weights and cohorts
 COHORTS = (f"a{EVIL}", f"b{EVIL}")
 QUICK = {"train_cohort": COHORTS[0], "max_epochs": 3, "resamples": 20, "runs": 2, "allow_seen": True, "max_records": 30}
 QUICK |= {"train_records": 40, "validation_records": 20, "test_records": 40, "min_patients": 5}
-QUICK |= {"head_epochs": 3}
+QUICK |= {"head_epochs": 3, "epochs": 2}
 UNITS, LENGTH = 6, 256
 
 

@@ -121,8 +121,9 @@ def _options_of(config: Any) -> Iterator[click.Option]:
             yield click.Option([flag], type=REAL, nargs=places, metavar=" ".join("X" * places), **settings)
         elif kind in (int, float, str):
             yield click.Option([flag], type={int: INTEGER, float: REAL, str: Name("NAME")}[kind], **settings)
-        elif kind == tuple[str, ...]:
-            yield click.Option([flag], type=Name("NAME"), multiple=True, **settings | {"show_default": False})
+        elif get_origin(kind) is tuple and (word := get_args(kind)[0]) and (word is str or get_origin(word) is Literal):
+            of = Name("NAME") if word is str else OneOf(*get_args(word))
+            yield click.Option([flag], type=of, multiple=True, **settings | {"show_default": False})
 
 
 def _bare(kind: Any) -> list[Any]:

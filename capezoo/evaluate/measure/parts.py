@@ -115,6 +115,52 @@ class EveryHome(Spec):
         return Parts(np.concatenate(drawn["train"]), np.concatenate(drawn["validation"]), tests)
 
 
+class Learning(EveryHome):
+    """How heads are taught, alone or with their encoder, and what is tested. `measure.learning` does it.
+
+    "Study": the benchmark of foundation models (arXiv 2509.25095) and its public code.
+    """
+
+    cohort: tuple[str, ...] = Field(
+        (), description="cohorts asked; repeat for more; default: every one with the labels"
+    )
+    train_records: int = Field(70_000, gt=0, description="of each cohort, to train on, at most, drawn at random; ours")
+    validation_records: int = Field(10_000, gt=0, description="to choose epoch and thresholds on; ours")
+    test_records: int = Field(
+        20_000, gt=0, description="tested; ours. A cohort with fewer is divided in the proportion of the three"
+    )
+    epochs: int = Field(10, gt=0, description="of an encoder trained with its head; ours, for a CPU. Study: 100")
+    head_epochs: int = Field(100, gt=0, description="of heads on a frozen encoder; study")
+    batch: int = Field(64, gt=1, description="records a step; study")
+    lr: float = Field(1e-3, gt=0, description="of the head, constant; AdamW; study")
+    upper: float = Field(0.1, ge=0, description="share of that rate for the encoder's blocks; study")
+    lower: float = Field(
+        0.01, ge=0, description="share for its stem; study. Without weights all layers have the rate of the head"
+    )
+    weight_decay: float = Field(1e-3, ge=0, description="of all parameters; study")
+    norm_momentum: float = Field(
+        0.1, gt=0, le=1, description="share of a batch in running statistics while an encoder is trained"
+    )
+    heads: int = Field(
+        16, gt=0, description="of the attention that pools tokens, or the most that divide the channels; study"
+    )
+    crops: int = Field(
+        4, gt=0, description="of each recording for heads on a frozen encoder, in turn; ours. Study: anew each epoch"
+    )
+    segments: Literal["mean", "max", "min"] = Field(
+        "mean", description="how scores of a recording's segments become one; numbers are always averaged; study: mean"
+    )
+
+    def parts(self, index: CohortIndex, seed: int, store: "AnyStore | None" = None) -> "Parts":
+        """Divide the cohorts asked. Raises SpecError for an unknown cohort."""
+        kept = [index.cohort_code(name) for name in self.cohort]
+        made = super().parts(index, seed, store)
+        if not self.cohort:
+            return made
+        train, validation = (part[np.isin(index["cohort"][part], kept)] for part in (made.train, made.validation))
+        return Parts(train, validation, {name: at for name, at in made.tests.items() if name in self.cohort})
+
+
 def _divided(index: CohortIndex, cohort: str, by: Split | Sequence[float], seed: int) -> dict[str, NDArray[np.int64]]:
     """Entries of one cohort's training, validation and test part: of a kept split, or by shares of its patients."""
     here = index.where(cohort=cohort)

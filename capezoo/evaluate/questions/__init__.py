@@ -11,6 +11,7 @@ paired             optional, the same: the measures compared over several studie
 card_metrics       optional, (Result, weights) -> metrics for the card of these weights
 over_seeds         optional, results of several studies -> tables of what they say together, if each is of another seed
 ON_REQUEST         optional, true: it takes so long that `capezoo evaluate all` leaves it out
+EMBEDS             optional, false: it asks models and signals alone, so the store is not embedded before it
 
 Its docstring begins `Title: one sentence.`, the heading in the report and the help of `capezoo evaluate NAME`. Study,
 report, results.json and command line collect questions from the registry: a new file is all that a new question needs.

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure.parts import Parts
 from capezoo.evaluate.questions._sets import SETS
-from capezoo.specs.base import derive_seed
+from capezoo.specs.base import Spec, derive_seed
 from ecgcohorts.cohorts.values import AGE_CAP_YEARS
 from ecgcohorts.errors import SpecError, did_you_mean
 from ecgcohorts.index.cohort_index import LABEL, SEX_CODES, CohortIndex
 
 if TYPE_CHECKING:
     from capezoo.evaluate.measure.statistics import Bootstrap, Interval, Weights
+    from ecgcohorts.report.charts import Limits
 
 Kind = Literal["number", "labels", "classes"]
 _KINDS: tuple[Kind, ...] = ("number", "labels", "classes")
@@ -150,9 +151,14 @@ class TargetExam:
             if scored.any():
                 yield cls(target, cohort, known, scored, index["patient"][known], seed, resamples)
 
-    def statistics(self, answer: NDArray[np.float64]) -> dict[str, Statistic]:
-        """Metrics of (record, output) answers. With one output left of several, its mean is over that one."""
-        found = _statistics(self.target.kind, self.target.truth[self.entries], answer, self.outputs)
+    def statistics(
+        self, answer: NDArray[np.float64], limits: NDArray[np.float64] | float = 0.5
+    ) -> dict[str, Statistic]:
+        """Metrics of (record, output) answers. With one output left of several, its mean is over that one.
+
+        limits: of each label, above which it counts as present.
+        """
+        found = _statistics(self.target.kind, self.target.truth[self.entries], answer, self.outputs, limits)
         if len(self.target.outputs) > 1 and "AUROC" in found:
             auroc, f1 = found.values()
             return {"macro AUROC": auroc, "micro AUROC": auroc, "macro F1": f1}
@@ -184,6 +190,51 @@ class TargetExam:
         return float(statistic(np.ones((1, len(self.entries))))[0])
 
 
+class _Value(Spec):
+    """One number with its interval, for which patients are drawn anew."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, exam: TargetExam, each: Sequence[Statistic]) -> "_Value":
+        """Draw the patients of an exam anew, and with them the initialisations, if there are several."""
+        found = exam.interval(each)
+        return cls(value=found.value, low=found.limits[0], high=found.limits[1])
+
+    @property
+    def limits(self) -> "Limits":
+        """As charts take it."""
+        return (self.low, self.value, self.high)
+
+    @property
+    def text(self) -> str:
+        """As tables have it."""
+        limits = "" if self.low is None or self.high is None else f" ({self.low:.3f} to {self.high:.3f})"
+        return f"{self.value:.3f}{limits}"
+
+
+def limits_of(truth: NDArray[np.float64], answer: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return for each label (record, label) the limit above which answers give the best F1; 1/2 for one that nobody has."""
+    return np.array(
+        [_limit(t[known] == 1, a[known]) for t, a, known in zip(truth.T, answer.T, np.isfinite(truth).T, strict=True)]
+    )
+
+
+def _limit(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+    if not positive.any():
+        return 0.5
+    order = np.argsort(-score, kind="stable")
+    hit, ranked = np.cumsum(positive[order]), score[order]
+    f1 = 2 * hit / (np.arange(1, len(ranked) + 1) + hit[-1])
+    # Equal scores are above a limit together.
+    f1[np.flatnonzero(ranked[:-1] == ranked[1:])] = -1.0
+    best = int(np.argmax(f1))
+    below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
+    return float((ranked[best] + below) / 2)
+
+
 def differences(first: Sequence[Statistic], second: Sequence[Statistic]) -> list[Statistic]:
     """Pair the statistics of each initialisation of two rows: first minus second."""
     # Initialisation k of two rows is one network; a trained one stands against each.
@@ -200,18 +251,19 @@ def _statistics(
     truth: NDArray[np.float64],
     answer: NDArray[np.float64],
     counted: NDArray[np.bool_] | None = None,
+    limits: NDArray[np.float64] | float = 0.5,
 ) -> dict[str, Statistic]:
     """Return the metrics of (record, output) answers, each as a statistic over (resample, record) weights.
 
     Macro: the mean over classes with a record that has it and one that has not, in the part or draw at hand; the same rule for
-    the value and for every draw. F1: of probabilities above 1/2, for exclusive classes of the most probable. counted: outputs
-    that can be scored here, None for all.
+    the value and for every draw. F1: of probabilities above `limits`, for exclusive classes of the most probable. counted:
+    outputs that can be scored here, None for all.
     """
     if kind == "number":
         error, target = (answer - truth)[:, 0], truth[:, 0]
         return {"MAE": _mean_of(np.abs(error)), "R2": lambda weights: _r2(target, error, weights)}
     # Chosen among all classes: a probe is not told which ones a cohort has.
-    chosen = answer > 0.5 if kind == "labels" else np.eye(answer.shape[1], dtype=bool)[answer.argmax(axis=1)]
+    chosen = answer > limits if kind == "labels" else np.eye(answer.shape[1], dtype=bool)[answer.argmax(axis=1)]
     if counted is not None:
         truth, answer, chosen = truth[:, counted], answer[:, counted], chosen[:, counted]
     positive = truth == 1

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from capezoo.evaluate.measure.tuning import Material, Tuned
 
 ON_REQUEST = True  # minutes to hours: it trains encoders
+EMBEDS = False
 EXAMPLES = (
     "capezoo evaluate finetune --weights w/x --weights w/z --weights random --store store.zarr --train-cohort ptb_xl "
     "--seed 0 -o study",

@@ -16,10 +16,10 @@ from capezoo.evaluate.measure.parts import Home, Parts
 from capezoo.evaluate.measure.scalers import SCALERS, ScalerName
 from capezoo.evaluate.questions import Context, Figure, Table
 from capezoo.evaluate.questions._probing import Probing, _Answers, _settings, _sit, _trainable
-from capezoo.evaluate.questions._targets import Kind, Statistic, Target, TargetExam, differences
+from capezoo.evaluate.questions._targets import Kind, Target, TargetExam, _Value, differences
 from capezoo.specs.base import Spec
 from capezoo.specs.card import Metric
-from ecgcohorts.report.charts import Limits, intervals
+from ecgcohorts.report.charts import intervals
 from ecgcohorts.report.page import NOTHING
 
 EXAMPLES = (
@@ -32,20 +32,6 @@ _DEFAULT = ("age", "sex", "superclass", "subclass")
 
 class Config(Probing, Home):
     """What is answered in the home cohort and elsewhere, and how the probes are trained."""
-
-
-class _Value(Spec):
-    """One number with its interval, for which patients are drawn anew."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-    @classmethod
-    def of(cls, exam: TargetExam, each: Sequence[Statistic]) -> "_Value":
-        """Draw the patients of an exam anew, and with them the initialisations, if there are several."""
-        found = exam.interval(each)
-        return cls(value=found.value, low=found.limits[0], high=found.limits[1])
 
 
 class _Asked(Spec):
@@ -211,14 +197,14 @@ def figures(result: Result) -> Sequence[Figure]:
             name: [result.score(name, one.name, cohort, "guarded") for cohort in cohorts] for name in result.names
         }
         series = {
-            name: [_limits(s.metrics[one.metrics[0]]) if s else None for s in mine] for name, mine in scores.items()
+            name: [s.metrics[one.metrics[0]].limits if s else None for s in mine] for name, mine in scores.items()
         }
         axis = f"{one.metrics[0]}, guarded scaler, 95 % intervals"
         drawn.append(Figure(one.name, intervals(_title(one), titles, series, axis)))
         here = {name: result.score(name, one.name, result.train_cohort, "guarded") for name in result.names}
         if len(one.outputs) > 1 and all(here.values()):
             by_class = {
-                name: [_limits(s.classes[c]) if s and c in s.classes else None for c in one.outputs]
+                name: [s.classes[c].limits if s and c in s.classes else None for c in one.outputs]
                 for name, s in here.items()
             }
             axis = "AUROC, guarded scaler, 95 % intervals"
@@ -333,7 +319,7 @@ def _scores(result: Result, one: _Asked, tests: Sequence[_TestSet], metrics: Seq
     for name in result.names:
         for scaler in SCALERS:
             found = [result.score(name, one.name, test.cohort, scaler) for test in tests]
-            rows[f"{name}, {scaler}"] = [_text(s.metrics[key]) if s else NOTHING for s in found for key in metrics]
+            rows[f"{name}, {scaler}"] = [s.metrics[key].text if s else NOTHING for s in found for key in metrics]
     rows["constant answer"] = [f"{test.constant[key]:.3f}" for test in tests for key in metrics]
     columns = list(metrics) if len(tests) == 1 else [test.cohort for test in tests]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
@@ -346,23 +332,14 @@ def _by_class(result: Result, one: _Asked) -> pd.DataFrame:
     for name in result.names:
         score = result.score(name, one.name, result.train_cohort, "guarded")
         found = score.classes if score else {}
-        frame[name] = [_text(found[c]) if c in found else NOTHING for c in one.outputs]
+        frame[name] = [found[c].text if c in found else NOTHING for c in one.outputs]
     return frame
 
 
 def _paired(result: Result, one: _Asked) -> pd.DataFrame:
     rows = {
-        f"{row.first} minus {row.second}, {row.cohort}, {row.scaler}": _text(row.difference)
+        f"{row.first} minus {row.second}, {row.cohort}, {row.scaler}": row.difference.text
         for row in result.differences
         if row.target == one.name
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=[f"difference in {one.metrics[0]}"])
-
-
-def _limits(value: _Value) -> Limits:
-    return (value.low, value.value, value.high)
-
-
-def _text(value: _Value) -> str:
-    limits = "" if value.low is None or value.high is None else f" ({value.low:.3f} to {value.high:.3f})"
-    return f"{value.value:.3f}{limits}"

@@ -108,7 +108,10 @@ def test_the_whole_path(run, store, tmp_path):
     assert "age error elsewhere" in out
     study = Study.read(Path("s"))
     assert [weights.name for weights in study.weights] == ["tiny_z", "random"]
-    assert set(study.answers) | set(study.left_out) == set(plugins.names("capezoo.evaluate.questions")) - {"finetune"}
+    assert set(study.answers) | set(study.left_out) == set(plugins.names("capezoo.evaluate.questions")) - {
+        "finetune",
+        "downstream",
+    }
     assert study.answers["ood"].provenance.command.startswith(
         "capezoo evaluate all --weights w --weights random --store "
     )
