@@ -19,7 +19,7 @@ from capezoo.evaluate.artefact.outcome import Outcome
 from capezoo.evaluate.artefact.page import write
 from capezoo.evaluate.artefact.rendering import Material
 from capezoo.evaluate.artefact.verdict import ALL, Estimate
-from ecgcohorts.report.charts import Limits, intervals
+from ecgcohorts.report.charts import Limits, intervals, on_its_own
 
 ARMS = {"mixed": "mixed batches", "in_distribution": "in-distribution batches", "random_weights": "random weights"}
 # Measure -> its column and digits.
@@ -69,7 +69,7 @@ def figure(outcomes: dict[str, Outcome], name: str, title: str, axis: str) -> st
     for arm, words in ARMS.items():
         of_arm = [estimates(outcome, arm).get(name) for outcome in outcomes.values()]
         series[words] = [None if one is None or one.value is None else (one.low, one.value, one.high) for one in of_arm]
-    return intervals(title, list(outcomes), series, axis)
+    return on_its_own(intervals(title, list(outcomes), series, axis))
 
 
 def _text(one: Estimate, digits: int) -> str:

@@ -33,7 +33,7 @@ from capezoo.specs import RunConfig, fingerprint
 from capezoo.specs.settings import changed
 from capezoo.training.checkpoint import trained
 from capezoo.training.data import TrainingData, fitted
-from ecgcohorts.report.charts import lines
+from ecgcohorts.report.charts import lines, on_its_own
 
 KEPT_OUT = "held_out.fraction=0.25"
 SUPERCLASSES = ("norm", "mi", "sttc", "cd", "hyp")
@@ -208,7 +208,7 @@ def curves(told: Sequence[dict[str, Any]]) -> str:
         start = float(loss[: max(1, len(loss) // 10)].mean())
         smooth = loss.rolling(SMOOTHED, min_periods=1).mean()
         series[one["name"]] = (np.array(run["step"], float), (smooth / start).to_numpy())
-    return lines("Loss over that of the first tenth", series, "step")
+    return on_its_own(lines("Loss over that of the first tenth", series, "step"))
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
