@@ -52,6 +52,9 @@ _METHODS = {
         EncoderSpec(name="s4", config={**_STATES, "causal": True}),
         1e-3,
     ),
+    # Without a projection the embedding itself is compared, and one that is never negative has no opposite: with cape_resnet
+    # the loss stayed above ln 32, or fell to it and all embeddings were alike.
+    "cmsc": _Method(encoder=_S4),
     # As large a part of the window as 64 of 300 tokens.
     "jepa": _Method({"momentum": _MOMENTUM, "shortest": 37}, _S4, 1e-3),
     **{name: _Method({"momentum": _MOMENTUM}, _S4) for name in ("data2vec", "dinosr", "hubert_sinkhorn")},
