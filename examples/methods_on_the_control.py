@@ -95,6 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     store = ec.open(options.store)
     material = Material.of(store, options.cohort)
+    # Hard positives concern methods with two views; all get the same renderings.
     cells = plan("tone", [options.strength], ARMS, "hard", range(options.seed, options.seed + options.seeds))
     outcomes: dict[str, Outcome] = {}
     for method in options.method:
@@ -102,6 +103,7 @@ def main() -> None:
         campaign.run(say=lambda text, method=method: print(f"{method}: {text}", file=sys.stderr, flush=True))  # type: ignore[misc]
         outcomes[method] = campaign.outcome(store.fingerprint)
         write(outcomes[method], options.out / method)
+        # After each method: a campaign cut short leaves a table of those before.
         (options.out / "table.md").write_text(table(outcomes), "utf-8")
         device = figure(outcomes, "device_auc", "AUC of a probe for the device", "AUC")
         shift = figure(outcomes, f"shift_swapped{ALL}", "Age shift when another device records", "years")

@@ -39,6 +39,7 @@ from capezoo.zoo.forward import estimate_batch_norm
 from capezoo.zoo.forward import features as features_of
 from ecgcohorts.report.charts import lines, on_its_own
 
+# A tenth, the default, is 50 recordings of PTB-XL here: intervals of .3 for five classes.
 KEPT_OUT = "held_out.fraction=0.25"
 SUPERCLASSES = ("norm", "mi", "sttc", "cd", "hyp")
 TASKS = {"age": "age error, years", "sex": "sex AUROC", "superclass": "superclass AUROC"}
@@ -111,6 +112,7 @@ class Probed:
 
     def measured(self, task: str, each: Sequence[NDArray]) -> tuple[NDArray, list[Statistic]] | None:
         """Patients tested, and the measure of every network: an error, or an AUROC, or the mean of several."""
+        # One test set for all networks, so that a gain is of the same patients.
         questions = list(self.truths(task))
         if not questions:
             return None
@@ -170,6 +172,7 @@ def outcome(store: ec.Store, case: Case, out: Path, shared: dict[str, Probed]) -
         return dict(told)
     made = [trained_on(store, case, seed, out) for seed in case.seeds]
     config = made[0][1]
+    # Untrained networks depend on no objective: five for each architecture, and not for each method.
     alike = fingerprint({"store": store.fingerprint, "encoder": config.encoder.model_dump(mode="json"),
                          "input": config.input.model_dump(mode="json"), "cohorts": config.cohorts,
                          "seed": config.seed, "sampler": config.sampler.model_dump(mode="json")})  # fmt: skip
@@ -204,6 +207,7 @@ def _followed(folder: Path) -> dict[str, Any]:
     measured = rows[rows["val_loss"].notna()]
     return {
         "steps": int(rows["step"].iloc[-1]),
+        # The median: pauses for probes fall between two rows.
         "ecg_per_s": float(rows["ecg_per_s"].median()),
         "step": rows["step"].tolist(),
         "loss": rows["loss"].tolist(),

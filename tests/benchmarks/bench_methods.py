@@ -66,6 +66,7 @@ def timed(config: RunConfig, on: torch.device, warm: int, steps: int) -> Found:
         "total_steps": warm + steps,
     }
     clock = time.perf_counter if on.type == "cuda" else time.process_time
+    # Random numbers and not a store: what is timed is the method, and its labels are none.
     begun = clock()
     for step in range(warm + steps):
         if step == warm:

@@ -106,6 +106,7 @@ def check(
     objective: "Objective", encoder: "nn.Module", spec: EncoderSpec, of: InputSpec, pairs: Pairing, settings: Settings
 ) -> None:
     """Raise SpecError, naming both sides, for an encoder that cannot give the objective what it needs."""
+    # The same check as before a pretraining run, whose words people know.
     sampler = SamplerSpec(pairing=pairs, views=objective.needs.views, groups=settings.pairs)
     run = RunConfig(name="trial", seed=0, encoder=spec, objective=settings.objective, input=of, sampler=sampler)
     objectives.check(objective, encoder, run)
