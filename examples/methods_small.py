@@ -248,7 +248,7 @@ def curves(told: Sequence[dict[str, Any]]) -> str:
         start = float(loss[: max(1, len(loss) // 10)].mean())
         smooth = loss.rolling(SMOOTHED, min_periods=1).mean()
         series[one["name"]] = (np.array(run["step"], float), (smooth / start).to_numpy())
-    return on_its_own(lines("Loss over that of the first tenth", series, "step"))
+    return on_its_own(lines("Loss over that of the first tenth", series, "step", log=True))
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
