@@ -19,7 +19,7 @@ from capezoo.evaluate.artefact.outcome import Outcome
 from capezoo.evaluate.artefact.page import write
 from capezoo.evaluate.artefact.rendering import Material
 from capezoo.evaluate.artefact.verdict import ALL, Estimate
-from ecgcohorts.report.charts import Limits, intervals
+from ecgcohorts.report.charts import Limits, intervals, on_its_own
 
 ARMS = {"mixed": "mixed batches", "in_distribution": "in-distribution batches", "random_weights": "random weights"}
 # Measure -> its column and digits.
@@ -69,7 +69,7 @@ def figure(outcomes: dict[str, Outcome], name: str, title: str, axis: str) -> st
     for arm, words in ARMS.items():
         of_arm = [estimates(outcome, arm).get(name) for outcome in outcomes.values()]
         series[words] = [None if one is None or one.value is None else (one.low, one.value, one.high) for one in of_arm]
-    return intervals(title, list(outcomes), series, axis)
+    return on_its_own(intervals(title, list(outcomes), series, axis))
 
 
 def _text(one: Estimate, digits: int) -> str:
@@ -95,6 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     store = ec.open(options.store)
     material = Material.of(store, options.cohort)
+    # Hard positives concern methods with two views; all get the same renderings.
     cells = plan("tone", [options.strength], ARMS, "hard", range(options.seed, options.seed + options.seeds))
     outcomes: dict[str, Outcome] = {}
     for method in options.method:
@@ -102,6 +103,7 @@ def main() -> None:
         campaign.run(say=lambda text, method=method: print(f"{method}: {text}", file=sys.stderr, flush=True))  # type: ignore[misc]
         outcomes[method] = campaign.outcome(store.fingerprint)
         write(outcomes[method], options.out / method)
+        # After each method: a campaign cut short leaves a table of those before.
         (options.out / "table.md").write_text(table(outcomes), "utf-8")
         device = figure(outcomes, "device_auc", "AUC of a probe for the device", "AUC")
         shift = figure(outcomes, f"shift_swapped{ALL}", "Age shift when another device records", "years")

@@ -20,6 +20,11 @@ _COLOURS = tuple(
 # Our default, from low to high: neither so dark nor so light that a step is lost on one of the two backgrounds.
 _RAMP = ("#4a63b5", "#2f8aa8", "#2f9c86", "#7aa63c", "#c79a2b", "#d0603c")
 _INK, _FAINT, _RULE = "var(--ink,#1c2430)", "var(--faint,#5b6675)", "var(--rule,#d9dee5)"
+# For a picture of its own on a dark screen; those of the page's style, which it does not see.
+_AT_NIGHT = (
+    "<style>@media (prefers-color-scheme:dark){:root{--ink:#e4e8ee;--faint:#9aa6b5;--rule:#343d49;"
+    "--c1:#62b6d4;--c2:#f08a70;--c3:#9ccb7c;--c4:#bb95e0;--c5:#e0b84a;--c6:#8fb0d2;--c7:#e585b4;--c8:#66cbbd}}</style>"
+)
 _BARS, _LINES = (360, 190), (420, 250)  # px, width and height without the legend
 _MAP_SIDE = 380  # px, of the square a map is drawn in
 # Our default, in px: the mean width of a letter at 11 px. The page has no script to measure text, so legends are laid out by it.
@@ -28,6 +33,12 @@ _LETTER = 6.2
 _LAYERS = 8
 
 Limits = tuple[float | None, float, float | None]  # low, value, high
+
+
+def on_its_own(svg: str) -> str:
+    """Return a chart for a file: outside a page it follows the screen by itself, light or dark."""
+    head, rest = svg.split(">", 1)
+    return f"{head}>{_AT_NIGHT}{rest}"
 
 
 def stacked_bars(title: str, bins: Sequence[str], parts: Mapping[str, Sequence[int]], axis: str = "") -> str:

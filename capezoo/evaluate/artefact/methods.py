@@ -41,6 +41,8 @@ class _Method:
 # dropout: it takes whole channels, and of 32 there are none to spare.
 _STATES: dict[str, JsonValue] = {"width": 32, "depth": 2, "kernels": [32, 1], "strides": [16, 1], "dropout": 0.0}
 _S4 = EncoderSpec(name="s4", config=_STATES)
+# Tokens of 100 ms, 70 a window: of 40 ms, attention would cost three times as much.
+_VIT = EncoderSpec(name="vit1d", config={"patch": 40, "embedding_dim": 48, "head_dim": 16, "depth": 2})
 # Ours. A teacher of the published momentum would go a tenth of the way in 250 steps.
 _MOMENTUM = 0.99
 _METHODS = {
@@ -52,6 +54,10 @@ _METHODS = {
         EncoderSpec(name="s4", config={**_STATES, "causal": True}),
         1e-3,
     ),
+    # Without a projection the embedding itself is compared, and one that is never negative has no opposite: with cape_resnet
+    # the loss stayed above ln 32, or fell to it and all embeddings were alike.
+    "cmsc": _Method(encoder=_S4),
+    "mae": _Method({"width": 48, "depth": 1, "heads": 4}, _VIT),
     # As large a part of the window as 64 of 300 tokens.
     "jepa": _Method({"momentum": _MOMENTUM, "shortest": 37}, _S4, 1e-3),
     **{name: _Method({"momentum": _MOMENTUM}, _S4) for name in ("data2vec", "dinosr", "hubert_sinkhorn")},
@@ -61,11 +67,12 @@ _METHODS = {
 def settings_of(method: str, changes: Sequence[str] = (), **others: Any) -> Settings:
     """Return the settings for a registered objective. changes: KEY=VALUE, as a person types them; others: fields.
 
-    An objective that is not in the table above gets an encoder with tokens if it needs them. Raises SpecError for an
+    An objective that is not in the table above gets an encoder with tokens, or one that drops them, if it needs it. Raises SpecError for an
     unknown one, and for an unknown key.
     """
     needs = plugins.load(_KIND, method).Objective.needs
-    one = _METHODS.get(method) or _Method(encoder=_S4 if needs.tokens else _RESNET)
+    fitting = _VIT if needs.drops_tokens else _S4 if needs.tokens else _RESNET
+    one = _METHODS.get(method) or _Method(encoder=fitting)
     made = {
         "objective": ObjectiveSpec(name=method, config=one.objective),
         "encoder_name": one.encoder.name,
@@ -99,6 +106,7 @@ def check(
     objective: "Objective", encoder: "nn.Module", spec: EncoderSpec, of: InputSpec, pairs: Pairing, settings: Settings
 ) -> None:
     """Raise SpecError, naming both sides, for an encoder that cannot give the objective what it needs."""
+    # The same check as before a pretraining run, whose words people know.
     sampler = SamplerSpec(pairing=pairs, views=objective.needs.views, groups=settings.pairs)
     run = RunConfig(name="trial", seed=0, encoder=spec, objective=settings.objective, input=of, sampler=sampler)
     objectives.check(objective, encoder, run)

@@ -174,6 +174,7 @@ class _Learner:
             rates.torch.zero_grad(set_to_none=True)
             loss.backward()
             rates.torch.step()
+            # A teacher follows the weights that the step has just made.
             self.objective.after_step(self.encoder, step, self.settings.steps)
             losses.append(loss.item())
             if not np.isfinite(losses[-1]):
@@ -213,6 +214,7 @@ class _Learner:
             total_steps=self.settings.steps,
             generator=generator,
         )
+        # Heads too: a projector's statistics would tell how far a row lies from those of other devices.
         everything = nn.ModuleList([self.encoder, self.objective])
         dropout = seeded(derive_seed(self.cell.seed, "forward", step), _CPU)
         with normalised_per_group(everything, parts), dropout:

@@ -148,5 +148,5 @@ def test_an_objective_that_nobody_named_gets_an_encoder_it_can_use(monkeypatch):
     names = {name: methods.settings_of(name).encoder_name for name in NAMES}
     for name, encoder in names.items():
         needs = plugins.load("capezoo.objectives", name).Objective.needs
-        assert (encoder == "cape_resnet") == (not needs.tokens)
+        assert encoder == ("vit1d" if needs.drops_tokens else "s4" if needs.tokens else "cape_resnet")
     assert methods.settings_of("jepa", ["lr=0.01"]).objective == ObjectiveSpec(name="jepa")

@@ -1,6 +1,7 @@
 """Charts: the right points at the right places, text escaped, well-formed SVG."""
 
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -212,3 +213,17 @@ def test_long_names_below_columns_lean_and_stay_in_the_picture():
     assert min(x for x, _ in turned) - 0.87 * length > 0
     assert max(y for _, y in turned) + 0.5 * length < height
     assert max(x for x, _ in turned) < width
+
+
+def test_a_picture_of_its_own_has_the_page_s_colours_at_night():
+    """The page's dark colours, under the names that charts use; what is drawn stays the same."""
+    inside = charts.lines("t", {"a": (np.arange(3.0), np.arange(3.0))}, "x")
+    alone = charts.on_its_own(inside)
+    style = re.search(r"<style>.*?</style>", alone)[0]
+    assert alone.replace(style, "") == inside
+    ElementTree.fromstring(alone)
+    page = (Path(charts.__file__).parent / "page.html.jinja").read_text()
+    dark = page[page.index("prefers-color-scheme: dark") :]
+    for name, colour in re.findall(r"(--\w+):(#\w+)", style):
+        assert f"{name}: {colour};" in dark
+    assert {"--ink", "--faint", "--rule"} <= set(re.findall(r"--\w+", inside)) <= set(re.findall(r"--\w+", style))
