@@ -67,16 +67,21 @@ def members(
     but one, and whatever a member's patients are too few for, under its name.
     """
     alone = one.model_copy(update={"leave_out": (), "percent": ()})
-    whole = TrainingData.prepare(store, fitted(alone))
+    whole = _prepared(name, store, fitted(alone))
     found = {}
     for member, settings in _changes(name, one, whole):
         changed = _with(alone, settings)
-        try:
-            mine = TrainingData.prepare(store, fitted(changed))
-        except EcgError as error:
-            raise type(error)(f"encoder {member}: {error}") from None
+        mine = _prepared(member, store, fitted(changed))
         found[member] = _with(changed, _length(whole, mine, one.equal))
     return found
+
+
+def _prepared(name: str, store: "AnyStore", config: RunConfig) -> TrainingData:
+    try:
+        return TrainingData.prepare(store, config)
+    except EcgError as error:
+        # Of a dozen encoders: which of them cannot be trained?
+        raise type(error)(f"encoder {name}: {error}") from None
 
 
 def _changes(name: str, one: EncoderPlan, whole: TrainingData) -> Iterator[tuple[str, Mapping[str, JsonValue]]]:

@@ -29,13 +29,15 @@ from capezoo.evaluate.families import EncoderPlan, members, named
 from capezoo.evaluate.page.report import build_report
 from capezoo.evaluate.questions import KIND
 from capezoo.evaluate.results import RESULTS, Study
-from capezoo.evaluate.rows import NEVER_TRAINED
+from capezoo.evaluate.rows import NEVER_TRAINED, Planned
 from capezoo.evaluate.study import Progress, _require_testable, study
 from capezoo.specs.base import MAX_YAML_BYTES, Spec, parse
+from capezoo.specs.card import CohortUse, Training
 from capezoo.specs.run import RunConfig
 from capezoo.specs.settings import changed
 from capezoo.training.data import TrainingData, fitted
 from capezoo.training.loop import pretrain
+from capezoo.zoo.digests import trained_on
 from capezoo.zoo.files import CARD, CONFIG, read_card
 from capezoo.zoo.listing import locate
 from capezoo.zoo.publish import About, licences_of, publish
@@ -221,7 +223,7 @@ def _settings(plan: Plan, one: EncoderPlan) -> list[str]:
 
 def _require_possible(plan: Plan, base: Path, store: "AnyStore", configs: Mapping[tuple[int, str], RunConfig]) -> None:
     """Raise what a step would raise, before the first one. store: that of the plan."""
-    seen = {key: TrainingData.prepare(store, config).digests() for key, config in configs.items()}
+    planned = {key: _planned(key[1], store, config) for key, config in configs.items()}
     for name, one in plan.encoders.items():
         if one is None and name not in NEVER_TRAINED:
             known = ", ".join(NEVER_TRAINED)
@@ -231,14 +233,34 @@ def _require_possible(plan: Plan, base: Path, store: "AnyStore", configs: Mappin
             locate(_weights(one.weights, base))
     for name, one_study in plan.studies.items():
         asked = open_named(_paths(one_study.store, base)) if one_study.store else store
-        questions: dict[str, Spec] = {}
         for question, values in _questions(plan, name, one_study).items():
             module: Any = plugins.load(KIND, question)
-            questions[question] = parse(module.Config, values, f"study {name}, question {question}")
-        for seed in plan.seeds:
-            # What a finished run would be refused for: found out before it, this costs no training.
-            rows = [encoder for encoder in one_study.encoders or plan.encoders if (seed, encoder) in seen]
-            _require_testable(questions, {encoder: seen[seed, encoder] for encoder in rows}, asked, seed)
+            config = parse(module.Config, values, f"study {name}, question {question}")
+            for seed in plan.seeds:
+                # What a finished run would be refused for: found out before it, this costs no training.
+                rows = [
+                    _row(plan, encoder, seed, planned, base, asked) for encoder in one_study.encoders or plan.encoders
+                ]
+                _require_testable({question: config}, [row for row in rows if row], asked, seed)
+
+
+def _planned(name: str, store: "AnyStore", config: RunConfig) -> Planned:
+    """What the card of a run will say, and the digests that will lie beside it."""
+    data = TrainingData.prepare(store, config)
+    cohorts = tuple(CohortUse(**one) for one in data.summary()["cohorts"])
+    training = Training(run=config, cohorts=cohorts, store_fingerprint=store.fingerprint, steps=data.total_steps)
+    return Planned(name, data.digests(), training)
+
+
+def _row(
+    plan: Plan, name: str, seed: int, planned: Mapping[tuple[int, str], Planned], base: Path, store: "AnyStore"
+) -> Planned | None:
+    """What is known of an encoder of the plan; None if it is never trained."""
+    one = plan.encoders[name]
+    if one is None or one.weights is None:
+        return planned.get((seed, name))
+    folder = locate(_weights(one.weights, base))
+    return Planned(name, trained_on(folder, store.index), read_card(folder).training)
 
 
 def _questions(plan: Plan, name: str, one: _StudyPlan) -> dict[str, dict[str, Any]]:

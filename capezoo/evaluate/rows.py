@@ -61,6 +61,15 @@ class Row:
         return self.evaluated.name
 
 
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A row that is still to be trained: what its card will say."""
+
+    name: str
+    trained_on: NDArray[np.uint8] | None
+    training: "Training | None"
+
+
 def with_norms(found: Sequence[Row], batch_norm: BatchNorms) -> list[Row]:
     """Return rows with the BatchNorm statistics asked for, under a name that says so."""
     rows = []

@@ -24,6 +24,7 @@ from capezoo.evaluate.rows import (
     NEVER_TRAINED,
     BatchNorms,
     Embedder,
+    Planned,
     Progress,
     Row,
     _part_of,
@@ -79,7 +80,7 @@ def study(
     rows = _rows(weights, seed, check, lambda folder: trained_on(folder, store.index, key))
     found = with_norms(rows, batch_norm)
     # Embedding takes minutes to hours; what cannot be tested is refused before it.
-    _require_testable(asked, {row.name: row.trained_on for row in found}, store, seed)
+    _require_testable(asked, found, store, seed)
     asking = Study(seed=seed, store_fingerprint=store.fingerprint, weights=tuple(one.evaluated for one in found))
     made = _continued(folder, asking)
     embedder = Embedder(store, folder, progress, device)
@@ -129,21 +130,22 @@ def _trains_on(config: Spec, store: "AnyStore", seed: int) -> NDArray[np.int64]:
     return np.arange(len(store.index))
 
 
-def _require_testable(
-    asked: Mapping[str, Spec], trained_on: Mapping[str, NDArray[np.uint8] | None], store: "AnyStore", seed: int
-) -> None:
+def _require_testable(asked: Mapping[str, Spec], rows: "Sequence[Row | Planned]", store: "AnyStore", seed: int) -> None:
     """Raise SpecError, before the long part, for what the store does not know, or test patients that pretraining has seen.
 
-    asked: settings of each question. trained_on: digests of the recordings that each row was trained on, by its name.
+    asked: settings of each question. Raises Unanswerable for a question, asked alone, about weights other than `rows`.
     """
     index = store.index
-    for config in asked.values():
+    for question, config in asked.items():
         if require := getattr(config, "require", None):
             require(index)
         if isinstance(config, Tested):
             parts = config.parts(index, seed, store)
-            for name, digests in () if config.allow_seen else trained_on.items():
-                _require_unseen(name, index, parts, digests)
+            for row in () if config.allow_seen else rows:
+                _require_unseen(row.name, index, parts, row.trained_on)
+        # Of several questions, the others still have answers.
+        if len(asked) == 1 and (require := getattr(plugins.load(KIND, question), "require_weights", None)):
+            require(index, rows)
 
 
 def _require_unseen(name: str, index: "CohortIndex", parts: Parts, trained_on: NDArray[np.uint8] | None) -> None:

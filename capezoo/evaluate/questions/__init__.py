@@ -3,6 +3,8 @@
 Config             a spec; one that trains on one cohort inherits `measure.parts.Home`
                    `require(index)`, optional, raises SpecError, before anything is embedded, for names the store lacks
 Result             a spec: what was found, to JSON and back
+require_weights    optional, (index, weights with name, training and trained_on); raises, before anything is embedded, for weights
+                   that cannot be compared
 run                (Context, Config) -> Result; raises Unanswerable if the store has not what it takes
 tables, figures    Result -> what the report shows
 EXAMPLES           commands for the help of `capezoo evaluate NAME`

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,13 @@ from capezoo.evaluate.questions._probing import _WHAT, Probing, _sit, _trainable
 from capezoo.evaluate.questions._targets import Target, TargetExam
 from capezoo.specs.base import Spec
 from capezoo.zoo.digests import seen
+from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.report.charts import Limits
 from ecgcohorts.report.page import NOTHING
 
 if TYPE_CHECKING:
     from capezoo.evaluate.measure.statistics import Bootstrap
+    from capezoo.specs.card import Training
 
 _MEAN = ""  # in place of a cohort's name: over cohorts, each counting alike
 _DEFAULT = ("challenge_24", "age", "sex")
@@ -142,7 +144,7 @@ def _metrics(target: Target) -> list[str]:
 def _drawn(subject: Subject, exam: TargetExam, parts: Parts, config: EveryProbe, seed: int) -> "dict[str, Bootstrap]":
     """Train the probes of one cohort and target, and draw its test patients anew."""
     sat = [
-        _sit(features, exam.target, [exam], parts, config, seed, (config.scaler,))[0]
+        _sit(features, exam.target, [exam], parts, config, seed, names=(config.scaler,))[0]
         for features in subject.initialisations
     ]
     each = [exam.statistics(one[exam.cohort, config.scaler].mean(axis=0)) for one in sat]
@@ -179,11 +181,22 @@ def _home(exam: TargetExam, parts: Parts) -> _Home:
     )
 
 
-def _met(context: Context) -> dict[str, NDArray[np.bool_]]:
+class _Pretrained(Protocol):
+    """What is known of weights before they are embedded, and afterwards."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def trained_on(self) -> NDArray[np.uint8] | None: ...
+    @property
+    def training(self) -> "Training | None": ...
+
+
+def _met(index: CohortIndex, rows: Sequence[_Pretrained]) -> dict[str, NDArray[np.bool_]]:
     """Mark the entries of the store that each set of weights was trained on, where a card and digests tell."""
     return {
-        one.name: seen(context.index, one.trained_on)[0]
-        for one in context.subjects
+        one.name: seen(index, one.trained_on)[0]
+        for one in rows
         if one.training is not None and one.trained_on is not None
     }
 

@@ -76,6 +76,7 @@ def _sit(
     parts: Parts,
     config: Probing,
     seed: int,
+    *,
     names: Sequence[ScalerName] = SCALERS,
 ) -> tuple[_Answers, dict[str, tuple[int, ...]]]:
     """Train with each scaler: (cohort, scaler) -> (run, record, output) answers, and scaler -> epochs of each run."""

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from capezoo.errors import Unanswerable
-from capezoo.evaluate.questions import Context, Figure, Subject, Table
+from capezoo.evaluate.questions import Context, Figure, Table
 from capezoo.evaluate.questions._everywhere import (
     _MEAN,
     EveryProbe,
@@ -26,6 +26,7 @@ from capezoo.evaluate.questions._everywhere import (
     _met_table,
     _Number,
     _percent_better,
+    _Pretrained,
     _Pretraining,
     _pretrainings,
     _probed,
@@ -36,6 +37,7 @@ from capezoo.evaluate.questions._everywhere import (
 )
 from capezoo.evaluate.questions._wording import _p
 from capezoo.specs.base import Spec
+from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.report.charts import Limits, columns, intervals
 from ecgcohorts.report.page import NOTHING
 
@@ -95,6 +97,7 @@ class Result(Spec):
     cohorts: tuple[str, ...]
     left_out: dict[str, str]
     not_left_out: tuple[str, ...]  # cohorts that no pair of weights differs by
+    paired: tuple[str, ...]  # weights of some pair, also of cohorts that have no labels
     pretrainings: tuple[_Pretraining, ...]
     numbers: tuple[_Number, ...]
     gains: tuple[_Gain, ...]
@@ -112,17 +115,29 @@ class Result(Spec):
         return [one for one in self.gains if (one.target, one.metric) == (target, metric)]
 
 
-def run(context: Context, config: Config) -> Result:
-    """Train and test probes in every cohort, and compare the weights that had met it with those that had not.
+class _Pair(NamedTuple):
+    cohort: str
+    having: str
+    without: str
 
-    Raises SpecError for an unknown split, and Unanswerable if no two weights differ by one cohort, or no cohort has labels.
-    """
-    pairs = list(_pairs(context))
+
+def require_weights(index: CohortIndex, rows: Sequence[_Pretrained]) -> "list[_Pair]":
+    """Return the pairs of weights. Raises Unanswerable if no two differ by one cohort."""
+    pairs = list(_pairs(index, rows))
     if not pairs:
         raise Unanswerable(
             "found no two weights whose pretraining differs by one cohort of this store and by nothing else, expected one "
             "such pair. Train them with `leave_out: each` in a plan: capezoo evaluate study --plan."
         )
+    return pairs
+
+
+def run(context: Context, config: Config) -> Result:
+    """Train and test probes in every cohort, and compare the weights that had met it with those that had not.
+
+    Raises SpecError for an unknown split, and Unanswerable if no two weights differ by one cohort, or no cohort has labels.
+    """
+    pairs = require_weights(context.index, context.subjects)
     probed = _probed(context, config)
     gains = [gain for pair in pairs for gain in _gains(probed, pair)]
     met = {pair.cohort for pair in pairs}
@@ -131,6 +146,7 @@ def run(context: Context, config: Config) -> Result:
         cohorts=context.index.cohorts,
         left_out=probed.left_out,
         not_left_out=tuple(name for name in context.index.cohorts if name not in met),
+        paired=tuple(dict.fromkeys(name for pair in pairs for name in (pair.having, pair.without))),
         pretrainings=_pretrainings(context),
         numbers=probed.numbers,
         gains=(*_controlled([gain for gain, _ in gains]), *_mean_gains(gains)),
@@ -143,8 +159,8 @@ def tables(result: Result) -> Sequence[Table]:
         "A probe is trained in the cohort named, on features of the encoder that had met its training patients and of the one "
         "that had not. Test patients are in no pretraining. 95 % intervals draw them anew, the same for both; they do not "
         "hold the luck of pretraining: train with several seeds. Gain: by how many percent the first is better, for an error by how many it is less. "
-        "q: false-discovery control over all gains of this table's metrics. Published: OpenECG's BYOL / SimCLR / MAE, of a "
-        "metric that its summary does not name."
+        "q: false-discovery control over all gains but means. F1 counts answers above 1/2: that of a rare class may be 0 for "
+        "all. Published: OpenECG's BYOL / SimCLR / MAE, of a metric that its summary does not name."
     )
     if result.not_left_out:
         caption += f" No pair of weights differs by {', '.join(result.not_left_out)}."
@@ -225,18 +241,10 @@ def over_seeds(results: Sequence[Result]) -> Sequence[Table]:
     return [Table("Gain over seeds", pd.DataFrame.from_dict(rows, orient="index", columns=heads))] if rows else []
 
 
-class _Pair(NamedTuple):
-    cohort: str
-    having: str
-    without: str
-
-
-def _pairs(context: Context) -> Iterator[_Pair]:
+def _pairs(index: CohortIndex, rows: Sequence[_Pretrained]) -> Iterator[_Pair]:
     """Yield the weights that were pretrained alike but for one whole cohort, in the order of the cohorts."""
-    index, met = context.index, _met(context)
-    alike = [one for one in context.subjects if one.name in met]
-    found = []
-    for one, other in permutations(alike, 2):
+    met, found = _met(index, rows), []
+    for one, other in permutations([one for one in rows if one.name in met], 2):
         if _like(one) != _like(other):
             continue
         more, less = met[one.name], met[other.name]
@@ -250,16 +258,16 @@ def _pairs(context: Context) -> Iterator[_Pair]:
     yield from sorted(found, key=lambda pair: index.cohorts.index(pair.cohort))
 
 
-def _like(subject: Subject) -> object:
+def _like(one: _Pretrained) -> object:
     """What must be the same in the runs of a pair."""
-    assert subject.training is not None
-    return subject.training.run.model_dump(exclude=_FREE)
+    assert one.training is not None
+    return one.training.run.model_dump(exclude=_FREE)
 
 
-def _others(subject: Subject, cohort: str) -> dict[str, int]:
+def _others(one: _Pretrained, cohort: str) -> dict[str, int]:
     """Records of all other cohorts, also of those that this store does not hold."""
-    assert subject.training is not None
-    return {one.name: one.records for one in subject.training.cohorts if one.name != cohort and one.records}
+    assert one.training is not None
+    return {use.name: use.records for use in one.training.cohorts if use.name != cohort and use.records}
 
 
 def _gains(probed: _Everywhere, pair: _Pair) -> "Iterator[tuple[_Gain, _Both]]":
@@ -315,8 +323,7 @@ def _gain_rows(result: Result, target: str, metric: str) -> pd.DataFrame:
     """A row a pair: both scores, the gain, rows never trained, and what was published."""
     gains = result.of(target, metric)
     several = len({one.having for one in gains}) > 1
-    paired = {name for one in result.gains for name in (one.having, one.without)}
-    others = [one.weights for one in result.pretrainings if one.weights not in paired]
+    others = [one.weights for one in result.pretrainings if one.weights not in result.paired]
     rows = {}
     for one in gains:
         name = _cohort(one.cohort) + (f", {one.having}" if several else "")
@@ -360,8 +367,7 @@ def _compared(result: Result, gains: Sequence[_Gain], names: Sequence[str]) -> d
     for one in gains:
         found.setdefault(f"{one.having}, with", {})[one.cohort] = one.having
         found.setdefault(f"{one.having}, without", {})[one.cohort] = one.without
-    paired = {name for one in gains for name in (one.having, one.without)}
     for row in result.pretrainings:
-        if row.weights not in paired:
+        if row.weights not in result.paired:
             found[row.weights] = dict.fromkeys(names, row.weights)
     return found

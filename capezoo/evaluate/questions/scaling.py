@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import Field
 
 from capezoo.errors import Unanswerable
-from capezoo.evaluate.questions import Context, Figure, Subject, Table
+from capezoo.evaluate.questions import Context, Figure, Table
 from capezoo.evaluate.questions._everywhere import (
     _MEAN,
     EveryProbe,
@@ -27,6 +27,7 @@ from capezoo.evaluate.questions._everywhere import (
     _met_table,
     _Number,
     _percent_better,
+    _Pretrained,
     _Pretraining,
     _pretrainings,
     _probed,
@@ -38,6 +39,7 @@ from capezoo.evaluate.questions._everywhere import (
 from capezoo.specs.base import Spec
 from capezoo.specs.run import RunConfig
 from ecgcohorts.errors import SpecError
+from ecgcohorts.index.cohort_index import CohortIndex
 from ecgcohorts.report.charts import Limits, columns
 from ecgcohorts.report.page import NOTHING
 
@@ -122,21 +124,26 @@ class Result(Spec):
         return [_MEAN, *found] if len(found) > 1 else found
 
 
+def require_weights(index: CohortIndex, rows: Sequence[_Pretrained]) -> dict[str, tuple[_Point, ...]]:
+    """Return the curves. Raises SpecError for shares that are not nested, Unanswerable if no two weights make a curve."""
+    found = list(_curves(index, rows))
+    if not found:
+        raise Unanswerable(
+            "found no two weights that were pretrained alike on shares of the same patients, expected a curve of them. Train "
+            "them with `percent: [10, 25, 50, 100]` in a plan: capezoo evaluate study --plan."
+        )
+    # Two curves of one name are told apart by their largest shares.
+    names = [name for name, _ in found]
+    return {name if names.count(name) == 1 else points[-1].weights: points for name, points in found}
+
+
 def run(context: Context, config: Config) -> Result:
     """Train and test probes in every cohort, and compare the weights of each curve.
 
     Raises SpecError for an unknown split and for shares that are not nested, and Unanswerable if no two weights make a curve,
     or no cohort has labels.
     """
-    found = list(_curves(context))
-    # Two curves of one name are told apart by their largest shares.
-    names = [name for name, _ in found]
-    curves = {name if names.count(name) == 1 else points[-1].weights: points for name, points in found}
-    if not curves:
-        raise Unanswerable(
-            "found no two weights that were pretrained alike on shares of the same patients, expected a curve of them. Train "
-            "them with `percent: [10, 25, 50, 100]` in a plan: capezoo evaluate study --plan."
-        )
+    curves = require_weights(context.index, context.subjects)
     probed = _probed(context, config)
     gains = [gain for name, points in curves.items() for gain in _gains(probed, name, points)]
     return Result(
@@ -243,14 +250,14 @@ def over_seeds(results: Sequence[Result]) -> Sequence[Table]:
     ]
 
 
-def _curves(context: Context) -> Iterator[tuple[str, tuple[_Point, ...]]]:
+def _curves(index: CohortIndex, rows: Sequence[_Pretrained]) -> Iterator[tuple[str, tuple[_Point, ...]]]:
     """Yield the weights that were pretrained alike on shares of the same patients, by growing share.
 
     Raises SpecError if a share does not contain a smaller one.
     """
-    index, met = context.index, _met(context)
-    groups: list[tuple[object, list[Subject]]] = []
-    for one in (one for one in context.subjects if one.name in met):
+    met = _met(index, rows)
+    groups: list[tuple[object, list[_Pretrained]]] = []
+    for one in (one for one in rows if one.name in met):
         mine = next((members for like, members in groups if like == _like(one)), None)
         if mine is None:
             groups.append((_like(one), [one]))
@@ -282,18 +289,18 @@ def _curves(context: Context) -> Iterator[tuple[str, tuple[_Point, ...]]]:
         yield ordered[-1].name.removesuffix(f"-{_percent(ordered[-1]):g}pct"), tuple(points)
 
 
-def _run_of(subject: Subject) -> RunConfig:
-    assert subject.training is not None
-    return subject.training.run
+def _run_of(one: _Pretrained) -> RunConfig:
+    assert one.training is not None
+    return one.training.run
 
 
-def _percent(subject: Subject) -> float:
-    return _run_of(subject).held_out.train_percent
+def _percent(one: _Pretrained) -> float:
+    return _run_of(one).held_out.train_percent
 
 
-def _like(subject: Subject) -> dict[str, Any]:
+def _like(one: _Pretrained) -> dict[str, Any]:
     """What must be the same in all runs of a curve."""
-    values = _run_of(subject).model_dump(exclude=_FREE)
+    values = _run_of(one).model_dump(exclude=_FREE)
     values["held_out"].pop("train_percent")
     return values
 
