@@ -15,6 +15,7 @@ LENGTH = 800  # samples; any length an encoder meets
 # Of networks whose published size would take most of the time here: narrower ones of the same build.
 NARROWER = {
     "net1d": {"stem_width": 16, "widths": [16, 32, 32, 48, 48, 64, 64]},
+    "resnet18_1d": {"embedding_dim": 128},
     "wav2vec2": {
         "stem_width": 16,
         "embedding_dim": 32,
