@@ -1,4 +1,4 @@
-"""ResNets of a stem, a maximum over three samples, and stages of blocks of which each but the first halves the length."""
+"""ResNets of a stem, mostly a maximum over three samples, and stages of blocks of which each but the first halves the length."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,20 +11,22 @@ from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
 
 
 class StagedEncoder(TokenEncoder):
-    """Has `stem` and `stages`, lists of blocks."""
+    """Has `stem` and `stages`, lists of blocks. pools: whether the maximum follows the stem."""
 
+    pools: bool = True
     stem: nn.Module
     stages: nn.ModuleList
 
     def complete_stages(self, widths: Sequence[int], num_classes: int) -> None:
-        """Call `complete` for stages that give these widths. Stem and maximum leave a quarter of the samples."""
-        stages = [Stage(width, 4 * 2**i, f"stages.{i}") for i, width in enumerate(widths)]
+        """Call `complete` for stages that give these widths. Stem and maximum each leave half of the samples."""
+        first = 4 if self.pools else 2
+        stages = [Stage(width, first * 2**i, f"stages.{i}") for i, width in enumerate(widths)]
         self.complete(stages, num_classes)
 
     def tokens(self, x: Tensor) -> Tensor:
-        """Stem and maximum: a token every four samples."""
-        x = F.max_pool2d(self.stem(channels_last(as_rows(x))), (1, 3), stride=(1, 2), padding=(0, 1))
-        return to_tokens(x)
+        """Stem and maximum: a token every four samples, two without the maximum."""
+        x = self.stem(channels_last(as_rows(x)))
+        return to_tokens(F.max_pool2d(x, (1, 3), stride=(1, 2), padding=(0, 1)) if self.pools else x)
 
     def context(self, tokens: Tensor, n_stages: int, keep: Tensor | None = None) -> list[Tensor]:
         """Run the first stages, each after its ReLU."""

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 # none: mV as they are (CAPE, PCLR). window_z: minus the mean, over the deviation, of all leads and samples of the window
 # (ECGFounder, ST-MEM). window_lead_z: of each lead. record_lead_z: of each lead of the whole recording (ECG-FM).
 # cohort_lead_z: of each lead of the whole cohort (ECG-JEPA of Weimann and Conrad). min_max: each lead to [-1, 1] (HuBERT-ECG).
-Normalisation = Literal["none", "window_z", "window_lead_z", "record_lead_z", "cohort_lead_z", "min_max"]
+# window_min_max: all leads together to [0, 1] (MERL).
+Normalisation = Literal[
+    "none", "window_z", "window_lead_z", "record_lead_z", "cohort_lead_z", "min_max", "window_min_max"
+]
 # Scalings that need to know more of a recording than its window.
 OF_STATISTICS: tuple[Normalisation, ...] = ("record_lead_z", "cohort_lead_z")
 Signal = TypeVar("Signal", bound=Any)  # numpy array or torch tensor
@@ -53,13 +56,14 @@ def scaled(
             raise SpecError(f"found no statistics for {normalisation}, expected mean and deviation of every lead.")
         mean, deviation = (value[..., None] for value in statistics)
         return _where(there & (deviation > 0), (clean - mean) / _where(deviation > 0, deviation, 1.0), 0.0)
-    over = (-2, -1) if normalisation == "window_z" else (-1,)
+    over = (-2, -1) if normalisation in ("window_z", "window_min_max") else (-1,)
     low = _extreme("amin", _where(there, signal, np.inf), over)
     high = _extreme("amax", _where(there, signal, -np.inf), over)
     # Told by its extremes: in float32 the mean of equal values is not one of them, and their deviation is not 0.
     moves = there & (high > low)
-    if normalisation == "min_max":
-        return _where(moves, 2 * (clean - low) / _where(high > low, high - low, 1.0) - 1, 0.0)
+    if normalisation in ("min_max", "window_min_max"):
+        share = (clean - low) / _where(high > low, high - low, 1.0)
+        return _where(moves, 2 * share - 1 if normalisation == "min_max" else share, 0.0)
     count = _where(there, signal * 0 + 1, 0.0).sum(axis=over, keepdims=True).clip(1)
     centred = _where(there, clean - clean.sum(axis=over, keepdims=True) / count, 0.0)
     deviation = ((centred * centred).sum(axis=over, keepdims=True) / count) ** 0.5

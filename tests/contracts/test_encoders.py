@@ -16,6 +16,7 @@ LENGTH = 800  # samples; any length an encoder meets
 NARROWER = {
     "transformer1d": {"width": 32, "heads": 2, "feed_forward": 64},
     "net1d": {"stem_width": 16, "widths": [16, 32, 32, 48, 48, 64, 64]},
+    "resnet18_1d": {"embedding_dim": 128},
     "wav2vec2": {
         "stem_width": 16,
         "embedding_dim": 32,

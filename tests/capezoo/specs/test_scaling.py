@@ -40,6 +40,8 @@ def reference(x: np.ndarray, kind: str, mean: np.ndarray, deviation: np.ndarray)
                 out[place, lead] = 0 if still else (row - row.mean()) / row.std()
             elif kind == "min_max":
                 out[place, lead] = 0 if still else 2 * (row - row.min()) / np.ptp(row) - 1
+            elif kind == "window_min_max":
+                out[place, lead] = (row - window.min()) / np.ptp(window)
             elif deviation[place, lead] > 0:
                 out[place, lead] = (row - mean[place, lead]) / deviation[place, lead]
     return out
@@ -50,7 +52,7 @@ def test_each_scaling_is_what_its_source_writes(kind, signal, statistics):
     got = scaled(signal, kind, statistics=statistics)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, reference(signal, kind, *statistics), rtol=1e-4, atol=1e-5)
-    if kind not in ("none", "window_z"):
+    if kind not in ("none", "window_z", "window_min_max"):
         assert not got[1, 2].any()
 
 

@@ -21,6 +21,7 @@ from ecgcohorts.errors import SpecError
 SMALL = {
     "cape_resnet": {"widths": [4, 6], "embedding_dim": 8, "stem_stride": 4},
     "ribeiro_resnet": {"widths": [4, 4], "embedding_dim": 8},
+    "resnet18_1d": {"embedding_dim": 32},
     "resnet50_1d": {"embedding_dim": 32},
     "s4": {"width": 8, "depth": 2, "dropout": 0.0},
     "xresnet1d": {"depth": 18, "widths": [4, 4, 4, 4], "stem_widths": [4, 4, 4], "zero_last_norm": False},
