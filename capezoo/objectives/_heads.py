@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from capezoo.encoders.s4 import StateSpace
 from capezoo.encoders.vit1d import INITIAL_STD, Positions, positions, transformer
 from capezoo.objectives._perceptron import _affordable
+from ecgcohorts.errors import SpecError
 
 
 class StatePredictor(nn.Module):
