@@ -29,11 +29,6 @@ def require_table(target: Path) -> None:
         raise SpecError(f"{target}: found something there, expected a new file. Name another, or remove it.")
 
 
-def is_table(target: Path) -> bool:
-    """Whether a path has the suffix of a table."""
-    return target.suffix in _WRITERS
-
-
 def write_table(target: Path, pieces: Iterable["Piece"], records: int) -> None:
     """Write a table, whole or not at all. pieces: columns, and features (record, unit), some records at a time.
 

@@ -62,8 +62,8 @@ def read_labelled(
     files; names match whole, else without folders, else without suffix as well. patient: its column of ids; without one
     every recording counts as a person of its own. covariates: columns of numbers, or of sex, to add to the features.
     kind: binary, classes or number; else told from the values. unseen: leave out everybody of whom a recording is known to
-    have trained an encoder. Raises SpecError for a column that is not there or holds no such values, SourceError for a table that cannot be read
-    or names a file twice, NothingMatched if no file of the labels has features.
+    have trained an encoder. Raises SpecError for a column that is not there or holds no such values, SourceError for a
+    table that cannot be read or names a file twice, NothingMatched if no file of the labels has features.
     """
     known = _read(Path(labels), text=(key, patient))
     wanted = [key, target, *covariates, *([patient] if patient else [])]
@@ -77,27 +77,23 @@ def read_labelled(
     for other in read.values():
         at = np.where(files.isin(_full_names(other)), at, -1)
     there = at >= 0
-    if not there.any():
-        raise NothingMatched(
-            f"{labels}: found no file of column {key!r} among {len(files):,} recordings with features, such as "
-            f"{str(known[key].iloc[0]) if len(known) else 'none'!r} and {files.iloc[0]!r}. Name the column of files: --key."
+    _require_some(there, known[key], files, key, labels)
+    if patient and known[patient].isna().any():
+        raise SpecError(
+            f"{labels}: found rows without {patient!r}, expected an id in each. Fill them in, or leave them out."
         )
     unlabelled, unmatched = int((~there).sum()), len(known) - len(set(at[there].tolist()))
     met = {name: _trained_on(table, files) & there for name, table in read.items()}
     people = at if patient is None else np.where(there, pd.factorize(known[patient])[0][at], -1)
     if unseen:
-        known_to_some = np.logical_or.reduce(list(met.values()))
-        there &= ~np.isin(people, people[known_to_some])
-        met = {name: seen & there for name, seen in met.items()}
+        # People, not recordings: whoever trained an encoder is no stranger to it in another recording either.
+        there &= ~np.isin(people, people[np.logical_or.reduce(list(met.values()))])
+        met = dict.fromkeys(met, np.zeros(len(files), bool))
         if not there.any():
             raise NothingMatched(f"{labels}: found nobody whom no encoder was trained on. Label others.")
     rows, chosen, people = known.iloc[at[there]].reset_index(drop=True), files[there], people[there]
     features = {name: _of_files(table, chosen) for name, table in read.items()}
     values, found, classes = _target(rows[target], kind, f"{labels}: column {target!r}")
-    if patient and rows[patient].isna().any():
-        raise SpecError(
-            f"{labels}: found rows without {patient!r}, expected an id in each. Fill them in, or leave them out."
-        )
     return Labelled(
         features=features,
         covariates=_covariates(rows, covariates, str(labels)),
@@ -112,6 +108,14 @@ def read_labelled(
         has_patients=patient is not None,
         trained_on={name: int(seen.sum()) for name, seen in met.items()},
     )
+
+
+def _require_some(there: NDArray[np.bool_], keys: pd.Series, files: pd.Series, key: str, labels: str | Path) -> None:
+    if not there.any():
+        raise NothingMatched(
+            f"{labels}: found no file of column {key!r} among {len(files):,} recordings with features, such as "
+            f"{str(keys.iloc[0]) if len(keys) else 'none'!r} and {files.iloc[0]!r}. Name the column of files: --key."
+        )
 
 
 def _require_columns(table: pd.DataFrame, wanted: Sequence[str], where: str | Path) -> None:
@@ -216,7 +220,7 @@ def _covariates(rows: pd.DataFrame, names: Sequence[str], where: str) -> NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class Covariates:
+class _Covariates:
     """Further columns for files, by name of the file."""
 
     keys: pd.Series
@@ -229,8 +233,8 @@ class Covariates:
         return np.where((at >= 0)[:, None], self.values[at], np.nan)
 
 
-def read_covariates(path: Path, key: str, names: Sequence[str]) -> Covariates:
+def read_covariates(path: Path, key: str, names: Sequence[str]) -> _Covariates:
     """Read a table of covariates. Raises SpecError for a column that is not there or holds no numbers."""
     table = _read(path, text=(key,))
     _require_columns(table, [key, *names], path)
-    return Covariates(table[key].astype(str), _covariates(table, names, str(path)), str(path))
+    return _Covariates(table[key].astype(str), _covariates(table, names, str(path)), str(path))

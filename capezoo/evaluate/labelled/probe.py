@@ -202,7 +202,7 @@ def _decided(
     thresholds = []
     for train, test in parts:
         # The threshold of a fold is chosen on the answers to all others: none of its patients has a say in it.
-        thresholds.append(youden(truth[train], answers[train]))
+        thresholds.append(_youden(truth[train], answers[train]))
         said[test] = answers[test] >= thresholds[-1]
     outcomes = [
         [int(((truth == is_true) & (said == is_said)).sum()) for is_said in (False, True)] for is_true in (False, True)
@@ -212,11 +212,11 @@ def _decided(
         "sensitivity": float(said[truth].mean()),
         "specificity": float((~said[~truth]).mean()),
         "confusion": outcomes,  # rows: truth, negative first; columns: said
-        "calibration": calibration(truth, answers),
+        "calibration": _calibration(truth, answers),
     }
 
 
-def youden(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+def _youden(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
     """Return the threshold with the largest sum of sensitivity and specificity."""
     from sklearn.metrics import roc_curve
 
@@ -224,7 +224,7 @@ def youden(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
     return float(thresholds[1:][np.argmax((true - false)[1:])])
 
 
-def calibration(positive: NDArray[np.bool_], probability: NDArray[np.float64]) -> dict[str, Any]:
+def _calibration(positive: NDArray[np.bool_], probability: NDArray[np.float64]) -> dict[str, Any]:
     """Return mean probability, share of positives and count of equally full bins, and their mean distance (ECE)."""
     bins = [part for part in np.array_split(np.argsort(probability, kind="stable"), _BINS) if len(part)]
     said, seen, count = (np.array([measure(part) for part in bins]) for measure in

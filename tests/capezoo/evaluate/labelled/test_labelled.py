@@ -105,13 +105,13 @@ def test_metrics_are_those_of_scikit_learn(world):
     wanted = [average_precision_score(truth, answers, sample_weight=one) for one in weights]
     np.testing.assert_allclose(probe._average_precision(truth, answers, weights), wanted)
     false, true, thresholds = roc_curve(truth, row.answers)
-    assert probe.youden(truth, row.answers) == thresholds[np.argmax(true - false)]
+    assert probe._youden(truth, row.answers) == thresholds[np.argmax(true - false)]
     (right_no, wrong_yes), (wrong_no, right_yes) = row.table["confusion"]
     assert right_no + wrong_yes == (~truth).sum()
     assert row.table["sensitivity"] == pytest.approx(right_yes / (right_yes + wrong_no))
-    perfect = probe.calibration(truth, truth.astype(float))
+    perfect = probe._calibration(truth, truth.astype(float))
     assert perfect["expected_error"] == 0
-    assert probe.calibration(truth, np.full(len(truth), 0.9))["expected_error"] > 0.1
+    assert probe._calibration(truth, np.full(len(truth), 0.9))["expected_error"] > 0.1
 
 
 def test_people_whom_an_encoder_knows_are_counted_and_left_out(world):
