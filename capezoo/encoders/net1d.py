@@ -63,6 +63,7 @@ class Encoder(TokenEncoder):
         self.config = config
         self.stem = SameConv(config.in_leads, config.stem_width, config.kernel, config.stem_stride, bias=True)
         self.stem_norm = _norm(config.stem_width, config)
+        # As the source counts: a block that opens a stage takes the channels of the stage before.
         befores = (config.stem_width, *config.widths)
         self.stages = nn.ModuleList(
             nn.ModuleList(
@@ -119,6 +120,7 @@ class _Block(nn.Module):
         y = x if self.is_first else self.dropout(F.silu(self.norm1(x)))
         y = self.conv2(self.dropout(F.silu(self.norm2(self.conv1(y)), inplace=True)))
         y = self.conv3(self.dropout(F.silu(self.norm3(y), inplace=True)))
+        # Squeeze-and-excitation, arXiv 1709.01507, on the block's own share of the sum.
         return y * self.weigh(y.mean((2, 3)))[..., None, None] + self._skip(x)
 
     def _skip(self, x: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class Config(Spec):
 class Encoder(StagedEncoder):
     """(batch, lead, time) in mV -> (batch, num_features), after the last ReLU and a mean over time."""
 
+    # torchvision's pools here, and so does resnet50_1d; MERL's tokens are twice as many.
     pools = False
 
     def __init__(self, config: Config, num_classes: int = 0) -> None:

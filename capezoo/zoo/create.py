@@ -1,5 +1,6 @@
 """Make an encoder from a name, or load published weights. Every model has its input contract as `model.spec`."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from capezoo.encoders import build, timm
 from capezoo.specs.base import parse
 from capezoo.specs.input import InputSpec
 from capezoo.specs.run import EncoderSpec
-from capezoo.zoo.files import HALF, WEIGHTS, Architecture, _require_regular, _require_whole, read_header
+from capezoo.zoo.files import HALF, WEIGHTS, Architecture, _require_regular, _require_whole, read_card, read_header
 from capezoo.zoo.hub import address_of
 from capezoo.zoo.listing import list_models, locate
 from ecgcohorts.errors import SourceError, SpecError
@@ -17,6 +18,7 @@ from ecgcohorts.leads import EIGHT_LEADS, TWELVE_LEADS
 if TYPE_CHECKING:
     from torch import nn
 
+log = logging.getLogger(__name__)
 _LEADS_BY_NUMBER = {8: EIGHT_LEADS, 12: TWELVE_LEADS}
 # The types that tensors of our encoders have; int64 is the batch counter of BatchNorm.
 _DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
@@ -99,6 +101,9 @@ def _located(weights: str | Path, check: bool) -> Path:
     folder = locate(weights)
     if check:
         _require_whole(folder)
+        licence = read_card(folder).weights_licence
+        if "NC" in licence.split("-"):
+            log.warning("%s: licence %s allows no commercial use.", folder, licence)
     return folder
 
 

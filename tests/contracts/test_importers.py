@@ -106,6 +106,25 @@ def test_imported_weights_give_the_features_of_the_public_network(name: str, her
     assert report.golden_difference < 1e-6
 
 
+def test_features_of_the_public_program_are_held_against_it(here: Path) -> None:
+    name = "merl_resnet18"
+    tensors = published(name)
+    file = write(name, tensors, here / "public.pth")
+    x = torch.randn(2, 12, 400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wanted = fixture_of(name).features({key: t.double() for key, t in tensors.items()}, x).numpy()
+    for path, features in (("same.npz", wanted), ("other.npz", wanted * 1.001), ("shape.npz", wanted[:, :3])):
+        np.savez(here / path, signal=x.numpy(), features=features)
+    assert import_weights(name, file, here / "weights", against=here / "same.npz").is_dir()
+    for path, sentence in (
+        ("other.npz", "the features differ by 1.0e-03 of the largest, expected at most 1e-04"),
+        ("shape.npz", r"found features of shape \(2, 3\), expected \(2, 32\)"),
+        ("public.pth", "expected an .npz with `signal`"),
+    ):
+        with pytest.raises((SpecError, SourceError), match=sentence):
+            import_weights(name, file, here / "elsewhere", against=here / path)
+    assert not (here / "elsewhere").exists()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_folder_says_whose_weights_they_are_and_what_to_know_of_them(name: str, here: Path) -> None:
     public = public_model(name)

@@ -127,7 +127,12 @@ def _pull(*, weights: str, to: Path, offline: bool) -> Answer:
 )
 @argument("file", FILE, "its weights; default: say where to get them", required=False)
 @argument("out", FOLDER, "folder to make", required=False)
-def _import(*, model: str | None, file: Path | None, out: Path | None) -> Answer:
+@option(
+    "--against",
+    type=FILE,
+    help=".npz of the public program: `signal` as its network was fed, and the `features` that must come out",
+)
+def _import(*, model: str | None, file: Path | None, out: Path | None, against: Path | None) -> Answer:
     """Turn the weights of a public encoder into weights like any other.
 
     The file is one that others published: nothing in it is run. Licence, input and known faults go into the card.
@@ -148,7 +153,7 @@ def _import(*, model: str | None, file: Path | None, out: Path | None) -> Answer
         return Answer(known_of, "\n".join([*lines, f"Then: capezoo import {model} FILE OUT"]))
     if out is None:
         raise SpecError(f"found no folder to make, expected one: capezoo import {model} {file} OUT.")
-    made = import_weights(model, file, out)
+    made = import_weights(model, file, out, against)
     lines = [f"{made}: {public.title}, {public.source}. Licence: {public.licence}.", *public.known_failures]
     return Answer({"out": made, "licence": public.licence}, "\n  ".join(lines))
 

@@ -88,11 +88,12 @@ def read_tensors(
         with open_regular(path) as raw, _opened(raw, size) as (tree, numbers_of):
             lying = _named(path, tree, inside)
             chosen = {name: tensor for name, tensor in lying.items() if wanted(name)}
+            # Tied weights may count twice. More would be one run of numbers asked for under many names.
             if sum(tensor.storage.count * tensor.storage.type.itemsize for tensor in set(chosen.values())) > 2 * size:
                 raise ValueError("tensors that take more than the file has")
             return {name: tensor.of(numbers_of(tensor.storage)) for name, tensor in chosen.items()}
     except UnreadableRecording as error:
-        raise SourceError(f"{error} Name the file itself.") from None
+        raise SourceError(str(error)) from None
     except _OF_DAMAGE as error:
         cut = isinstance(error, zipfile.BadZipFile | struct.error | EOFError)
         told = "a file that is damaged or cut off" if cut else " ".join(str(error).split())
@@ -129,7 +130,11 @@ def _of_file(file: "BufferedReader[Any]", size: int) -> Iterator[tuple[Any, Call
 def _archive(file: "BufferedReader[Any]", size: int) -> Iterator[zipfile.ZipFile]:
     """Open a zip whose directory has a sane length, as the last bytes of the file tell it."""
     file.seek(max(0, size - 22))
-    (length,) = struct.unpack("<I", file.read(22)[12:16])
+    end = file.read(22)
+    # A comment could stand behind this record; torch writes none, and looking for it would read what is no archive.
+    if not end.startswith(b"PK\5\6"):
+        raise zipfile.BadZipFile
+    (length,) = struct.unpack("<I", end[12:16])
     if length == 0xFFFFFFFF:  # told in the longer record of an archive over 4 GiB
         file.seek(max(0, size - 22 - 20 - 56))
         (length,) = struct.unpack("<Q", file.read(56)[40:48])
@@ -142,6 +147,7 @@ def _archive(file: "BufferedReader[Any]", size: int) -> Iterator[zipfile.ZipFile
 def _of_archive(archive: zipfile.ZipFile) -> tuple[Any, Callable[[_Storage], Tensor]]:
     entries = {entry.filename: entry for entry in archive.infolist()}
     pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
+    # An archive of another program may hold several, and none is more right than the others.
     if len(pickles) != 1:
         raise ValueError(f"an archive with {len(pickles)} pickles")
     root = pickles[0].removesuffix("data.pkl")
@@ -181,6 +187,7 @@ def _of_old_format(file: "BufferedReader[Any]", size: int) -> tuple[Any, Callabl
     keys = read_pickle(bounded, _made)
     places: dict[str, int] = {}
     for key in keys:
+        # The format says the count twice; a file that says two has been made by hand.
         (count,) = struct.unpack("<q", file.read(8))
         if count != types[key].count:
             raise ValueError(f"a storage of {count} numbers, where {types[key].count} are announced")
@@ -199,6 +206,7 @@ def _of_safetensors(file: "BufferedReader[Any]", size: int) -> tuple[Any, Callab
     if length > _TEXT_LIMIT:
         raise ValueError(f"a header of {length} bytes")
     values = read_json(file.read(length), "header", _TEXT_LIMIT)
+    # Text of any kind, which nobody here needs.
     values.pop("__metadata__", None)
     tree: dict[str, _Lying] = {}
     for name, entry in values.items():
@@ -245,6 +253,7 @@ def _made(what: Name, arguments: tuple[Any, ...]) -> Any:
         return arguments[0]
     if what.module != "torch._utils":
         return Made(what)
+    # A parameter is its tensor and a flag, and of a tensor here only the numbers matter.
     if what.name.startswith("_rebuild_parameter"):
         return arguments[0]
     if what.name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
@@ -268,6 +277,7 @@ def _storage(what: Any) -> _Storage:
 def _numbers(data: bytes, storage: _Storage) -> Tensor:
     if len(data) != storage.count * storage.type.itemsize:
         raise ValueError(f"{len(data)} bytes, where {storage.count * storage.type.itemsize} are announced")
+    # A copy, which may be written to: torch warns of tensors over bytes that may not.
     return torch.frombuffer(bytearray(data), dtype=storage.type) if data else torch.empty(0, dtype=storage.type)
 
 

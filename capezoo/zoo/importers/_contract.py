@@ -37,6 +37,7 @@ class PublicModel:
     convert: Callable[[Tensors], Tensors] = _as_they_are  # tensors by our names, where numbers change too
     known_failures: tuple[str, ...] = ()  # faults of the public code, and what is done here instead
 
+    # Whole names, so that a pattern for `linear.weight` leaves `stages.linear.weight` alone.
     def keeps(self, name: str) -> bool:
         """Whether a tensor of the file belongs to the encoder."""
         return not any(re.fullmatch(pattern, name) for pattern in self.dropped)
@@ -48,6 +49,7 @@ class PublicModel:
             new = name
             for pattern, replacement in self.renamed:
                 new = re.sub(pattern, replacement, new)
+            # Silently, the later one would win.
             if new in found:
                 raise ValueError(f"two tensors for {new!r:.80}")
             found[new] = tensor

@@ -60,6 +60,7 @@ class _Machine:
             return
         if name in _VALUES:
             self.stack.append(_VALUES[name])
+        # A set as a list: its elements would have to be hashed.
         elif name in ("EMPTY_LIST", "EMPTY_SET"):
             self.stack.append([])
         elif name == "EMPTY_DICT":
@@ -78,6 +79,7 @@ class _Machine:
         elif name.endswith("GET"):
             self.stack.append(self.memo[operand])
         elif operand is not None and name not in ("GLOBAL", "INST", "PERSID"):
+            # They stand for classes that only the writer's registry knows; no library that writes weights uses them.
             if name.startswith("EXT"):
                 raise ValueError("a pickle with extension codes")
             self.stack.append(operand)
@@ -89,6 +91,7 @@ class _Machine:
         return items
 
     def _call(self, what: Any, arguments: Any) -> None:
+        # What was itself made of something unknown may be called, too: a note of a note.
         known = isinstance(what, Name) and isinstance(arguments, tuple)
         self.stack.append(self.make(what, arguments) if known else Made(what))
 
@@ -173,6 +176,7 @@ class _Machine:
 
     def _build(self, _: Any) -> None:
         state = self.stack.pop()
+        # Of a dictionary it would set attributes, such as the versions that torch keeps beside a state dict.
         if isinstance(self.stack[-1], Made):
             self.stack[-1].state.append(state)
 

@@ -17,6 +17,7 @@ _STATE = ("C", "B", "w", "omega")
 
 
 def _describe(tensors: Tensors) -> tuple[EncoderSpec, InputSpec]:
+    # In the order of the file, which is that of the layers.
     stem = [tensors[name] for name in tensors if re.fullmatch(r"ts_encoder\.encoder\.layers\.\d+\.0\.weight", name)]
     if not stem:
         raise KeyError("ts_encoder.encoder.layers.0.0.weight")
@@ -52,6 +53,7 @@ def _readout(trained: Tensor, entry: Tensor, poles: Tensor, length: int, log_ste
     trained, entry, poles = (torch.view_as_complex(t.double().contiguous()) for t in (trained, entry, poles))
     place = torch.arange(2 * poles.shape[-1], dtype=torch.float64)
     root = (2 * place + 1).sqrt()
+    # HiPPO-LegS, and below it the outer product that makes it normal: its eigenvectors are orthogonal, so their inverse is known.
     matrix = -torch.tril(torch.outer(root, root), -1) - torch.diag(place + 1)
     values, vectors = torch.linalg.eig(matrix + torch.outer((place + 0.5).sqrt(), (place + 0.5).sqrt()))
     nearest = (poles.reshape(-1, poles.shape[-1])[0][:, None] - values).abs()

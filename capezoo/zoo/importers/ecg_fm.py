@@ -37,6 +37,7 @@ def _convert(tensors: Tensors) -> Tensors:
     found = {name: tensor for name, tensor in tensors.items() if "_proj." not in name}
     for name in tensors:
         if ".q_proj." in name:
+            # In the order in which the encoder takes them apart again.
             parts = [tensors[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
             found[name.replace(".q_proj.", ".qkv.")] = torch.cat(parts)
     return found

@@ -168,3 +168,13 @@ def test_embeddings_and_cards_name_the_commit(hub, published, simulated, tmp_pat
     assert open_embeddings(tmp_path / "e").info.origin == f"hf-hub:org/tiny@{commit}"
     cli.main(("info", "hf-hub:org/tiny"))
     assert f'pretrained="hf-hub:org/tiny@{commit}"' in capsys.readouterr().out
+
+
+def test_a_licence_without_commercial_use_is_told_on_loading(folder, resign, caplog):
+    capezoo.load(folder)
+    assert not caplog.messages
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps(card | {"weights_licence": "CC-BY-NC-4.0"}))
+    resign(folder)
+    capezoo.load(folder)
+    assert caplog.messages == [f"{folder}: licence CC-BY-NC-4.0 allows no commercial use."]
