@@ -104,6 +104,7 @@ class _Difference(Spec):
 class Result(Spec):
     """Scores of all weights and modes in all cohorts that have the labels. The task `cohort` is to tell the cohort."""
 
+    weights: tuple[str, ...]
     tasks: tuple[_Task, ...]
     scores: tuple[_Score, ...]
     differences: tuple[_Difference, ...]
@@ -115,11 +116,6 @@ class Result(Spec):
         """One of the scores, if there is one."""
         wanted = (weights, mode, one.task, one.cohort)
         return next((s for s in self.scores if (s.weights, s.mode, s.task, s.cohort) == wanted), None)
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the weights, in order."""
-        return list(dict.fromkeys(score.weights for score in self.scores))
 
     @property
     def modes(self) -> list[str]:
@@ -141,16 +137,19 @@ def run(context: Context, config: Config) -> Result:
     )
     if not jobs:
         raise Unanswerable(" ".join(dict.fromkeys(left_out.values())))
-    told = _telling(context, [job.parts for job in jobs], config.resamples)
+    told = _telling(context, [job.parts for job in jobs], config.resamples) if modes != ["fine_tuned"] else None
     _require_tokens(context, modes)
-    answers: dict[tuple[str, Mode], dict[tuple[str, str], list[_Answered]]] = {}
     places = [(subject, mode) for subject in context.subjects for mode in modes if mode in _open(subject)]
+    if not places:
+        raise Unanswerable(
+            "found neither tokens nor weights to train in any row, expected them in these modes. Ask for --mode linear."
+        )
     asked = [*jobs, *([told] if told else [])]
-    for step, (subject, mode) in enumerate(places):
-        # Telling the cohort asks what features give away: an encoder trained for it would answer another question.
-        mine = asked if mode != "fine_tuned" else jobs
-        answers[subject.name, mode] = _answers(context, config, subject, mode, mine)
-        context.progress(step + 1, len(places))
+    steps = _Steps(context, sum(_networks(subject, mode) * len(_of(mode, asked)) for subject, mode in places))
+    answers = {
+        (subject.name, mode): _answers(context, config, subject, mode, _of(mode, asked), steps)
+        for subject, mode in places
+    }
     scores = [
         _scored(name, mode, job, found[job.key])
         for (name, mode), found in answers.items()
@@ -159,6 +158,7 @@ def run(context: Context, config: Config) -> Result:
     ]
     pairs = [(a, b, mode) for mode in modes for a, b in combinations([n for n, m in answers if m == mode], 2)]
     return Result(
+        weights=tuple(subject.name for subject in context.subjects),
         tasks=tuple(_described(job) for job in asked),
         scores=tuple(scores),
         differences=tuple(
@@ -199,7 +199,7 @@ def figures(result: Result) -> Sequence[Figure]:
     for task in dict.fromkeys(one.task for one in result.tasks):
         mine = [one for one in result.tasks if one.task == task]
         series = {f"{name}, {mode}": [_main(result.score(name, mode, one)) for one in mine]
-                  for name in result.names for mode in result.modes}  # fmt: skip
+                  for name in result.weights for mode in result.modes}  # fmt: skip
         some = {
             name: [value.limits if value else None for value in cells] for name, cells in series.items() if any(cells)
         }
@@ -210,7 +210,7 @@ def figures(result: Result) -> Sequence[Figure]:
 
 def headline(result: Result) -> dict[str, dict[str, float | None]]:
     """The main metric of each task, cohort and mode."""
-    rows: dict[str, dict[str, float | None]] = {name: {} for name in result.names}
+    rows: dict[str, dict[str, float | None]] = {name: {} for name in result.weights}
     for name in rows:
         for one in result.tasks:
             for mode in result.modes:
@@ -247,16 +247,38 @@ def _require_tokens(context: Context, modes: Sequence[Mode]) -> None:
                             "attention. Ask for the other modes: --mode linear --mode fine_tuned.")  # fmt: skip
 
 
+class _Steps:
+    """Tells progress: a step is one network taught one task."""
+
+    def __init__(self, context: Context, total: int) -> None:
+        self._tell, self._done, self._total = context.progress, 0, total
+
+    def one(self) -> None:
+        self._done += 1
+        self._tell(self._done, self._total)
+
+
+def _of(mode: Mode, asked: Sequence[_Job]) -> list[_Job]:
+    """What is asked in a mode: an encoder trained to tell the cohort would say nothing of what its features give away."""
+    return [job for job in asked if mode != "fine_tuned" or job.target.name != _COHORT]
+
+
+def _networks(subject: Subject, mode: Mode) -> int:
+    """Initialisations taught: a network that is trained as a whole stands for all of them."""
+    return 1 if mode == "fine_tuned" else len(subject.models)
+
+
 def _answers(
-    context: Context, config: Config, subject: Subject, mode: Mode, jobs: Sequence[_Job]
+    context: Context, config: Config, subject: Subject, mode: Mode, jobs: Sequence[_Job], steps: _Steps
 ) -> dict[tuple[str, str], list[_Answered]]:
-    """Teach each initialisation of one row; a network that is trained as a whole stands for all of them."""
+    """Teach each initialisation of one row."""
     found: dict[tuple[str, str], list[_Answered]] = {job.key: [] for job in jobs}
-    for place in range(1 if mode == "fine_tuned" else len(subject.models)):
+    for place in range(_networks(subject, mode)):
         for job, learner in _learners(context, config, subject, mode, place, jobs):
             # Neither weights nor mode are in the key: all see the same order and first weights, so that rows pair.
             taught = learner.taught(_lesson(job), derive_seed(context.seed, "downstream", *job.key))
             found[job.key].append(_answered(job, taught))
+            steps.one()
     return found
 
 
@@ -359,7 +381,7 @@ def _scores(result: Result, mine: Sequence[_Task]) -> pd.DataFrame:
     columns = [(mode, place) for mode in result.modes for place in range(len(mine[0].metrics))]
     rows = {}
     for one in mine:
-        for name in result.names:
+        for name in result.weights:
             found = [result.score(name, mode, one) for mode, _ in columns]
             rows[f"{one.cohort}: {name}"] = [
                 s.metrics[one.metrics[place]].text if s else NOTHING
@@ -369,7 +391,7 @@ def _scores(result: Result, mine: Sequence[_Task]) -> pd.DataFrame:
             constant = f"{one.constant:.3f}"
             rows[f"{one.cohort}: median, always"] = [NOTHING if place else constant for _, place in columns]
     for told in (one for one in result.tasks if one.task == _COHORT):
-        for name in result.names:
+        for name in result.weights:
             values = [None if place else _main(result.score(name, mode, told)) for mode, place in columns]
             rows[f"the cohort, from {name}, {told.metrics[0]}"] = [one.text if one else NOTHING for one in values]
     heads = [f"{mode}: {mine[0].metrics[place]}" for mode, place in columns]

@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from torch import nn
 
 from capezoo import encoders
+from capezoo.cli.commands.evaluate import _options_of
 from capezoo.embedding.folder import without_embeddings
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.measure import learning
@@ -289,6 +290,15 @@ def test_rows_pair_and_untrained_networks_are_several_frozen_and_one_from_scratc
     assert result.tasks[-1].task == "af"  # one cohort has none to be told from
 
 
+def test_encoders_trained_as_a_whole_are_not_asked_for_the_cohort(store):
+    steps = []
+    context = Context((subject(store, "z", network()),), 1, lambda *step: steps.append(step), store)
+    result = downstream.run(context, QUICK.model_copy(update={"task": ("af",), "mode": ("fine_tuned",), "epochs": 1}))
+    assert [(one.task, one.cohort) for one in result.tasks] == [("af", "home"), ("af", "away")]
+    assert steps == [(1, 2), (2, 2)]
+    assert len(downstream.figures(result)) == 1
+
+
 def test_what_cannot_be_asked_is_refused_before_anything_is_trained(store):
     ready = subject(store, "z", network())
     for settings, kind, words in (
@@ -300,11 +310,20 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_trained(store):
             asked(store, ready, **settings)
     with pytest.raises(SpecError, match=r"sums: found features without tokens, expected .* --mode linear"):
         asked(store, subject(store, "sums", Sums(trained=True)), task=("age",))
+    with pytest.raises(Unanswerable, match=r"found neither tokens nor weights to train .* --mode linear"):
+        asked(store, subject(store, "measurements", Sums()), task=("age",), mode=("frozen", "fine_tuned"))
     with pytest.raises(SpecError, match="found no label 'afib'"):
         Config(task=("superclass", "afib")).require(store.index)
     bare = replace(Context((ready,), 1, store=store), subjects=(replace(ready, models=()),))
     with pytest.raises(Unanswerable, match="found embeddings alone, expected their store and weights"):
         downstream.run(bare, QUICK)
+
+
+def test_modes_are_words_that_the_command_line_repeats():
+    options = {one.name: one for one in _options_of(Config)}
+    assert options["mode"].multiple
+    assert options["mode"].type.words == ("linear", "frozen", "fine_tuned")
+    assert options["cohort"].multiple
 
 
 def test_a_question_of_models_alone_embeds_nothing(store, tmp_path):
