@@ -129,6 +129,8 @@ def test_the_commands_do_the_same(write, tmp_path, monkeypatch, capsys):
         ({"studies": {"a": {"encoders": ["y"], "questions": {"map": {}}}}}, ["no encoder 'y'", "x, z, random"]),
         ({"studies": {"a": {"questions": {"ood": {"rums": 3}}}}}, ["question ood", "unknown key 'rums'"]),
         ({"studies": {"a": {"questions": {"ood": {"train_cohort": "nowhere"}}}}}, ["nowhere"]),
+        ({"studies": {"a": {"questions": {"lodo": {"allow_seen": True}}}}}, ["no two weights", "leave_out: each"]),
+        ({"studies": {"a": {"questions": {"scaling": {"allow_seen": True}}}}}, ["no two weights", "percent: [10"]),
         ({"studies": {"weights": {"questions": {"map": {}}}}}, ["a study named weights", "Name it otherwise"]),
         ({"split": "none-such"}, ["none-such"]),
         (
