@@ -201,7 +201,7 @@ def figures(result: Result) -> Sequence[Figure]:
             beside[len(shares) + number] = _limits(result.number(other, place, target, metric))
             series[other] = beside
         names = [*(f"{share:g} %" for share in shares), *others]
-        axis = f"{metric}, {_cohort(place)}, 95 % intervals; columns: share of the patients"
+        axis = f"{metric}, {_cohort(place)}, by share of the patients"
         drawn.append(Figure(f"{target} {metric}", columns(_title(target, metric), names, series, axis)))
     return drawn
 
