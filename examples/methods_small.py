@@ -247,8 +247,8 @@ def curves(told: Sequence[dict[str, Any]]) -> str:
         loss = pd.Series(run["loss"])
         start = float(loss[: max(1, len(loss) // 10)].mean())
         smooth = loss.rolling(SMOOTHED, min_periods=1).mean()
-        series[one["name"]] = (np.array(run["step"], float), (smooth / start).to_numpy())
-    return on_its_own(lines("Loss over that of the first tenth", series, "step", log=True))
+        series[one["name"]] = (np.array(run["step"]) / run["steps"], (smooth / start).to_numpy())
+    return on_its_own(lines("Loss over that of the first tenth", series, "share of the steps", log=True))
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
