@@ -54,7 +54,8 @@ class GapPredictor(nn.Module):
         super().__init__()
         if width % heads or width % 2:
             raise SpecError(
-                f"found a predictor of width {width} with {heads} heads, expected an even multiple of heads."
+                f"found a predictor of width {width} with {heads} heads, expected an even multiple. "
+                "Set the objective's width or heads."
             )
         for widths in ((given, width), (12 * depth * width, width), (width, out)):
             _affordable(*widths)

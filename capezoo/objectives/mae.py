@@ -3,7 +3,7 @@
 Source: He et al., arXiv 2111.06377, and its public code; OpenECG, arXiv 2503.00711, uses it on ECGs and states none of its
 numbers, so they are the original's. Three quarters of the tokens are dropped before the encoder, which therefore costs a
 quarter. A narrow transformer, thrown away after training, draws each dropped patch as it was, all leads over its stretch
-of time, up to level and size. There is no class token, and linear layers start as those of our encoder do, both ours.
+of time, up to level and size. Ours: no class token, and initial weights as timm's but in the decoder.
 """
 
 from typing import cast
@@ -50,6 +50,11 @@ class Objective(_contract.Objective):
         self.samples = int(student.feature_info[-1]["reduction"])
         out = student.config.in_leads * self.samples
         self.decoder = GapPredictor(student.num_features, out, config.width, config.depth, config.heads)
+        # As in the public code: with timm's smaller weights a narrow decoder hardly sees its context at first. Not those of
+        # the last layer, so that it begins by drawing nothing.
+        for layer in (self.decoder.embed, *self.decoder.blocks.modules()):
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, encoder: nn.Module, batch: ViewBatch) -> Losses:
         signal, student = batch.signal[:, 0], cast("TokenEncoder", encoder)

@@ -255,7 +255,7 @@ def test_the_teacher_of_jepa_vit_moves_along_the_line_or_not_at_all() -> None:
 
 @pytest.mark.parametrize("name", ["mae", "jepa_vit"])
 def test_widths_that_do_not_divide_and_shares_of_nothing_are_refused(name: str) -> None:
-    with pytest.raises(SpecError, match=r"found a predictor of width 9 with 2 heads, expected an even multiple"):
+    with pytest.raises(SpecError, match=r"found a predictor of width 9 with 2 heads, expected an even multiple\. Set"):
         made(name, width=9, heads=2)
     wrong = {"mae": {"dropped_share": 1.0}, "jepa_vit": {"kept_share": [0.5, 0.2]}}[name]
     with pytest.raises(SpecError, match=f"objective {name}: found"):
