@@ -127,9 +127,9 @@ def _embed_stores(
     from ecgcohorts.store.union import open_named
 
     opened, name = open_named(source), made_by["name"]
-    write = write_embeddings if out.suffix in ("", ".zarr") else write_store_table
+    embed = write_embeddings if out.suffix in ("", ".zarr") else write_store_table
     with progress() as tell:
-        info = write(
+        info = embed(
             model,
             opened,
             out,
