@@ -45,6 +45,7 @@ def _jepa(seed: int) -> RunConfig:
             warmup_steps=10_000,
             weight_decay=0.01,
             final_weight_decay=0.1,
+            # Registers, mask token and norms have one axis each: the source decays weights of layers alone.
             decay_only_matrices=True,
         ),
         epochs=1_000_000,  # `max_steps` ends the run, however few recordings there are
