@@ -101,6 +101,7 @@ class Encoder(TokenEncoder):
             tokens = tokens.gather(1, keep[..., None].expand(-1, -1, dim))
         first = len(self.registers)
         if first:
+            # Without a position and after dropping: no choice of tokens takes them away.
             registers = torch.stack([*self.registers]).to(tokens.dtype).expand(len(tokens), -1, -1)
             tokens = torch.cat([registers, tokens], dim=1)
         options = {}

@@ -74,6 +74,7 @@ class GapPredictor(nn.Module):
         """kept, dropped: int64, places of tokens; together all of a row's."""
         n = kept.shape[1] + dropped.shape[1]
         table = positions(n, len(self.mask_token), context.device, self.order)
+        # Kept tokens first, gaps after them: attention does not mind the order, so nothing has to be put back in place.
         tokens = torch.cat([self.embed(context) + table[kept], self.mask_token + table[dropped]], dim=1)
         for block in self.blocks:
             tokens = block(tokens)

@@ -70,6 +70,7 @@ class Objective(_contract.Objective):
         signal, student = batch.signal[:, 0], cast("TokenEncoder", encoder)
         tokens = student.tokens(signal)
         rows, n = tokens.shape[:2]
+        # One number for all rows, so that they stack.
         low, high = self.config.kept_share
         share = low + (high - low) * torch.rand(1, generator=batch.generator).item()
         drawn = gaps(rows, n, min(ceil(share * n), n - 1), self.config.shortest, batch.generator)
@@ -82,6 +83,7 @@ class Objective(_contract.Objective):
     @torch.no_grad()
     def _wanted(self, signal: Tensor) -> Tensor:
         wise = cast("TokenEncoder", self.teacher.network)
+        # No LayerNorm on top, as in the source: the encoder's last norm is one already.
         return wise.contextualise(wise.tokens(signal))[-1]
 
     def after_step(self, encoder: nn.Module, step: int, total_steps: int) -> None:

@@ -60,6 +60,7 @@ class Objective(_contract.Objective):
         signal, student = batch.signal[:, 0], cast("TokenEncoder", encoder)
         tokens = student.tokens(signal)
         rows, n = tokens.shape[:2]
+        # Rounded down as in the public code, but for windows of three tokens and less, which keep one.
         drawn = scattered(rows, n, max(1, int(n * (1 - self.config.dropped_share))), batch.generator)
         kept, dropped = (places.to(signal.device, non_blocking=True) for places in drawn)
         predicted = self.decoder(student.contextualise(tokens, kept)[-1], kept, dropped)
@@ -72,6 +73,7 @@ class Objective(_contract.Objective):
         # Negative where an encoder without padding leaves the last samples out.
         filled = F.pad(signal, (0, n * self.samples - signal.shape[-1]))
         patches = at(dropped, filled.unflatten(-1, (n, -1)).transpose(1, 2).flatten(2))
+        # A squared error in bfloat16 would have two digits.
         patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
         if not self.config.normalise:
             return patches

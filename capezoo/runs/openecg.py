@@ -85,6 +85,7 @@ def _mae(seed: int) -> RunConfig:
             epsilon="torch",
             warmup_steps=40 * steps,
             weight_decay=0.05,
+            # MAE's public code spares norms and biases.
             decay_only_matrices=True,
         ),
         epochs=800,

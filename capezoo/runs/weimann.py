@@ -45,6 +45,7 @@ def _jepa(seed: int) -> RunConfig:
             warmup_steps=10_000,
             weight_decay=0.01,
             final_weight_decay=0.1,
+            # Registers, mask token and norms have one axis each: the source decays weights of layers alone.
             decay_only_matrices=True,
         ),
         epochs=1_000_000,  # `max_steps` ends the run, however few recordings there are
@@ -60,7 +61,8 @@ def _jepa_small(seed: int) -> RunConfig:
         "encoder": EncoderSpec(name="vit1d", config=vit),
         # With momentum 0.998 a teacher would go two thirds of the way in so few steps.
         "objective": ObjectiveSpec(name="jepa_vit", config={"heads": 4, "momentum": [0.99, 0.999]}),
-        "input": InputSpec(recipe="plain-100", length=1000, normalisation="cohort_lead_z"),
+        # Stores of plain-100 keep no statistics of recordings, from which those of a cohort would come.
+        "input": InputSpec(recipe="plain-100", length=1000, normalisation="window_lead_z"),
         "sampler": SamplerSpec(name="random_batches", pairing="record", views=1, groups=32),
         "optimiser": _jepa(seed).optimiser.model_copy(update={"warmup_steps": 50}),
         "held_out": HeldOutSpec(every_steps=100, batches_per_cohort=2),
