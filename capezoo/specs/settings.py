@@ -1,7 +1,7 @@
 """Changes to a run as a person types them: `optimiser.lr=1e-3`. Every key is known and every value checked."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -38,7 +38,7 @@ def changed(config: RunConfig, settings: Sequence[str]) -> RunConfig:
             if f"input.{name}" not in given:
                 asked.pop(name, None)
     made = parse(RunConfig, values, WHERE)
-    _require_parts(made)
+    _require_parts(made, given)
     return made
 
 
@@ -58,12 +58,24 @@ def _pairs(settings: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield key, text
 
 
-def _require_parts(config: RunConfig) -> None:
-    """Raise SpecError unless encoder, objective and views exist and know the settings they are given."""
+def _require_parts(config: RunConfig, given: Collection[str]) -> None:
+    """Raise SpecError unless encoder, objective and views exist and know the settings they are given.
+
+    given: the keys that were typed.
+    """
     views: tuple[tuple[str, PartSpec], ...] = tuple(("view", view) for view in config.views)
     parts = (("encoder", config.encoder), ("objective", config.objective), *views)
     for kind, part in parts:
         module = plugins.load(f"capezoo.{kind}s", part.name)
+        typed = {key.removeprefix(f"{kind}.config.").split(".")[0] for key in given}
+        # Nobody typed these: they were settings of the part that another one replaces.
+        left = [repr(key) for key in part.config if key not in module.Config.model_fields and key not in typed]
+        if left and f"{kind}.name" in given and f"{kind}.config" not in given:
+            known = ", ".join(module.Config.model_fields)
+            raise SpecError(
+                f"{kind} {part.name}: found {', '.join(left)} of the run's own {kind}, expected only {known}. "
+                f"Start without them: {WHERE} '{kind}.config={{}}'."
+            )
         parse(module.Config, part.config, f"{kind} {part.name}")
 
 

@@ -40,6 +40,18 @@ def test_values_of_every_kind() -> None:
     }
 
 
+def test_settings_left_by_the_part_that_was_replaced_are_called_the_runs() -> None:
+    run = changed(RUN, ["objective.config.temperature=0.2"])
+    with pytest.raises(
+        SpecError, match=r"objective byol: found 'temperature' of the run's own objective, .*config=\{\}'"
+    ):
+        changed(run, ["objective.name=byol", "objective.config.hidden=16"])
+    whole = changed(run, ["objective.name=byol", "objective.config={}", "objective.config.hidden=16"]).objective
+    assert (whole.name, whole.config) == ("byol", {"hidden": 16})
+    with pytest.raises(SpecError, match="objective byol: found unknown key 'hiden'"):
+        changed(RUN, ["objective.name=byol", "objective.config.hiden=16"])
+
+
 def test_nothing_set_changes_nothing() -> None:
     assert with_() == RUN
     assert with_("sampler.groups=512") == RUN
