@@ -159,7 +159,8 @@ def _require_unseen(name: str, index: "CohortIndex", parts: Parts, trained_on: N
         where = ", ".join(f"{patients[cohort]} of {cohort}" for cohort in patients if patients[cohort])
         raise SpecError(
             f"{name}: found test patients it was pretrained on ({where}; {sum(records.values())} of the test records), "
-            "expected none. Test on others: see capezoo overlap. To evaluate nevertheless: --allow-seen."
+            "expected none. Test on others: see capezoo overlap, or pretrain with --set held_out.split=NAME and "
+            "give the same --split NAME here. To evaluate nevertheless: --allow-seen."
         )
 
 
