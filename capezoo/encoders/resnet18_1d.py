@@ -24,6 +24,14 @@ class Config(Spec):
     kernel: Taps = Field(default=3, description="taps of the blocks, odd; MERL")
     stem_kernel: Taps = Field(default=7, description="odd; MERL")
 
+    @field_validator("kernel", "stem_kernel")
+    @classmethod
+    def _odd(cls, kernel: int) -> int:
+        # An even one makes a sample more than its skip path has.
+        if kernel % 2 == 0:
+            raise ValueError("an odd number of taps, as symmetric padding needs")
+        return kernel
+
     @field_validator("embedding_dim")
     @classmethod
     def _divides(cls, embedding_dim: int) -> int:

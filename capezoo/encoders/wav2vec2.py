@@ -20,6 +20,7 @@ from capezoo.encoders._conv import Conv, channels_last, to_tokens
 from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
 from capezoo.specs import Spec
 from capezoo.specs.base import MAX_LAYERS, Channels, Share, Taps
+from ecgcohorts.errors import SpecError
 
 _INITIAL_STD = 0.02  # of the linear layers of the transformer; BERT, wav2vec 2.0
 
@@ -57,6 +58,13 @@ class Config(Spec):
                 raise ValueError(f"embedding_dim {self.embedding_dim}: give a multiple of {name} {getattr(self, name)}")
         return self
 
+    def shortest(self) -> int:
+        """Return how many samples make one token: 16 at ECG-FM's kernels."""
+        samples = 1
+        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
 
 class Encoder(TokenEncoder):
     """(batch, lead, time) in mV -> (batch, embedding_dim). ECG-FM feeds the z-score of each lead of the recording."""
@@ -88,7 +96,16 @@ class Encoder(TokenEncoder):
         return self.config.stem_width
 
     def features_and_tokens(self, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Return what the stem makes of a signal, its LayerNorm, and the tokens projected from that."""
+        """Return what the stem makes of a signal, its LayerNorm, and the tokens projected from that.
+
+        Raises SpecError for a signal that makes no token.
+        """
+        # Unlike the other encoders' stems this one has no padding, and torch would speak of kernels and channels.
+        if x.shape[-1] < (shortest := self.config.shortest()):
+            raise SpecError(
+                f"encoder wav2vec2: found a window of {x.shape[-1]} samples, expected {shortest} or more, which make one "
+                "token. Use a longer window, or shorter kernels and strides."
+            )
         raw = to_tokens(self.stem(channels_last(as_rows(x))))
         if raw.requires_grad:
             # Its value with a part of its gradient: between two equal tensors only the second has one.
