@@ -81,6 +81,7 @@ class Encoder(TokenEncoder):
             # The first alone is normed, each channel over time: the source's "default" mode.
             norm = nn.Identity() if i else nn.GroupNorm(stem, stem)
             self.stem.append(nn.Sequential(convolution, norm, nn.GELU()))
+        # Codes are chosen for what comes out of it: tokens are projected from the same.
         self.feature_norm = nn.LayerNorm(stem)
         self.project = nn.Linear(stem, dim)
         self.token_dropout, self.dropout = nn.Dropout(config.token_dropout), nn.Dropout(config.dropout)
@@ -178,6 +179,7 @@ class _Layer(nn.Module):
         query, key, value = self.qkv(tokens).unflatten(-1, (3, -1, self.head_dim)).permute(2, 0, 3, 1, 4)
         dropout = self.attention_dropout if self.training else 0.0
         seen = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        # Norms after the sums: with them first, as most later transformers have them, ECG-FM's weights would not fit.
         tokens = self.attention_norm(tokens + self.dropout(self.out(seen.transpose(1, 2).flatten(2))))
         normed: Tensor = self.norm(tokens + self.dropout(self.narrow(F.gelu(self.widen(tokens)))))
         return normed

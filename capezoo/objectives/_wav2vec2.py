@@ -107,6 +107,7 @@ class HiddenCodesObjective(_contract.Objective):
         hidden = torch.where(drawn.hidden[..., None], self.mask_token.to(tokens.dtype), tokens)
         context = student.contextualise(hidden)[-1]
         temperature = exponential(*config.gumbel_temperature, config.gumbel_factor, batch.step)
+        # Of the pass without hidden tokens: what is to be found is what was there.
         wanted = _at(F.dropout(features, config.dropout, self.training), drawn.places)
         chosen = self.quantiser(wanted, drawn.present, temperature, batch.generator)
         score = self._scores(_at(context, drawn.places), chosen, drawn.among)
@@ -164,6 +165,7 @@ class _Drawn:
     def draw(cls, rows: int, n: int, config: HiddenCodesConfig, generator: torch.Generator) -> "_Drawn":
         hidden = equal_spans(rows, n, config.mask_share, config.span, generator, thin=config.thin)
         counts = hidden.sum(1)
+        # As many places in each row as the fullest has; those too many are padding, which `present` leaves out.
         most = int(counts.max())
         # Hidden ones first, in their order.
         places = (~hidden).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
