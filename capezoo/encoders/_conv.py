@@ -4,10 +4,24 @@ Signals are (batch, channel, 1, time) in channels-last memory: on a CPU two to t
 """
 
 from math import ceil
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import AfterValidator
 from torch import Tensor, nn
+
+from capezoo.specs.base import Taps
+
+
+def _odd(kernel: int) -> int:
+    # Half of an even one on both sides makes a sample more than the skip path beside it has.
+    if kernel % 2 == 0:
+        raise ValueError("an odd number of taps, as symmetric padding needs")
+    return kernel
+
+
+OddTaps = Annotated[Taps, AfterValidator(_odd)]  # of a kernel
 
 
 class Conv(nn.Conv1d):

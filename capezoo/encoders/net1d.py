@@ -111,6 +111,7 @@ class _Block(nn.Module):
         self.norm3 = _norm(width, config)
         self.conv3 = SameConv(width, width, 1, bias=True)
         self.dropout = nn.Dropout(config.dropout)
+        # Of a block narrower than `squeeze` none would be left, and it would weigh by biases alone.
         units = max(1, width // config.squeeze)
         self.weigh = nn.Sequential(nn.Linear(width, units), nn.SiLU(), nn.Linear(units, width), nn.Sigmoid())
 

@@ -7,10 +7,10 @@ attention of its text model, here features are the mean over time. 12 leads at 5
 from pydantic import Field, field_validator
 from torch import nn
 
-from capezoo.encoders._conv import Conv, ConvNorm, Residual
+from capezoo.encoders._conv import Conv, ConvNorm, OddTaps, Residual
 from capezoo.encoders._staged import StagedEncoder
 from capezoo.specs import Spec
-from capezoo.specs.base import Channels, Taps
+from capezoo.specs.base import Channels
 
 _BLOCKS = 2  # of each of the four stages
 _DIVISOR = 8  # the features are eight times the filters of the stem: four stages, of which three double
@@ -21,8 +21,8 @@ class Config(Spec):
 
     in_leads: Channels = Field(default=8, description="CAPE's leads: our default; MERL 12")
     embedding_dim: Channels = Field(default=512, description="features, a multiple of 8; the stem has an eighth; MERL")
-    kernel: Taps = Field(default=3, description="taps of the blocks, odd; MERL")
-    stem_kernel: Taps = Field(default=7, description="odd; MERL")
+    kernel: OddTaps = Field(default=3, description="taps of the blocks, odd; MERL")
+    stem_kernel: OddTaps = Field(default=7, description="odd; MERL")
 
     @field_validator("embedding_dim")
     @classmethod

@@ -7,10 +7,10 @@ are those of He et al., arXiv 1512.03385, in one dimension, with the stride in t
 from pydantic import Field, field_validator
 from torch import nn
 
-from capezoo.encoders._conv import Conv, ConvNorm, Residual, bottleneck
+from capezoo.encoders._conv import Conv, ConvNorm, OddTaps, Residual, bottleneck
 from capezoo.encoders._staged import StagedEncoder
 from capezoo.specs import Spec
-from capezoo.specs.base import Channels, Taps
+from capezoo.specs.base import Channels
 
 BLOCKS = (3, 4, 6, 3)  # He et al., 50 layers
 EXPANSION = 4  # output channels of a block per channel of its middle convolution
@@ -24,10 +24,10 @@ class Config(Spec):
     embedding_dim: Channels = Field(
         default=2048, description="features, a multiple of 32; the stem has a 32nd of it; He et al."
     )
-    kernel: Taps = Field(
-        default=3, description="taps of the middle convolutions; OpenECG unstated: our default, He et al."
+    kernel: OddTaps = Field(
+        default=3, description="taps of the middle convolutions, odd; OpenECG unstated: our default, He et al."
     )
-    stem_kernel: Taps = Field(default=7, description="OpenECG unstated: our default, He et al.")
+    stem_kernel: OddTaps = Field(default=7, description="odd; OpenECG unstated: our default, He et al.")
 
     @field_validator("embedding_dim")
     @classmethod

@@ -8,10 +8,10 @@ flattens 16 x 320 outputs of 4096 samples; here they are averaged, so that any l
 from typing import Any
 
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from capezoo.encoders._conv import Conv, channels_last, from_tokens, to_tokens
+from capezoo.encoders._conv import Conv, OddTaps, channels_last, from_tokens, to_tokens
 from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
 from capezoo.specs import Spec
 from capezoo.specs.base import MAX_LAYERS, Channels, Taps
@@ -28,7 +28,7 @@ class Config(Spec):
         max_length=MAX_LAYERS,
         description="filters of the stem and of each unit but the last; the source",
     )
-    kernel: Taps = Field(default=17, description="taps of every convolution but the 1x1, odd; the source")
+    kernel: OddTaps = Field(default=17, description="taps of every convolution but the 1x1, odd; the source")
     unit_stride: Taps = Field(default=4, description="of every unit but the first, which has 1; the source")
     dropout: float = Field(
         default=0.0,
@@ -36,13 +36,6 @@ class Config(Spec):
         lt=1,
         description="our default, as in PCLR. Ribeiro 0.2; the source gives 0.8, the share kept, as the share dropped",
     )
-
-    @field_validator("kernel")
-    @classmethod
-    def _odd(cls, kernel: int) -> int:
-        if kernel % 2 == 0:
-            raise ValueError("an odd number of taps, as symmetric padding needs")
-        return kernel
 
 
 class _Unit(nn.Module):

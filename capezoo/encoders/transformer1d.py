@@ -81,7 +81,8 @@ class Encoder(TokenEncoder):
 
     def context(self, tokens: Tensor, n_stages: int, keep: Tensor | None = None) -> list[Tensor]:
         """Run the first layers, on the tokens of `keep` at the places they had."""
-        place = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
+        # One row of places for all: a table for each row would cost as much as the tokens, and tie an ONNX file to one batch.
+        place = torch.arange(tokens.shape[1], device=tokens.device)[None]
         if keep is not None:
             tokens, place = tokens.gather(1, keep[..., None].expand(-1, -1, tokens.shape[2])), keep
         # Places are those before any token was dropped.

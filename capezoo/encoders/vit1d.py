@@ -102,7 +102,8 @@ class Encoder(TokenEncoder):
         first = len(self.registers)
         if first:
             # Without a position and after dropping: no choice of tokens takes them away.
-            registers = torch.stack([*self.registers]).to(tokens.dtype).expand(len(tokens), -1, -1)
+            # Not `len(tokens)`, an integer that would tie an ONNX file to the batch it was made with.
+            registers = torch.stack([*self.registers]).to(tokens.dtype).expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([registers, tokens], dim=1)
         options = {}
         if self.causal:

@@ -20,6 +20,7 @@ from capezoo.encoders._conv import Conv, channels_last, to_tokens
 from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
 from capezoo.specs import Spec
 from capezoo.specs.base import MAX_LAYERS, Channels, Share, Taps
+from ecgcohorts.errors import SpecError
 
 _INITIAL_STD = 0.02  # of the linear layers of the transformer; BERT, wav2vec 2.0
 
@@ -57,6 +58,13 @@ class Config(Spec):
                 raise ValueError(f"embedding_dim {self.embedding_dim}: give a multiple of {name} {getattr(self, name)}")
         return self
 
+    def shortest(self) -> int:
+        """Return how many samples make one token: 16 at ECG-FM's kernels."""
+        samples = 1
+        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
 
 class Encoder(TokenEncoder):
     """(batch, lead, time) in mV -> (batch, embedding_dim). ECG-FM feeds the z-score of each lead of the recording."""
@@ -73,6 +81,7 @@ class Encoder(TokenEncoder):
             # The first alone is normed, each channel over time: the source's "default" mode.
             norm = nn.Identity() if i else nn.GroupNorm(stem, stem)
             self.stem.append(nn.Sequential(convolution, norm, nn.GELU()))
+        # Codes are chosen for what comes out of it: tokens are projected from the same.
         self.feature_norm = nn.LayerNorm(stem)
         self.project = nn.Linear(stem, dim)
         self.token_dropout, self.dropout = nn.Dropout(config.token_dropout), nn.Dropout(config.dropout)
@@ -88,7 +97,16 @@ class Encoder(TokenEncoder):
         return self.config.stem_width
 
     def features_and_tokens(self, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Return what the stem makes of a signal, its LayerNorm, and the tokens projected from that."""
+        """Return what the stem makes of a signal, its LayerNorm, and the tokens projected from that.
+
+        Raises SpecError for a signal that makes no token.
+        """
+        # Unlike the other encoders' stems this one has no padding, and torch would speak of kernels and channels.
+        if x.shape[-1] < (shortest := self.config.shortest()):
+            raise SpecError(
+                f"encoder wav2vec2: found a window of {x.shape[-1]} samples, expected {shortest} or more, which make one "
+                "token. Use a longer window, or shorter kernels and strides."
+            )
         raw = to_tokens(self.stem(channels_last(as_rows(x))))
         if raw.requires_grad:
             # Its value with a part of its gradient: between two equal tensors only the second has one.
@@ -161,6 +179,7 @@ class _Layer(nn.Module):
         query, key, value = self.qkv(tokens).unflatten(-1, (3, -1, self.head_dim)).permute(2, 0, 3, 1, 4)
         dropout = self.attention_dropout if self.training else 0.0
         seen = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        # Norms after the sums: with them first, as most later transformers have them, ECG-FM's weights would not fit.
         tokens = self.attention_norm(tokens + self.dropout(self.out(seen.transpose(1, 2).flatten(2))))
         normed: Tensor = self.norm(tokens + self.dropout(self.narrow(F.gelu(self.widen(tokens)))))
         return normed

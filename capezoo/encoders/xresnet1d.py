@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from capezoo.encoders._conv import Conv, ConvNorm, Residual, bottleneck
+from capezoo.encoders._conv import Conv, ConvNorm, OddTaps, Residual, bottleneck
 from capezoo.encoders._staged import StagedEncoder
 from capezoo.specs import Spec
-from capezoo.specs.base import Channels, Taps
+from capezoo.specs.base import Channels
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 BOTTLENECK_FROM = 50  # depth from which blocks have three convolutions and widen four times
@@ -29,7 +29,7 @@ class Config(Spec):
         default=(64, 64, 64, 64), description="filters of the four stages, before a bottleneck widens; the benchmark"
     )
     stem_widths: tuple[Channels, Channels, Channels] = Field(default=(32, 32, 64), description="the benchmark")
-    kernel: Taps = Field(default=5, description="taps of every convolution but the 1x1, odd; the benchmark")
+    kernel: OddTaps = Field(default=5, description="taps of every convolution but the 1x1, odd; the benchmark")
     zero_last_norm: bool = Field(default=True, description="every block starts as its skip path; the benchmark")
 
 

@@ -72,6 +72,7 @@ class GumbelCodes(nn.Module):
 
 def _perplexity(share: Tensor, present: Tensor) -> Tensor:
     """exp of the entropy of the mean over tokens that count, (..., group, code), summed over groups."""
+    # Of all tokens together: one alone has a single code of each group, however many are in use.
     among = present[..., None, None]
     mean = (share * among).flatten(0, -3).sum(0) / present.sum().clamp(min=1)
     return (-(mean * (mean + _LEAST).log()).sum(-1)).exp().sum()

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from capezoo.encoders import TokenEncoder
@@ -55,6 +55,14 @@ class HiddenCodesConfig(Spec):
     )
     dropout: Share = Field(default=0.1, lt=1, description="of features before codes are chosen; ECG-FM")
 
+    @field_validator("gumbel_temperature")
+    @classmethod
+    def _falls(cls, temperature: tuple[float, float]) -> tuple[float, float]:
+        # The factor is at most 1: a temperature that is to rise would silently be the last from the first step on.
+        if temperature[0] < temperature[1]:
+            raise ValueError("a first temperature that is not below the last")
+        return temperature
+
 
 @dataclass(frozen=True, eq=False)
 class Parts:
@@ -83,8 +91,10 @@ class HiddenCodesObjective(_contract.Objective):
         dim, width = int(encoder.feature_dim), -(-config.projection // config.groups)  # type: ignore[arg-type]
         # Between 0 and 1, as fairseq has it, and not small as the tokens of vision transformers.
         self.mask_token = nn.Parameter(torch.rand(int(encoder.token_dim)))  # type: ignore[arg-type]
+        # Before any of them is made: each bounds a product that no single setting bounds.
+        for widths in ((config.groups * width, config.projection), (int(encoder.num_features), config.projection)):  # type: ignore[arg-type]
+            _affordable(*widths)
         self.quantiser = GumbelCodes(dim, config.groups, config.codes, width)
-        _affordable(int(encoder.num_features), config.projection)  # type: ignore[arg-type]
         self.project_codes = nn.Linear(config.groups * width, config.projection)
         self.project_context = nn.Linear(int(encoder.num_features), config.projection)  # type: ignore[arg-type]
 
@@ -97,6 +107,7 @@ class HiddenCodesObjective(_contract.Objective):
         hidden = torch.where(drawn.hidden[..., None], self.mask_token.to(tokens.dtype), tokens)
         context = student.contextualise(hidden)[-1]
         temperature = exponential(*config.gumbel_temperature, config.gumbel_factor, batch.step)
+        # Of the pass without hidden tokens: what is to be found is what was there.
         wanted = _at(F.dropout(features, config.dropout, self.training), drawn.places)
         chosen = self.quantiser(wanted, drawn.present, temperature, batch.generator)
         score = self._scores(_at(context, drawn.places), chosen, drawn.among)
@@ -154,6 +165,7 @@ class _Drawn:
     def draw(cls, rows: int, n: int, config: HiddenCodesConfig, generator: torch.Generator) -> "_Drawn":
         hidden = equal_spans(rows, n, config.mask_share, config.span, generator, thin=config.thin)
         counts = hidden.sum(1)
+        # As many places in each row as the fullest has; those too many are padding, which `present` leaves out.
         most = int(counts.max())
         # Hidden ones first, in their order.
         places = (~hidden).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]

@@ -34,6 +34,7 @@ class Objective(_contract.Objective):
         self.config = config
 
     def forward(self, encoder: nn.Module, batch: ViewBatch) -> Losses:
+        # Windows of a pair in succession, as ViewBatch asks: batch norms per cohort rely on the order.
         first, second = encoder(batch.signal.flatten(0, 1)).unflatten(0, (-1, 2)).unbind(1)
         return Losses(across_views(first, second, batch.group, self.config))
 

@@ -19,6 +19,7 @@ from capezoo.objectives._contract import Losses, Needs, ViewBatch
 from capezoo.objectives._heads import GapPredictor
 from capezoo.objectives._masks import at, mean_where, scattered
 from capezoo.specs.base import MAX_LAYERS, Channels, Share, Spec
+from ecgcohorts.errors import SpecError
 
 
 class Config(Spec):
@@ -49,6 +50,12 @@ class Objective(_contract.Objective):
         student = cast("TokenEncoder", encoder)
         self.samples = int(student.feature_info[-1]["reduction"])
         out = student.config.in_leads * self.samples
+        # One number less its mean is 0, and has no deviation to divide by.
+        if config.normalise and out == 1:
+            raise SpecError(
+                "objective mae: found patches of one sample of one lead, expected several numbers to normalise. Use longer "
+                "patches, or set the objective's normalise=false."
+            )
         self.decoder = GapPredictor(student.num_features, out, config.width, config.depth, config.heads)
         # As in the public code: with timm's smaller weights a narrow decoder hardly sees its context at first. Not those of
         # the last layer, so that it begins by drawing nothing.

@@ -79,7 +79,7 @@ def _small(objective: str, seed: int) -> RunConfig:
     return RunConfig.model_validate(dict(run) | changes)
 
 
-# The study compares encoders, too. Its CNN is Net1D, whose tokens grow fewer from stage to stage: no method here hides those.
+# The study compares encoders, too. Its CNN is Net1D, which leaves 5 contexts of 600 samples: fewer than one span or block.
 RUNS = (
     {f"scaling_{name}": partial(_published, name) for name in _OBJECTIVES}
     | {f"scaling_{name}_transformer": partial(_published, name, encoder="transformer1d") for name in _OBJECTIVES}

@@ -6,10 +6,13 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor
 
+_HIGHEST = 1e6  # of seconds, mV, Hz or factors: far above any that perturbs an ECG
+
 
 def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
-    if not 0 <= ends[0] <= ends[1]:
-        raise ValueError(f"range {ends}: give 0 <= lowest <= highest")
+    # Beyond it float32 has infinities, which no later check tells from a signal's.
+    if not 0 <= ends[0] <= ends[1] <= _HIGHEST:
+        raise ValueError(f"range {ends}: give 0 <= lowest <= highest <= {_HIGHEST:g}")
     return ends
 
 

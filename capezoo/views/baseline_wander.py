@@ -36,6 +36,7 @@ class View:
     def draw(self, shape: Shape, generator: torch.Generator) -> Drawn:
         """amplitude in mV, hz, phase: (batch, view, wave); factor: (batch, view, lead)."""
         each = (*shape[:2], self.config.waves)
+        # Drawn for the leads that are measured; of the derived ones a factor of their own would break II - I = III.
         factor = 1 + self.config.lead_deviation * torch.randn((*shape[:2], self.mixing.shape[1]), generator=generator)
         return {
             "amplitude": uniform(self.config.amplitude_mv, each, generator),

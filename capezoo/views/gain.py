@@ -10,6 +10,7 @@ from torch import Tensor
 from capezoo.specs.base import Spec
 from capezoo.specs.input import InputSpec
 from capezoo.views import Drawn, Shape
+from capezoo.views._draws import _HIGHEST
 
 
 class Config(Spec):
@@ -24,8 +25,8 @@ class Config(Spec):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if not 0 < self.range[0] <= self.range[1]:
-            raise ValueError(f"range {self.range}: give 0 < lowest <= highest")
+        if not 0 < self.range[0] <= self.range[1] <= _HIGHEST:
+            raise ValueError(f"range {self.range}: give 0 < lowest <= highest <= {_HIGHEST:g}")
         return self
 
 

@@ -26,4 +26,5 @@ class View:
         return {"masked": torch.rand(shape[:3], generator=generator) < self.config.probability}
 
     def apply(self, signal: Tensor, drawn: Drawn) -> Tensor:
+        # 0 is what a missing sample is, too, so that a masked lead looks like one that was never recorded.
         return signal.masked_fill(drawn["masked"][..., None], 0.0)

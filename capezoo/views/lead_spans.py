@@ -37,6 +37,7 @@ class View:
 
     def draw(self, shape: Shape, generator: torch.Generator) -> Drawn:
         """start, stop: int64 (batch, view, lead); equal: no span."""
+        # A chance for each lead by itself: with 12 leads and 0.5 half of them have a span at a time.
         return _draws.spans(shape[:3], shape[-1], self.samples, self.probability, generator)
 
     def apply(self, signal: Tensor, drawn: Drawn) -> Tensor:

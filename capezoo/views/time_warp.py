@@ -9,6 +9,9 @@ from capezoo.specs.base import Spec
 from capezoo.specs.input import InputSpec
 from capezoo.views import Drawn, Shape
 from capezoo.views._places import at_places
+from ecgcohorts.errors import SpecError
+
+_FEWEST = 2  # one has no time to run
 
 
 class Config(Spec):
@@ -26,6 +29,10 @@ class View:
     """Between knots the logarithm of the speed is a line (Um et al.: a cubic spline); both ends stay where they are."""
 
     def __init__(self, config: Config, of: InputSpec) -> None:
+        if of.length < _FEWEST:
+            raise SpecError(
+                f"view time_warp: found a window of {of.length} sample, expected {_FEWEST} or more. Leave it out."
+            )
         self.config = config
 
     def draw(self, shape: Shape, generator: torch.Generator) -> Drawn:

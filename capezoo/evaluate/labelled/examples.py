@@ -86,11 +86,8 @@ def read_labelled(
     met = {name: _trained_on(table, files) & there for name, table in read.items()}
     people = at if patient is None else np.where(there, pd.factorize(known[patient])[0][at], -1)
     if unseen:
-        # People, not recordings: whoever trained an encoder is no stranger to it in another recording either.
-        there &= ~np.isin(people, people[np.logical_or.reduce(list(met.values()))])
+        there = _strangers(there, people, list(met.values()), labels)
         met = dict.fromkeys(met, np.zeros(len(files), bool))
-        if not there.any():
-            raise NothingMatched(f"{labels}: found nobody whom no encoder was trained on. Label others.")
     rows, chosen, people = known.iloc[at[there]].reset_index(drop=True), files[there], people[there]
     features = {name: _of_files(table, chosen) for name, table in read.items()}
     values, found, classes = _target(rows[target], kind, f"{labels}: column {target!r}")
@@ -108,6 +105,17 @@ def read_labelled(
         has_patients=patient is not None,
         trained_on={name: int(seen.sum()) for name, seen in met.items()},
     )
+
+
+def _strangers(
+    there: NDArray[np.bool_], people: NDArray[np.int64], met: Sequence[NDArray[np.bool_]], labels: str | Path
+) -> NDArray[np.bool_]:
+    """Leave out everybody whom some encoder has met. Raises NothingMatched if nobody is left."""
+    # People, not recordings: whoever trained an encoder is no stranger to it in another recording either.
+    left = there & ~np.isin(people, people[np.logical_or.reduce(list(met))])
+    if not left.any():
+        raise NothingMatched(f"{labels}: found nobody whom no encoder was trained on. Label others.")
+    return left
 
 
 def _require_some(there: NDArray[np.bool_], keys: pd.Series, files: pd.Series, key: str, labels: str | Path) -> None:

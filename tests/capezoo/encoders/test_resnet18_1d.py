@@ -42,3 +42,10 @@ def test_lengths_of_ten_seconds_at_500_hz() -> None:
 def test_features_that_do_not_divide_are_refused() -> None:
     with pytest.raises(SpecError, match=r"found 100 for 'embedding_dim', expected: .*multiple of 8"):
         made(embedding_dim=100)
+
+
+@pytest.mark.parametrize("name", ["kernel", "stem_kernel"])
+def test_even_kernels_are_refused(name: str) -> None:
+    """Padded on both sides they make a sample more than the skip path beside them."""
+    with pytest.raises(SpecError, match=rf"found 4 for '{name}', expected: .*an odd number of taps"):
+        made(**{name: 4})

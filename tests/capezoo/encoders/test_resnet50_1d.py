@@ -57,3 +57,10 @@ def test_forward_equals_timms_resnet50_on_an_image_one_pixel_high(image_of) -> N
 def test_features_that_do_not_divide_are_refused() -> None:
     with pytest.raises(SpecError, match=r"found 100 for 'embedding_dim', expected: .*multiple of 32"):
         made(embedding_dim=100)
+
+
+def test_even_kernels_are_refused() -> None:
+    """Padded on both sides they make a sample more than the skip path beside them."""
+    for name in ("kernel", "stem_kernel"):
+        with pytest.raises(SpecError, match=rf"found 4 for '{name}', expected: .*an odd number of taps"):
+            made(**{name: 4})

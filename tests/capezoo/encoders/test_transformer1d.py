@@ -1,5 +1,7 @@
 """The transformer of the scaling study against torch's layer, closed forms, and what rotary positions mean."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,23 @@ def test_order_matters_and_a_kept_token_knows_where_it_was(positions: str) -> No
         kept = model.contextualise(tokens, keep)[-1]
         moved = model.contextualise(tokens.gather(1, keep[..., None].expand(-1, -1, 16)))[-1]
         assert not torch.allclose(kept, moved, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("transformer1d", {"width": 16, "heads": 2, "feed_forward": 16, "depth": 1, "causal": True}),
+        ("vit1d", {"embedding_dim": 16, "head_dim": 8, "depth": 1, "registers": 1}),
+    ],
+)
+def test_an_exported_network_takes_any_batch(name: str, config: dict[str, Any]) -> None:
+    """Of torch's exporter, which ONNX files begin with: one batch size in the graph would be refused here."""
+    model = encoders.build(EncoderSpec(name=name, config=config), 0).eval()
+    with torch.no_grad():
+        shapes = ({0: torch.export.Dim("batch")},)
+        graph = torch.export.export(model, (torch.zeros(2, 8, 100),), dynamic_shapes=shapes).module()
+        x = torch.randn(5, 8, 100, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(graph(x), model(x))
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -130,3 +130,11 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(SpecError, match=words):
             built(**config)
+
+
+def test_a_window_shorter_than_a_token_is_refused_and_one_as_long_is_not() -> None:
+    for config, shortest in (({}, 16), ({"kernels": [10, 3], "strides": [5, 2]}, 20)):
+        model = built(**config).eval()
+        assert model.tokens(torch.randn(2, 8, shortest)).shape[1] == 1
+        with pytest.raises(SpecError, match=rf"found a window of {shortest - 1} samples, expected {shortest} or more"):
+            model(torch.randn(2, 8, shortest - 1))

@@ -23,6 +23,7 @@ SMALL = {
     "resnet50_1d": {"embedding_dim": 64},
     "ribeiro_resnet": {"widths": [4, 4, 6], "embedding_dim": 8},
     "s4": {"width": 8, "depth": 3, "dropout": 0.0},
+    "transformer1d": {"width": 16, "heads": 2, "feed_forward": 32, "depth": 3},
     "wav2vec2": {
         "stem_width": 8,
         "embedding_dim": 16,
@@ -40,6 +41,7 @@ BLOCKS = {
     "resnet50_1d": 16,
     "ribeiro_resnet": 3,
     "s4": 3,
+    "transformer1d": 3,
     "vit1d": 3,
     "wav2vec2": 3,
     "xresnet1d": 8,

@@ -75,3 +75,10 @@ def test_initial_weights_have_he_et_als_variance() -> None:
 def test_a_depth_without_a_table_is_refused() -> None:
     with pytest.raises(SpecError, match=r"found 20 for 'depth', expected: .*18, 34, 50, 101 or 152"):
         made(depth=20)
+
+
+def test_even_kernels_are_refused() -> None:
+    """Padded on both sides they make a sample more than the skip path beside them."""
+    for name in ("kernel",):
+        with pytest.raises(SpecError, match=rf"found 4 for '{name}', expected: .*an odd number of taps"):
+            made(**{name: 4})

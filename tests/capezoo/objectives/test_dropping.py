@@ -1,6 +1,7 @@
 """mae and jepa_vit: which tokens go, both losses written out, and parameters as their sources state them."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import groupby
 from math import ceil
 from typing import Any
@@ -262,3 +263,11 @@ def test_widths_that_do_not_divide_and_shares_of_nothing_are_refused(name: str) 
         made(name, **wrong)
     with pytest.raises(SpecError, match="weights, expected at most"):
         made(name, width=65_536, heads=2)
+
+
+def test_a_patch_of_one_number_cannot_be_normalised() -> None:
+    """Its deviation is 0 / 0, and so would every loss be."""
+    with pytest.raises(SpecError, match=r"objective mae: found patches of one sample of one lead, expected several"):
+        made("mae", {"in_leads": 1, "patch": 1})
+    net, objective, batch = made("mae", {"in_leads": 1, "patch": 1}, normalise=False)
+    assert torch.isfinite(objective(net, replace(batch, signal=batch.signal[:, :, :1])).total)

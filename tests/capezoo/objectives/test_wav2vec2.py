@@ -184,6 +184,14 @@ def test_temperatures_fall_as_in_the_source() -> None:
     assert exponential(*ends, 277_250) > 0.5
 
 
+def test_a_temperature_that_is_to_rise_is_refused() -> None:
+    """A factor of at most 1 cannot raise it: it would be the last one from the first step on."""
+    with pytest.raises(
+        SpecError, match=r"'gumbel_temperature', expected: .*first temperature that is not below the last"
+    ):
+        made("wav2vec2", 1, gumbel_temperature=[0.5, 2.0])
+
+
 def test_cmsc_is_symmetric_infonce_and_ln_n_at_collapse() -> None:
     net, objective, batch = made("cmsc", 2)
     batch = replace(batch, group=torch.arange(4))

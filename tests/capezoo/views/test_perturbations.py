@@ -197,3 +197,25 @@ def test_equal_to_ecg_augmentations(monkeypatch: pytest.MonkeyPatch) -> None:
     wander = peer.BaselineWander(240, n_components=3, relative=False)(signal)
     chain = views.build([ViewSpec(name="baseline_wander")], TWELVE)
     torch.testing.assert_close(views.apply(chain, both, [drawn])[:, 0], wander, rtol=0, atol=1e-5)
+
+
+def test_time_of_a_single_sample_cannot_run_faster() -> None:
+    with pytest.raises(SpecError, match="view time_warp: found a window of 1 sample, expected 2 or more"):
+        views.build([ViewSpec(name="time_warp")], TWELVE.model_copy(update={"length": 1}))
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("axis_rotation", "scale"),
+        ("baseline_wander", "amplitude_mv"),
+        ("gain", "range"),
+        ("gaussian_noise", "std_mv"),
+        ("lead_spans", "seconds"),
+        ("mains_hum", "amplitude_mv"),
+    ],
+)
+def test_numbers_that_float32_has_no_room_for_are_refused(name: str, setting: str) -> None:
+    """They would make infinities of a window; a span of 1e308 s overflowed Python's own integers."""
+    with pytest.raises(SpecError, match=rf"view {name}: .*give 0 <=? lowest <= highest <= 1e\+06"):
+        views.build([ViewSpec(name=name, config={setting: [1e308, 1e308]})], TWELVE)
