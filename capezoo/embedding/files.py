@@ -117,6 +117,7 @@ def embed_files(
             "mains_hz": mains_hz,
             "missing_leads": missing_leads,
             "with_header": with_header,
+            "arrays": arrays and arrays.model_dump(mode="json"),
             "versions": {each: version(each) for each in ("ecgcohorts", "torch")},
         }
         if claim(work, {**made_of, "files": _digest(found)}):
@@ -162,8 +163,8 @@ def _digest(found: Listing) -> str:
     digest = hashlib.sha256()
     for item in found.items:
         source = found.sources[item.source]
-        state = source.state(item.path, (source.folder or Path()) / item.path) if source.folder else source.address
-        digest.update(json.dumps([found.file(item), item[1:], state]).encode())
+        state = source.state(item.path, (source.folder or Path()) / item.path)
+        digest.update(json.dumps([source.address, found.file(item), item[1:], state]).encode())
     return digest.hexdigest()
 
 

@@ -58,13 +58,16 @@ def _regrouped(pieces: Iterable["Piece"]) -> Iterator["Piece"]:
     import pandas as pd
 
     held: list[Piece] = []
+    is_empty = True
     for piece in pieces:
         held.append(piece)
         while sum(len(features) for _, features in held) >= _ROWS:
             columns, features = pd.concat([one for one, _ in held]), np.concatenate([one for _, one in held])
             yield columns[:_ROWS], features[:_ROWS]
+            is_empty = False
             held = [(columns[_ROWS:], features[_ROWS:])]
-    if held and sum(len(features) for _, features in held):
+    # A table without rows has columns all the same: whoever reads it next need not know.
+    if held and (is_empty or sum(len(features) for _, features in held)):
         yield pd.concat([one for one, _ in held]), np.concatenate([one for _, one in held])
 
 
@@ -120,7 +123,7 @@ def _write_zarr(path: Path, pieces: Iterator["Piece"], records: int) -> None:
         for name, array in arrays.items():
             if not done:
                 dtype = "string" if array.dtype.kind == "U" else array.dtype
-                chunks = (min(records, _ROWS), *array.shape[1:])
+                chunks = (max(1, min(records, _ROWS)), *array.shape[1:])
                 group.create_array(name, shape=(records, *array.shape[1:]), dtype=dtype, chunks=chunks)
             to_write = array.astype(object) if array.dtype.kind == "U" else array
             group[name][done : done + len(array)] = to_write  # type: ignore[index]
