@@ -180,7 +180,7 @@ class Answers:
     def __call__(self, facts: pd.DataFrame, features: NDArray[np.float32]) -> pd.DataFrame:
         about, given = self._predictor.about, None
         if self._table is not None:
-            given = self._table.of(facts["file"])
+            given = self._table.of(facts)
         found = self._predictor.answers(features, given)
         if about.kind == "number":
             return pd.DataFrame({about.target: found})
