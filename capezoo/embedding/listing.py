@@ -17,8 +17,10 @@ from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.sources import Source, open_source
 from ecgcohorts.sources.windows import Beside, at_hand
 
-TOGETHER = 64  # recordings; our default: 15 MB of windows of 12 leads and 10 s
-_MANY = (HDF5, ARRAYS)  # readers whose files may hold thousands of recordings
+# Recordings; our default: 15 MB of windows of 12 leads and 10 s.
+TOGETHER = 64
+# Readers whose files may hold thousands of recordings.
+_MANY = (HDF5, ARRAYS)
 
 
 class Item(NamedTuple):

@@ -9,12 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from capezoo.embedding.tables import as_given
 from ecgcohorts.errors import NothingMatched, SourceError, SpecError, did_you_mean
 
 Kind = Literal["binary", "classes", "number"]
 _FEATURE = "feature_"
-_HIGHEST = 1e12  # of a target or covariate; our default, far above what is measured of a person
-_MOST_CLASSES = 20  # our default; more values of a number are a quantity
+# Of a target or covariate; our default, far above what is measured of a person.
+_HIGHEST = 1e12
+# Our default; more values of a number are a quantity.
+_MOST_CLASSES = 20
 _READERS: Mapping[str, Callable[..., pd.DataFrame]] = {
     ".csv": pd.read_csv,
     ".tsv": lambda path, **how: pd.read_csv(path, sep="\t", **how),
@@ -66,7 +69,7 @@ def read_labelled(
     have trained an encoder. Raises SpecError for a column that is not there or holds no such values, SourceError for a
     table that cannot be read or names a file twice, NothingMatched if no file of the labels has features.
     """
-    known = _read(Path(labels), text=(key, patient))
+    known = _read_keyed(Path(labels), key, patient)
     wanted = [key, target, *covariates, *([patient] if patient else [])]
     _require_columns(known, wanted, labels)
     known = known[known[target].notna() & known[key].notna()].reset_index(drop=True)
@@ -79,10 +82,7 @@ def read_labelled(
         at = np.where(files.isin(_full_names(other)), at, -1)
     there = at >= 0
     _require_some(there, known[key], files, key, labels)
-    if patient and known[patient].isna().any():
-        raise SpecError(
-            f"{labels}: found rows without {patient!r}, expected an id in each. Fill them in, or leave them out."
-        )
+    _require_ids(known, patient, labels)
     unlabelled, unmatched = int((~there).sum()), len(known) - len(set(at[there].tolist()))
     met = {name: _trained_on(table, files) & there for name, table in read.items()}
     people = at if patient is None else np.where(there, pd.factorize(known[patient])[0][at], -1)
@@ -119,6 +119,13 @@ def _require_some(there: NDArray[np.bool_], keys: pd.Series, files: pd.Series, k
         )
 
 
+def _require_ids(known: pd.DataFrame, patient: str | None, labels: str | Path) -> None:
+    if patient and known[patient].isna().any():
+        raise SpecError(
+            f"{labels}: found rows without {patient!r}, expected an id in each. Fill them in, or leave them out."
+        )
+
+
 def _require_columns(table: pd.DataFrame, wanted: Sequence[str], where: str | Path) -> None:
     for column in wanted:
         if column not in table:
@@ -132,22 +139,29 @@ def _read(path: Path, text: Collection[str | None] = ()) -> pd.DataFrame:
         raise SpecError(f"{path}: found suffix {path.suffix!r}, expected one of {', '.join(_READERS)}.")
     how = {} if path.suffix == ".parquet" else {"dtype": {name: str for name in text if name}}
     try:
-        found = _READERS[path.suffix](path, **how)
-        for name in text:
-            if name in found:
-                # `P1` and `P1 ` are one person, who must not be on both sides of a fold.
-                found[name] = found[name].map(lambda one: one.strip() or None if isinstance(one, str) else one)
-        return found
+        return _READERS[path.suffix](path, **how)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise SourceError(f"{path}: found no table ({type(error).__name__}: {error}). Check the file.") from None
 
 
+def _read_keyed(path: Path, *keys: str | None) -> pd.DataFrame:
+    """Read a table of one's own, with the blanks around its keys taken away."""
+    found = _read(path, text=keys)
+    for name in keys:
+        if name in found:
+            # `P1` and `P1 ` are one person, who must not be on both sides of a fold.
+            found[name] = found[name].map(lambda one: one.strip() or None if isinstance(one, str) else one)
+    return found
+
+
 def _features(path: Path) -> pd.DataFrame:
-    table = _read(path)
+    table = _read(path, text=("file", "entry"))
     names = [name for name in table if str(name).startswith(_FEATURE)]
     if not names or "file" not in table:
         raise SpecError(f"{path}: found no columns file and {_FEATURE}0, expected a table that `capezoo embed` wrote.")
     table["entry"] = table["entry"].fillna("").astype(str) if "entry" in table else ""
+    if path.suffix != ".parquet":
+        table = table.assign(file=as_given(table["file"].astype(str)), entry=as_given(table["entry"]))
     if table[["file", "entry"]].duplicated().any():
         raise SourceError(f"{path}: found a recording twice, expected a row for each. Embed the files again.")
     return table
@@ -199,7 +213,8 @@ def _matched(table: pd.DataFrame, keys: pd.Series, where: str) -> NDArray[np.int
 def _target(column: pd.Series, kind: Kind | None, what: str) -> tuple[NDArray[np.float64], Kind, tuple[str, ...]]:
     """Return the answers as numbers, their kind, and the names of classes."""
     as_numbers = pd.to_numeric(column, errors="coerce")
-    is_date = pd.api.types.is_datetime64_any_dtype(column)  # pandas counts its nanoseconds
+    # A date is none, though pandas turns it into nanoseconds.
+    is_date = pd.api.types.is_datetime64_any_dtype(column)
     is_numeric, distinct = bool(as_numbers.notna().all()) and not is_date, column.nunique()
     whole = is_numeric and bool((as_numbers == as_numbers.round()).all())
     if kind is None:
@@ -265,7 +280,7 @@ class _Covariates:
 
 def read_covariates(path: Path, key: str, names: Sequence[str]) -> _Covariates:
     """Read a table of covariates. Raises SpecError for a column that is not there or holds no numbers."""
-    table = _read(path, text=(key,))
+    table = _read_keyed(path, key)
     _require_columns(table, [key, *names], path)
     table = table[table[key].notna()].reset_index(drop=True)
     return _Covariates(table[key].astype(str), _covariates(table, names, str(path)), str(path))

@@ -21,7 +21,8 @@ _FOLDS, _INNER = 5, 3  # our defaults
 # Regularisation and neighbours that are tried: our defaults, each grid spans what 100 to 100,000 recordings ask for.
 _STRENGTHS = tuple(10.0**power for power in range(-5, 3))
 _NEIGHBOURS = (5, 15, 45)
-_BINS = 10  # of calibration, equally full; the usual number
+# Of calibration, equally full; the usual number.
+_BINS = 10
 _ALONE = "covariates alone"
 
 

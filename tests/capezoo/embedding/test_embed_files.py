@@ -17,6 +17,7 @@ import capezoo
 import ecgcohorts as ec
 from capezoo import encoders
 from capezoo.embedding import files, listing
+from capezoo.embedding.tables import as_given
 from capezoo.specs import EncoderSpec, InputSpec
 from ecgcohorts.errors import MachineError, RejectedRecording, SourceError, SpecError, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
@@ -312,3 +313,32 @@ def test_portions_of_changed_input_are_not_taken(model, signals, tmp_path, monke
         x = x[:, ::-1]
     found = features_of(put(x, "x.parquet").table)
     np.testing.assert_array_equal(found, features_of(put(x, "fresh.parquet").table))
+
+
+def test_what_stands_beside_a_table_is_replaced_only_if_it_is_ours(model, raw, tmp_path):
+    file = a_file_of(raw)
+    (tmp_path / "x.json").write_text('{"labels": "of years"}')
+    with pytest.raises(SpecError, match=r"x\.json: found a file that would be replaced"):
+        files.embed_files(model, file, tmp_path / "x.csv")
+    assert (tmp_path / "x.json").read_text() == '{"labels": "of years"}'
+    (tmp_path / "bad.scp").write_bytes(b"\x00\x01not an ECG" * 9)
+    done = files.embed_files(model, [file, tmp_path / "bad.scp"], tmp_path / "y.csv")
+    done.table.unlink()
+    files.embed_files(model, file, tmp_path / "y.csv")
+    assert not done.refused_list.exists()
+
+
+def test_no_cell_of_a_csv_is_a_formula(model, raw, tmp_path, monkeypatch):
+    """A spreadsheet runs what begins with one of these signs, and names of files come from elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    file = a_file_of(raw)
+    names = [f"{start}cmd|x{file.suffix}" for start in "=@+-"]
+    for name in names:
+        shutil.copy(file, name)
+    Path("=bad.scp").write_bytes(b"\x00\x01not an ECG" * 9)
+    done = files.embed_files(model, [*names, "=bad.scp"], "x.csv")
+    found = pd.read_csv(done.table)["file"]
+    assert found.tolist() == [f"'{name}" for name in names]
+    assert pd.read_csv(done.refused_list)["file"].tolist() == ["'=bad.scp"]
+    assert as_given(found).tolist() == names
+    assert as_given(pd.Series(["'quoted'", "-5"])).tolist() == ["'quoted'", "-5"]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from capezoo.embedding.tables import harmless
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.labelled import examples, probe
 from capezoo.evaluate.labelled.examples import read_labelled
@@ -304,3 +305,13 @@ def test_covariates_of_entries_of_one_file(world):
     pd.DataFrame({"file": ["all.h5#2", "all.h5#0"], "age": [70, 50]}).to_csv(world / "ages.csv", index=False)
     found = examples.read_covariates(world / "ages.csv", "file", ["age"]).of(table)
     np.testing.assert_array_equal(found[:, 0], [50, np.nan, 70])
+
+
+def test_a_csv_of_features_gives_its_names_back(world):
+    """Entries stay text beside empty ones, and a name that was made harmless to spreadsheets matches again."""
+    table = pd.read_parquet(world / "good.parquet")
+    table["entry"] = ["01", *table["entry"][1:]]
+    table["file"] = "=" + table["file"]
+    harmless(table).to_csv(world / "good.csv", index=False)
+    found = examples._full_names(examples._features(world / "good.csv"))
+    assert found[:2].tolist() == ["=ward/000.xml#01", "=ward/001.xml"]
