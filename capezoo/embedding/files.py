@@ -25,10 +25,10 @@ from capezoo.embedding.folder import weights_digest
 from capezoo.embedding.listing import Listing, Refusal, listing
 from capezoo.embedding.parts import claim
 from capezoo.embedding.raw import RawWindows
-from capezoo.embedding.tables import require_table, write_table
+from capezoo.embedding.tables import harmless, require_table, write_table
 from capezoo.specs.input import InputSpec
 from capezoo.zoo.forward import features
-from ecgcohorts.errors import MachineError
+from ecgcohorts.errors import MachineError, SpecError
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, WorkerDied
 from ecgcohorts.io.durable import make_folder, write_file
 from ecgcohorts.store.commit import writer_lock
@@ -98,7 +98,7 @@ def embed_files(
     looked at and recordings done. trained_on: waveform digests (record, 16) of the recordings that the weights were trained on,
     for a column `trained_on`. instead: given the facts of some recordings and their features, returns the columns to
     write in place of these. Called again after a kill, it goes on there and ends with the same table.
-    Raises SpecError if `out` exists or has another suffix, SourceError if there is no recording, LockHeld if another
+    Raises SpecError if `out` exists or has another suffix, or what stands beside it is not ours, SourceError if there is no recording, LockHeld if another
     process writes there, MachineError if a process dies.
     """
     target = Path(out)
@@ -107,6 +107,7 @@ def embed_files(
     spec, width = InputSpec.of_model(model), int(model.num_features)  # type: ignore[arg-type]
     with ExitStack() as held:
         found = listing(given, held, arrays, (lambda done: progress("look at files", done, 0)) if progress else None)
+        _require_ours(target)
         work = target.with_name(f".{target.name}.part")
         held.enter_context(writer_lock(work, "folder"))
         made_of = {
@@ -117,6 +118,7 @@ def embed_files(
             "mains_hz": mains_hz,
             "missing_leads": missing_leads,
             "with_header": with_header,
+            "arrays": arrays and arrays.model_dump(mode="json"),
             "versions": {each: version(each) for each in ("ecgcohorts", "torch")},
         }
         if claim(work, {**made_of, "files": _digest(found)}):
@@ -157,13 +159,25 @@ def _embed(model: "nn.Module", decoder: Decoder, workers: int, device: str | Non
         ) from None
 
 
+def _require_ours(target: Path) -> None:
+    """Raise SpecError if a file that will be replaced was not made by us: x.json beside x.csv may hold somebody's labels."""
+    for path, mark in (
+        (target.with_suffix(".json"), b'"trained_on": '),
+        (target.with_suffix(".refused.csv"), ",".join(Refusal._fields).encode()),
+    ):
+        if path.exists() and not (path.is_file() and mark in path.read_bytes()):
+            raise SpecError(
+                f"{path}: found a file that would be replaced, expected none. Name another table, or move it."
+            )
+
+
 def _digest(found: Listing) -> str:
     """Return a digest of all files that are read, and of their state, as far as it shows without reading them."""
     digest = hashlib.sha256()
     for item in found.items:
         source = found.sources[item.source]
-        state = source.state(item.path, (source.folder or Path()) / item.path) if source.folder else source.address
-        digest.update(json.dumps([found.file(item), item[1:], state]).encode())
+        state = source.state(item.path, (source.folder or Path()) / item.path)
+        digest.update(json.dumps([source.address, found.file(item), item[1:], state]).encode())
     return digest.hexdigest()
 
 
@@ -185,11 +199,14 @@ def _finished(
         "others": found.others,
         "adapted": adapted,
     }
+    # That of a table which was removed since would be taken for this one's.
+    target.with_suffix(".refused.csv").unlink(missing_ok=True)
     if listed:
         import pandas as pd
 
         make_folder(target.parent)
-        write_file(listed, pd.DataFrame(refused, columns=list(Refusal._fields)).to_csv(index=False).encode())
+        table = harmless(pd.DataFrame(refused, columns=list(Refusal._fields)))
+        write_file(listed, table.to_csv(index=False).encode())
     said = {**made_of, "records": records, "width": width, "trained_on": seen, "refused": len(refused), **counts}
     write_file(target.with_suffix(".json"), json.dumps(said, indent=2).encode())
     write_table(target, (columns.of(_whole(portions, number)) for number in range(len(decoder.tasks))), records)

@@ -1,5 +1,6 @@
 """Which recordings lie in files, folders, archives and buckets, found by content, in the order of their paths."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -16,8 +17,10 @@ from ecgcohorts.readers.arrays.description import ArrayDescription
 from ecgcohorts.sources import Source, open_source
 from ecgcohorts.sources.windows import Beside, at_hand
 
-TOGETHER = 64  # recordings; our default: 15 MB of windows of 12 leads and 10 s
-_MANY = (HDF5, ARRAYS)  # readers whose files may hold thousands of recordings
+# Recordings; our default: 15 MB of windows of 12 leads and 10 s.
+TOGETHER = 64
+# Readers whose files may hold thousands of recordings.
+_MANY = (HDF5, ARRAYS)
 
 
 class Item(NamedTuple):
@@ -55,6 +58,7 @@ class Listing:
     arrays: ArrayDescription | None = None  # of bare arrays
     unreadable: list[Refusal] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
+    _seen: set[tuple[str, str]] = field(default_factory=set)  # folder or address of a source, and path in it
 
     def reader(self, item: Item) -> Reader:
         """The reader of a file."""
@@ -66,7 +70,14 @@ class Listing:
 
     def file(self, item: Item) -> str:
         """The name of a file as the one who gave the sources would write it."""
-        return self.names[item.source] + item.path
+        return _as_text(self.names[item.source] + item.path)
+
+    def new(self, source: Source, paths: Sequence[str]) -> list[str]:
+        """Return those paths in a source that no earlier source held, and remember them."""
+        where = os.path.realpath(source.folder) if source.folder else source.address
+        fresh = [path for path in paths if (where, path) not in self._seen]
+        self._seen.update((where, path) for path in fresh)
+        return fresh
 
     @property
     def tasks(self) -> list[tuple[Item, ...]]:
@@ -89,7 +100,7 @@ def listing(
     arrays: ArrayDescription | None = None,
     tell: Callable[[int], None] | None = None,
 ) -> Listing:
-    """Find the recordings of some sources; `held` closes these.
+    """Find the recordings of some sources, each file once where these overlap; `held` closes them.
 
     arrays: how to read .npy files that no manifest describes. tell: told how many files were looked at. Raises SourceError for a source that is not there, and if there is no recording in any.
     """
@@ -138,11 +149,12 @@ def _add(found: Listing, source: Source, name: str, only: str | None, tell: Call
     found.names.append(name)
     files: list[Item] = []
     for kind in Kind:
-        for each, paths in census.of(kind):
+        for each, of_it in census.of(kind):
+            paths = found.new(source, of_it)
             if kind is Kind.UNKNOWN:
                 found.unreadable += [
                     Refusal(
-                        name + path,
+                        _as_text(name + path),
                         "",
                         each.reason or "unknown_format",
                         each.what,
@@ -159,6 +171,11 @@ def _add(found: Listing, source: Source, name: str, only: str | None, tell: Call
                 found.others[f"{kind.value}: {each.what}"] += len(paths)
     for item in sorted(files, key=lambda item: item.path):
         found.items += _items(found, item) if item.reader in _MANY else [item]
+
+
+def _as_text(name: str) -> str:
+    """Return a name that every table can hold: bytes of it that are no UTF-8 become such as \\xe9."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _items(found: Listing, whole: Item) -> list[Item]:

@@ -67,7 +67,8 @@ def _as_refusal(recording: Recording, spec: InputSpec, error: SpecError) -> Reje
         return RejectedRecording(Reason.UNIT, f"numbers in {recording.unit}", f"numbers in {spec.the_recipe().unit}")
     have = positions(recording.leads)
     if all(lead in have for lead in spec.leads):
-        raise error  # about the weights: no file would do
+        # About the weights: no file would do.
+        raise error
     missing = " ".join(lead for lead in spec.leads if lead not in have)
     remedy = "State what to do with missing leads: derive or zero."
     return RejectedRecording(Reason.LEADS, f"no lead {missing}", " ".join(spec.leads), remedy)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from ecgcohorts.store.reader import AnyStore
 
-_ROWS = 4096  # at a time; our default
+# At a time; our default.
+_ROWS = 4096
 
 
 def write_store_table(model: "nn.Module", store: "AnyStore", out: str | Path, **how: Any) -> EmbeddingInfo:

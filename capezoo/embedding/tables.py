@@ -1,6 +1,7 @@
 """Features as one table, with what is known of each recording beside them: Parquet, CSV, NumPy or Zarr, by suffix."""
 
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
     Piece = tuple[pd.DataFrame, NDArray[np.float32]]
 
-_ROWS = 4096  # of a chunk of a Zarr array; 4 MB at 256 features; our default
+# Not a sign before a digit: -5 is a number. What spreadsheets run: OWASP, "CSV Injection".
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]+$)")
+# Of a chunk of a Zarr array; 4 MB at 256 features; our default.
+_ROWS = 4096
 
 
 def require_table(target: Path) -> None:
@@ -58,13 +62,16 @@ def _regrouped(pieces: Iterable["Piece"]) -> Iterator["Piece"]:
     import pandas as pd
 
     held: list[Piece] = []
+    is_empty = True
     for piece in pieces:
         held.append(piece)
         while sum(len(features) for _, features in held) >= _ROWS:
             columns, features = pd.concat([one for one, _ in held]), np.concatenate([one for _, one in held])
             yield columns[:_ROWS], features[:_ROWS]
+            is_empty = False
             held = [(columns[_ROWS:], features[_ROWS:])]
-    if held and sum(len(features) for _, features in held):
+    # A table without rows has columns all the same: whoever reads it next need not know.
+    if held and (is_empty or sum(len(features) for _, features in held)):
         yield pd.concat([one for one, _ in held]), np.concatenate([one for _, one in held])
 
 
@@ -74,6 +81,24 @@ def _with_features(piece: "Piece") -> "pd.DataFrame":
     columns, features = piece
     names = [f"feature_{number}" for number in range(features.shape[1])]
     return pd.concat([columns.reset_index(drop=True), pd.DataFrame(features, columns=names)], axis=1)
+
+
+def harmless(columns: "pd.DataFrame") -> "pd.DataFrame":
+    """Return columns for CSV in which no text is a formula to a spreadsheet: `=x` becomes `'=x`. See `as_given`.
+
+    Names of files, and what headers say, come from elsewhere.
+    """
+    texts = [name for name in columns if columns[name].dtype.kind in "OUT"]
+    return columns.assign(**{str(name): columns[name].map(_harmless, na_action="ignore") for name in texts})
+
+
+def _harmless(text: Any) -> Any:
+    return f"'{text}" if isinstance(text, str) and _FORMULA.match(text) else text
+
+
+def as_given(texts: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Undo `harmless`."""
+    return texts.map(lambda text: text[1:] if text[:1] == "'" and _FORMULA.match(text[1:]) else text)
 
 
 def _write_parquet(path: Path, pieces: Iterator["Piece"], records: int) -> None:
@@ -92,9 +117,10 @@ def _write_parquet(path: Path, pieces: Iterator["Piece"], records: int) -> None:
 
 
 def _write_csv(path: Path, pieces: Iterator["Piece"], records: int) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         for number, piece in enumerate(pieces):
-            _with_features(piece).to_csv(file, index=False, header=number == 0)
+            columns, features = piece
+            _with_features((harmless(columns), features)).to_csv(file, index=False, header=number == 0)
 
 
 def _write_npz(path: Path, pieces: Iterator["Piece"], records: int) -> None:
@@ -120,7 +146,7 @@ def _write_zarr(path: Path, pieces: Iterator["Piece"], records: int) -> None:
         for name, array in arrays.items():
             if not done:
                 dtype = "string" if array.dtype.kind == "U" else array.dtype
-                chunks = (min(records, _ROWS), *array.shape[1:])
+                chunks = (max(1, min(records, _ROWS)), *array.shape[1:])
                 group.create_array(name, shape=(records, *array.shape[1:]), dtype=dtype, chunks=chunks)
             to_write = array.astype(object) if array.dtype.kind == "U" else array
             group[name][done : done + len(array)] = to_write  # type: ignore[index]

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 ORDER = 2
 _MAINS = {"auto": "auto", "50": 50.0, "60": 60.0, "none": None}
-_SHOWN = 5  # kinds of refusals and adaptations; our default
+# Kinds of refusals and adaptations; our default.
+_SHOWN = 5
 
 
 @command(

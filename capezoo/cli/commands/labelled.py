@@ -1,5 +1,6 @@
 """From labels of one's own to a tested answer, and to answers for new files."""
 
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from capezoo.evaluate.labelled.probe import Row
 
 ORDER = 2
-_MOST_BYTES = 16 << 20  # of the JSON beside a table, ours has a few kB
+# Of the JSON beside a table, ours has a few kB.
+_MOST_BYTES = 16 << 20
 
 
 @command(
@@ -86,6 +88,7 @@ def _names(features: Sequence[Path]) -> list[str]:
 def _write_answers(out: Path, data: "Labelled", rows: "Sequence[Row]") -> None:
     import pandas as pd
 
+    from capezoo.embedding.tables import harmless
     from ecgcohorts.io.durable import write_file
 
     columns: dict[str, Any] = {"file": data.file, "truth": [_said(data, value) for value in data.target]}
@@ -94,7 +97,7 @@ def _write_answers(out: Path, data: "Labelled", rows: "Sequence[Row]") -> None:
             columns |= {f"{row.name}: {name}": row.answers[:, at] for at, name in enumerate(data.classes)}
         else:
             columns[row.name] = row.answers
-    write_file(out, pd.DataFrame(columns).to_csv(index=False).encode())
+    write_file(out, harmless(pd.DataFrame(columns)).to_csv(index=False).encode())
 
 
 def _said(data: "Labelled", value: float) -> str | float:
@@ -104,26 +107,42 @@ def _said(data: "Labelled", value: float) -> str | float:
 def _published(
     publish: Path, weights: str, offline: bool, features: Path, fitted_on: "tuple[Labelled, Row, str, int]"
 ) -> Path:
-    """Make the folder of a predictor: the encoder, then the model; whole or not at all."""
+    """Make the folder of a predictor: the encoder, then the model; whole or not at all.
+
+    Raises SpecError if the features are of other weights, SourceError if nothing says of which they are.
+    """
     from capezoo.embedding.folder import weights_digest
     from capezoo.evaluate.labelled.predictor import ENCODER, Predictor
     from capezoo.specs.base import read_json
     from capezoo.zoo.create import load
     from capezoo.zoo.listing import pull
+    from ecgcohorts.errors import SourceError, UnreadableRecording
     from ecgcohorts.io.regular import read_bounded
 
     if publish.exists():
         raise SpecError(f"{publish}: found something there, expected a new folder. Name another, or remove it.")
-    aside = publish.with_name(f".{publish.name}.part")
-    pull(weights, aside / ENCODER, offline)
-    digest = weights_digest(load(aside / ENCODER))
     beside = features.with_suffix(".json")
-    said = read_json(read_bounded(beside, _MOST_BYTES), str(beside))
-    if said.get("weights") != digest:
-        raise SpecError(f"{features}: found features of other weights than {weights}. Name those that made the table.")
-    data, row, target, seed = fitted_on
-    Predictor.fit(data, row, target, digest, seed).save(aside)
-    aside.rename(publish)
+    try:
+        said = read_json(read_bounded(beside, _MOST_BYTES), str(beside))
+    except UnreadableRecording as error:
+        raise SourceError(
+            f"{beside}: found {error.found}, expected what `capezoo embed` wrote beside the table. Embed the files again."
+        ) from None
+    aside = publish.with_name(f".{publish.name}.part")
+    # Of a run that was killed.
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        pull(weights, aside / ENCODER, offline)
+        digest = weights_digest(load(aside / ENCODER))
+        if said.get("weights") != digest:
+            raise SpecError(
+                f"{features}: found features of other weights than {weights}. Name those that made the table."
+            )
+        data, row, target, seed = fitted_on
+        Predictor.fit(data, row, target, digest, seed).save(aside)
+        aside.rename(publish)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return publish
 
 
@@ -174,7 +193,7 @@ def _in_words(data: "Labelled", rows: "Sequence[Row]", target: str, made: Path |
         decided = first.table
         parts.append(
             Text(
-                f"at {decided['threshold']:.3f} (chosen in the other folds): sensitivity {decided['sensitivity']:.3f}, "
+                f"{data.classes[1]} from {decided['threshold']:.3f} up (chosen in the other folds): sensitivity {decided['sensitivity']:.3f}, "
                 f"specificity {decided['specificity']:.3f}; probabilities off by {decided['calibration']['expected_error']:.3f} "
                 "on average"
             )
@@ -230,8 +249,14 @@ def _predict(
     with progress() as tell:
         done = embed_files(encoder, source, out, name=model.about.target, progress=tell, instead=answers, **how)
     refused = f"; refused: {done.refused:,}, each with its reason in {done.refused_list}" if done.refused else ""
+    filled = (
+        f"; without {' or '.join(model.about.covariates)} in {covariates}, answered with the median: {answers.unknown:,}"
+        if answers.unknown
+        else ""
+    )
     facts = {"out": out, "records": done.records, "refused": done.refused, "reasons": done.reasons}
-    answer = Answer(facts, f"{out}: {model.about.target} for {done.records:,} recordings{refused}")
+    facts["covariates_unknown"] = answers.unknown
+    answer = Answer(facts, f"{out}: {model.about.target} for {done.records:,} recordings{filled}{refused}")
     if done.refused_fraction <= max_reject_frac:
         return answer
     complaint = (

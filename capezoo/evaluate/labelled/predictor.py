@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 ENCODER, ABOUT, NUMBERS = "encoder", "predictor.json", "predictor.safetensors"
-_LIMIT = 64 << 20  # bytes of either file; 20 classes of 65,536 features have 10 MB
+# Bytes of either file; 20 classes of 65,536 features have 10 MB.
+_LIMIT = 64 << 20
 _NAMES = ("fill", "mean", "scale", "coefficient", "intercept")
 
 
@@ -165,11 +166,11 @@ class Answers:
     """Turns facts and features of recordings into columns of answers, for `embed_files`.
 
     covariates: table with a row for each file, if the model takes any. Raises SpecError if it takes them and there is none, or
-    the other way round.
+    the other way round. unknown: recordings so far of which a covariate is not known, and was filled.
     """
 
     def __init__(self, predictor: Predictor, covariates: Path | None = None, key: str = "file") -> None:
-        self._predictor, self._table = predictor, None
+        self._predictor, self._table, self.unknown = predictor, None, 0
         wanted = predictor.about.covariates
         if bool(wanted) != (covariates is not None):
             found = "no table of covariates" if covariates is None else "a table of covariates"
@@ -180,7 +181,8 @@ class Answers:
     def __call__(self, facts: pd.DataFrame, features: NDArray[np.float32]) -> pd.DataFrame:
         about, given = self._predictor.about, None
         if self._table is not None:
-            given = self._table.of(facts["file"])
+            given = self._table.of(facts)
+            self.unknown += int(np.isnan(given).any(axis=1).sum())
         found = self._predictor.answers(features, given)
         if about.kind == "number":
             return pd.DataFrame({about.target: found})

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.labelled.examples import Labelled
 from capezoo.evaluate.measure.statistics import Bootstrap, Statistic, Weights, auroc, patient_draws, weighted_mean
+from ecgcohorts.errors import SpecError
 
 Method = Literal["linear", "knn", "boosting"]
 _FOLDS, _INNER = 5, 3  # our defaults
 # Regularisation and neighbours that are tried: our defaults, each grid spans what 100 to 100,000 recordings ask for.
 _STRENGTHS = tuple(10.0**power for power in range(-5, 3))
 _NEIGHBOURS = (5, 15, 45)
-_BINS = 10  # of calibration, equally full; the usual number
+# Of calibration, equally full; the usual number.
+_BINS = 10
 _ALONE = "covariates alone"
 
 
@@ -63,6 +65,8 @@ def probe(
 def _folds(data: Labelled, folds: int, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
+    if folds < 2:
+        raise SpecError(f"found {folds} folds, expected 2 or more: one is to learn from, one to test on.")
     people = len(np.unique(data.patient))
     if people < 2 * folds:
         raise Unanswerable(
@@ -86,14 +90,32 @@ def fitted(
     """Return a model of scikit-learn, its setting chosen by inner folds of patients."""
     from sklearn.model_selection import GridSearchCV, GroupKFold
 
-    model, grid, scoring = _model(kind, method, seed)
+    model, grid = _model(kind, method, seed)
     if not grid:
         return model.fit(x, target)
-    inner = list(GroupKFold(_INNER, shuffle=True, random_state=seed).split(x, target, groups=patient))
-    return GridSearchCV(model, grid, scoring=scoring, cv=inner, error_score="raise").fit(x, target)
+    inner = GroupKFold(_INNER, shuffle=True, random_state=seed).split(x, target, groups=patient)
+    # No model learns from one class. Of the rarest there are two patients here, or one: some folds have what it takes.
+    able = [(train, test) for train, test in inner if kind == "number" or len(np.unique(target[train])) > 1]
+    return GridSearchCV(model, grid, scoring=_loss(kind, target), cv=able, error_score="raise").fit(x, target)
 
 
-def _model(kind: str, method: Method, seed: int) -> tuple[Any, dict[str, Any], str]:
+def _loss(kind: str, target: NDArray[np.float64]) -> Any:
+    """Return what scores a setting. Of a rare class an inner fold may have no case, to learn from or to answer."""
+    if kind == "number":
+        return "neg_mean_absolute_error"
+    from sklearn.metrics import log_loss
+
+    classes = np.unique(target)
+
+    def score(model: Any, x: NDArray[Any], truth: NDArray[np.float64]) -> float:
+        probabilities = np.zeros((len(x), len(classes)))
+        probabilities[:, np.searchsorted(classes, model.classes_)] = model.predict_proba(x)
+        return -float(log_loss(truth, probabilities, labels=classes))
+
+    return score
+
+
+def _model(kind: str, method: Method, seed: int) -> tuple[Any, dict[str, Any]]:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -102,10 +124,9 @@ def _model(kind: str, method: Method, seed: int) -> tuple[Any, dict[str, Any], s
     from sklearn.preprocessing import StandardScaler
 
     is_number = kind == "number"
-    scoring = "neg_mean_absolute_error" if is_number else "neg_log_loss"
     if method == "boosting":  # knows what is missing, and stops by itself
         kinds = HistGradientBoostingRegressor, HistGradientBoostingClassifier
-        return kinds[not is_number](early_stopping=True, random_state=seed), {}, scoring
+        return kinds[not is_number](early_stopping=True, random_state=seed), {}
     if method == "knn":
         last: Any = KNeighborsRegressor(weights="distance") if is_number else KNeighborsClassifier(weights="distance")
         grid: dict[str, Any] = {f"{type(last).__name__.lower()}__n_neighbors": list(_NEIGHBOURS)}
@@ -113,7 +134,9 @@ def _model(kind: str, method: Method, seed: int) -> tuple[Any, dict[str, Any], s
         last, grid = Ridge(), {"ridge__alpha": [1 / strength for strength in _STRENGTHS]}
     else:
         last, grid = LogisticRegression(max_iter=2000), {"logisticregression__C": list(_STRENGTHS)}
-    return make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), last), grid, scoring
+    # A column of which a fold knows nothing stays, or coefficients would belong to other columns.
+    fill = SimpleImputer(strategy="median", keep_empty_features=True)
+    return make_pipeline(fill, StandardScaler(), last), grid
 
 
 def _answered(
@@ -201,7 +224,7 @@ def _decided(
     truth, said = data.target == 1, np.zeros(len(answers), bool)
     thresholds = []
     for train, test in parts:
-        # The threshold of a fold is chosen on the answers to all others: none of its patients has a say in it.
+        # The threshold of a fold is chosen on the answers to all others: no truth about its patients is compared with it.
         thresholds.append(_youden(truth[train], answers[train]))
         said[test] = answers[test] >= thresholds[-1]
     outcomes = [

@@ -154,7 +154,10 @@ class _Machine:
 
     def _stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(Name(str(module), str(name)))
+        # Not the text of anything else: lists that hold one another twice have more of it than any memory.
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise TypeError("a name that is no text")
+        self.stack.append(Name(module, name))
 
     def _reduce(self, _: Any) -> None:
         arguments, what = self.stack.pop(), self.stack.pop()

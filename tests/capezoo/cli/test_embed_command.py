@@ -97,11 +97,19 @@ def test_from_labels_to_answers_for_new_files(run, simulated, weights_folder, tm
     assert len(pd.read_csv("answers.csv")) == 60
     code, out, err = run("m", *files[60:64], "-o", "new.csv", "--covariates", "l.csv", command="predict")
     assert (code, err) == (0, "")
+    assert "without age in l.csv, answered with the median: 4" in " ".join(out.split())
     new = pd.read_csv("new.csv")
     assert new["file"].tolist() == [str(file) for file in files[60:64]]
     assert new["ill: 1"].between(0, 1).all()
     assert set(new["ill"]) <= {0, 1}
     assert "feature_0" not in new
+    for made_of, said in (
+        (f'{{"weights": "{"0" * 64}"}}', "found features of other weights"),
+        (None, "x.json: found "),
+    ):
+        Path("x.json").unlink() if made_of is None else Path("x.json").write_text(made_of)
+        code, _, err = run(*how, *publish[:1], "n", *publish[2:], command="probe")
+        assert (code, said in err, Path(".n.part").exists()) == (2, True, False)
     code, _, err = run(*how, "--publish", "m", command="probe")
     assert (code, "expected one table of features, the method linear, and --weights" in err) == (2, True)
     code, _, err = run("m", files[0], "-o", "y.csv", command="predict")

@@ -1,6 +1,7 @@
 """Raw files of any format to one table: the numbers of a store, bad files listed, killed runs resumed, nobody named."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import capezoo
 import ecgcohorts as ec
 from capezoo import encoders
 from capezoo.embedding import files, listing
+from capezoo.embedding.tables import as_given
 from capezoo.specs import EncoderSpec, InputSpec
 from ecgcohorts.errors import MachineError, RejectedRecording, SourceError, SpecError, UnreadableRecording
 from ecgcohorts.leads import TWELVE_LEADS
@@ -242,3 +244,101 @@ def test_errors_of_single_recordings_may_become_rows_of_nan(model, signals, tmp_
         capezoo.embed(model, tmp_path / "bad.xml")
     with pytest.raises(SpecError, match="beside a recording, expected none"):
         capezoo.embed(model, good, rate_hz=500)
+
+
+def a_file_of(raw: Path) -> Path:
+    return next(path for path in sorted((raw / "river").iterdir()) if path.suffix not in (".csv", ".yaml", ".dat"))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".npz", ".zarr"])
+def test_a_table_without_rows_has_its_columns(model, tmp_path, suffix):
+    """All was refused: the command must end with its list of reasons, not with an error of the disk."""
+    import zarr
+
+    np.save(tmp_path / "flat.npy", np.zeros((2, 12, 5000)))
+    how = ArrayDescription(kind="npy", rate_hz=500, unit="mV", leads=TWELVE_LEADS, axes="record_lead_time")
+    done = files.embed_files(model, tmp_path / "flat.npy", tmp_path / f"x{suffix}", arrays=how)
+    assert (done.records, done.refused) == (0, 2)
+    if suffix in (".parquet", ".csv"):
+        found = {".parquet": pd.read_parquet, ".csv": pd.read_csv}[suffix](done.table)
+        assert list(found)[-6:] == FEATURES
+        assert len(found) == 0
+    else:
+        arrays = np.load(done.table) if suffix == ".npz" else zarr.open_group(done.table, mode="r")
+        assert arrays["features"].shape == (0, 6)
+
+
+def test_names_of_any_bytes(model, raw, tmp_path):
+    """Old Windows exports have names that are no UTF-8; no table can hold these, and one must not stop the others."""
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    file = a_file_of(raw)
+    for name in (b"caf\xe9", "größe, 心".encode(), b"two\nlines"):
+        shutil.copy(file, Path(os.fsdecode(os.fsencode(strange) + b"/" + name + file.suffix.encode())))
+    (strange / os.fsdecode(b"bad\xff.scp")).write_bytes(b"\x00\x01not an ECG" * 9)
+    done = files.embed_files(model, strange, tmp_path / "x.csv")
+    names = {name.removeprefix(f"{strange}/") for name in pd.read_csv(done.table)["file"]}
+    assert names == {f"{name}{file.suffix}" for name in ("caf\\xe9", "größe, 心", "two\nlines")}
+    assert pd.read_csv(done.refused_list)["file"].tolist() == [f"{strange}/bad\\xff.scp"]
+
+
+def test_sources_that_overlap_give_a_row_for_each_file(model, raw, tmp_path):
+    whole = files.embed_files(model, raw / "river", tmp_path / "whole.csv")
+    (tmp_path / "link").symlink_to(raw / "river")
+    again = [raw / "river", a_file_of(raw), tmp_path / "link", raw / "north" / ".." / "river"]
+    assert files.embed_files(model, again, tmp_path / "again.csv").records == whole.records
+
+
+@pytest.mark.parametrize("changed", ["unit", "archive"])
+def test_portions_of_changed_input_are_not_taken(model, signals, tmp_path, monkeypatch, changed):
+    """What an earlier run left must be of the same archive and the same description of arrays."""
+    x = np.stack(signals[:2])
+    how = ArrayDescription(kind="npy", rate_hz=500, unit="mV", leads=TWELVE_LEADS, axes="record_lead_time")
+
+    def put(signals, name):
+        np.save(tmp_path / "x.npy", signals)
+        with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+            archive.writestr("README.txt", "an archive of arrays alone would be one of NumPy")
+            archive.write(tmp_path / "x.npy", "x.npy")
+        return files.embed_files(model, tmp_path / "x.zip", tmp_path / name, arrays=how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_finished", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            put(x, "x.parquet")
+    if changed == "unit":
+        how = how.model_copy(update={"unit": "uV"})
+        x = x * 500
+    else:
+        x = x[:, ::-1]
+    found = features_of(put(x, "x.parquet").table)
+    np.testing.assert_array_equal(found, features_of(put(x, "fresh.parquet").table))
+
+
+def test_what_stands_beside_a_table_is_replaced_only_if_it_is_ours(model, raw, tmp_path):
+    file = a_file_of(raw)
+    (tmp_path / "x.json").write_text('{"labels": "of years"}')
+    with pytest.raises(SpecError, match=r"x\.json: found a file that would be replaced"):
+        files.embed_files(model, file, tmp_path / "x.csv")
+    assert (tmp_path / "x.json").read_text() == '{"labels": "of years"}'
+    (tmp_path / "bad.scp").write_bytes(b"\x00\x01not an ECG" * 9)
+    done = files.embed_files(model, [file, tmp_path / "bad.scp"], tmp_path / "y.csv")
+    done.table.unlink()
+    files.embed_files(model, file, tmp_path / "y.csv")
+    assert not done.refused_list.exists()
+
+
+def test_no_cell_of_a_csv_is_a_formula(model, raw, tmp_path, monkeypatch):
+    """A spreadsheet runs what begins with one of these signs, and names of files come from elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    file = a_file_of(raw)
+    names = [f"{start}cmd|x{file.suffix}" for start in "=@+-"]
+    for name in names:
+        shutil.copy(file, name)
+    Path("=bad.scp").write_bytes(b"\x00\x01not an ECG" * 9)
+    done = files.embed_files(model, [*names, "=bad.scp"], "x.csv")
+    found = pd.read_csv(done.table)["file"]
+    assert found.tolist() == [f"'{name}" for name in names]
+    assert pd.read_csv(done.refused_list)["file"].tolist() == ["'=bad.scp"]
+    assert as_given(found).tolist() == names
+    assert as_given(pd.Series(["'quoted'", "-5"])).tolist() == ["'quoted'", "-5"]

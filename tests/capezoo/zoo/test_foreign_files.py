@@ -1,6 +1,7 @@
 """Files of others are read and never run: torch's two formats, safetensors, and what only looks like them."""
 
 import collections
+import io
 import os
 import pickle
 import zipfile
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from capezoo.zoo.importers._checkpoint import read_tensors
+from capezoo.zoo.importers._pickled import read_pickle
 from ecgcohorts.errors import SourceError
 
 
@@ -205,3 +207,11 @@ def test_compressed_archives_and_links_are_refused(path: Path) -> None:
     link.symlink_to(path)
     with pytest.raises(SourceError, match="found a symbolic link"):
         read_tensors(link, ())
+
+
+def test_a_name_that_is_a_list_of_lists():
+    """A list of 300 bytes whose text has a million million: it is refused, and never written out."""
+    doubled = b"".join(b"(h%ch%clq%c0" % (depth, depth, depth + 1) for depth in range(40))
+    data = b"\x80\x04]q\x000" + doubled + b"h\x28\x8c\x01x\x93."
+    with pytest.raises(ValueError, match="no pickle"):
+        read_pickle(io.BytesIO(data), lambda name, arguments: None)

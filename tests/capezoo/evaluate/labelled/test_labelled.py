@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from capezoo.embedding.tables import harmless
 from capezoo.errors import Unanswerable
 from capezoo.evaluate.labelled import examples, probe
 from capezoo.evaluate.labelled.examples import read_labelled
@@ -15,6 +16,12 @@ from capezoo.evaluate.labelled.predictor import ABOUT, NUMBERS, Answers, Predict
 from ecgcohorts.errors import NothingMatched, SourceError, SpecError
 
 PEOPLE = 90
+
+
+@pytest.fixture(autouse=True)
+def few_settings(monkeypatch):
+    """What is tested is not the grid, and eight settings take three times as long as these."""
+    monkeypatch.setattr(probe, "_STRENGTHS", (1e-3, 1e-1, 10.0))
 
 
 @pytest.fixture
@@ -55,7 +62,7 @@ def value(row: probe.Row, metric: str) -> float:
 
 
 def test_what_is_there_is_found_and_what_is_not_is_not(world):
-    good, bad = probe.probe(read(world), resamples=100)
+    good, bad = probe.probe(read(world), folds=3, resamples=100)
     assert value(good, "auroc") > 0.9
     assert bad.metrics["auroc"].interval().low < 0.5 < bad.metrics["auroc"].interval().high
     assert (good.metrics["auroc"] - bad.metrics["auroc"]).interval().low > 0.2
@@ -65,13 +72,13 @@ def test_models_that_know_nothing_are_at_chance(world):
     """Over all folds at once, their area would be far below .5: the fold with more positives is answered lower."""
     data = read(world, tables=["bad"])
     nothing = examples.Labelled(**{**vars(data), "features": {"nothing": np.zeros((2 * PEOPLE, 1), np.float32)}})
-    assert value(probe.probe(nothing, resamples=10)[0], "auroc") == 0.5
+    assert value(probe.probe(nothing, folds=3, resamples=10)[0], "auroc") == 0.5
 
 
 def test_patients_are_never_on_both_sides(world):
     """`bad` recognises people: without their ids, the second recording of a person gives the answer away."""
-    apart = value(probe.probe(read(world, tables=["bad"]), "knn", resamples=10)[0], "auroc")
-    mixed = value(probe.probe(read(world, tables=["bad"], patient=None), "knn", resamples=10)[0], "auroc")
+    apart = value(probe.probe(read(world, tables=["bad"]), "knn", folds=3, resamples=10)[0], "auroc")
+    mixed = value(probe.probe(read(world, tables=["bad"], patient=None), "knn", folds=3, resamples=10)[0], "auroc")
     assert apart < 0.65
     assert mixed > 0.9
 
@@ -87,17 +94,17 @@ def test_every_method_answers_every_kind(world, method):
 
 
 def test_covariates_count(world):
-    alone = probe.probe(read(world, "risk", ["bad"], covariates=["age"]), resamples=10)[1]
+    alone = probe.probe(read(world, "risk", ["bad"], covariates=["age"]), folds=3, resamples=10)[1]
     assert value(alone, "mae") < 0.2 < value(alone, "mae_of_the_median")
 
 
 def test_metrics_are_those_of_scikit_learn(world):
     data = read(world, tables=["good"])
-    row = probe.probe(data, resamples=10)[0]
+    row = probe.probe(data, folds=3, resamples=10)[0]
     answers, truth = row.answers.round(1), data.target == 1  # with ties
     ones = np.ones((1, len(truth)))
     assert probe._average_precision(truth, answers, ones)[0] == pytest.approx(average_precision_score(truth, answers))
-    folds = [test for _, test in probe._folds(data, 5, 0)]
+    folds = [test for _, test in probe._folds(data, 3, 0)]
     pairs = [truth[test].sum() * (~truth[test]).sum() for test in folds]
     areas = [roc_auc_score(truth[test], row.answers[test]) for test in folds]
     assert value(row, "auroc") == pytest.approx(np.average(areas, weights=pairs))
@@ -186,7 +193,7 @@ def test_too_few_of_a_class(world):
 @pytest.mark.parametrize(("target", "covariates"), [("ill", ["age"]), ("risk", []), ("ward", ["age", "sex"])])
 def test_a_predictor_says_what_its_model_says(world, target, covariates):
     data = read(world, target, ["good"], covariates=covariates)
-    row = probe.probe(data, resamples=10)[0]
+    row = probe.probe(data, folds=3, resamples=10)[0]
     made = Predictor.fit(data, row, target, "w" * 64)
     made.save(world)
     again = Predictor.read(world)
@@ -204,7 +211,7 @@ def test_a_predictor_from_elsewhere_is_checked(world):
     with pytest.raises(SourceError, match="found no predictor"):
         Predictor.read(world)
     data = read(world, tables=["good"])
-    Predictor.fit(data, probe.probe(data, resamples=10)[0], "ill", "w" * 64).save(world)
+    Predictor.fit(data, probe.probe(data, folds=3, resamples=10)[0], "ill", "w" * 64).save(world)
     whole = (world / NUMBERS).read_bytes()
     (world / NUMBERS).write_bytes(whole[:-8])
     with pytest.raises(SourceError, match="found no whole file of numbers"):
@@ -218,13 +225,93 @@ def test_a_predictor_from_elsewhere_is_checked(world):
 
 def test_answers_come_with_a_decision_and_take_covariates_by_file(world):
     data = read(world, tables=["good"], covariates=["age"])
-    predictor = Predictor.fit(data, probe.probe(data, resamples=10)[0], "ill", "w" * 64)
+    predictor = Predictor.fit(data, probe.probe(data, folds=3, resamples=10)[0], "ill", "w" * 64)
     with pytest.raises(SpecError, match="found no table of covariates, expected age"):
         Answers(predictor)
     table = pd.read_parquet(world / "good.parquet")
     features = table[[f"feature_{at}" for at in range(4)]].to_numpy(np.float32)
-    found = Answers(predictor, world / "labels.csv", "name")(table[["file"]], features)
+    found = Answers(predictor, world / "labels.csv", "name")(table[["file", "entry"]], features)
     assert list(found) == ["ill: no", "ill: yes", "ill"]
     np.testing.assert_allclose(found["ill: yes"], predictor.answers(features, data.covariates)[:, 1])
     chosen = found["ill: yes"] >= predictor.about.threshold
     assert (found["ill"] == np.where(chosen, "yes", "no")).all()
+
+
+def test_the_order_of_rows_does_not_choose_the_positive_class():
+    for column in (["Normal", "AF", "AF"], ["AF", "Normal", "AF"]):
+        assert examples._target(pd.Series(column), None, "x")[2] == ("AF", "Normal")
+
+
+def test_long_codes_are_not_rounded_into_one_class():
+    codes = pd.Series([164889003.0, 164889004.0, 164889003.0])
+    assert examples._target(codes, "binary", "x")[2] == ("164889003", "164889004")
+
+
+def test_dates_are_no_numbers():
+    days = pd.Series(pd.date_range("2020-01-01", periods=30))
+    with pytest.raises(SpecError, match="found '2020-01-01 00:00:00', expected numbers"):
+        examples._target(days, "number", "x")
+
+
+@pytest.mark.parametrize("column", ["risk", "age"])
+def test_numbers_that_no_square_could_hold(world, column):
+    labels = pd.read_csv(world / "labels.csv", dtype={"name": str})
+    labels.loc[3, column] = np.inf if column == "risk" else 1e300
+    labels.to_csv(world / "labels.csv", index=False)
+    with pytest.raises(SpecError, match=rf"column '{column}': found (inf|1e\+300), expected numbers within 1e\+12"):
+        read(world, "risk", ["good"], covariates=["age"])
+
+
+def test_a_label_that_fits_two_files_is_given_to_neither(world):
+    table = pd.read_parquet(world / "good.parquet")
+    twin = table[:1].assign(file="clinic/000.xml")
+    pd.concat([table, twin]).to_parquet(world / "good.parquet")
+    with pytest.raises(SourceError, match=r"found a row that fits 'ward/000.xml' and 'clinic/000.xml', expected one"):
+        read(world, tables=["good"])
+
+
+def test_blanks_do_not_make_two_people_of_one(world):
+    clean = read(world, tables=["good"])
+    labels = pd.read_csv(world / "labels.csv", dtype=str)
+    labels.loc[::2, "person"] += " "
+    labels.loc[::3, "name"] = " " + labels["name"]
+    labels.to_csv(world / "labels.csv", index=False)
+    np.testing.assert_array_equal(read(world, tables=["good"]).patient, clean.patient)
+
+
+def test_a_rare_class_has_no_case_in_some_inner_folds(world):
+    data = read(world, tables=["good"])
+    rare = np.zeros_like(data.target)
+    rare[[0, 30, 60]] = 1
+    asked = examples.Labelled(**{**vars(data), "target": rare})
+    assert np.isfinite(probe.probe(asked, folds=3, resamples=10)[0].answers).all()
+    with pytest.raises(SpecError, match="found 1 folds, expected 2 or more"):
+        probe.probe(asked, folds=1)
+
+
+def test_a_covariate_of_which_nothing_is_known(world):
+    labels = pd.read_csv(world / "labels.csv", dtype={"name": str}).assign(height=np.nan)
+    labels.to_csv(world / "labels.csv", index=False)
+    data = read(world, "risk", ["good"], covariates=["height", "age"])
+    rows = probe.probe(data, folds=3, resamples=10)
+    Predictor.fit(data, rows[0], "risk", "w" * 64).save(world)
+    again = Predictor.read(world)
+    assert np.abs(again.answers(data.features["good"], data.covariates) - data.target).mean() < 0.5
+
+
+def test_covariates_of_entries_of_one_file(world):
+    """The names that `probe` matched: file and entry."""
+    table = pd.DataFrame({"file": "all.h5", "entry": ["0", "1", "2"]})
+    pd.DataFrame({"file": ["all.h5#2", "all.h5#0"], "age": [70, 50]}).to_csv(world / "ages.csv", index=False)
+    found = examples.read_covariates(world / "ages.csv", "file", ["age"]).of(table)
+    np.testing.assert_array_equal(found[:, 0], [50, np.nan, 70])
+
+
+def test_a_csv_of_features_gives_its_names_back(world):
+    """Entries stay text beside empty ones, and a name that was made harmless to spreadsheets matches again."""
+    table = pd.read_parquet(world / "good.parquet")
+    table["entry"] = ["01", *table["entry"][1:]]
+    table["file"] = "=" + table["file"]
+    harmless(table).to_csv(world / "good.csv", index=False)
+    found = examples._full_names(examples._features(world / "good.csv"))
+    assert found[:2].tolist() == ["=ward/000.xml#01", "=ward/001.xml"]
