@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from capezoo.embedding.adapt import Mains, MissingLeads
 from capezoo.embedding.embed import OnError, embed
 from capezoo.zoo.create import load
+from ecgcohorts.errors import SpecError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,14 +55,20 @@ class EcgEmbedder(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """Return the features, (record, feature). Raises what `capezoo.embed` raises."""
+        """Return the features, (record, feature). Raises what `capezoo.embed` raises, and SpecError for files of several recordings."""
         check_is_fitted(self)
         settings = {name: value for name, value in self.get_params(deep=False).items() if name != "weights"}
         if not isinstance(X, np.ndarray | list | tuple) and hasattr(X, "tolist"):
             X = X.tolist()  # a column of paths, as pandas has it
         elif isinstance(X, np.ndarray) and X.dtype.kind in "UO":
             X = X.ravel().tolist()
-        return embed(self.model_, X, **settings)
+        found = embed(self.model_, X, **settings)
+        # A row more or fewer would put every later answer beside another ECG.
+        if isinstance(X, list | tuple) and len(found) != len(X):
+            raise SpecError(
+                f"found {len(found)} recordings in {len(X)} files, expected one in each. Read them first: ecgcohorts.read."
+            )
+        return found
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Return the names of the columns."""

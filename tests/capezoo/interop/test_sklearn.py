@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 import capezoo
 from capezoo import encoders
 from capezoo.specs import EncoderSpec, InputSpec
-from ecgcohorts.errors import RejectedRecording
+from ecgcohorts.errors import RejectedRecording, SpecError
 from ecgcohorts.leads import TWELVE_LEADS
 from ecgcohorts.recording import Recording
 
@@ -58,3 +58,11 @@ def test_a_column_of_paths(model, simulated):
     files = sorted((simulated / "raw" / "river").rglob("*.*"))[:2]
     found = capezoo.EcgEmbedder(model).fit_transform(pd.Series([str(file) for file in files]))
     np.testing.assert_array_equal(found, capezoo.embed(model, files))
+
+
+def test_a_file_of_several_recordings_is_no_row(model, signals, monkeypatch):
+    """Its rows would move all others away from their answers."""
+    one = Recording("one", TWELVE_LEADS, 500.0, analog_mv=signals[0])
+    monkeypatch.setattr("capezoo.embedding.embed.read", lambda path: [one, one])
+    with pytest.raises(SpecError, match="found 4 recordings in 2 files, expected one in each"):
+        capezoo.EcgEmbedder(model).fit_transform(["a.h5", "b.h5"])
