@@ -10,7 +10,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from capezoo.embedding.adapt import Mains, MissingLeads
 from capezoo.embedding.decoding import Decoder, Part, Portions
 from capezoo.embedding.folder import weights_digest
-from capezoo.embedding.listing import Listing, Refusal, listing
+from capezoo.embedding.listing import Item, Listing, Refusal, listing
 from capezoo.embedding.parts import claim
 from capezoo.embedding.raw import RawWindows
 from capezoo.embedding.tables import harmless, require_table, write_table
 from capezoo.specs.input import InputSpec
 from capezoo.zoo.forward import features
-from ecgcohorts.errors import MachineError, SpecError
+from ecgcohorts.errors import MachineError, RecordingError, SpecError
 from ecgcohorts.ingest.runners import InProcess, ProcessPool, WorkerDied
 from ecgcohorts.io.durable import make_folder, write_file
 from ecgcohorts.store.commit import writer_lock
@@ -175,10 +175,23 @@ def _digest(found: Listing) -> str:
     """Return a digest of all files that are read, and of their state, as far as it shows without reading them."""
     digest = hashlib.sha256()
     for item in found.items:
-        source = found.sources[item.source]
-        state = source.state(item.path, (source.folder or Path()) / item.path)
-        digest.update(json.dumps([source.address, found.file(item), item[1:], state]).encode())
+        where = found.sources[item.source].address
+        digest.update(json.dumps([where, found.file(item), item[1:], _states(found, item)]).encode())
     return digest.hexdigest()
+
+
+def _states(found: Listing, item: Item) -> list[str]:
+    """Return the states of a file and, in a folder, of those beside it that it names: a WFDB header rarely changes itself."""
+    source = found.sources[item.source]
+    states = [source.state(item.path, (source.folder or Path()) / item.path)]
+    if source.folder is not None:
+        below, beside = item.path[: item.path.rfind("/") + 1], found.beside(item)
+        # A header that cannot be read names nothing, and a file that is not there has no state: reading will say so.
+        with suppress(RecordingError):
+            for name in beside(source.folder / item.path, item.entries):
+                with suppress(OSError):
+                    states.append(source.state(below + name, source.folder / (below + name)))
+    return states
 
 
 def _finished(

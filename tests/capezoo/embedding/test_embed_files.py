@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,15 @@ def test_what_another_run_left_is_not_mixed_in(model, raw, tmp_path, monkeypatch
     assert "dropped what was left of another table" in caplog.text
     fresh = files.embed_files(model, raw / "river", tmp_path / "y.parquet", mains_hz=50.0)
     np.testing.assert_array_equal(features_of(done.table), features_of(fresh.table))
+
+
+def test_a_replaced_signal_beside_an_unchanged_header_is_noticed(raw):
+    with ExitStack() as held:
+        found = listing.listing([raw / "north"], held)
+        before = files._digest(found)
+        signal = next((raw / "north").rglob("*.dat"))
+        signal.write_bytes(signal.read_bytes()[:-2] + b"\x01\x01\x01")
+        assert files._digest(found) != before
 
 
 def test_all_tables_hold_the_same(model, raw, tmp_path):
