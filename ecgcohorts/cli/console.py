@@ -133,6 +133,11 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         yield tell
 
 
+def say(text: str) -> None:
+    """Print a line on standard error while a command runs, such as what it will cost."""
+    click.echo(_visible(text), err=True)
+
+
 def fail(program: str, message: str, code: int = EXIT_WRONG) -> NoReturn:
     """Say in one line on standard error what is wrong, and end."""
     # One line whatever the message holds, so that logs of a thousand jobs can be searched by line. Names in a store, a

@@ -84,7 +84,7 @@ def test_runs_go_to_json_and_back_and_build(name: str) -> None:
     assert (config.name, config.seed) == ("cape_code15" if cohort else name, 3)
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
     with torch.device("meta"):  # shapes are enough
-        assert build(config.encoder, 0).num_features in (64, 256, 512, 768, 2048)
+        assert build(config.encoder, 0).num_features in (64, 256, 384, 512, 768, 2048)
 
 
 def test_published_runs_differ_in_their_batches_only() -> None:

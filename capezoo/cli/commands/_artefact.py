@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
-from ecgcohorts.cli.console import EXIT_STOPPED, Answer, fail, progress, table
+from ecgcohorts.cli.console import EXIT_STOPPED, Answer, fail, progress, say, table
 from ecgcohorts.cli.parameters import COUNT, FOLDER, NATURAL, STORE, Name, Number, OneOf, option
 from ecgcohorts.cli.program import command, command_line
 
@@ -122,11 +120,11 @@ def artefact(
     campaign = Campaign(Material.of(opened, cohort, recipe, patients=patients), cells, out, settings)
     projected_s, left = campaign.projected_s(), len(campaign.left)
     cost = f"{len(cells)} trials, {len(cells) - left} of them done: about {in_words(projected_s)} for the rest"
-    click.echo(cost, err=True)
+    say(cost)
     budget_s = float("inf") if budget_minutes is None else budget_minutes * 60
     try:
         with progress() as tell:
-            campaign.run(budget_s, lambda text: click.echo(text, err=True), tell)
+            campaign.run(budget_s, say, tell)
     except KeyboardInterrupt:
         kept = f"{len(cells) - len(campaign.left)} of {len(cells)} trials are kept in {out / TRIALS}"
         fail("capezoo", f"stopped. {kept}; the same command goes on from there.", EXIT_STOPPED)

@@ -9,7 +9,7 @@ import click
 from capezoo.cli.commands import _artefact
 from capezoo.cli.parameters import WEIGHTS, device, digest_key, unchecked
 from ecgcohorts import plugins
-from ecgcohorts.cli.console import Answer, progress, table
+from ecgcohorts.cli.console import Answer, progress, say, table
 from ecgcohorts.cli.parameters import FILE, FOLDER, INTEGER, NATURAL, REAL, STORE, TEXT, Name, Number, OneOf, option
 from ecgcohorts.cli.program import Command, Group, command, command_line
 from ecgcohorts.errors import SpecError, did_you_mean
@@ -208,7 +208,7 @@ def _carrying_out() -> Command:
             return Answer({"commands": lines, "done": [step.is_done() for step in steps]}, "\n".join(lines))
         budget_s = float("inf") if budget_minutes is None else budget_minutes * 60
         with progress() as tell:
-            made = plan.carry_out(plan_file, out, tell, budget_s, lambda text: click.echo(text, err=True))
+            made = plan.carry_out(plan_file, out, tell, budget_s, say)
         if "headline" not in made:
             return Answer({"report": None, "results": None, **made}, "nothing was run")
         rows = [[f"{made['seconds'].get(line, 0.0):.1f} s", line] for line in made["commands"]]

@@ -148,8 +148,12 @@ def _read(path: Path, text: Collection[str | None] = ()) -> pd.DataFrame:
     how = {} if path.suffix == ".parquet" else {"dtype": {name: str for name in text if name}}
     try:
         return _READERS[path.suffix](path, **how)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise SourceError(f"{path}: found no table ({type(error).__name__}: {error}). Check the file.") from None
+    except OSError as error:
+        raise SourceError(
+            f"{path}: found no file that can be read ({error.strerror or error}), expected a table. Check the path."
+        ) from None
+    except (ValueError, pd.errors.ParserError) as error:
+        raise SourceError(f"{path}: found no table ({error}). Check the file.") from None
 
 
 def _read_keyed(path: Path, *keys: str | None) -> pd.DataFrame:
