@@ -61,7 +61,7 @@ HEAVY = ("torch", "timm", "scipy.signal", "matplotlib", "capezoo")
 
 # Measures of the whole that only grow if nobody looks.
 LOOSE = {"ecgcohorts": 7, "capezoo": 6}  # modules at the top of a package, `__init__` included
-PUBLIC_NAMES, CHAIN, COMMENT_SHARE = 791, 16, 0.03
+PUBLIC_NAMES, CHAIN, COMMENT_SHARE = 792, 16, 0.03
 # Names that plug-ins have by contract: they say nothing about the number of ideas.
 CONTRACT_NAMES = {
     *("sniff", "read", "scan", "beside", "described"),

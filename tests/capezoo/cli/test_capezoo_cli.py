@@ -212,7 +212,7 @@ def test_wrong_input_gives_one_line(run, store, run_folder, tmp_path):
     assert_one_line(run(*pretrain, "--set", "encoder.config.kernels=1"), "cape_resnet: found unknown key 'kernels'")
     assert not Path("r").exists()
     assert_one_line(run("embed", "nobody", store, "-o", "e"), "found no weights 'nobody'")
-    assert_one_line(run("embed", "nobody", store), "found no --out, expected --out FOLDER")
+    assert_one_line(run("embed", "nobody", store), "found no --out, expected --out FILE")
     assert_one_line(run("publish", tmp_path, "w", "--digests", "plain"), "found no config.yaml")
     assert run("publish", run_folder, "w", "--digests", "plain")[0] == 0
     assert_one_line(run("publish", run_folder, "w", "--digests", "plain"), "found something there")

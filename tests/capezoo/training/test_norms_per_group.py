@@ -24,6 +24,7 @@ SMALL = {
     "resnet18_1d": {"embedding_dim": 32},
     "resnet50_1d": {"embedding_dim": 32},
     "s4": {"width": 8, "depth": 2, "dropout": 0.0},
+    "transformer1d": {"width": 8, "heads": 2, "feed_forward": 16, "depth": 2},
     "xresnet1d": {"depth": 18, "widths": [4, 4, 4, 4], "stem_widths": [4, 4, 4], "zero_last_norm": False},
 }
 CODES = np.array([2, 0, 2, 0, 0, 2, 1, 1])
