@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from capezoo.embedding.adapt import Adaptation, Mains, MissingLeads
 from capezoo.embedding.from_store import _NO_BATCH_NORM, _NORM_BLOCK, BatchNorm, store_features
-from capezoo.embedding.raw import RawWindows, Window, recordings_of, window_of
+from capezoo.embedding.raw import RawWindows, Window, _recordings_of, window_of
 from capezoo.specs.input import InputSpec
 from capezoo.zoo.forward import BATCH, _features, _has_batch_norm, estimate_batch_norm
 from ecgcohorts.errors import RecordingError, SpecError
@@ -164,7 +164,7 @@ def _raw(spec: InputSpec, source: Any, given: dict[str, Any], missing_leads: Mis
         else:
             signals = _as_array(item)[None] if several else _as_array(item)
             plan = Adaptation.of_array(spec, signals, given, missing_leads)
-            for place, one in enumerate(recordings_of(signals, plan)):
+            for place, one in enumerate(_recordings_of(signals, plan)):
                 yield _Raw(one, f"record {number if several else place}", plan)
 
 

@@ -74,7 +74,7 @@ def _as_refusal(recording: Recording, spec: InputSpec, error: SpecError) -> Reje
     return RejectedRecording(Reason.LEADS, f"no lead {missing}", " ".join(spec.leads), remedy)
 
 
-def recordings_of(signals: Iterable[NDArray[Any]], adaptation: Adaptation) -> Iterator[Recording]:
+def _recordings_of(signals: Iterable[NDArray[Any]], adaptation: Adaptation) -> Iterator[Recording]:
     """Yield raw signals (lead, time), all of one description, as recordings."""
     factor = MV_PER_UNIT.get(adaptation.unit, 1.0)
     for number, raw in enumerate(signals):

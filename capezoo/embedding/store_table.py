@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from capezoo import distributed
 from capezoo.embedding.folder import EmbeddingInfo, open_embeddings, write_embeddings
-from capezoo.embedding.tables import require_table, write_table
+from capezoo.embedding.tables import ROWS, require_table, write_table
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ecgcohorts.store.reader import AnyStore
-
-# At a time; our default.
-_ROWS = 4096
 
 
 def write_store_table(model: "nn.Module", store: "AnyStore", out: str | Path, **how: Any) -> EmbeddingInfo:
@@ -32,8 +29,8 @@ def write_store_table(model: "nn.Module", store: "AnyStore", out: str | Path, **
     if distributed.rank() == 0:
         made = open_embeddings(aside)
         columns = made.index.to_pandas()
-        starts = range(0, len(columns), _ROWS)
-        pieces = ((columns[at : at + _ROWS], made.embedding[at : at + _ROWS]) for at in starts)
+        starts = range(0, len(columns), ROWS)
+        pieces = ((columns[at : at + ROWS], made.embedding[at : at + ROWS]) for at in starts)
         write_table(target, pieces, len(columns))
         shutil.rmtree(aside)
     return info

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Not a sign before a digit: -5 is a number. What spreadsheets run: OWASP, "CSV Injection".
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]+$)")
 # Of a chunk of a Zarr array; 4 MB at 256 features; our default.
-_ROWS = 4096
+ROWS = 4096
 
 
 def require_table(target: Path) -> None:
@@ -58,18 +58,18 @@ def write_table(target: Path, pieces: Iterable["Piece"], records: int) -> None:
 
 
 def _regrouped(pieces: Iterable["Piece"]) -> Iterator["Piece"]:
-    """Yield the same rows, _ROWS at a time: row groups and chunks of a few rows make files large and slow to read."""
+    """Yield the same rows, ROWS at a time: row groups and chunks of a few rows make files large and slow to read."""
     import pandas as pd
 
     held: list[Piece] = []
     is_empty = True
     for piece in pieces:
         held.append(piece)
-        while sum(len(features) for _, features in held) >= _ROWS:
+        while sum(len(features) for _, features in held) >= ROWS:
             columns, features = pd.concat([one for one, _ in held]), np.concatenate([one for _, one in held])
-            yield columns[:_ROWS], features[:_ROWS]
+            yield columns[:ROWS], features[:ROWS]
             is_empty = False
-            held = [(columns[_ROWS:], features[_ROWS:])]
+            held = [(columns[ROWS:], features[ROWS:])]
     # A table without rows has columns all the same: whoever reads it next need not know.
     if held and (is_empty or sum(len(features) for _, features in held)):
         yield pd.concat([one for one, _ in held]), np.concatenate([one for _, one in held])
@@ -146,7 +146,7 @@ def _write_zarr(path: Path, pieces: Iterator["Piece"], records: int) -> None:
         for name, array in arrays.items():
             if not done:
                 dtype = "string" if array.dtype.kind == "U" else array.dtype
-                chunks = (max(1, min(records, _ROWS)), *array.shape[1:])
+                chunks = (max(1, min(records, ROWS)), *array.shape[1:])
                 group.create_array(name, shape=(records, *array.shape[1:]), dtype=dtype, chunks=chunks)
             to_write = array.astype(object) if array.dtype.kind == "U" else array
             group[name][done : done + len(array)] = to_write  # type: ignore[index]

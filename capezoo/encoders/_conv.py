@@ -3,6 +3,8 @@
 Signals are (batch, channel, 1, time) in channels-last memory: on a CPU two to three times as fast as Conv1d.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from math import ceil
 from typing import Annotated
 
@@ -108,3 +110,10 @@ def to_tokens(x: Tensor) -> Tensor:
 def from_tokens(tokens: Tensor) -> Tensor:
     """Turn (batch, token, channel) into (batch, channel, 1, time)."""
     return tokens.transpose(1, 2).unsqueeze(2)
+
+
+def stem_of(channels: Sequence[int], kernels: Sequence[int], strides: Sequence[int]) -> nn.Sequential:
+    """Return convolutions from each number of channels to the next, each with its norm and ReLU."""
+    return nn.Sequential(
+        *(ConvNorm(*ends, k, s) for ends, k, s in zip(pairwise(channels), kernels, strides, strict=True))
+    )

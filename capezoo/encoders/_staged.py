@@ -29,7 +29,7 @@ class StagedEncoder(TokenEncoder):
         return to_tokens(F.max_pool2d(x, (1, 3), stride=(1, 2), padding=(0, 1)) if self.pools else x)
 
     def context(self, tokens: Tensor, n_stages: int, keep: Tensor | None = None) -> list[Tensor]:
-        """Run the first stages, each after its ReLU."""
+        """Run the first stages, each with what ends its blocks: a ReLU, in net1d a sum."""
         x, found = from_tokens(tokens), []
         for stage in self.stages[:n_stages]:
             for block in stage:  # type: ignore[attr-defined]

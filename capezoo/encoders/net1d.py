@@ -5,14 +5,15 @@ numbers. ECGFounder takes 12 leads, or one, at 500 Hz, 10 s.
 """
 
 from math import ceil
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from capezoo.encoders._conv import SameConv, channels_last, from_tokens, to_tokens
-from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
+from capezoo.encoders._conv import SameConv, channels_last, to_tokens
+from capezoo.encoders._protocol import Stage, as_rows
+from capezoo.encoders._staged import StagedEncoder
 from capezoo.specs import Spec
 from capezoo.specs.base import MAX_LAYERS, Channels, Taps
 
@@ -55,7 +56,7 @@ class Config(Spec):
         return self
 
 
-class Encoder(TokenEncoder):
+class Encoder(StagedEncoder):
     """(batch, lead, time) in mV -> (batch, num_features), the mean over time."""
 
     def __init__(self, config: Config, num_classes: int = 0) -> None:
@@ -80,18 +81,6 @@ class Encoder(TokenEncoder):
     def tokens(self, x: Tensor) -> Tensor:
         """Run the stem: a token every `stem_stride` samples."""
         return to_tokens(F.silu(self.stem_norm(self.stem(channels_last(as_rows(x)))), inplace=True))
-
-    def context(self, tokens: Tensor, n_stages: int, keep: Tensor | None = None) -> list[Tensor]:
-        """Run the first stages. They end in sums: no activation follows the last."""
-        x, found = from_tokens(tokens), []
-        for stage in self.stages[:n_stages]:
-            for block in stage:  # type: ignore[attr-defined]
-                x = self.run_block(block, x)
-            found.append(to_tokens(x))
-        return found
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"}
 
 
 class _Block(nn.Module):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from capezoo.encoders._conv import ConvNorm, to_tokens
+from capezoo.encoders._conv import stem_of, to_tokens
 from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
 from capezoo.specs import Spec
 from capezoo.specs.base import MAX_LAYERS, Channels, Share, Taps
@@ -60,12 +60,7 @@ class Encoder(TokenEncoder):
         super().__init__()
         self.config = config
         channels = (config.in_leads, *(config.width for _ in config.kernels))
-        self.stem = nn.Sequential(
-            *(
-                ConvNorm(a, b, k, s)
-                for a, b, k, s in zip(channels, channels[1:], config.kernels, config.strides, strict=False)
-            )
-        )
+        self.stem = stem_of(channels, config.kernels, config.strides)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.depth))
         self.token_dim, self.causal = config.width, config.causal
         stride = prod(config.strides)

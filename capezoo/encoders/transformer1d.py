@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from capezoo.encoders._conv import ConvNorm, to_tokens
+from capezoo.encoders._conv import stem_of, to_tokens
 from capezoo.encoders._protocol import Stage, TokenEncoder, as_rows
 from capezoo.specs import Spec
 from capezoo.specs.base import MAX_LAYERS, Channels, Taps
@@ -59,12 +59,7 @@ class Encoder(TokenEncoder):
         super().__init__()
         self.config = config
         channels = (config.in_leads, *(config.width for _ in config.kernels))
-        self.stem = nn.Sequential(
-            *(
-                ConvNorm(a, b, k, s)
-                for a, b, k, s in zip(channels, channels[1:], config.kernels, config.strides, strict=False)
-            )
-        )
+        self.stem = stem_of(channels, config.kernels, config.strides)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
         for module in self.layers.modules():

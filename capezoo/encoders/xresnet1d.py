@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from capezoo.encoders._conv import Conv, ConvNorm, OddTaps, Residual, bottleneck
+from capezoo.encoders._conv import Conv, ConvNorm, OddTaps, Residual, bottleneck, stem_of
 from capezoo.encoders._staged import StagedEncoder
 from capezoo.specs import Spec
 from capezoo.specs.base import Channels
@@ -40,9 +40,7 @@ class Encoder(StagedEncoder):
         super().__init__()
         self.config = config
         stem = (config.in_leads, *config.stem_widths)
-        self.stem = nn.Sequential(
-            *(ConvNorm(stem[i], stem[i + 1], config.kernel, 2 if i == 0 else 1) for i in range(3))
-        )
+        self.stem = stem_of(stem, (config.kernel,) * 3, (2, 1, 1))
         expansion = EXPANSION if config.depth >= BOTTLENECK_FROM else 1
         outs = [width * expansion for width in config.widths]
         self.stages = nn.ModuleList(
